@@ -1,0 +1,1 @@
+"""Warren: Python work and measurements across machines over RabbitMQ, seen live."""

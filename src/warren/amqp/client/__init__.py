@@ -1,0 +1,1 @@
+"""The asyncio client: connection, channel, publishing, consuming."""

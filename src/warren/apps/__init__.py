@@ -1,0 +1,1 @@
+"""Programs built on Warren, each usable alone."""

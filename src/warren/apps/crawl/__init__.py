@@ -1,0 +1,1 @@
+"""Crawlers and processors will live here."""

@@ -1,0 +1,1 @@
+"""The assignment correction, for people and for programs, will live here."""

@@ -1,0 +1,1 @@
+"""Host monitoring: the agent that publishes samples, and the client that computes statistics."""

@@ -1,0 +1,1 @@
+"""The exchange types: each routes a message's routing key and headers to destinations."""

@@ -1,0 +1,1 @@
+"""What the broker does on each method: one file for each AMQP class."""

@@ -1,0 +1,1 @@
+"""RabbitMQ's management HTTP API for the embedded broker will live here."""

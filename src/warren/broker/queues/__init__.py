@@ -1,0 +1,1 @@
+"""Queues: messages in order, consumers in turn, what is delivered and not yet settled."""

@@ -1,0 +1,1 @@
+"""Where durable queues keep their messages."""

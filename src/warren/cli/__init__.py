@@ -1,0 +1,1 @@
+"""The warren command, a file for each group of subcommands."""

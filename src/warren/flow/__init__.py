@@ -1,0 +1,1 @@
+"""App and its stages, workers, settlement, retries and dead letters will live here."""

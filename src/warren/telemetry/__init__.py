@@ -1,0 +1,1 @@
+"""What every running node reports of itself, and the collector of such reports, will live here."""

@@ -1,0 +1,1 @@
+"""The dashboard: HTTP and WebSocket API, and one page."""
