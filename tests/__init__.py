@@ -1,0 +1,1 @@
+"""The tests of Warren, laid out as the source is."""

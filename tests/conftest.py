@@ -1,0 +1,75 @@
+"""Fixtures for all tests: the two brokers, programs that may be missing, and what a test leaves behind."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.support import programs, rabbitmq
+from tests.support.leaks import no_leaks_in_block
+from tests.support.rabbitmq import RabbitMQ
+
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("warren", deadline=None)
+settings.load_profile("warren")
+
+_vhosts = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """The RabbitMQ that all tests share, started by the first that asks; don't stop, kill or pause it."""
+    programs.require(rabbitmq.why_missing())
+    with RabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: RabbitMQ) -> Iterator[str]:
+    """URL of a virtual host on RabbitMQ that is this test's own, and gone after it."""
+    name = f"test-{next(_vhosts)}"
+    yield rabbitmq_server.add_vhost(name)
+    rabbitmq_server.delete_vhost(name)
+
+
+@pytest.fixture
+def own_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ of this test's own (two seconds), to stop, kill, pause and start again."""
+    programs.require(rabbitmq.why_missing())
+    with RabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture
+def embedded_url() -> Iterator[str]:
+    """URL of an embedded broker that is this test's own; it runs in a thread with a loop of its own."""
+    from tests.support.embedded import BrokerThread
+
+    with BrokerThread() as broker:
+        yield broker.url
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty virtual host; the test runs once on the embedded broker and once on RabbitMQ."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def chromium() -> Path:
+    """The system's Chromium; the test is skipped, in strict mode failed, where there is none."""
+    programs.require(programs.why_no_chromium())
+    return programs.CHROMIUM
+
+
+@pytest.fixture
+async def no_leaks() -> AsyncIterator[None]:
+    """Fails the test when it leaves asyncio tasks, threads or file descriptors behind.
+
+    Name it first among the arguments, so that the other fixtures are closed before it looks.
+    """
+    async with no_leaks_in_block():
+        yield

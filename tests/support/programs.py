@@ -1,0 +1,26 @@
+"""What to do where a program that a test needs is not installed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+STRICT = os.environ.get("WARREN_STRICT") == "1"
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def require(missing: str | None) -> None:
+    """Skip the test when something is missing; fail it instead in strict mode (WARREN_STRICT=1).
+
+    `missing` says what is not there and how to get it, or is None when all is there.
+    """
+    if missing is None:
+        return
+    if STRICT:
+        pytest.fail(f"strict mode: {missing}", pytrace=False)
+    pytest.skip(missing)
+
+
+def why_no_chromium() -> str | None:
+    """Why no browser can be started here, or None when it can."""
+    return None if CHROMIUM.exists() else "chromium is not installed (as root: scripts/system-deps)"

@@ -1,0 +1,297 @@
+"""A private RabbitMQ server for tests, which shares nothing with any other on the machine.
+
+It has its own folder, ports, Erlang cookie and port mapper (epmd), listens on 127.0.0.1 alone, and
+is ended by its own process id. By hand: `.venv/bin/python -m tests.support.rabbitmq [--management]`.
+"""
+
+import argparse
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+from tests.support.ports import free_port
+
+PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_BIN = PROGRAM.parent
+_START_DEADLINE = 60.0
+_STOP_DEADLINE = 30.0
+
+
+def why_missing() -> str | None:
+    """Why no RabbitMQ can be started here, or None when it can."""
+    if not PROGRAM.exists():
+        return "rabbitmq-server is not installed (as root: scripts/system-deps)"
+    return None
+
+
+class Epmd:
+    """Erlang's port mapper, which tells nodes of each other's ports; one for each cluster of nodes."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.environment = {"ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers; nothing happens where it runs already."""
+        if self._process is None:
+            self._process = _spawn(["epmd"], os.environ | self.environment)
+            _wait_until(lambda: _accepts(self.port), "epmd", self._process)
+
+    def stop(self) -> None:
+        """End it; nodes that run go on, but cannot be found any more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class RabbitMQ:
+    """One RabbitMQ node. Use it as a context manager, or call `start` and at last `close`.
+
+    `management` turns on the management plugin (a second more at the start). Nodes that shall see
+    each other get the same `epmd` and `cookie`. All methods block.
+    """
+
+    def __init__(
+        self, *, management: bool = False, epmd: Epmd | None = None, cookie: str | None = None
+    ) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="warren-rabbitmq-"))
+        self.node = f"warren-{self.port}@localhost"
+        self.log = self.directory / "server.log"
+        self.management_url = f"http://127.0.0.1:{free_port()}/" if management else None
+        self._epmd = epmd or Epmd()
+        self._owns_epmd = epmd is None
+        self._cookie = cookie or secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._distribution_port = free_port()
+        self._write_files()
+
+    @property
+    def url(self) -> str:
+        """The URL of the virtual host "/", with the login guest:guest."""
+        return self.url_of("/")
+
+    def url_of(self, vhost: str) -> str:
+        """The URL of a virtual host, with the login guest:guest."""
+        name = "" if vhost == "/" else quote(vhost, safe="")
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts AMQP connections; with the data it had before.
+
+        Raises RuntimeError with the end of its log when it ends or does not answer within a minute.
+        """
+        if self._process is not None:
+            raise RuntimeError(f"{self.node} runs already")
+        self._epmd.start()
+        with self.log.open("ab") as log:
+            self._process = _spawn([str(PROGRAM)], self._environment(), log.fileno(), str(self.directory))
+        try:
+            _wait_until(lambda: _speaks_amqp(self.port), self.node, self._process, self.log)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Shut the server down in order (SIGTERM); its data stay for the next `start`."""
+        process = self._running()
+        process.terminate()
+        process.wait(_STOP_DEADLINE)
+        self._process = None
+
+    def kill(self) -> None:
+        """End the server at once (SIGKILL), as a power cut would; its data stay for the next `start`."""
+        process = self._running()
+        process.kill()
+        process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Stop the process (SIGSTOP): it keeps its sockets and answers nothing."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End everything that was started and delete the folder."""
+        if self._process is not None:
+            self.kill()
+        if self._owns_epmd:
+            self._epmd.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def eval(self, expressions: str) -> str:
+        """Evaluate Erlang in the server (some 10 ms, a hundredth of `ctl`) and return what it gives.
+
+        `expressions` end with a full stop. Raises RuntimeError when it fails.
+        """
+        done = subprocess.run(
+            ["erl_call", "-sname", self.node, "-c", self._cookie, "-e"],
+            input=expressions.encode() + b"\n", env=os.environ | self._epmd.environment,
+            capture_output=True, timeout=_STOP_DEADLINE, check=False,
+        )  # fmt: skip
+        answer = done.stdout.decode(errors="replace")
+        if done.returncode or not answer.startswith("{ok,"):
+            raise RuntimeError(
+                f"{self.node}: {expressions} gave {answer}{done.stderr.decode(errors='replace')}"
+            )
+        return answer[len("{ok, ") : -1]
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl (about a second) and return what it prints; raises CalledProcessError."""
+        return subprocess.run(
+            [str(_BIN / "rabbitmqctl"), "-n", self.node, "-q", *arguments],
+            env=self._environment(), capture_output=True, text=True, timeout=_START_DEADLINE, check=True,
+        ).stdout  # fmt: skip
+
+    def add_vhost(self, name: str) -> str:
+        """Create a virtual host that guest may use, and return its URL."""
+        self.eval(
+            f'ok = rabbit_vhost:add(<<"{name}">>, <<"tests">>),'
+            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>,'
+            ' <<".*">>, <<".*">>, <<".*">>, <<"tests">>).'
+        )
+        return self.url_of(name)
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host and all in it; connections to it are closed with 320."""
+        self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>).')
+
+    def __enter__(self) -> "RabbitMQ":
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError(f"{self.node} does not run")
+        return self._process
+
+    def _write_files(self) -> None:
+        cookie = self.directory / ".erlang.cookie"
+        cookie.write_text(self._cookie)
+        cookie.chmod(0o400)
+        plugins = "rabbitmq_management" if self.management_url else ""
+        (self.directory / "enabled_plugins").write_text(f"[{plugins}].\n")
+        (self.directory / "environment").write_text("")
+        settings = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            # A test machine may be short of disk and memory; alarms are raised by tests, not by chance.
+            "disk_free_limit.absolute = 1MB",
+            "vm_memory_high_watermark.relative = 0.8",
+            "log.console = true",
+            "log.file = false",
+        ]
+        if self.management_url:
+            port = self.management_url.rsplit(":", 1)[1].rstrip("/")
+            settings += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {port}"]
+        (self.directory / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
+        folder = self.directory
+        return (
+            kept
+            | self._epmd.environment
+            | {
+                "HOME": str(folder),
+                # Makes the start script turn into the server instead of watching over it, so that our
+                # signals and our process id are the server's own.
+                "detached": "yes",
+                "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
+                "RABBITMQ_NODENAME": self.node,
+                "RABBITMQ_DIST_PORT": str(self._distribution_port),
+                "RABBITMQ_CONF_ENV_FILE": str(folder / "environment"),
+                "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+                "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+                "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+                "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+                "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+                "RABBITMQ_LOG_BASE": str(folder / "log"),
+                "RABBITMQ_PID_FILE": str(folder / "pid"),
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +B i",
+            }
+        )
+
+
+def _spawn(
+    command: list[str], environment: dict[str, str], output: int = subprocess.DEVNULL, cwd: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own (a Ctrl-C is not for it) that ends when this process does."""
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        env=environment, cwd=cwd, start_new_session=True,
+    )  # fmt: skip
+
+
+def _wait_until(
+    ready: Callable[[], bool], name: str, process: subprocess.Popen[bytes], log: Path | None = None
+) -> None:
+    deadline = time.monotonic() + _START_DEADLINE
+    while not ready():
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-3000:] if log else ""
+            what = f"ended with {process.returncode}" if ended else f"was not ready after {_START_DEADLINE} s"
+            raise RuntimeError(f"{name} {what}\n{tail}")
+        time.sleep(0.02)
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _speaks_amqp(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+        probe.sendall(b"AMQP\x00\x00\x09\x01")
+        return probe.recv(1) == b"\x01"
+    return False
+
+
+def main() -> None:
+    """Start a server, print where it is, and end it on Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(description="A private RabbitMQ for trying things out.")
+    parser.add_argument("--management", action="store_true", help="with the management plugin")
+    arguments = parser.parse_args()
+    if reason := why_missing():
+        sys.exit(reason)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), RabbitMQ(management=arguments.management) as server:
+        print("rabbitmq ready", server.url, server.management_url or "", flush=True)
+        print(f"log {server.log}", file=sys.stderr)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The private RabbitMQ: isolated, and back with its data after a stop."""
+
+import socket
+
+import pika
+import pytest
+
+from tests.support.rabbitmq import RabbitMQ
+
+
+def test_vhosts_are_separate(rabbitmq_server: RabbitMQ, rabbitmq_url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+        connection.channel().queue_declare("here")
+        with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as elsewhere:
+            channel = elsewhere.channel()
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="no queue 'here'"):
+                channel.queue_declare("here", passive=True)
+
+
+def test_all_ports_are_on_the_loopback_interface(rabbitmq_server: RabbitMQ) -> None:
+    # /proc/net/tcp: local address, state 0A is LISTEN; the inode belongs to a descriptor of the process.
+    from pathlib import Path
+
+    inodes = {link.readlink().name for link in Path(f"/proc/{rabbitmq_server.pid}/fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    rows += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+    listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+    loopback = socket.inet_aton("127.0.0.1")[::-1].hex().upper()
+    assert len(listening) >= 2
+    assert {address.split(":")[0] for address in listening} == {loopback}
+
+
+def test_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
+    with pika.BlockingConnection(pika.URLParameters(own_rabbitmq.url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("kept", durable=True)
+    own_rabbitmq.stop()
+    own_rabbitmq.start()
+    assert "kept" in own_rabbitmq.ctl("list_queues", "name")
+
+
+def test_eval_says_what_failed(rabbitmq_server: RabbitMQ) -> None:
+    with pytest.raises(RuntimeError, match="badmatch"):
+        rabbitmq_server.eval("1 = 2.")

@@ -1,0 +1,28 @@
+"""Waiting for a condition with a deadline, instead of sleeping for a time that should do."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(condition: Callable[[], T], what: str, *, within: float = 10.0) -> T:
+    """Return the first true value of `condition`; raises AssertionError after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what}")
+        await asyncio.sleep(0.01)
+    return value
+
+
+def eventually_blocking(condition: Callable[[], T], what: str, *, within: float = 10.0) -> T:
+    """The same for tests without an event loop."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what}")
+        time.sleep(0.01)
+    return value
