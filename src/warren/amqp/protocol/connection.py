@@ -1,0 +1,380 @@
+"""The protocol of one connection without I/O, for either side: bytes in, events out, bytes to send.
+
+The core knows frames, contents, states and limits; what a method means is for the client or the broker.
+A driver feeds `receive` with what the socket brings and writes what the encoders give.
+"""
+
+import enum
+from typing import Final
+
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.constants import (
+    CLASS_BASIC,
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    FRAME_MIN_SIZE,
+    FRAME_OVERHEAD,
+    PROTOCOL_HEADER,
+    Reply,
+)
+from warren.amqp.protocol.events import (
+    DELIVER,
+    GET_OK,
+    HEADER,
+    METHOD,
+    PUBLISH,
+    RETURN,
+    VIOLATION,
+    ContentEvent,
+    Event,
+)
+from warren.amqp.protocol.methods import (
+    BY_SIGNATURE,
+    BY_TYPE,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionSecure,
+    ConnectionSecureOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    Method,
+    Sender,
+    decode_method,
+    encode_method,
+    method_name,
+)
+from warren.amqp.protocol.states import (
+    ChannelEvent,
+    ChannelState,
+    ConnectionEvent,
+    ConnectionState,
+    step_channel,
+    step_connection,
+)
+from warren.exceptions import ProtocolViolation, UsageError
+
+
+class Role(enum.Enum):
+    """Which side of the connection we are."""
+
+    CLIENT = Sender.CLIENT
+    BROKER = Sender.SERVER
+
+
+_CONNECTION_EVENTS: Final[dict[type, ConnectionEvent]] = {
+    ConnectionStart: ConnectionEvent.START,
+    ConnectionStartOk: ConnectionEvent.START_OK,
+    ConnectionSecure: ConnectionEvent.SECURE,
+    ConnectionSecureOk: ConnectionEvent.SECURE_OK,
+    ConnectionTune: ConnectionEvent.TUNE,
+    ConnectionTuneOk: ConnectionEvent.TUNE_OK,
+    ConnectionOpen: ConnectionEvent.OPEN,
+    ConnectionOpenOk: ConnectionEvent.OPEN_OK,
+}
+_CONTENT_EVENTS: Final = {
+    60 << 16 | 40: PUBLISH,
+    60 << 16 | 60: DELIVER,
+    60 << 16 | 50: RETURN,
+    60 << 16 | 71: GET_OK,
+}
+_CLASS_CONNECTION: Final = 10
+
+
+class _Content:
+    """A content whose header or body is still to come."""
+
+    __slots__ = ("arguments", "event", "header", "missing", "parts", "signature", "too_large")
+
+    def __init__(self, signature: int, event: int, arguments: bytes) -> None:
+        self.signature = signature
+        self.event = event
+        self.arguments = arguments
+        self.header = b""
+        self.missing = 0
+        self.too_large = False
+        self.parts: list[bytes] = []
+
+
+class Connection:
+    """One side of a connection. Not tied to any transport, clock or event loop."""
+
+    def __init__(self, role: Role, *, frame_max: int, channel_max: int, max_body_size: int) -> None:
+        """Make the core for `role`.
+
+        frame_max: bytes, the most that either side may send in a frame; FRAME_MIN_SIZE holds until `tuned`.
+        channel_max: the highest channel number. max_body_size: bytes; the body of a larger content is not
+        kept: its event has an empty body, while its header tells the size.
+        """
+        self.role = role
+        self.frame_max = frame_max
+        self.channel_max = channel_max
+        self.max_body_size = max_body_size
+        self.state = ConnectionState.IDLE
+        self._channels: dict[int, ChannelState] = {}
+        self._contents: dict[int, _Content] = {}
+        self._ready: set[int] = set()
+        self._chunks: list[bytes] = []
+        self._waiting = 0
+        self._needed = 8
+        self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
+
+    @property
+    def frame_limit(self) -> int:
+        """The largest payload of a frame, in bytes."""
+        return self.frame_max - FRAME_OVERHEAD
+
+    def tuned(self, frame_max: int, channel_max: int) -> None:
+        """Take the limits that both sides agreed on."""
+        self.frame_max = max(frame_max, FRAME_MIN_SIZE)
+        self.channel_max = channel_max
+
+    def channel_state(self, channel: int) -> ChannelState:
+        """Say where a channel is in its life."""
+        return self._channels.get(channel, ChannelState.CLOSED)
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def send_header(self) -> bytes:
+        """Give the protocol header that a client begins with."""
+        self.state = step_connection(self.state, ConnectionEvent.HEADER)
+        return PROTOCOL_HEADER
+
+    def send_method(self, channel: int, method: Method) -> bytes:
+        """Give the frame of `method`, and move the state on.
+
+        Raises UsageError where the method is not ours to send, is too long for a frame or illegal in this
+        state; the state is then as before.
+        """
+        layout = BY_TYPE[type(method)]
+        name = method_name(layout.class_id, layout.method_id)
+        if self.role.value not in layout.sender:
+            raise UsageError(f"{name} is not for the {self.role.name.lower()} to send")
+        payload = encode_method(method)
+        if len(payload) > self.frame_limit:
+            raise UsageError(f"{name} takes {len(payload)} bytes; the agreed frame size allows {self.frame_limit}")
+        try:
+            if layout.class_id == _CLASS_CONNECTION:
+                self._step_connection(method, sending=True)
+            else:
+                self._step_channel(channel, method, sending=True)
+        except ProtocolViolation as violation:
+            raise UsageError(f"can't send {name} on channel {channel}: {violation.reply_text}") from violation
+        return hot.encode_method_frame(channel, payload)
+
+    def send_content(self, channel: int, method: Method, header: bytes, body: bytes) -> bytes:
+        """Give the frames of a method that carries content. Raises as `send_method` does."""
+        return self.send_method(channel, method) + hot.encode_content(channel, header, body, self.frame_limit)
+
+    # -- receiving -------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take what the peer sent and give the events of it, in wire order; an incomplete rest is kept.
+
+        A violation is the last event, after everything that was right before it, and nothing may be
+        received after it.
+        """
+        self._chunks.append(data)
+        self._waiting += len(data)
+        if self._waiting < self._needed:
+            return []
+        if len(self._chunks) > 1:
+            data = b"".join(self._chunks)
+        events: list[Event] = []
+        channel = 0
+        offset = 0
+        self._needed = FRAME_OVERHEAD
+        try:
+            if self.state is ConnectionState.IDLE:
+                offset = self._receive_header(data, events)
+            end = len(data)
+            while end - offset >= FRAME_OVERHEAD:
+                offset = hot.scan(data, offset, self.frame_max - FRAME_OVERHEAD, self._ready, events)
+                if end - offset < FRAME_OVERHEAD:
+                    break
+                channel = int.from_bytes(data[offset + 1 : offset + 3], "big")
+                after = self._receive_frame(data, offset, channel, events)
+                if after == offset:
+                    break
+                offset = after
+        except ProtocolViolation as violation:
+            events.append((VIOLATION, channel, violation))
+        self._chunks = [data[offset:]] if offset < len(data) else []
+        self._waiting = len(data) - offset
+        return events
+
+    def _receive_header(self, data: bytes, events: list[Event]) -> int:
+        header = data[:8]
+        self.state = step_connection(self.state, ConnectionEvent.HEADER)
+        events.append((HEADER, 0, header))
+        if header != PROTOCOL_HEADER:
+            raise ProtocolViolation(Reply.FRAME_ERROR, f"FRAME_ERROR - protocol header {header!r} is not AMQP 0-9-1")
+        return 8
+
+    def _receive_frame(self, data: bytes, offset: int, channel: int, events: list[Event]) -> int:
+        """Take one frame the plain way; gives `offset` unchanged where it is not complete yet."""
+        kind = data[offset]
+        if self.state is ConnectionState.GREETED and data.startswith(b"AMQP", offset):
+            text = f"FRAME_ERROR - the broker answered with protocol header {data[offset : offset + 8]!r}"
+            raise ProtocolViolation(Reply.FRAME_ERROR, text)
+        size = int.from_bytes(data[offset + 3 : offset + 7], "big")
+        if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
+            raise ProtocolViolation(Reply.FRAME_ERROR, f"FRAME_ERROR - unknown frame type {kind}")
+        if size > self.frame_limit:
+            text = f"FRAME_ERROR - a frame with {size} bytes of payload, larger than the agreed {self.frame_limit}"
+            raise ProtocolViolation(Reply.FRAME_ERROR, text)
+        stop = offset + 7 + size
+        if stop >= len(data):
+            self._needed = size + FRAME_OVERHEAD
+            return offset
+        if data[stop] != FRAME_END:
+            text = f"FRAME_ERROR - a frame ends with {data[stop]:#04x}, not with {FRAME_END:#04x}"
+            raise ProtocolViolation(Reply.FRAME_ERROR, text)
+        payload = data[offset + 7 : stop]
+        if kind == FRAME_METHOD:
+            self._receive_method(channel, payload, events)
+        elif kind == FRAME_HEARTBEAT:
+            if channel or size:
+                raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - a heartbeat off channel 0, or with a payload")
+        else:
+            self._receive_content(channel, kind, payload, events)
+        return stop + 1
+
+    def _receive_method(self, channel: int, payload: bytes, events: list[Event]) -> None:
+        if self.state is ConnectionState.CLOSING and payload[:4] not in (
+            b"\x00\x0a\x00\x32",
+            b"\x00\x0a\x00\x33",
+        ):
+            return  # section 2.2.4: after sending close, everything but close and close-ok is discarded
+        signature = int.from_bytes(payload[:4], "big")
+        layout = BY_SIGNATURE.get(signature)
+        closing = self._channels.get(channel) is ChannelState.CLOSING
+        if closing and signature not in (20 << 16 | 40, 20 << 16 | 41):
+            return
+        if channel in self._contents:
+            name = method_name(self._contents[channel].signature >> 16, self._contents[channel].signature & 0xFFFF)
+            text = f"UNEXPECTED_FRAME - expected content for {name}, got a method frame instead"
+            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, self._contents[channel].signature & 0xFFFF)
+        if layout is not None and self._peer not in layout.sender:
+            name = method_name(layout.class_id, layout.method_id)
+            text = f"COMMAND_INVALID - {name} is not for the {'client' if self.role is Role.BROKER else 'broker'}"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text, layout.class_id, layout.method_id)
+        event = _CONTENT_EVENTS.get(signature)
+        if event is not None:
+            self._check_channel_open(channel)
+            self._contents[channel] = _Content(signature, event, payload[4:])
+            self._ready.discard(channel)
+            return
+        method = decode_method(payload)
+        if signature >> 16 == _CLASS_CONNECTION:
+            if channel:
+                text = "COMMAND_INVALID - a method of class connection off channel 0"
+                raise ProtocolViolation(Reply.COMMAND_INVALID, text, 10, signature & 0xFFFF)
+            self._step_connection(method, sending=False)
+        else:
+            self._step_channel(channel, method, sending=False)
+        events.append((METHOD, channel, method))
+
+    def _receive_content(self, channel: int, kind: int, payload: bytes, events: list[Event]) -> None:
+        if self.state is ConnectionState.CLOSING or self._channels.get(channel) is ChannelState.CLOSING:
+            return
+        content = self._contents.get(channel)
+        if content is None:
+            self._check_channel_open(channel)
+            what = "header" if kind == FRAME_HEADER else "body"
+            text = f"UNEXPECTED_FRAME - expected a method frame, got a content {what} frame instead"
+            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
+        if (kind == FRAME_HEADER) == bool(content.header):
+            expected, got = ("body", "header") if content.header else ("header", "body")
+            name = method_name(60, content.signature & 0xFFFF)
+            text = f"UNEXPECTED_FRAME - expected content {expected} for {name}, got a content {got} frame instead"
+            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
+        if kind == FRAME_HEADER:
+            self._begin_body(content, payload)
+        else:
+            content.missing -= len(payload)
+            if not content.too_large:
+                content.parts.append(payload)
+            if content.missing < 0:
+                text = f"FRAME_ERROR - a body is {-content.missing} bytes longer than its header says"
+                raise ProtocolViolation(Reply.FRAME_ERROR, text, 60, content.signature & 0xFFFF)
+        if content.missing == 0:
+            del self._contents[channel]
+            self._ready.add(channel)
+            body = content.parts[0] if len(content.parts) == 1 else b"".join(content.parts)
+            done: ContentEvent = (content.event, channel, content.arguments, content.header, body)  # type: ignore[assignment] # a Literal, from _CONTENT_EVENTS
+            events.append(done)
+
+    def _begin_body(self, content: _Content, payload: bytes) -> None:
+        method_id = content.signature & 0xFFFF
+        if len(payload) < 14:
+            raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - a content header is cut short", 60, method_id)
+        class_id = int.from_bytes(payload[:2], "big")
+        if class_id != CLASS_BASIC:
+            text = f"UNEXPECTED_FRAME - expected content header for class 60, got one for class {class_id} instead"
+            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, method_id)
+        size = int.from_bytes(payload[4:12], "big")
+        content.header = payload
+        content.missing = size
+        content.too_large = size > self.max_body_size
+
+    # -- states ----------------------------------------------------------------------------------------
+
+    def _check_channel_open(self, channel: int) -> None:
+        if channel == 0:
+            text = "COMMAND_INVALID - channel 0 is for methods of class connection"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+        step_channel(self.channel_state(channel), ChannelEvent.METHOD)
+
+    def _step_connection(self, method: Method, *, sending: bool) -> None:
+        event = _CONNECTION_EVENTS.get(type(method))
+        if isinstance(method, ConnectionClose):
+            event = ConnectionEvent.SEND_CLOSE if sending else ConnectionEvent.RECEIVE_CLOSE
+        elif isinstance(method, ConnectionCloseOk):
+            event = ConnectionEvent.SEND_CLOSE_OK if sending else ConnectionEvent.RECEIVE_CLOSE_OK
+        if event is not None:
+            self.state = step_connection(self.state, event)
+            if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED):
+                self._ready.clear()
+        elif self.state is not ConnectionState.OPEN:
+            text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+
+    def _step_channel(self, channel: int, method: Method, *, sending: bool) -> None:
+        if self.state is not ConnectionState.OPEN:
+            text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+        if not isinstance(method, ChannelOpen | ChannelOpenOk | ChannelClose | ChannelCloseOk):
+            self._check_channel_open(channel)
+            return
+        if not 0 < channel <= self.channel_max:
+            text = f"NOT_ALLOWED - channel number {channel} is not in the agreed 1 to {self.channel_max}"
+            raise ProtocolViolation(Reply.NOT_ALLOWED, text)
+        if isinstance(method, ChannelOpen):
+            event = ChannelEvent.OPEN
+        elif isinstance(method, ChannelOpenOk):
+            event = ChannelEvent.OPEN_OK
+        elif isinstance(method, ChannelClose):
+            event = ChannelEvent.SEND_CLOSE if sending else ChannelEvent.RECEIVE_CLOSE
+        else:
+            event = ChannelEvent.SEND_CLOSE_OK if sending else ChannelEvent.RECEIVE_CLOSE_OK
+        state = step_channel(self.channel_state(channel), event)
+        if state is ChannelState.CLOSED:
+            self._channels.pop(channel, None)
+        else:
+            self._channels[channel] = state
+        if state is ChannelState.OPEN:
+            self._ready.add(channel)
+        else:
+            self._ready.discard(channel)
+            self._contents.pop(channel, None)
