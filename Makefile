@@ -1,0 +1,53 @@
+# The two commands to know: `make up` runs Warren here, `make test` tests it.
+# ARGS is passed on:  make up ARGS="--web-port 9000"   make test ARGS="tests/amqp -k table"
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+MAKEFLAGS += --no-print-directory
+
+.PHONY: up test check format faults bench lock clean
+
+# The shell becomes warren, so a Ctrl-C is answered by warren alone.
+up: $(VENV)/.up
+	@exec $(VENV)/bin/warren up $(ARGS)
+
+# With WARREN_STRICT=1 a test fails, and is not skipped, where a program that it needs is missing.
+test: $(VENV)/.dev
+	@scripts/system-deps
+	@exec $(PYTHON) -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+# The long tests that break things, and the test of a fresh clone.
+faults: $(VENV)/.dev
+	@WARREN_STRICT=1 scripts/system-deps
+	@WARREN_STRICT=1 exec $(PYTHON) -m pytest -m "faults or fresh_clone" $(ARGS)
+
+# All benchmarks, or those named:  make bench ARGS=client
+bench: $(VENV)/.dev
+	@scripts/system-deps bench
+	@exec $(PYTHON) -m benchmarks $(ARGS)
+
+# Resolves the dependencies anew; keeps the versions that still fit:  make lock ARGS=--upgrade
+lock: $(VENV)/.dev
+	@scripts/lock $(ARGS)
+
+$(VENV)/.up: requirements.lock pyproject.toml scripts/setup
+	@scripts/setup requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml scripts/setup
+	@scripts/setup requirements-dev.lock
+	@touch $@ $(VENV)/.up
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
