@@ -121,6 +121,7 @@ class Connection:
         self.channel_max = channel_max
         self.max_body_size = max_body_size
         self.state = ConnectionState.IDLE
+        self.framing_lost = False
         self._channels: dict[int, ChannelState] = {}
         self._contents: dict[int, _Content] = {}
         self._ready: set[int] = set()
@@ -181,9 +182,12 @@ class Connection:
     def receive(self, data: bytes) -> list[Event]:
         """Take what the peer sent and give the events of it, in wire order; an incomplete rest is kept.
 
-        A violation is the last event, after everything that was right before it, and nothing may be
-        received after it.
+        A violation is the last event, after everything that was right before it. What follows the frame at
+        fault is kept for the next call, by when the receiver has sent its close; where the framing itself is
+        lost (`framing_lost`), nothing that follows is taken.
         """
+        if self.framing_lost:
+            return []
         self._chunks.append(data)
         self._waiting += len(data)
         if self._waiting < self._needed:
@@ -209,37 +213,44 @@ class Connection:
                 offset = after
         except ProtocolViolation as violation:
             events.append((VIOLATION, channel, violation))
+            # A violation comes from one whole frame, or else it is the framing that is lost.
+            offset = len(data) if self.framing_lost else self._end_of_frame(data, offset)
         self._chunks = [data[offset:]] if offset < len(data) else []
         self._waiting = len(data) - offset
         return events
 
+    @staticmethod
+    def _end_of_frame(data: bytes, offset: int) -> int:
+        return offset + FRAME_OVERHEAD + int.from_bytes(data[offset + 3 : offset + 7], "big")
+
+    def _lose_framing(self, text: str) -> ProtocolViolation:
+        self.framing_lost = True
+        return ProtocolViolation(Reply.FRAME_ERROR, f"FRAME_ERROR - {text}")
+
     def _receive_header(self, data: bytes, events: list[Event]) -> int:
         header = data[:8]
+        if header != PROTOCOL_HEADER:
+            raise self._lose_framing(f"protocol header {header!r} is not AMQP 0-9-1")
         self.state = step_connection(self.state, ConnectionEvent.HEADER)
         events.append((HEADER, 0, header))
-        if header != PROTOCOL_HEADER:
-            raise ProtocolViolation(Reply.FRAME_ERROR, f"FRAME_ERROR - protocol header {header!r} is not AMQP 0-9-1")
         return 8
 
     def _receive_frame(self, data: bytes, offset: int, channel: int, events: list[Event]) -> int:
         """Take one frame the plain way; gives `offset` unchanged where it is not complete yet."""
         kind = data[offset]
         if self.state is ConnectionState.GREETED and data.startswith(b"AMQP", offset):
-            text = f"FRAME_ERROR - the broker answered with protocol header {data[offset : offset + 8]!r}"
-            raise ProtocolViolation(Reply.FRAME_ERROR, text)
+            raise self._lose_framing(f"the broker answered with protocol header {data[offset : offset + 8]!r}")
         size = int.from_bytes(data[offset + 3 : offset + 7], "big")
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
-            raise ProtocolViolation(Reply.FRAME_ERROR, f"FRAME_ERROR - unknown frame type {kind}")
+            raise self._lose_framing(f"unknown frame type {kind}")
         if size > self.frame_limit:
-            text = f"FRAME_ERROR - a frame with {size} bytes of payload, larger than the agreed {self.frame_limit}"
-            raise ProtocolViolation(Reply.FRAME_ERROR, text)
+            raise self._lose_framing(f"a frame with {size} bytes of payload, larger than the agreed {self.frame_limit}")
         stop = offset + 7 + size
         if stop >= len(data):
             self._needed = size + FRAME_OVERHEAD
             return offset
         if data[stop] != FRAME_END:
-            text = f"FRAME_ERROR - a frame ends with {data[stop]:#04x}, not with {FRAME_END:#04x}"
-            raise ProtocolViolation(Reply.FRAME_ERROR, text)
+            raise self._lose_framing(f"a frame ends with {data[stop]:#04x}, not with {FRAME_END:#04x}")
         payload = data[offset + 7 : stop]
         if kind == FRAME_METHOD:
             self._receive_method(channel, payload, events)

@@ -1,0 +1,188 @@
+"""The asyncio transport under client and broker: it moves bytes between a socket and the protocol core.
+
+Writes of one turn of the event loop travel together; reading and writing are held back by watermarks;
+heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
+"""
+
+import asyncio
+from typing import Final, Protocol
+
+from warren.amqp.protocol.connection import Connection
+from warren.amqp.protocol.constants import HEARTBEAT_FRAME
+from warren.amqp.protocol.events import Event
+
+WRITE_HIGH: Final = 1 << 20
+"""Bytes waiting for the socket from which on `can_write` is false."""
+WRITE_LOW: Final = 1 << 18
+_FLUSH_AT: Final = 1 << 17
+"""Bytes gathered in one turn of the loop that are handed to the socket without waiting for its end."""
+
+
+class HeartbeatMissed(ConnectionError):
+    """The peer was silent for two heartbeat intervals."""
+
+
+class Handler(Protocol):
+    """What stands on a driver: a client's connection, or a broker's."""
+
+    def on_events(self, events: list[Event]) -> None:
+        """Take the events of one chunk from the socket, in wire order."""
+
+    def on_lost(self, error: Exception | None) -> None:
+        """Learn that the socket is closed: by us or with an end of file (None), or with an error. Called once."""
+
+    def on_writable(self) -> None:
+        """Learn that the socket takes data again after `can_write` was false."""
+
+
+class Driver(asyncio.Protocol):
+    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio."""
+
+    def __init__(self, core: Connection, handler: Handler) -> None:
+        self.core = core
+        self.can_write = True
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._handler = handler
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._drained: list[asyncio.Future[None]] = []
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._read_at = 0.0
+        self._written_at = 0.0
+        self._error: Exception | None = None
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 # asyncio's promise for a stream; narrows the type
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at = self._loop.time()
+        self.bytes_received += len(data)
+        events = self.core.receive(data)
+        if events:
+            self._handler.on_events(events)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self._out.clear()
+        self._wake_drained()
+        self._handler.on_lost(self._error or exc)
+
+    def pause_writing(self) -> None:
+        self.can_write = False
+
+    def resume_writing(self) -> None:
+        self.can_write = True
+        self._wake_drained()
+        self._handler.on_writable()
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send `data` with everything else of this turn of the loop. Ignored once the socket is closed."""
+        if self._transport is None:
+            return
+        if not self._out:
+            self._loop.call_soon(self.flush)
+        self._out.append(data)
+        self._out_size += len(data)
+        if self._out_size >= _FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was gathered to the socket."""
+        if self._transport is None or not self._out:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self._out_size = 0
+        self.bytes_sent += len(data)
+        self._written_at = self._loop.time()
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the socket takes data again, or is closed. Cancelling only stops the waiting."""
+        if self.can_write or self._transport is None:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._drained.append(waiter)
+        await waiter
+
+    def _wake_drained(self) -> None:
+        for waiter in self._drained:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._drained.clear()
+
+    # -- reading and closing ---------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Take nothing from the socket until `resume_reading`; heartbeats are not expected meanwhile."""
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take data from the socket again."""
+        if self._transport is not None and not self._transport.is_reading():
+            self._read_at = self._loop.time()
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what was gathered, then close the socket. `on_lost` follows."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Close the socket at once, unsent data lost. `on_lost` follows, with `error`."""
+        if self._transport is not None:
+            self._error = error
+            self._transport.abort()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the socket is gone, or was never there."""
+        return self._transport is None
+
+    def get_extra_info(self, name: str) -> object:
+        """Give asyncio's information on the socket (peername, sockname, ssl_object …), None where there is none."""
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
+    # -- heartbeats ------------------------------------------------------------------------------------
+
+    def start_heartbeat(self, interval: float) -> None:
+        """Send a heartbeat in each half `interval` (seconds) without another frame, and expect the peer's.
+
+        A peer that is silent for two intervals is gone: the socket is aborted with HeartbeatMissed.
+        0 turns heartbeats off.
+        """
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        if interval > 0:
+            self._read_at = self._written_at = self._loop.time()
+            self._heartbeat = self._loop.call_later(interval / 2, self._beat, interval)
+
+    def _beat(self, interval: float) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        now = self._loop.time()
+        if not transport.is_reading():
+            self._read_at = now
+        # A loop that was blocked reads what has come meanwhile before it runs its timers (asyncio appends
+        # ready sockets first), so silence seen here is the peer's.
+        if now - self._read_at > 2 * interval:
+            self.abort(HeartbeatMissed(f"nothing came from the peer for {now - self._read_at:.1f} s"))
+            return
+        if now - self._written_at >= interval / 2:
+            self.write(HEARTBEAT_FRAME)
+        self._heartbeat = self._loop.call_later(interval / 2, self._beat, interval)
