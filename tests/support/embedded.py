@@ -87,7 +87,7 @@ class BrokerProcess:
         self.port = 0
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 
     @property
     def url(self) -> str:

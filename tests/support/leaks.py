@@ -3,36 +3,33 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-_DEADLINE = 5.0
-
 
 @asynccontextmanager
-async def no_leaks_in_block() -> AsyncIterator[None]:
+async def no_leaks_in_block(within: float = 5.0) -> AsyncIterator[None]:
     """Raise AssertionError when the block leaves tasks of this loop, threads or file descriptors behind.
 
-    What is on its way out gets five seconds to go. Threads of asyncio's own executor don't count: they
+    What is on its way out gets `within` seconds to go. Threads of asyncio's own executor don't count: they
     live as long as the loop.
     """
     tasks, threads, descriptors = asyncio.all_tasks(), _threads(), _descriptors()
 
     def left() -> list[str]:
         return [
-            *(f"task {task!r}" for task in asyncio.all_tasks() - tasks),
+            *(f"task {task!r}" for task in asyncio.all_tasks() - tasks if task is not asyncio.current_task()),
             *(f"thread {thread!r}" for thread in _threads() - threads),
             *(f"file descriptor {number} -> {target}" for number, target in _descriptors() - descriptors),
         ]
 
     yield
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            while left():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        remains = "\n".join(left())
-        raise AssertionError(f"left behind:\n{remains}") from None
+    deadline = time.monotonic() + within
+    while remains := left():
+        if time.monotonic() > deadline:
+            raise AssertionError("left behind:\n" + "\n".join(remains))
+        await asyncio.sleep(0.01)
 
 
 def _threads() -> set[threading.Thread]:

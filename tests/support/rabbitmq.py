@@ -64,9 +64,7 @@ class RabbitMQ:
     each other get the same `epmd` and `cookie`. All methods block.
     """
 
-    def __init__(
-        self, *, management: bool = False, epmd: Epmd | None = None, cookie: str | None = None
-    ) -> None:
+    def __init__(self, *, management: bool = False, epmd: Epmd | None = None, cookie: str | None = None) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="warren-rabbitmq-"))
         self.node = f"warren-{self.port}@localhost"
@@ -152,9 +150,7 @@ class RabbitMQ:
         )  # fmt: skip
         answer = done.stdout.decode(errors="replace")
         if done.returncode or not answer.startswith("{ok,"):
-            raise RuntimeError(
-                f"{self.node}: {expressions} gave {answer}{done.stderr.decode(errors='replace')}"
-            )
+            raise RuntimeError(f"{self.node}: {expressions} gave {answer}{done.stderr.decode(errors='replace')}")
         return answer[len("{ok, ") : -1]
 
     def ctl(self, *arguments: str) -> str:
