@@ -1,0 +1,58 @@
+"""Declaring what programs that exist already may have declared with other flags."""
+
+from __future__ import annotations
+
+import logging
+
+from warren.amqp.client import Connection
+from warren.exceptions import PreconditionFailed, ResourceLocked
+
+log = logging.getLogger("warren.apps")
+
+
+async def ensure_exchange(connection: Connection, name: str, type_: str, *, durable: bool, strict: bool) -> None:
+    """Make sure that an exchange is there; one that exists with another type or flags is used as it is.
+
+    That is said as a warning. It happens on a channel of its own, since the broker closes the channel of a
+    declaration that it refuses (AMQP 0-9-1, exchange.declare, rule "equivalent").
+
+    Raises:
+        PreconditionFailed: it exists otherwise, and `strict` is set.
+        AccessRefused: this user may not declare it.
+    """
+    channel = await connection.channel()
+    try:
+        await channel.declare_exchange(name, type_, durable=durable)
+    except PreconditionFailed as error:
+        if strict:
+            raise
+        log.warning("exchange '%s' exists otherwise and is used as it is (%s)", name, error.reply_text)
+        channel = await connection.channel()
+        await channel.declare_exchange(name, passive=True)
+    await channel.close()
+
+
+async def exclusive_queue(connection: Connection, name: str, *, strict: bool) -> str:
+    """Declare an exclusive queue and return its name: a server-named one where another connection holds `name`.
+
+    One that exists with other flags, and is not exclusive, is used as it is. Either is said as a warning.
+
+    Raises:
+        PreconditionFailed: it exists otherwise, and `strict` is set.
+        AccessRefused: this user may not declare it.
+    """
+    channel = await connection.channel()
+    try:
+        queue = await channel.declare_queue(name, exclusive=True)
+    except ResourceLocked:
+        log.warning("another connection holds queue '%s'; a queue named by the broker serves instead", name)
+        channel = await connection.channel()
+        queue = await channel.declare_queue("", exclusive=True)
+    except PreconditionFailed as error:
+        if strict:
+            raise
+        log.warning("queue '%s' exists otherwise and is used as it is (%s)", name, error.reply_text)
+        channel = await connection.channel()
+        queue = await channel.declare_queue(name, passive=True)
+    await channel.close()
+    return queue.name
