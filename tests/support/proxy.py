@@ -10,6 +10,7 @@ import contextlib
 import enum
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -42,8 +43,10 @@ class Faults:
 class FaultProxy:
     """Listens on a free port of 127.0.0.1 and passes connections on to a server. An async context manager."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._target = (host, port)
+    def __init__(self, port: int, *, tap: Callable[[Way, bytes], None] | None = None) -> None:
+        """`port` is the server's, on 127.0.0.1; `tap` is called with all that is passed on."""
+        self._target = ("127.0.0.1", port)
+        self._tap = tap
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], _Link] = {}
         self._faults = {way: Faults() for way in Way}
@@ -190,6 +193,8 @@ class FaultProxy:
                     self.lost += len(data)
                     break
                 part, data = data[: faults.chunk], data[faults.chunk :]
+                if self._tap is not None:
+                    self._tap(way, part)
                 sink.write(part)
                 self.writes += 1
                 await sink.drain()

@@ -203,6 +203,8 @@ class RabbitMQ:
             # A test machine may be short of disk and memory; alarms are raised by tests, not by chance.
             "disk_free_limit.absolute = 1MB",
             "vm_memory_high_watermark.relative = 0.8",
+            # Otherwise the name of the machine, which the server tells every client.
+            "cluster_name = warren-tests",
             "log.console = true",
             "log.file = false",
         ]
