@@ -1,1 +1,63 @@
-"""Warren: Python work and measurements across machines over RabbitMQ, seen live."""
+"""Warren: Python work and measurements across machines over RabbitMQ, seen live.
+
+The public names, imported when first used, so that `import warren` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from warren.amqp.client import Properties, connect
+    from warren.exceptions import (
+        AlreadySettled,
+        ChannelClosed,
+        ConnectFailed,
+        ConnectionClosed,
+        ConsumerCancelled,
+        LoginRefused,
+        ProtocolViolation,
+        PublishError,
+        PublishRefused,
+        PublishReturned,
+        PublishTimeout,
+        RequestTimeout,
+        UsageError,
+        VirtualHostRefused,
+        WarrenError,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadySettled",
+    "ChannelClosed",
+    "ConnectFailed",
+    "ConnectionClosed",
+    "ConsumerCancelled",
+    "LoginRefused",
+    "Properties",
+    "ProtocolViolation",
+    "PublishError",
+    "PublishRefused",
+    "PublishReturned",
+    "PublishTimeout",
+    "RequestTimeout",
+    "UsageError",
+    "VirtualHostRefused",
+    "WarrenError",
+    "connect",
+]
+
+_ELSEWHERE: Final = {"connect": "warren.amqp.client", "Properties": "warren.amqp.client"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'warren' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_ELSEWHERE.get(name, "warren.exceptions")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

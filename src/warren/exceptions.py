@@ -19,7 +19,7 @@ WarrenError
 """
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 
 class WarrenError(Exception):
@@ -76,6 +76,12 @@ class Closed(WarrenError):
         self.reply_text = reply_text
         self.class_id = class_id
         self.method_id = method_id
+
+    def fresh(self) -> Self:
+        """Make another one with the same cause, to be raised: each raise adds its frames to an exception."""
+        error = type(self)(self.reply_code, self.reply_text, self.class_id, self.method_id)
+        error.__cause__ = self.__cause__
+        return error
 
 
 class ConnectionClosed(Closed):

@@ -1,1 +1,20 @@
 """The asyncio client: connection, channel, publishing, consuming."""
+
+from warren.amqp.client.channel import Channel, QueueInfo
+from warren.amqp.client.connection import Connection, connect
+from warren.amqp.client.consuming import Consumer, Delivery
+from warren.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
+from warren.amqp.protocol.properties import Properties
+
+__all__ = [
+    "DEFAULT_URL",
+    "BrokerURL",
+    "Channel",
+    "Connection",
+    "Consumer",
+    "Delivery",
+    "Properties",
+    "QueueInfo",
+    "connect",
+    "parse_url",
+]

@@ -181,5 +181,23 @@ def parse_deliver(arguments: bytes) -> tuple[str, int, bool, str, str]:
     )
 
 
+def parse_return(arguments: bytes) -> tuple[int, str, str, str]:
+    """Give reply code, reply text, exchange, routing key. Raises ProtocolViolation (502) where malformed."""
+    text_end = 3 + arguments[2] if len(arguments) > 2 else 0
+    try:
+        exchange_end = text_end + 1 + arguments[text_end]
+        key_end = exchange_end + 1 + arguments[exchange_end]
+    except IndexError:
+        raise _malformed("basic.return", 50) from None
+    if key_end != len(arguments):
+        raise _malformed("basic.return", 50)
+    return (
+        int.from_bytes(arguments[:2], "big"),
+        decode_text(arguments[3:text_end]),
+        decode_text(arguments[text_end + 1 : exchange_end]),
+        decode_text(arguments[exchange_end + 1 : key_end]),
+    )
+
+
 def _malformed(method: str, method_id: int) -> ProtocolViolation:
     return ProtocolViolation(502, f"SYNTAX_ERROR - the arguments of {method} are malformed", 60, method_id)

@@ -1,0 +1,615 @@
+"""A channel: declaring, publishing, consuming, and its orderly end."""
+
+import asyncio
+import itertools
+import secrets
+import struct
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
+
+from warren.amqp.client.consuming import Consumer, Delivery, Settlements
+from warren.amqp.client.link import Link
+from warren.amqp.client.publishing import PublishWindow
+from warren.amqp.protocol import events
+from warren.amqp.protocol.constants import Reply
+from warren.amqp.protocol.events import ContentEvent
+from warren.amqp.protocol.methods import (
+    NO_ARGUMENTS,
+    BasicCancel,
+    BasicCancelOk,
+    BasicConsume,
+    BasicConsumeOk,
+    BasicGet,
+    BasicGetEmpty,
+    BasicGetOk,
+    BasicNack,
+    BasicQos,
+    BasicQosOk,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelFlow,
+    ChannelFlowOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConfirmSelect,
+    ConfirmSelectOk,
+    ExchangeBind,
+    ExchangeBindOk,
+    ExchangeDeclare,
+    ExchangeDeclareOk,
+    ExchangeDelete,
+    ExchangeDeleteOk,
+    ExchangeUnbind,
+    ExchangeUnbindOk,
+    Method,
+    QueueBind,
+    QueueBindOk,
+    QueueDeclare,
+    QueueDeclareOk,
+    QueueDelete,
+    QueueDeleteOk,
+    QueuePurge,
+    QueuePurgeOk,
+    QueueUnbind,
+    QueueUnbindOk,
+)
+from warren.amqp.protocol.properties import Properties
+from warren.amqp.protocol.tables import Table, encode_short
+from warren.exceptions import (
+    ChannelClosed,
+    Closed,
+    ConsumerCancelled,
+    ProtocolViolation,
+    RequestTimeout,
+    UsageError,
+    channel_closed,
+)
+
+if TYPE_CHECKING:
+    from warren.amqp.client.connection import Connection
+
+DEFAULT_PREFETCH: Final = 100
+_T = TypeVar("_T")
+_GET_OK = struct.Struct(">QB")
+
+
+class QueueInfo(NamedTuple):
+    """What the broker says of a queue: its name, messages that are ready, and consumers."""
+
+    name: str
+    message_count: int
+    consumer_count: int
+
+
+class _Request:
+    """A method that was sent, the answer that is expected, and what to do with it whether or not anybody waits."""
+
+    __slots__ = ("future", "kinds", "then")
+
+    def __init__(
+        self,
+        kinds: tuple[type, ...],
+        future: "asyncio.Future[Method | Delivery]",
+        then: "Callable[[Method | Delivery], None] | None",
+    ) -> None:
+        self.kinds = kinds
+        self.future = future
+        self.then = then
+
+
+class Channel:
+    """A channel of a connection. Made by `Connection.channel`; an async context manager that closes it.
+
+    Every waiting method takes `timeout` in seconds (None: the connection's `request_timeout`) and raises
+    RequestTimeout past it; ChannelClosed or ConnectionClosed with the broker's words where that is what
+    the request led to; UsageError for what can't be sent. Cancelling a waiting method leaves the channel in
+    order: the answer is taken and dropped when it comes.
+    """
+
+    def __init__(self, connection: "Connection", prefetch: int) -> None:
+        self.connection = connection
+        self.loop = asyncio.get_running_loop()
+        self.number = 0
+        self._prefetch = prefetch
+        self._link: Link | None = None
+        self._closed: Closed | None = ChannelClosed(0, "the channel was never opened")
+        self._requests: deque[_Request] = deque()
+        self._window = PublishWindow(self.loop)
+        self._confirming = False
+        self._consumers: dict[bytes, Consumer] = {}
+        self._consumer_numbers = itertools.count(1)
+        self._consumer_suffix = secrets.token_hex(6)
+        self._settlements = Settlements(self.loop, 0, self._no_write, self._send)
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.number} {'open' if self.is_open else 'closed'} of {self.connection!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel can be used."""
+        return self._closed is None
+
+    @property
+    def close_reason(self) -> Closed | None:
+        """Why the channel is closed; None while it is open."""
+        return self._closed
+
+    # -- opening and closing ---------------------------------------------------------------------------
+
+    async def open(self, *, timeout: float | None = None) -> None:
+        """Open the channel again after it was closed; the connection stays as it is. Consumers do not come back.
+
+        Does nothing where it is open.
+        """
+        if self._closed is None:
+            return
+        link = self.connection.current_link()
+        number = link.free_channel_number()
+        if number is None:
+            raise UsageError(f"all {link.core.channel_max} channels of this connection are in use")
+        self.number = number
+        self._link = link
+        link.channels[number] = self
+        self._requests.clear()
+        self._confirming = False
+        self._settlements = Settlements(self.loop, number, link.driver.write, self._send)
+        self._closed = None
+        try:
+            await self._request(ChannelOpen(), ChannelOpenOk, timeout=timeout)
+            await self.qos(self._prefetch, timeout=timeout)
+        except BaseException:
+            # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
+            if self._closed is None:
+                self._begin_close()
+            raise
+        self._window.attach(number, link.core.frame_limit, self._write_publish, self._can_write)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
+        goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
+        """
+        if self._closed is not None:
+            return
+        await self._until_answered(self._begin_close(), "channel.close", timeout)
+
+    def _begin_close(self) -> "asyncio.Future[Method | Delivery]":
+        """Send channel.close; from here on nobody can use the channel, and what waits has failed."""
+        self._settlements.flush()
+        link = self._link
+        self._fail(ChannelClosed(0, "the channel was closed by this program"))
+        future: asyncio.Future[Method | Delivery] = self.loop.create_future()
+        if link is None:
+            future.set_result(ChannelCloseOk())
+            return future
+        self._link = link
+        # Whoever waits gives up at will; the future must then not complain that nobody asked it.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._requests.append(_Request((ChannelCloseOk,), future, lambda _: self._forget_link()))
+        link.send(self.number, ChannelClose(Reply.SUCCESS, "Goodbye"))
+        return future
+
+    def _fail(self, error: Closed) -> None:
+        """End all that waits with `error`."""
+        if self._closed is None:
+            self._closed = error
+        self._link = None
+        self._settlements.lost = error
+        requests, self._requests = self._requests, deque()
+        for request in requests:
+            if not request.future.done():
+                request.future.set_exception(error)
+        self._window.fail(error)
+        consumers, self._consumers = self._consumers, {}
+        for consumer in consumers.values():
+            consumer.end(error)
+
+    def on_link_lost(self, error: Closed) -> None:
+        """Learn that the connection is gone."""
+        self._fail(error)
+
+    # -- exchanges and queues --------------------------------------------------------------------------
+
+    async def declare_exchange(
+        self,
+        name: str,
+        type: str = "direct",
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        passive: bool = False,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Declare an exchange; with `passive` only check that it is there (NotFound where it is not).
+
+        Raises PreconditionFailed where it exists with other properties.
+        """
+        method = ExchangeDeclare(
+            name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
+        )
+        await self._request(method, ExchangeDeclareOk, timeout=timeout)
+
+    async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
+        """Delete an exchange with its bindings. One that does not exist is no error."""
+        await self._request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
+
+    async def bind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
+        method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
+        await self._request(method, ExchangeBindOk, timeout=timeout)
+
+    async def unbind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Undo `bind_exchange`. A binding that does not exist is no error."""
+        method = ExchangeUnbind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
+        await self._request(method, ExchangeUnbindOk, timeout=timeout)
+
+    async def declare_queue(
+        self,
+        name: str = "",
+        *,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        passive: bool = False,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> QueueInfo:
+        """Declare a queue (one without a name gets one of the broker's); with `passive` only look at it.
+
+        Raises PreconditionFailed where it exists with other properties, ResourceLocked where it is
+        another connection's, NotFound with `passive` where there is none.
+        """
+        method = QueueDeclare(name, passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS)
+        answer = await self._request(method, QueueDeclareOk, timeout=timeout)
+        return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
+
+    async def bind_queue(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Bind a queue to an exchange."""
+        method = QueueBind(queue, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
+        await self._request(method, QueueBindOk, timeout=timeout)
+
+    async def unbind_queue(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Undo `bind_queue`. A binding that does not exist is no error."""
+        method = QueueUnbind(queue, exchange, routing_key, arguments or NO_ARGUMENTS)
+        await self._request(method, QueueUnbindOk, timeout=timeout)
+
+    async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
+        """Drop all messages of a queue that are ready, and say how many they were."""
+        return (await self._request(QueuePurge(queue), QueuePurgeOk, timeout=timeout)).message_count
+
+    async def delete_queue(
+        self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
+    ) -> int:
+        """Delete a queue, and say how many messages went with it. One that does not exist is no error."""
+        method = QueueDelete(queue, if_unused, if_empty)
+        return (await self._request(method, QueueDeleteOk, timeout=timeout)).message_count
+
+    async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
+        """Let each consumer that starts from now on have `prefetch` unsettled deliveries (0: no limit)."""
+        await self._request(BasicQos(0, prefetch, False), BasicQosOk, timeout=timeout)
+        self._prefetch = prefetch
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        properties: Properties | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish a message and return when the broker has confirmed it.
+
+        Without a delivery mode in `properties` it is persistent; without a message id it gets one.
+        timeout: seconds for waiting to send and for the confirm; None means the connection's
+        `publish_timeout`. Raises PublishReturned (mandatory and unroutable), PublishRefused, PublishTimeout
+        (outcome unknown), ChannelClosed, ConnectionClosed. After cancelling, the outcome is unknown.
+        """
+        await self._ensure_confirms()
+        timeout = self.connection.publish_timeout if timeout is None else timeout
+        future = await self._window.send(body, exchange, routing_key, properties, mandatory, timeout, False)
+        await future
+
+    async def send(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        properties: Properties | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> asyncio.Future[None]:
+        """Publish a message and return its future, which is done when the broker has confirmed it.
+
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
+        the errors come from the future, and from `wait_for_confirms`.
+        """
+        await self._ensure_confirms()
+        timeout = self.connection.publish_timeout if timeout is None else timeout
+        return await self._window.send(body, exchange, routing_key, properties, mandatory, timeout, True)
+
+    async def wait_for_confirms(self, *, timeout: float | None = None) -> None:
+        """Wait until everything sent before is confirmed.
+
+        Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
+        seconds (None: no limit but the messages' own) have passed.
+        """
+        await self._window.wait_idle(timeout)
+
+    async def _ensure_confirms(self) -> None:
+        if self._confirming:
+            return
+        self._confirming = True  # before the wait, so that no second task asks again; the broker keeps the order
+        if self._closed is None:
+            self._send(ConfirmSelect(nowait=True))
+
+    def _write_publish(self, data: bytes) -> None:
+        link = self._link
+        if link is not None:
+            link.driver.write(data)
+
+    def _can_write(self) -> bool:
+        link = self._link
+        return link is not None and link.driver.can_write and self.connection.blocked is None
+
+    def _no_write(self, data: bytes) -> None:
+        raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
+
+    def wake_publishers(self) -> None:
+        """Let publishers go on: the socket takes data again, or the broker no longer blocks."""
+        self._window.wake()
+
+    # -- consuming -------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: Table | None = None,
+    ) -> Consumer:
+        """Make a consumer of `queue`, to be entered with `async with`, which starts it.
+
+        no_ack: deliveries count as settled when sent, and are lost with the connection.
+        """
+        tag = consumer_tag or f"warren.{self._consumer_suffix}.{next(self._consumer_numbers)}"
+        return Consumer(self, queue, tag, no_ack, exclusive, arguments)
+
+    async def start_consumer(self, consumer: Consumer) -> None:
+        """Ask the broker to start a consumer; for `Consumer`."""
+        key = encode_short(consumer.consumer_tag)
+        if key in self._consumers:
+            raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
+        method = BasicConsume(
+            consumer.queue,
+            consumer.consumer_tag,
+            no_ack=consumer.no_ack,
+            exclusive=consumer.exclusive,
+            arguments=consumer.arguments or NO_ARGUMENTS,
+        )
+        future = self._ask(method, (BasicConsumeOk,))
+        self._consumers[key] = consumer  # before the answer: deliveries come right behind it
+        try:
+            await self._until_answered(future, "basic.consume", None)
+        except BaseException:
+            if self._closed is None:
+                # The caller gave up; the broker starts it all the same.
+                consumer.end(None)
+                self._ask_to_cancel(consumer).add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def stop_consumer(self, consumer: Consumer) -> None:
+        """Cancel a consumer and give back what is not settled; for `Consumer`."""
+        if self._closed is None and encode_short(consumer.consumer_tag) in self._consumers:
+            await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", None)
+
+    def _ask_to_cancel(self, consumer: Consumer) -> "asyncio.Future[Method | Delivery]":
+        def done(_: Method | Delivery) -> None:
+            # Until cancel-ok deliveries may come; with the answer the last of them is here.
+            self._consumers.pop(encode_short(consumer.consumer_tag), None)
+            self._settlements.give_back(consumer)
+
+        return self._ask(BasicCancel(consumer.consumer_tag), (BasicCancelOk,), done)
+
+    async def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> Delivery | None:
+        """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
+        future = self._ask(BasicGet(queue, no_ack), (BasicGetOk, BasicGetEmpty), None if no_ack else self._hold_got)
+        answer = await self._until_answered(future, "basic.get", timeout)
+        return answer if isinstance(answer, Delivery) else None
+
+    def _hold_got(self, answer: "Method | Delivery") -> None:
+        """Note that what was got waits for its settlement."""
+        if isinstance(answer, Delivery):
+            self._settlements.open[answer.delivery_tag] = None
+
+    def hold_reading(self, consumer: Consumer) -> None:
+        """Take nothing more from the socket; for `Consumer`."""
+        if self._link is not None:
+            self._link.hold_reading(consumer)
+
+    def release_reading(self, consumer: Consumer) -> None:
+        """Undo `hold_reading`."""
+        if self._link is not None:
+            self._link.release_reading(consumer)
+
+    # -- requests and answers --------------------------------------------------------------------------
+
+    def _send(self, method: Method) -> None:
+        if self._closed is not None or self._link is None:
+            raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
+        self._link.send(self.number, method)
+
+    def _ask(
+        self,
+        method: Method,
+        kinds: tuple[type, ...],
+        then: "Callable[[Method | Delivery], None] | None" = None,
+    ) -> "asyncio.Future[Method | Delivery]":
+        self._settlements.flush()
+        self._send(method)
+        future: asyncio.Future[Method | Delivery] = self.loop.create_future()
+        self._requests.append(_Request(kinds, future, then))
+        return future
+
+    async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
+        answer = await self._until_answered(self._ask(method, (kind,)), type(method).__name__, timeout)
+        assert isinstance(answer, kind)  # noqa: S101 # on_method lets nothing else through; narrows the type
+        return answer
+
+    async def _until_answered(
+        self, future: "asyncio.Future[Method | Delivery]", what: str, timeout: float | None
+    ) -> "Method | Delivery":
+        seconds = self.connection.request_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError as error:
+            raise RequestTimeout(f"the broker did not answer {what} within {seconds} s") from error
+
+    def on_method(self, method: Method) -> None:
+        """Take a method from the link: an answer, or something of the broker's own accord."""
+        if self._requests and isinstance(method, self._requests[0].kinds):
+            self._answer(method)
+        elif isinstance(method, BasicNack):
+            self._window.refuse(method.delivery_tag, method.multiple)
+        elif isinstance(method, BasicCancel):
+            self._on_cancel(method)
+        elif isinstance(method, ChannelClose):
+            self._on_close(method)
+        elif isinstance(method, ChannelFlow):
+            self._send(ChannelFlowOk(method.active))
+        elif not isinstance(method, ConfirmSelectOk):
+            raise ProtocolViolation(
+                Reply.COMMAND_INVALID, f"COMMAND_INVALID - {type(method).__name__} was not asked for"
+            )
+
+    def _answer(self, answer: "Method | Delivery") -> None:
+        request = self._requests.popleft()
+        if request.then is not None:
+            request.then(answer)
+        if not request.future.done():
+            request.future.set_result(answer)
+        elif isinstance(answer, Delivery) and answer.delivery_tag in self._settlements.open:
+            answer.nack()  # whoever asked has given up
+
+    def _forget_link(self) -> None:
+        link = self._link or self.connection.link
+        self._link = None
+        if link is not None and link.channels.get(self.number) is self:
+            del link.channels[self.number]
+
+    def _on_close(self, method: ChannelClose) -> None:
+        link = self._link
+        if link is None:
+            return
+        link.send(self.number, ChannelCloseOk())
+        if self._closed is not None:
+            return  # both sides closed at once: close-ok is still to come
+        self._fail(channel_closed(*method))
+        self._link = link
+        self._forget_link()
+
+    def _on_cancel(self, method: BasicCancel) -> None:
+        consumer = self._consumers.pop(encode_short(method.consumer_tag), None)
+        if consumer is not None:
+            consumer.end(ConsumerCancelled(consumer.consumer_tag, consumer.queue))
+        if not method.nowait:
+            self._send(BasicCancelOk(method.consumer_tag))
+
+    def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
+        """Take an ack of the broker."""
+        self._window.confirm(delivery_tag, multiple)
+
+    def on_content(self, event: ContentEvent) -> None:
+        """Take a delivery, a returned message or the answer to a get."""
+        kind, _, arguments, header, body = event
+        if kind == events.DELIVER:
+            try:
+                tag_end = 1 + arguments[0]
+                delivery_tag, redelivered = _GET_OK.unpack_from(arguments, tag_end)
+                consumer = self._consumers.get(arguments[:tag_end])
+            except (IndexError, struct.error) as error:
+                raise ProtocolViolation(502, "SYNTAX_ERROR - basic.deliver is malformed", 60, 60) from error
+            self._deliver(consumer, arguments, tag_end + 9, delivery_tag, redelivered, header, body)
+        elif kind == events.RETURN:
+            self._window.take_return(arguments, header, body)
+        elif kind == events.GET_OK:
+            self._on_got(arguments, header, body)
+
+    def _deliver(
+        self,
+        consumer: Consumer | None,
+        arguments: bytes,
+        destination_at: int,
+        tag: int,
+        redelivered: int,
+        header: bytes,
+        body: bytes,
+    ) -> None:
+        settlements = self._settlements
+        if consumer is None:
+            text = "COMMAND_INVALID - a delivery for a consumer that does not exist"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text, 60, 60)
+        if not consumer.no_ack:
+            settlements.open[tag] = consumer
+        consumer.deliver(
+            Delivery(
+                settlements, arguments, destination_at, tag, redelivered & 1 == 1, consumer.consumer_tag, header, body
+            )
+        )
+
+    def _on_got(self, arguments: bytes, header: bytes, body: bytes) -> None:
+        if len(arguments) < 15 or not self._requests or BasicGetOk not in self._requests[0].kinds:
+            raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - basic.get-ok was not asked for", 60, 71)
+        tag, redelivered = _GET_OK.unpack_from(arguments)
+        delivery = Delivery(self._settlements, arguments, 9, tag, redelivered & 1 == 1, "", header, body)
+        self._answer(delivery)

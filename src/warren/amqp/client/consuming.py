@@ -1,0 +1,262 @@
+"""Consuming: deliveries, their settlement, and the iterator over them."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.methods import BasicNack, BasicReject, Method
+from warren.amqp.protocol.properties import Properties, decode_header
+from warren.amqp.protocol.tables import Table, decode_text
+from warren.exceptions import AlreadySettled, Closed, ConsumerCancelled, UsageError, WarrenError
+
+if TYPE_CHECKING:
+    from warren.amqp.client.channel import Channel
+
+_BUFFER_HIGH: Final = 10_000
+_BUFFER_LOW: Final = 2_000
+
+
+class Settlements:
+    """What was delivered on one channel of one link and is not settled yet.
+
+    Acks of one turn of the event loop travel together, as one frame where no delivery before them is open.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: int,
+        write: Callable[[bytes], None],
+        send: Callable[[Method], None],
+    ) -> None:
+        self.open: dict[int, Consumer | None] = {}
+        self.lost: Closed | None = None
+        self._loop = loop
+        self._channel = channel
+        self._write = write
+        self._send = send
+        self._acks: list[int] = []
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """Settle a delivery (all up to it) as done."""
+        self._close(tag, multiple)
+        if not self._acks:
+            self._loop.call_soon(self.flush)
+        self._acks.append(tag)
+
+    def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
+        """Settle a delivery (all up to it) as not done."""
+        self._close(tag, multiple)
+        self.flush()
+        self._send(BasicNack(tag, multiple, requeue))
+
+    def reject(self, tag: int, requeue: bool) -> None:
+        """Settle one delivery as not done."""
+        self._close(tag, False)
+        self.flush()
+        self._send(BasicReject(tag, requeue))
+
+    def _close(self, tag: int, multiple: bool) -> None:
+        if self.lost is not None:
+            raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
+        if tag not in self.open:
+            raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
+        if multiple:
+            for known in [known for known in self.open if known <= tag]:
+                del self.open[known]
+        else:
+            del self.open[tag]
+
+    def flush(self) -> None:
+        """Send the acks that were gathered."""
+        acks = self._acks
+        if not acks or self.lost is not None:
+            return
+        # Tags are put in as they rise, so the first that is open is the smallest. What is settled below it
+        # can be acked as one: everything there was acked now or settled before. Later tags are larger.
+        first = next(iter(self.open), None)
+        below = [tag for tag in acks if first is None or tag < first]
+        if below:
+            self._write(hot.encode_ack(self._channel, max(below), True))
+        if len(below) < len(acks):
+            self._write(b"".join([hot.encode_ack(self._channel, tag, False) for tag in acks if tag > first]))  # type: ignore[operator] # some are open, so first is a number
+        acks.clear()
+
+    def give_back(self, consumer: "Consumer | None") -> None:
+        """Return all that is open of one consumer to its queue."""
+        for tag in [tag for tag, owner in self.open.items() if owner is consumer]:
+            self.nack(tag, False, True)
+
+
+class Delivery:
+    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`."""
+
+    __slots__ = ("_arguments", "_destination_at", "_header", "_properties", "_settlements", "body", "consumer_tag",
+                 "delivery_tag", "redelivered")  # fmt: skip
+
+    def __init__(
+        self,
+        settlements: Settlements,
+        arguments: bytes,
+        destination_at: int,
+        delivery_tag: int,
+        redelivered: bool,
+        consumer_tag: str,
+        header: bytes,
+        body: bytes,
+    ) -> None:
+        self.body = body
+        self.delivery_tag = delivery_tag
+        self.redelivered = redelivered
+        self.consumer_tag = consumer_tag
+        self._settlements = settlements
+        self._arguments = arguments
+        self._destination_at = destination_at
+        self._header = header
+        self._properties: Properties | None = None
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.delivery_tag} from {self.exchange!r} key {self.routing_key!r}, {len(self.body)} bytes>"
+
+    @property
+    def properties(self) -> Properties:
+        """The message's properties, decoded when first asked for. Raises ProtocolViolation where malformed."""
+        if self._properties is None:
+            self._properties = decode_header(self._header)
+        return self._properties
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that the message was published to."""
+        at = self._destination_at
+        return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that the message was published with."""
+        at = self._destination_at + 1 + self._arguments[self._destination_at]
+        return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
+
+    def ack(self, multiple: bool = False) -> None:
+        """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
+
+        Sent at the end of this turn of the event loop. Raises AlreadySettled where it was settled, or came
+        over a channel or connection that is gone (the broker then delivers it again).
+        """
+        self._settlements.ack(self.delivery_tag, multiple)
+
+    def nack(self, requeue: bool = True, multiple: bool = False) -> None:
+        """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settlements.nack(self.delivery_tag, multiple, requeue)
+
+    def reject(self, requeue: bool = True) -> None:
+        """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settlements.reject(self.delivery_tag, requeue)
+
+
+class Consumer:
+    """One consumer: an async context manager, and an async iterator over its deliveries.
+
+    Leaving the block cancels the consumer and gives back what was not settled. The iteration ends when the
+    consumer is cancelled by us; it raises ConsumerCancelled when the broker cancelled it, and ChannelClosed
+    or ConnectionClosed when its channel is gone.
+    """
+
+    def __init__(
+        self, channel: "Channel", queue: str, tag: str, no_ack: bool, exclusive: bool, arguments: Table | None
+    ) -> None:
+        self.queue = queue
+        self.consumer_tag = tag
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.arguments = arguments
+        self._channel = channel
+        self._buffer: deque[Delivery] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._end: WarrenError | None = None
+        self._ended = False
+        self._entered = False
+        self._holding = False
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise UsageError("a consumer can be entered once; ask the channel for another one")
+        self._entered = True
+        await self._channel.start_consumer(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.cancel()
+
+    async def cancel(self) -> None:
+        """Stop consuming and give back what was not settled. Does nothing where it has ended already.
+
+        Cancelling leaves it to the broker: the request is sent.
+        """
+        if not self._ended:
+            self.end(None)
+            with contextlib.suppress(Closed):  # then it is as gone as it can be
+                await self._channel.stop_consumer(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        while not self._buffer:
+            if self._ended:
+                if self._end is not None:
+                    raise self._end.fresh() if isinstance(self._end, Closed) else self._end
+                raise StopAsyncIteration
+            if not self._entered:
+                raise UsageError("iterate within `async with channel.consume(…) as deliveries:`")
+            if self._waiter is not None:
+                raise UsageError("another task is iterating over this consumer; give each task a consumer of its own")
+            self._waiter = self._channel.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        delivery = self._buffer.popleft()
+        if self._holding and len(self._buffer) <= _BUFFER_LOW:
+            self._holding = False
+            self._channel.release_reading(self)
+        return delivery
+
+    # -- for the channel -------------------------------------------------------------------------------
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take a delivery from the link; one that comes after the end stays open and is given back at cancel-ok."""
+        if self._ended:
+            return
+        self._buffer.append(delivery)
+        waiter = self._waiter
+        if waiter is not None:
+            if not waiter.done():
+                waiter.set_result(None)
+        elif len(self._buffer) >= _BUFFER_HIGH and not self._holding:
+            # Only without a prefetch can so many be here; the socket is then the only brake.
+            self._holding = True
+            self._channel.hold_reading(self)
+
+    def drop_buffer(self) -> None:
+        """Forget what was not taken: its link is gone, or it goes back to the queue."""
+        self._buffer.clear()
+        if self._holding:
+            self._holding = False
+            self._channel.release_reading(self)
+
+    def end(self, error: WarrenError | None) -> None:
+        """End the iteration, with `error` after what is in the buffer."""
+        if not self._ended:
+            self._ended = True
+            self._end = error
+        if not isinstance(error, ConsumerCancelled):
+            self.drop_buffer()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

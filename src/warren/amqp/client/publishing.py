@@ -1,0 +1,336 @@
+"""Publishing with confirms: the window of messages that the broker has not confirmed yet.
+
+One window for each channel. A message's place is its delivery tag on this link; confirms may come in any
+order and for many at once, and a return carries no tag at all (RabbitMQ's docs/confirms; `take_return`).
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.properties import (
+    CONTENT_HEADER,
+    FLAG_MESSAGE_ID,
+    Properties,
+    decode_header,
+    encode_properties,
+)
+from warren.amqp.protocol.tables import encode_short
+from warren.exceptions import Closed, ProtocolViolation, PublishRefused, PublishReturned, PublishTimeout, UsageError
+
+WINDOW_MESSAGES: Final = 4096
+WINDOW_BYTES: Final = 64 << 20
+_CACHED_ROUTES: Final = 1024
+_KEPT_FAILURES: Final = 1024
+_PERSISTENT: Final = Properties(delivery_mode=2)
+_FROM_MESSAGE_ID: Final = Properties._fields[Properties._fields.index("message_id") :]
+_TIMER_STEP: Final = 0.05
+
+
+class Unconfirmed:
+    """A message on its way: its future, and what it takes to send it again or to know it when it is returned."""
+
+    __slots__ = ("body", "deadline", "exchange", "future", "header", "is_returned", "routing_key", "tracked")
+
+    def __init__(
+        self,
+        future: asyncio.Future[None],
+        exchange: str,
+        routing_key: str,
+        header: bytes,
+        body: bytes,
+        deadline: float | None,
+        tracked: bool,
+    ) -> None:
+        self.future = future
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.header = header
+        self.body = body
+        self.deadline = deadline
+        self.tracked = tracked
+        self.is_returned = False
+
+
+class PublishWindow:
+    """The unconfirmed messages of one channel, in the order in which they were sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pending: dict[int, Unconfirmed] = {}
+        self._bytes = 0
+        self._next_tag = 1
+        self._write: Callable[[bytes], None] | None = None
+        self._channel = 0
+        self._frame_limit = 0
+        self._can_write: Callable[[], bool] = bool
+        self._closed: Closed | None = None
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._idle: list[tuple[int, asyncio.Future[None]]] = []
+        self._failed: deque[asyncio.Future[None]] = deque(maxlen=_KEPT_FAILURES)
+        self._routes: dict[tuple[str, str, bool], bytes] = {}
+        self._template: Properties | None = None
+        self._flags, self._before, self._after, self._brings_id = 0, b"", b"", False
+        self._set_template(_PERSISTENT)
+        self._id_prefix = secrets.token_hex(8).encode() + b"-"
+        self._id_count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- the link under it -----------------------------------------------------------------------------
+
+    def attach(
+        self, channel: int, frame_limit: int, write: Callable[[bytes], None], can_write: Callable[[], bool]
+    ) -> None:
+        """Send over a (new) link: the broker counts delivery tags from 1 again."""
+        self._channel, self._frame_limit = channel, frame_limit
+        self._write, self._can_write = write, can_write
+        self._closed = None
+        self._routes.clear()
+        self._next_tag = 1
+        self.wake()
+
+    def fail(self, error: Closed) -> None:
+        """End everything that waits with `error`; nothing can be sent any more."""
+        self._write = None
+        self._closed = error
+        pending, self._pending = self._pending, {}
+        self._bytes = 0
+        for entry in pending.values():
+            self._finish(entry, error)
+        self._wake_idle()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: Properties | None,
+        mandatory: bool,
+        timeout: float | None,
+        tracked: bool,
+    ) -> asyncio.Future[None]:
+        """Send a message, having waited for room; gives the future of its confirm."""
+        deadline = None if timeout is None else self._loop.time() + timeout
+        if self._waiters or not self._has_room():
+            await self._wait_for_room(deadline)
+        write = self._write
+        if write is None:
+            raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
+        route = (exchange, routing_key, mandatory)
+        frame = self._routes.get(route) or self._add_route(route)
+        if properties is not self._template:
+            self._set_template(properties or _PERSISTENT)
+        header = self._header(len(body))
+        entry = Unconfirmed(self._loop.create_future(), exchange, routing_key, header, body, deadline, tracked)
+        write(frame + hot.encode_content(self._channel, header, body, self._frame_limit))
+        self._pending[self._next_tag] = entry
+        self._next_tag += 1
+        self._bytes += len(body)
+        if deadline is not None:
+            self._watch(deadline)
+        if self._waiters:
+            self.wake()
+        return entry.future
+
+    def _has_room(self) -> bool:
+        if self._write is None:
+            return self._closed is not None  # let it through to the error
+        pending = len(self._pending)
+        return not pending or (pending < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write())
+
+    async def _wait_for_room(self, deadline: float | None) -> None:
+        """Wait in line. Whoever leaves the line wakes the next, so a place is never lost."""
+        while True:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await waiter
+            except BaseException as error:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                else:
+                    self.wake()  # it was our turn: the next in line takes it
+                if isinstance(error, TimeoutError):
+                    text = "not sent: the broker took no more messages before the deadline"
+                    raise PublishTimeout(text) from error
+                raise
+            if self._has_room():
+                return
+
+    def wake(self) -> None:
+        """Let the first in line go on, if there is room."""
+        while self._waiters and self._has_room():
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _add_route(self, route: tuple[str, str, bool]) -> bytes:
+        exchange, routing_key, mandatory = route
+        payload = hot.publish_payload(encode_short(exchange), encode_short(routing_key), mandatory)
+        if len(self._routes) >= _CACHED_ROUTES:
+            self._routes.clear()
+        frame = self._routes[route] = hot.encode_method_frame(self._channel, payload)
+        return frame
+
+    def _set_template(self, properties: Properties) -> None:
+        """Encode all of `properties` but a message id that we are to give; kept for the next message."""
+        full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
+        self._brings_id = full.message_id is not None
+        before = full._replace(**dict.fromkeys(_FROM_MESSAGE_ID))
+        after = Properties()._replace(**{name: getattr(full, name) for name in _FROM_MESSAGE_ID[1:]})
+        identity = Properties(message_id=full.message_id)
+        flags_before, parts_before = encode_properties(before)
+        flags_after, parts_after = encode_properties(after)
+        flags_id, parts_id = encode_properties(identity)
+        self._flags = flags_before | flags_after | flags_id | FLAG_MESSAGE_ID
+        self._before = b"".join(parts_before)
+        self._after = b"".join([*parts_id, *parts_after])
+        # Headers are the one part that the caller can change in place.
+        self._template = None if properties.headers is not None or properties is _PERSISTENT else properties
+
+    def _header(self, size: int) -> bytes:
+        start = CONTENT_HEADER.pack(60, 0, size, self._flags)
+        if self._brings_id:
+            return start + self._before + self._after
+        self._id_count += 1
+        message_id = b"%b%x" % (self._id_prefix, self._id_count)
+        return b"%b%b%c%b%b" % (start, self._before, len(message_id), message_id, self._after)
+
+    # -- confirms and returns --------------------------------------------------------------------------
+
+    def confirm(self, tag: int, multiple: bool) -> None:
+        """Take a basic.ack."""
+        for entry in self._take(tag, multiple):
+            if not entry.future.done():
+                entry.future.set_result(None)
+        self._after_confirm()
+
+    def refuse(self, tag: int, multiple: bool) -> None:
+        """Take a basic.nack."""
+        for entry in self._take(tag, multiple):
+            target = f"exchange {entry.exchange!r}, routing key {entry.routing_key!r}"
+            self._finish(entry, PublishRefused(f"the broker refused a message (nack; {target}): a queue may be full"))
+        self._after_confirm()
+
+    def _take(self, tag: int, multiple: bool) -> list[Unconfirmed]:
+        pending = self._pending
+        if not multiple:
+            entry = pending.pop(tag, None)
+            entries = [] if entry is None else [entry]
+        else:
+            tags = []
+            for known in pending:  # in rising order, as they were put in
+                if known > tag > 0:
+                    break
+                tags.append(known)
+            entries = [pending.pop(known) for known in tags]
+        for entry in entries:
+            self._bytes -= len(entry.body)
+        return entries
+
+    def _after_confirm(self) -> None:
+        if self._waiters:
+            self.wake()
+        if self._idle:
+            self._wake_idle()
+
+    def take_return(self, arguments: bytes, header: bytes, body: bytes) -> None:
+        """Take a basic.return: fail the oldest equal publish that was not returned yet.
+
+        Messages that are equal in exchange, routing key, properties and body are interchangeable, so it does
+        not matter which of them is told. The entry stays until its confirm comes.
+        """
+        reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
+        for same_header in (header.__eq__, _same_properties(header)):
+            for entry in self._pending.values():
+                if (
+                    not entry.is_returned
+                    and entry.body == body
+                    and entry.exchange == exchange
+                    and entry.routing_key == routing_key
+                    and same_header(entry.header)
+                ):
+                    entry.is_returned = True
+                    self._finish(entry, PublishReturned(reply_code, reply_text, exchange, routing_key))
+                    return
+        raise ProtocolViolation(503, f"COMMAND_INVALID - a message was returned that was not sent ({exchange!r})")
+
+    def _finish(self, entry: Unconfirmed, error: Exception) -> None:
+        future = entry.future
+        if future.done():
+            return
+        future.set_exception(error)
+        if entry.tracked:
+            self._failed.append(future)
+
+    # -- waiting and deadlines -------------------------------------------------------------------------
+
+    async def wait_idle(self, timeout: float | None) -> None:
+        """Wait until all that was sent before is confirmed or has failed; raise the failures as one group."""
+        last = self._next_tag - 1
+        if any(tag <= last for tag in self._pending):
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append((last, waiter))
+            try:
+                async with asyncio.timeout(timeout):
+                    await waiter
+            except TimeoutError as error:
+                raise PublishTimeout(f"{len(self._pending)} messages were not confirmed within {timeout} s") from error
+            finally:
+                if (last, waiter) in self._idle:
+                    self._idle.remove((last, waiter))
+        failures = [future.exception() for future in self._failed]
+        errors = [failure for failure in failures if isinstance(failure, Exception)]
+        self._failed.clear()
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} messages were not confirmed", errors)
+
+    def _wake_idle(self) -> None:
+        oldest = next(iter(self._pending), None)
+        for last, waiter in self._idle:
+            if (oldest is None or oldest > last) and not waiter.done():
+                waiter.set_result(None)
+
+    def _watch(self, deadline: float) -> None:
+        if self._timer is None or deadline < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        """Fail what is past its deadline. It keeps its place: the broker may still confirm or return it."""
+        self._timer = None
+        now = self._loop.time()
+        deadlines = []
+        for entry in self._pending.values():
+            if entry.deadline is None or entry.future.done():
+                continue
+            if entry.deadline <= now:
+                self._finish(entry, PublishTimeout("not confirmed before the deadline; the outcome is unknown"))
+            else:
+                deadlines.append(entry.deadline)
+        if deadlines:
+            self._watch(max(min(deadlines), now + _TIMER_STEP))
+
+
+def _same_properties(header: bytes) -> Callable[[bytes], bool]:
+    """Compare by meaning, since a broker may encode what it returns in another way than it came."""
+    properties = decode_header(header)
+    return lambda other: decode_header(other) == properties

@@ -1,0 +1,102 @@
+"""Broker URLs: where to connect, as whom, and how.
+
+    amqp://user:password@host:port/vhost,host2:port2…?heartbeat=30&connection_timeout=10
+
+Spelling and defaults follow RabbitMQ's URI specification and URI query parameters (docs/uri-spec,
+docs/uri-query-parameters): everything may be left out, `%2F` in the path is the virtual host `/`, a path of
+`/` alone is the virtual host with the empty name, and no path means the default one. Several hosts stand
+after each other, separated by commas, behind the first or behind the virtual host.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote
+
+from warren.exceptions import UsageError
+
+DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
+_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerURL:
+    """A parsed broker URL. The password shows in no representation.
+
+    hosts: (name or address, port) pairs, in the order in which they are tried. heartbeat: seconds or None
+    for the broker's choice. connection_timeout: seconds.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    user: str = "guest"
+    password: str = field(default="guest", repr=False)
+    virtual_host: str = "/"
+    tls: bool = False
+    heartbeat: int | None = None
+    frame_max: int | None = None
+    channel_max: int | None = None
+    connection_timeout: float | None = None
+
+    def __str__(self) -> str:
+        """Give the URL without user and password, for logs and messages."""
+        scheme = "amqps" if self.tls else "amqp"
+        names = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        vhost = "" if self.virtual_host == "/" else quote(self.virtual_host, safe="")
+        return f"{scheme}://{names}/{vhost}"
+
+
+def parse_url(url: str | None = None) -> BrokerURL:
+    """Parse `url`; None means WARREN_BROKER, and where that is not set, guest on this machine.
+
+    Raises UsageError naming what is wrong, without the password.
+    """
+    text = url if url is not None else os.environ.get("WARREN_BROKER") or DEFAULT_URL
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in _PORTS:
+        raise UsageError("a broker URL begins with amqp:// or amqps://, such as amqp://user:password@host:5672/vhost")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    userinfo, _, first_hosts = authority.rpartition("@")
+    vhost, *more_hosts = path.split(",")
+    hosts = tuple(_host(item, _PORTS[scheme]) for item in [*first_hosts.split(","), *more_hosts])
+    parsed = BrokerURL(hosts=hosts, tls=scheme == "amqps")
+    if userinfo:
+        user, colon, password = userinfo.partition(":")
+        parsed = replace(parsed, user=unquote(user))
+        if colon:
+            parsed = replace(parsed, password=unquote(password))
+    if slash and vhost:
+        parsed = replace(parsed, virtual_host=unquote(vhost))
+    return _with_query(parsed, query)
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    if text.startswith("["):
+        name, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        name, _, port = text.partition(":")
+    if not port:
+        return unquote(name) or "127.0.0.1", default_port
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"broker URL: {port!r} is no port; give a number from 1 to 65535")
+    return unquote(name) or "127.0.0.1", int(port)
+
+
+def _with_query(parsed: BrokerURL, query: str) -> BrokerURL:
+    changes: dict[str, int | float] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        try:
+            match key:
+                case "heartbeat" | "frame_max" | "channel_max":
+                    changes[key] = int(value)
+                case "connection_timeout":
+                    changes[key] = int(value) / 1000  # milliseconds, as RabbitMQ's clients read it
+                case _:
+                    raise UsageError(f"broker URL: unknown query parameter {key!r}")
+        except ValueError as error:
+            raise UsageError(f"broker URL: {key}={value!r} is no whole number") from error
+        if changes[key] < 0:
+            raise UsageError(f"broker URL: {key}={value} is negative")
+    return replace(parsed, **changes)  # type: ignore[arg-type] # each key got its field's type above
