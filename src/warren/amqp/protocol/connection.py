@@ -21,6 +21,7 @@ from warren.amqp.protocol.constants import (
     Reply,
 )
 from warren.amqp.protocol.events import (
+    ACK,
     DELIVER,
     GET_OK,
     HEADER,
@@ -34,6 +35,7 @@ from warren.amqp.protocol.events import (
 from warren.amqp.protocol.methods import (
     BY_SIGNATURE,
     BY_TYPE,
+    BasicAck,
     ChannelClose,
     ChannelCloseOk,
     ChannelOpen,
@@ -294,7 +296,10 @@ class Connection:
             self._step_connection(method, sending=False)
         else:
             self._step_channel(channel, method, sending=False)
-        events.append((METHOD, channel, method))
+        if isinstance(method, BasicAck):
+            events.append((ACK, channel, method.delivery_tag, method.multiple))
+        else:
+            events.append((METHOD, channel, method))
 
     def _receive_content(self, channel: int, kind: int, payload: bytes, events: list[Event]) -> None:
         if self.state is ConnectionState.CLOSING or self._channels.get(channel) is ChannelState.CLOSING:

@@ -44,7 +44,7 @@ def scan(data: bytes, start: int, frame_limit: int, ready: set[int], events: lis
     contents = _CONTENTS
     append = events.append
     offset = start
-    while end - offset >= 24:  # the smallest hot message is an ack of 21 bytes; a short rest goes the plain way
+    while end - offset >= 21:  # an ack, the smallest of them
         kind, channel, size, signature = method_frame(data, offset)
         stop = offset + 7 + size
         if kind != 1 or channel not in ready or size > frame_limit or stop >= end or data[stop] != FRAME_END:
