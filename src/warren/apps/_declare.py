@@ -27,7 +27,7 @@ async def ensure_exchange(connection: Connection, name: str, type_: str, *, dura
         if strict:
             raise
         log.warning("exchange '%s' exists otherwise and is used as it is (%s)", name, error.reply_text)
-        channel = await connection.channel()
+        await channel.open()
         await channel.declare_exchange(name, passive=True)
     await channel.close()
 
@@ -46,13 +46,13 @@ async def exclusive_queue(connection: Connection, name: str, *, strict: bool) ->
         queue = await channel.declare_queue(name, exclusive=True)
     except ResourceLocked:
         log.warning("another connection holds queue '%s'; a queue named by the broker serves instead", name)
-        channel = await connection.channel()
+        await channel.open()
         queue = await channel.declare_queue("", exclusive=True)
     except PreconditionFailed as error:
         if strict:
             raise
         log.warning("queue '%s' exists otherwise and is used as it is (%s)", name, error.reply_text)
-        channel = await connection.channel()
+        await channel.open()
         queue = await channel.declare_queue(name, passive=True)
     await channel.close()
     return queue.name

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from warren.amqp.client import Connection, connect
+from warren.amqp.client import BrokerURL, Connection, connect
 from warren.exceptions import (
     ConnectFailed,
     ConnectionClosed,
     ConsumerCancelled,
     LoginRefused,
+    NotFound,
     RequestTimeout,
     VirtualHostRefused,
 )
@@ -38,8 +40,11 @@ class Patience:
     after_loss: int | None = None
 
 
+FOR_EVER = Patience()
+
+
 async def stay_connected(
-    url: str,
+    url: str | BrokerURL,
     session: Callable[[Connection], Awaitable[None]],
     *,
     name: str,
@@ -47,7 +52,9 @@ async def stay_connected(
     patience: Patience,
     lost: Callable[[str], Awaitable[None]] | None = None,
 ) -> None:
-    """Run `session(connection)`; whenever the connection or its consumer is lost, connect and run it anew.
+    """Run `session(connection)`; whenever what it needs is lost, connect and run it anew.
+
+    That is the connection, a consumer, or an exchange or queue that somebody deleted.
 
     Between attempts it waits, 2 s at first and growing to 30 s, and says so. It returns when a session
     returns, or when `stop` is set while there is no connection; within a session, `stop` is the session's own
@@ -81,8 +88,10 @@ async def stay_connected(
                 async with connection:
                     await session(connection)
                 return
-            except (ConnectionClosed, ConsumerCancelled, RequestTimeout) as error:
+            except (ConnectionClosed, ConsumerCancelled, NotFound, RequestTimeout) as error:
                 reason = str(error)
+                if stop.is_set():
+                    return
             if loop.time() - since > LONGEST_PAUSE:
                 pause = FIRST_PAUSE  # one that is lost as soon as it is made is worth growing pauses too
         log.warning("%s; trying again in %.0f s", reason, pause)
@@ -106,3 +115,16 @@ async def until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
             task.cancel()
             await asyncio.wait((task,))
     return None if task.cancelled() else task.result()
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` beside the block, and cancel it when the block is left. What it raised is raised then."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.result()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from warren.amqp.client import Connection
+from warren.amqp.client import BrokerURL, Connection
 from warren.apps._declare import ensure_exchange, exclusive_queue
-from warren.apps._session import Patience, stay_connected
+from warren.apps._session import FOR_EVER, Patience, stay_connected
 from warren.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 from warren.exceptions import WarrenError
 
@@ -48,12 +47,12 @@ class SampleFeed:
 
     def __init__(
         self,
-        url: str,
+        url: str | BrokerURL,
         *,
         exchange: str = SYSTEM_INFO.name,
         queue: str = CONSUMER_QUEUE,
         strict: bool = False,
-        patience: Patience = Patience(),  # noqa: B008 - immutable
+        patience: Patience = FOR_EVER,
     ) -> None:
         """`strict`: an exchange or queue that exists with other flags is an error, and not used as it is."""
         self._url = url
@@ -69,8 +68,7 @@ class SampleFeed:
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait((self._task,))
 
     def __aiter__(self) -> Self:
         return self
@@ -104,5 +102,5 @@ class SampleFeed:
         async with channel.consume(queue) as deliveries:
             await self._events.put(Connected())
             async for delivery in deliveries:
-                await self._events.put(Received(delivery.body, delivery.routing_key))
                 delivery.ack()
+                await self._events.put(Received(delivery.body, delivery.routing_key))

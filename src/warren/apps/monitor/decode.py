@@ -18,8 +18,8 @@ MAX_BODY = 256 * 1024
 MAX_DEPTH = 32
 MAX_RATE = 1e15
 """Bytes a second; more is no measurement."""
-MAX_NAME = 64
-"""Characters of a name that are shown."""
+MAX_NAME = 255
+"""Characters of a name."""
 _ROUNDING = 0.05
 """How far a fraction may lie beyond 0..1: kernel counters tick coarsely."""
 
@@ -87,6 +87,9 @@ def utilization(sample: Mapping[str, Any]) -> Utilization:
         if len(net) + len(problems) == MAX_INTERFACES:
             problems.append(f"has more than {MAX_INTERFACES} interfaces; the rest is skipped")
             break
+        if len(name) > MAX_NAME:
+            problems.append(f"has an interface with a name of more than {MAX_NAME} characters")
+            continue
         rx, tx = (_rate(rates, direction) for direction in ("rx", "tx"))
         if rx is None or tx is None:
             missing = "rx" if rx is None else "tx"

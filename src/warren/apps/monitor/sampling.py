@@ -209,11 +209,11 @@ def _grown(before: int, now: int) -> int:
 
 
 def _disks() -> dict[str, tuple[int, int]]:
-    counters = psutil.disk_io_counters(perdisk=True, nowrap=False)
     try:
+        counters = psutil.disk_io_counters(perdisk=True, nowrap=False)
         whole = set(os.listdir("/sys/block"))  # the counters are of partitions too
-    except OSError:
-        whole = set(counters)
+    except (OSError, NotImplementedError):  # a container that hides them
+        return {}
     return {
         name: (numbers.read_bytes, numbers.write_bytes)
         for name, numbers in counters.items()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import accumulate
 
 import msgspec
 
@@ -32,12 +34,11 @@ class Percentiles:
     `most`.
     """
 
-    __slots__ = ("_bins", "_count", "_least", "_most")
+    __slots__ = ("_bins", "_least", "_most")
 
     def __init__(self, least: float, most: float) -> None:
         self._least = least
         self._most = most
-        self._count = 0
         # Bin 0 is for what is below `least`; bin n holds (least·growth^(n-2), least·growth^(n-1)].
         self._bins = array("I", bytes(4 * (2 + math.ceil(math.log(most / least) / _LOG_GROWTH))))
 
@@ -47,21 +48,20 @@ class Percentiles:
         number = min(number, len(self._bins) - 1)
         if self._bins[number] < _COUNT_LIMIT:
             self._bins[number] += 1
-            self._count += 1
 
-    def percentile(self, percent: float) -> float:
-        """The number that `percent` (0 to 100) of all numbers don't exceed; 0 where there are none."""
-        rank = max(1, math.ceil(percent / 100 * self._count))
-        seen = 0
-        for number, count in enumerate(self._bins):
-            seen += count
-            if seen >= rank:
-                if number == 0:
-                    return 0.0
-                # The value from which both edges of the bin are equally far, relatively.
-                middle = self._least * _GROWTH ** (number - 1) * (1 - RELATIVE_ERROR)
-                return min(middle, self._most)
-        return 0.0
+    def percentiles(self, *percents: float) -> list[float]:
+        """For each of `percents` (0 to 100) the number that so many of all numbers don't exceed.
+
+        There must be a number.
+        """
+        seen = list(accumulate(self._bins))
+        return [self._middle(bisect_left(seen, max(1, math.ceil(percent / 100 * seen[-1])))) for percent in percents]
+
+    def _middle(self, number: int) -> float:
+        """The value from which both edges of a bin are equally far, relatively."""
+        if number == 0:
+            return 0.0
+        return min(self._least * _GROWTH ** (number - 1) * (1 - RELATIVE_ERROR), self._most)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -106,6 +106,8 @@ class Series:
 
     def summary(self) -> Summary:
         """All statistics now. The series must hold a number."""
+        # The middle of a bin may lie outside of what was ever seen.
+        p50, p95 = (min(max(value, self.low), self.high) for value in self._percentiles.percentiles(50, 95))
         return Summary(
             count=self.count,
             current=self.current,
@@ -113,9 +115,8 @@ class Series:
             high=self.high,
             mean=self._mean,
             stddev=math.sqrt(self._squares / self.count),
-            # The histogram's middle of a bin may lie outside what was ever seen.
-            p50=min(max(self._percentiles.percentile(50), self.low), self.high),
-            p95=min(max(self._percentiles.percentile(95), self.low), self.high),
+            p50=p50,
+            p95=p95,
         )
 
 
@@ -133,10 +134,13 @@ class Host:
     def __init__(self) -> None:
         self.cpu = _fraction()
         self.net: OrderedDict[str, tuple[Series, Series]] = OrderedDict()
+        self.latest: list[str] = []
+        """The interfaces of the latest sample."""
 
     def add(self, cpu: float, net: Mapping[str, tuple[float, float]]) -> None:
         """Count one sample in; `net` is interface → (rx, tx)."""
         self.cpu.add(cpu)
+        self.latest = list(net)
         for name, (rx, tx) in net.items():
             pair = self.net.get(name)
             if pair is None:
@@ -148,23 +152,23 @@ class Host:
             pair[1].add(tx)
 
 
-class Hosts:
-    """The series of all routing keys, in a bounded number."""
+class Counts:
+    """All that was counted: the series of each routing key, in a bounded number."""
 
     def __init__(self) -> None:
-        self._hosts: OrderedDict[str, Host] = OrderedDict()
+        self.hosts: OrderedDict[str, Host] = OrderedDict()
+        self.counted = 0
+        self.skipped = 0
+        """Messages that were no samples."""
 
     def add(self, routing_key: str, cpu: float, net: Mapping[str, tuple[float, float]]) -> Host:
         """Count one sample in, and return the host that it is of."""
-        host = self._hosts.get(routing_key)
+        self.counted += 1
+        host = self.hosts.get(routing_key)
         if host is None:
-            host = self._hosts[routing_key] = Host()
-            if len(self._hosts) > MAX_HOSTS:
-                self._hosts.popitem(last=False)
-        self._hosts.move_to_end(routing_key)
+            host = self.hosts[routing_key] = Host()
+            if len(self.hosts) > MAX_HOSTS:
+                self.hosts.popitem(last=False)
+        self.hosts.move_to_end(routing_key)
         host.add(cpu, net)
         return host
-
-    def items(self) -> list[tuple[str, Host]]:
-        """Routing key and host of all, sorted by routing key."""
-        return sorted(self._hosts.items())
