@@ -43,6 +43,7 @@ class Settlements:
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Settle a delivery (all up to it) as done."""
+        self._check(tag)
         self._close(tag, multiple)
         if not self._acks:
             self._loop.call_soon(self.flush)
@@ -50,21 +51,25 @@ class Settlements:
 
     def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
         """Settle a delivery (all up to it) as not done."""
+        self._check(tag)
+        self.flush()  # while it counts as open, so that no ack of several reaches over it
         self._close(tag, multiple)
-        self.flush()
         self._send(BasicNack(tag, multiple, requeue))
 
     def reject(self, tag: int, requeue: bool) -> None:
         """Settle one delivery as not done."""
-        self._close(tag, False)
+        self._check(tag)
         self.flush()
+        self._close(tag, False)
         self._send(BasicReject(tag, requeue))
 
-    def _close(self, tag: int, multiple: bool) -> None:
+    def _check(self, tag: int) -> None:
         if self.lost is not None:
             raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
         if tag not in self.open:
             raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
+
+    def _close(self, tag: int, multiple: bool) -> None:
         if multiple:
             for known in [known for known in self.open if known <= tag]:
                 del self.open[known]

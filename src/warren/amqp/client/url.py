@@ -1,11 +1,12 @@
 """Broker URLs: where to connect, as whom, and how.
 
-    amqp://user:password@host:port/vhost,host2:port2…?heartbeat=30&connection_timeout=10
+    amqp://user:password@host:port/vhost,host2:port2…?heartbeat=30&connection_timeout=10000
 
 Spelling and defaults follow RabbitMQ's URI specification and URI query parameters (docs/uri-spec,
-docs/uri-query-parameters): everything may be left out, `%2F` in the path is the virtual host `/`, a path of
-`/` alone is the virtual host with the empty name, and no path means the default one. Several hosts stand
-after each other, separated by commas, behind the first or behind the virtual host.
+docs/uri-query-parameters): everything may be left out, and `%2F` in the path is the virtual host `/`. Unlike
+there, and as most clients have it, a path of `/` alone is the default virtual host too, not one with the
+empty name. Several hosts stand after each other, separated by commas, behind the first or behind the virtual
+host. Errors show nothing of the URL that could be a piece of the password.
 """
 
 import os
@@ -17,6 +18,13 @@ from warren.exceptions import UsageError
 
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
+_PARAMETERS: Final = {
+    "heartbeat": 0xFFFF,
+    "frame_max": 0xFFFFFFFF,
+    "channel_max": 0xFFFF,
+    "connection_timeout": 0xFFFFFFFF,
+}
+"""Query parameter → its highest value, as the wire allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,9 @@ def parse_url(url: str | None = None) -> BrokerURL:
         raise UsageError("a broker URL begins with amqp:// or amqps://, such as amqp://user:password@host:5672/vhost")
     rest, _, query = rest.partition("?")
     authority, slash, path = rest.partition("/")
+    if "@" in path or "@" in query:
+        # A password with a bare "/" or "?" would be taken for host, port and virtual host, and shown as such.
+        raise UsageError("broker URL: '@' after the host; write %2F, %3F and %40 for '/', '?' and '@' in a name")
     userinfo, _, first_hosts = authority.rpartition("@")
     vhost, *more_hosts = path.split(",")
     hosts = tuple(_host(item, _PORTS[scheme]) for item in [*first_hosts.split(","), *more_hosts])
@@ -73,30 +84,27 @@ def parse_url(url: str | None = None) -> BrokerURL:
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
     if text.startswith("["):
-        name, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
+        name, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise UsageError("broker URL: an IPv6 address is written [address] or [address]:port")
+        port = port[1:]
     else:
         name, _, port = text.partition(":")
     if not port:
         return unquote(name) or "127.0.0.1", default_port
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"broker URL: {port!r} is no port; give a number from 1 to 65535")
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+        raise UsageError("broker URL: the port is no number from 1 to 65535")
     return unquote(name) or "127.0.0.1", int(port)
 
 
 def _with_query(parsed: BrokerURL, query: str) -> BrokerURL:
     changes: dict[str, int | float] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        try:
-            match key:
-                case "heartbeat" | "frame_max" | "channel_max":
-                    changes[key] = int(value)
-                case "connection_timeout":
-                    changes[key] = int(value) / 1000  # milliseconds, as RabbitMQ's clients read it
-                case _:
-                    raise UsageError(f"broker URL: unknown query parameter {key!r}")
-        except ValueError as error:
-            raise UsageError(f"broker URL: {key}={value!r} is no whole number") from error
-        if changes[key] < 0:
-            raise UsageError(f"broker URL: {key}={value} is negative")
+        highest = _PARAMETERS.get(key)
+        if highest is None:
+            raise UsageError(f"broker URL: unknown query parameter; there are {', '.join(_PARAMETERS)}")
+        if not value.isascii() or not value.isdigit() or len(value) > 10 or int(value) > highest:
+            raise UsageError(f"broker URL: {key} is no whole number from 0 to {highest}")
+        # connection_timeout is in milliseconds, as RabbitMQ's clients read it.
+        changes[key] = int(value) / 1000 if key == "connection_timeout" else int(value)
     return replace(parsed, **changes)  # type: ignore[arg-type] # each key got its field's type above

@@ -1,0 +1,132 @@
+"""Connecting and closing on both brokers, and every way to be refused."""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+import pytest
+
+import warren
+from tests.support.ports import free_port
+from warren.amqp.client import parse_url
+from warren.amqp.client.url import BrokerURL
+from warren.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RequestTimeout, VirtualHostRefused
+
+
+def _changed(url: str, **changes: str) -> BrokerURL:
+    return replace(parse_url(url), **changes)  # type: ignore[arg-type] # names of string fields only
+
+
+async def test_it_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> None:
+    connection = await warren.connect(broker_url, name="a test")
+    assert connection.is_open
+    assert connection.server_properties["product"] == "RabbitMQ"
+    assert connection.close_reason is None
+    channel = await connection.channel()
+    await connection.close()
+    await connection.wait_closed()
+    assert not connection.is_open
+    assert not channel.is_open
+    with pytest.raises(ConnectionClosed, match="closed by this program"):
+        await connection.channel()
+    await connection.close()
+
+
+async def test_a_wrong_password_is_a_refused_login_without_the_password(broker_url: str) -> None:
+    with pytest.raises(LoginRefused, match="guest") as error:
+        await warren.connect(_changed(broker_url, password="not-the-one"))
+    assert "not-the-one" not in str(error.value)
+
+
+async def test_an_unknown_virtual_host_is_refused(broker_url: str) -> None:
+    with pytest.raises(VirtualHostRefused, match="no-such-vhost"):
+        await warren.connect(_changed(broker_url, virtual_host="no-such-vhost"))
+
+
+async def test_a_port_where_nobody_listens_is_named() -> None:
+    port = free_port()
+    with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}"):
+        await warren.connect(f"amqp://127.0.0.1:{port}/")
+
+
+async def test_the_next_host_is_tried(broker_url: str) -> None:
+    url = parse_url(broker_url)
+    several = BrokerURL(
+        hosts=(("127.0.0.1", free_port()), *url.hosts),
+        user=url.user,
+        password=url.password,
+        virtual_host=url.virtual_host,
+    )
+    async with warren.connect(several) as connection:
+        assert connection.is_open
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x02"])
+async def test_what_speaks_no_amqp_is_named(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with pytest.raises(ConnectFailed, match="AMQP"):
+            await warren.connect(f"amqp://127.0.0.1:{port}/")
+
+
+async def test_a_host_that_says_nothing_times_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
+            await warren.connect(f"amqp://127.0.0.1:{port}/", timeout=0.2)
+
+
+async def test_a_timeout_on_a_request_leaves_the_channel_in_order(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        with pytest.raises(RequestTimeout):
+            await channel.declare_queue("q", timeout=0)
+        assert (await channel.declare_queue("q")).name == "q"
+        await channel.delete_queue("q")
+
+
+async def test_channel_numbers_are_used_again(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        for _ in range(5):
+            async with await connection.channel() as channel:
+                assert channel.number == 1
+
+
+async def test_a_broker_that_goes_away_ends_everything_with_the_cause(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        async with channel.consume(queue) as deliveries:
+            assert connection.link is not None
+            connection.link.driver.abort(ConnectionResetError("cut by the test"))
+            with pytest.raises(ConnectionClosed, match="cut by the test"):
+                await anext(deliveries)
+        await connection.wait_closed()
+        assert isinstance(connection.close_reason, ConnectionClosed)
+        with pytest.raises(ConnectionClosed):
+            await channel.publish(b"x", routing_key=queue)
+
+
+async def test_exchanges_are_bound_to_each_other(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange("source", "topic", durable=True)
+        await channel.declare_exchange("destination", "fanout")
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.bind_exchange("destination", "source", "a.*")
+        await channel.bind_queue(queue, "destination")
+        await channel.publish(b"through both", exchange="source", routing_key="a.b")
+        assert await channel.purge_queue(queue) == 1
+        await channel.unbind_exchange("destination", "source", "a.*")
+        with pytest.raises(warren.PublishReturned):
+            await channel.publish(b"x", exchange="source", routing_key="a.b")
+        await channel.unbind_queue(queue, "destination")
+        await channel.delete_exchange("source")
+        await channel.delete_exchange("destination")

@@ -1,0 +1,168 @@
+"""Publishing with confirms on both brokers: what is confirmed, returned, refused, late or lost."""
+
+import asyncio
+
+import pytest
+
+import warren
+from warren.amqp.client import Properties
+from warren.amqp.protocol.tables import Table
+from warren.exceptions import ChannelClosed, NotFound, PreconditionFailed, UsageError
+
+
+async def test_a_confirmed_message_is_on_its_queue(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("tasks", durable=True)
+        await channel.publish(b"work", routing_key="tasks")
+        delivery = await channel.get("tasks")
+        assert delivery is not None
+        assert delivery.body == b"work"
+        assert delivery.routing_key == "tasks"
+        assert delivery.exchange == ""
+        assert delivery.properties.delivery_mode == 2
+        assert delivery.properties.message_id
+        delivery.ack()
+        assert await channel.get("tasks") is None
+
+
+async def test_all_properties_arrive_as_they_were(broker_url: str) -> None:
+    sent = Properties(
+        content_type="text/plain",
+        content_encoding="utf-8",
+        headers={"n": 1, "big": 1 << 40, "nested": {"list": [1, "two", None, True]}, "bytes": b"\x00\xff"},
+        delivery_mode=1,
+        priority=3,
+        correlation_id="c",
+        reply_to="r",
+        expiration="60000",
+        message_id="given",
+        type="t",
+        app_id="a",
+    )
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(b"x", routing_key=queue, properties=sent)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+        assert delivery.properties == sent
+
+
+@pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 1 << 20])
+async def test_bodies_of_any_size_are_split_over_frames_and_joined(broker_url: str, size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(body, routing_key=queue)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+        assert delivery.body == body
+
+
+async def test_an_unroutable_mandatory_message_is_returned_and_others_are_confirmed(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        futures = [await channel.send(b"same", routing_key=queue if number % 3 else "nowhere") for number in range(90)]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        returned = [number for number, result in enumerate(results) if isinstance(result, warren.PublishReturned)]
+        assert returned == list(range(0, 90, 3))
+        assert all(result is None for number, result in enumerate(results) if number % 3)
+        with pytest.raises(ExceptionGroup) as group:
+            await channel.wait_for_confirms()
+        assert len(group.value.exceptions) == 30
+        await channel.wait_for_confirms()
+        await channel.publish(b"dropped by choice", routing_key="nowhere", mandatory=False)
+
+
+async def test_equal_messages_that_are_returned_are_interchangeable(broker_url: str) -> None:
+    same = Properties(message_id="equal")
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        futures = [await channel.send(b"x", routing_key="nowhere", properties=same) for _ in range(10)]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert all(isinstance(result, warren.PublishReturned) for result in results)
+
+
+async def test_a_refused_message_says_so(broker_url: str, request: pytest.FixtureRequest) -> None:
+    if "embedded" in request.node.name:
+        pytest.skip("the embedded broker takes no x-max-length yet, the one way to a nack")
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        limits: Table = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        queue = (await channel.declare_queue(exclusive=True, arguments=limits)).name
+        await channel.publish(b"fits", routing_key=queue)
+        with pytest.raises(warren.PublishRefused):
+            await channel.publish(b"does not", routing_key=queue)
+
+
+async def test_a_404_in_the_middle_of_a_window_fails_what_is_unconfirmed_and_the_channel_opens_again(
+    broker_url: str,
+) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        futures = [await channel.send(b"x", routing_key=queue) for _ in range(10)]
+        futures.append(await channel.send(b"x", exchange="missing", routing_key=queue))
+        futures += [await channel.send(b"x", routing_key=queue) for _ in range(10)]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert isinstance(results[10], NotFound)
+        assert all(result is None or isinstance(result, NotFound) for result in results)
+        assert all(isinstance(result, NotFound) for result in results[11:])
+        assert not channel.is_open
+        with pytest.raises(NotFound):
+            await channel.publish(b"x", routing_key=queue)
+        await channel.open()
+        await channel.publish(b"again", routing_key=queue)
+        assert connection.is_open
+
+
+async def test_a_failed_declare_closes_its_channel_with_the_brokers_words(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        other = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        with pytest.raises(PreconditionFailed, match="inequivalent arg 'durable' for queue 'q'") as error:
+            await channel.declare_queue("q", durable=False)
+        assert error.value.reply_code == 406
+        assert (error.value.class_id, error.value.method_id) == (50, 10)
+        assert isinstance(channel.close_reason, ChannelClosed)
+        assert other.is_open
+        await other.delete_queue("q")
+
+
+async def test_cancelling_a_publish_leaves_the_channel_in_order(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        task = asyncio.create_task(channel.publish(b"given up", routing_key=queue))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await channel.publish(b"next", routing_key=queue)
+        await channel.wait_for_confirms()
+
+
+async def test_what_amqp_cannot_carry_is_refused_before_it_is_sent(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        with pytest.raises(UsageError, match="255"):
+            await channel.publish(b"x", routing_key="k" * 256)
+        with pytest.raises(UsageError, match="'a': set"):
+            await channel.publish(b"x", routing_key="k", properties=Properties(headers={"a": {1, 2}}))  # type: ignore[dict-item] # on purpose
+        assert channel.is_open
+
+
+async def test_closing_fails_what_is_not_confirmed(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        future = await channel.send(b"x", routing_key=queue)
+        await channel.close()
+        result = (await asyncio.gather(future, return_exceptions=True))[0]
+        assert result is None or isinstance(result, ChannelClosed)
+        with pytest.raises(ChannelClosed):
+            await channel.publish(b"x", routing_key=queue)
