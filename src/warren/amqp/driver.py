@@ -87,8 +87,8 @@ class Driver(asyncio.Protocol):
     # -- writing ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send `data` with everything else of this turn of the loop. Ignored once the socket is closed."""
-        if self._transport is None:
+        """Send `data` with everything else of this turn of the loop. Ignored once it is being closed."""
+        if self._transport is None or self._transport.is_closing():
             return
         if not self._out:
             self._loop.call_soon(self.flush)
@@ -99,7 +99,7 @@ class Driver(asyncio.Protocol):
 
     def flush(self) -> None:
         """Hand what was gathered to the socket."""
-        if self._transport is None or not self._out:
+        if self._transport is None or self._transport.is_closing() or not self._out:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
@@ -136,15 +136,18 @@ class Driver(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Send what was gathered, then close the socket. `on_lost` follows."""
+        """Send what was gathered, then close the socket. `on_lost` follows once the peer has taken it all.
+
+        A peer that takes nothing ends as a silent one does, where heartbeats are on.
+        """
         self.flush()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self, error: Exception | None = None) -> None:
-        """Close the socket at once, unsent data lost. `on_lost` follows, with `error`."""
+        """Close the socket at once, unsent data lost. `on_lost` follows, with the first `error` given."""
         if self._transport is not None:
-            self._error = error
+            self._error = self._error or error
             self._transport.abort()
 
     @property
@@ -176,7 +179,7 @@ class Driver(asyncio.Protocol):
         if transport is None:
             return
         now = self._loop.time()
-        if not transport.is_reading():
+        if not transport.is_reading() and not transport.is_closing():
             self._read_at = now
         # A loop that was blocked reads what has come meanwhile before it runs its timers (asyncio appends
         # ready sockets first), so silence seen here is the peer's.

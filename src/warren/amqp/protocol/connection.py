@@ -91,6 +91,8 @@ _CONTENT_EVENTS: Final = {
     60 << 16 | 71: GET_OK,
 }
 _CLASS_CONNECTION: Final = 10
+_OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
+"""States in which nothing that the peer still sends counts (section 2.2.4: its close was its last word)."""
 
 
 class _Content:
@@ -114,8 +116,8 @@ class Connection:
     def __init__(self, role: Role, *, frame_max: int, channel_max: int, max_body_size: int) -> None:
         """Make the core for `role`.
 
-        frame_max: bytes, the most that either side may send in a frame; FRAME_MIN_SIZE holds until `tuned`.
-        channel_max: the highest channel number. max_body_size: bytes; the body of a larger content is not
+        frame_max: bytes, the most that either side may send in a frame. channel_max: the highest channel
+        number. Both hold until `tuned`. max_body_size: bytes; the body of a larger content is not
         kept: its event has an empty body, while its header tells the size.
         """
         self.role = role
@@ -131,6 +133,7 @@ class Connection:
         self._waiting = 0
         self._needed = 8
         self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
+        self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
 
     @property
     def frame_limit(self) -> int:
@@ -186,9 +189,9 @@ class Connection:
 
         A violation is the last event, after everything that was right before it. What follows the frame at
         fault is kept for the next call, by when the receiver has sent its close; where the framing itself is
-        lost (`framing_lost`), nothing that follows is taken.
+        lost (`framing_lost`), or the peer has closed the connection, nothing that follows is taken.
         """
-        if self.framing_lost:
+        if self.framing_lost or self.state in _OVER:
             return []
         self._chunks.append(data)
         self._waiting += len(data)
@@ -204,15 +207,17 @@ class Connection:
             if self.state is ConnectionState.IDLE:
                 offset = self._receive_header(data, events)
             end = len(data)
+            limit = self.frame_limit
+            body_limit = min(limit, self.max_body_size)
             while end - offset >= FRAME_OVERHEAD:
-                offset = hot.scan(data, offset, self.frame_max - FRAME_OVERHEAD, self._ready, events)
+                offset = hot.scan(data, offset, limit, body_limit, self._hot_contents, self._ready, events)
                 if end - offset < FRAME_OVERHEAD:
                     break
                 channel = int.from_bytes(data[offset + 1 : offset + 3], "big")
                 after = self._receive_frame(data, offset, channel, events)
                 if after == offset:
                     break
-                offset = after
+                offset = end if self.state in _OVER else after
         except ProtocolViolation as violation:
             events.append((VIOLATION, channel, violation))
             # A violation comes from one whole frame, or else it is the framing that is lost.
@@ -319,7 +324,7 @@ class Connection:
             self._begin_body(content, payload)
         else:
             content.missing -= len(payload)
-            if not content.too_large:
+            if payload and not content.too_large:  # an empty frame is legal, but any number of them is no body
                 content.parts.append(payload)
             if content.missing < 0:
                 text = f"FRAME_ERROR - a body is {-content.missing} bytes longer than its header says"
@@ -362,6 +367,7 @@ class Connection:
             self.state = step_connection(self.state, event)
             if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED):
                 self._ready.clear()
+                self._contents.clear()
         elif self.state is not ConnectionState.OPEN:
             text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
             raise ProtocolViolation(Reply.COMMAND_INVALID, text)

@@ -28,20 +28,29 @@ PUBLISH_SIGNATURE: Final = 60 << 16 | 40
 DELIVER_SIGNATURE: Final = 60 << 16 | 60
 ACK_SIGNATURE: Final = 60 << 16 | 80
 
-_CONTENTS: Final[dict[int, int]] = {PUBLISH_SIGNATURE: PUBLISH, DELIVER_SIGNATURE: DELIVER}
+BROKER_TAKES: Final[dict[int, int]] = {PUBLISH_SIGNATURE: PUBLISH}
+CLIENT_TAKES: Final[dict[int, int]] = {DELIVER_SIGNATURE: DELIVER}
 
 
-def scan(data: bytes, start: int, frame_limit: int, ready: set[int], events: list[Event]) -> int:
+def scan(
+    data: bytes,
+    start: int,
+    frame_limit: int,
+    body_limit: int,
+    contents: dict[int, int],
+    ready: set[int],
+    events: list[Event],
+) -> int:
     """Take hot frames from `data` at `start` on, append their events, and give the offset of the first other.
 
     `ready` are the channels that are open and not within a content. `frame_limit` is the largest payload
-    allowed. Only whole messages are taken: a publish whose body has not come yet stays where it is.
+    allowed, `body_limit` the largest body to take here, `contents` what this side takes: BROKER_TAKES or
+    CLIENT_TAKES. Only whole messages are taken: a publish whose body has not come yet stays where it is.
     """
     end = len(data)
     method_frame = _METHOD_FRAME.unpack_from
     header_frame = _HEADER_FRAME.unpack_from
     frame = _FRAME.unpack_from
-    contents = _CONTENTS
     append = events.append
     offset = start
     while end - offset >= 21:  # an ack, the smallest of them
@@ -84,7 +93,7 @@ def scan(data: bytes, start: int, frame_limit: int, ready: set[int], events: lis
                 kind != 3
                 or body_channel != channel
                 or size != body_size
-                or size > frame_limit
+                or size > body_limit
                 or body_stop >= end
                 or data[body_stop] != FRAME_END
             ):
@@ -146,6 +155,15 @@ def deliver_payload(prefix: bytes, delivery_tag: int, redelivered: bool, destina
     return prefix + _DELIVER_MIDDLE.pack(delivery_tag, redelivered) + destination
 
 
+def get_ok_payload(delivery_tag: int, redelivered: bool, destination: bytes, message_count: int) -> bytes:
+    """Encode a basic.get-ok payload; `message_count` is how many are left."""
+    return b"\x00\x3c\x00\x47%b%b%b" % (
+        _DELIVER_MIDDLE.pack(delivery_tag, redelivered),
+        destination,
+        message_count.to_bytes(4, "big"),
+    )
+
+
 def parse_publish(arguments: bytes) -> tuple[str, str, bool, bool]:
     """Give exchange, routing key, mandatory, immediate. Raises ProtocolViolation (502) where malformed."""
     try:
@@ -183,8 +201,8 @@ def parse_deliver(arguments: bytes) -> tuple[str, int, bool, str, str]:
 
 def parse_return(arguments: bytes) -> tuple[int, str, str, str]:
     """Give reply code, reply text, exchange, routing key. Raises ProtocolViolation (502) where malformed."""
-    text_end = 3 + arguments[2] if len(arguments) > 2 else 0
     try:
+        text_end = 3 + arguments[2]
         exchange_end = text_end + 1 + arguments[text_end]
         key_end = exchange_end + 1 + arguments[exchange_end]
     except IndexError:

@@ -1,6 +1,7 @@
 """The 14 properties of a message (AMQP 0-9-1, section 1.8.3) and the content header that carries them."""
 
 import struct
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -68,7 +69,7 @@ def encode_properties(properties: Properties) -> tuple[int, list[bytes]]:
         flags |= flag
         try:
             parts.append(_encode(name, value))
-        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"property {name} can't be {value!r}: {error}") from error
     return flags, parts
 
@@ -80,19 +81,27 @@ def encode_header(properties: Properties, body_size: int) -> bytes:
 
 
 def _encode(name: str, value: FieldValue) -> bytes:
+    if name == "headers":
+        if isinstance(value, Mapping):
+            return encode_table(value)
+        raise TypeError("headers are a mapping")
+    if name in ("delivery_mode", "priority"):
+        if isinstance(value, int):
+            return bytes((value,))
+        raise TypeError("it is an integer from 0 to 255")
+    if name == "timestamp":
+        if isinstance(value, datetime | int):
+            return encode_timestamp(value).to_bytes(8, "big")
+        raise TypeError("it is a datetime")
     if isinstance(value, str):
         return encode_short(value)
-    if isinstance(value, datetime) or name == "timestamp":
-        return encode_timestamp(value).to_bytes(8, "big")  # type: ignore[arg-type] # the field's own type
-    if isinstance(value, int):
-        return bytes((value,))
-    return encode_table(value)  # type: ignore[arg-type] # headers is the only table
+    raise TypeError("it is a string")
 
 
 def decode_header(payload: bytes) -> Properties:
     """Decode a content header's payload. Raises ProtocolViolation where it is malformed."""
     flags = int.from_bytes(payload[12:14], "big")
-    if flags & 1:
+    if flags & 3:
         raise ProtocolViolation(502, "SYNTAX_ERROR - a content header flags unknown properties")
     offset = PROPERTIES_AT
     values: list[FieldValue] = []

@@ -97,6 +97,7 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
     (_C.CLOSED, _D.OPEN): _C.OPENING,
     (_C.OPENING, _D.OPEN_OK): _C.OPEN,
     (_C.OPEN, _D.METHOD): _C.OPEN,
+    (_C.OPENING, _D.METHOD): _C.OPENING,  # a client need not wait for open-ok before it goes on
     (_C.OPENING, _D.SEND_CLOSE): _C.CLOSING,
     (_C.OPEN, _D.SEND_CLOSE): _C.CLOSING,
     (_C.OPENING, _D.RECEIVE_CLOSE): _C.CLOSE_RECEIVED,

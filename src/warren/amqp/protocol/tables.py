@@ -9,7 +9,7 @@ is no UTF-8 a `LongString`, so that decode followed by encode gives the same byt
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final, TypeAlias
 
 from warren.exceptions import ProtocolViolation, UsageError
@@ -24,9 +24,15 @@ class TaggedInt(int):
     tag: bytes
 
     def __new__(cls, value: int, tag: bytes) -> "TaggedInt":
+        """Raises UsageError for a tag that is not an integer's."""
+        if tag not in _INTEGER_TAGS:
+            raise UsageError(f"{tag!r} is no type tag of an integer")
         self = super().__new__(cls, value)
         self.tag = tag
         return self
+
+    def __reduce__(self) -> tuple[type["TaggedInt"], tuple[int, bytes]]:
+        return TaggedInt, (int(self), self.tag)  # copies and pickles keep the tag
 
 
 class Float32(float):
@@ -58,6 +64,7 @@ _INTEGERS: Final = {
         "L": "q",
     }.items()
 }
+_INTEGER_TAGS: Final = frozenset([*(tag for tag, _ in _INTEGERS.values()), b"T"])
 _FLOAT = struct.Struct(">f")
 _DOUBLE = struct.Struct(">d")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,7 +102,7 @@ def decode_table(data: bytes, offset: int = 0) -> tuple[dict[str, FieldValue], i
     """
     try:
         return _read_table(data, offset, 0)
-    except (struct.error, IndexError, InvalidOperation) as error:
+    except (struct.error, IndexError) as error:
         raise _malformed("is cut short") from error
 
 
@@ -183,7 +190,8 @@ def _read_value(data: bytes, offset: int, depth: int) -> tuple[FieldValue, int]:
         case 0x44:  # D
             scale = data[offset]
             (number,) = _S32.unpack_from(data, offset + 1)
-            return Decimal(number).scaleb(-scale), offset + 5
+            digits = Decimal(abs(number)).as_tuple().digits  # arithmetic would round to the caller's context
+            return Decimal((int(number < 0), digits, -scale)), offset + 5
     raise _malformed(f"holds a value of the unknown type {chr(tag)!r}")
 
 
@@ -220,10 +228,12 @@ def _write_table(table: Table, depth: int) -> bytes:
         raise UsageError(f"a table is nested deeper than {MAX_DEPTH}")
     parts: list[bytes] = []
     for key, value in table.items():
+        if not isinstance(key, str):
+            raise UsageError(f"table key {key!r} is no string")
         parts.append(encode_short(key))
         try:
             _write_value(value, parts, depth)
-        except struct.error as error:
+        except (struct.error, OverflowError) as error:
             raise UsageError(f"table field {key!r}: {value!r} does not fit its AMQP type: {error}") from error
         except TypeError as error:
             raise UsageError(f"table field {key!r}: {error}") from error
@@ -276,7 +286,7 @@ def _write_array(items: Sequence[FieldValue], depth: int) -> bytes:
 
 def _decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int) or exponent < -255:
+    if not isinstance(exponent, int) or not -255 <= exponent <= 9:
         raise TypeError(f"{value} is no decimal that AMQP can carry")
     number = int("".join(map(str, digits))) * 10 ** max(exponent, 0)
     return b"D" + bytes((max(-exponent, 0),)) + _S32.pack(-number if sign else number)

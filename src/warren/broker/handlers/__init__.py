@@ -1,1 +1,32 @@
 """What the broker does on each method: one file for each AMQP class."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from warren.amqp.protocol import methods as m
+from warren.broker.channel import Channel
+from warren.broker.handlers import basic, channel, confirm, exchange, queue
+
+# Each function takes its own method's type; the key says which, so nothing else can come.
+HANDLERS: Final[dict[type, Callable[[Channel, Any], m.Method | None]]] = {
+    m.ChannelFlow: channel.flow,
+    m.ExchangeDeclare: exchange.declare,
+    m.ExchangeDelete: exchange.delete,
+    m.ExchangeBind: exchange.bind,
+    m.ExchangeUnbind: exchange.unbind,
+    m.QueueDeclare: queue.declare,
+    m.QueueBind: queue.bind,
+    m.QueueUnbind: queue.unbind,
+    m.QueuePurge: queue.purge,
+    m.QueueDelete: queue.delete,
+    m.BasicQos: basic.qos,
+    m.BasicConsume: basic.consume,
+    m.BasicCancel: basic.cancel,
+    m.BasicGet: basic.get,
+    m.BasicNack: basic.nack,
+    m.BasicReject: basic.reject,
+    m.BasicRecover: basic.recover,
+    m.BasicRecoverAsync: basic.recover_async,
+    m.ConfirmSelect: confirm.select,
+}
+"""Method → what does it, and gives the answer that goes out (None for none)."""

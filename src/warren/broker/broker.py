@@ -1,0 +1,129 @@
+"""The embedded broker: it listens, and holds what all connections share."""
+
+import asyncio
+import platform
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+from warren import __version__
+from warren.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
+from warren.amqp.protocol.tables import Table
+from warren.broker.connection import ClientConnection
+from warren.broker.queues import Queue
+from warren.broker.vhost import VirtualHost
+from warren.exceptions import UsageError
+
+MAX_MESSAGE_SIZE: Final = 128 << 20
+_CLOSE_TIMEOUT: Final = 1.0
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class Broker:
+    """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process and in memory: an async context manager.
+
+    host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
+    hosts. heartbeat: seconds, what clients are offered. Raises UsageError for `guest` with its known password
+    on an address that others can reach, OSError where it can't listen there.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 5672,
+        *,
+        users: Mapping[str, str] | None = None,
+        vhosts: Sequence[str] = ("/",),
+        heartbeat: int = DEFAULT_HEARTBEAT,
+        frame_max: int = DEFAULT_FRAME_MAX,
+        channel_max: int = DEFAULT_CHANNEL_MAX,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+    ) -> None:
+        if users is None and host not in _LOOPBACK:
+            raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
+        self.host = host
+        self.port = port
+        self.users = dict(users) if users is not None else {"guest": "guest"}
+        self.vhosts = {name: VirtualHost(name) for name in vhosts}
+        self.nowhere = VirtualHost("")
+        self.heartbeat = heartbeat
+        self.frame_max = frame_max
+        self.channel_max = channel_max
+        self.max_message_size = max_message_size
+        self.connections: set[ClientConnection] = set()
+        self.dirty: set[Queue] = set()
+        self.server_properties = _server_properties()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """URL of the first virtual host, with the first user's name and password."""
+        user, password = next(iter(self.users.items()))
+        vhost = next(iter(self.vhosts))
+        path = "" if vhost == "/" else quote(vhost, safe="")
+        return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: ClientConnection(self).driver, self.host, self.port, backlog=1024
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close: no new connections, each client is told (320) and has a second to answer."""
+        if self._server is None:
+            return
+        self._server.close()
+        connections = list(self.connections)
+        for connection in connections:
+            connection.hang_up(
+                Reply.CONNECTION_FORCED, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
+            )
+        closed = [connection.closed for connection in connections]
+        if closed:
+            await asyncio.wait(closed, timeout=_CLOSE_TIMEOUT)
+        for connection in connections:
+            connection.driver.abort()
+        if closed:
+            await asyncio.wait(closed)
+        await self._server.wait_closed()
+        self._server = None
+
+    # -- delivering ------------------------------------------------------------------------------------
+
+    def touch(self, queue: Queue) -> None:
+        """Note that a queue may have something to deliver."""
+        self.dirty.add(queue)
+
+    def dispatch(self) -> None:
+        """Deliver from every queue that was touched."""
+        while self.dirty:
+            self.dirty.pop().dispatch()
+
+
+def _server_properties() -> Table:
+    """What clients are told. They decide by product and version, so these are RabbitMQ's whose behaviour this has."""
+    return {
+        "capabilities": {
+            "publisher_confirms": True,
+            "exchange_exchange_bindings": True,
+            "basic.nack": True,
+            "consumer_cancel_notify": True,
+            "connection.blocked": True,
+            "consumer_priorities": False,
+            "authentication_failure_close": True,
+            "per_consumer_qos": True,
+            "direct_reply_to": False,
+        },
+        "cluster_name": f"warren@{platform.node()}",
+        "copyright": "Apache-2.0",
+        "information": f"Warren {__version__}, an embedded broker; not RabbitMQ",
+        "platform": f"Warren {__version__} on Python {platform.python_version()}",
+        "product": "RabbitMQ",
+        "version": "3.10.8",
+    }

@@ -1,0 +1,352 @@
+"""A client's connection to the broker: handshake, channels, the hot path of publishing, and closing.
+
+Handlers raise; `_refuse` is the one place that turns that into channel.close or connection.close.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from warren.amqp.driver import Driver
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.connection import Connection as Core
+from warren.amqp.protocol.connection import Role
+from warren.amqp.protocol.constants import PROTOCOL_HEADER, Reply
+from warren.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
+from warren.amqp.protocol.methods import (
+    BY_TYPE,
+    BasicReturn,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    Method,
+)
+from warren.amqp.protocol.properties import FLAG_HEADERS, FLAG_USER_ID, decode_header
+from warren.amqp.protocol.states import ChannelState, ConnectionState
+from warren.amqp.protocol.tables import FieldValue, Table
+from warren.broker.channel import Channel
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused, precondition_failed
+from warren.broker.handlers import HANDLERS
+from warren.broker.login import MECHANISMS, credentials, is_allowed
+from warren.broker.queues import Message, Queue
+from warren.exceptions import ProtocolViolation
+
+if TYPE_CHECKING:
+    from warren.broker.broker import Broker
+    from warren.broker.vhost import VirtualHost
+
+_log = logging.getLogger(__name__)
+_HANDSHAKE_TIMEOUT: Final = 10.0
+_CLOSE_TIMEOUT: Final = 5.0
+_CACHED_ROUTES: Final = 4096
+_PUBLISH_IDS: Final = (60, 40)
+
+_Route = tuple[list[Queue], bytes, bool]
+"""A publish's queues, its exchange and routing key as they travel, and whether it is mandatory."""
+
+
+class ClientConnection:
+    """One client, from its protocol header to its last byte."""
+
+    def __init__(self, broker: "Broker") -> None:
+        self.broker = broker
+        self.core = Core(
+            Role.BROKER,
+            frame_max=broker.frame_max,
+            channel_max=broker.channel_max,
+            max_body_size=broker.max_message_size,
+        )
+        self.driver = Driver(self.core, self)
+        self.vhost: VirtualHost = broker.nowhere
+        self.user = ""
+        self.peer = ""
+        self.client_properties: Table = {}
+        self.wants_cancel = False
+        self.channels: dict[int, Channel] = {}
+        self.exclusive_queues: set[Queue] = set()
+        self.to_confirm: set[Channel] = set()
+        self._routes: dict[bytes, _Route] = {}
+        self._routes_of = -1
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        broker.connections.add(self)
+
+    # -- the driver's events ---------------------------------------------------------------------------
+
+    def on_events(self, events: list[Event]) -> None:
+        """Take what one chunk brought, then confirm it and deliver what came by it."""
+        channels = self.channels
+        for event in events:
+            try:
+                if event[0] == PUBLISH:
+                    channel = channels.get(event[1])
+                    if channel is not None:
+                        self._publish(channel, event[2], event[3], event[4])
+                elif event[0] == ACK:
+                    channel = channels.get(event[1])
+                    if channel is not None:
+                        channel.settle(event[2], event[3], requeue=False)
+                elif event[0] == METHOD:
+                    self._on_method(event[1], event[2])
+                elif event[0] == HEADER:
+                    self._start(event[2])
+                elif event[0] == VIOLATION:
+                    raise event[2]
+            except (Refusal, ProtocolViolation) as error:
+                self._refuse(event[1], error, self._ids(event))
+                if self.core.state is not ConnectionState.OPEN:
+                    break
+        for channel in self.to_confirm:
+            channel.confirm_batch()
+        self.to_confirm.clear()
+        self.broker.dispatch()
+
+    def on_lost(self, error: Exception | None) -> None:
+        """Forget the client; what it had not settled goes back."""
+        self._timer.cancel()
+        self._release()
+        self.broker.connections.discard(self)
+        if self.user and self.core.state is not ConnectionState.CLOSED:
+            _log.info("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self.broker.dispatch()
+
+    def on_writable(self) -> None:
+        """Deliver again."""
+        for channel in self.channels.values():
+            channel.can_deliver = True
+            channel.unpark()
+        self.broker.dispatch()
+
+    def stop_delivering(self) -> None:
+        """Deliver no more until the socket takes data again."""
+        for channel in self.channels.values():
+            channel.can_deliver = False
+
+    # -- methods ---------------------------------------------------------------------------------------
+
+    def send(self, channel: int, method: Method) -> None:
+        """Send a method."""
+        self.driver.write(self.core.send_method(channel, method))
+
+    def _on_method(self, number: int, method: Method) -> None:
+        if number == 0:
+            self._on_connection_method(method)
+        elif isinstance(method, ChannelOpen):
+            self.channels[number] = Channel(self, number)
+            self.channels[number].can_deliver = self.driver.can_write
+            self.send(number, ChannelOpenOk())
+        elif isinstance(method, ChannelClose):
+            self._drop_channel(number)
+            self.send(number, ChannelCloseOk())
+        elif number in self.channels:
+            handler = HANDLERS.get(type(method))
+            if handler is None:
+                raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
+            answer = handler(self.channels[number], method)
+            if answer is not None:
+                self.send(number, answer)
+
+    def _on_connection_method(self, method: Method) -> None:
+        match method:
+            case ConnectionStartOk():
+                self._login(method)
+            case ConnectionTuneOk():
+                self._tuned(method)
+            case ConnectionOpen():
+                self._open(method)
+            case ConnectionClose():
+                self._release()  # exclusive queues are gone before close-ok
+                self.send(0, ConnectionCloseOk())
+                self.driver.close()
+            case ConnectionCloseOk():
+                self.driver.close()
+            case _:
+                raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
+
+    # -- handshake -------------------------------------------------------------------------------------
+
+    def _start(self, header: bytes) -> None:
+        peer = self.driver.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
+        self.send(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=MECHANISMS))
+
+    def _login(self, method: ConnectionStartOk) -> None:
+        self.client_properties = method.client_properties
+        capabilities = method.client_properties.get("capabilities")
+        known: Table = capabilities if isinstance(capabilities, dict) else {}
+        self.wants_cancel = known.get("consumer_cancel_notify") is True
+        given = credentials(method.mechanism, method.response)
+        if given is None or not is_allowed(*given, self.broker.users, self.peer.rpartition(":")[0]):
+            _log.warning("refused a login from %s as %r", self.peer, given[0] if given else "?")
+            text = (
+                f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
+                "For details see the broker logfile."
+            )
+            if known.get("authentication_failure_close") is True:
+                raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
+            self.driver.close()
+            return
+        self.user = given[0]
+        broker = self.broker
+        self.send(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
+
+    def _tuned(self, method: ConnectionTuneOk) -> None:
+        broker = self.broker
+        if method.frame_max > broker.frame_max or method.channel_max > broker.channel_max:
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, "negotiated limits are larger than those that were offered")
+        self.core.tuned(method.frame_max or broker.frame_max, method.channel_max or broker.channel_max)
+        self.driver.start_heartbeat(method.heartbeat)
+
+    def _open(self, method: ConnectionOpen) -> None:
+        vhost = self.broker.vhosts.get(method.virtual_host)
+        if vhost is None:
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
+        self.vhost = vhost
+        self._timer.cancel()
+        self.send(0, ConnectionOpenOk())
+        _log.info("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
+
+    def _give_up(self) -> None:
+        _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)
+        self.driver.abort()
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    def _publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
+        vhost = self.vhost
+        if self._routes_of != vhost.generation:
+            self._routes.clear()
+            self._routes_of = vhost.generation
+        route = self._routes.get(arguments)
+        flags = header[12] << 8 | header[13]
+        if route is None or flags & (FLAG_HEADERS | FLAG_USER_ID):
+            route = self._route(arguments, header, flags)
+        if not body and any(header[4:12]):
+            size = int.from_bytes(header[4:12], "big")
+            limit = self.broker.max_message_size
+            raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
+        queues, destination, mandatory = route
+        if queues:
+            message = Message(destination, header, body)
+            dirty = self.broker.dirty
+            for queue in queues:
+                queue.push(message)
+                dirty.add(queue)
+        elif mandatory:
+            self._return(channel, arguments, header, body)
+        if channel.confirming:
+            channel.count_publish()
+
+    def _route(self, arguments: bytes, header: bytes, flags: int) -> _Route:
+        """Find a message's queues the long way. Errors, and what depends on headers, are never kept."""
+        name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
+        if immediate:
+            raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
+        exchange = self.vhost.exchange(name)
+        if exchange.internal:
+            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{self.vhost.name}'")
+        keys = [routing_key]
+        headers: Table = {}
+        if flags & (FLAG_HEADERS | FLAG_USER_ID):
+            properties = decode_header(header)
+            headers = properties.headers or {}
+            if properties.user_id is not None and properties.user_id != self.user:
+                text = f"user_id property set to '{properties.user_id}' but authenticated user was '{self.user}'"
+                raise precondition_failed(text)
+            keys += _copies(headers, "CC")
+        queues, by_headers = self.vhost.route(exchange, keys, headers)
+        route = (queues, arguments[2:-1], mandatory)
+        if len(keys) == 1 and not by_headers:
+            if len(self._routes) >= _CACHED_ROUTES:
+                self._routes.clear()
+            self._routes[arguments] = route
+        return route
+
+    def _return(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
+        name, routing_key, _, _ = hot.parse_publish(arguments)
+        method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
+        self.driver.write(self.core.send_content(channel.number, method, header, body))
+
+    # -- closing ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _ids(event: Event) -> tuple[int, int]:
+        if event[0] == METHOD:
+            layout = BY_TYPE[type(event[2])]
+            return layout.class_id, layout.method_id
+        return _PUBLISH_IDS if event[0] == PUBLISH else (60, 80) if event[0] == ACK else (0, 0)
+
+    def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
+        """Turn what a handler raised into channel.close or connection.close."""
+        if isinstance(error, ChannelRefusal):
+            _log.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
+            self._drop_channel(number)
+            if self.core.channel_state(number) is ChannelState.OPEN:
+                self.send(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
+            return
+        if isinstance(error, ProtocolViolation):
+            ids = (error.class_id, error.method_id)
+        self.hang_up(error.reply_code, error.reply_text, *ids)
+
+    def hang_up(self, reply_code: int, reply_text: str, class_id: int = 0, method_id: int = 0) -> None:
+        """Close the connection with a reason, and the socket when the client has answered, or does not."""
+        _log.warning("connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
+        self._timer.cancel()
+        if self.core.state is ConnectionState.IDLE:
+            # Before any login the answer to a wrong protocol header is ours (section 4.2.2).
+            self.driver.write(PROTOCOL_HEADER)
+            self.driver.close()
+            return
+        self._release()
+        if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
+            self.driver.close()
+            return
+        self.send(0, ConnectionClose(reply_code, _short(reply_text), class_id, method_id))
+        self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)
+        if self.core.framing_lost:
+            self.driver.close()
+
+    def _drop_channel(self, number: int) -> None:
+        channel = self.channels.pop(number, None)
+        if channel is not None:
+            if channel in self.to_confirm:
+                self.to_confirm.discard(channel)
+                if self.core.channel_state(number) is ChannelState.OPEN:
+                    channel.confirm_batch()  # what came before the error is kept, so it is confirmed
+            channel.close()
+
+    def _release(self) -> None:
+        """Give back everything that this client held."""
+        for channel in list(self.channels.values()):
+            channel.close()
+        self.channels.clear()
+        for queue in list(self.exclusive_queues):
+            self.vhost.delete_queue(queue)
+        self.exclusive_queues.clear()
+
+
+def _short(text: str) -> str:
+    """Cut a reply text to what a short string holds."""
+    return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")
+
+
+def _copies(headers: Table, name: str) -> list[str]:
+    """Give the routing keys of a CC header (RabbitMQ's docs/sender-selected)."""
+    value: FieldValue = headers.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise precondition_failed(f"{name} header must be a list of strings")
+    return [str(key) for key in value]

@@ -1,0 +1,12 @@
+"""Class channel: flow (section 1.3). Open and close belong to the connection, which makes and drops channels."""
+
+from warren.amqp.protocol.methods import ChannelFlow, ChannelFlowOk
+from warren.broker.channel import Channel
+from warren.broker.errors import not_implemented
+
+
+def flow(channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
+    """RabbitMQ answers active=true and refuses to stop: prefetch is the way."""
+    if not method.active:
+        raise not_implemented("active=false")
+    return ChannelFlowOk(True)

@@ -1,0 +1,53 @@
+"""Class exchange: declare, delete, bind, unbind (section 1.5, and RabbitMQ's docs/e2e)."""
+
+from warren.amqp.protocol.methods import (
+    ExchangeBind,
+    ExchangeBindOk,
+    ExchangeDeclare,
+    ExchangeDeclareOk,
+    ExchangeDelete,
+    ExchangeDeleteOk,
+    ExchangeUnbind,
+    ExchangeUnbindOk,
+)
+from warren.broker.channel import Channel
+
+
+def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:
+    """Declare an exchange, or with passive see that it is there."""
+    vhost = channel.vhost
+    vhost.refuse_default(method.exchange)
+    if method.passive:
+        vhost.exchange(method.exchange)
+    else:
+        vhost.declare_exchange(
+            method.exchange,
+            method.type,
+            durable=method.durable,
+            auto_delete=method.auto_delete,
+            internal=method.internal,
+            arguments=method.arguments,
+        )
+    return None if method.nowait else ExchangeDeclareOk()
+
+
+def delete(channel: Channel, method: ExchangeDelete) -> ExchangeDeleteOk | None:
+    """Delete an exchange."""
+    channel.vhost.delete_exchange(method.exchange, method.if_unused)
+    return None if method.nowait else ExchangeDeleteOk()
+
+
+def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
+    """Bind an exchange to another."""
+    vhost = channel.vhost
+    vhost.refuse_default(method.destination, method.source)
+    vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
+    return None if method.nowait else ExchangeBindOk()
+
+
+def unbind(channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
+    """Undo bind."""
+    vhost = channel.vhost
+    vhost.refuse_default(method.destination, method.source)
+    vhost.unbind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
+    return None if method.nowait else ExchangeUnbindOk()

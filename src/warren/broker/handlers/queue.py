@@ -1,0 +1,82 @@
+"""Class queue: declare, bind, unbind, purge, delete (section 1.7)."""
+
+from warren.amqp.protocol.constants import Reply
+from warren.amqp.protocol.methods import (
+    QueueBind,
+    QueueBindOk,
+    QueueDeclare,
+    QueueDeclareOk,
+    QueueDelete,
+    QueueDeleteOk,
+    QueuePurge,
+    QueuePurgeOk,
+    QueueUnbind,
+    QueueUnbindOk,
+)
+from warren.broker.channel import Channel
+from warren.broker.errors import ChannelRefusal, precondition_failed
+from warren.broker.queues import Queue
+
+
+def named(channel: Channel, name: str) -> Queue:
+    """Give the queue of that name; without a name, the last one declared on this channel (section 1.7.2)."""
+    if not name:
+        name = channel.last_queue
+        if not name:
+            raise ChannelRefusal(Reply.NOT_FOUND, "no previously declared queue")
+    return channel.vhost.queue(name, channel.connection)
+
+
+def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
+    """Declare a queue, or with passive look at it."""
+    connection = channel.connection
+    if method.passive:
+        queue = named(channel, method.queue)
+    else:
+        queue = channel.vhost.declare_queue(
+            method.queue,
+            connection,
+            durable=method.durable,
+            exclusive=method.exclusive,
+            auto_delete=method.auto_delete,
+            arguments=method.arguments,
+        )
+        if method.exclusive:
+            connection.exclusive_queues.add(queue)
+    channel.last_queue = queue.name
+    return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.consumers))
+
+
+def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
+    """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
+    queue = named(channel, method.queue)
+    key = queue.name if not method.queue and not method.routing_key else method.routing_key
+    channel.vhost.bind(method.exchange, queue, key, method.arguments)
+    return None if method.nowait else QueueBindOk()
+
+
+def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
+    """Undo bind."""
+    queue = named(channel, method.queue)
+    channel.vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
+    return QueueUnbindOk()
+
+
+def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
+    """Drop what is ready."""
+    count = named(channel, method.queue).purge()
+    return None if method.nowait else QueuePurgeOk(count)
+
+
+def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
+    """Delete a queue; one that is not there is no error."""
+    vhost = channel.vhost
+    count = 0
+    if method.queue in vhost.queues or not method.queue:
+        queue = named(channel, method.queue)
+        if method.if_unused and queue.consumers:
+            raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' in use")
+        if method.if_empty and len(queue):
+            raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")
+        count = vhost.delete_queue(queue)
+    return None if method.nowait else QueueDeleteOk(count)

@@ -1,0 +1,43 @@
+"""Who may log in: PLAIN (RFC 4616) and AMQPLAIN, users, and where `guest` may come from."""
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+
+from warren.amqp.protocol.tables import decode_table
+from warren.exceptions import ProtocolViolation
+
+MECHANISMS = b"PLAIN AMQPLAIN"
+
+
+def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
+    """Read user and password from a login's response; None where it is malformed or the mechanism unknown."""
+    if mechanism == "PLAIN":
+        parts = response.split(b"\0")
+        if len(parts) != 3:
+            return None
+        return parts[1].decode(errors="replace"), parts[2].decode(errors="replace")
+    if mechanism == "AMQPLAIN":
+        try:
+            table, _ = decode_table(len(response).to_bytes(4, "big") + response)
+        except ProtocolViolation:
+            return None
+        user, password = table.get("LOGIN"), table.get("PASSWORD")
+        return (user, password) if isinstance(user, str) and isinstance(password, str) else None
+    return None
+
+
+def is_allowed(user: str, password: str, users: Mapping[str, str], peer_address: str) -> bool:
+    """Say whether a user may log in from an address. `guest` only from this machine (RabbitMQ's access control)."""
+    if user == "guest" and not _is_loopback(peer_address):
+        return False
+    known = users.get(user)
+    same = hmac.compare_digest((known or "").encode(), password.encode())
+    return known is not None and same
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
