@@ -150,6 +150,6 @@ class Channel:
         self.is_open = False
         for consumer in list(self.consumers.values()):
             self.remove_consumer(consumer)
-        for queue, consumer, entry in self.unsettled.values():
-            self._release(queue, consumer, entry, requeue=True)
+        for held in self.unsettled.values():
+            self._release(*held, requeue=True)
         self.unsettled.clear()

@@ -43,10 +43,10 @@ class TopicExchange(Exchange):
             for node, is_hash in places.values():
                 if is_hash:
                     following[id(node)] = node
-                for name in (word, "*"):
+                # A * or # in the routing key is a word like others: only the pattern's own have a meaning.
+                for name in ("*",) if word in ("*", "#") else (word, "*"):
                     child = node.children.get(name)
-                    # A literal # or * in the routing key is a word like others, and matches no pattern word but * and #.
-                    if child is not None and not (name == word and word in ("*", "#")):
+                    if child is not None:
                         following[id(child)] = child
             places = _with_hash(following, {key for key, (_, is_hash) in places.items() if is_hash})
         found: list[Destination] = []
