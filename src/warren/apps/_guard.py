@@ -65,6 +65,8 @@ class Guard:
             await refusal(scope, receive, self._with_headers(send, None))
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+        if self._password is None and not _within_this_machine(scope):
+            return PlainTextResponse("Set APP_PASSWORD to serve other machines.\n", 403)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or (self._password is None and not self._known(hosts[0])):
             return PlainTextResponse(
@@ -130,6 +132,17 @@ def _same_origin(origins: list[str], host: str) -> bool:
         return False
     scheme, separator, authority = origins[0].partition("://")
     return separator != "" and scheme in ("http", "https") and authority.lower() == host.lower()
+
+
+def _within_this_machine(scope: Scope) -> bool:
+    """Whether the request came to a loopback address, or over a Unix socket, whatever the server listens on."""
+    server = scope.get("server")
+    if not server or server[1] is None:
+        return True
+    try:
+        return ipaddress.ip_address(server[0]).is_loopback
+    except ValueError:
+        return bool(server[0] == "localhost")
 
 
 def _is_address(name: str) -> bool:

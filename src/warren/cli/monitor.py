@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warren.cli._common import Broker, ExitCode, Json, LogJson, LogLevel, broker_url, start_logging, warn
+from warren.cli._common import ExitCode, Json, LogJson, LogLevel, broker_url, start_logging, warn
 from warren.cli._logging import Level
 from warren.cli._service import run_service
 from warren.exceptions import UsageError
@@ -26,17 +26,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("warren.cli.monitor")
 app = typer.Typer()
 
+BrokerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="WARREN_BROKER",
+        metavar="URL",
+        help="The broker, amqp[s]://user:password@host:port/vhost; or say it with -b, -p and -c.",
+        show_default=False,
+    ),
+]
 BrokerHost = Annotated[
     str | None, typer.Option("-b", metavar="HOST[:PORT]", help="The broker, in place of --broker.", show_default=False)
 ]
-VirtualHost = Annotated[str | None, typer.Option("-p", metavar="VHOST", help="The virtual host.", show_default="/")]
+VirtualHost = Annotated[
+    str | None, typer.Option("-p", metavar="VHOST", help="The virtual host; / otherwise.", show_default=False)
+]
 Credentials = Annotated[
     str | None,
     typer.Option(
         "-c",
         metavar="LOGIN[:PASSWORD]",
-        help="The login. The password is better kept in RABBITMQ_PASSWORD or in a file.",
-        show_default="guest:guest",
+        help="The login, guest:guest otherwise. The password is better kept in RABBITMQ_PASSWORD or a file.",
+        show_default=False,
     ),
 ]
 PasswordFile = Annotated[
@@ -60,7 +72,7 @@ class To(StrEnum):
 @app.command()
 def publish(
     context: typer.Context,
-    broker: Broker = None,
+    broker: BrokerOption = None,
     host: BrokerHost = None,
     virtual_host: VirtualHost = None,
     credentials: Credentials = None,
@@ -117,7 +129,7 @@ def publish(
 
     async def service(stop: asyncio.Event) -> int:
         publishing = agent.run(url, stop, patience=patience)
-        await (publishing if http is None else _beside_http(publishing, publisher, settings, stop))
+        await (publishing if http is None else _beside_http(publishing, publisher, settings))
         return ExitCode.DONE
 
     raise typer.Exit(run_service(service))
@@ -126,18 +138,18 @@ def publish(
 @app.command()
 def stats(
     context: typer.Context,
-    broker: Broker = None,
+    broker: BrokerOption = None,
     host: BrokerHost = None,
     virtual_host: VirtualHost = None,
     credentials: Credentials = None,
     password_file: PasswordFile = None,
     key: Annotated[
         list[str] | None,
-        typer.Option(
-            "-k", metavar="KEY...", help="The routing keys to count: -k a b, or -k a -k b.", show_default=False
-        ),
+        typer.Option("-k", metavar="KEY...", help="What to count: -k a b, or -k a -k b.", show_default=False),
     ] = None,
-    more_keys: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    more_keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY]...", help="More of them.", show_default=False)
+    ] = None,
     strict: Strict = False,
     plain: Plain = False,
     as_json: Json = False,
@@ -170,18 +182,20 @@ def stats(
     raise typer.Exit(code)
 
 
-async def _beside_http(
-    publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, stop: asyncio.Event
-) -> None:
+async def _beside_http(publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings) -> None:
     """Serve HTTP while the agent publishes; when that has ended, end too."""
     from warren.apps._serving import listen, serve
-    from warren.apps._session import background
     from warren.apps.monitor.service import create_app
 
     listener = listen(settings.host, settings.port)
     log.info("serving http://%s:%d/publish", settings.host, listener.getsockname()[1])
-    async with background(serve(create_app(publisher, settings), listener, stop)):
+    ended = asyncio.Event()
+    serving = asyncio.create_task(serve(create_app(publisher, settings), listener, ended))
+    try:
         await publishing
+    finally:
+        ended.set()
+        await serving
 
 
 def _broker(

@@ -66,8 +66,7 @@ def json_summary(counts: Counts) -> str:
 
 def totals(counts: Counts) -> str:
     """How much was counted, in words."""
-    hosts = len(counts.hosts)
-    return f"{counts.counted} samples of {hosts} hosts, {counts.skipped} messages skipped"
+    return f"{counts.counted} samples from {len(counts.hosts)} routing keys, {counts.skipped} messages skipped"
 
 
 def table(counts: Counts) -> Table:

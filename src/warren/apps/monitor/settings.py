@@ -19,7 +19,7 @@ from warren.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 from warren.exceptions import UsageError
 
 KEYS = frozenset(
-    [
+    {
         "RABBITMQ_HOST",
         "RABBITMQ_PORT",
         "RABBITMQ_USER",
@@ -31,7 +31,7 @@ KEYS = frozenset(
         "APP_PORT",
         "APP_PASSWORD",
         "WARREN_BROKER",
-    ]
+    }
 )
 
 log = logging.getLogger("warren.apps.monitor")

@@ -1,0 +1,80 @@
+"""`warren` as a child process, in an empty folder and without settings of the outer environment."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.waiting import eventually_blocking
+
+
+class Program:
+    """A context manager that runs `python -m warren ARGUMENTS`, or `python ARGUMENTS` with `module`.
+
+    `url` is handed over as WARREN_BROKER, `environment` besides. What it prints lies in files of `folder`.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, url: str | None = None, module: str = "warren", **environment: str
+    ) -> None:
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        kept = {key: value for key, value in os.environ.items() if not re.match("WARREN_|RABBITMQ_|APP_", key)}
+        if url is not None:
+            kept["WARREN_BROKER"] = url
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                [sys.executable, "-X", "dev", "-m", module, *arguments],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, env=kept | environment,
+            )  # fmt: skip
+
+    @property
+    def out(self) -> str:
+        """What it printed to stdout so far."""
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        """What it printed to stderr so far."""
+        return self._err.read_text()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def wait_for(self, pattern: str, *, within: float = 20.0) -> re.Match[str]:
+        """Wait until stdout or stderr holds the pattern, a regular expression."""
+        found: list[re.Match[str]] = eventually_blocking(
+            lambda: list(re.finditer(pattern, self.out + self.err)), f"{pattern!r} printed by {self!r}", within=within
+        )
+        return found[0]
+
+    def send(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        self.send(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code."""
+        return self._process.wait(30)
+
+    def __repr__(self) -> str:
+        return f"<{self._process.args!r}\nstdout: {self.out}\nstderr: {self.err}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()

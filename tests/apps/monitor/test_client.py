@@ -1,0 +1,238 @@
+"""`warren monitor stats` as its user runs it, against publishers that are not Warren's."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pika
+import pika.exceptions
+import pytest
+
+import warren
+from tests.apps.monitor.program import Program
+from tests.apps.monitor.wire import Tap, as_options, through
+from tests.support.proxy import FaultProxy, Way
+from tests.support.waiting import eventually, eventually_blocking
+from warren.amqp.client import Channel, parse_url
+from warren.exceptions import PublishReturned
+
+EXCHANGE = "pi_utilization"
+
+
+def sample(cpu: float, rx: float = 100, tx: float = 200) -> bytes:
+    return json.dumps({"cpu": cpu, "net": {"eth0": {"rx": rx, "tx": tx}}}).encode()
+
+
+class Publisher:
+    """A publisher as the original programs are: pika, the contract's exchange, mandatory messages."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._channel = self._connection.channel()
+        self._channel.exchange_declare(EXCHANGE, "direct")
+        self._channel.confirm_delivery()
+
+    def publish(self, key: str, body: bytes) -> bool:
+        """Publish; gives whether it was routed."""
+        try:
+            self._channel.basic_publish(EXCHANGE, key, body, mandatory=True)
+        except pika.exceptions.UnroutableError:
+            return False
+        return True
+
+    def wait_for_listener(self, key: str, body: bytes) -> None:
+        """Publish until somebody gets it."""
+        eventually_blocking(lambda: self.publish(key, body), f"somebody listens to {key}", within=20)
+
+    def close(self) -> None:
+        """Close in order."""
+        self._connection.close()
+
+
+@contextmanager
+def publishing(url: str) -> Iterator[Publisher]:
+    publisher = Publisher(url)
+    try:
+        yield publisher
+    finally:
+        publisher.close()
+
+
+def test_it_computes_what_pika_publishes(broker_url: str, tmp_path: Path) -> None:
+    with (
+        publishing(broker_url) as publisher,
+        Program(tmp_path, "monitor", "stats", *as_options(broker_url), "-k", "pi-1", "pi-2", "--json") as client,
+    ):
+        publisher.wait_for_listener("pi-1", sample(0.5, 10))
+        publisher.publish("pi-1", sample(0.1, 30))
+        publisher.publish("pi-1", sample(0.3, 20))
+        publisher.wait_for_listener("pi-2", sample(1))
+        assert not publisher.publish("pi-3", sample(1))
+        client.wait_for('"pi-2"')
+        assert client.end() == 0
+        *samples, summary = map(json.loads, client.out.splitlines())
+    assert [line["routing_key"] for line in samples] == ["pi-1", "pi-1", "pi-1", "pi-2"]
+    third = samples[2]
+    assert third["type"] == "sample"
+    assert {name: third["cpu"][name] for name in ("current", "low", "high", "count")} == {
+        "current": 0.3,
+        "low": 0.1,
+        "high": 0.5,
+        "count": 3,
+    }
+    assert third["cpu"]["mean"] == pytest.approx(0.3)
+    assert third["net"]["eth0"]["rx"]["stddev"] == pytest.approx(8.1649658)
+    assert third["net"]["eth0"]["rx"]["p50"] == pytest.approx(20, rel=0.01)
+    assert third["net"]["eth0"]["rx"]["p95"] == pytest.approx(30, rel=0.01)
+    assert (summary["type"], summary["messages"], summary["skipped"]) == ("summary", 4, 0)
+    assert summary["hosts"]["pi-1"]["cpu"] == third["cpu"]
+    assert client.err == ""
+
+
+def test_plain_lines_say_current_highest_and_lowest(broker_url: str, tmp_path: Path) -> None:
+    with (
+        publishing(broker_url) as publisher,
+        Program(tmp_path, "monitor", "stats", "-k", "pi-1", url=broker_url) as client,
+    ):
+        publisher.wait_for_listener("pi-1", sample(0.5, 10, 1))
+        publisher.publish("pi-1", sample(0.25, 30, 2))
+        client.wait_for("0.25")
+        assert client.end(signal.SIGTERM) == 0
+    assert client.out.splitlines()[3:6] == [
+        "pi-1 cpu 0.25 high 0.5 low 0.25",
+        "pi-1 eth0 rx 30 B/s high 30 B/s low 10 B/s",
+        "pi-1 eth0 tx 2 B/s high 2 B/s low 1 B/s",
+    ]
+    assert "summary: 2 samples" in client.out
+    assert "pi-1 cpu count 2 current 0.25 low 0.25 high 0.5 mean 0.375 stddev 0.125" in client.out
+
+
+def test_what_is_no_sample_is_warned_of_once_and_counting_goes_on(broker_url: str, tmp_path: Path) -> None:
+    bad = [b"nonsense", b"[]", b'{"net": {}}', b'{"cpu": 0.5}', b"[" * 100_000]
+    with (
+        publishing(broker_url) as publisher,
+        Program(tmp_path, "monitor", "stats", "-k", "pi-1", "--json", url=broker_url) as client,
+    ):
+        publisher.wait_for_listener("pi-1", sample(0.5))
+        for body in (*bad, *bad, b'{"cpu": 0.4, "net": {"bad\\u001b[2J": {"rx": 1}, "eth0": {"rx": 1, "tx": 1}}}'):
+            publisher.publish("pi-1", body)
+        client.wait_for(r'"current":0\.4')
+        assert client.end() == 0
+    summary = json.loads(client.out.splitlines()[-1])
+    assert (summary["messages"], summary["skipped"]) == (2, 10)
+    assert list(summary["hosts"]["pi-1"]["net"]) == ["eth0"]
+    warnings = [line for line in client.err.splitlines() if "WARNING" in line]
+    assert len(warnings) == len(bad) + 1
+    assert all("'pi-1'" in line for line in warnings)
+    assert "\x1b" not in client.err + client.out
+
+
+async def publish_routed(channel: Channel, key: str, body: bytes) -> bool:
+    try:
+        await channel.publish(body, exchange=EXCHANGE, routing_key=key)
+    except PublishReturned:
+        return False
+    return True
+
+
+async def publish_when_heard(channel: Channel, key: str, body: bytes) -> None:
+    """Publish one sample as soon as somebody listens."""
+    for _ in range(2000):
+        if await publish_routed(channel, key, body):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"nobody listens to {key}")
+
+
+async def test_it_ends_in_the_contract_s_order_and_counts_what_was_left(broker_url: str, tmp_path: Path) -> None:
+    left = 450
+    tap = Tap()
+    async with (
+        warren.connect(broker_url) as connection,
+        FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy,
+    ):
+        channel = await connection.channel()
+        await channel.declare_exchange(EXCHANGE)
+        options = as_options(through(proxy, broker_url))
+        with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1", "--json") as client:
+            await eventually(lambda: "basic.consume" in tap.methods, "it consumes", within=20)
+            await publish_when_heard(channel, "pi-1", sample(0.5))
+            await eventually(lambda: '"sample"' in client.out, "the first sample")
+            client.send(signal.SIGSTOP)
+            for _ in range(left):
+                await channel.send(sample(0.5), exchange=EXCHANGE, routing_key="pi-1")
+            await channel.wait_for_confirms()
+            client.send(signal.SIGINT)
+            client.send(signal.SIGCONT)
+            await eventually(lambda: "connection.close" in tap.methods, "it closes", within=20)
+            assert client.wait() == 0
+            summary = json.loads(client.out.splitlines()[-1])
+        assert summary["messages"] == left + 1
+        said = tap.methods[tap.methods.index("basic.cancel") :]
+        gets = said.count("basic.get")
+        assert gets > 1
+        assert said == ["basic.cancel", *["basic.get"] * gets, "channel.close", "connection.close"]
+        # Its queue is gone, so a publisher learns that nobody listens.
+        assert not await publish_routed(channel, "pi-1", sample(0.5))
+
+
+async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) -> None:
+    tap = Tap()
+    async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:
+        options = as_options(through(proxy, broker_url))
+        with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1") as client:
+            await eventually(lambda: "basic.consume" in tap.methods, "it consumes", within=20)
+            proxy.pause(Way.TO_CLIENT)
+            client.send()
+            await eventually(lambda: "basic.cancel" in tap.methods, "it waits for the broker's answer")
+            client.send()
+            assert client.wait() == 130
+
+
+async def test_it_goes_on_after_the_connection_was_lost(broker_url: str, tmp_path: Path) -> None:
+    async with warren.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        channel = await connection.channel()
+        await channel.declare_exchange(EXCHANGE)
+        options = as_options(through(proxy, broker_url))
+        with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1", "--json") as client:
+            await eventually(lambda: proxy.open_links, "it is connected", within=20)
+            await publish_when_heard(channel, "pi-1", sample(0.5))
+            proxy.refuse()
+            await proxy.reset()
+            await eventually(lambda: "trying again in 2 s" in client.err, "it says that the connection is lost")
+            proxy.accept()
+            await eventually(lambda: "connected again" in client.err, "it is connected again", within=20)
+            await publish_when_heard(channel, "pi-1", sample(0.5))
+            client.send()
+            await eventually(lambda: '"summary"' in client.out, "the summary")
+            assert client.wait() == 0
+        summary: dict[str, Any] = json.loads(client.out.splitlines()[-1])
+        assert summary["messages"] == 2
+
+
+def test_it_says_that_nothing_comes_and_what_to_look_at(broker_url: str, tmp_path: Path) -> None:
+    with (
+        publishing(broker_url) as publisher,
+        Program(tmp_path, "monitor", "stats", "-k", "pi-1", "-k", "pi-2", url=broker_url) as client,
+    ):
+        client.wait_for("nothing came from 'pi-1', 'pi-2' for 5 s.*warren doctor")
+        publisher.publish("pi-2", sample(0.5))
+        client.wait_for("samples of 'pi-2' come")
+        assert client.end() == 0
+
+
+def test_an_exchange_with_other_flags_is_used_as_it_is_unless_strict(broker_url: str, tmp_path: Path) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    connection.channel().exchange_declare(EXCHANGE, "topic", durable=True)
+    connection.close()
+    with Program(tmp_path, "monitor", "stats", "-k", "pi-1", url=broker_url) as client:
+        client.wait_for("WARNING.*'pi_utilization' exists otherwise and is used as it is")
+        assert client.end() == 0
+    with Program(tmp_path, "monitor", "stats", "-k", "pi-1", "--strict", url=broker_url) as client:
+        assert client.wait() == 1
+        assert "PRECONDITION_FAILED" in client.err
+        assert len(client.err.splitlines()) == 1
