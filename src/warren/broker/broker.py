@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+import socket
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +25,8 @@ class Broker:
     """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process and in memory: an async context manager.
 
     host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
-    hosts. heartbeat: seconds, what clients are offered. Raises UsageError for `guest` with its known password
+    hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
+    host and port. Raises UsageError for `guest` with its known password
     on an address that others can reach, OSError where it can't listen there.
     """
 
@@ -39,6 +41,7 @@ class Broker:
         frame_max: int = DEFAULT_FRAME_MAX,
         channel_max: int = DEFAULT_CHANNEL_MAX,
         max_message_size: int = MAX_MESSAGE_SIZE,
+        listener: socket.socket | None = None,
     ) -> None:
         if users is None and host not in _LOOPBACK:
             raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
@@ -54,6 +57,7 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: set[Queue] = set()
         self.server_properties = _server_properties()
+        self._listener = listener
         self._server: asyncio.Server | None = None
 
     @property
@@ -66,9 +70,10 @@ class Broker:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: ClientConnection(self).driver, self.host, self.port, backlog=1024
+        listener = self._listener or socket.create_server(
+            (self.host, self.port), family=_family(self.host), backlog=1024
         )
+        self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listener, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -104,6 +109,10 @@ class Broker:
         """Deliver from every queue that was touched."""
         while self.dirty:
             self.dirty.pop().dispatch()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _server_properties() -> Table:

@@ -25,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if (error.name or "").partition(".")[0] == "warren":
             raise
         print(
-            f"warren: the command line needs '{error.name}', which is not installed: "
-            "pip install 'warren[all]'",
+            f"warren: the command line needs '{error.name}', which is not installed: pip install 'warren[all]'",
             file=sys.stderr,
         )
         sys.exit(1)

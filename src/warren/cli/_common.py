@@ -51,9 +51,7 @@ LogLevel = Annotated[
         case_sensitive=False,
     ),
 ]
-LogJson = Annotated[
-    bool, typer.Option("--log-json", envvar="WARREN_LOG_JSON", help="Log one JSON object a line.")
-]
+LogJson = Annotated[bool, typer.Option("--log-json", envvar="WARREN_LOG_JSON", help="Log one JSON object a line.")]
 
 
 def start_logging(level: Level, as_json: bool) -> None:

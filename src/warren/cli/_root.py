@@ -44,8 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         if (error.name or "").partition(".")[0] == "warren":
             raise
         print(
-            f"warren: `warren {wanted}` needs '{error.name}', which is not installed: "
-            "pip install 'warren[all]'",
+            f"warren: `warren {wanted}` needs '{error.name}', which is not installed: pip install 'warren[all]'",
             file=sys.stderr,
         )
         return ExitCode.FAILED

@@ -32,9 +32,7 @@ GRACE = 2.0
 log = logging.getLogger("warren.cli")
 
 
-def run_service(
-    service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, deadline: float = DEADLINE
-) -> int:
+def run_service(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, deadline: float = DEADLINE) -> int:
     """Run `service(stop)` in an event loop of its own and return its exit code.
 
     `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is

@@ -184,7 +184,8 @@ def stats(
 
 async def _beside_http(publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings) -> None:
     """Serve HTTP while the agent publishes; when that has ended, end too."""
-    from warren.apps._serving import listen, serve
+    from warren.apps._listening import listen
+    from warren.apps._serving import serve
     from warren.apps.monitor.service import create_app
 
     listener = listen(settings.host, settings.port)

@@ -15,10 +15,10 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from warren.amqp.client.url import parse_url
+from warren.apps._guard import Guard
 from warren.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from warren.exceptions import WarrenError
 from warren.web.hub import Hub, Page, TooManyPages
-from warren.web.security import Guard
 from warren.web.settings import Settings
 
 STATIC = Path(__file__).parent / "static"

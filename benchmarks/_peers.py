@@ -1,0 +1,80 @@
+"""Builds the peers where they must be built, and runs each in a child process of its own."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Scenario = Literal["publish", "publish-one-by-one", "consume"]
+
+_FOLDER = Path(__file__).parent / "peers"
+_DEADLINE = 600.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run measured."""
+
+    messages: int
+    seconds: float
+    per_second: int
+    cpu_us: float
+    """User and system time of the client for one message, in microseconds."""
+
+
+class Peers:
+    """The peers that can run here. A context manager: what is compiled lies in a folder that goes with it.
+
+    `missing` says for each that cannot run here why not.
+    """
+
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="warren-peers-")
+        self._commands = {
+            "pika": [sys.executable, "-m", "benchmarks.peers.peer_pika"],
+            "aio-pika": [sys.executable, "-m", "benchmarks.peers.peer_aio_pika"],
+        }
+        self._compile()
+
+    @property
+    def names(self) -> list[str]:
+        """The peers that can run here."""
+        return list(self._commands)
+
+    def run(self, peer: str, scenario: Scenario, url: str, queue: str, count: int, prefetch: int = 200) -> Result:
+        """Measure one scenario; the queue must be there, and hold `count` messages for "consume".
+
+        Raises RuntimeError with what the peer said when it fails.
+        """
+        arguments = [scenario, url, queue, str(count), "--prefetch", str(prefetch)]
+        done = subprocess.run(
+            [*self._commands[peer], *arguments], capture_output=True, text=True, timeout=_DEADLINE, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{peer} {scenario} ended with {done.returncode}:\n{done.stderr}")
+        line = json.loads(done.stdout)
+        return Result(line["messages"], line["seconds"], line["per_second"], line["cpu_us"])
+
+    def __enter__(self) -> "Peers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def _compile(self) -> None:
+        program = Path(self._folder.name) / "peer_c"
+        command = ["gcc", "-O2", "-Wall", "-o", str(program), str(_FOLDER / "peer_c.c"), "-lrabbitmq"]
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except FileNotFoundError:
+            self.missing["librabbitmq (C)"] = "gcc is not installed (as root: scripts/system-deps bench)"
+        except subprocess.CalledProcessError as error:
+            self.missing["librabbitmq (C)"] = (
+                f"it does not compile (as root: scripts/system-deps bench):\n{error.stderr}"
+            )
+        else:
+            self._commands["librabbitmq (C)"] = [str(program)]

@@ -1,0 +1,61 @@
+"""What the Python peers share: arguments, the message, and the line that they print."""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+BODY = b"x" * 200
+WINDOW = 1000
+"""Publishes whose confirms may be outstanding, where a client can have more than one."""
+
+
+class Task:
+    """What to measure; `run` does it and prints one JSON line."""
+
+    def __init__(self, scenarios: dict[str, Callable[["Task"], None]]) -> None:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("scenario", choices=sorted(scenarios))
+        parser.add_argument("url")
+        parser.add_argument("queue")
+        parser.add_argument("count", type=int)
+        parser.add_argument("--prefetch", type=int, default=200)
+        arguments = parser.parse_args()
+        self.url: str = arguments.url
+        self.queue: str = arguments.queue
+        self.count: int = arguments.count
+        self.prefetch: int = arguments.prefetch
+        self._scenario: str = arguments.scenario
+        self._scenarios = scenarios
+        self._begin = (0.0, 0.0)
+        self._end = (0.0, 0.0)
+
+    def begin(self) -> None:
+        """Connected and ready: the clock starts."""
+        self._begin = (time.perf_counter(), _cpu())
+
+    def end(self) -> None:
+        """The last confirm came, the last ack was handed over: the clock stops."""
+        self._end = (time.perf_counter(), _cpu())
+
+    def run(self) -> None:
+        """Do it and print messages a second and the client's CPU of a message."""
+        self._scenarios[self._scenario](self)
+        seconds = self._end[0] - self._begin[0]
+        cpu = self._end[1] - self._begin[1]
+        result = {
+            "scenario": self._scenario,
+            "messages": self.count,
+            "seconds": round(seconds, 4),
+            "per_second": round(self.count / seconds),
+            "cpu_us": round(cpu / self.count * 1e6, 2),
+        }
+        json.dump(result, sys.stdout)
+        print()
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

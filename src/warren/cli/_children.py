@@ -1,0 +1,89 @@
+"""Child processes of `warren up`: started, told apart, started again when they die, and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from warren.cli._common import ExitCode
+from warren.cli._service import LIFELINE
+
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 10.0
+STEADY: Final = 30.0
+"""Seconds after which a child counts as having started well, so that its next pause is the first again."""
+PATIENCE: Final = 6.0
+"""Seconds that a child has to end after SIGTERM."""
+
+log = logging.getLogger("warren.cli.up")
+
+
+class Child:
+    """A `warren` subcommand in a process of its own, in a session of its own: Ctrl-C reaches `warren up` alone."""
+
+    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], descriptors: tuple[int, ...]):
+        """`environment` is added to ours, passwords included, which never are arguments. `descriptors` stay open."""
+        self.name = name
+        self._arguments = arguments
+        self._environment = dict(environment)
+        self._descriptors = descriptors
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending = False
+
+    async def keep(self) -> int:
+        """Run the child, again whenever it dies. Returns where that is of no use: it was ended, or the command
+        line or the broker's refusal (exit codes 2 and 3) would be the same the next time. Gives the exit code.
+        """
+        pause = FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            code = await self._run()
+            if self._ending or code in (ExitCode.USAGE, ExitCode.BROKER):
+                return code
+            pause = FIRST_PAUSE if loop.time() - began > STEADY else min(2 * pause, LONGEST_PAUSE)
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            log.warning("%s ended with %s; started again in %g s", self.name, how, pause)
+            await asyncio.sleep(pause)
+
+    async def _run(self) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "warren",
+            *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            env=os.environ | self._environment,
+            pass_fds=self._descriptors,
+            start_new_session=True,
+        )
+        return await self._process.wait()
+
+    async def end(self) -> None:
+        """Ask the child to end, and kill it where it has not within PATIENCE seconds."""
+        self._ending = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await process.wait()
+        except TimeoutError:
+            log.warning("%s did not end within %g s and is killed", self.name, PATIENCE)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def lifeline() -> tuple[int, dict[str, str]]:
+    """A pipe whose writing end lives as long as this process: the reading end, and the variable that names it."""
+    reading, _writing = os.pipe()
+    return reading, {LIFELINE: str(reading)}

@@ -1,0 +1,57 @@
+// The WebSocket, which comes back by itself: pauses between attempts grow, and are told.
+
+const FIRST_PAUSE = 500;
+const LONGEST_PAUSE = 15_000;
+const SILENCE = 15_000; // the server says something at least each 5 s
+
+export class Connection {
+  // `receive(update)` takes each message; `changed(state)` each {state: connecting|live|lost, retryAt, reason}.
+  constructor(url, receive, changed) {
+    this.url = url;
+    this.receive = receive;
+    this.changed = changed;
+    this.pause = FIRST_PAUSE;
+    this.open();
+    // A laptop that wakes up or finds its network again need not wait for the pause to end.
+    addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
+  }
+
+  open() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.changed({ state: "connecting" });
+    const socket = new WebSocket(this.url);
+    this.socket = socket;
+    let heard = false;
+    let watch = setTimeout(() => this.lose(socket, "no answer"), SILENCE);
+    socket.onmessage = (event) => {
+      clearTimeout(watch);
+      watch = setTimeout(() => this.lose(socket, "the server went silent"), SILENCE);
+      if (!heard) {
+        heard = true;
+        this.pause = FIRST_PAUSE;
+        this.changed({ state: "live" });
+      }
+      this.receive(JSON.parse(event.data));
+    };
+    socket.onclose = (event) => {
+      clearTimeout(watch);
+      this.lose(socket, event.reason);
+    };
+  }
+
+  lose(socket, reason) {
+    if (socket !== this.socket) return;
+    this.socket = null;
+    socket.close();
+    const pause = this.pause * (0.75 + Math.random() / 2); // many pages shall not come back all at once
+    this.pause = Math.min(this.pause * 2, LONGEST_PAUSE);
+    this.timer = setTimeout(() => this.open(), pause);
+    this.changed({ state: "lost", retryAt: Date.now() + pause, reason });
+  }
+
+  retryNow() {
+    if (this.timer !== null) this.open();
+  }
+}
