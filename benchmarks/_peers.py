@@ -35,6 +35,7 @@ class Peers:
         self.missing: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="warren-peers-")
         self._commands = {
+            "warren": [sys.executable, "-m", "benchmarks.peers.peer_warren"],
             "pika": [sys.executable, "-m", "benchmarks.peers.peer_pika"],
             "aio-pika": [sys.executable, "-m", "benchmarks.peers.peer_aio_pika"],
         }

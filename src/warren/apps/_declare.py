@@ -32,27 +32,24 @@ async def ensure_exchange(connection: Connection, name: str, type_: str, *, dura
     await channel.close()
 
 
-async def exclusive_queue(connection: Connection, name: str, *, strict: bool) -> str:
-    """Declare an exclusive queue and return its name: a server-named one where another connection holds `name`.
+async def exclusive_queue(connection: Connection, name: str) -> str:
+    """Declare an exclusive queue and return its name: one of the broker's where `name` can't be had (405).
 
-    One that exists with other flags, and is not exclusive, is used as it is. Either is said as a warning.
+    That is said as a warning.
 
     Raises:
-        PreconditionFailed: it exists otherwise, and `strict` is set.
         AccessRefused: this user may not declare it.
     """
     channel = await connection.channel()
     try:
         queue = await channel.declare_queue(name, exclusive=True)
     except ResourceLocked:
-        log.warning("another connection holds queue '%s'; a queue named by the broker serves instead", name)
+        log.warning(
+            "queue '%s' can't be had for this connection alone, since another one holds it or declared it "
+            "otherwise; a queue named by the broker serves instead",
+            name,
+        )
         await channel.open()
         queue = await channel.declare_queue("", exclusive=True)
-    except PreconditionFailed as error:
-        if strict:
-            raise
-        log.warning("queue '%s' exists otherwise and is used as it is (%s)", name, error.reply_text)
-        await channel.open()
-        queue = await channel.declare_queue(name, passive=True)
     await channel.close()
     return queue.name

@@ -19,6 +19,8 @@ from warren.cli._service import run_service
 from warren.exceptions import UsageError
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from warren.amqp.client import BrokerURL
     from warren.apps.monitor.publisher import Publisher
     from warren.apps.monitor.settings import Settings
@@ -127,9 +129,11 @@ def publish(
     agent = Agent(publisher, exchanges, interval=interval, probe=probe_interval)
     patience = Patience(at_start=connect_attempts, after_loss=connect_attempts)
 
+    listener = None if http is None else _listen(settings)
+
     async def service(stop: asyncio.Event) -> int:
         publishing = agent.run(url, stop, patience=patience)
-        await (publishing if http is None else _beside_http(publishing, publisher, settings))
+        await (publishing if listener is None else _beside_http(publishing, publisher, settings, listener))
         return ExitCode.DONE
 
     raise typer.Exit(run_service(service))
@@ -182,14 +186,21 @@ def stats(
     raise typer.Exit(code)
 
 
-async def _beside_http(publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings) -> None:
-    """Serve HTTP while the agent publishes; when that has ended, end too."""
-    from warren.apps._listening import listen
-    from warren.apps._serving import serve
-    from warren.apps.monitor.service import create_app
+def _listen(settings: Settings) -> socket:
+    from warren.apps._serving import listen
 
     listener = listen(settings.host, settings.port)
     log.info("serving http://%s:%d/publish", settings.host, listener.getsockname()[1])
+    return listener
+
+
+async def _beside_http(
+    publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listener: socket
+) -> None:
+    """Serve HTTP while the agent publishes; when that has ended, end too."""
+    from warren.apps._serving import serve
+    from warren.apps.monitor.service import create_app
+
     ended = asyncio.Event()
     serving = asyncio.create_task(serve(create_app(publisher, settings), listener, ended))
     try:

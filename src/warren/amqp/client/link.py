@@ -5,6 +5,7 @@ A connection outlives its link (recovery makes a new one); what belongs to one s
 
 import asyncio
 import contextlib
+import os
 import platform
 from typing import Final, Protocol, TypeVar
 
@@ -106,7 +107,9 @@ class Link:
         try:
             await self._loop.create_connection(lambda: self.driver, host, port)
         except OSError as error:
-            raise ConnectFailed(f"no broker at {host}:{port}: {error.strerror or error}") from error
+            # asyncio's text for a refused connection is that a call failed; the system's says why.
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            raise ConnectFailed(f"no broker at {host}:{port}: {reason}") from error
         try:
             await self._handshake(f"{host}:{port}", url, name)
         except BaseException:

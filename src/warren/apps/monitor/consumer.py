@@ -54,7 +54,7 @@ class SampleFeed:
         strict: bool = False,
         patience: Patience = FOR_EVER,
     ) -> None:
-        """`strict`: an exchange or queue that exists with other flags is an error, and not used as it is."""
+        """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
         self._url = url
         self._exchange = exchange
         self._queue = queue
@@ -96,7 +96,7 @@ class SampleFeed:
         await ensure_exchange(
             connection, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable, strict=self._strict
         )
-        queue = await exclusive_queue(connection, self._queue, strict=self._strict)
+        queue = await exclusive_queue(connection, self._queue)
         channel = await connection.channel(prefetch=PREFETCH)
         await channel.bind_queue(queue, self._exchange)
         async with channel.consume(queue) as deliveries:

@@ -1,0 +1,1 @@
+"""Other people's clients beside ours, on both brokers."""
