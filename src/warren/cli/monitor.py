@@ -187,7 +187,7 @@ def stats(
 
 
 def _listen(settings: Settings) -> socket:
-    from warren.apps._serving import listen
+    from warren.apps._listening import listen
 
     listener = listen(settings.host, settings.port)
     log.info("serving http://%s:%d/publish", settings.host, listener.getsockname()[1])
