@@ -48,6 +48,7 @@ static amqp_connection_state_t connect_to(char *url) {
   struct amqp_connection_info info;
   amqp_default_connection_info(&info);
   must(amqp_parse_url(url, &info), "the URL");
+  if (!info.vhost[0]) info.vhost = "/"; /* a path of "/" alone is the default virtual host, as the others read it */
   amqp_connection_state_t connection = amqp_new_connection();
   must(amqp_socket_open(amqp_tcp_socket_new(connection), info.host, info.port), "connect");
   if (amqp_login(connection, info.vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, info.user, info.password)

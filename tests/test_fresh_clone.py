@@ -1,0 +1,97 @@
+"""The two commands at the top of the README, in a fresh clone with an environment of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.waiting import eventually_blocking
+
+ROOT = Path(__file__).parent.parent
+_INSTALL_WITHIN = 600.0
+
+pytestmark = [pytest.mark.fresh_clone, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of what is committed."""
+    path = tmp_path_factory.mktemp("fresh") / "warren"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(path)], check=True)
+    return path
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what a virtual environment or an outer make has put there."""
+    ours = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "WARREN_BROKER", "ARGS")
+    return {key: value for key, value in os.environ.items() if key not in ours}
+
+
+@pytest.fixture
+def up(clone: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`make up` on free ports, and the file with what it says."""
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            ["make", "up", "ARGS=--port 0 --web-port 0 --http-port 0"],
+            cwd=clone,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        yield process, output
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, output = up
+
+    def address() -> str | None:
+        assert process.poll() is None, output.read_text()
+        found = re.search(r"live: (http://127\.0\.0\.1:\d+/)", output.read_text())
+        return found[1] if found else None
+
+    page = eventually_blocking(address, "the page's address", within=_INSTALL_WITHIN)
+
+    def samples() -> int:
+        with urllib.request.urlopen(f"{page}healthz", timeout=10) as answer:
+            known = json.load(answer)
+        assert known["broker"] == "connected"
+        return int(known["samples"])
+
+    eventually_blocking(samples, "a first sample")
+    with urllib.request.urlopen(page, timeout=10) as answer:
+        assert b"<title>Warren</title>" in answer.read()
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 0, output.read_text()
+    assert not [child for child in children if child.is_running()]
+    assert "Traceback" not in output.read_text()
+
+
+def test_make_test_runs_tests(clone: Path) -> None:
+    done = subprocess.run(
+        ["make", "test", "ARGS=tests/amqp/client/test_publishing.py -q"],
+        cwd=clone,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_INSTALL_WITHIN,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d+ passed", done.stdout)
