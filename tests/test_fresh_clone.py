@@ -1,14 +1,13 @@
 """The two commands at the top of the README, in a fresh clone with an environment of its own."""
 
-import json
 import os
 import re
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -63,16 +62,14 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
         return found[1] if found else None
 
     page = eventually_blocking(address, "the page's address", within=_INSTALL_WITHIN)
+    assert page is not None
 
     def samples() -> int:
-        with urllib.request.urlopen(f"{page}healthz", timeout=10) as answer:
-            known = json.load(answer)
-        assert known["broker"] == "connected"
-        return int(known["samples"])
+        known = httpx.get(f"{page}healthz", timeout=10).json()
+        return int(known["samples"]) if known["broker"] == "connected" else 0
 
     eventually_blocking(samples, "a first sample")
-    with urllib.request.urlopen(page, timeout=10) as answer:
-        assert b"<title>Warren</title>" in answer.read()
+    assert "<title>Warren</title>" in httpx.get(page, timeout=10).text
 
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3
