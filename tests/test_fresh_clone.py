@@ -74,9 +74,12 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == 0, output.read_text()
+    # Warren ends with 0; make, which gets the signal too, waits for it and then ends by the signal itself.
+    assert process.wait(30) in (0, -signal.SIGINT), output.read_text()
     assert not [child for child in children if child.is_running()]
-    assert "Traceback" not in output.read_text()
+    said = output.read_text()
+    assert "Traceback" not in said
+    assert "killed" not in said
 
 
 def test_make_test_runs_tests(clone: Path) -> None:
