@@ -5,7 +5,7 @@ heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
 """
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from warren.amqp.protocol.connection import Connection
 from warren.amqp.protocol.constants import HEARTBEAT_FRAME
@@ -57,9 +57,9 @@ class Driver(asyncio.Protocol):
     # -- asyncio.Protocol ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 # asyncio's promise for a stream; narrows the type
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
 
     def data_received(self, data: bytes) -> None:
         self._read_at = self._loop.time()
