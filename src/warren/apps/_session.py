@@ -1,4 +1,8 @@
-"""Working over a connection that may be lost: connect, work, and when it is gone, pause and start over."""
+"""Working over a connection that may be lost: connect, work, and when it is gone, pause and start over.
+
+The client can recover a connection by itself. The programs here don't let it: they have a first connection to
+wait for too, count their attempts, tell their users, and decide anew what to do about what exists otherwise.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +73,7 @@ async def stay_connected(
     loop = asyncio.get_running_loop()
     while not stop.is_set():
         try:
-            connection = await until(stop, connect(url, name=name))
+            connection = await until(stop, connect(url, name=name, recover=False))
             if connection is None:
                 return
         except (LoginRefused, VirtualHostRefused):
@@ -82,7 +86,7 @@ async def stay_connected(
             reason = str(error)
         else:
             if failures or ever:
-                log.info("connected again")
+                log.info("connected%s", " again" if ever else "")
             ever, failures, since = True, 0, loop.time()
             try:
                 async with connection:

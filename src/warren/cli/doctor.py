@@ -90,7 +90,7 @@ async def _examine(url: BrokerURL, page: str, seconds: float) -> AsyncIterator[F
     from warren.apps.monitor.names import SYSTEM_INFO, UTILIZATION
 
     try:
-        connection = await connect(url, name="warren doctor")
+        connection = await connect(url, name="warren doctor", recover=False)
     except ConnectFailed as error:
         yield _not_connected(error, url)
     else:

@@ -60,6 +60,7 @@ from warren.amqp.protocol.tables import Table, encode_short
 from warren.exceptions import (
     ChannelClosed,
     Closed,
+    ConnectionClosed,
     ConsumerCancelled,
     ProtocolViolation,
     RequestTimeout,
@@ -122,6 +123,7 @@ class Channel:
         self._consumer_numbers = itertools.count(1)
         self._consumer_suffix = secrets.token_hex(6)
         self._settlements = Settlements(self.loop, 0, self._no_write, self._send)
+        self._topology = connection.topology
 
     def __repr__(self) -> str:
         return f"<Channel {self.number} {'open' if self.is_open else 'closed'} of {self.connection!r}>"
@@ -149,11 +151,23 @@ class Channel:
     async def open(self, *, timeout: float | None = None) -> None:
         """Open the channel again after it was closed; the connection stays as it is. Consumers do not come back.
 
-        Does nothing where it is open.
+        Does nothing where it is open. Waits while the connection recovers.
         """
         if self._closed is None:
             return
-        link = self.connection.current_link()
+        link = await self.connection.usable_link(timeout)
+        self._confirming = False
+        try:
+            await self._open_on(link, timeout)
+        except BaseException:
+            # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
+            if self.is_open and self._link is link:
+                self._begin_close()
+            raise
+        self.connection.channels.add(self)
+        self._attach_window(link)
+
+    async def _open_on(self, link: Link, timeout: float | None) -> None:
         number = link.free_channel_number()
         if number is None:
             raise UsageError(f"all {link.core.channel_max} channels of this connection are in use")
@@ -161,26 +175,22 @@ class Channel:
         self._link = link
         link.channels[number] = self
         self._requests.clear()
-        self._confirming = False
         self._settlements = Settlements(self.loop, number, link.driver.write, self._send)
         self._closed = None
-        try:
-            await self._request(ChannelOpen(), ChannelOpenOk, timeout=timeout)
-            await self.qos(self._prefetch, timeout=timeout)
-        except BaseException:
-            # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
-            if self._closed is None:
-                self._begin_close()
-            raise
-        self._window.attach(number, link.core.frame_limit, self._write_publish, self._can_write)
+        await self.request_now(ChannelOpen(), ChannelOpenOk, timeout)
+        await self.request_now(BasicQos(0, self._prefetch, False), BasicQosOk, timeout)
+        if self._confirming:
+            self._send(ConfirmSelect(nowait=True))
+
+    def _attach_window(self, link: Link) -> None:
+        self._window.attach(self.number, link.core.frame_limit, self._write_publish, self._can_write)
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
         goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
         """
-        if self._closed is not None:
-            return
-        await self._until_answered(self._begin_close(), "channel.close", timeout)
+        if self._closed is None:
+            await self._until_answered(self._begin_close(), "channel.close", timeout)
 
     def _begin_close(self) -> "asyncio.Future[Method | Delivery]":
         """Send channel.close; from here on nobody can use the channel, and what waits has failed."""
@@ -202,20 +212,51 @@ class Channel:
         """End all that waits with `error`."""
         if self._closed is None:
             self._closed = error
-        self._link = None
-        self._settlements.lost = error
-        requests, self._requests = self._requests, deque()
-        for request in requests:
-            if not request.future.done():
-                request.future.set_exception(error)
+        self.connection.channels.discard(self)
+        self._lose(error)
         self._window.fail(error)
         consumers, self._consumers = self._consumers, {}
         for consumer in consumers.values():
             consumer.end(error)
 
-    def on_link_lost(self, error: Closed) -> None:
-        """Learn that the connection is gone."""
+    def _lose(self, error: Closed) -> None:
+        """Part with the link: what it was asked fails, what it brought can't be settled any more."""
+        self._link = None
+        self._settlements.lost = error
+        requests, self._requests = self._requests, deque()
+        for request in requests:
+            if not request.future.done():
+                request.future.set_exception(error.fresh())
+
+    # -- for the connection ----------------------------------------------------------------------------
+
+    def on_link_gone(self, error: Closed) -> None:
+        """Learn that the connection is gone for good, while this channel was open or closing."""
         self._fail(error)
+
+    def suspend(self, error: Closed) -> None:
+        """Learn that the link is gone and another is on its way: publishers and consumers wait for it."""
+        self._lose(error)
+        self._window.suspend()
+        for consumer in self._consumers.values():
+            consumer.drop_buffer()
+
+    async def restore(self, link: Link) -> None:
+        """Open the channel on a new link, as it was. Nothing is consumed or published yet: the queues may be missing.
+
+        Raises ConnectionClosed where that link is lost too.
+        """
+        await self._open_on(link, None)
+
+    async def resume(self, link: Link) -> None:
+        """Consume again, and send again what was not confirmed. Raises as `restore` does."""
+        try:
+            for consumer in list(self._consumers.values()):
+                await self.request_now(self._consume_method(consumer), BasicConsumeOk)
+        except ChannelClosed:
+            return  # the broker refused a consumer: everybody who waits here has been told
+        if self._closed is None:
+            self._attach_window(link)
 
     # -- exchanges and queues --------------------------------------------------------------------------
 
@@ -239,10 +280,12 @@ class Channel:
             name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
         )
         await self._request(method, ExchangeDeclareOk, timeout=timeout)
+        self._topology.exchange_declared(method)
 
     async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
         """Delete an exchange with its bindings. One that does not exist is no error."""
         await self._request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
+        self._topology.exchange_deleted(name)
 
     async def bind_exchange(
         self,
@@ -256,6 +299,7 @@ class Channel:
         """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
         method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self._request(method, ExchangeBindOk, timeout=timeout)
+        self._topology.exchange_bound(method)
 
     async def unbind_exchange(
         self,
@@ -269,6 +313,7 @@ class Channel:
         """Undo `bind_exchange`. A binding that does not exist is no error."""
         method = ExchangeUnbind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self._request(method, ExchangeUnbindOk, timeout=timeout)
+        self._topology.exchange_unbound(ExchangeBind(destination, source, routing_key, arguments=method.arguments))
 
     async def declare_queue(
         self,
@@ -286,8 +331,11 @@ class Channel:
         Raises PreconditionFailed where it exists with other properties, ResourceLocked where it is
         another connection's, NotFound with `passive` where there is none.
         """
-        method = QueueDeclare(name, passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS)
+        method = QueueDeclare(
+            self._topology.current(name), passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS
+        )
         answer = await self._request(method, QueueDeclareOk, timeout=timeout)
+        self._topology.queue_declared(method, answer.queue)
         return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
 
     async def bind_queue(
@@ -300,8 +348,10 @@ class Channel:
         timeout: float | None = None,
     ) -> None:
         """Bind a queue to an exchange."""
-        method = QueueBind(queue, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
+        current = self._topology.current(queue)
+        method = QueueBind(current, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self._request(method, QueueBindOk, timeout=timeout)
+        self._topology.queue_bound(method, queue)
 
     async def unbind_queue(
         self,
@@ -313,19 +363,23 @@ class Channel:
         timeout: float | None = None,
     ) -> None:
         """Undo `bind_queue`. A binding that does not exist is no error."""
-        method = QueueUnbind(queue, exchange, routing_key, arguments or NO_ARGUMENTS)
+        method = QueueUnbind(self._topology.current(queue), exchange, routing_key, arguments or NO_ARGUMENTS)
         await self._request(method, QueueUnbindOk, timeout=timeout)
+        self._topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
 
     async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
         """Drop all messages of a queue that are ready, and say how many they were."""
-        return (await self._request(QueuePurge(queue), QueuePurgeOk, timeout=timeout)).message_count
+        method = QueuePurge(self._topology.current(queue))
+        return (await self._request(method, QueuePurgeOk, timeout=timeout)).message_count
 
     async def delete_queue(
         self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
     ) -> int:
         """Delete a queue, and say how many messages went with it. One that does not exist is no error."""
-        method = QueueDelete(queue, if_unused, if_empty)
-        return (await self._request(method, QueueDeleteOk, timeout=timeout)).message_count
+        method = QueueDelete(self._topology.current(queue), if_unused, if_empty)
+        count = (await self._request(method, QueueDeleteOk, timeout=timeout)).message_count
+        self._topology.queue_deleted(queue)
+        return count
 
     async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
         """Let each consumer that starts from now on have `prefetch` unsettled deliveries (0: no limit)."""
@@ -387,8 +441,8 @@ class Channel:
         if self._confirming:
             return
         self._confirming = True  # before the wait, so that no second task asks again; the broker keeps the order
-        if self._closed is None:
-            self._send(ConfirmSelect(nowait=True))
+        if self._closed is None and self._link is not None:
+            self._send(ConfirmSelect(nowait=True))  # without a link, restoring the channel asks for it
 
     def _write_publish(self, data: bytes) -> None:
         link = self._link
@@ -429,28 +483,38 @@ class Channel:
         key = encode_short(consumer.consumer_tag)
         if key in self._consumers:
             raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
-        method = BasicConsume(
-            consumer.queue,
-            consumer.consumer_tag,
-            no_ack=consumer.no_ack,
-            exclusive=consumer.exclusive,
-            arguments=consumer.arguments or NO_ARGUMENTS,
-        )
-        future = self._ask(method, (BasicConsumeOk,))
+        await self._until_usable(None)
+        future = self._ask(self._consume_method(consumer), (BasicConsumeOk,))
         self._consumers[key] = consumer  # before the answer: deliveries come right behind it
         try:
             await self._until_answered(future, "basic.consume", None)
+        except ConnectionClosed:
+            if not self.is_open:
+                raise
+            await self._until_usable(None)  # recovery has started it with the others
         except BaseException:
-            if self._closed is None:
+            consumer.end(None)
+            if self._closed is None and self._link is not None:
                 # The caller gave up; the broker starts it all the same.
-                consumer.end(None)
                 self._ask_to_cancel(consumer).add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
     async def stop_consumer(self, consumer: Consumer) -> None:
         """Cancel a consumer and give back what is not settled; for `Consumer`."""
-        if self._closed is None and encode_short(consumer.consumer_tag) in self._consumers:
+        key = encode_short(consumer.consumer_tag)
+        if self._link is None:
+            self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
+        elif self._closed is None and key in self._consumers:
             await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", None)
+
+    def _consume_method(self, consumer: Consumer) -> BasicConsume:
+        return BasicConsume(
+            self._topology.current(consumer.queue),
+            consumer.consumer_tag,
+            no_ack=consumer.no_ack,
+            exclusive=consumer.exclusive,
+            arguments=consumer.arguments or NO_ARGUMENTS,
+        )
 
     def _ask_to_cancel(self, consumer: Consumer) -> "asyncio.Future[Method | Delivery]":
         def done(_: Method | Delivery) -> None:
@@ -462,7 +526,9 @@ class Channel:
 
     async def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> Delivery | None:
         """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
-        future = self._ask(BasicGet(queue, no_ack), (BasicGetOk, BasicGetEmpty), None if no_ack else self._hold_got)
+        await self._until_usable(timeout)
+        method = BasicGet(self._topology.current(queue), no_ack)
+        future = self._ask(method, (BasicGetOk, BasicGetEmpty), None if no_ack else self._hold_got)
         answer = await self._until_answered(future, "basic.get", timeout)
         return answer if isinstance(answer, Delivery) else None
 
@@ -500,7 +566,26 @@ class Channel:
         self._requests.append(_Request(kinds, future, then))
         return future
 
+    async def _until_usable(self, timeout: float | None) -> None:
+        """Wait while the connection recovers."""
+        if self._closed is None:
+            await self.connection.usable_link(timeout)
+
     async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
+        """Send a method and wait for its answer; again where the connection was lost and came back meanwhile.
+
+        What goes this way says how things are to be, so that saying it twice does no harm.
+        """
+        while True:
+            await self._until_usable(timeout)
+            try:
+                return await self.request_now(method, kind, timeout)
+            except ConnectionClosed:
+                if not self.is_open:
+                    raise
+
+    async def request_now(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
+        """Send a method and wait for its answer, also while the connection recovers; for recovery itself."""
         answer = await self._until_answered(self._ask(method, (kind,)), type(method).__name__, timeout)
         assert isinstance(answer, kind)  # noqa: S101 # on_method lets nothing else through; narrows the type
         return answer

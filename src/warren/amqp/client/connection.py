@@ -1,15 +1,24 @@
 """A connection to a broker, and `connect`, which makes one."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Final, Self
 
 from warren.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from warren.amqp.client.link import Link
+from warren.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent
+from warren.amqp.client.topology import Topology
 from warren.amqp.client.url import BrokerURL, parse_url
 from warren.amqp.protocol.tables import FieldValue
-from warren.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, UsageError, VirtualHostRefused
+from warren.exceptions import (
+    ConnectFailed,
+    ConnectionClosed,
+    LoginRefused,
+    RequestTimeout,
+    UsageError,
+    VirtualHostRefused,
+)
 
 CONNECT_TIMEOUT: Final = 10.0
 REQUEST_TIMEOUT: Final = 60.0
@@ -20,21 +29,35 @@ class Connection:
     """A connection to a broker. Made by `connect`; an async context manager that closes it.
 
     request_timeout, publish_timeout: seconds, what methods of its channels wait where they are not told
-    otherwise.
+    otherwise. channels: those that are open, or come back with the connection.
     """
 
-    def __init__(self, url: BrokerURL, name: str | None, request_timeout: float, publish_timeout: float) -> None:
+    def __init__(
+        self,
+        url: BrokerURL,
+        name: str | None,
+        request_timeout: float,
+        publish_timeout: float,
+        recovery: Recovery | None,
+    ) -> None:
         self.url = url
         self.name = name
         self.request_timeout = request_timeout
         self.publish_timeout = publish_timeout
         self.blocked: str | None = None
         self.link: Link | None = None
+        self.channels: set[Channel] = set()
+        self.topology = Topology()
+        self._recovery = recovery
+        self._recovering: asyncio.Task[None] | None = None
+        self._usable = asyncio.Event()
         self._close_reason: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timeout = CONNECT_TIMEOUT
 
     def __repr__(self) -> str:
-        return f"<Connection to {self.url} {'open' if self.is_open else 'closed'}>"
+        state = "open" if self.is_open else "closed" if self._close_reason else "recovering"
+        return f"<Connection to {self.url} {state}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -46,12 +69,12 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether channels can be used."""
-        return self.link is not None and self.link.is_open
+        """Whether channels can be used at this moment."""
+        return self._usable.is_set() and self.link is not None and self.link.is_open
 
     @property
     def close_reason(self) -> ConnectionClosed | None:
-        """Why the connection is closed; None while it is not."""
+        """Why the connection is closed for good; None while it is not."""
         return self._close_reason
 
     @property
@@ -60,7 +83,13 @@ class Connection:
         return {} if self.link is None else self.link.server_properties
 
     async def open(self, timeout: float) -> None:
-        """Try the hosts in their order until one takes us; for `connect`.
+        """Connect, trying each host for `timeout` seconds; for `connect`. Raises as `connect` does."""
+        self._timeout = timeout
+        self.link = await self.new_link()
+        self._usable.set()
+
+    async def new_link(self) -> Link:
+        """Try the hosts in their order until one takes us.
 
         Raises ConnectFailed naming every host and cause; LoginRefused and VirtualHostRefused at once, since
         other hosts of the same cluster would say the same.
@@ -69,23 +98,23 @@ class Connection:
         for host, port in self.url.hosts:
             link = Link(self)
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(self._timeout):
                     await link.open(host, port, self.url, self.name)
             except (LoginRefused, VirtualHostRefused):
                 raise
             except TimeoutError:
-                causes.append(f"no answer from {host}:{port} within {timeout} s")
+                causes.append(f"no answer from {host}:{port} within {self._timeout} s")
             except ConnectFailed as error:
                 causes.append(str(error))
             else:
-                self.link = link
-                return
+                return link
         raise ConnectFailed("; ".join(causes))
 
     async def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> Channel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
 
-        Raises ConnectionClosed where the connection is closed, UsageError where all channels are in use.
+        Waits while the connection recovers. Raises ConnectionClosed where it is closed, UsageError where all
+        channels are in use, RequestTimeout.
         """
         channel = Channel(self, prefetch)
         await channel.open(timeout=timeout)
@@ -97,15 +126,31 @@ class Connection:
         Does nothing where it is closed. A broker that does not answer within 5 s is hung up on; cancelling
         hangs up at once.
         """
+        reason = ConnectionClosed(0, "the connection was closed by this program")
+        self._recovery = None  # a loss from here on is final
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.wait((self._recovering,))
         if self.link is not None:
-            await self.link.close(ConnectionClosed(0, "the connection was closed by this program"))
+            await self.link.close(reason)
+        self.end(reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed, by whomever; `close_reason` then says why."""
+        """Wait until the connection is closed for good, by whomever; `close_reason` then says why."""
         await asyncio.shield(self._closed)
 
-    def current_link(self) -> Link:
-        """Give the link to send over. Raises ConnectionClosed."""
+    async def usable_link(self, timeout: float | None) -> Link:
+        """Give the link to send over, having waited while the connection recovers.
+
+        Raises ConnectionClosed where it is closed for good, RequestTimeout.
+        """
+        if not self._usable.is_set() and self._close_reason is None:
+            seconds = self.request_timeout if timeout is None else timeout
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._usable.wait()
+            except TimeoutError as error:
+                raise RequestTimeout(f"the connection did not come back within {seconds} s") from error
         if self._close_reason is not None:
             raise self._close_reason.fresh()
         if self.link is None:
@@ -122,20 +167,39 @@ class Connection:
 
     def on_link_writable(self) -> None:
         """Let the publishers of all channels go on."""
-        for channel in self._channels():
+        for channel in list(self.channels):
             channel.wake_publishers()
 
     def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
-        """End the channels."""
-        self._close_reason = error
-        for channel in self._channels():
-            channel.on_link_lost(error)
+        """Recover, where that is wanted and of use; else end."""
+        if link is not self.link:
+            return  # one that recovery tried and lost
+        self.blocked = None
+        for handler in list(link.channels.values()):
+            if handler not in self.channels:
+                handler.on_link_gone(error)  # it was closing
+        if self._recovery is None or error.reply_code not in RECOVERABLE:
+            self.end(error)
+            return
+        self._usable.clear()
+        for channel in list(self.channels):
+            channel.suspend(error)
+        if self._recovering is None or self._recovering.done():
+            self._recovering = asyncio.create_task(self._recovery.run(self, error), name="recovery")
+
+    def resumed(self) -> None:
+        """Learn from recovery that all is as it was."""
+        self._usable.set()
+
+    def end(self, error: ConnectionClosed) -> None:
+        """End for good: channels and everybody who waits get the reason."""
+        if self._close_reason is None:
+            self._close_reason = error
+        for channel in list(self.channels):
+            channel.on_link_gone(error)
+        self._usable.set()
         if not self._closed.done():
             self._closed.set_result(None)
-
-    def _channels(self) -> list[Channel]:
-        handlers = [] if self.link is None else self.link.channels.values()
-        return [handler for handler in handlers if isinstance(handler, Channel)]
 
 
 class Connecting:
@@ -168,6 +232,9 @@ def connect(
     timeout: float | None = None,
     request_timeout: float = REQUEST_TIMEOUT,
     publish_timeout: float = PUBLISH_TIMEOUT,
+    recover: bool = True,
+    recovery_timeout: float | None = None,
+    on_recovery: Callable[[RecoveryEvent], None] | None = None,
 ) -> Connecting:
     """Connect to a broker: `async with connect(url) as connection`, or `connection = await connect(url)`.
 
@@ -175,9 +242,14 @@ def connect(
     machine. name: what the broker's operator sees. timeout: seconds for each host, default 10 or what the
     URL says. request_timeout, publish_timeout: seconds, see Connection.
 
+    recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
+    channels, what was declared over it, consumers and unconfirmed publishes; see `warren.amqp.client.recovery`.
+    recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: told of each step.
+
     Raises UsageError for a URL that makes no sense, ConnectFailed where no host answers, LoginRefused and
     VirtualHostRefused.
     """
     parsed = url if isinstance(url, BrokerURL) else parse_url(url)
     seconds = timeout if timeout is not None else parsed.connection_timeout or CONNECT_TIMEOUT
-    return Connecting(Connection(parsed, name, request_timeout, publish_timeout), seconds)
+    recovery = Recovery(recovery_timeout, on_recovery) if recover else None
+    return Connecting(Connection(parsed, name, request_timeout, publish_timeout, recovery), seconds)

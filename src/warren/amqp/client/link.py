@@ -31,6 +31,7 @@ from warren.amqp.protocol.methods import (
 from warren.amqp.protocol.states import ConnectionState
 from warren.amqp.protocol.tables import FieldValue, Table
 from warren.exceptions import (
+    Closed,
     ConnectFailed,
     ConnectionClosed,
     LoginRefused,
@@ -62,6 +63,9 @@ class ChannelHandler(Protocol):
 
     def on_method(self, method: Method) -> None:
         """Take any other method."""
+
+    def on_link_gone(self, error: Closed) -> None:
+        """Learn that the link is gone for good."""
 
 
 class LinkOwner(Protocol):
@@ -216,7 +220,7 @@ class Link:
     def _on_violation(self, violation: ProtocolViolation) -> None:
         """Tell the broker what it did wrong and hang up: nothing it says can be trusted any more."""
         if self._reason is None:
-            self._reason = ConnectionClosed(0, f"the broker broke the protocol: {violation}")
+            self._reason = connection_closed(violation.reply_code, f"the broker broke the protocol: {violation}", 0, 0)
             self._reason.__cause__ = violation
         if self.core.state is ConnectionState.OPEN:
             self.send(0, ConnectionClose(violation.reply_code, violation.reply_text[:200]))

@@ -31,23 +31,41 @@ _TIMER_STEP: Final = 0.05
 
 
 class Unconfirmed:
-    """A message on its way: its future, and what it takes to send it again or to know it when it is returned."""
+    """A message on its way: its future, and what it takes to send it again or to know it when it is returned.
 
-    __slots__ = ("body", "deadline", "exchange", "future", "header", "is_returned", "routing_key", "tracked")
+    `number` counts over all links of the connection; delivery tags begin again with each.
+    """
+
+    __slots__ = (
+        "body",
+        "deadline",
+        "exchange",
+        "future",
+        "header",
+        "is_returned",
+        "mandatory",
+        "number",
+        "routing_key",
+        "tracked",
+    )
 
     def __init__(
         self,
+        number: int,
         future: asyncio.Future[None],
         exchange: str,
         routing_key: str,
+        mandatory: bool,
         header: bytes,
         body: bytes,
         deadline: float | None,
         tracked: bool,
     ) -> None:
+        self.number = number
         self.future = future
         self.exchange = exchange
         self.routing_key = routing_key
+        self.mandatory = mandatory
         self.header = header
         self.body = body
         self.deadline = deadline
@@ -63,6 +81,7 @@ class PublishWindow:
         self._pending: dict[int, Unconfirmed] = {}
         self._bytes = 0
         self._next_tag = 1
+        self._sent = 0
         self._write: Callable[[bytes], None] | None = None
         self._channel = 0
         self._frame_limit = 0
@@ -84,13 +103,27 @@ class PublishWindow:
     def attach(
         self, channel: int, frame_limit: int, write: Callable[[bytes], None], can_write: Callable[[], bool]
     ) -> None:
-        """Send over a (new) link: the broker counts delivery tags from 1 again."""
+        """Send over a (new) link: the broker counts delivery tags from 1 again.
+
+        What was not confirmed over the old one is sent again, in order and with its first deadline. What has
+        an outcome for its sender already (returned, late, cancelled) is not.
+        """
         self._channel, self._frame_limit = channel, frame_limit
         self._write, self._can_write = write, can_write
         self._closed = None
         self._routes.clear()
         self._next_tag = 1
+        unconfirmed, self._pending = self._pending, {}
+        self._bytes = 0
+        for entry in unconfirmed.values():
+            if not entry.future.done():
+                self._put(entry, write)
+        self._wake_idle()
         self.wake()
+
+    def suspend(self) -> None:
+        """Send nothing until `attach`: the link is gone, and another is on its way."""
+        self._write = None
 
     def fail(self, error: Closed) -> None:
         """End everything that waits with `error`; nothing can be sent any more."""
@@ -131,21 +164,27 @@ class PublishWindow:
         write = self._write
         if write is None:
             raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
-        route = (exchange, routing_key, mandatory)
-        frame = self._routes.get(route) or self._add_route(route)
         if properties is not self._template:
             self._set_template(properties or _PERSISTENT)
         header = self._header(len(body))
-        entry = Unconfirmed(self._loop.create_future(), exchange, routing_key, header, body, deadline, tracked)
-        write(frame + hot.encode_content(self._channel, header, body, self._frame_limit))
-        self._pending[self._next_tag] = entry
-        self._next_tag += 1
-        self._bytes += len(body)
+        future = self._loop.create_future()
+        entry = Unconfirmed(self._sent + 1, future, exchange, routing_key, mandatory, header, body, deadline, tracked)
+        self._put(entry, write)
+        self._sent += 1
         if deadline is not None:
             self._watch(deadline)
         if self._waiters:
             self.wake()
-        return entry.future
+        return future
+
+    def _put(self, entry: Unconfirmed, write: Callable[[bytes], None]) -> None:
+        """Write a message, and give it its place in the window."""
+        route = (entry.exchange, entry.routing_key, entry.mandatory)
+        frame = self._routes.get(route) or self._add_route(route)
+        write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        self._pending[self._next_tag] = entry
+        self._next_tag += 1
+        self._bytes += len(entry.body)
 
     def _has_room(self) -> bool:
         if self._write is None:
@@ -284,8 +323,8 @@ class PublishWindow:
 
     async def wait_idle(self, timeout: float | None) -> None:
         """Wait until all that was sent before is confirmed or has failed; raise the failures as one group."""
-        last = self._next_tag - 1
-        if any(tag <= last for tag in self._pending):
+        last = self._sent
+        if self._pending:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle.append((last, waiter))
             try:
@@ -303,9 +342,9 @@ class PublishWindow:
             raise ExceptionGroup(f"{len(errors)} messages were not confirmed", errors)
 
     def _wake_idle(self) -> None:
-        oldest = next(iter(self._pending), None)
+        oldest = next(iter(self._pending.values()), None)
         for last, waiter in self._idle:
-            if (oldest is None or oldest > last) and not waiter.done():
+            if (oldest is None or oldest.number > last) and not waiter.done():
                 waiter.set_result(None)
 
     def _watch(self, deadline: float) -> None:

@@ -1,0 +1,135 @@
+"""Recovery: a lost connection comes back with everything that was on it.
+
+The order is that of RabbitMQ's own clients (docs/api-guide, "Automatic Recovery From Network Failures"): link,
+channels with their prefetch, exchanges, queues, bindings, consumers; then what was not confirmed is sent again.
+A queue that the broker had named gets a new name, and the old one is translated wherever the program uses it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from warren.amqp.client.channel import Channel
+from warren.amqp.client.link import Link
+from warren.exceptions import (
+    ChannelClosed,
+    ConnectFailed,
+    ConnectionClosed,
+    LoginRefused,
+    RequestTimeout,
+    ResourceLocked,
+    VirtualHostRefused,
+)
+
+if TYPE_CHECKING:
+    from warren.amqp.client.connection import Connection
+
+RECOVERABLE: Final = (0, 320, 541)
+"""Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 15.0
+LOCKED_PAUSE: Final = 0.5
+LOCKED_ATTEMPTS: Final = 60
+"""An exclusive queue stays locked until the broker notices that the old connection is dead."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryEvent:
+    """A step of a recovery: `lost`, then `recovering` before each attempt, at last `recovered` or `failed`.
+
+    attempt: 1 for the first, 0 in `lost`. error: why it was lost, or why the last attempt failed.
+    """
+
+    kind: Literal["lost", "recovering", "recovered", "failed"]
+    attempt: int
+    error: Exception | None
+
+
+class Recovery:
+    """How one connection recovers."""
+
+    def __init__(self, timeout: float | None, tell: Callable[[RecoveryEvent], None] | None) -> None:
+        """timeout: seconds that one recovery may take, or None. tell: is called with each step; must not raise."""
+        self._timeout = timeout
+        self._tell = tell or (lambda event: None)
+
+    async def run(self, connection: "Connection", error: ConnectionClosed) -> None:
+        """Bring a connection back, or end it with the reason why that is of no use."""
+        self._tell(RecoveryEvent("lost", 0, error))
+        _log.warning("%s: %s; connecting again", connection.url, error)
+        attempt = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                cause: Exception = error
+                while True:
+                    attempt += 1
+                    self._tell(RecoveryEvent("recovering", attempt, cause))
+                    try:
+                        await self._attempt(connection)
+                    except (LoginRefused, VirtualHostRefused):
+                        raise
+                    except (ConnectFailed, ConnectionClosed, RequestTimeout) as failed:
+                        cause = failed
+                        if connection.close_reason is not None:
+                            return  # the new link was closed for a reason that no retry helps against
+                        if connection.link is not None:
+                            connection.link.driver.abort()
+                        await asyncio.sleep(_pause(attempt))
+                    else:
+                        break
+        except (LoginRefused, VirtualHostRefused, TimeoutError) as final:
+            why = str(final) or f"not within {self._timeout} s"
+            reason = ConnectionClosed(0, f"{error}; it did not come back: {why}")
+            reason.__cause__ = final
+            self._tell(RecoveryEvent("failed", attempt, final))
+            connection.end(reason)
+            return
+        _log.info("%s: connected again, at attempt %d", connection.url, attempt)
+        self._tell(RecoveryEvent("recovered", attempt, None))
+
+    async def _attempt(self, connection: "Connection") -> None:
+        link = await connection.new_link()
+        connection.link = link
+        channels = list(connection.channels)
+        for channel in channels:
+            await channel.restore(link)
+        await _restore_topology(connection, link)
+        for channel in channels:
+            await channel.resume(link)
+        if not link.is_open:
+            raise ConnectionClosed(0, "the new connection was lost at once")
+        # Nothing waits between here and the end of `run`, so a link that is lost now finds no recovery under way.
+        connection.resumed()
+
+
+async def _restore_topology(connection: "Connection", link: Link) -> None:
+    """Declare everything again over a channel of its own, opened anew after each refusal."""
+    channel: Channel | None = None
+    for step in connection.topology.steps():
+        for _ in range(LOCKED_ATTEMPTS):
+            if channel is None or not channel.is_open:
+                channel = Channel(connection, 0)
+                await channel.restore(link)
+            try:
+                await step(channel)
+            except ResourceLocked:
+                await asyncio.sleep(LOCKED_PAUSE)
+            except ChannelClosed as error:
+                # One thing that exists otherwise by now must not keep all others from coming back.
+                _log.error("%s: not restored: %s", connection.url, error)
+                break
+            else:
+                break
+    if channel is not None:
+        await channel.close()
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before the next attempt: twice as long each time, with jitter, so that not all come at once."""
+    longest: float = min(FIRST_PAUSE * 2.0 ** min(attempt, 16), LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing

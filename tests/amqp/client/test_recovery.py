@@ -1,0 +1,169 @@
+"""Connections that are cut, reset and swallowed come back with everything that was on them, on both brokers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+import warren
+from tests.support.proxy import FaultProxy
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+from warren.amqp.client import BrokerURL, parse_url
+from warren.amqp.client.recovery import RecoveryEvent
+from warren.exceptions import AlreadySettled, ConnectionClosed, PublishTimeout, RequestTimeout
+
+
+@pytest.fixture
+async def proxy(broker_url: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(broker_url: str, proxy: FaultProxy) -> BrokerURL:
+    """The broker behind the proxy."""
+    return replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+async def test_every_confirmed_message_arrives_over_many_losses(url: BrokerURL, proxy: FaultProxy, fault: str) -> None:
+    seen: set[int] = set()
+    async with warren.connect(url) as connection:
+        publishing = await connection.channel()
+        consuming = await connection.channel(prefetch=50)
+        await publishing.declare_queue("q", durable=True)
+
+        async def consume() -> None:
+            async with consuming.consume("q") as deliveries:
+                async for delivery in deliveries:
+                    seen.add(int(delivery.body))
+                    delivery.ack()
+
+        consumer = asyncio.create_task(consume())
+        for number in range(3000):
+            await publishing.send(b"%d" % number, routing_key="q")
+            if number % 600 == 300:
+                await getattr(proxy, fault)()
+        await publishing.wait_for_confirms()
+        await eventually(lambda: len(seen) == 3000, "all messages")
+        consumer.cancel()
+        await asyncio.gather(consumer, return_exceptions=True)
+        await publishing.delete_queue("q")
+
+
+async def test_a_queue_named_by_the_broker_comes_back_with_its_binding_and_consumer(
+    url: BrokerURL, proxy: FaultProxy
+) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange("e", "topic")
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.bind_queue(queue, "e", "a.*")
+        async with channel.consume(queue) as deliveries:
+            await channel.publish(b"before", exchange="e", routing_key="a.b")
+            assert (await anext(deliveries)).body == b"before"
+            await proxy.cut()
+            await channel.publish(b"after", exchange="e", routing_key="a.b")
+            bodies = [(await anext(deliveries)).body]
+            while bodies[-1] != b"after":
+                bodies.append((await anext(deliveries)).body)
+            assert await channel.purge_queue(queue) == 0
+        await channel.delete_exchange("e")
+
+
+async def test_old_deliveries_cannot_be_settled_and_come_again(url: BrokerURL, proxy: FaultProxy) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        await channel.publish(b"once", routing_key="q")
+        async with channel.consume("q") as deliveries:
+            first = await anext(deliveries)
+            await proxy.reset()
+            second = await anext(deliveries)
+            assert second.redelivered
+            assert second.body == first.body
+            with pytest.raises(AlreadySettled, match="come again"):
+                first.ack()
+            second.ack()
+        assert await channel.delete_queue("q") == 0
+
+
+async def test_publishers_wait_and_their_deadline_counts(url: BrokerURL, proxy: FaultProxy) -> None:
+    events: list[RecoveryEvent] = []
+    async with warren.connect(url, on_recovery=events.append) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        proxy.refuse()
+        await proxy.reset()
+        await eventually(lambda: len(events) > 2, "an attempt that failed")
+        assert not connection.is_open
+        with pytest.raises(PublishTimeout):
+            await channel.publish(b"late", routing_key="q", timeout=0.1)
+        with pytest.raises(RequestTimeout):
+            await channel.declare_queue("q", durable=True, timeout=0.1)
+        waiting = asyncio.create_task(channel.publish(b"in time", routing_key="q"))
+        proxy.accept()
+        await waiting
+        assert await channel.delete_queue("q") == 1
+    kinds = [event.kind for event in events]
+    assert kinds[:2] == ["lost", "recovering"]
+    assert kinds[-1] == "recovered"
+
+
+async def test_what_was_sent_and_not_confirmed_is_sent_again(url: BrokerURL, proxy: FaultProxy) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        await channel.publish(b"first", routing_key="q")
+        proxy.swallow()
+        futures = [await channel.send(b"%d" % number, routing_key="q") for number in range(10)]
+        await eventually(lambda: proxy.lost > 500, "the messages in the black hole")
+        proxy.deliver()
+        await proxy.cut()
+        await asyncio.gather(*futures)
+        await channel.wait_for_confirms()
+        assert await channel.delete_queue("q") == 11
+
+
+async def test_a_recovery_that_takes_too_long_ends_everything_with_both_causes(
+    url: BrokerURL, proxy: FaultProxy, no_leaks: None
+) -> None:
+    async with warren.connect(url, recovery_timeout=0.3) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        async with channel.consume(queue) as deliveries:
+            proxy.refuse()
+            await proxy.cut()
+            with pytest.raises(ConnectionClosed, match=r"did not come back.*within 0\.3 s"):
+                await anext(deliveries)
+        await connection.wait_closed()
+        with pytest.raises(ConnectionClosed):
+            await channel.publish(b"x", routing_key=queue)
+
+
+async def test_closing_while_it_recovers_ends_it(url: BrokerURL, proxy: FaultProxy) -> None:
+    connection = await warren.connect(url)
+    channel = await connection.channel()
+    proxy.refuse()
+    await proxy.cut()
+    await eventually(lambda: not connection.is_open, "the loss")
+    publishing = asyncio.create_task(channel.publish(b"x", routing_key="q"))
+    await asyncio.sleep(0)
+    await connection.close()
+    with pytest.raises(ConnectionClosed, match="closed by this program"):
+        await publishing
+
+
+async def test_a_broker_that_is_restarted_gives_back_what_is_durable(own_rabbitmq: RabbitMQ) -> None:
+    async with warren.connect(own_rabbitmq.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        await channel.publish(b"kept", routing_key="q")
+        await asyncio.to_thread(own_rabbitmq.stop)
+        await asyncio.to_thread(own_rabbitmq.start)
+        delivery = await channel.get("q")
+        assert delivery is not None
+        assert delivery.body == b"kept"
+        delivery.ack()
