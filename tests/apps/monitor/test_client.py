@@ -201,6 +201,7 @@ async def test_it_goes_on_after_the_connection_was_lost(broker_url: str, tmp_pat
         with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1", "--json") as client:
             await eventually(lambda: proxy.open_links, "it is connected", within=20)
             await publish_when_heard(channel, "pi-1", sample(0.5))
+            await eventually(lambda: '"sample"' in client.out, "the first sample")
             proxy.refuse()
             await proxy.reset()
             await eventually(lambda: "trying again in 2 s" in client.err, "it says that the connection is lost")

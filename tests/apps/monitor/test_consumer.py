@@ -1,0 +1,97 @@
+"""The feed of samples for the page."""
+
+from dataclasses import replace
+
+import pytest
+
+import warren
+from tests.apps.monitor.wire import through
+from tests.support.proxy import FaultProxy
+from warren.amqp.client import parse_url
+from warren.apps._session import Patience
+from warren.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
+from warren.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed
+
+
+async def test_it_gives_messages_as_they_came(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
+        assert await anext(feed) == Connected()
+        channel = await connection.channel()
+        for body in (b'{"cpu": 0.5}', b"\xff", b""):
+            await channel.publish(body, exchange="system_info", routing_key="pi-1")
+            assert await anext(feed) == Received(body, "pi-1")
+
+
+async def test_its_queue_is_the_contract_s_and_gone_at_the_end(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        async with SampleFeed(broker_url) as feed:
+            assert await anext(feed) == Connected()
+            with pytest.raises(warren.exceptions.ResourceLocked):
+                await channel.declare_queue("Consumer", passive=True)
+        await channel.open()
+        with pytest.raises(NotFound):
+            await channel.declare_queue("Consumer", passive=True)
+
+
+async def test_a_second_one_gets_a_queue_of_the_broker_s_naming(
+    broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        warren.connect(broker_url) as connection,
+        SampleFeed(broker_url) as first,
+        SampleFeed(broker_url) as second,
+    ):
+        assert await anext(first) == Connected()
+        assert await anext(second) == Connected()
+        channel = await connection.channel()
+        await channel.publish(b"{}", exchange="system_info")
+        assert await anext(first) == await anext(second) == Received(b"{}", "")
+    assert len([text for text in caplog.messages if "'Consumer'" in text]) == 1
+
+
+async def test_it_says_when_the_connection_is_lost_and_comes_back(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        async with SampleFeed(through(proxy, broker_url)) as feed:
+            assert await anext(feed) == Connected()
+            await proxy.reset()
+            lost = await anext(feed)
+            assert isinstance(lost, Lost)
+            assert lost.reason
+            assert await anext(feed) == Connected()
+            channel = await connection.channel()
+            await channel.publish(b"{}", exchange="system_info")
+            assert await anext(feed) == Received(b"{}", "")
+
+
+async def test_flags_that_differ_are_used_as_they_are_unless_strict(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange("system_info", "direct")
+        async with SampleFeed(broker_url) as feed:
+            assert await anext(feed) == Connected()
+        async with SampleFeed(broker_url, strict=True) as feed:
+            with pytest.raises(PreconditionFailed):
+                await anext(feed)
+
+
+async def test_a_refused_login_ends_it(broker_url: str, no_leaks: None) -> None:
+    async with SampleFeed(replace(parse_url(broker_url), password="wrong")) as feed:
+        with pytest.raises(LoginRefused):
+            await anext(feed)
+
+
+async def test_patience_ends(no_leaks: None) -> None:
+    async with SampleFeed("amqp://127.0.0.1:1", patience=Patience(at_start=1)) as feed:
+        with pytest.raises(ConnectFailed):
+            await anext(feed)
+
+
+async def test_leaving_it_while_messages_wait_leaves_nothing(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
+        assert await anext(feed) == Connected()
+        channel = await connection.channel()
+        for _ in range(1000):
+            await channel.send(b"{}", exchange="system_info")
+        await channel.wait_for_confirms()
+        assert await anext(feed) == Received(b"{}", "")
