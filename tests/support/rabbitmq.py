@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -61,10 +61,18 @@ class RabbitMQ:
     """One RabbitMQ node. Use it as a context manager, or call `start` and at last `close`.
 
     `management` turns on the management plugin (a second more at the start). Nodes that shall see
-    each other get the same `epmd` and `cookie`. All methods block.
+    each other get the same `epmd` and `cookie`. `settings` are further lines of rabbitmq.conf. All methods block.
     """
 
-    def __init__(self, *, management: bool = False, epmd: Epmd | None = None, cookie: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        management: bool = False,
+        epmd: Epmd | None = None,
+        cookie: str | None = None,
+        settings: Sequence[str] = (),
+        plugins: Sequence[str] = (),
+    ) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="warren-rabbitmq-"))
         self.node = f"warren-{self.port}@localhost"
@@ -72,6 +80,8 @@ class RabbitMQ:
         self.management_url = f"http://127.0.0.1:{free_port()}/" if management else None
         self._epmd = epmd or Epmd()
         self._owns_epmd = epmd is None
+        self._settings = tuple(settings)
+        self._plugins = tuple(plugins)
         self._cookie = cookie or secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
         self._distribution_port = free_port()
@@ -195,8 +205,8 @@ class RabbitMQ:
         cookie = self.directory / ".erlang.cookie"
         cookie.write_text(self._cookie)
         cookie.chmod(0o400)
-        plugins = "rabbitmq_management" if self.management_url else ""
-        (self.directory / "enabled_plugins").write_text(f"[{plugins}].\n")
+        plugins = [*(["rabbitmq_management"] if self.management_url else []), *self._plugins]
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
         (self.directory / "environment").write_text("")
         settings = [
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
@@ -211,6 +221,7 @@ class RabbitMQ:
         if self.management_url:
             port = self.management_url.rsplit(":", 1)[1].rstrip("/")
             settings += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {port}"]
+        settings += self._settings
         (self.directory / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
 
     def _environment(self) -> dict[str, str]:

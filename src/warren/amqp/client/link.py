@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import os
 import platform
+import ssl
 from typing import Final, Protocol, TypeVar
 
+from warren.amqp.client.tls import make_context
 from warren.amqp.client.url import BrokerURL
 from warren.amqp.driver import Driver
 from warren.amqp.protocol.connection import Connection as Core
@@ -109,7 +111,19 @@ class Link:
         the socket.
         """
         try:
-            await self._loop.create_connection(lambda: self.driver, host, port)
+            if url.tls:
+                context = await asyncio.to_thread(make_context, url)
+                name_to_check = url.server_name or host
+                await self._loop.create_connection(
+                    lambda: self.driver, host, port, ssl=context, server_hostname=name_to_check
+                )
+            else:
+                await self._loop.create_connection(lambda: self.driver, host, port)
+        except ssl.SSLCertVerificationError as error:
+            text = f"the certificate of {host}:{port} is not trusted: {error.verify_message}"
+            raise ConnectFailed(text) from error
+        except ssl.SSLError as error:
+            raise ConnectFailed(f"no TLS with {host}:{port}: {error.reason or error}") from error
         except OSError as error:
             # asyncio's text for a refused connection is that a call failed; the system's says why.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
@@ -125,12 +139,13 @@ class Link:
         self.driver.write(self.core.send_header())
         start = await self._expect(ConnectionStart, where, "it did not greet as an AMQP 0-9-1 broker does")
         self.server_properties = dict(start.server_properties)
-        mechanisms = start.mechanisms.split()
-        if b"PLAIN" not in mechanisms:
+        mechanism = "EXTERNAL" if url.external else "PLAIN"
+        if mechanism.encode() not in start.mechanisms.split():
             offered = start.mechanisms.decode(errors="replace")
-            raise LoginRefused(f"the broker at {where} does not offer the login mechanism PLAIN, only {offered}")
-        response = b"\0" + url.user.encode() + b"\0" + url.password.encode()
-        self.send(0, ConnectionStartOk(_client_properties(name), "PLAIN", response))
+            raise LoginRefused(f"the broker at {where} does not offer the login mechanism {mechanism}, only {offered}")
+        # EXTERNAL takes the name from the client's certificate (RFC 4422, appendix A).
+        response = b"" if url.external else b"\0" + url.user.encode() + b"\0" + url.password.encode()
+        self.send(0, ConnectionStartOk(_client_properties(name), mechanism, response))
         try:
             tune = await self._expect(ConnectionTune, where, "it closed the connection after the login")
         except ConnectFailed as error:

@@ -25,6 +25,7 @@ _PARAMETERS: Final = {
     "connection_timeout": 0xFFFFFFFF,
 }
 """Query parameter → its highest value, as the wire allows."""
+_TEXT_PARAMETERS: Final = ("cacertfile", "certfile", "keyfile", "verify", "server_name_indication", "auth_mechanism")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,9 @@ class BrokerURL:
     """A parsed broker URL. The password shows in no representation.
 
     hosts: (name or address, port) pairs, in the order in which they are tried. heartbeat: seconds or None
-    for the broker's choice. connection_timeout: seconds.
+    for the broker's choice. connection_timeout: seconds. cacertfile, certfile, keyfile: paths of PEM files.
+    verify: whether the broker's certificate and host name are checked. server_name: the name to check, and to
+    ask for (SNI), in place of the host's. external: log in with the client's certificate (EXTERNAL).
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -44,6 +47,12 @@ class BrokerURL:
     frame_max: int | None = None
     channel_max: int | None = None
     connection_timeout: float | None = None
+    cacertfile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    verify: bool = True
+    server_name: str | None = None
+    external: bool = False
 
     def __str__(self) -> str:
         """Give the URL without user and password, for logs and messages."""
@@ -98,13 +107,37 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _with_query(parsed: BrokerURL, query: str) -> BrokerURL:
-    changes: dict[str, int | float] = {}
+    changes: dict[str, int | float | str | bool] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
+        if key in _TEXT_PARAMETERS:
+            changes |= _text_parameter(key, value, tls=parsed.tls)
+            continue
         highest = _PARAMETERS.get(key)
         if highest is None:
-            raise UsageError(f"broker URL: unknown query parameter; there are {', '.join(_PARAMETERS)}")
+            raise UsageError(
+                f"broker URL: unknown query parameter; there are {', '.join([*_PARAMETERS, *_TEXT_PARAMETERS])}"
+            )
         if not value.isascii() or not value.isdigit() or len(value) > 10 or int(value) > highest:
             raise UsageError(f"broker URL: {key} is no whole number from 0 to {highest}")
         # connection_timeout is in milliseconds, as RabbitMQ's clients read it.
         changes[key] = int(value) / 1000 if key == "connection_timeout" else int(value)
     return replace(parsed, **changes)  # type: ignore[arg-type] # each key got its field's type above
+
+
+def _text_parameter(key: str, value: str, *, tls: bool) -> dict[str, str | bool]:
+    if not tls:
+        raise UsageError(f"broker URL: {key} is for amqps:// alone")
+    if not value:
+        raise UsageError(f"broker URL: {key} has no value")
+    match key, value:
+        case "verify", "verify_peer" | "verify_none":
+            return {"verify": value == "verify_peer"}
+        case "verify", _:
+            raise UsageError("broker URL: verify is verify_peer or verify_none")
+        case "auth_mechanism", "external" | "plain":
+            return {"external": value == "external"}
+        case "auth_mechanism", _:
+            raise UsageError("broker URL: auth_mechanism is external or plain")
+        case "server_name_indication", _:
+            return {"server_name": value}
+    return {key: value}

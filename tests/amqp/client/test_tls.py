@@ -1,0 +1,126 @@
+"""TLS against RabbitMQ: trust, host names, client certificates, and logging in with one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+
+import warren
+from tests.support import programs, rabbitmq
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+from warren.amqp.client import parse_url
+from warren.exceptions import ConnectFailed, LoginRefused, UsageError
+
+
+@dataclass
+class Secured:
+    """A RabbitMQ with TLS, and the files that a client needs."""
+
+    port: int
+    authority: Path
+    client: Path
+    server: RabbitMQ
+
+    def url(self, host: str = "localhost", **parameters: str) -> str:
+        """The URL with the authority's file, and what else is said."""
+        known = {"cacertfile": str(self.authority)} | parameters
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in known.items() if value)
+        return f"amqps://guest:guest@{host}:{self.port}/?{query}"
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    programs.require(rabbitmq.why_missing())
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    client = authority.issue_cert("warren-client@example.org", common_name="warren-client")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    certificate.private_key_pem.write_to_path(folder / "server.key")
+    client.private_key_and_cert_chain_pem.write_to_path(folder / "client.pem")
+    port = free_port()
+    settings = [
+        f"listeners.ssl.1 = 127.0.0.1:{port}",
+        f"ssl_options.cacertfile = {folder}/ca.pem",
+        f"ssl_options.certfile = {folder}/server.pem",
+        f"ssl_options.keyfile = {folder}/server.key",
+        "ssl_options.verify = verify_peer",
+        "ssl_options.fail_if_no_peer_cert = false",
+        "auth_mechanisms.1 = PLAIN",
+        "auth_mechanisms.2 = EXTERNAL",
+        "ssl_cert_login_from = common_name",
+    ]
+    with RabbitMQ(settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]) as server:
+        yield Secured(port, folder / "ca.pem", folder / "client.pem", server)
+
+
+async def test_a_trusted_broker_is_used_over_tls(secured: Secured, no_leaks: None) -> None:
+    async with warren.connect(secured.url()) as connection:
+        assert connection.link is not None
+        assert connection.link.driver.get_extra_info("ssl_object") is not None
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        body = b"x" * (1 << 20)
+        await channel.publish(body, routing_key=queue)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+        assert delivery.body == body
+
+
+async def test_a_broker_that_nobody_vouches_for_is_refused(secured: Secured) -> None:
+    with pytest.raises(ConnectFailed, match="not trusted"):
+        await warren.connect(secured.url(cacertfile=""))
+
+
+async def test_a_certificate_for_another_name_is_refused(secured: Secured) -> None:
+    with pytest.raises(ConnectFailed, match=r"not trusted.*127\.0\.0\.1"):
+        await warren.connect(secured.url("127.0.0.1"))
+    async with warren.connect(secured.url("127.0.0.1", server_name_indication="localhost")) as connection:
+        assert connection.is_open
+
+
+async def test_verify_none_takes_anybody(secured: Secured) -> None:
+    async with warren.connect(secured.url("127.0.0.1", cacertfile="", verify="verify_none")) as connection:
+        assert connection.is_open
+
+
+async def test_a_client_logs_in_with_its_certificate(secured: Secured) -> None:
+    with pytest.raises(LoginRefused):
+        await warren.connect(secured.url(certfile=str(secured.client), auth_mechanism="external"))
+    secured.server.ctl("add_user", "warren-client", "unused")
+    secured.server.ctl("set_permissions", "warren-client", ".*", ".*", ".*")
+    async with warren.connect(secured.url(certfile=str(secured.client), auth_mechanism="external")) as connection:
+        assert connection.is_open
+
+
+async def test_tls_with_a_port_that_speaks_none_is_named(secured: Secured) -> None:
+    plain = secured.server.port
+    with pytest.raises(ConnectFailed, match=f"{plain}"):
+        await warren.connect(f"amqps://localhost:{plain}/", timeout=2)
+
+
+@pytest.mark.parametrize("key", ["cacertfile", "certfile"])
+async def test_files_that_cannot_be_read_are_named(tmp_path: Path, key: str) -> None:
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(UsageError, match=r"missing\.pem"):
+        await warren.connect(f"amqps://localhost:1/?{key}={missing}")
+
+
+@pytest.mark.parametrize(
+    "query", ["cacertfile=", "verify=maybe", "auth_mechanism=kerberos", "verify=verify_none&nonsense=1"]
+)
+def test_query_parameters_that_make_no_sense_are_named(query: str) -> None:
+    with pytest.raises(
+        UsageError, match=query.rpartition("&")[2].partition("=")[0] if "nonsense" not in query else "unknown"
+    ):
+        parse_url(f"amqps://localhost/?{query}")
+
+
+def test_certificates_are_for_amqps_alone() -> None:
+    with pytest.raises(UsageError, match="amqps"):
+        parse_url("amqp://localhost/?verify=verify_none")
