@@ -57,11 +57,11 @@ def serve(
     start_logging(log_level, log_json)
     from warren.apps._listening import listen
     from warren.apps._serving import serve as serve_http
-    from warren.web.app import create_app
-    from warren.web.settings import from_environment
+    from warren.apps.monitor.settings import from_environment, variables
+    from warren.web.app import PORT, create_app
 
     url = None if broker is None else broker_url(context, broker)
-    settings = from_environment(env_file, broker=url, host=host, port=port)
+    settings = from_environment(variables(env_file), default_port=PORT, broker=url, host=host, port=port)
     inherited = os.environ.pop(LISTENER, None)
     listener = listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=int(inherited))
     name = f"[{settings.host}]" if ":" in settings.host else settings.host

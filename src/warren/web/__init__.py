@@ -19,9 +19,9 @@ def __getattr__(name: str) -> FastAPI:
     # Made when it is asked for: only then are the environment and .env read.
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from warren.web.app import create_app
-    from warren.web.settings import from_environment
+    from warren.apps.monitor.settings import from_environment, variables
+    from warren.web.app import PORT, create_app
 
-    made = create_app(from_environment())
+    made = create_app(from_environment(variables(), default_port=PORT))
     globals()["app"] = made
     return made

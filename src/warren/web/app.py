@@ -17,10 +17,11 @@ from starlette.staticfiles import StaticFiles
 from warren.amqp.client.url import parse_url
 from warren.apps._guard import Guard
 from warren.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
+from warren.apps.monitor.settings import Settings
 from warren.exceptions import WarrenError
 from warren.web.hub import Hub, Page, TooManyPages
-from warren.web.settings import Settings
 
+PORT = 8003
 STATIC = Path(__file__).parent / "static"
 LIFE_SIGN = 5.0
 """Seconds after which a page gets an update with nothing in it, so that it knows the silence from a loss."""
