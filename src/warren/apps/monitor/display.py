@@ -48,7 +48,7 @@ def plain_summary(counts: Counts) -> str:
     """All statistics, a line for each quantity."""
     lines = [f"summary: {totals(counts)}"]
     for key, quantity, _, summary in _quantities(counts):
-        numbers = " ".join(f"{name} {value:.6g}" for name, value in msgspec.structs.asdict(summary).items())
+        numbers = " ".join(f"{name} {_plain(value)}" for name, value in msgspec.structs.asdict(summary).items())
         lines.append(f"{key} {quantity} {numbers}")
     return "".join(f"{line}\n" for line in lines)
 
@@ -170,7 +170,13 @@ def _quantities(counts: Counts) -> Iterator[tuple[str, str, str, Summary]]:
 
 
 def _range(series: Series, unit: str = "") -> str:
-    return f"{series.current:.6g}{unit} high {series.high:.6g}{unit} low {series.low:.6g}{unit}"
+    current, high, low = _plain(series.current), _plain(series.high), _plain(series.low)
+    return f"{current}{unit} high {high}{unit} low {low}{unit}"
+
+
+def _plain(value: float) -> str:
+    """Four decimals at most, and no exponent."""
+    return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def _for_people(value: float, unit: str) -> str:
