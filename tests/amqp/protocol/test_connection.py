@@ -1,0 +1,289 @@
+"""A client core and a broker core in memory: states, limits, violations, and the hot path beside the plain one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.connection import Connection, Role
+from warren.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from warren.amqp.protocol.events import ACK, DELIVER, METHOD, PUBLISH, VIOLATION, Event
+from warren.amqp.protocol.methods import (
+    BasicDeliver,
+    BasicPublish,
+    BasicQos,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    Method,
+    QueueDeclare,
+)
+from warren.amqp.protocol.properties import Properties, encode_header
+from warren.amqp.protocol.states import (
+    CHANNEL_TRANSITIONS,
+    CONNECTION_TRANSITIONS,
+    ChannelEvent,
+    ChannelState,
+    ConnectionEvent,
+    ConnectionState,
+    step_channel,
+    step_connection,
+)
+from warren.exceptions import ProtocolViolation, UsageError
+
+
+def _core(role: Role) -> Connection:
+    return Connection(role, frame_max=4096, channel_max=10, max_body_size=100_000)
+
+
+def _pair(channels: int = 1) -> tuple[Connection, Connection]:
+    """Client and broker whose connection and channels are open."""
+    client, broker = _core(Role.CLIENT), _core(Role.BROKER)
+    broker.receive(client.send_header())
+    exchange: list[tuple[Connection, Connection, int, Method]] = [
+        (broker, client, 0, ConnectionStart()),
+        (client, broker, 0, ConnectionStartOk()),
+        (broker, client, 0, ConnectionTune(10, 4096, 0)),
+        (client, broker, 0, ConnectionTuneOk(10, 4096, 0)),
+        (client, broker, 0, ConnectionOpen()),
+        (broker, client, 0, ConnectionOpenOk()),
+    ]
+    for number in range(1, channels + 1):
+        exchange += [(client, broker, number, ChannelOpen()), (broker, client, number, ChannelOpenOk())]
+    for sender, receiver, channel, method in exchange:
+        assert receiver.receive(sender.send_method(channel, method)) == [(METHOD, channel, method)]
+    return client, broker
+
+
+def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
+    return bytes((kind,)) + channel.to_bytes(2, "big") + len(payload).to_bytes(4, "big") + payload + end
+
+
+def _publish(channel: int, body: bytes, limit: int = 4088, properties: Properties = Properties()) -> bytes:  # noqa: B008 - immutable
+    payload = hot.publish_payload(b"\x00", b"\x01q", True)
+    return hot.encode_method_frame(channel, payload) + hot.encode_content(
+        channel, encode_header(properties, len(body)), body, limit
+    )
+
+
+def _violation(events: list[Event]) -> ProtocolViolation:
+    last = events[-1]
+    assert last[0] == VIOLATION
+    return last[2]
+
+
+# -- the hot path and the plain one ------------------------------------------------------------------------
+
+
+@st.composite
+def _streams(draw: st.DrawFn) -> bytes:
+    """What a client may send over two channels: publishes of any size, acks, methods and heartbeats."""
+    parts: list[bytes] = []
+    for _ in range(draw(st.integers(1, 12))):
+        channel = draw(st.integers(1, 2))
+        kind = draw(st.integers(0, 4))
+        if kind <= 1:
+            size = draw(st.sampled_from([0, 1, 50, 4088, 4089, 9000]))
+            parts.append(_publish(channel, draw(st.binary(min_size=size, max_size=size))))
+        elif kind == 2:
+            parts.append(hot.encode_ack(channel, draw(st.integers(0, 2**64 - 1)), draw(st.booleans())))
+        elif kind == 3:
+            parts.append(_core_frame(channel, BasicQos(0, draw(st.integers(0, 9)))))
+        else:
+            parts.append(HEARTBEAT_FRAME)
+    return b"".join(parts)
+
+
+def _core_frame(channel: int, method: Method) -> bytes:
+    return _pair(2)[0].send_method(channel, method)
+
+
+@given(_streams(), st.lists(st.integers(1, 5000), max_size=8))
+def test_the_same_events_however_the_bytes_come(stream: bytes, cuts: list[int]) -> None:
+    whole = _pair(2)[1].receive(stream)
+    assert all(event[0] != VIOLATION for event in whole)
+
+    chunked = _pair(2)[1]
+    events: list[Event] = []
+    rest = stream
+    for cut in cuts:
+        events += chunked.receive(rest[:cut])
+        rest = rest[cut:]
+    events += chunked.receive(rest)
+    assert events == whole
+
+    plain = _pair(2)[1]
+    plain._ready = _Never()  # the hot path takes nothing, so that all goes the plain way
+    assert plain.receive(stream) == whole
+
+
+class _Never(set[int]):
+    """A set that holds nothing, whatever is put in."""
+
+    def __contains__(self, item: object) -> bool:
+        return False
+
+
+def test_one_byte_at_a_time() -> None:
+    _, broker = _pair()
+    stream = _publish(1, b"x" * 5000) + hot.encode_ack(1, 7, True)
+    events = [event for byte in stream for event in broker.receive(bytes((byte,)))]
+    assert [event[0] for event in events] == [PUBLISH, ACK]
+    assert events[0][0] == PUBLISH
+    assert events[0][4] == b"x" * 5000
+
+
+def test_hot_encoders_are_the_plain_ones() -> None:
+    client, broker = _pair()
+    header = encode_header(Properties(delivery_mode=2), 3)
+    assert _publish(1, b"abc", properties=Properties(delivery_mode=2)) == client.send_content(
+        1, BasicPublish("", "q", True), header, b"abc"
+    )
+    deliver = hot.deliver_payload(hot.deliver_prefix(b"\x01t"), 9, True, b"\x01e\x01k")
+    encoded = hot.encode_method_frame(1, deliver) + hot.encode_content(1, header, b"abc", 4088)
+    assert encoded == broker.send_content(1, BasicDeliver("t", 9, True, "e", "k"), header, b"abc")
+    events = client.receive(encoded)
+    assert events[0][0] == DELIVER
+    assert hot.parse_deliver(events[0][2]) == ("t", 9, True, "e", "k")
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_a_violation_or_waits(garbage: bytes) -> None:
+    _, broker = _pair()
+    for event in broker.receive(garbage):
+        if event[0] == VIOLATION:
+            assert 500 < event[2].reply_code < 550
+    assert broker.receive(b"") == [] or broker.framing_lost
+
+
+# -- violations --------------------------------------------------------------------------------------------
+
+_HEADER = encode_header(Properties(), 3)
+_METHOD = b"\x00\x3c\x00\x28" + b"\x00\x00\x00\x01q\x00"
+_QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (_frame(1, 1, _QOS, b"\x00"), 501),
+        (_frame(5, 1, _QOS), 501),
+        (b"\x01\x00\x01\x00\x10\x00\x00\x00", 501),
+        (_frame(8, 1, b""), 501),
+        (_frame(8, 0, b"x"), 501),
+        (_frame(1, 1, b"\x00"), 501),
+        (_frame(1, 1, _METHOD) + _frame(2, 1, _HEADER) + _frame(3, 1, b"abcd"), 501),
+        (_frame(1, 1, _METHOD) + _frame(2, 1, b"\x00\x3c"), 501),
+        (_frame(1, 1, _QOS + b"x"), 502),
+        (_frame(1, 1, b"\x00\x3c\x00\x3c" + b"\x00" * 11), 503),
+        (_frame(1, 1, b"\x00\x0a\x00\x32\x00\xc8\x00\x00\x00\x00\x00"), 503),
+        (_frame(1, 0, _QOS), 503),
+        (_frame(1, 2, _QOS), 504),
+        (_frame(1, 1, b"\x00\x14\x00\x0a\x00"), 504),
+        (_frame(1, 1, _METHOD) + _frame(1, 1, _QOS), 505),
+        (_frame(1, 1, _METHOD) + _frame(3, 1, b"abc"), 505),
+        (_frame(2, 1, _HEADER), 505),
+        (_frame(3, 1, b"abc"), 505),
+        (_frame(1, 1, _METHOD) + _frame(2, 1, b"\x00\x0a" + _HEADER[2:]), 505),
+        (_frame(1, 11, b"\x00\x14\x00\x0a\x00"), 530),
+        (_frame(1, 1, b"\x00\x3c\x03\xe7"), 540),
+    ],
+)
+def test_each_violation_has_its_code_and_what_came_before_is_there(data: bytes, code: int) -> None:
+    _, broker = _pair()
+    events = broker.receive(hot.encode_ack(1, 1, False) + data)
+    assert events[0][0] == ACK
+    assert _violation(events).reply_code == code
+    if code != 501:
+        assert not broker.framing_lost
+        broker.send_method(0, ConnectionClose(code, "no"))
+        assert broker.receive(_frame(1, 1, _QOS) + _frame(1, 0, b"\x00\x0a\x00\x33"))[-1] == (
+            METHOD,
+            0,
+            ConnectionCloseOk(),
+        )
+
+
+@pytest.mark.parametrize("header", [b"AMQP\x00\x00\x09\x02", b"GET / HT"])
+def test_another_protocol_is_refused(header: bytes) -> None:
+    broker = _core(Role.BROKER)
+    assert _violation(broker.receive(header)).reply_code == 501
+    assert broker.receive(PROTOCOL_HEADER) == []
+
+
+def test_a_body_that_is_too_large_is_not_kept() -> None:
+    _, broker = _pair()
+    events = broker.receive(_publish(1, b"x" * 100_001))
+    assert events[0][0] == PUBLISH
+    assert events[0][4] == b""
+    assert int.from_bytes(events[0][3][4:12], "big") == 100_001
+
+
+# -- states ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ConnectionState)
+@pytest.mark.parametrize("event", ConnectionEvent)
+def test_connection_steps_are_those_of_the_table(state: ConnectionState, event: ConnectionEvent) -> None:
+    known = CONNECTION_TRANSITIONS.get((state, event))
+    if known is not None:
+        assert step_connection(state, event) is known
+    else:
+        with pytest.raises(ProtocolViolation, match="503"):
+            step_connection(state, event)
+
+
+@pytest.mark.parametrize("state", ChannelState)
+@pytest.mark.parametrize("event", ChannelEvent)
+def test_channel_steps_are_those_of_the_table(state: ChannelState, event: ChannelEvent) -> None:
+    known = CHANNEL_TRANSITIONS.get((state, event))
+    if known is not None:
+        assert step_channel(state, event) is known
+    else:
+        with pytest.raises(ProtocolViolation, match="504"):
+            step_channel(state, event)
+
+
+def test_both_sides_may_close_a_channel_at_once() -> None:
+    client, broker = _pair()
+    from_client = client.send_method(1, ChannelClose(200, "a"))
+    from_broker = broker.send_method(1, ChannelClose(404, "b"))
+    assert broker.receive(from_client) == [(METHOD, 1, ChannelClose(200, "a"))]
+    assert client.receive(from_broker) == [(METHOD, 1, ChannelClose(404, "b"))]
+    to_client, to_broker = broker.send_method(1, ChannelCloseOk()), client.send_method(1, ChannelCloseOk())
+    assert client.receive(to_client) == [(METHOD, 1, ChannelCloseOk())]
+    assert broker.receive(to_broker) == [(METHOD, 1, ChannelCloseOk())]
+    assert client.channel_state(1) is ChannelState.CLOSED
+    assert broker.channel_state(1) is ChannelState.CLOSED
+
+
+def test_frames_of_a_channel_that_is_closing_are_ignored() -> None:
+    client, broker = _pair()
+    broker.send_method(1, ChannelClose(404, "gone"))
+    late = client.send_method(1, QueueDeclare("q")) + _publish(1, b"x" * 5000) + client.send_method(1, BasicQos())
+    assert broker.receive(late) == []
+    assert broker.receive(_frame(1, 1, b"\x00\x14\x00\x29")) == [(METHOD, 1, ChannelCloseOk())]
+    assert broker.receive(_frame(1, 1, b"\x00\x14\x00\x0a\x00")) == [(METHOD, 1, ChannelOpen())]
+
+
+def test_what_makes_no_sense_to_send_changes_nothing() -> None:
+    client, broker = _pair()
+    with pytest.raises(UsageError, match="not for the client"):
+        client.send_method(1, BasicDeliver())
+    with pytest.raises(UsageError, match="not for the broker"):
+        broker.send_method(1, BasicQos())
+    with pytest.raises(UsageError, match="second"):
+        client.send_method(1, ChannelOpen())
+    with pytest.raises(UsageError, match="bytes"):
+        client.send_method(1, QueueDeclare("q", arguments={"x": "y" * 5000}))
+    assert client.channel_state(1) is ChannelState.OPEN
+    assert client.state is ConnectionState.OPEN
