@@ -106,7 +106,10 @@ def publish(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Publish this machine's CPU, memory, disks and network, a sample each second, until told to stop."""
+    """Publish this machine's CPU, memory, disks and network, a sample each second, until told to stop.
+
+    Example: RABBITMQ_PASSWORD=… warren monitor publish -b rabbit.example -c alice -k pi-1
+    """
     start_logging(log_level, log_json)
     from dataclasses import replace
 
@@ -160,7 +163,10 @@ def stats(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Show statistics of the samples that come with some routing keys, until Ctrl-C; then a summary."""
+    """Show statistics of the samples that come with some routing keys, until Ctrl-C; then a summary.
+
+    Example: warren monitor stats -b 127.0.0.1 -k pi-1 pi-2
+    """
     start_logging(log_level, log_json)
     # An option of the field's parsers takes one value; what follows it arrives as arguments.
     keys = _routing_keys([*(key or []), *(more_keys or [])])

@@ -1,8 +1,17 @@
 """`warren monitor stats` as its user runs it, against publishers that are not Warren's."""
 
 import asyncio
+import fcntl
 import json
+import logging
+import os
+import pty
+import select
 import signal
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +34,10 @@ EXCHANGE = "pi_utilization"
 
 def sample(cpu: float, rx: float = 100, tx: float = 200) -> bytes:
     return json.dumps({"cpu": cpu, "net": {"eth0": {"rx": rx, "tx": tx}}}).encode()
+
+
+# It would log each message that comes back.
+logging.getLogger("pika").setLevel(logging.ERROR)
 
 
 class Publisher:
@@ -107,7 +120,7 @@ def test_plain_lines_say_current_highest_and_lowest(broker_url: str, tmp_path: P
         "pi-1 eth0 rx 30 B/s high 30 B/s low 10 B/s",
         "pi-1 eth0 tx 2 B/s high 2 B/s low 1 B/s",
     ]
-    assert "summary: 2 samples" in client.out
+    assert "summary: samples 2," in client.out
     assert "pi-1 cpu count 2 current 0.25 low 0.25 high 0.5 mean 0.375 stddev 0.125" in client.out
 
 
@@ -237,3 +250,38 @@ def test_an_exchange_with_other_flags_is_used_as_it_is_unless_strict(broker_url:
         assert client.wait() == 1
         assert "PRECONDITION_FAILED" in client.err
         assert len(client.err.splitlines()) == 1
+
+
+def test_on_a_terminal_a_table_updates_in_place_and_the_log_stands_above_it(broker_url: str, tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    client = subprocess.Popen(
+        [sys.executable, "-m", "warren", "monitor", "stats", *as_options(broker_url), "-k", "pi-1"],
+        stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=os.environ | {"TERM": "xterm"},
+    )  # fmt: skip
+    os.close(terminal)
+    shown = bytearray()
+
+    def appears(text: str) -> bool:
+        if select.select([screen], [], [], 0.05)[0]:
+            shown.extend(os.read(screen, 65536))
+        return text.encode() in shown
+
+    try:
+        with publishing(broker_url) as publisher:
+            publisher.wait_for_listener("pi-1", sample(0.5, 1234, 0))
+            eventually_blocking(lambda: appears("1.23 kB/s"), "the first sample is drawn")
+            publisher.publish("pi-1", sample(0.25))
+            eventually_blocking(lambda: appears("25.0 %"), "the second sample is drawn")
+            assert b"\x1b[1A" in shown  # the cursor went up, over the table before
+            publisher.publish("pi-1", b"nonsense")
+            eventually_blocking(lambda: appears("no JSON"), "the warning")
+        del shown[:]
+        client.send_signal(signal.SIGINT)
+        eventually_blocking(lambda: appears("\x1b[?25h"), "the cursor is shown again")
+        assert b"messages skipped 1" in shown
+        assert client.wait(20) == 0
+    finally:
+        client.kill()
+        client.wait()
+        os.close(screen)

@@ -38,7 +38,7 @@ def test_plain_lines_are_those_of_the_latest_sample(counts: Counts) -> None:
 
 def test_the_plain_summary_has_every_quantity(counts: Counts) -> None:
     lines = plain_summary(counts).splitlines()
-    assert lines[0] == "summary: 3 samples from 2 routing keys, 3 messages skipped"
+    assert lines[0] == "summary: samples 3, routing keys 2, messages skipped 3"
     assert [line for line in lines if line.startswith("pi-1 usb0")]
     assert len(lines) == 1 + 3 + 5
 
@@ -54,7 +54,7 @@ def test_json_is_one_line_for_a_sample_and_for_all(counts: Counts) -> None:
 
 def test_the_table_is_in_units_for_people(counts: Counts) -> None:
     text = drawn(counts)
-    for shown in ("25.0 %", "50.0 %", "2.5 GB/s", "1.5 kB/s", "10 B/s", "3 messages skipped"):
+    for shown in ("25.0 %", "50.0 %", "2.5 GB/s", "1.5 kB/s", "10 B/s", "messages skipped 3"):
         assert shown in text
 
 

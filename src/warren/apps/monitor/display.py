@@ -66,7 +66,7 @@ def json_summary(counts: Counts) -> str:
 
 def totals(counts: Counts) -> str:
     """How much was counted, in words."""
-    return f"{counts.counted} samples from {len(counts.hosts)} routing keys, {counts.skipped} messages skipped"
+    return f"samples {counts.counted}, routing keys {len(counts.hosts)}, messages skipped {counts.skipped}"
 
 
 def table(counts: Counts) -> Table:
