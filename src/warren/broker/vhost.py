@@ -95,7 +95,7 @@ class VirtualHost:
         """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
         self.refuse_default(name)
         if name.startswith("amq."):
-            raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
+            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
         exchange = self.exchanges.get(name)
         if exchange is None:
             return

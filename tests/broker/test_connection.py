@@ -1,0 +1,222 @@
+"""Clients that break the protocol, hang, or read nothing: the right close code, and the broker serves on."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import warren
+from tests.support.waiting import eventually
+from warren.amqp.protocol.connection import Connection, Role
+from warren.amqp.protocol.constants import PROTOCOL_HEADER
+from warren.amqp.protocol.events import METHOD
+from warren.amqp.protocol.methods import (
+    BasicConsume,
+    BasicQos,
+    ChannelOpen,
+    ConnectionClose,
+    ConnectionOpen,
+    ConnectionStartOk,
+    ConnectionTuneOk,
+    Method,
+    QueueDeclare,
+)
+from warren.broker import Broker
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Broker]:
+    async with Broker(port=0) as broker:
+        yield broker
+
+
+def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
+    return bytes((kind,)) + channel.to_bytes(2, "big") + len(payload).to_bytes(4, "big") + payload + end
+
+
+class _Raw:
+    """A client that says what it is told to, by its own core or in plain bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.core = Connection(Role.CLIENT, frame_max=131072, channel_max=2047, max_body_size=1 << 27)
+
+    @classmethod
+    async def connect(cls, broker: Broker) -> "_Raw":
+        return cls(*await asyncio.open_connection("127.0.0.1", broker.port))
+
+    async def log_in(self) -> None:
+        self.writer.write(self.core.send_header())
+        await self.receive()
+        self.send(0, ConnectionStartOk(response=b"\0guest\0guest"))
+        await self.receive()
+        self.send(0, ConnectionTuneOk(2047, 131072, 0))
+        self.core.tuned(131072, 2047)
+        self.send(0, ConnectionOpen("/"))
+        await self.receive()
+        self.send(1, ChannelOpen())
+        await self.receive()
+
+    def send(self, channel: int, method: Method) -> None:
+        self.writer.write(self.core.send_method(channel, method))
+
+    async def receive(self) -> list[Method]:
+        """The methods of the next chunk; none at the end."""
+        async with asyncio.timeout(10):
+            data = await self.reader.read(1 << 16)
+        return [event[2] for event in self.core.receive(data) if event[0] == METHOD]
+
+    async def until_closed(self) -> int:
+        """Read to the connection.close, and give its code; 0 where the socket just ends."""
+        while methods := await self.receive():
+            for method in methods:
+                if isinstance(method, ConnectionClose):
+                    return method.reply_code
+        return 0
+
+    async def __aenter__(self) -> "_Raw":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+_QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
+_PUBLISH = b"\x00\x3c\x00\x28" + b"\x00\x00\x00\x01q\x00"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (_frame(1, 1, _QOS, b"\x00"), 501),
+        (_frame(5, 1, _QOS), 501),
+        (b"\x01\x00\x01\x7f\xff\xff\xff", 501),
+        (_frame(1, 1, _QOS + b"x"), 502),
+        (_frame(1, 1, b"\x00\x3c\x00\x3c" + b"\x00" * 11), 503),
+        (_frame(1, 2, _QOS), 504),
+        (_frame(1, 1, _PUBLISH) + _frame(1, 1, _QOS), 505),
+        (_frame(3, 1, b"abc"), 505),
+        (_frame(1, 3000, b"\x00\x14\x00\x0a\x00"), 530),
+        (_frame(1, 1, b"\x00\x5a\x00\x0a"), 540),
+    ],
+)
+async def test_a_violation_closes_the_connection_and_the_broker_serves_on(
+    broker: Broker, data: bytes, code: int, no_leaks: None
+) -> None:
+    async with await _Raw.connect(broker) as client:
+        await client.log_in()
+        client.writer.write(data + b"\x00" * 8)
+        assert await client.until_closed() == code
+    async with warren.connect(broker.url) as connection:
+        await connection.channel()
+    await eventually(lambda: not broker.connections, "no connection is left")
+
+
+@pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n\r\n", b"AMQP\x00\x00\x09\x02"])
+async def test_another_protocol_gets_the_header_that_is_spoken_here(broker: Broker, header: bytes) -> None:
+    async with await _Raw.connect(broker) as client:
+        client.writer.write(header)
+        assert await client.reader.read() == PROTOCOL_HEADER
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_garbage_never_stops_the_broker(broker: Broker, chunks: list[bytes], logged_in: bool) -> None:
+    async with await _Raw.connect(broker) as client:
+        if logged_in:
+            await client.log_in()
+        for chunk in chunks:
+            client.writer.write(chunk)
+            await asyncio.sleep(0)
+    await eventually(lambda: not broker.connections, "no connection is left")
+    async with warren.connect(broker.url) as connection:
+        assert connection.is_open
+
+
+async def test_a_client_that_reads_nothing_holds_a_bounded_part_of_the_queue(broker: Broker) -> None:
+    body, count = b"x" * 100_000, 300
+    async with await _Raw.connect(broker) as slow, warren.connect(broker.url) as publisher:
+        await slow.log_in()
+        slow.send(1, QueueDeclare("q"))
+        slow.send(1, BasicQos(0, 0))
+        slow.send(1, BasicConsume("q", "slow", no_ack=True))
+        channel = await publisher.channel()
+        for _ in range(count):
+            await channel.send(body, routing_key="q", mandatory=False)
+        await channel.wait_for_confirms()
+        queue = broker.vhosts["/"].queues["q"]
+        assert len(queue) > count // 2
+        received = 0
+        while received < count * len(body):
+            received += len(await slow.reader.read(1 << 20))
+        await eventually(lambda: len(queue) == 0, "everything was delivered")
+
+
+async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
+    async with warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q")
+        await channel.publish(b"held", routing_key="q")
+        async with await _Raw.connect(broker) as client:
+            await client.log_in()
+            client.send(1, QueueDeclare("exclusive", exclusive=True))
+            client.send(1, BasicConsume("q", "t"))
+            await eventually(lambda: broker.vhosts["/"].queues["q"].unsettled == 1, "the delivery")
+        await eventually(lambda: "exclusive" not in broker.vhosts["/"].queues, "its queue is gone")
+        delivery = await channel.get("q")
+        assert delivery is not None
+        assert delivery.redelivered
+
+
+async def test_closing_the_broker_tells_its_clients_why() -> None:
+    async with Broker(port=0) as broker:
+        connection = await warren.connect(broker.url, recover=False)
+    await connection.wait_closed()
+    assert connection.close_reason is not None
+    assert connection.close_reason.reply_code == 320
+
+
+async def test_a_silent_client_is_given_up(broker: Broker) -> None:
+    broker.heartbeat = 1
+    async with await _Raw.connect(broker) as client:
+        client.writer.write(client.core.send_header())
+        await client.receive()
+        client.send(0, ConnectionStartOk(response=b"\0guest\0guest"))
+        await client.receive()
+        client.send(0, ConnectionTuneOk(2047, 131072, 1))
+        client.core.tuned(131072, 2047)
+        client.send(0, ConnectionOpen("/"))
+        heartbeats = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := await client.reader.read(1 << 16):
+                heartbeats += chunk
+        assert b"\x08\x00\x00\x00\x00\x00\x00\xce" in heartbeats
+    await eventually(lambda: not broker.connections, "it is gone")
+
+
+async def test_three_consumers_with_equal_prefetch_get_equal_shares(broker: Broker) -> None:
+    async with warren.connect(broker.url) as connection:
+        channels = [await connection.channel(prefetch=10) for _ in range(3)]
+        await channels[0].declare_queue("q")
+        shares = [0, 0, 0]
+
+        async def consume(number: int) -> None:
+            async with channels[number].consume("q") as deliveries:
+                async for delivery in deliveries:
+                    shares[number] += 1
+                    delivery.ack()
+
+        tasks = [asyncio.create_task(consume(number)) for number in range(3)]
+        await eventually(lambda: len(broker.vhosts["/"].queues["q"].consumers) == 3, "three consumers")
+        for _ in range(300):
+            await channels[0].send(b"x", routing_key="q")
+        await eventually(lambda: sum(shares) == 300, "all messages")
+        assert max(shares) - min(shares) <= 10
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

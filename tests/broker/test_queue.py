@@ -1,0 +1,43 @@
+"""The order of a queue: what comes back goes to its place."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.amqp.protocol.methods import NO_ARGUMENTS
+from warren.broker.queues import Entry, Message, Queue
+
+
+def _queue(count: int) -> Queue:
+    queue = Queue("q", durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS)
+    for number in range(count):
+        queue.push(Message(b"", b"", b"%d" % number))
+    return queue
+
+
+@given(st.integers(0, 12), st.lists(st.integers(0, 11), unique=True), st.randoms(use_true_random=False))
+def test_what_comes_back_keeps_the_order(taken: int, back: list[int], random: object) -> None:
+    queue = _queue(12)
+    entries: list[Entry] = []
+    for _ in range(taken):
+        entry = queue.pop()
+        assert entry is not None
+        entries.append(entry)
+    returned = [number for number in back if number < taken]
+    for number in returned:
+        queue.requeue(entries[number])
+    assert len(queue) == 12 - taken + len(returned)
+    left: list[tuple[bytes, bool]] = []
+    while (entry := queue.pop()) is not None:
+        left.append((entry.message.body, entry.redelivered))
+    again = [(b"%d" % number, True) for number in sorted(returned)]
+    assert left == again + [(b"%d" % number, False) for number in range(taken, 12)]
+
+
+def test_purge_counts_what_is_ready() -> None:
+    queue = _queue(5)
+    entry = queue.pop()
+    assert entry is not None
+    queue.requeue(entry)
+    assert queue.pop() is entry
+    assert queue.purge() == 4
+    assert len(queue) == 0
