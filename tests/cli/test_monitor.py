@@ -144,5 +144,5 @@ def test_output_that_nobody_reads_any_more_is_no_error(broker_url: str, tmp_path
         publisher.publish("pi-1", sample(0.5))
         assert client.wait(20) == 0
         assert client.stderr is not None
-        assert client.stderr.read() == b""
+        assert len(client.stderr.read().splitlines()) == 1  # that it is connected
         client.stderr.close()

@@ -85,8 +85,6 @@ async def stay_connected(
                 raise
             reason = str(error)
         else:
-            if failures or ever:
-                log.info("connected%s", " again" if ever else "")
             ever, failures, since = True, 0, loop.time()
             try:
                 async with connection:

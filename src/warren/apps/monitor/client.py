@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from warren.amqp.client import BrokerURL, Channel, Connection
 from warren.apps._declare import ensure_exchange
@@ -69,6 +69,7 @@ class StatisticsClient:
         queue = (await channel.declare_queue("", exclusive=True)).name
         for key in self._silence:
             await channel.bind_queue(queue, UTILIZATION.name, key)
+        log.info("connected to %s: counting %s", connection.url, _named(self._silence))
         async with background(self._say_silence()):
             await until(stop, self._consume(channel, queue))
         await self._drain(channel, queue)
@@ -132,9 +133,13 @@ class StatisticsClient:
             log.warning(
                 "nothing came from %s for %.0f s: does a publisher run with this routing key, "
                 "on this broker and virtual host? `warren doctor` looks",
-                ", ".join(f"'{printable(key)}'" for key in silent),
+                _named(silent),
                 max(self._silence[key] for key in silent),
             )
             self._silent.update(silent)
             for key in silent:
                 self._silence[key] *= 2
+
+
+def _named(keys: Iterable[str]) -> str:
+    return ", ".join(f"'{printable(key)}'" for key in keys)

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -104,17 +105,24 @@ async def display(counts: Counts, *, as_json: bool) -> AsyncIterator[Show]:
             yield _nothing
         return
     of_sample, of_all = (json_sample, json_summary) if as_json else (plain_sample, plain_summary)
+    # A pipe can be full for as long as its reader likes. One thread, so that what is printed keeps its order
+    # when somebody gave up waiting for it.
+    printer = ThreadPoolExecutor(1, "stdout")
+    loop = asyncio.get_running_loop()
 
     async def show(key: str, host: Host) -> None:
-        await asyncio.to_thread(_write, of_sample(key, host))  # a pipe can be full for as long as its reader likes
+        await loop.run_in_executor(printer, _write, of_sample(key, host))
 
     try:
         yield show
     except WarrenError:
         if counts.counted:
-            _write(of_all(counts))
+            await loop.run_in_executor(printer, _write, of_all(counts))
         raise
-    await asyncio.to_thread(_write, of_all(counts))
+    else:
+        await loop.run_in_executor(printer, _write, of_all(counts))
+    finally:
+        printer.shutdown(wait=False)
 
 
 def _write(text: str) -> None:

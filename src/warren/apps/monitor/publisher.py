@@ -66,6 +66,12 @@ class Publisher:
             self._channel = await connection.channel()
             await self._declare(self._channel)
             self.away = None
+            log.info(
+                "connected to %s: routing key '%s', exchanges %s",
+                connection.url,
+                self.routing_key,
+                ", ".join(f"'{exchange.name}'" for exchange in self.exchanges),
+            )
             await work(connection)
             await self._channel.close()
 
@@ -157,7 +163,7 @@ class Agent:
         self._interval = interval
         self._probe = probe
         self._meter = Meter()
-        self._hanging = False
+        self._blind = False
         self._audiences = [_Audience(exchange) for exchange in exchanges]
 
     async def run(self, url: str | BrokerURL, stop: asyncio.Event, *, patience: Patience = FOR_EVER) -> None:
@@ -186,12 +192,12 @@ class Agent:
     async def _read(self) -> Reading | None:
         try:
             reading = await self._meter.read()
-        except MeasuringHangs as error:
-            if not self._hanging:
+        except (MeasuringHangs, OSError) as error:
+            if not self._blind:
                 log.warning("no samples for now: %s", error)
-            self._hanging = True
+            self._blind = True
             return None
-        self._hanging = False
+        self._blind = False
         return reading
 
     async def _publish(self, audience: _Audience, measured: Sample) -> None:
@@ -223,5 +229,6 @@ def __getattr__(name: str) -> Any:
     if name == "app":
         from warren.apps.monitor.service import standalone
 
-        return standalone()
+        globals()[name] = made = standalone()
+        return made
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

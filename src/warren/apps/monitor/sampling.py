@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
@@ -159,7 +160,7 @@ def _in_daemon_thread() -> asyncio.Future[Reading]:
             reading = read()
         except Exception as error:  # noqa: BLE001 - handed over to whoever awaits the future
             failure = error
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
             loop.call_soon_threadsafe(deliver, reading, failure)
 
     threading.Thread(target=work, name="meter", daemon=True).start()

@@ -44,7 +44,7 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
             before = await meter.read()
             await asyncio.sleep(SHORT)
             measured = sample(before, await meter.read())
-        except MeasuringHangs as error:
+        except (MeasuringHangs, OSError) as error:
             return _answer("failed", str(error), None)
         try:
             await publisher.publish(exchange, measured)
