@@ -125,7 +125,7 @@ def publish(
     system_info = replace(SYSTEM_INFO, name=settings.exchange)
     exchanges = {To.UTILIZATION: [UTILIZATION], To.SYSTEM_INFO: [system_info], To.BOTH: [UTILIZATION, system_info]}[to]
     publisher = Publisher(
-        {*exchanges, system_info} if http is not None else exchanges,
+        dict.fromkeys([*exchanges, system_info]) if http is not None else exchanges,
         hostname() if key is None else _routing_keys([key])[0],
         strict=strict,
     )

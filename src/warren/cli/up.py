@@ -63,8 +63,10 @@ def _children(
     pipe, environment = lifeline()
     environment["WARREN_BROKER"] = url
     web = environment | {LISTENER: str(page.fileno())}
+    # The page may start later than the agent; a sample that came too early must not cost it 5 s.
+    agent = ["monitor", "publish", "--http", str(http_port), "--probe-interval", "1", *verbosity]
     children = [
-        Child("the agent", ["monitor", "publish", "--http", str(http_port), *verbosity], environment, (pipe,)),
+        Child("the agent", agent, environment, (pipe,)),
         Child("the dashboard", ["web", *verbosity], web, (pipe, page.fileno())),
     ]
     if listener is not None:
