@@ -1,0 +1,149 @@
+"""The small commands, exit codes, and errors in one line."""
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+
+_SECRET = "a-secret-that-shows-nowhere"
+
+
+def _one_line(text: str) -> bool:
+    return text.count("\n") == 1 and "Traceback" not in text
+
+
+def test_version() -> None:
+    assert commands.run("version").stdout == f"warren {warren.__version__}\n"
+    assert json.loads(commands.run("version", "--json").stdout) == {"version": warren.__version__}
+
+
+def test_help_has_every_command_and_an_example_each() -> None:
+    overview = commands.run("--help").stdout
+    for name in ("up", "broker", "web", "monitor", "doctor", "version"):
+        assert f"  {name}" in overview
+    for name in ("up", "broker", "web", "doctor"):
+        assert "Example:" in commands.run(name, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("broker", "--port", "x"), ("web", "--port", "70000"), ("monitor", "stats", "-k", "a")]
+)
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
+    done = commands.run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_the_broker_says_when_it_is_ready_and_ends_with_sigterm() -> None:
+    with commands.service("broker", "--port", "0", "--log-level", "error") as broker:
+        found = broker.wait_for(r"\Awarren broker ready amqp://127\.0\.0\.1:\d+/\n\Z")
+        assert found
+        broker.process.send_signal(signal.SIGTERM)
+        assert broker.process.wait(10) == 0
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for command in ("broker", "web"):
+            done = commands.run(command, "--port", str(port))
+            assert done.returncode == 2
+            assert f"port {port} is taken" in done.stderr
+            assert _one_line(done.stderr)
+
+
+def test_a_broker_that_others_reach_needs_a_user() -> None:
+    done = commands.run("broker", "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 2
+    assert "user" in done.stderr
+    assert _one_line(done.stderr)
+
+
+async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(f"{_SECRET}\n")
+    with commands.service("broker", "--port", "0", "--user", "ann", "--password-file", str(file)) as broker:
+        port = broker.wait_for(r"amqp://127\.0\.0\.1:(\d+)/")[1]
+        async with warren.connect(f"amqp://ann:{_SECRET}@127.0.0.1:{port}/") as connection:
+            assert connection.is_open
+        with pytest.raises(warren.LoginRefused):
+            await warren.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
+        assert _SECRET not in broker.output
+
+
+def test_a_user_without_a_password_is_wrong_usage() -> None:
+    done = commands.run("broker", "--port", "0", "--user", "ann")
+    assert done.returncode == 2
+    assert "RABBITMQ_PASSWORD" in done.stderr
+
+
+def test_a_page_that_others_reach_needs_a_password() -> None:
+    done = commands.run("web", "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 2
+    assert "APP_PASSWORD" in done.stderr
+    assert _one_line(done.stderr)
+
+
+def test_logs_can_be_json() -> None:
+    with BrokerProcess() as broker:
+        more = {"WARREN_BROKER": broker.url}
+        with commands.service("web", "--port", "0", "--log-json", more=more) as web:
+            web.wait_for("broker connected")
+            lines = [json.loads(line) for line in web.output.splitlines()]
+            assert all({"time", "level"} <= line.keys() for line in lines)
+
+
+# -- doctor ------------------------------------------------------------------------------------------------
+
+
+def _doctor(broker: str, *more: str) -> tuple[int, dict[str, dict[str, str]]]:
+    page = f"http://127.0.0.1:{free_port()}/"
+    done = commands.run("doctor", "--json", "--page", page, *more, more={"WARREN_BROKER": broker})
+    assert "Traceback" not in done.stderr
+    return done.returncode, {found["check"]: found for found in map(json.loads, done.stdout.splitlines())}
+
+
+def test_doctor_finds_a_broker_that_is_not_there() -> None:
+    port = free_port()
+    code, found = _doctor(f"amqp://127.0.0.1:{port}/")
+    assert code == 3
+    assert found["broker"]["verdict"] == "bad"
+    assert "Connection refused" in found["broker"]["what"]
+    assert "warren broker" in found["broker"]["todo"]
+
+
+def test_doctor_finds_a_wrong_login_and_virtual_host(broker_url: str) -> None:
+    code, found = _doctor(broker_url.replace("guest:guest", f"guest:{_SECRET}"))
+    assert (code, found["login"]["verdict"]) == (3, "bad")
+    assert _SECRET not in json.dumps(found)
+    code, found = _doctor(broker_url.rsplit("/", 1)[0] + "/no-such-vhost")
+    assert (code, found["virtual host"]["verdict"]) == (3, "bad")
+
+
+def test_doctor_finds_that_nobody_publishes(broker_url: str) -> None:
+    code, found = _doctor(broker_url)
+    assert code == 0
+    assert found["exchange system_info"]["verdict"] == "note"
+    assert found["listener"]["verdict"] == "note"
+
+
+def test_doctor_finds_that_all_is_well(broker_url: str) -> None:
+    more = {"WARREN_BROKER": broker_url}
+    port = free_port()
+    with (
+        commands.service("web", "--port", str(port), more=more) as web,
+        commands.service("monitor", "publish", more=more),
+    ):
+        web.wait_for("broker connected")
+        done = commands.run("doctor", "--json", "--page", f"http://127.0.0.1:{port}/", more=more)
+    found = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 0, done.stdout
+    assert {line["verdict"] for line in found.values()} == {"ok"}
+    assert {"broker", "login", "samples", "listener", "page", "WebSocket"} <= found.keys()

@@ -1,0 +1,122 @@
+"""`warren up`: everything starts, everything ends, and what dies comes back."""
+
+import signal
+
+import httpx
+import psutil
+import pytest
+
+from tests.support import commands
+from tests.support.commands import Service
+from tests.support.embedded import BrokerProcess
+from tests.support.waiting import eventually_blocking
+
+_FREE = ("--port", "0", "--web-port", "0", "--http-port", "0")
+_SECRET = "a-secret-that-shows-nowhere"
+
+
+def _page(up: Service) -> str:
+    return up.wait_for(r"live: (http://\S+/)")[1]
+
+
+def _health(page: str) -> dict[str, object]:
+    known: dict[str, object] = httpx.get(f"{page}healthz", timeout=10).json()
+    return known
+
+
+def _children(up: Service) -> dict[str, psutil.Process]:
+    """The children by their subcommand."""
+    return {child.cmdline()[3]: child for child in psutil.Process(up.process.pid).children() if child.cmdline()}
+
+
+def _all_gone(children: list[psutil.Process]) -> bool:
+    return not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
+    with commands.service("up", *_FREE) as up:
+        page = _page(up)
+        eventually_blocking(lambda: _health(page)["samples"], "samples")
+        children = _children(up)
+        assert sorted(children) == ["broker", "monitor", "web"]
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(20) == 0, up.output
+        assert _all_gone(list(children.values()))
+        assert "Traceback" not in up.output
+        assert "killed" not in up.output
+
+
+def test_its_children_end_when_it_is_killed() -> None:
+    with commands.service("up", *_FREE) as up:
+        _page(up)
+        children = list(_children(up).values())
+        up.process.kill()
+        up.process.wait()
+        eventually_blocking(lambda: _all_gone(children), "the end of the children", within=20)
+
+
+@pytest.mark.parametrize("name", ["broker", "monitor", "web"])
+def test_a_child_that_dies_is_started_again(name: str) -> None:
+    with commands.service("up", *_FREE) as up:
+        page = _page(up)
+        eventually_blocking(lambda: _health(page)["samples"], "samples")
+        victim = _children(up)[name]
+        victim.kill()
+        up.wait_for(r"ended with signal 9; started again")
+
+        def again() -> bool:
+            child = _children(up).get(name)
+            return child is not None and child.pid != victim.pid
+
+        eventually_blocking(again, "another one")
+
+        def samples() -> int:
+            try:
+                known = _health(page)
+            except httpx.HTTPError:
+                return 0
+            return int(str(known["samples"])) if known["broker"] == "connected" else 0
+
+        before = samples()
+        eventually_blocking(lambda: samples() > before, "new samples", within=30)
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(20) == 0, up.output
+
+
+def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
+    with BrokerProcess() as broker:
+        url = broker.url.replace("guest:guest", f"guest:{_SECRET}")
+        with commands.service("up", *_FREE, more={"WARREN_BROKER": url}) as up:
+            assert up.process.wait(20) == 3
+            assert "refused the login of user 'guest'" in up.output
+            assert _SECRET not in up.output
+        with commands.service("up", *_FREE, more={"WARREN_BROKER": broker.url}) as up:
+            page = _page(up)
+            eventually_blocking(lambda: _health(page)["samples"], "samples")
+            assert sorted(_children(up)) == ["monitor", "web"]
+            assert not [word for child in _children(up).values() for word in child.cmdline() if "guest" in word]
+
+
+def test_a_port_of_another_broker_is_named_with_what_to_do() -> None:
+    with BrokerProcess() as broker:
+        done = commands.run("up", "--port", str(broker.port), "--web-port", "0", "--http-port", "0")
+        assert done.returncode == 2
+        assert f"port {broker.port} is taken" in done.stderr
+        assert str(broker.pid) in done.stderr
+        assert "an AMQP broker answers there" in done.stderr
+        assert "--broker" in done.stderr
+        assert "--port 0" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with commands.service("up", *_FREE) as up:
+        _page(up)
+        children = _children(up)
+        children["web"].suspend()  # it can't end in order, so the first signal takes its time
+        up.process.send_signal(signal.SIGINT)
+        eventually_blocking(lambda: _all_gone([children["monitor"]]), "the agent's end")
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(5) == 130
+        children["web"].resume()
+        eventually_blocking(lambda: _all_gone(list(children.values())), "the end of the children", within=20)

@@ -1,0 +1,71 @@
+"""Running `warren` as a user does: a process of its own, what it prints, and the page that it serves."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from tests.support.waiting import eventually_blocking
+
+_KEPT_OUT = ("WARREN_", "RABBITMQ_", "APP_", "EXCHANGE_NAME", "QUEUE_NAME")
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Our environment without settings of Warren's, and with `more`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_OUT)}
+    return kept | {"PYTHONUNBUFFERED": "1"} | dict(more or {})
+
+
+def run(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "warren", *arguments],
+        env=environment(more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+class Service:
+    """A command that runs until it is told to stop, and what it has said so far."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", path: str) -> None:
+        self.process = process
+        self._path = path
+
+    @property
+    def output(self) -> str:
+        """What it printed and logged."""
+        with open(self._path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def wait_for(self, pattern: str, *, within: float = 20.0) -> "re.Match[str]":
+        """Wait until it says something; gives the match."""
+
+        def said() -> "re.Match[str] | None":
+            found = re.search(pattern, self.output)
+            assert found or self.process.poll() is None, self.output
+            return found
+
+        found = eventually_blocking(said, f"{pattern!r} in the output", within=within)
+        assert found is not None
+        return found
+
+
+@contextlib.contextmanager
+def service(*arguments: str, more: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """Start a command; it is killed at the end where it still runs."""
+    with tempfile.TemporaryDirectory(prefix="warren-test-") as folder:
+        path = f"{folder}/output"
+        with open(path, "wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "warren", *arguments],
+                env=environment(more), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=folder,
+            )  # fmt: skip
+        try:
+            yield Service(process, path)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
