@@ -58,7 +58,7 @@ def serve(
     from warren.apps._listening import listen
     from warren.apps._serving import serve as serve_http
     from warren.apps.monitor.settings import from_environment, variables
-    from warren.web.app import PORT, create_app
+    from warren.web.server import PORT, create_app
 
     url = None if broker is None else broker_url(context, broker)
     settings = from_environment(variables(env_file), default_port=PORT, broker=url, host=host, port=port)

@@ -20,7 +20,7 @@ def __getattr__(name: str) -> FastAPI:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from warren.apps.monitor.settings import from_environment, variables
-    from warren.web.app import PORT, create_app
+    from warren.web.server import PORT, create_app
 
     made = create_app(from_environment(variables(), default_port=PORT))
     globals()["app"] = made
