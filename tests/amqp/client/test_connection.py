@@ -8,6 +8,8 @@ import pytest
 
 import warren
 from tests.support.ports import free_port
+from tests.support.proxy import FaultProxy, Way
+from tests.support.waiting import eventually
 from warren.amqp.client import parse_url
 from warren.amqp.client.url import BrokerURL
 from warren.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RequestTimeout, VirtualHostRefused
@@ -130,3 +132,26 @@ async def test_exchanges_are_bound_to_each_other(broker_url: str) -> None:
         await channel.unbind_queue(queue, "destination")
         await channel.delete_exchange("source")
         await channel.delete_exchange("destination")
+
+
+async def test_a_broker_that_hangs_up_after_the_login_is_lost_and_has_refused_nothing(broker_url: str) -> None:
+    """RabbitMQ says 403 where it refuses; a socket that just ends there is a broker on its way down."""
+    heard = 0
+
+    def count(way: Way, data: bytes) -> None:
+        nonlocal heard
+        heard += way is Way.TO_SERVER
+
+    async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=count) as proxy:
+        proxy.delay(0.2, Way.TO_CLIENT)
+        url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
+
+        async def connect() -> None:
+            await warren.connect(url)
+
+        connecting = asyncio.create_task(connect())
+        await eventually(lambda: heard >= 2, "protocol header and login")
+        await proxy.cut()
+        with pytest.raises(ConnectFailed, match="hung up") as error:
+            await connecting
+        assert not isinstance(error.value, LoginRefused)

@@ -54,6 +54,14 @@ _CLOSE_TIMEOUT: Final = 5.0
 _T = TypeVar("_T", bound=Method)
 
 
+class _ClosedByBroker(ConnectFailed):
+    """The broker closed the connection in the middle of the handshake, and said why."""
+
+    def __init__(self, reply_code: int, text: str) -> None:
+        super().__init__(text)
+        self.reply_code = reply_code
+
+
 class ChannelHandler(Protocol):
     """What takes the events of one channel."""
 
@@ -149,9 +157,13 @@ class Link:
         try:
             tune = await self._expect(ConnectionTune, where, "it closed the connection after the login")
         except ConnectFailed as error:
-            # 403 where the broker says why; brokers that don't just close the socket (RabbitMQ's docs, auth-failure).
-            text = f"the broker at {where} refused the login of user {url.user!r}: check user and password ({error})"
-            raise LoginRefused(text) from error
+            # A broker that tells the reason of a refused login does it with 403. One that does not closes the
+            # socket, and there a refusal is the likelier cause (RabbitMQ's docs/auth-failure).
+            silent = not _tells_refusals(start) and not isinstance(error, _ClosedByBroker)
+            if silent or (isinstance(error, _ClosedByBroker) and error.reply_code == Reply.ACCESS_REFUSED):
+                who = "with its certificate" if url.external else f"of user {url.user!r}: check user and password"
+                raise LoginRefused(f"the broker at {where} refused the login {who} ({error})") from error
+            raise
         frame_max = _agree(url.frame_max, tune.frame_max, DEFAULT_FRAME_MAX)
         channel_max = _agree(url.channel_max, tune.channel_max, DEFAULT_CHANNEL_MAX)
         self.heartbeat = _agree_heartbeat(url.heartbeat, tune.heartbeat)
@@ -161,7 +173,9 @@ class Link:
         self.send(0, ConnectionOpen(url.virtual_host))
         try:
             await self._expect(ConnectionOpenOk, where, "it closed the connection on opening the virtual host")
-        except ConnectFailed as error:
+        except _ClosedByBroker as error:
+            if error.reply_code not in (Reply.NOT_ALLOWED, Reply.INVALID_PATH, Reply.ACCESS_REFUSED):
+                raise
             text = f"the broker at {where} refused virtual host {url.virtual_host!r} to user {url.user!r} ({error})"
             raise VirtualHostRefused(text) from error
 
@@ -177,7 +191,7 @@ class Link:
             if isinstance(method, kind):
                 return method
             if isinstance(method, ConnectionClose):
-                raise ConnectFailed(f"{method.reply_code} {method.reply_text}")
+                raise _ClosedByBroker(method.reply_code, f"{where}: {method.reply_code} {method.reply_text}")
             raise ConnectFailed(f"the broker at {where} sent {type(method).__name__} in place of {kind.__name__}")
         error = self._lost.result()
         raise ConnectFailed(f"the broker at {where} hung up: {otherwise}; {error}") from error
@@ -296,6 +310,11 @@ class Link:
         finally:
             self.driver.abort()
         await self._lost
+
+
+def _tells_refusals(start: ConnectionStart) -> bool:
+    capabilities = start.server_properties.get("capabilities")
+    return isinstance(capabilities, dict) and capabilities.get("authentication_failure_close") is True
 
 
 def _client_properties(name: str | None) -> Table:
