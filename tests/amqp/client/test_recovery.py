@@ -167,3 +167,28 @@ async def test_a_broker_that_is_restarted_gives_back_what_is_durable(own_rabbitm
         assert delivery is not None
         assert delivery.body == b"kept"
         delivery.ack()
+
+
+async def test_a_channel_that_is_closed_while_it_is_restored_stops_nothing(url: BrokerURL, proxy: FaultProxy) -> None:
+    async with warren.connect(url) as connection:
+        closing, staying = await connection.channel(), await connection.channel()
+        queue = (await staying.declare_queue(exclusive=True)).name
+        proxy.delay(0.1)
+        lost = connection.link
+        await proxy.cut()
+        await eventually(lambda: connection.link is not lost, "the new link")
+        await closing.close()
+        proxy.delay(0)
+        await staying.publish(b"goes on", routing_key=queue)
+        assert connection.is_open
+        assert not closing.is_open
+
+
+async def test_opening_a_channel_waits_over_a_loss(url: BrokerURL, proxy: FaultProxy) -> None:
+    async with warren.connect(url) as connection:
+        proxy.swallow()
+        opening = asyncio.create_task(connection.channel())
+        await eventually(lambda: proxy.lost, "channel.open in the black hole")
+        proxy.deliver()
+        await proxy.cut()
+        assert (await opening).is_open

@@ -155,10 +155,15 @@ class Channel:
         """
         if self._closed is None:
             return
-        link = await self.connection.usable_link(timeout)
         self._confirming = False
+        link = await self.connection.usable_link(timeout)
         try:
             await self._open_on(link, timeout)
+        except ConnectionClosed:
+            if self.connection.close_reason is not None:
+                raise
+            await self.open(timeout=timeout)  # over the link that recovery makes
+            return
         except BaseException:
             # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
             if self.is_open and self._link is link:
@@ -183,7 +188,9 @@ class Channel:
             self._send(ConfirmSelect(nowait=True))
 
     def _attach_window(self, link: Link) -> None:
-        self._window.attach(self.number, link.core.frame_limit, self._write_publish, self._can_write)
+        self._window.attach(
+            self.number, link.core.frame_limit, self._write_publish, self._can_write, self._topology.current
+        )
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
@@ -244,17 +251,18 @@ class Channel:
     async def restore(self, link: Link) -> None:
         """Open the channel on a new link, as it was. Nothing is consumed or published yet: the queues may be missing.
 
-        Raises ConnectionClosed where that link is lost too.
+        Raises ConnectionClosed where that link is lost too, ChannelClosed where its owner closes it meanwhile.
         """
         await self._open_on(link, None)
 
     async def resume(self, link: Link) -> None:
-        """Consume again, and send again what was not confirmed. Raises as `restore` does."""
-        try:
-            for consumer in list(self._consumers.values()):
-                await self.request_now(self._consume_method(consumer), BasicConsumeOk)
-        except ChannelClosed:
-            return  # the broker refused a consumer: everybody who waits here has been told
+        """Consume again, and send again what was not confirmed.
+
+        Raises as `restore` does; ChannelClosed where the broker refuses a consumer, or the channel's owner
+        closed it meanwhile.
+        """
+        for consumer in list(self._consumers.values()):
+            await self.request_now(self._consume_method(consumer), BasicConsumeOk)
         if self._closed is None:
             self._attach_window(link)
 

@@ -82,6 +82,7 @@ class PublishWindow:
         self._bytes = 0
         self._next_tag = 1
         self._sent = 0
+        self._current_name: Callable[[str], str] = str
         self._write: Callable[[bytes], None] | None = None
         self._channel = 0
         self._frame_limit = 0
@@ -101,13 +102,20 @@ class PublishWindow:
     # -- the link under it -----------------------------------------------------------------------------
 
     def attach(
-        self, channel: int, frame_limit: int, write: Callable[[bytes], None], can_write: Callable[[], bool]
+        self,
+        channel: int,
+        frame_limit: int,
+        write: Callable[[bytes], None],
+        can_write: Callable[[], bool],
+        current_name: Callable[[str], str],
     ) -> None:
         """Send over a (new) link: the broker counts delivery tags from 1 again.
 
         What was not confirmed over the old one is sent again, in order and with its first deadline. What has
-        an outcome for its sender already (returned, late, cancelled) is not.
+        an outcome for its sender already (returned, late, cancelled) is not. `current_name` gives the name that
+        a queue has on this link: to the default exchange it is the routing key.
         """
+        self._current_name = current_name
         self._channel, self._frame_limit = channel, frame_limit
         self._write, self._can_write = write, can_write
         self._closed = None
@@ -179,6 +187,8 @@ class PublishWindow:
 
     def _put(self, entry: Unconfirmed, write: Callable[[bytes], None]) -> None:
         """Write a message, and give it its place in the window."""
+        if not entry.exchange:
+            entry.routing_key = self._current_name(entry.routing_key)
         route = (entry.exchange, entry.routing_key, entry.mandatory)
         frame = self._routes.get(route) or self._add_route(route)
         write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))

@@ -6,6 +6,7 @@ A queue that the broker had named gets a new name, and the old one is translated
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -89,18 +90,26 @@ class Recovery:
             self._tell(RecoveryEvent("failed", attempt, final))
             connection.end(reason)
             return
+        except Exception as defect:
+            # Nobody may wait for ever for a recovery that has ended.
+            connection.end(ConnectionClosed(0, f"{error}; recovering failed: {defect!r}"))
+            raise
         _log.info("%s: connected again, at attempt %d", connection.url, attempt)
         self._tell(RecoveryEvent("recovered", attempt, None))
 
     async def _attempt(self, connection: "Connection") -> None:
         link = await connection.new_link()
         connection.link = link
-        channels = list(connection.channels)
-        for channel in channels:
-            await channel.restore(link)
+        # A channel that its owner, or the broker, closes meanwhile has told everybody who waits, and is left out.
+        for channel in list(connection.channels):
+            if channel in connection.channels:
+                with contextlib.suppress(ChannelClosed):
+                    await channel.restore(link)
         await _restore_topology(connection, link)
-        for channel in channels:
-            await channel.resume(link)
+        for channel in list(connection.channels):
+            if channel in connection.channels:
+                with contextlib.suppress(ChannelClosed):
+                    await channel.resume(link)
         if not link.is_open:
             raise ConnectionClosed(0, "the new connection was lost at once")
         # Nothing waits between here and the end of `run`, so a link that is lost now finds no recovery under way.
