@@ -25,6 +25,16 @@ from typing import ClassVar, Self, TypeVar
 class WarrenError(Exception):
     """Every error that Warren raises on purpose."""
 
+    def __reduce__(self) -> tuple[Callable[..., "WarrenError"], tuple[object, ...]]:
+        # Copies and other processes: Exception's own way would call the class with the text alone.
+        return _restore, (type(self), self.args, vars(self))
+
+
+def _restore(cls: type[WarrenError], args: tuple[object, ...], attributes: dict[str, object]) -> WarrenError:
+    error = cls.__new__(cls, *args)
+    vars(error).update(attributes)
+    return error
+
 
 class UsageError(WarrenError):
     """The caller did what makes no sense here; nothing was sent."""

@@ -1,0 +1,109 @@
+"""The tree of errors: its shape, one class for each reply code, and what each error carries."""
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from warren import exceptions
+from warren.amqp.protocol.constants import Reply
+from warren.exceptions import (
+    CHANNEL_ERRORS,
+    CONNECTION_ERRORS,
+    ChannelClosed,
+    Closed,
+    ConnectionClosed,
+    ConnectionForced,
+    ConsumerCancelled,
+    NotFound,
+    ProtocolViolation,
+    PublishReturned,
+    PublishTimeout,
+    RequestTimeout,
+    WarrenError,
+    channel_closed,
+    connection_closed,
+)
+
+_CLASSES = [value for value in vars(exceptions).values() if inspect.isclass(value) and issubclass(value, Exception)]
+
+
+@pytest.mark.parametrize("cls", _CLASSES)
+def test_every_error_is_a_warren_error_that_says_what_it_means(cls: type[Exception]) -> None:
+    assert issubclass(cls, WarrenError)
+    assert cls.__doc__
+
+
+def test_the_drawing_shows_every_class_but_those_of_a_reply_code() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", exceptions.__doc__ or "")) | {"WarrenError"}
+    of_a_code = {cls.__name__ for cls in [*CONNECTION_ERRORS.values(), *CHANNEL_ERRORS.values()]}
+    assert drawn == {cls.__name__ for cls in _CLASSES} - of_a_code
+
+
+@pytest.mark.parametrize(("code", "cls"), [*CONNECTION_ERRORS.items(), *CHANNEL_ERRORS.items()])
+def test_every_code_is_one_of_amqp_and_its_class_names_it(code: int, cls: type[Closed]) -> None:
+    assert code in set(Reply)
+    assert (cls.__doc__ or "").startswith(f"{code}: ")
+
+
+def test_a_code_has_one_class() -> None:
+    with pytest.raises(TypeError, match="404 has two classes"):
+        exceptions._register(CHANNEL_ERRORS, 404)(ChannelClosed)
+    assert CHANNEL_ERRORS[404] is NotFound
+
+
+def test_a_close_becomes_the_class_of_its_code() -> None:
+    error = channel_closed(404, "NOT_FOUND - no queue 'q'", 50, 10)
+    assert type(error) is NotFound
+    assert (error.reply_code, error.class_id, error.method_id) == (404, 50, 10)
+    assert str(error) == "channel closed: 404 NOT_FOUND - no queue 'q'"
+    assert type(connection_closed(320, "CONNECTION_FORCED", 0, 0)) is ConnectionForced
+    assert type(connection_closed(599, "?", 0, 0)) is ConnectionClosed
+    assert type(channel_closed(599, "?", 0, 0)) is ChannelClosed
+
+
+def test_a_connection_that_was_lost_has_no_code() -> None:
+    error = ConnectionClosed(0, "the connection was lost")
+    assert (error.reply_code, str(error)) == (0, "the connection was lost")
+
+
+def test_a_fresh_error_has_the_same_cause() -> None:
+    error = channel_closed(406, "PRECONDITION_FAILED", 60, 80)
+    error.__cause__ = OSError("below")
+    other = error.fresh()
+    assert other is not error
+    assert type(other) is type(error)
+    assert other.__cause__ is error.__cause__
+    assert str(other) == str(error)
+
+
+def test_what_the_others_carry() -> None:
+    violation = ProtocolViolation(505, "UNEXPECTED_FRAME", 60, 40)
+    assert (violation.reply_code, violation.class_id, violation.method_id) == (505, 60, 40)
+    assert str(violation) == "505 UNEXPECTED_FRAME"
+    returned = PublishReturned(312, "NO_ROUTE", "e", "k")
+    assert (returned.reply_code, returned.exchange, returned.routing_key) == (312, "e", "k")
+    assert "'k'" in str(returned)
+    cancelled = ConsumerCancelled("tag", "q")
+    assert (cancelled.consumer_tag, cancelled.queue) == ("tag", "q")
+    assert issubclass(RequestTimeout, TimeoutError)
+    assert issubclass(PublishTimeout, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFound(404, "NOT_FOUND", 50, 10),
+        ConnectionClosed(0, "lost"),
+        ProtocolViolation(505, "UNEXPECTED_FRAME", 60, 40),
+        PublishReturned(312, "NO_ROUTE", "e", "k"),
+        ConsumerCancelled("tag", "q"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_pass_between_processes(error: WarrenError) -> None:
+    other = pickle.loads(pickle.dumps(error))  # noqa: S301 # our own bytes
+    assert type(other) is type(error)
+    assert str(other) == str(error)
+    assert vars(other) == vars(error)
