@@ -287,3 +287,90 @@ def test_what_makes_no_sense_to_send_changes_nothing() -> None:
         client.send_method(1, QueueDeclare("q", arguments={"x": "y" * 5000}))
     assert client.channel_state(1) is ChannelState.OPEN
     assert client.state is ConnectionState.OPEN
+
+
+# -- what hot and plain must agree on ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_content_of_the_wrong_side_is_refused_on_either_way(size: int) -> None:
+    header = encode_header(Properties(), size)
+    deliver = hot.encode_method_frame(1, hot.deliver_payload(hot.deliver_prefix(b"\x00"), 1, False, b"\x00\x00"))
+    for receiver, data in (
+        (_pair()[0], _publish(1, b"x" * size)),
+        (_pair()[1], deliver + hot.encode_content(1, header, b"x" * size, 4088)),
+    ):
+        assert _violation(receiver.receive(data)).reply_code == 503
+
+
+def test_a_body_that_is_too_large_is_not_kept_though_it_is_one_frame() -> None:
+    _, broker = _pair()
+    broker.max_body_size = 10
+    events = broker.receive(_publish(1, b"x" * 11) + _publish(1, b"x" * 10))
+    assert [event[4] for event in events if event[0] == PUBLISH] == [b"", b"x" * 10]
+
+
+def test_empty_body_frames_are_legal_and_take_no_memory() -> None:
+    _, broker = _pair()
+    start = _frame(1, 1, _METHOD) + _frame(2, 1, _HEADER)
+    assert broker.receive(start + _frame(3, 1, b"") * 1000) == []
+    assert broker._contents[1].parts == []
+    events = broker.receive(_frame(3, 1, b"a") + _frame(3, 1, b"") + _frame(3, 1, b"bc"))
+    assert events == [(PUBLISH, 1, _METHOD[4:], _HEADER, b"abc")]
+
+
+@pytest.mark.parametrize(
+    "late", [_publish(1, b"x"), _publish(1, b"x" * 5000), _frame(1, 1, _QOS), _frame(9, 0, b"?"), b"GET / HTTP"]
+)
+def test_nothing_that_follows_the_peers_close_counts(late: bytes) -> None:
+    client, broker = _pair()
+    close = client.send_method(0, ConnectionClose(200, "bye"))
+    assert broker.receive(close + late) == [(METHOD, 0, ConnectionClose(200, "bye"))]
+    assert broker.receive(late) == []
+    client.receive(broker.send_method(0, ConnectionCloseOk()))
+    assert broker.receive(late) == []
+    assert not broker.framing_lost
+    assert client.state is broker.state is ConnectionState.CLOSED
+
+
+def test_a_close_within_a_content_drops_the_content() -> None:
+    client, broker = _pair()
+    assert broker.receive(_frame(1, 1, _METHOD) + _frame(2, 1, _HEADER)) == []
+    close = ConnectionClose(200, "bye")
+    assert broker.receive(client.send_method(0, close) + _frame(3, 1, b"abc")) == [(METHOD, 0, close)]
+
+
+def test_both_sides_may_close_the_connection_at_once() -> None:
+    client, broker = _pair()
+    mine, theirs = ConnectionClose(200, "a"), ConnectionClose(320, "b")
+    to_broker, to_client = client.send_method(0, mine), broker.send_method(0, theirs)
+    assert broker.receive(to_broker) == [(METHOD, 0, mine)]
+    assert client.receive(to_client) == [(METHOD, 0, theirs)]
+    to_broker, to_client = client.send_method(0, ConnectionCloseOk()), broker.send_method(0, ConnectionCloseOk())
+    assert broker.receive(to_broker) == [(METHOD, 0, ConnectionCloseOk())]
+    assert client.receive(to_client) == [(METHOD, 0, ConnectionCloseOk())]
+    assert client.state is broker.state is ConnectionState.CLOSED
+
+
+@given(st.integers(0, 3), st.lists(st.integers(0, 2), max_size=30))
+def test_contents_of_several_channels_may_be_interleaved(empty: int, order: list[int]) -> None:
+    """Whatever the order of the channels' frames, each channel's messages come out whole."""
+    _, broker = _pair(3)
+    bodies = {channel: bytes((channel,)) * (0 if channel == empty else 9000) for channel in (1, 2, 3)}
+    queues = {channel: _split(_publish(channel, bodies[channel])) for channel in (1, 2, 3)}
+    stream = b""
+    for turn in [*order, *(number % 3 for number in range(60))]:
+        if queues[turn + 1]:
+            stream += queues[turn + 1].pop(0) + HEARTBEAT_FRAME
+    events = broker.receive(stream)
+    assert {event[1]: event[4] for event in events if event[0] == PUBLISH} == bodies
+    assert len(events) == 3
+
+
+def _split(frames: bytes) -> list[bytes]:
+    found = []
+    while frames:
+        size = 8 + int.from_bytes(frames[3:7], "big")
+        found.append(frames[:size])
+        frames = frames[size:]
+    return found
