@@ -99,7 +99,8 @@ def test_what_is_wrong_is_said(text: str, words: str) -> None:
     [
         "amqp://user:hunter2@host:hunter2", "amqp://user:hunter2@host?hunter2=1", "amqp://user:hunter2@host?heartbeat=x",
         "amqp://user:hunter2/x@host", "amqp://user:hunter2?x@host", "amqp://user:12/hunter2@host",
-        "amqp://user:12?hunter2@host", "amqp://user:12?hunter2=1@host", "amqp://user:hunter2@[host", "user:hunter2@host",
+        "amqp://user:12?hunter2@host", "amqp://user:12?hunter2=1@host",
+        "amqp://user:hunter2@[host", "user:hunter2@host",
         "amqp://user:hunter2/x", "amqp://user:hunter2?x",
     ],
 )  # fmt: skip

@@ -1,0 +1,308 @@
+"""The driver over real sockets on loopback: batching, watermarks, heartbeats, and ways to end."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.waiting import eventually
+from warren.amqp.driver import WRITE_HIGH, Driver, HeartbeatMissed
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.connection import Connection, Role
+from warren.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from warren.amqp.protocol.events import HEADER, Event
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class _Recorder:
+    """A handler that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.lost: list[Exception | None] = []
+        self.writable = 0
+
+    def on_events(self, events: list[Event]) -> None:
+        self.events += events
+
+    def on_lost(self, error: Exception | None) -> None:
+        self.lost.append(error)
+
+    def on_writable(self) -> None:
+        self.writable += 1
+
+
+@asynccontextmanager
+async def _driver(handler: _Recorder) -> AsyncIterator[tuple[Driver, socket.socket]]:
+    """A broker's driver on one end of a connection, and the bare socket on the other."""
+    loop = asyncio.get_running_loop()
+    core = Connection(Role.BROKER, frame_max=131072, channel_max=10, max_body_size=1 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Small buffers of the kernel, so that a peer that does not read is noticed after little.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        peer.connect(listener.getsockname())
+        peer.setblocking(False)
+        accepted, _ = listener.accept()
+    _, driver = await loop.connect_accepted_socket(lambda: Driver(core, handler), accepted)
+    try:
+        yield driver, peer
+    finally:
+        peer.close()
+        driver.abort()
+        await eventually(lambda: handler.lost, "on_lost")
+
+
+async def _read_until(peer: socket.socket, done: Callable[[bytes], bool]) -> bytes:
+    data = b""
+    async with asyncio.timeout(10):
+        while not done(data):
+            piece = await asyncio.get_running_loop().sock_recv(peer, 1 << 20)
+            assert piece, f"the socket was closed after {len(data)} bytes"
+            data += piece
+    return data
+
+
+async def _closed(peer: socket.socket) -> bytes:
+    """Read `peer` to its end."""
+    data = b""
+    async with asyncio.timeout(10):
+        while piece := await asyncio.get_running_loop().sock_recv(peer, 1 << 20):
+            data += piece
+    return data
+
+
+class _CountingTransport:
+    """Counts the writes to a transport."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.writes: list[bytes] = []
+        self._transport = transport
+        self._write = transport.write
+        transport.write = self.write  # type: ignore[method-assign] # to see the calls
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+        self._write(data)
+
+
+def _fill(driver: Driver) -> int:
+    """Write until the driver says that the socket takes no more; gives how many bytes."""
+    size = 0
+    while driver.can_write:
+        driver.write(b"x" * (1 << 17))
+        size += 1 << 17
+        assert size < 20 * WRITE_HIGH
+    return size
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+
+async def test_writes_of_one_turn_travel_in_one_send() -> None:
+    async with _driver(_Recorder()) as (driver, peer):
+        assert driver._transport is not None
+        counting = _CountingTransport(driver._transport)
+        for number in range(100):
+            driver.write(b"%d," % number)
+        assert counting.writes == []
+        expected = b"".join(b"%d," % number for number in range(100))
+        assert await _read_until(peer, lambda data: len(data) >= len(expected)) == expected
+        assert counting.writes == [expected]
+        driver.write(b"next")
+        await _read_until(peer, lambda data: data == b"next")
+        assert counting.writes == [expected, b"next"]
+        assert driver.bytes_sent == len(expected) + 4
+
+
+async def test_much_is_sent_before_the_turn_ends_and_in_order() -> None:
+    async with _driver(_Recorder()) as (driver, peer):
+        pieces = [bytes((number,)) * 50_000 for number in range(10)]
+        for piece in pieces:
+            driver.write(piece)
+        assert 0 < driver.bytes_sent < 500_000
+        assert await _read_until(peer, lambda data: len(data) >= 500_000) == b"".join(pieces)
+
+
+async def test_a_peer_that_does_not_read_holds_back_the_writer() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        await driver.drain()  # nothing to wait for
+        size = _fill(driver)
+        waiting = [asyncio.create_task(driver.drain()) for _ in range(2)]
+        cancelled = asyncio.create_task(driver.drain())
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        assert handler.writable == 0
+        cancelled.cancel()
+        await _read_until(peer, lambda data: len(data) >= size)
+        await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        assert cancelled.cancelled()
+        assert handler.writable == 1
+        driver.write(b"more")
+        await _read_until(peer, lambda data: data == b"more")
+
+
+async def test_drain_ends_when_the_connection_does() -> None:
+    async with _driver(_Recorder()) as (driver, _):
+        _fill(driver)
+        waiting = asyncio.create_task(driver.drain())
+        await asyncio.sleep(0)
+        driver.abort()
+        await asyncio.wait_for(waiting, 10)
+        await driver.drain()
+
+
+# -- reading -------------------------------------------------------------------------------------------
+
+
+async def test_what_comes_becomes_events() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        peer.send(PROTOCOL_HEADER[:3])
+        await eventually(lambda: driver.bytes_received == 3, "three bytes")
+        assert handler.events == []
+        peer.send(PROTOCOL_HEADER[3:])
+        await eventually(lambda: handler.events, "an event")
+        assert handler.events == [(HEADER, 0, PROTOCOL_HEADER)]
+        assert driver.bytes_received == 8
+
+
+async def test_reading_stops_and_goes_on() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        driver.pause_reading()
+        driver.pause_reading()
+        peer.send(PROTOCOL_HEADER)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert driver.bytes_received == 0
+        driver.resume_reading()
+        driver.resume_reading()
+        await eventually(lambda: handler.events, "an event")
+
+
+# -- ending --------------------------------------------------------------------------------------------
+
+
+async def test_close_sends_what_was_gathered_then_ends_once_without_an_error() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        driver.write(b"last words")
+        driver.close()
+        driver.write(b"too late")
+        driver.close()
+        assert await _closed(peer) == b"last words"
+        await eventually(lambda: handler.lost, "on_lost")
+        assert driver.is_closed
+        assert driver.get_extra_info("peername") is None
+        driver.write(b"much too late")
+        driver.flush()
+        driver.pause_reading()
+        driver.resume_reading()
+        driver.close()
+        driver.abort(OSError("not the cause"))
+        await asyncio.sleep(0)
+    assert handler.lost == [None]
+
+
+async def test_abort_ends_once_with_the_first_cause() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, _):
+        cause = OSError("the cause")
+        driver.write(b"never sent")
+        driver.abort(cause)
+        driver.abort()
+        driver.abort(OSError("another"))
+        await eventually(lambda: handler.lost, "on_lost")
+        assert driver.bytes_sent == 0
+    assert handler.lost == [cause]
+
+
+async def test_an_end_of_file_ends_it_without_an_error() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (_, peer):
+        peer.close()
+        await eventually(lambda: handler.lost, "on_lost")
+    assert handler.lost == [None]
+
+
+async def test_a_reset_is_the_cause() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (_, peer):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        peer.close()
+        await eventually(lambda: handler.lost, "on_lost")
+    assert len(handler.lost) == 1
+    assert isinstance(handler.lost[0], ConnectionResetError)
+
+
+# -- heartbeats ----------------------------------------------------------------------------------------
+
+
+async def test_heartbeats_are_sent_where_nothing_else_is() -> None:
+    async with _driver(_Recorder()) as (driver, peer):
+        driver.start_heartbeat(0.1)
+        peer.send(PROTOCOL_HEADER)
+        beats = await _read_until(peer, lambda data: len(data) >= 2 * len(HEARTBEAT_FRAME))
+        assert {beats[at : at + 8] for at in range(0, len(beats), 8)} == {HEARTBEAT_FRAME}
+
+
+async def test_a_silent_peer_is_given_up() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, _):
+        driver.start_heartbeat(0.05)
+        await eventually(lambda: handler.lost, "on_lost")
+    assert len(handler.lost) == 1
+    assert isinstance(handler.lost[0], HeartbeatMissed)
+    assert "nothing came from the peer" in str(handler.lost[0])
+
+
+async def test_a_peer_that_sends_is_not_given_up() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        peer.send(PROTOCOL_HEADER)
+        await eventually(lambda: handler.events, "an event")
+        driver.start_heartbeat(0.5)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 1.6  # more than three intervals
+        while loop.time() < until:
+            peer.send(HEARTBEAT_FRAME)
+            await asyncio.sleep(0.05)
+        assert handler.lost == []
+
+
+async def test_while_reading_is_paused_no_heartbeat_is_expected() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        driver.start_heartbeat(0.05)
+        driver.pause_reading()
+        await _read_until(peer, lambda data: len(data) >= 8 * len(HEARTBEAT_FRAME))  # four intervals
+        assert handler.lost == []
+        driver.resume_reading()
+        await eventually(lambda: handler.lost, "on_lost")
+
+
+async def test_no_interval_means_no_heartbeats() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, peer):
+        driver.start_heartbeat(0.05)
+        driver.start_heartbeat(0)
+        await asyncio.sleep(0.2)
+        assert handler.lost == []
+        driver.write(hot.encode_ack(1, 1, False))
+        assert await _read_until(peer, bool) == hot.encode_ack(1, 1, False)
+
+
+async def test_closing_towards_a_peer_that_takes_nothing_ends_with_the_heartbeat() -> None:
+    handler = _Recorder()
+    async with _driver(handler) as (driver, _):
+        driver.start_heartbeat(0.05)
+        _fill(driver)
+        driver.close()
+        await eventually(lambda: handler.lost, "on_lost")
+    assert isinstance(handler.lost[0], HeartbeatMissed)
