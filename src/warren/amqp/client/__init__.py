@@ -1,8 +1,9 @@
 """The asyncio client: connection, channel, publishing, consuming."""
 
-from warren.amqp.client.channel import Channel, QueueInfo
+from warren.amqp.client.channel import Channel
 from warren.amqp.client.connection import Connection, connect
 from warren.amqp.client.consuming import Consumer, Delivery
+from warren.amqp.client.declaring import QueueInfo
 from warren.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
 from warren.amqp.protocol.properties import Properties
 

@@ -6,7 +6,8 @@ arguments, which are sent as zero and not kept, 0 short, 1 short string, 2 bit, 
 (Specification, section 1, and amqp0-9-1.xml.)
 
 This is the plain, complete way; the methods that travel once for each message have another in hot.py.
-Field names are the specification's; `global_` and `type` as Python allows.
+Field names are the specification's; `global_` and `type` as Python allows. This file is as long as the
+specification's list of methods.
 """
 
 import struct
