@@ -338,6 +338,7 @@ def test_a_close_within_a_content_drops_the_content() -> None:
     assert broker.receive(_frame(1, 1, _METHOD) + _frame(2, 1, _HEADER)) == []
     close = ConnectionClose(200, "bye")
     assert broker.receive(client.send_method(0, close) + _frame(3, 1, b"abc")) == [(METHOD, 0, close)]
+    assert broker._contents == {}
 
 
 def test_both_sides_may_close_the_connection_at_once() -> None:

@@ -86,6 +86,29 @@ def test_what_is_not_its_own_is_left(data: bytes, takes: dict[int, int]) -> None
     assert _scan(data, takes) == (0, [])
 
 
+def _message(method: bytes, header: bytes) -> bytes:
+    return hot.encode_method_frame(1, method) + hot.encode_content(1, header, _BODY, 4088)
+
+
+_METHOD = hot.publish_payload(b"\x00", b"\x01k", False)
+_HEADER = encode_header(Properties(), len(_BODY))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _message(_METHOD, b"\x00\x0a" + _HEADER[2:]),
+        _message(_METHOD, _HEADER[:13]),
+        _message(hot.publish_payload(b"\x00", b"\x50" + b"k" * 80, False), _HEADER),
+        _message(_METHOD, encode_header(Properties(message_id="m" * 80), len(_BODY))),
+    ],
+    ids=["class", "short header", "large method", "large header"],
+)
+def test_a_header_or_frame_that_is_wrong_is_left(data: bytes) -> None:
+    assert _scan(_message(_METHOD, _HEADER), frame_limit=50)[1]
+    assert _scan(data, frame_limit=50) == (0, [])
+
+
 def test_each_side_takes_its_own_content() -> None:
     assert [event[0] for event in _scan(_deliver(), hot.CLIENT_TAKES)[1]] == [DELIVER]
     assert [event[0] for event in _scan(_publish(), hot.BROKER_TAKES)[1]] == [PUBLISH]
