@@ -4,8 +4,9 @@ Everything else goes the plain way (connection.py with methods.py and properties
 here that is not in its usual form: `scan` stops in front of what it does not take. The same tests run against
 both ways. No name is decoded and no object made but the tuple and the slices that stay.
 
-Worst case: input of cold frames only, where each costs one call of `scan` for nothing (about 1 µs).
-`benchmarks/protocol.py` prints what a message costs here and in the plain way.
+Measured on a 2-core machine with Python 3.11 (`benchmarks/protocol.py`): reading a publish or a deliver of 200
+bytes takes 0.46 µs here, 4.5 µs the plain way and 5.9 µs in pamqp; writing a publish 1.4, 5.2 and 5.9 µs.
+Worst case: input of cold frames only, where each costs one call of `scan` for nothing (0.3 µs).
 """
 
 import struct
