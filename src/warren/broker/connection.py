@@ -310,11 +310,11 @@ class ClientConnection:
             self.driver.close()
             return
         self._release()
+        self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
         if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
             self.driver.close()
             return
         self.send(0, ConnectionClose(reply_code, _short(reply_text), class_id, method_id))
-        self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)
         if self.core.framing_lost:
             self.driver.close()
 

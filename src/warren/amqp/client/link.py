@@ -109,6 +109,7 @@ class Link:
         self._reason: ConnectionClosed | None = None
         self._open = False
         self._holders: set[int] = set()
+        self._last_resort: asyncio.TimerHandle | None = None
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -244,7 +245,7 @@ class Link:
         if not self._open:
             self._answers.put_nowait(method)
         self.send(0, ConnectionCloseOk())
-        self.driver.close()
+        self._hang_up()
 
     def _on_violation(self, violation: ProtocolViolation) -> None:
         """Tell the broker what it did wrong and hang up: nothing it says can be trusted any more."""
@@ -253,6 +254,12 @@ class Link:
             self._reason.__cause__ = violation
         if self.core.state is ConnectionState.OPEN:
             self.send(0, ConnectionClose(violation.reply_code, violation.reply_text[:200]))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the socket once all is sent, or after a while towards a broker that reads nothing."""
+        if self._last_resort is None:
+            self._last_resort = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)
         self.driver.close()
 
     def on_lost(self, error: Exception | None) -> None:
@@ -261,6 +268,8 @@ class Link:
         if reason is None:
             reason = ConnectionClosed(0, f"connection lost: {error or 'the broker closed the socket'}")
             reason.__cause__ = error
+        if self._last_resort is not None:
+            self._last_resort.cancel()
         self._lost.set_result(reason)
         if self._open:
             self._owner.on_link_lost(self, reason)
