@@ -77,15 +77,15 @@ class BrokerThread:
 
 
 class BrokerProcess:
-    """`warren broker` as a process of its own, on a free port, in memory; to be killed and paused.
+    """`warren broker` as a process of its own, on a free port; to be killed and paused.
 
-    A context manager. `options` are added to the command line. After `kill` or `stop`, `start` starts
+    A context manager. `options` are added to the command line; without `--data` it keeps everything in memory. After `kill` or `stop`, `start` starts
     it anew on the same port.
     """
 
     def __init__(self, *options: str) -> None:
         self.port = 0
-        self._options = options
+        self._options = options if "--data" in options else (*options, "--memory")
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 

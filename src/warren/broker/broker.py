@@ -69,7 +69,7 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: set[Queue | ReplyTo] = set()
         self.replies: dict[str, ReplyTo] = {}
-        self.failed: asyncio.Future[Exception] | None = None
+        self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
         self._data = data
@@ -85,7 +85,7 @@ class Broker:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self.failed = loop.create_future()
+        self._failed = loop.create_future()
         listener = self._listener or socket.create_server(
             (self.host, self.port), family=_family(self.host), backlog=1024
         )
@@ -151,10 +151,16 @@ class Broker:
             for queue in {backlog.queue: queues[backlog.queue] for backlog in contents.backlogs}.values():
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
 
+    @property
+    def failed(self) -> asyncio.Future[Exception]:
+        """Done when the store failed for good, with why: the broker confirms nothing any more and has to end."""
+        assert self._failed is not None  # noqa: S101 # there is one from the start on
+        return self._failed
+
     def _fail(self, error: Exception) -> None:
-        """End what can't be durable any more: `failed` says so to whoever runs the broker."""
+        """End what can't be durable any more: `failed` tells whoever runs the broker."""
         _log.critical("the broker ends: %s", error)
-        if self.failed is not None and not self.failed.done():
+        if not self.failed.done():
             self.failed.set_result(error)
 
     # -- delivering ------------------------------------------------------------------------------------

@@ -326,6 +326,7 @@ class Queue:
                 entry.redelivered = True
         lane.ready.extend(found.entries)
         self.vhost.broker.touch(self)
+        self.vhost.broker.dispatch()
 
     def withdraw(self, entries: list[Entry]) -> None:
         """Take back entries for which the store had no room. What was delivered of them stays with its consumer."""
