@@ -79,7 +79,8 @@ class BrokerThread:
 class BrokerProcess:
     """`warren broker` as a process of its own, on a free port; to be killed and paused.
 
-    A context manager. `options` are added to the command line; without `--data` it keeps everything in memory. After `kill` or `stop`, `start` starts
+    A context manager. `options` are added to the command line; without `--data` it keeps everything in memory.
+    After `kill` or `stop`, `start` starts
     it anew on the same port.
     """
 
