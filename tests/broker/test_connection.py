@@ -102,7 +102,7 @@ _PUBLISH = b"\x00\x3c\x00\x28" + b"\x00\x00\x00\x01q\x00"
         (_frame(1, 1, _PUBLISH) + _frame(1, 1, _QOS), 505),
         (_frame(3, 1, b"abc"), 505),
         (_frame(1, 3000, b"\x00\x14\x00\x0a\x00"), 530),
-        (_frame(1, 1, b"\x00\x5a\x00\x0a"), 540),
+        (_frame(1, 1, b"\x00\x3c\x00\x0a\x00\x00\x00\x01\x00\x00\x00"), 540),
     ],
 )
 async def test_a_violation_closes_the_connection_and_the_broker_serves_on(
@@ -212,7 +212,7 @@ async def test_three_consumers_with_equal_prefetch_get_equal_shares(broker: Brok
                     delivery.ack()
 
         tasks = [asyncio.create_task(consume(number)) for number in range(3)]
-        await eventually(lambda: len(broker.vhosts["/"].queues["q"].consumers) == 3, "three consumers")
+        await eventually(lambda: len(broker.vhosts["/"].queues["q"].turns) == 3, "three consumers")
         for _ in range(300):
             await channels[0].send(b"x", routing_key="q")
         await eventually(lambda: sum(shares) == 300, "all messages")

@@ -6,14 +6,17 @@ from hypothesis import strategies as st
 
 from warren.amqp.protocol.methods import NO_ARGUMENTS
 from warren.amqp.protocol.tables import Table
+from warren.broker import Broker
 from warren.broker.errors import Refusal
 from warren.broker.exchanges import TYPES, Binding, Exchange
 from warren.broker.queues import Queue
+from warren.broker.queues.arguments import Rules
 from warren.broker.vhost import VirtualHost
 
 
 def _queue(name: str) -> Queue:
-    return Queue(name, durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS)
+    vhost = Broker().vhosts["/"]
+    return Queue(vhost, name, durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS, rules=Rules())
 
 
 def _exchange(kind: str, name: str = "e") -> Exchange:
@@ -100,7 +103,7 @@ def test_a_binding_that_is_made_twice_is_one() -> None:
 
 
 def _vhost() -> VirtualHost:
-    vhost = VirtualHost("/")
+    vhost = Broker().vhosts["/"]
     for name in "abc":
         vhost.declare_exchange(name, "fanout", durable=False, auto_delete=False, internal=False, arguments=NO_ARGUMENTS)
     vhost.queues["q"] = _queue("q")

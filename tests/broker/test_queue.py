@@ -4,14 +4,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warren.amqp.protocol.methods import NO_ARGUMENTS
+from warren.broker import Broker
 from warren.broker.queues import Entry, Message, Queue
+from warren.broker.queues.arguments import Rules
 
 
 def _queue(count: int) -> Queue:
-    queue = Queue("q", durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS)
+    queue = Queue(
+        Broker().vhosts["/"],
+        "q",
+        durable=False,
+        auto_delete=False,
+        owner=None,
+        arguments=NO_ARGUMENTS,
+        rules=Rules(),
+    )
     for number in range(count):
-        queue.push(Message(b"", b"", b"%d" % number))
+        queue.push(Message(b"", b"", b"%d" % number, False))
     return queue
+
+
+def _take(queue: Queue) -> Entry | None:
+    """Take a message as a delivery does."""
+    entry = queue.get()
+    if entry is not None:
+        queue.unsettled += 1
+    return entry
 
 
 @given(st.integers(0, 12), st.lists(st.integers(0, 11), unique=True), st.randoms(use_true_random=False))
@@ -19,7 +37,7 @@ def test_what_comes_back_keeps_the_order(taken: int, back: list[int], random: ob
     queue = _queue(12)
     entries: list[Entry] = []
     for _ in range(taken):
-        entry = queue.pop()
+        entry = _take(queue)
         assert entry is not None
         entries.append(entry)
     returned = [number for number in back if number < taken]
@@ -27,7 +45,7 @@ def test_what_comes_back_keeps_the_order(taken: int, back: list[int], random: ob
         queue.requeue(entries[number])
     assert len(queue) == 12 - taken + len(returned)
     left: list[tuple[bytes, bool]] = []
-    while (entry := queue.pop()) is not None:
+    while (entry := _take(queue)) is not None:
         left.append((entry.message.body, entry.redelivered))
     again = [(b"%d" % number, True) for number in sorted(returned)]
     assert left == again + [(b"%d" % number, False) for number in range(taken, 12)]
@@ -35,9 +53,9 @@ def test_what_comes_back_keeps_the_order(taken: int, back: list[int], random: ob
 
 def test_purge_counts_what_is_ready() -> None:
     queue = _queue(5)
-    entry = queue.pop()
+    entry = _take(queue)
     assert entry is not None
     queue.requeue(entry)
-    assert queue.pop() is entry
+    assert _take(queue) is entry
     assert queue.purge() == 4
     assert len(queue) == 0

@@ -1,9 +1,11 @@
 """The embedded broker: it listens, and holds what all connections share."""
 
 import asyncio
+import logging
 import platform
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
@@ -12,21 +14,29 @@ from warren import __version__
 from warren.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
 from warren.amqp.protocol.tables import Table
 from warren.broker.connection import ClientConnection
-from warren.broker.queues import Queue
+from warren.broker.queues import Queue, ReplyTo
+from warren.broker.records import BINDING, EXCHANGE, QUEUE, queue_record, read_exchange, restore_binding
+from warren.broker.store.journal import Journal
+from warren.broker.store.sqlite import SQLiteStore
 from warren.broker.vhost import VirtualHost
 from warren.exceptions import UsageError
 
+_log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
+_ORDER: Final = (EXCHANGE, QUEUE, BINDING)
+"""In which order records are restored: a binding needs its ends."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Broker:
-    """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process and in memory: an async context manager.
+    """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
 
     host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
-    host and port. close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for
-    `guest` with its known password on an address that others can reach, OSError where it can't listen there.
+    host and port. data: the folder for what is durable; without one everything is in memory. close_timeout:
+    seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its known password
+    on an address that others can reach, OSError where it can't listen there, StoreFailed where the folder can't
+    be used.
     """
 
     def __init__(
@@ -41,6 +51,7 @@ class Broker:
         channel_max: int = DEFAULT_CHANNEL_MAX,
         max_message_size: int = MAX_MESSAGE_SIZE,
         listener: socket.socket | None = None,
+        data: Path | None = None,
         close_timeout: float = 1.0,
     ) -> None:
         if users is None and host not in _LOOPBACK:
@@ -48,16 +59,21 @@ class Broker:
         self.host = host
         self.port = port
         self.users = dict(users) if users is not None else {"guest": "guest"}
-        self.vhosts = {name: VirtualHost(name) for name in vhosts}
-        self.nowhere = VirtualHost("")
+        self.journal = Journal()
+        self.last_queue = 0
+        self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
+        self.nowhere = VirtualHost("", self)
         self.heartbeat = heartbeat
         self.frame_max = frame_max
         self.channel_max = channel_max
         self.max_message_size = max_message_size
         self.connections: set[ClientConnection] = set()
-        self.dirty: set[Queue] = set()
+        self.dirty: set[Queue | ReplyTo] = set()
+        self.replies: dict[str, ReplyTo] = {}
+        self.failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
+        self._data = data
         self._close_timeout = close_timeout
         self._server: asyncio.Server | None = None
 
@@ -71,9 +87,16 @@ class Broker:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
+        self.failed = loop.create_future()
         listener = self._listener or socket.create_server(
             (self.host, self.port), family=_family(self.host), backlog=1024
         )
+        try:
+            if self._data is not None:
+                await self._recover(self._data)
+        except BaseException:
+            listener.close()
+            raise
         self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listener, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -99,6 +122,42 @@ class Broker:
             await asyncio.wait(closed)
         await self._server.wait_closed()
         self._server = None
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.close()
+        await self.journal.close()
+
+    # -- what is durable -------------------------------------------------------------------------------
+
+    async def _recover(self, folder: Path) -> None:
+        """Open the store and make what it holds again."""
+        journal = Journal(SQLiteStore(folder), on_failure=self._fail)
+        contents = await journal.open()
+        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _ORDER.index(record[0][0])):
+            vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
+            if kind == EXCHANGE:
+                exchange = read_exchange(value)
+                vhost.exchanges[exchange.name] = exchange
+            elif kind == QUEUE:
+                self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
+            else:
+                restore_binding(vhost, value)
+        self.journal = journal
+        queues = {queue.id: queue for vhost in self.vhosts.values() for queue in vhost.queues.values()}
+        for backlog in contents.backlogs:
+            queue = queues[backlog.queue]
+            queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
+            if not contents.clean:
+                queue.recovered_to = max(queue.recovered_to, backlog.last_position)
+        if not contents.clean:
+            for queue in {backlog.queue: queues[backlog.queue] for backlog in contents.backlogs}.values():
+                journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+
+    def _fail(self, error: Exception) -> None:
+        """End what can't be durable any more: `failed` says so to whoever runs the broker."""
+        _log.critical("the broker ends: %s", error)
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_result(error)
 
     # -- delivering ------------------------------------------------------------------------------------
 
@@ -125,10 +184,10 @@ def _server_properties() -> Table:
             "basic.nack": True,
             "consumer_cancel_notify": True,
             "connection.blocked": True,
-            "consumer_priorities": False,
+            "consumer_priorities": True,
             "authentication_failure_close": True,
             "per_consumer_qos": True,
-            "direct_reply_to": False,
+            "direct_reply_to": True,
         },
         "cluster_name": f"warren@{platform.node()}",
         "copyright": "Apache-2.0",

@@ -1,17 +1,32 @@
 """A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
 
+import enum
 import struct
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol import hot
 from warren.amqp.protocol.methods import BasicCancel, Method
+from warren.amqp.protocol.properties import decode_header, encode_header
+from warren.amqp.protocol.tables import TaggedInt
 from warren.broker.errors import precondition_failed
-from warren.broker.queues import Consumer, Entry, Queue
+from warren.broker.queues import Consumer, Entry, Message, Queue, ReplyTo
+from warren.broker.transaction import Transaction
 
 if TYPE_CHECKING:
     from warren.broker.connection import ClientConnection
 
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
+
+Held = tuple[Queue, Consumer | None, Entry]
+"""A delivery that is not settled: where it came from, and the consumer that has it (None for basic.get)."""
+
+
+class Outcome(enum.Enum):
+    """What becomes of a delivery."""
+
+    ACKED = enum.auto()
+    REQUEUED = enum.auto()
+    REJECTED = enum.auto()
 
 
 class Channel:
@@ -23,16 +38,22 @@ class Channel:
         self.number = number
         self.consumers: dict[str, Consumer] = {}
         self.parked: set[Consumer] = set()
-        self.unsettled: dict[int, tuple[Queue, Consumer | None, Entry]] = {}
+        self.unsettled: dict[int, Held] = {}
         self.consumer_prefetch = 0
         self.channel_prefetch = 0
         self.last_queue = ""
         self.confirming = False
+        self.transaction: Transaction | None = None
+        self.reply_to: ReplyTo | None = None
         self.is_open = True
         self.can_deliver = True
+        self.published = 0
+        self.waits_for = 0
+        """The batch of the store with the channel's last durable publish."""
+        self._rejected: list[int] = []
+        self._confirmed = 0
         self._unsettled_by_consumers = 0
         self._next_tag = 1
-        self._published = 0
 
     def send(self, method: Method) -> None:
         """Send a method to the client."""
@@ -47,40 +68,62 @@ class Channel:
     def deliver(self, consumer: Consumer, entry: Entry) -> None:
         """Send a message to a consumer."""
         tag = self._hold(consumer.queue, None if consumer.no_ack else consumer, entry, consumer.no_ack)
+        self._write(consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + entry.message.destination, entry)
+
+    def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
+        """Send a message that basic.get asked for."""
+        tag = self._hold(queue, None, entry, no_ack)
+        self._write(hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue)), entry)
+
+    def deliver_reply(self, prefix: bytes, message: Message) -> None:
+        """Send a direct reply."""
+        if self.is_open:
+            tag = self._next_tag
+            self._next_tag = tag + 1
+            entry = Entry(0, message)
+            self._write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
+
+    def _write(self, payload: bytes, entry: Entry) -> None:
         message = entry.message
-        payload = consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + message.destination
+        header = message.header if not entry.deliveries else _with_delivery_count(message, entry.deliveries)
         connection = self.connection
         connection.driver.write(
             hot.encode_method_frame(self.number, payload)
-            + hot.encode_content(self.number, message.header, message.body, connection.core.frame_limit)
+            + hot.encode_content(self.number, header, message.body, connection.core.frame_limit)
         )
         if not connection.driver.can_write:
             connection.stop_delivering()
 
-    def take(self, queue: Queue, entry: Entry, no_ack: bool) -> int:
-        """Note that a message was got from a queue; gives its delivery tag."""
-        return self._hold(queue, None, entry, no_ack)
-
     def _hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
         tag = self._next_tag
         self._next_tag = tag + 1
-        if not no_ack:
-            self.unsettled[tag] = (queue, consumer, entry)
-            queue.unsettled += 1
-            if consumer is not None:
-                consumer.unsettled += 1
-                self._unsettled_by_consumers += 1
+        queue.unsettled += 1
+        if no_ack:
+            queue.settled(entry)
+            return tag
+        self.unsettled[tag] = (queue, consumer, entry)
+        if consumer is not None:
+            consumer.unsettled += 1
+            self._unsettled_by_consumers += 1
         return tag
 
     # -- settling --------------------------------------------------------------------------------------
 
-    def settle(self, tag: int, multiple: bool, *, requeue: bool) -> None:
-        """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open."""
+    def settle(self, tag: int, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
+        """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open.
+
+        In a transaction it counts from its commit on.
+        """
         if not multiple:
             held = self.unsettled.pop(tag, None)
             if held is None:
                 raise precondition_failed(f"unknown delivery tag {tag}")
-            self._release(*held, requeue=requeue)
+            if self.transaction is None:
+                self.release(held, outcome)
+                if self.parked:
+                    self.unpark()
+                return
+            settled = [(tag, held)]
         else:
             tags = []
             for known in self.unsettled:  # they rise, as they were put in
@@ -89,29 +132,42 @@ class Channel:
                 tags.append(known)
             if not tags and tag:
                 raise precondition_failed(f"unknown delivery tag {tag}")
-            for known in tags:
-                self._release(*self.unsettled.pop(known), requeue=requeue)
+            settled = [(known, self.unsettled.pop(known)) for known in tags]
+        if self.transaction is not None:
+            self.transaction.settled += [(known, held, outcome) for known, held in settled]
+            return
+        for _, held in settled:
+            self.release(held, outcome)
         if self.parked:
             self.unpark()
 
-    def _release(self, queue: Queue, consumer: Consumer | None, entry: Entry, *, requeue: bool) -> None:
-        queue.unsettled -= 1
+    def release(self, held: Held, outcome: Outcome) -> None:
+        """Take a delivery off the channel."""
+        queue, consumer, entry = held
         if consumer is not None:
             consumer.unsettled -= 1
             self._unsettled_by_consumers -= 1
-        if requeue:
+        if outcome is Outcome.ACKED:
+            queue.settled(entry)
+        elif outcome is Outcome.REQUEUED:
             queue.requeue(entry)
             self.connection.broker.touch(queue)
+        else:
+            queue.rejected(entry)
 
     def recover(self) -> None:
         """Put everything that is not settled back to its queue (basic.recover)."""
-        self.settle(0, True, requeue=True)
+        held = list(self.unsettled.values())
+        self.unsettled.clear()
+        for one in held:
+            self.release(one, Outcome.REQUEUED)
+        self.unpark()
 
     def unpark(self) -> None:
         """Let consumers that had no room take turns again, where they have some now."""
         for consumer in [consumer for consumer in self.parked if consumer.has_room()]:
             self.parked.discard(consumer)
-            consumer.queue.unpark(consumer)
+            consumer.queue.turns.unpark(consumer)
             self.connection.broker.touch(consumer.queue)
 
     # -- consumers -------------------------------------------------------------------------------------
@@ -121,7 +177,7 @@ class Channel:
         self.consumers.pop(consumer.tag, None)
         self.parked.discard(consumer)
         consumer.queue.remove_consumer(consumer)
-        if consumer.queue.auto_delete and not consumer.queue.consumers:
+        if consumer.queue.auto_delete and not len(consumer.queue.turns):
             self.vhost.delete_queue(consumer.queue)
 
     def on_queue_deleted(self, consumer: Consumer) -> None:
@@ -133,23 +189,55 @@ class Channel:
 
     # -- publishing ------------------------------------------------------------------------------------
 
-    def count_publish(self) -> None:
-        """Note a publish that is to be confirmed with the others of its batch."""
-        self._published += 1
+    def count_publish(self, taken: bool) -> None:
+        """Note a publish that is to be confirmed with the others of its batch, or nacked where no queue took it."""
+        self.published += 1
+        if not taken:
+            self._rejected.append(self.published)
         self.connection.to_confirm.add(self)
 
-    def confirm_batch(self) -> None:
-        """Confirm all that was published so far: everything before it is confirmed, so one ack does."""
-        if self.is_open:
-            self.connection.driver.write(hot.encode_ack(self.number, self._published, True))
+    def confirm(self, up_to: int) -> None:
+        """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
+        if not self.is_open:
+            return
+        frames = b""
+        while self._rejected and self._rejected[0] <= up_to:
+            tag = self._rejected.pop(0)
+            frames += self._ack_up_to(tag - 1) + hot.encode_nack(self.number, tag)
+            self._confirmed = tag
+        self.connection.driver.write(frames + self._ack_up_to(up_to))
+
+    def refuse(self, up_to: int) -> None:
+        """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""
+        self._rejected = sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)})
+        self.confirm(up_to)
+
+    def _ack_up_to(self, tag: int) -> bytes:
+        if tag <= self._confirmed:
+            return b""
+        multiple = tag - self._confirmed > 1
+        self._confirmed = tag
+        return hot.encode_ack(self.number, tag, multiple)
 
     # -- closing ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End consumers, and put back what is not settled."""
+        """End consumers, and put back what is not settled. A transaction that is not committed never was."""
         self.is_open = False
+        if self.reply_to is not None:
+            self.connection.broker.replies.pop(self.reply_to.name, None)
+            self.reply_to = None
         for consumer in list(self.consumers.values()):
             self.remove_consumer(consumer)
+        if self.transaction is not None:
+            self.transaction.roll_back(self)
         for held in self.unsettled.values():
-            self._release(*held, requeue=True)
+            self.release(held, Outcome.REQUEUED)
         self.unsettled.clear()
+
+
+def _with_delivery_count(message: Message, deliveries: int) -> bytes:
+    """Say how often a quorum queue delivered a message before (RabbitMQ's docs/quorum-queues)."""
+    properties = decode_header(message.header)
+    headers = {**(properties.headers or {}), "x-delivery-count": TaggedInt(deliveries, b"l")}
+    return encode_header(properties._replace(headers=headers), len(message.body))

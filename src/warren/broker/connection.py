@@ -4,18 +4,17 @@ Handlers raise; `_refuse` is the one place that turns that into channel.close or
 """
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.driver import Driver
-from warren.amqp.protocol import hot
 from warren.amqp.protocol.connection import Connection as Core
 from warren.amqp.protocol.connection import Role
 from warren.amqp.protocol.constants import PROTOCOL_HEADER, Reply
 from warren.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from warren.amqp.protocol.methods import (
     BY_TYPE,
-    BasicReturn,
     ChannelClose,
     ChannelCloseOk,
     ChannelOpen,
@@ -30,14 +29,14 @@ from warren.amqp.protocol.methods import (
     ConnectionTuneOk,
     Method,
 )
-from warren.amqp.protocol.properties import FLAG_HEADERS, FLAG_USER_ID, decode_header
 from warren.amqp.protocol.states import ChannelState, ConnectionState
-from warren.amqp.protocol.tables import FieldValue, Table
+from warren.amqp.protocol.tables import Table
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused, precondition_failed
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal
 from warren.broker.handlers import HANDLERS
 from warren.broker.login import MECHANISMS, credentials, is_allowed
-from warren.broker.queues import Message, Queue
+from warren.broker.publishing import Publishing
+from warren.broker.queues import Queue
 from warren.exceptions import ProtocolViolation
 
 if TYPE_CHECKING:
@@ -47,11 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
-_CACHED_ROUTES: Final = 4096
 _PUBLISH_IDS: Final = (60, 40)
-
-_Route = tuple[list[Queue], bytes, bool]
-"""A publish's queues, its exchange and routing key as they travel, and whether it is mandatory."""
 
 
 class ClientConnection:
@@ -74,8 +69,8 @@ class ClientConnection:
         self.channels: dict[int, Channel] = {}
         self.exclusive_queues: set[Queue] = set()
         self.to_confirm: set[Channel] = set()
-        self._routes: dict[bytes, _Route] = {}
-        self._routes_of = -1
+        self._publishing = Publishing(self)
+        self._held: list[Event] | None = None
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -85,19 +80,37 @@ class ClientConnection:
 
     def on_events(self, events: list[Event]) -> None:
         """Take what one chunk brought, then confirm it and deliver what came by it."""
+        if self._held is not None:
+            self._held += events  # what the socket had read already; the next chunk waits in the socket
+            return
+        self._take(events)
+        journal = self.broker.journal
+        for channel in self.to_confirm:
+            journal.confirm(channel, channel.published)
+        self.to_confirm.clear()
+        self.broker.dispatch()
+        if journal.is_crowded and self._held is None:
+            self.driver.pause_reading()
+            journal.when_taken(self._go_on)
+
+    def _take(self, events: list[Event]) -> None:
         channels = self.channels
-        for event in events:
+        publish = self._publishing.publish
+        for index, event in enumerate(events):
             try:
                 if event[0] == PUBLISH:
                     channel = channels.get(event[1])
                     if channel is not None:
-                        self._publish(channel, event[2], event[3], event[4])
+                        publish(channel, event[2], event[3], event[4])
                 elif event[0] == ACK:
                     channel = channels.get(event[1])
                     if channel is not None:
-                        channel.settle(event[2], event[3], requeue=False)
+                        channel.settle(event[2], event[3])
                 elif event[0] == METHOD:
                     self._on_method(event[1], event[2])
+                    if self._held is not None:
+                        self._held += events[index + 1 :]
+                        return
                 elif event[0] == HEADER:
                     self._start(event[2])
                 elif event[0] == VIOLATION:
@@ -105,11 +118,30 @@ class ClientConnection:
             except (Refusal, ProtocolViolation) as error:
                 self._refuse(event[1], error, self._ids(event))
                 if self.core.state is not ConnectionState.OPEN:
-                    break
-        for channel in self.to_confirm:
-            channel.confirm_batch()
-        self.to_confirm.clear()
-        self.broker.dispatch()
+                    return
+
+    def _wait_for_commit(self, number: int, answer: Method | None) -> None:
+        """Hold a client's further frames until what it just changed is durable, then answer.
+
+        Its answers so stay in order; changes of what is durable are rare.
+        """
+        self._held = []
+        self.driver.pause_reading()
+        self.broker.journal.after_commit(functools.partial(self._committed, number, answer))
+
+    def _committed(self, number: int, answer: Method | None) -> None:
+        events, self._held = self._held or [], None
+        if self.closed.done():
+            return
+        if answer is not None and self.core.channel_state(number) is ChannelState.OPEN:
+            self.send(number, answer)
+        self._go_on()
+        if events:
+            self.on_events(events)
+
+    def _go_on(self) -> None:
+        if self._held is None:
+            self.driver.resume_reading()
 
     def on_lost(self, error: Exception | None) -> None:
         """Forget the client; what it had not settled goes back."""
@@ -154,8 +186,12 @@ class ClientConnection:
             handler = HANDLERS.get(type(method))
             if handler is None:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
+            journal = self.broker.journal
+            changes = journal.changes
             answer = handler(self.channels[number], method)
-            if answer is not None:
+            if journal.changes != changes:
+                self._wait_for_commit(number, answer)
+            elif answer is not None:
                 self.send(number, answer)
 
     def _on_connection_method(self, method: Method) -> None:
@@ -222,63 +258,6 @@ class ClientConnection:
         _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)
         self.driver.abort()
 
-    # -- publishing ------------------------------------------------------------------------------------
-
-    def _publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
-        vhost = self.vhost
-        if self._routes_of != vhost.generation:
-            self._routes.clear()
-            self._routes_of = vhost.generation
-        route = self._routes.get(arguments)
-        flags = header[12] << 8 | header[13]
-        if route is None or flags & (FLAG_HEADERS | FLAG_USER_ID):
-            route = self._route(arguments, header, flags)
-        if not body and any(header[4:12]):
-            size = int.from_bytes(header[4:12], "big")
-            limit = self.broker.max_message_size
-            raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
-        queues, destination, mandatory = route
-        if queues:
-            message = Message(destination, header, body)
-            dirty = self.broker.dirty
-            for queue in queues:
-                queue.push(message)
-                dirty.add(queue)
-        elif mandatory:
-            self._return(channel, arguments, header, body)
-        if channel.confirming:
-            channel.count_publish()
-
-    def _route(self, arguments: bytes, header: bytes, flags: int) -> _Route:
-        """Find a message's queues the long way. Errors, and what depends on headers, are never kept."""
-        name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
-        if immediate:
-            raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
-        exchange = self.vhost.exchange(name)
-        if exchange.internal:
-            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{self.vhost.name}'")
-        keys = [routing_key]
-        headers: Table = {}
-        if flags & (FLAG_HEADERS | FLAG_USER_ID):
-            properties = decode_header(header)
-            headers = properties.headers or {}
-            if properties.user_id is not None and properties.user_id != self.user:
-                text = f"user_id property set to '{properties.user_id}' but authenticated user was '{self.user}'"
-                raise precondition_failed(text)
-            keys += _copies(headers, "CC")
-        queues, by_headers = self.vhost.route(exchange, keys, headers)
-        route = (queues, arguments[2:-1], mandatory)
-        if len(keys) == 1 and not by_headers:
-            if len(self._routes) >= _CACHED_ROUTES:
-                self._routes.clear()
-            self._routes[arguments] = route
-        return route
-
-    def _return(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
-        name, routing_key, _, _ = hot.parse_publish(arguments)
-        method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
-        self.driver.write(self.core.send_content(channel.number, method, header, body))
-
     # -- closing ---------------------------------------------------------------------------------------
 
     @staticmethod
@@ -324,7 +303,8 @@ class ClientConnection:
             if channel in self.to_confirm:
                 self.to_confirm.discard(channel)
                 if self.core.channel_state(number) is ChannelState.OPEN:
-                    channel.confirm_batch()  # what came before the error is kept, so it is confirmed
+                    # What came before the error is kept, so it is confirmed, where that can be said by now.
+                    self.broker.journal.confirm(channel, channel.published)
             channel.close()
 
     def _release(self) -> None:
@@ -340,13 +320,3 @@ class ClientConnection:
 def _short(text: str) -> str:
     """Cut a reply text to what a short string holds."""
     return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")
-
-
-def _copies(headers: Table, name: str) -> list[str]:
-    """Give the routing keys of a CC header (RabbitMQ's docs/sender-selected)."""
-    value: FieldValue = headers.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
-        raise precondition_failed(f"{name} header must be a list of strings")
-    return [str(key) for key in value]

@@ -6,20 +6,33 @@ from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.methods import NO_ARGUMENTS
-from warren.amqp.protocol.tables import Table
+from warren.amqp.protocol.tables import FieldValue, Table, type_name
 from warren.broker.errors import (
     ConnectionRefusal,
     access_refused,
     not_found,
-    not_implemented,
     precondition_failed,
     resource_locked,
 )
 from warren.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from warren.broker.exchanges.headers import check_arguments
-from warren.broker.queues import Queue
+from warren.broker.queues import Message, Queue
+from warren.broker.queues.arguments import COMPARED, read_rules
+from warren.broker.queues.dead_letter import REJECTED, copies, dead_letter, headers_of, is_cycle, origin_of
+from warren.broker.records import (
+    BINDING,
+    EXCHANGE,
+    QUEUE,
+    binding_record,
+    exchange_record,
+    is_durable,
+    key,
+    queue_record,
+)
+from warren.broker.store.journal import Journal
 
 if TYPE_CHECKING:
+    from warren.broker.broker import Broker
     from warren.broker.connection import ClientConnection
 
 _PREDECLARED: Final = {
@@ -29,24 +42,14 @@ _PREDECLARED: Final = {
     "amq.headers": "headers",
     "amq.match": "headers",
 }
-_UNAVAILABLE: Final = (
-    "x-message-ttl",
-    "x-expires",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-priority",
-    "x-single-active-consumer",
-)
 
 
 class VirtualHost:
     """A virtual host. `generation` counts changes that routing depends on, for caches of routes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, broker: "Broker") -> None:
         self.name = name
+        self.broker = broker
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
@@ -56,6 +59,11 @@ class VirtualHost:
         self.exchanges["amq.rabbitmq.trace"] = TYPES["topic"](
             "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
         )
+
+    @property
+    def journal(self) -> Journal:
+        """Where what is durable is written down."""
+        return self.broker.journal
 
     # -- exchanges -------------------------------------------------------------------------------------
 
@@ -76,10 +84,13 @@ class VirtualHost:
         if known is None:
             if name.startswith("amq."):
                 raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
-            self.exchanges[name] = TYPES[kind](
+            exchange = TYPES[kind](
                 name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
             )
+            self.exchanges[name] = exchange
             self.generation += 1
+            if durable and self.journal.is_on:
+                self.journal.put(EXCHANGE, *exchange_record(self.name, exchange))
             return
         for argument, received, current in (
             ("type", kind, known.type),
@@ -109,6 +120,8 @@ class VirtualHost:
             self._drop(binding)
         self._unbind_all(exchange)
         self.generation += 1
+        if exchange.durable and self.journal.is_on:
+            self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
 
     def refuse_default(self, *names: str) -> None:
         """Refuse what is not for the default exchange (403)."""
@@ -142,16 +155,17 @@ class VirtualHost:
         elif name.startswith("amq.") and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         if name not in self.queues:
-            for argument in _UNAVAILABLE:
-                if argument in arguments:
-                    raise not_implemented(f"queue argument {argument} is not available in Warren's embedded broker")
-            queue = Queue(
-                name,
-                durable=durable,
-                auto_delete=auto_delete,
-                owner=user if exclusive else None,
-                arguments=arguments,
+            rules = read_rules(
+                name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
             )
+            owner = user if exclusive else None
+            queue = Queue(
+                self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
+            )
+            if durable and not exclusive and self.journal.is_on:
+                self.broker.last_queue += 1
+                queue.id = self.broker.last_queue
+                self.journal.put(QUEUE, *queue_record(self.name, queue))
             self.queues[name] = queue
             self.generation += 1
             return queue
@@ -164,7 +178,23 @@ class VirtualHost:
         ):
             if received != current:
                 raise self._inequivalent(flag, "queue", name, _flag(received), _flag(current))
-        self._compare((*_UNAVAILABLE, "x-queue-type"), "queue", name, arguments, queue.arguments)
+        self._compare(COMPARED, "queue", name, arguments, queue.arguments)
+        queue.note_use()
+        return queue
+
+    def restore_queue(self, value: Table) -> Queue:
+        """Make a queue of its record in the store."""
+        name, arguments = str(value["name"]), value["arguments"]
+        assert isinstance(arguments, dict)  # noqa: S101 # records have a checksum
+        auto_delete = value["auto_delete"] is True
+        rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
+        queue = Queue(self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules)
+        number, recovered_to = value["id"], value["recovered_to"]
+        assert isinstance(number, int)  # noqa: S101 # records have a checksum
+        assert isinstance(recovered_to, int)  # noqa: S101 # records have a checksum
+        queue.id, queue.recovered_to = number, recovered_to
+        self.queues[name] = queue
+        self.generation += 1
         return queue
 
     def delete_queue(self, queue: Queue) -> int:
@@ -174,13 +204,18 @@ class VirtualHost:
         del self.queues[queue.name]
         self._unbind_all(queue)
         self.generation += 1
-        consumers = list(queue.consumers.values())
-        queue.consumers.clear()
-        for consumer in consumers:
+        for consumer in queue.turns.clear():
             consumer.channel.on_queue_deleted(consumer)
         if queue.owner is not None:
             queue.owner.exclusive_queues.discard(queue)
-        return queue.purge()
+        count = len(queue)
+        if queue.id:
+            self.journal.put(QUEUE, key(self.name, queue.name), None)
+            self.journal.drop_queue(queue)
+            queue.id = 0
+        queue.purge()
+        queue.close()
+        return count
 
     # -- bindings --------------------------------------------------------------------------------------
 
@@ -194,6 +229,8 @@ class VirtualHost:
         if exchange.bind(binding):
             self._bound_to.setdefault(id(destination), {})[id(exchange), binding.identity] = binding
             self.generation += 1
+            if self.journal.is_on and is_durable(binding):
+                self.journal.put(BINDING, *binding_record(self.name, binding))
 
     def unbind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
         """Undo `bind`; a binding that is not there is no error. Raises 403, 404."""
@@ -210,6 +247,8 @@ class VirtualHost:
         if not bound:
             del self._bound_to[id(binding.destination)]
         self.generation += 1
+        if self.journal.is_on and is_durable(binding):
+            self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
         if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
             self._remove_exchange(exchange)
 
@@ -244,6 +283,20 @@ class VirtualHost:
                     waiting.append(target)
         return list(queues.values()), by_headers
 
+    def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
+        """Publish what a queue gives up to its exchange for dead letters; without that exchange it is dropped."""
+        rules = queue.rules
+        exchange = self.exchanges.get(rules.dead_letter_exchange or "")
+        if exchange is None:
+            return
+        letter = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
+        headers = headers_of(letter)
+        keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
+        for target in self.route(exchange, keys, headers)[0]:
+            if reason == REJECTED or not is_cycle(target.name, headers):
+                target.push(letter)
+                self.broker.touch(target)
+
     # -- comparing what is declared twice --------------------------------------------------------------
 
     def _inequivalent(self, argument: str, what: str, name: str, received: str, current: str) -> Exception:
@@ -254,7 +307,7 @@ class VirtualHost:
 
     def _compare(self, names: tuple[str, ...], what: str, name: str, received: Table, current: Table) -> None:
         for argument in names:
-            if received.get(argument) != current.get(argument):
+            if not _same(received.get(argument), current.get(argument)):
                 raise self._inequivalent(
                     argument, what, name, _described(received.get(argument)), _described(current.get(argument))
                 )
@@ -264,15 +317,14 @@ def _flag(value: bool | str) -> str:
     return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
 
 
-def _described(value: object) -> str:
+def _same(left: FieldValue, right: FieldValue) -> bool:
+    """Compare arguments: integers of any type by value, but a boolean is no integer."""
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _described(value: FieldValue) -> str:
     """Name a table value as RabbitMQ does."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return f"the value '{str(value).lower()}' of type 'bool'"
-        case int():
-            return f"the value '{value}' of type 'signedint'"
-        case str():
-            return f"the value '{value}' of type 'longstr'"
-    return f"the value '{value}' of type '{type(value).__name__}'"
+    if value is None:
+        return "none"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"the value '{text}' of type '{type_name(value)}'"

@@ -86,9 +86,7 @@ async def test_equal_messages_that_are_returned_are_interchangeable(broker_url: 
         assert all(isinstance(result, warren.PublishReturned) for result in results)
 
 
-async def test_a_refused_message_says_so(broker_url: str, request: pytest.FixtureRequest) -> None:
-    if "embedded" in request.node.name:
-        pytest.skip("the embedded broker takes no x-max-length yet, the one way to a nack")
+async def test_a_refused_message_says_so(broker_url: str) -> None:
     async with warren.connect(broker_url) as connection:
         channel = await connection.channel()
         limits: Table = {"x-max-length": 1, "x-overflow": "reject-publish"}

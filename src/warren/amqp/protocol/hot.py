@@ -28,6 +28,7 @@ _CONTENT_START = struct.Struct(">BHIHHQH")
 PUBLISH_SIGNATURE: Final = 60 << 16 | 40
 DELIVER_SIGNATURE: Final = 60 << 16 | 60
 ACK_SIGNATURE: Final = 60 << 16 | 80
+NACK_SIGNATURE: Final = 60 << 16 | 120
 
 BROKER_TAKES: Final[dict[int, int]] = {PUBLISH_SIGNATURE: PUBLISH}
 CLIENT_TAKES: Final[dict[int, int]] = {DELIVER_SIGNATURE: DELIVER}
@@ -110,6 +111,11 @@ def scan(
 def encode_ack(channel: int, delivery_tag: int, multiple: bool) -> bytes:
     """Encode a whole basic.ack frame."""
     return _ACK_FRAME.pack(1, channel, 13, ACK_SIGNATURE, delivery_tag, multiple, FRAME_END)
+
+
+def encode_nack(channel: int, delivery_tag: int) -> bytes:
+    """Encode a whole basic.nack frame for one publish."""
+    return _ACK_FRAME.pack(1, channel, 13, NACK_SIGNATURE, delivery_tag, 0, FRAME_END)
 
 
 def encode_method_frame(channel: int, payload: bytes) -> bytes:

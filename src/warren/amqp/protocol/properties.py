@@ -20,9 +20,12 @@ from warren.exceptions import ProtocolViolation, UsageError
 CONTENT_HEADER: Final = struct.Struct(">HHQH")
 """class, weight, body size, property flags: what every content header begins with."""
 PROPERTIES_AT: Final = CONTENT_HEADER.size
+FLAG_CONTENT_TYPE: Final = 1 << 15
+FLAG_CONTENT_ENCODING: Final = 1 << 14
 FLAG_HEADERS: Final = 1 << 13
 FLAG_DELIVERY_MODE: Final = 1 << 12
 FLAG_PRIORITY: Final = 1 << 11
+FLAG_REPLY_TO: Final = 1 << 9
 FLAG_EXPIRATION: Final = 1 << 8
 FLAG_MESSAGE_ID: Final = 1 << 7
 FLAG_USER_ID: Final = 1 << 4

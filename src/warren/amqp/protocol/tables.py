@@ -64,6 +64,17 @@ _INTEGERS: Final = {
         "L": "q",
     }.items()
 }
+_INTEGER_NAMES: Final = {
+    b"b": "byte",
+    b"B": "unsignedbyte",
+    b"s": "short",
+    b"u": "unsignedshort",
+    b"I": "signedint",
+    b"i": "unsignedint",
+    b"l": "long",
+    b"L": "long",
+    b"T": "timestamp",
+}
 _INTEGER_TAGS: Final = frozenset([*(tag for tag, _ in _INTEGERS.values()), b"T"])
 _FLOAT = struct.Struct(">f")
 _DOUBLE = struct.Struct(">d")
@@ -114,6 +125,31 @@ def encode_table(table: Table) -> bytes:
     Raises UsageError for a value of another type or out of range, naming its key.
     """
     return _write_table(table, 0)
+
+
+def type_name(value: FieldValue) -> str:
+    """Name the AMQP type that a value travels as, in RabbitMQ's words."""
+    match value:
+        case None:
+            return "void"
+        case bool():
+            return "bool"
+        case int():
+            tag = value.tag if isinstance(value, TaggedInt) else _default_tag(value)
+            return _INTEGER_NAMES[tag]
+        case float():
+            return "float" if isinstance(value, Float32) else "double"
+        case Decimal():
+            return "decimal"
+        case datetime():
+            return "timestamp"
+        case str() | LongString():
+            return "longstr"
+        case bytes():
+            return "binary"
+        case Mapping():
+            return "table"
+    return "array"
 
 
 def _malformed(what: str) -> ProtocolViolation:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from warren.amqp.protocol import methods as m
 from warren.broker.channel import Channel
-from warren.broker.handlers import basic, channel, confirm, exchange, queue
+from warren.broker.handlers import basic, channel, confirm, exchange, queue, tx
 
 # Each function takes its own method's type; the key says which, so nothing else can come.
 HANDLERS: Final[dict[type, Callable[[Channel, Any], m.Method | None]]] = {
@@ -28,5 +28,8 @@ HANDLERS: Final[dict[type, Callable[[Channel, Any], m.Method | None]]] = {
     m.BasicRecover: basic.recover,
     m.BasicRecoverAsync: basic.recover_async,
     m.ConfirmSelect: confirm.select,
+    m.TxSelect: tx.select,
+    m.TxCommit: tx.commit,
+    m.TxRollback: tx.rollback,
 }
 """Method → what does it, and gives the answer that goes out (None for none)."""

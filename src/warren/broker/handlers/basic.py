@@ -2,7 +2,6 @@
 
 import secrets
 
-from warren.amqp.protocol import hot
 from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.methods import (
     BasicCancel,
@@ -19,10 +18,12 @@ from warren.amqp.protocol.methods import (
     BasicRecoverOk,
     BasicReject,
 )
-from warren.broker.channel import Channel
-from warren.broker.errors import ConnectionRefusal, access_refused, not_implemented
+from warren.amqp.protocol.tables import Table, type_name
+from warren.broker.channel import Channel, Outcome
+from warren.broker.errors import ConnectionRefusal, access_refused, not_implemented, precondition_failed
 from warren.broker.handlers.queue import named
-from warren.broker.queues import Consumer
+from warren.broker.queues import Consumer, ReplyTo
+from warren.broker.queues.reply_to import REPLY_TO
 
 
 def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
@@ -39,12 +40,17 @@ def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
 
 def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
     """Start a consumer."""
-    queue = named(channel, method.queue)
     tag = method.consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
     if tag in channel.consumers:
         raise ConnectionRefusal(Reply.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
-    if queue.has_exclusive_consumer or (method.exclusive and queue.consumers):
+    if method.queue == REPLY_TO:
+        _consume_replies(channel, tag, method.no_ack)
+        return None if method.nowait else BasicConsumeOk(tag)
+    queue = named(channel, method.queue)
+    if queue.turns.has_exclusive or (method.exclusive and len(queue.turns)):
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
+    if queue.rules.quorum and channel.channel_prefetch:
+        raise not_implemented(f"queue '{queue.name}' in vhost '{channel.vhost.name}' does not support global qos")
     consumer = Consumer(
         channel,
         queue,
@@ -52,6 +58,7 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         prefetch=channel.consumer_prefetch,
+        priority=_priority(method.arguments),
         arguments=method.arguments,
     )
     channel.consumers[tag] = consumer
@@ -60,41 +67,57 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
     return None if method.nowait else BasicConsumeOk(tag)
 
 
+def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
+    """Give the channel its one consumer of direct replies."""
+    if channel.reply_to is not None:
+        raise precondition_failed("reply consumer already set")
+    if not no_ack:
+        raise precondition_failed("reply consumer cannot acknowledge")
+    name = f"{REPLY_TO}.{secrets.token_urlsafe(24)}"
+    channel.reply_to = ReplyTo(channel, tag, name)
+    channel.connection.broker.replies[name] = channel.reply_to
+
+
+def _priority(arguments: Table) -> int:
+    """Read a consumer's priority (RabbitMQ's docs/consumer-priority)."""
+    value = arguments.get("x-priority", 0)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise precondition_failed(f"invalid arg 'x-priority': {{unacceptable_type,{type_name(value)}}}")
+    return value
+
+
 def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
     """End a consumer; one that is not there is no error."""
     consumer = channel.consumers.get(method.consumer_tag)
     if consumer is not None:
         channel.remove_consumer(consumer)
+    elif channel.reply_to is not None and channel.reply_to.tag == method.consumer_tag:
+        channel.connection.broker.replies.pop(channel.reply_to.name, None)
+        channel.reply_to = None
     return None if method.nowait else BasicCancelOk(method.consumer_tag)
 
 
 def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     """Give the first message of a queue."""
     queue = named(channel, method.queue)
-    if queue.has_exclusive_consumer:
+    if queue.turns.has_exclusive:
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
-    entry = queue.pop()
+    entry = queue.get()
     if entry is None:
         return BasicGetEmpty()
-    tag = channel.take(queue, entry, method.no_ack)
-    message = entry.message
-    payload = hot.get_ok_payload(tag, entry.redelivered, message.destination, len(queue))
-    connection = channel.connection
-    connection.driver.write(
-        hot.encode_method_frame(channel.number, payload)
-        + hot.encode_content(channel.number, message.header, message.body, connection.core.frame_limit)
-    )
+    channel.deliver_got(queue, entry, method.no_ack)
     return None
 
 
 def nack(channel: Channel, method: BasicNack) -> None:
     """Settle as not done (RabbitMQ's docs/nack)."""
-    channel.settle(method.delivery_tag, method.multiple, requeue=method.requeue)
+    outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
+    channel.settle(method.delivery_tag, method.multiple, outcome)
 
 
 def reject(channel: Channel, method: BasicReject) -> None:
     """Settle one as not done."""
-    channel.settle(method.delivery_tag, False, requeue=method.requeue)
+    channel.settle(method.delivery_tag, False, Outcome.REQUEUED if method.requeue else Outcome.REJECTED)
 
 
 def recover(channel: Channel, method: BasicRecover) -> BasicRecoverOk:

@@ -2,9 +2,12 @@
 
 from warren.amqp.protocol.methods import ConfirmSelect, ConfirmSelectOk
 from warren.broker.channel import Channel
+from warren.broker.errors import precondition_failed
 
 
 def select(channel: Channel, method: ConfirmSelect) -> ConfirmSelectOk | None:
     """Confirm what is published from now on."""
+    if channel.transaction is not None:
+        raise precondition_failed("cannot switch from tx to confirm mode")
     channel.confirming = True
     return None if method.nowait else ConfirmSelectOk()

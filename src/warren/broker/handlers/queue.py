@@ -14,8 +14,9 @@ from warren.amqp.protocol.methods import (
     QueueUnbindOk,
 )
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, precondition_failed
+from warren.broker.errors import ChannelRefusal, not_found, precondition_failed
 from warren.broker.queues import Queue
+from warren.broker.queues.reply_to import REPLY_TO
 
 
 def named(channel: Channel, name: str) -> Queue:
@@ -30,8 +31,11 @@ def named(channel: Channel, name: str) -> Queue:
 def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
     """Declare a queue, or with passive look at it."""
     connection = channel.connection
+    if method.queue.startswith(REPLY_TO):
+        return _declare_reply_to(channel, method)
     if method.passive:
         queue = named(channel, method.queue)
+        queue.note_use()
     else:
         queue = channel.vhost.declare_queue(
             method.queue,
@@ -44,7 +48,15 @@ def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
         if method.exclusive:
             connection.exclusive_queues.add(queue)
     channel.last_queue = queue.name
-    return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.consumers))
+    return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.turns))
+
+
+def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
+    """See whether somebody waits for direct replies (RabbitMQ's docs/direct-reply-to)."""
+    name = method.queue
+    if name != REPLY_TO and name not in channel.connection.broker.replies:
+        raise not_found("queue", name, channel.vhost.name)
+    return None if method.nowait else QueueDeclareOk(name, 0, 1)
 
 
 def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
@@ -74,7 +86,7 @@ def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
     count = 0
     if method.queue in vhost.queues or not method.queue:
         queue = named(channel, method.queue)
-        if method.if_unused and queue.consumers:
+        if method.if_unused and len(queue.turns):
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' in use")
         if method.if_empty and len(queue):
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")

@@ -3,5 +3,6 @@
 from warren.broker.queues.consumer import Consumer
 from warren.broker.queues.message import Entry, Message
 from warren.broker.queues.queue import Queue
+from warren.broker.queues.reply_to import ReplyTo
 
-__all__ = ["Consumer", "Entry", "Message", "Queue"]
+__all__ = ["Consumer", "Entry", "Message", "Queue", "ReplyTo"]

@@ -21,6 +21,7 @@ class Consumer:
         "parked",
         "prefetch",
         "prefix",
+        "priority",
         "queue",
         "tag",
         "unsettled",
@@ -35,6 +36,7 @@ class Consumer:
         no_ack: bool,
         exclusive: bool,
         prefetch: int,
+        priority: int,
         arguments: Table,
     ) -> None:
         self.channel = channel
@@ -43,6 +45,7 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.prefetch = prefetch
+        self.priority = priority
         self.arguments = arguments
         self.unsettled = 0
         self.parked = False

@@ -1,112 +1,386 @@
-"""A queue: messages in order, consumers in turn."""
+"""A queue: messages in order, consumers in turn, what expires, what is too many, and what becomes a dead letter."""
 
-import heapq
-from collections import deque
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.tables import Table
+from warren.broker.queues.arguments import Rules
 from warren.broker.queues.consumer import Consumer
+from warren.broker.queues.dead_letter import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED
+from warren.broker.queues.lane import Lane
 from warren.broker.queues.message import Entry, Message
+from warren.broker.queues.turns import Turns
+from warren.broker.store.batch import Found, Wanted
 
 if TYPE_CHECKING:
     from warren.broker.connection import ClientConnection
+    from warren.broker.vhost import VirtualHost
+
+WINDOW: Final = 4096
+"""Messages of one lane that are kept in memory; behind them a stored queue keeps messages in the store alone."""
+_LONGEST_WAIT: Final = 3600.0
 
 
 class Queue:
     """A queue of one virtual host.
 
-    owner: the connection that an exclusive queue belongs to. Entries that come back are kept in a heap of
-    their own: everything in it was taken from the front, so it stands before everything in `_ready`.
+    owner: the connection that an exclusive queue belongs to. id: its number in the store, 0 where it is not
+    stored (it is not durable, or exclusive, or the broker keeps everything in memory). recovered_to: up to this
+    position messages may have been delivered before a crash, so they come as redelivered.
     """
 
     def __init__(
         self,
+        vhost: "VirtualHost",
         name: str,
         *,
         durable: bool,
         auto_delete: bool,
         owner: "ClientConnection | None",
         arguments: Table,
+        rules: Rules,
     ) -> None:
+        self.vhost = vhost
         self.name = name
         self.durable = durable
         self.auto_delete = auto_delete
         self.owner = owner
         self.arguments = arguments
-        self.consumers: dict[tuple[int, str], Consumer] = {}
+        self.rules = rules
+        self.id = 0
+        self.recovered_to = -1
+        self.turns = Turns(alone=rules.single_active_consumer)
         self.unsettled = 0
-        self._ready: deque[Entry] = deque()
-        self._returned: list[Entry] = []
-        self._turns: deque[Consumer] = deque()
+        self.ready = 0
+        self.ready_bytes = 0
+        self._lane = Lane(0)
+        self._lanes = [self._lane]
         self._next_position = 0
+        self._limited = rules.max_length is not None or rules.max_length_bytes is not None
+        self._expiring = rules.message_ttl is not None
+        self._plain = not (self._limited or self._expiring or rules.max_priority)
+        self._timer: asyncio.TimerHandle | None = None
+        self._unused_timer: asyncio.TimerHandle | None = None
+        self.note_use()
 
     def __len__(self) -> int:
         """How many messages are ready."""
-        return len(self._ready) + len(self._returned)
+        return self.ready
 
-    # -- messages --------------------------------------------------------------------------------------
+    # -- messages come ---------------------------------------------------------------------------------
 
-    def push(self, message: Message) -> None:
-        """Put a message at the end."""
-        self._ready.append(Entry(self._next_position, message))
+    def push(self, message: Message) -> bool:
+        """Put a message at the end. Says whether the queue took it: one that is full may refuse."""
+        entry = Entry(self._next_position, message)
+        if self._plain and message.expiration is None:
+            self._next_position += 1
+            self._append(self._lane, entry)
+            return True
+        if self._limited and self.rules.overflow != "drop-head" and not self._has_room_for(message):
+            if self.rules.overflow == "reject-publish-dlx":
+                self.vhost.dead_letter(self, message, MAXLEN)
+            return False
         self._next_position += 1
+        lane = self._lane_of(message)
+        entry.priority = lane.priority
+        now = self._set_expiry(entry)
+        self._append(lane, entry)
+        if entry.expires and entry.expires <= now:
+            self.dispatch(now)  # with a time-to-live of 0 it is for a consumer that has room now
+        if self._limited and self._is_over():
+            self.dispatch(now)  # what a consumer takes at once was never too much
+            self._drop_what_is_over()
+        return True
 
-    def pop(self) -> Entry | None:
-        """Take the first message, for delivery."""
-        if self._returned:
-            return heapq.heappop(self._returned)
-        return self._ready.popleft() if self._ready else None
+    def _append(self, lane: Lane, entry: Entry) -> None:
+        message = entry.message
+        self.ready += 1
+        self.ready_bytes += len(message.body)
+        if self.id:
+            if lane.tail or len(lane.ready) >= WINDOW:
+                lane.tail += 1
+                self.vhost.journal.add(self, entry)
+                return
+            if message.persistent:
+                self.vhost.journal.add(self, entry)
+            lane.loaded_to = entry.position
+        lane.ready.append(entry)
+
+    def _lane_of(self, message: Message) -> Lane:
+        highest = self.rules.max_priority
+        if not highest or not message.priority:
+            return self._lane
+        priority = min(message.priority, highest)
+        return self._lane_at(priority)
+
+    def _set_expiry(self, entry: Entry) -> float:
+        """Set when an entry expires, by the smaller of queue's and message's time-to-live; gives the time now."""
+        ttl = self.rules.message_ttl
+        expiration = entry.message.expiration
+        now = time.time()
+        if expiration is not None:
+            ttl = expiration if ttl is None else min(ttl, expiration)
+        if ttl is not None:
+            entry.expires = now + ttl / 1000
+            self._expiring = True
+        return now
+
+    # -- messages go -----------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Entry | None:
+        """Take the first message, for delivery; None where there is none in memory (the store may be asked for more).
+
+        now: POSIX seconds; what expired before becomes a dead letter.
+        """
+        for lane in self._lanes:
+            while (entry := lane.take()) is not None:
+                self.ready -= 1
+                self.ready_bytes -= len(entry.message.body)
+                if lane.tail and len(lane.ready) < WINDOW // 2:
+                    self._load(lane)
+                if entry.expires and entry.expires < now:
+                    self._give_up(entry, EXPIRED)
+                    continue
+                return entry
+            if lane.tail:
+                self._load(lane)
+                return None  # what waits in the store stands before the lower priorities
+        return None
+
+    def get(self) -> Entry | None:
+        """Take the first message, for basic.get."""
+        self.note_use()
+        return self.take(time.time() if self._expiring else 0.0)
+
+    def settled(self, entry: Entry) -> None:
+        """Forget a message that a consumer is done with."""
+        self.unsettled -= 1
+        if entry.stored:
+            self.vhost.journal.remove(self, entry)
+
+    def rejected(self, entry: Entry) -> None:
+        """Give up a message that a consumer does not want."""
+        self.unsettled -= 1
+        self._give_up(entry, REJECTED)
 
     def requeue(self, entry: Entry) -> None:
-        """Put a message back to its place; it will come as redelivered."""
+        """Put a message back to its place; it will come as redelivered. A quorum queue counts how often."""
+        self.unsettled -= 1
         entry.redelivered = True
-        heapq.heappush(self._returned, entry)
+        if self.rules.quorum:
+            entry.deliveries += 1
+            limit = self.rules.delivery_limit
+            if limit is not None and entry.deliveries > limit:
+                self._give_up(entry, DELIVERY_LIMIT)
+                return
+        if entry.stored:
+            self.vhost.journal.change(self, entry)
+        self.ready += 1
+        self.ready_bytes += len(entry.message.body)
+        self._lane_at(entry.priority).put_back(entry)
+        if self._limited and self.rules.overflow == "drop-head" and self._is_over():
+            self._drop_what_is_over()
 
     def purge(self) -> int:
         """Drop all messages that are ready, and say how many they were."""
-        count = len(self)
-        self._ready.clear()
-        self._returned.clear()
+        count = self.ready
+        for lane in self._lanes:
+            if lane.tail:
+                self.vhost.journal.drop_tail(self, lane.priority, lane.loaded_to, self._next_position)
+                lane.loaded_to = self._next_position - 1
+            for entry in lane.clear():
+                if entry.stored:
+                    self.vhost.journal.remove(self, entry)
+        self.ready = self.ready_bytes = 0
+        if self.id:
+            self.vhost.journal.changes += 1  # the answer waits for the commit
         return count
+
+    def close(self) -> None:
+        """Stop the timers of a queue that is gone."""
+        for timer in (self._timer, self._unused_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._unused_timer = None
+
+    def _give_up(self, entry: Entry, reason: str) -> None:
+        """Make a dead letter of a message where the queue has an exchange for them, and forget it."""
+        if self.rules.dead_letter_exchange is not None:
+            self.vhost.dead_letter(self, entry.message, reason)
+        if entry.stored:
+            self.vhost.journal.remove(self, entry)
+
+    def _lane_at(self, priority: int) -> Lane:
+        for lane in self._lanes:
+            if lane.priority == priority:
+                return lane
+        lane = Lane(priority)
+        self._lanes.append(lane)
+        self._lanes.sort(key=lambda known: known.priority, reverse=True)
+        return lane
+
+    # -- too many --------------------------------------------------------------------------------------
+
+    def _is_over(self) -> bool:
+        rules = self.rules
+        return (rules.max_length is not None and self.ready > rules.max_length) or (
+            rules.max_length_bytes is not None and self.ready_bytes > rules.max_length_bytes
+        )
+
+    def _has_room_for(self, message: Message) -> bool:
+        rules = self.rules
+        for _ in range(2):
+            if (rules.max_length is None or self.ready < rules.max_length) and (
+                rules.max_length_bytes is None or self.ready_bytes + len(message.body) <= rules.max_length_bytes
+            ):
+                return True
+            self.dispatch()
+        return False
+
+    def _drop_what_is_over(self) -> None:
+        for lane in self._lanes:
+            while self._is_over() and (entry := lane.take()) is not None:
+                self.ready -= 1
+                self.ready_bytes -= len(entry.message.body)
+                self._give_up(entry, MAXLEN)
+            if lane.tail and len(lane.ready) < WINDOW // 2:
+                self._load(lane)
+
+    # -- expiry ----------------------------------------------------------------------------------------
+
+    def drop_expired(self) -> None:
+        """Give up what expired at the head (what stands behind a message that did not stays), and wait for the next."""
+        now = time.time()
+        soonest = 0.0
+        for lane in self._lanes:
+            while (head := lane.head()) is not None and head.expires and head.expires < now:
+                lane.take()
+                self.ready -= 1
+                self.ready_bytes -= len(head.message.body)
+                self._give_up(head, EXPIRED)
+            if lane.tail and len(lane.ready) < WINDOW // 2:
+                self._load(lane)
+            if head is not None and head.expires and (not soonest or head.expires < soonest):
+                soonest = head.expires
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if soonest:
+            wait = min(max(soonest - now, 0.0) + 0.001, _LONGEST_WAIT)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._on_timer)
+        elif not self.ready:
+            self._expiring = self.rules.message_ttl is not None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.drop_expired()
+        self.vhost.broker.dispatch()
+
+    def note_use(self) -> None:
+        """Begin anew to wait for the end of a queue that is deleted when nobody uses it (x-expires)."""
+        expires = self.rules.expires
+        if expires is None:
+            return
+        if self._unused_timer is not None:
+            self._unused_timer.cancel()
+            self._unused_timer = None
+        if not len(self.turns):
+            self._unused_timer = asyncio.get_running_loop().call_later(expires / 1000, self._on_unused)
+
+    def _on_unused(self) -> None:
+        self.vhost.delete_queue(self)
+        self.vhost.broker.dispatch()
+
+    # -- the store -------------------------------------------------------------------------------------
+
+    def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
+        """Take note of what the store holds: `count` messages of one priority with `size` bytes in all."""
+        lane = self._lane_at(priority)
+        lane.tail = count
+        self.ready += count
+        self.ready_bytes += size
+        self._next_position = max(self._next_position, last_position + 1)
+        self._expiring = True  # some may have a time-to-live; the first look at the head finds out
+        self._load(lane)
+
+    def _load(self, lane: Lane) -> None:
+        if not lane.is_loading:
+            lane.is_loading = True
+            lane.load += 1
+            self.vhost.journal.load(self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, WINDOW))
+
+    def loaded(self, wanted: Wanted, found: Found) -> None:
+        """Take entries that were read from the store."""
+        lane = self._lane_at(wanted.priority)
+        if wanted.load != lane.load:
+            return  # purged meanwhile
+        lane.is_loading = False
+        lane.tail -= len(found.entries) + found.damaged
+        self.ready -= found.damaged
+        self.ready_bytes -= found.damaged_bytes
+        lane.loaded_to = max(lane.loaded_to, found.last_position)
+        for entry in found.entries:
+            if entry.position <= self.recovered_to:
+                entry.redelivered = True
+        lane.ready.extend(found.entries)
+        self.vhost.broker.touch(self)
+
+    def withdraw(self, entries: list[Entry]) -> None:
+        """Take back entries for which the store had no room. What was delivered of them stays with its consumer."""
+        gone = set(entries)
+        for entry in entries:
+            entry.stored = False
+        for lane in self._lanes:
+            kept = [entry for entry in lane.ready if entry not in gone]
+            lost = len(lane.ready) - len(kept)
+            self.ready_bytes -= sum(len(entry.message.body) for entry in lane.ready if entry in gone)
+            lane.ready.clear()
+            lane.ready.extend(kept)
+            behind = [entry for entry in entries if entry.priority == lane.priority and entry.position > lane.loaded_to]
+            lane.tail -= len(behind)
+            self.ready_bytes -= sum(len(entry.message.body) for entry in behind)
+            self.ready -= lost + len(behind)
+
+    def held(self) -> Iterator[Entry]:
+        """Go over the entries in memory that are ready."""
+        for lane in self._lanes:
+            yield from lane.returned
+            yield from lane.ready
 
     # -- consumers -------------------------------------------------------------------------------------
 
-    @property
-    def has_exclusive_consumer(self) -> bool:
-        """Whether its one consumer wants to be alone."""
-        return any(consumer.exclusive for consumer in self.consumers.values())
-
     def add_consumer(self, consumer: Consumer) -> None:
         """Let a consumer take its turns."""
-        self.consumers[id(consumer.channel), consumer.tag] = consumer
-        self._turns.append(consumer)
+        self.turns.add(consumer)
+        self.note_use()
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Let a consumer take no more turns."""
-        self.consumers.pop((id(consumer.channel), consumer.tag), None)
-        if not consumer.parked:
-            self._turns.remove(consumer)
+        self.turns.remove(consumer)
+        self.note_use()
+        self.vhost.broker.touch(self)  # another one may be the active one now
 
-    def unpark(self, consumer: Consumer) -> None:
-        """Let a consumer that had no room take turns again."""
-        if consumer.parked and (id(consumer.channel), consumer.tag) in self.consumers:
-            consumer.parked = False
-            self._turns.append(consumer)
-
-    def dispatch(self) -> None:
+    def dispatch(self, now: float = 0.0) -> None:
         """Deliver what is ready, in turns, as far as consumers have room.
 
-        A consumer without room is taken out of the turns until it has settled something, or its socket
-        takes data again, so none is asked in vain.
+        now: POSIX seconds to which messages are looked at as alive.
         """
-        turns = self._turns
-        while turns and (self._ready or self._returned):
-            consumer = turns.popleft()
-            if not consumer.has_room():
-                consumer.parked = True
-                consumer.channel.parked.add(consumer)
-                continue
-            turns.append(consumer)
-            entry = self.pop()
-            if entry is not None:
+        if self._expiring and not now:
+            now = time.time()
+        for circle in self.turns.circles:
+            while circle and self.ready:
+                consumer = circle[0]
+                if not consumer.has_room():
+                    circle.popleft()
+                    consumer.parked = True
+                    consumer.channel.parked.add(consumer)
+                    continue
+                entry = self.take(now)
+                if entry is None:
+                    break
+                circle.rotate(-1)
                 consumer.channel.deliver(consumer, entry)
+        if self._expiring:
+            self.drop_expired()

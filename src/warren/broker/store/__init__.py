@@ -1,2 +1,1 @@
-"""Where durable queues keep their messages will live here: batches go in where a chunk's publishes end,
-before `ClientConnection` confirms them; nothing else of the broker depends on it."""
+"""What survives a restart: a journal gathers changes in the event loop, a store writes them in batches."""

@@ -1,0 +1,184 @@
+"""The hot path of publishing: from a client's bytes to the queues.
+
+Routes are cached for each connection by the bytes of a publish's arguments; the cache is emptied when it is full
+and at any change that routing depends on. Errors are never cached, nor what a headers exchange decided. A message
+whose properties only say how to read it goes on undecoded; headers, expiration, priority, user-id and reply-to
+are looked at.
+"""
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.constants import Reply
+from warren.amqp.protocol.methods import BasicReturn
+from warren.amqp.protocol.properties import (
+    FLAG_EXPIRATION,
+    FLAG_HEADERS,
+    FLAG_PRIORITY,
+    FLAG_REPLY_TO,
+    FLAG_USER_ID,
+    Properties,
+    decode_header,
+    encode_header,
+)
+from warren.amqp.protocol.tables import FieldValue, Table
+from warren.broker.channel import Channel
+from warren.broker.errors import ConnectionRefusal, access_refused, precondition_failed
+from warren.broker.queues import Message, Queue, ReplyTo
+from warren.broker.queues.arguments import check_timer
+from warren.broker.queues.message import is_persistent
+from warren.broker.queues.reply_to import REPLY_TO
+
+if TYPE_CHECKING:
+    from warren.broker.connection import ClientConnection
+
+_CACHED_ROUTES: Final = 4096
+_SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
+_NOTHING: Final = Properties()
+
+_Route = tuple[list[Queue | ReplyTo], bytes, bool]
+"""A publish's queues, its exchange and routing key as they travel, and whether it is mandatory."""
+
+
+class Publishing:
+    """What one connection publishes."""
+
+    def __init__(self, connection: "ClientConnection") -> None:
+        self._connection = connection
+        self._routes: dict[bytes, _Route] = {}
+        self._routes_of = -1
+
+    def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
+        """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
+
+        In a transaction it waits for the commit, with the queues that it has now. Raises Refusal, or
+        ProtocolViolation for what is malformed.
+        """
+        vhost = channel.vhost
+        if self._routes_of != vhost.generation:
+            self._routes.clear()
+            self._routes_of = vhost.generation
+        flags = header[12] << 8 | header[13]
+        properties = _NOTHING
+        if flags & _SPECIAL:
+            properties = decode_header(header)
+            self._check(channel, properties)
+        route = self._routes.get(arguments)
+        if route is None or properties.headers:
+            route = self._route(channel, arguments, properties.headers or {})
+        if not body and any(header[4:12]):
+            size = int.from_bytes(header[4:12], "big")
+            limit = self._connection.broker.max_message_size
+            raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
+        if properties is _NOTHING:
+            try:
+                message = Message(route[1], header, body, is_persistent(header, flags))
+            except IndexError:
+                decode_header(header)  # says what is wrong with it
+                raise
+        else:
+            message = _decoded(channel, route[1], header, body, properties)
+        if channel.transaction is None:
+            self._deliver(channel, route, message, arguments)
+        else:
+            channel.transaction.publishes.append(functools.partial(self._deliver, channel, route, message, arguments))
+
+    def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
+        queues, _, mandatory = route
+        taken = True
+        if queues:
+            dirty = self._connection.broker.dirty
+            for queue in queues:
+                if not queue.push(message):
+                    taken = False
+                dirty.add(queue)
+            if message.id:
+                channel.waits_for = channel.vhost.journal.gathering
+        elif mandatory:
+            self._return(channel, arguments, message)
+        if channel.confirming:
+            channel.count_publish(taken)
+
+    def _check(self, channel: Channel, properties: Properties) -> None:
+        """Refuse properties that the broker itself has to understand (406)."""
+        user = self._connection.user
+        if properties.user_id is not None and properties.user_id != user:
+            raise precondition_failed(
+                f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
+            )
+        if properties.expiration is not None:
+            _expiration(properties.expiration)
+        if properties.reply_to == REPLY_TO and channel.reply_to is None:
+            raise precondition_failed("fast reply consumer does not exist")
+
+    def _route(self, channel: Channel, arguments: bytes, headers: Table) -> _Route:
+        """Find a message's queues the long way."""
+        name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
+        if immediate:
+            raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
+        vhost = channel.vhost
+        exchange = vhost.exchange(name)
+        if exchange.internal:
+            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")
+        if not name and routing_key.startswith(f"{REPLY_TO}."):
+            reply_to = self._connection.broker.replies.get(routing_key)
+            return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory
+        keys = [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
+        queues, by_headers = vhost.route(exchange, keys, headers)
+        route: _Route = ([*queues], arguments[2:-1], mandatory)
+        if len(keys) == 1 and not by_headers:
+            if len(self._routes) >= _CACHED_ROUTES:
+                self._routes.clear()
+            self._routes[arguments] = route
+        return route
+
+    def _return(self, channel: Channel, arguments: bytes, message: Message) -> None:
+        name, routing_key, _, _ = hot.parse_publish(arguments)
+        method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
+        connection = self._connection
+        connection.driver.write(connection.core.send_content(channel.number, method, message.header, message.body))
+
+
+def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, properties: Properties) -> Message:
+    """Make a message of which the broker has to know more than where it goes."""
+    changed = properties
+    hidden = _copies(properties.headers or {}, "BCC")
+    if properties.headers and "BCC" in properties.headers:
+        changed = changed._replace(headers={name: value for name, value in properties.headers.items() if name != "BCC"})
+    if properties.reply_to == REPLY_TO and channel.reply_to is not None:
+        changed = changed._replace(reply_to=channel.reply_to.name)
+    if changed is not properties:
+        header = encode_header(changed, len(body))
+    message = Message(destination, header, body, properties.delivery_mode == 2)
+    if properties.expiration is not None:
+        message.expiration = _expiration(properties.expiration)
+    message.priority = properties.priority or 0
+    message.hidden_keys = tuple(hidden)
+    return message
+
+
+def _expiration(text: str) -> int:
+    """Read a message's time-to-live in milliseconds, in RabbitMQ's words where it is none."""
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
+    if not number:
+        raise precondition_failed(f"invalid expiration '{text}': no_integer")
+    rest = digits[len(number) :]
+    if rest:
+        raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,\"{rest}\"}}")
+    value = -int(number) if text.startswith("-") else int(number)
+    wrong = check_timer(value)
+    if wrong is not None:
+        raise precondition_failed(f"invalid expiration '{text}': {wrong}")
+    return value
+
+
+def _copies(headers: Table, name: str) -> list[str]:
+    """Give the routing keys of a CC or BCC header (RabbitMQ's docs/sender-selected)."""
+    value: FieldValue = headers.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise precondition_failed(f"{name} header must be a list of strings")
+    return [str(key) for key in value]

@@ -1,0 +1,102 @@
+"""Dead letters: what a message looks like that a queue gives up (RabbitMQ's docs/dlx, as of 3.10)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from warren.amqp.protocol.properties import decode_header, encode_header
+from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt, decode_text, encode_short
+from warren.broker.queues.message import Message
+
+REJECTED: Final = "rejected"
+EXPIRED: Final = "expired"
+MAXLEN: Final = "maxlen"
+DELIVERY_LIMIT: Final = "delivery_limit"
+
+
+def dead_letter(message: Message, queue: str, reason: str, exchange: str, routing_key: str | None) -> Message:
+    """Make the message that goes to `exchange`; without a routing key of the queue's it keeps its own."""
+    origin, own_key = origin_of(message)
+    properties = decode_header(message.header)
+    headers = dict(properties.headers or {})
+    death: dict[str, FieldValue] = {
+        "reason": reason,
+        "queue": queue,
+        "time": datetime.now(UTC).replace(microsecond=0),
+        "exchange": origin,
+        "routing-keys": [own_key, *copies(headers)],
+    }
+    if properties.expiration is not None:
+        death["original-expiration"] = properties.expiration
+    _add_death(headers, death)
+    if routing_key is not None:
+        headers.pop("CC", None)
+    properties = properties._replace(headers=dict(sorted(headers.items())), expiration=None)
+    key = own_key if routing_key is None else routing_key
+    letter = Message(
+        encode_short(exchange) + encode_short(key),
+        encode_header(properties, len(message.body)),
+        message.body,
+        message.persistent,
+    )
+    letter.priority = message.priority
+    if routing_key is None:
+        letter.hidden_keys = message.hidden_keys
+    return letter
+
+
+def origin_of(message: Message) -> tuple[str, str]:
+    """Give exchange and routing key that a message was published with."""
+    middle = 1 + message.destination[0]
+    return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])
+
+
+def headers_of(message: Message) -> Table:
+    """Give a message's headers."""
+    return decode_header(message.header).headers or {}
+
+
+def copies(headers: Table) -> list[str]:
+    """Give the routing keys of a CC header that was checked when the message came."""
+    value = headers.get("CC")
+    return [str(key) for key in value] if isinstance(value, list) else []
+
+
+def is_cycle(queue: str, headers: Table) -> bool:
+    """Whether a message died in `queue` before and came round without anybody rejecting it: it is dropped then."""
+    deaths = headers.get("x-death")
+    if not isinstance(deaths, Sequence):
+        return False
+    for death in deaths:
+        if not isinstance(death, dict):
+            continue
+        if death.get("reason") == REJECTED:
+            return False
+        if death.get("queue") == queue:
+            return True
+    return False
+
+
+def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> None:
+    """Count a death of the same queue and reason, or put a new one in front."""
+    deaths = headers.get("x-death")
+    if not isinstance(deaths, list):
+        headers["x-death"] = [{"count": TaggedInt(1, b"l"), **death}]
+        if deaths is None:
+            headers["x-first-death-reason"] = death["reason"]
+            headers["x-first-death-queue"] = death["queue"]
+            headers["x-first-death-exchange"] = death["exchange"]
+        return
+    others: list[FieldValue] = []
+    first: dict[str, FieldValue] = {"count": TaggedInt(1, b"l"), **death}
+    for known in deaths:
+        same = (
+            isinstance(known, dict) and known.get("queue") == death["queue"] and known.get("reason") == death["reason"]
+        )
+        if same:
+            count = known.get("count")
+            number = count + 1 if isinstance(count, int) else 1
+            first = dict(sorted({**known, "count": TaggedInt(number, b"l")}.items()))
+        else:
+            others.append(known)
+    headers["x-death"] = [first, *others]

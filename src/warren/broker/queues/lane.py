@@ -1,0 +1,53 @@
+"""The ready messages of one priority of a queue: the first ones in memory, the rest perhaps in the store."""
+
+import heapq
+from collections import deque
+
+from warren.broker.queues.message import Entry
+
+
+class Lane:
+    """Entries in order of their positions.
+
+    `returned` is a heap of entries that came back: each was taken from the front, so all of them stand before
+    `ready`. What stands behind `ready` and is in the store alone is only counted: `tail` entries at positions
+    above `loaded_to`. `load` is the number of the last reading from the store that was asked for; an answer to
+    an older one comes from before a purge.
+    """
+
+    __slots__ = ("is_loading", "load", "loaded_to", "priority", "ready", "returned", "tail")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.ready: deque[Entry] = deque()
+        self.returned: list[Entry] = []
+        self.tail = 0
+        self.loaded_to = -1
+        self.is_loading = False
+        self.load = 0
+
+    def head(self) -> Entry | None:
+        """Look at the first entry that is in memory."""
+        if self.returned:
+            return self.returned[0]
+        return self.ready[0] if self.ready else None
+
+    def take(self) -> Entry | None:
+        """Take the first entry that is in memory."""
+        if self.returned:
+            return heapq.heappop(self.returned)
+        return self.ready.popleft() if self.ready else None
+
+    def put_back(self, entry: Entry) -> None:
+        """Put an entry back to its place."""
+        heapq.heappush(self.returned, entry)
+
+    def clear(self) -> list[Entry]:
+        """Give up everything; gives what was in memory."""
+        entries = [*self.returned, *self.ready]
+        self.returned.clear()
+        self.ready.clear()
+        self.tail = 0
+        self.is_loading = False
+        self.load += 1
+        return entries

@@ -1,0 +1,32 @@
+"""Class tx: what a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warren.broker.channel import Channel, Held, Outcome
+
+
+class Transaction:
+    """What waits for a commit. Publishes were routed when they came, and settled tags are no longer open."""
+
+    def __init__(self) -> None:
+        self.publishes: list[Callable[[], None]] = []
+        self.settled: list[tuple[int, Held, Outcome]] = []
+
+    def commit(self, channel: "Channel") -> None:
+        """Do all of it, in one batch for the store, and begin the next transaction."""
+        publishes, settled = self.publishes, self.settled
+        self.publishes, self.settled = [], []
+        for publish in publishes:
+            publish()
+        for _, held, outcome in settled:
+            channel.release(held, outcome)
+        channel.unpark()
+
+    def roll_back(self, channel: "Channel") -> None:
+        """Forget the publishes; what was settled is open again, under its old tags."""
+        self.publishes.clear()
+        open_again = {tag: held for tag, held, _ in self.settled}
+        self.settled.clear()
+        channel.unsettled = dict(sorted({**channel.unsettled, **open_again}.items()))
