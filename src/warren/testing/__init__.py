@@ -1,1 +1,26 @@
-"""The pytest plugin (a broker, and a harness for an App) will live here."""
+"""For tests of programs that talk to RabbitMQ: a broker of a test's own. The pytest plugin is in plugin.py.
+
+The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from warren.testing.broker import RunningBroker
+
+__all__ = ["RunningBroker"]
+
+_ELSEWHERE: Final = {"RunningBroker": "warren.testing.broker"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module 'warren.testing' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
