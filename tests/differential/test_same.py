@@ -15,9 +15,9 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
 )
 from tests.differential.peer import Peer
 from tests.differential.registry import CASES
-from tests.support.embedded import BrokerThread
 from tests.support.rabbitmq import RabbitMQ
 from warren.amqp.protocol import methods as m
+from warren.testing.broker import RunningBroker
 
 DIFFERENT: Final[dict[str, str]] = {
     "frame_unknown_class": "RabbitMQ's reader crashes and closes the socket without a word; here it is 540",
@@ -31,7 +31,7 @@ DIFFERENT: Final[dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[str]:
-    with BrokerThread() as broker:
+    with RunningBroker() as broker:
         yield broker.url
 
 

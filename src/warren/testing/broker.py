@@ -47,8 +47,8 @@ class RunningBroker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._loop is not None
-        assert self._ended is not None
+        assert self._loop is not None  # noqa: S101 # __enter__ waited for it
+        assert self._ended is not None  # noqa: S101 # likewise
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(_DEADLINE)
         if self._thread.is_alive():
