@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 _DEADLINE = 20.0
@@ -21,8 +22,10 @@ class BrokerProcess:
     it anew on the same port.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, module: str = "warren", prefix: Sequence[str] = ()) -> None:
         self.port = 0
+        self._module = module
+        self._prefix = prefix
         self._options = options if "--data" in options else (*options, "--memory")
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -42,7 +45,7 @@ class BrokerProcess:
         self._output.seek(0)
         self._output.truncate()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "warren", "broker", "--port", str(self.port), *self._options],
+            [*self._prefix, sys.executable, "-m", self._module, "broker", "--port", str(self.port), *self._options],
             stdin=subprocess.DEVNULL, stdout=self._output.fileno(), stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
