@@ -56,9 +56,10 @@ class Publishing:
         ProtocolViolation for what is malformed.
         """
         vhost = channel.vhost
-        if self._routes_of != vhost.generation:
+        generation = vhost.generation + self._connection.broker.access.generation  # both only ever rise
+        if self._routes_of != generation:
             self._routes.clear()
-            self._routes_of = vhost.generation
+            self._routes_of = generation
         flags = header[12] << 8 | header[13]
         properties = _NOTHING
         if flags & _SPECIAL:
@@ -125,6 +126,7 @@ class Publishing:
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
         vhost = channel.vhost
+        self._connection.check("write", "exchange", name)
         exchange = vhost.exchange(name)
         if exchange.internal:
             raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")

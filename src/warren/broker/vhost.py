@@ -149,6 +149,10 @@ class VirtualHost:
             raise resource_locked(name, self.name)
         return queue
 
+    def new_queue_name(self) -> str:
+        """Give a name for a queue that the broker names."""
+        return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
     def declare_queue(
         self,
         name: str,
@@ -158,11 +162,10 @@ class VirtualHost:
         exclusive: bool,
         auto_delete: bool,
         arguments: Table,
+        is_generated: bool = False,
     ) -> Queue:
-        """Declare a queue, or find it as it is said to be; without a name it gets one. Raises 403, 405, 406, 540."""
-        if not name:
-            name = "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        elif name.startswith("amq.") and name not in self.queues:
+        """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
+        if name.startswith("amq.") and not is_generated and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         if name not in self.queues:
             rules = read_rules(

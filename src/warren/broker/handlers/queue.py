@@ -38,18 +38,30 @@ def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
         queue = channel.vhost.queue(method.queue, connection)
         queue.note_use()
     else:
+        name = plain_name(method.queue) or channel.vhost.new_queue_name()
+        _check_declare(channel, method._replace(queue=name))
         queue = channel.vhost.declare_queue(
-            plain_name(method.queue),
+            name,
             connection,
             durable=method.durable,
             exclusive=method.exclusive,
             auto_delete=method.auto_delete,
             arguments=method.arguments,
+            is_generated=not plain_name(method.queue),
         )
         if method.exclusive:
             connection.exclusive_queues.add(queue)
     channel.last_queue = queue.name
     return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.turns))
+
+
+def _check_declare(channel: Channel, method: QueueDeclare) -> None:
+    check = channel.connection.check
+    check("configure", "queue", method.queue)
+    exchange = method.arguments.get("x-dead-letter-exchange")
+    if isinstance(exchange, str):
+        check("read", "queue", method.queue)
+        check("write", "exchange", exchange)
 
 
 def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
@@ -63,6 +75,7 @@ def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk 
 def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
     """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
     channel.vhost.refuse_default(method.exchange)
+    _check_binding(channel, method)
     channel.vhost.exchange(method.exchange)
     queue = named(channel, method.queue)
     key = queue.name if not method.queue and not method.routing_key else method.routing_key
@@ -74,6 +87,7 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
     """Undo bind; what is not there is no error, nor is whose queue it is."""
     vhost = channel.vhost
     vhost.refuse_default(method.exchange)
+    _check_binding(channel, method)
     queue = vhost.queues.get(method.queue or channel.last_queue)
     if queue is not None and method.exchange in vhost.exchanges:
         vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
@@ -82,6 +96,7 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
 
 def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
     """Drop what is ready."""
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
     count = named(channel, method.queue).purge()
     return None if method.nowait else QueuePurgeOk(count)
 
@@ -89,6 +104,7 @@ def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
 def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
     """Delete a queue; one that is not there is no error."""
     vhost = channel.vhost
+    channel.connection.check("configure", "queue", method.queue or channel.last_queue)
     count = 0
     if not method.queue and not channel.last_queue:
         named(channel, "")  # says so
@@ -106,3 +122,8 @@ def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")
         count = vhost.delete_queue(queue)
     return None if method.nowait else QueueDeleteOk(count)
+
+
+def _check_binding(channel: Channel, method: QueueBind | QueueUnbind) -> None:
+    channel.connection.check("write", "queue", method.queue or channel.last_queue)
+    channel.connection.check("read", "exchange", method.exchange)
