@@ -1,13 +1,14 @@
 """The embedded broker: it listens, and holds what all connections share."""
 
 import asyncio
+import importlib
 import logging
 import platform
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
 from warren import __version__
@@ -23,6 +24,9 @@ from warren.broker.store.sqlite import SQLiteStore
 from warren.broker.vhost import VirtualHost
 from warren.exceptions import UsageError
 
+if TYPE_CHECKING:
+    from warren.broker.management.server import ManagementServer
+
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
@@ -35,10 +39,11 @@ class Broker:
 
     host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
-    host and port. data: the folder for what is durable; without one everything is in memory. close_timeout:
-    seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its known password
-    on an address that others can reach, OSError where it can't listen there, StoreFailed where the folder can't
-    be used.
+    host and port. data: the folder for what is durable; without one everything is in memory.
+    management_port: where the management API listens on the same host, 0 takes a free one; None for none.
+    close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
+    known password on an address that others can reach, OSError where it can't listen there, StoreFailed where
+    the folder can't be used.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Broker:
         max_message_size: int = MAX_MESSAGE_SIZE,
         listener: socket.socket | None = None,
         data: Path | None = None,
+        management_port: int | None = None,
         close_timeout: float = 1.0,
     ) -> None:
         if users is None and host not in _LOOPBACK:
@@ -76,7 +82,9 @@ class Broker:
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
-        self._data = data
+        self.data = data
+        self.management_port = management_port
+        self._management: ManagementServer | None = None
         self._close_timeout = close_timeout
         self._server: asyncio.Server | None = None
 
@@ -95,14 +103,32 @@ class Broker:
             (self.host, self.port), family=_family(self.host), backlog=1024
         )
         try:
-            if self._data is not None:
-                await self._recover(self._data)
+            if self.data is not None:
+                await self._recover(self.data)
         except BaseException:
             listener.close()
             raise
         self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listener, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
+        if self.management_port is not None:
+            await self._start_management(self.management_port)
         return self
+
+    @property
+    def management_url(self) -> str:
+        """URL of the management API. Raises UsageError where the broker has none."""
+        if self.management_port is None:
+            raise UsageError("this broker was started without management_port")
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.management_port}/"
+
+    async def _start_management(self, port: int) -> None:
+        listener = socket.create_server((self.host, port), family=_family(self.host), backlog=128)
+        self.management_port = listener.getsockname()[1]
+        # A web framework takes a while to load; AMQP clients are served meanwhile.
+        server = await asyncio.to_thread(importlib.import_module, "warren.broker.management.server")
+        self._management = server.ManagementServer(self, listener)
+        await self._management.start()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -110,6 +136,9 @@ class Broker:
         """Close: no new connections, each client is told (320) and has `close_timeout` to answer."""
         if self._server is None:
             return
+        if self._management is not None:
+            await self._management.stop()
+            self._management = None
         self._server.close()
         connections = list(self.connections)
         for connection in connections:

@@ -100,6 +100,9 @@ class Channel:
         tag = self._next_tag
         self._next_tag = tag + 1
         queue.unsettled += 1
+        queue.delivered += 1
+        if entry.redelivered:
+            queue.redelivered += 1
         if no_ack:
             queue.settled(entry)
             return tag
@@ -213,6 +216,11 @@ class Channel:
             frames += self._ack_up_to(tag - 1) + hot.encode_nack(self.number, tag)
             self._confirmed = tag
         self.connection.driver.write(frames + self._ack_up_to(up_to))
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many publishes wait for their confirm."""
+        return self.published - self._confirmed
 
     def refuse(self, up_to: int) -> None:
         """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""

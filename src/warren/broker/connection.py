@@ -82,6 +82,8 @@ class ClientConnection:
         self._answers_of = -1
         self.connected_at = time.time()
         self.mechanism = ""
+        self.heartbeat = 0
+        self.is_throttled = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -101,6 +103,7 @@ class ClientConnection:
         self.to_confirm.clear()
         self.broker.dispatch()
         if journal.is_crowded and self._held is None:
+            self.is_throttled = True
             self.driver.pause_reading()
             journal.when_taken(self._go_on)
 
@@ -152,6 +155,7 @@ class ClientConnection:
 
     def _go_on(self) -> None:
         if self._held is None:
+            self.is_throttled = False
             self.driver.resume_reading()
 
     def on_lost(self, error: Exception | None) -> None:
@@ -164,6 +168,11 @@ class ClientConnection:
         if not self.closed.done():
             self.closed.set_result(None)
         self.broker.dispatch()
+
+    @property
+    def name(self) -> str:
+        """What operators know it by: both ends' addresses."""
+        return f"{self.peer} -> {self.broker.host}:{self.broker.port}"
 
     def on_writable(self) -> None:
         """Deliver again."""
@@ -278,6 +287,7 @@ class ClientConnection:
                 text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
                 raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
         self.core.tuned(method.frame_max or broker.frame_max, method.channel_max or broker.channel_max)
+        self.heartbeat = method.heartbeat
         self.driver.start_heartbeat(method.heartbeat)
 
     def _open(self, method: ConnectionOpen) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.constants import Reply
@@ -140,8 +141,8 @@ class VirtualHost:
 
     # -- queues ----------------------------------------------------------------------------------------
 
-    def queue(self, name: str, user: "ClientConnection") -> Queue:
-        """Give a queue that `user` may use. Raises 404, or 405 for another connection's."""
+    def queue(self, name: str, user: "ClientConnection | None") -> Queue:
+        """Give a queue that connection `user` may use. Raises 404, or 405 for another connection's."""
         queue = self.queues.get(name)
         if queue is None:
             raise not_found("queue", name, self.name)
@@ -156,7 +157,7 @@ class VirtualHost:
     def declare_queue(
         self,
         name: str,
-        user: "ClientConnection",
+        user: "ClientConnection | None",
         *,
         durable: bool,
         exclusive: bool,
@@ -250,6 +251,15 @@ class VirtualHost:
         self.refuse_default(source)
         exchange = self.exchange(source)
         self._drop(Binding(exchange, destination, routing_key, arguments))
+
+    def all_bindings(self) -> Iterator[Binding]:
+        """Go over all bindings."""
+        for bound in self._bound_to.values():
+            yield from bound.values()
+
+    def bindings_to(self, destination: Destination) -> list[Binding]:
+        """Give the bindings of a queue or exchange that messages come by."""
+        return list(self._bound_to.get(id(destination), {}).values())
 
     def _drop(self, binding: Binding) -> None:
         exchange = binding.source

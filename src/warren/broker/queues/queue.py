@@ -55,6 +55,7 @@ class Queue:
         self.unsettled = 0
         self.ready = 0
         self.ready_bytes = 0
+        self.delivered = self.got = self.acknowledged = self.redelivered = 0
         self._lane = Lane(0)
         self._lanes = [self._lane]
         self._next_position = 0
@@ -68,6 +69,11 @@ class Queue:
     def __len__(self) -> int:
         """How many messages are ready."""
         return self.ready
+
+    @property
+    def published(self) -> int:
+        """How many messages came, since the queue was made."""
+        return self._next_position
 
     # -- messages come ---------------------------------------------------------------------------------
 
@@ -152,6 +158,7 @@ class Queue:
     def get(self) -> Entry | None:
         """Take the first message, for basic.get."""
         self.note_use()
+        self.got += 1
         if not self._expiring:
             return self.take(0.0)
         entry = self.take(time.time())
@@ -161,6 +168,7 @@ class Queue:
     def settled(self, entry: Entry) -> None:
         """Forget a message that a consumer is done with."""
         self.unsettled -= 1
+        self.acknowledged += 1
         if entry.stored:
             self.vhost.journal.remove(self, entry)
 

@@ -62,7 +62,7 @@ class Journal:
         self._gathering = Waiting(1)
         self._writing: Waiting | None = None
         self._last_message = 0
-        self._is_full = False
+        self.is_full = False
         self._failed: Exception | None = None
         self._scheduled = False
         self._throttled: list[Callable[[], None]] = []
@@ -90,12 +90,12 @@ class Journal:
             return
         loop = asyncio.get_running_loop()
         try:
-            while self._failed is None and not self._is_full and self._is_busy():
+            while self._failed is None and not self.is_full and self._is_busy():
                 self._step = loop.create_future()
                 await self._step
             if self._retry is not None:
                 self._retry.cancel()
-            if self._is_full:
+            if self.is_full:
                 _log.error("there was no room to the end: what was acknowledged since may come again")
             await loop.run_in_executor(self._thread, self._store.close)
         finally:
@@ -184,6 +184,12 @@ class Journal:
         else:
             callback()
 
+    async def committed_now(self) -> None:
+        """Wait until everything up to now is durable. Cancelling only stops the waiting."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.after_commit(lambda: None if done.done() else done.set_result(None))
+        await done
+
     @property
     def is_crowded(self) -> bool:
         """Whether so much waits to be written that publishers should not be read."""
@@ -204,7 +210,7 @@ class Journal:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._writing is not None or self._failed is not None or self._thread is None or self._is_full:
+        if self._writing is not None or self._failed is not None or self._thread is None or self.is_full:
             return
         writing = self._gathering
         if writing.batch.is_empty() and not writing.confirms and not writing.callbacks:
@@ -242,8 +248,8 @@ class Journal:
     def _committed(self, writing: Waiting, found: list[Found]) -> None:
         self._writing = None
         self.committed = writing.number
-        if self._is_full:
-            self._is_full = False
+        if self.is_full:
+            self.is_full = False
             _log.warning("there is room for the store again")
             self._on_full(False)
         for channel, up_to in writing.confirms.items():
@@ -258,9 +264,9 @@ class Journal:
 
     def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
         """Refuse what was published in a batch that has no room, keep the rest of it, and try again later."""
-        if not self._is_full:
+        if not self.is_full:
             _log.error("%s; publishes are refused until there is room", error)
-            self._is_full = True
+            self.is_full = True
             self._on_full(True)
         for number, queue in writing.queues.items():
             queue.withdraw([entry for entry, its_queue in writing.batch.added.items() if its_queue == number])

@@ -1,0 +1,120 @@
+"""Publishing, and looking into queues, over HTTP."""
+
+import base64
+import time
+from typing import TYPE_CHECKING
+
+from warren.amqp.protocol.properties import Properties, decode_header, encode_header
+from warren.amqp.protocol.tables import encode_short
+from warren.broker.management import views
+from warren.broker.management.definitions import BadDefinition, table
+from warren.broker.management.views import Json
+from warren.broker.queues import Entry, Message, Queue
+from warren.broker.queues.dead_letter import origin_of
+
+if TYPE_CHECKING:
+    from warren.broker.vhost import VirtualHost
+
+_ACK_MODES = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
+
+
+def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
+    """Publish a message that came as JSON; says whether any queue took it. Raises BadDefinition."""
+    key, payload = body.get("routing_key"), body.get("payload")
+    encoding = body.get("payload_encoding", "string")
+    if not isinstance(key, str) or not isinstance(payload, str):
+        raise BadDefinition("routing_key and payload are strings")
+    if encoding == "base64":
+        try:
+            content = base64.b64decode(payload, validate=True)
+        except ValueError as error:
+            raise BadDefinition("the payload is no base64") from error
+    elif encoding == "string":
+        content = payload.encode()
+    else:
+        raise BadDefinition(f"Unsupported encoding: {encoding}")
+    properties = _properties(body.get("properties") or {})
+    message = Message(
+        encode_short(exchange) + encode_short(key),
+        encode_header(properties, len(content)),
+        content,
+        properties.delivery_mode == 2,
+    )
+    message.priority = properties.priority or 0
+    if properties.expiration is not None and properties.expiration.isdecimal():
+        message.expiration = int(properties.expiration)
+    queues, _ = vhost.route(vhost.exchange(exchange), [key], properties.headers or {})
+    for queue in queues:
+        queue.push(message)
+        vhost.broker.touch(queue)
+    return bool(queues)
+
+
+def _properties(given: object) -> Properties:
+    if not isinstance(given, dict):
+        raise BadDefinition("properties are an object")
+    unknown = set(given) - set(Properties._fields)
+    if unknown:
+        raise BadDefinition(f"unknown property: {sorted(unknown)[0]}")
+    values = dict(given)
+    if "headers" in values:
+        values["headers"] = table(values["headers"])
+    return Properties(**values)
+
+
+def get(queue: Queue, body: Json) -> list[Json]:
+    """Take messages from a queue and give them as JSON. Raises BadDefinition."""
+    count, mode = body.get("count"), body.get("ackmode")
+    encoding, truncate = body.get("encoding", "auto"), body.get("truncate")
+    count = int(count) if isinstance(count, str) and count.isdecimal() else count
+    if not isinstance(count, int) or mode not in _ACK_MODES or encoding not in ("auto", "base64"):
+        raise BadDefinition(f"count is a number, ackmode one of {', '.join(_ACK_MODES)}, encoding auto or base64")
+    entries: list[Entry] = []
+    shown: list[Json] = []
+    while len(entries) < count and (entry := queue.get()) is not None:
+        queue.unsettled += 1
+        entries.append(entry)
+        shown.append(_shown(queue, entry, str(encoding), truncate if isinstance(truncate, int) else None))
+    for entry in entries:
+        if mode.endswith("requeue_true"):
+            queue.requeue(entry)
+        elif mode == "reject_requeue_false":
+            queue.rejected(entry)
+        else:
+            queue.settled(entry)
+    queue.vhost.broker.touch(queue)
+    return shown
+
+
+def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> Json:
+    message = entry.message
+    exchange, key = origin_of(message)
+    payload = message.body[:truncate] if truncate is not None else message.body
+    try:
+        text, used = payload.decode() if encoding == "auto" else base64.b64encode(payload).decode(), "string"
+    except UnicodeDecodeError:
+        text, used = base64.b64encode(payload).decode(), "base64"
+    properties = {
+        name: views.plain(value) for name, value in decode_header(message.header)._asdict().items() if value is not None
+    }
+    return {
+        "payload_bytes": len(message.body),
+        "redelivered": entry.redelivered,
+        "exchange": exchange,
+        "routing_key": key,
+        "message_count": len(queue),
+        "properties": properties or [],
+        "payload": text,
+        "payload_encoding": "base64" if encoding == "base64" else used,
+    }
+
+
+def aliveness(vhost: "VirtualHost") -> None:
+    """Declare a queue, publish to it and take the message back. Raises BadDefinition where that does not work."""
+    queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
+    publish(vhost, "", {"routing_key": queue.name, "payload": f"test_message {time.time()}"}, "")
+    entry = queue.get()
+    if entry is None:
+        raise BadDefinition("the message did not come back")
+    queue.unsettled += 1
+    queue.settled(entry)
