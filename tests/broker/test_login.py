@@ -4,8 +4,11 @@ import pytest
 
 from warren.amqp.protocol.tables import encode_table
 from warren.broker.login import credentials, is_allowed
+from warren.broker.users import User, Users, hash_password
 
-_USERS = {"guest": "guest", "ann": "pässword"}
+_USERS = Users(lambda: None)
+_USERS.put(User("guest", hash_password("guest")))
+_USERS.put(User("ann", hash_password("pässword")))
 
 
 @pytest.mark.parametrize(

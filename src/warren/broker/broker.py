@@ -18,6 +18,7 @@ from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, queue_record, read_exchange, restore_binding
 from warren.broker.store.journal import Journal
 from warren.broker.store.sqlite import SQLiteStore
+from warren.broker.users import Permission, User, Users, hash_password
 from warren.broker.vhost import VirtualHost
 from warren.exceptions import UsageError
 
@@ -31,7 +32,8 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 class Broker:
     """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
 
-    host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
+    host, port: where it listens; port 0 takes a free one. users: name → password, each with all permissions.
+    vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
     host and port. data: the folder for what is durable; without one everything is in memory. close_timeout:
     seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its known password
@@ -58,10 +60,17 @@ class Broker:
             raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
         self.host = host
         self.port = port
-        self.users = dict(users) if users is not None else {"guest": "guest"}
+        known = dict(users) if users is not None else {"guest": "guest"}
+        self._first_user = next(iter(known.items()))
         self.journal = Journal()
         self.last_queue = 0
-        self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
+        self.vhosts: dict[str, VirtualHost] = {}
+        self.users = Users(self._forget_routes)
+        for name, password in known.items():
+            self.users.put(User(name, hash_password(password), ("administrator",)))
+        self._everywhere = tuple(known)
+        for name in vhosts:
+            self.add_vhost(name)
         self.nowhere = VirtualHost("", self)
         self.heartbeat = heartbeat
         self.frame_max = frame_max
@@ -80,7 +89,7 @@ class Broker:
     @property
     def url(self) -> str:
         """URL of the first virtual host, with the first user's name and password."""
-        user, password = next(iter(self.users.items()))
+        user, password = self._first_user
         vhost = next(iter(self.vhosts))
         path = "" if vhost == "/" else quote(vhost, safe="")
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
@@ -127,6 +136,29 @@ class Broker:
                 queue.close()
         await self.journal.close()
 
+    # -- users and virtual hosts -----------------------------------------------------------------------
+
+    def add_vhost(self, name: str) -> VirtualHost:
+        """Give the virtual host of that name, made where there is none; the users of `users` may do all in it."""
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            vhost = self.vhosts[name] = VirtualHost(name, self)
+            for user in self._everywhere:
+                if user in self.users:
+                    self.users.permit(user, name, Permission())
+        return vhost
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user; its connections are closed (320). Raises UsageError where there is none."""
+        self.users.delete(name)
+        for connection in [known for known in self.connections if known.user == name]:
+            connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' was deleted")
+
+    def _forget_routes(self) -> None:
+        """Make connections look up anew where they publish to: permissions have changed."""
+        for vhost in self.vhosts.values():
+            vhost.generation += 1
+
     # -- what is durable -------------------------------------------------------------------------------
 
     async def _recover(self, folder: Path) -> None:
@@ -134,7 +166,7 @@ class Broker:
         journal = Journal(SQLiteStore(folder), on_failure=self._fail)
         contents = await journal.open()
         for (kind, _), value in sorted(contents.records.items(), key=lambda record: _ORDER.index(record[0][0])):
-            vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
+            vhost = self.add_vhost(str(value["vhost"]))
             if kind == EXCHANGE:
                 exchange = read_exchange(value)
                 vhost.exchanges[exchange.name] = exchange

@@ -259,6 +259,10 @@ class ClientConnection:
         if vhost is None:
             self._is_known = True
             raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
+        if not self.broker.users.may_enter(self.user, vhost.name):
+            self._is_known = True
+            text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
         self.vhost = vhost
         self._timer.cancel()
         self._is_known = True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.methods import NO_ARGUMENTS
 from warren.amqp.protocol.tables import FieldValue, LongString, Table, type_name
+from warren.broker.access import check, check_target
 from warren.broker.errors import (
     ConnectionRefusal,
     access_refused,
@@ -114,9 +115,7 @@ class VirtualHost:
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
         """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
-        self.refuse_default(name)
-        if name.startswith("amq."):
-            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        self.refuse_system(name)
         exchange = self.exchanges.get(name)
         if exchange is None:
             return
@@ -132,6 +131,12 @@ class VirtualHost:
         self.generation += 1
         if exchange.durable and self.journal.is_on:
             self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
+
+    def refuse_system(self, name: str) -> None:
+        """Refuse to delete the default exchange and the predeclared ones (403)."""
+        self.refuse_default(name)
+        if name.startswith("amq."):
+            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
 
     def refuse_default(self, *names: str) -> None:
         """Refuse what is not for the default exchange (403)."""
@@ -164,7 +169,9 @@ class VirtualHost:
             name = "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         elif name.startswith("amq.") and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        check(user, "configure", "queue", name)
         if name not in self.queues:
+            check_target(user, "queue", name, arguments.get("x-dead-letter-exchange"))
             rules = read_rules(
                 name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
             )

@@ -13,19 +13,22 @@ from warren.amqp.protocol.methods import (
     QueueUnbind,
     QueueUnbindOk,
 )
+from warren.broker.access import check
 from warren.broker.channel import Channel
 from warren.broker.errors import ChannelRefusal, not_found, not_implemented, precondition_failed
 from warren.broker.queues import Queue
 from warren.broker.queues.reply_to import REPLY_TO
+from warren.broker.users import Operation
 from warren.broker.vhost import plain_name
 
 
-def named(channel: Channel, name: str) -> Queue:
-    """Give the queue of that name; without a name, the last one declared on this channel (section 1.7.2)."""
+def named(channel: Channel, name: str, operation: Operation) -> Queue:
+    """Give the queue of that name, for an operation on it; without a name, the channel's last one (section 1.7.2)."""
     if not name:
         name = channel.last_queue
         if not name:
             raise ChannelRefusal(Reply.NOT_FOUND, "no previously declared queue")
+    check(channel.connection, operation, "queue", name)
     return channel.vhost.queue(name, channel.connection)
 
 
@@ -60,11 +63,20 @@ def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk 
     return None if method.nowait else QueueDeclareOk(name, 0, 1)
 
 
+def _check_binding(channel: Channel, exchange: str, queue: str) -> None:
+    """Refuse (403) what may not be bound: it takes write on the queue and read on the exchange."""
+    name = queue or channel.last_queue
+    if name:
+        check(channel.connection, "write", "queue", name)
+    channel.vhost.refuse_default(exchange)
+    check(channel.connection, "read", "exchange", exchange)
+
+
 def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
     """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
-    channel.vhost.refuse_default(method.exchange)
+    _check_binding(channel, method.exchange, method.queue)
     channel.vhost.exchange(method.exchange)
-    queue = named(channel, method.queue)
+    queue = named(channel, method.queue, "write")
     key = queue.name if not method.queue and not method.routing_key else method.routing_key
     channel.vhost.bind(method.exchange, queue, key, method.arguments)
     return None if method.nowait else QueueBindOk()
@@ -73,7 +85,7 @@ def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
 def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
     """Undo bind; what is not there is no error, nor is whose queue it is."""
     vhost = channel.vhost
-    vhost.refuse_default(method.exchange)
+    _check_binding(channel, method.exchange, method.queue)
     queue = vhost.queues.get(method.queue or channel.last_queue)
     if queue is not None and method.exchange in vhost.exchanges:
         vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
@@ -82,7 +94,7 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
 
 def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
     """Drop what is ready."""
-    count = named(channel, method.queue).purge()
+    count = named(channel, method.queue, "read").purge()
     return None if method.nowait else QueuePurgeOk(count)
 
 
@@ -91,9 +103,10 @@ def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
     vhost = channel.vhost
     count = 0
     if not method.queue and not channel.last_queue:
-        named(channel, "")  # says so
+        named(channel, "", "configure")  # says so
+    check(channel.connection, "configure", "queue", method.queue or channel.last_queue)
     if (method.queue or channel.last_queue) in vhost.queues:
-        queue = named(channel, method.queue)
+        queue = named(channel, method.queue, "configure")
         for flag, given in (("if-unused", method.if_unused), ("if-empty", method.if_empty)):
             if given and queue.rules.quorum:
                 raise not_implemented(
