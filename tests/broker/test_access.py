@@ -9,14 +9,12 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import (
     ChannelClosedByBroker,
-    ConnectionClosedByBroker,
     ProbableAccessDeniedError,
-    ProbableAuthenticationError,
 )
 
 from tests.support.rabbitmq import RabbitMQ
 from warren.broker import Broker
-from warren.broker.users import Permission, User, hash_password
+from warren.broker.access import Permission, hash_password
 
 Step = Callable[[BlockingChannel], object]
 Outcome = tuple[int, str]
@@ -104,9 +102,9 @@ def _with(url: str, login: str) -> str:
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
     async with Broker(port=0) as broker:
-        broker.users.put(User("ann", hash_password("secret")))
-        broker.users.permit("ann", "/", _PERMISSION)
-        broker.users.put(User("outsider", hash_password("secret")))
+        broker.access.put_user("ann", hash_password("secret"))
+        broker.access.put_permission("/", "ann", _PERMISSION)
+        broker.access.put_user("outsider", hash_password("secret"))
         yield broker
 
 
@@ -149,31 +147,7 @@ async def test_a_changed_permission_counts_for_the_next_publish(broker: Broker) 
     connection = await asyncio.to_thread(pika.BlockingConnection, pika.URLParameters(url))
     channel = await asyncio.to_thread(connection.channel)
     await asyncio.to_thread(publish, channel)
-    broker.users.permit("ann", "/", Permission("", "", ".*"))
+    broker.access.put_permission("/", "ann", Permission("", "", ".*"))
     with pytest.raises(ChannelClosedByBroker, match="access to exchange 'mine-x' in vhost '/' refused for user 'ann'"):
         await asyncio.to_thread(publish, channel)
     await asyncio.to_thread(connection.close)
-
-
-async def test_an_impersonator_may_set_another_user_id(broker: Broker) -> None:
-    broker.users.put(User("ann", hash_password("secret"), ("impersonator",)))
-    await asyncio.to_thread(_prepare, broker.url)
-    outcomes = await asyncio.to_thread(_outcomes, _with(broker.url, "ann:secret"))
-    assert outcomes["not another's user-id"] == _DONE
-
-
-async def test_a_deleted_user_is_hung_up_on(broker: Broker) -> None:
-    url = _with(broker.url, "ann:secret")
-    connection = await asyncio.to_thread(pika.BlockingConnection, pika.URLParameters(url))
-    broker.delete_user("ann")
-    with pytest.raises(ConnectionClosedByBroker, match="user 'ann' was deleted"):
-        await asyncio.to_thread(connection.process_data_events, 20)
-    assert (await asyncio.to_thread(_login_refused, url)) is True
-
-
-def _login_refused(url: str) -> bool:
-    try:
-        pika.BlockingConnection(pika.URLParameters(url)).close()
-    except ProbableAuthenticationError:
-        return True
-    return False

@@ -37,6 +37,7 @@ class Peer:
         parts = urlsplit(url)
         self.vhost = unquote(parts.path[1:]) or "/"
         self.log: list[str] = []
+        self._login = f"\0{parts.username}\0{parts.password}".encode()
         self.queues: set[str] = set()
         self.exchanges: set[str] = set()
         self.is_open = True
@@ -66,7 +67,7 @@ class Peer:
     def _log_in(self, capabilities: Table) -> None:
         self.raw(PROTOCOL_HEADER)
         self.call_on(0, None)
-        start = m.ConnectionStartOk({"capabilities": capabilities}, "PLAIN", b"\0guest\0guest", "en_US")
+        start = m.ConnectionStartOk({"capabilities": capabilities}, "PLAIN", self._login, "en_US")
         self.call_on(0, start)
         self.send(m.ConnectionTuneOk(2047, 131072, 0), 0)
         self.call_on(0, m.ConnectionOpen(self.vhost))

@@ -13,12 +13,13 @@ from urllib.parse import quote
 from warren import __version__
 from warren.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
 from warren.amqp.protocol.tables import Table
+from warren.broker.access import PERMISSION, USER, Access, initial_access
 from warren.broker.connection import ClientConnection
 from warren.broker.queues import Queue, ReplyTo
-from warren.broker.records import BINDING, EXCHANGE, QUEUE, queue_record, read_exchange, restore_binding
+from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from warren.broker.store.batch import Contents
 from warren.broker.store.journal import Journal
 from warren.broker.store.sqlite import SQLiteStore
-from warren.broker.users import Permission, User, Users, hash_password
 from warren.broker.vhost import VirtualHost
 from warren.exceptions import UsageError
 
@@ -32,8 +33,7 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 class Broker:
     """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
 
-    host, port: where it listens; port 0 takes a free one. users: name → password, each with all permissions.
-    vhosts: names of virtual
+    host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
     host and port. data: the folder for what is durable; without one everything is in memory. close_timeout:
     seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its known password
@@ -60,17 +60,11 @@ class Broker:
             raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
         self.host = host
         self.port = port
-        known = dict(users) if users is not None else {"guest": "guest"}
-        self._first_user = next(iter(known.items()))
+        self._given = dict(users) if users is not None else None
+        self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
         self.last_queue = 0
-        self.vhosts: dict[str, VirtualHost] = {}
-        self.users = Users(self._forget_routes)
-        for name, password in known.items():
-            self.users.put(User(name, hash_password(password), ("administrator",)))
-        self._everywhere = tuple(known)
-        for name in vhosts:
-            self.add_vhost(name)
+        self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
         self.nowhere = VirtualHost("", self)
         self.heartbeat = heartbeat
         self.frame_max = frame_max
@@ -89,7 +83,7 @@ class Broker:
     @property
     def url(self) -> str:
         """URL of the first virtual host, with the first user's name and password."""
-        user, password = self._first_user
+        user, password = next(iter((self._given or {"guest": "guest"}).items()))
         vhost = next(iter(self.vhosts))
         path = "" if vhost == "/" else quote(vhost, safe="")
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
@@ -136,37 +130,17 @@ class Broker:
                 queue.close()
         await self.journal.close()
 
-    # -- users and virtual hosts -----------------------------------------------------------------------
-
-    def add_vhost(self, name: str) -> VirtualHost:
-        """Give the virtual host of that name, made where there is none; the users of `users` may do all in it."""
-        vhost = self.vhosts.get(name)
-        if vhost is None:
-            vhost = self.vhosts[name] = VirtualHost(name, self)
-            for user in self._everywhere:
-                if user in self.users:
-                    self.users.permit(user, name, Permission())
-        return vhost
-
-    def delete_user(self, name: str) -> None:
-        """Delete a user; its connections are closed (320). Raises UsageError where there is none."""
-        self.users.delete(name)
-        for connection in [known for known in self.connections if known.user == name]:
-            connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' was deleted")
-
-    def _forget_routes(self) -> None:
-        """Make connections look up anew where they publish to: permissions have changed."""
-        for vhost in self.vhosts.values():
-            vhost.generation += 1
-
     # -- what is durable -------------------------------------------------------------------------------
 
     async def _recover(self, folder: Path) -> None:
         """Open the store and make what it holds again."""
         journal = Journal(SQLiteStore(folder), on_failure=self._fail)
         contents = await journal.open()
-        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _ORDER.index(record[0][0])):
-            vhost = self.add_vhost(str(value["vhost"]))
+        self._restore_access(journal, contents)
+        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
+            if kind not in _ORDER:
+                continue
+            vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
             if kind == EXCHANGE:
                 exchange = read_exchange(value)
                 vhost.exchanges[exchange.name] = exchange
@@ -184,6 +158,46 @@ class Broker:
         if not contents.clean:
             for queue in {backlog.queue: queues[backlog.queue] for backlog in contents.backlogs}.values():
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+
+    def _restore_access(self, journal: Journal, contents: Contents) -> None:
+        """Take users from the store. One that has none yet gets those that the broker starts with."""
+        stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in (USER, PERMISSION)]
+        for (kind, _), value in contents.records.items():
+            if kind == VHOST:
+                self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self))
+        if stored and self._given is None:
+            self.access = Access()
+        self.access.restore(stored)
+        self.access.journal = journal
+        if not stored:
+            for user in list(self.access.users.values()):
+                self.access.put_user(*user)
+            for (vhost, name), permission in list(self.access.permissions.items()):
+                self.access.put_permission(vhost, name, permission)
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host; one that is there stays as it is."""
+        if name not in self.vhosts:
+            self.vhosts[name] = VirtualHost(name, self)
+            if self.journal.is_on:
+                self.journal.put(VHOST, key(name), {"name": name})
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
+        vhost = self.vhosts.pop(name)
+        for connection in list(self.connections):
+            if connection.vhost is vhost:
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+        for queue in list(vhost.queues.values()):
+            vhost.delete_queue(queue)
+        for exchange in list(vhost.exchanges.values()):
+            if exchange.durable and self.journal.is_on:
+                self.journal.put(EXCHANGE, key(name, exchange.name), None)
+        for its_vhost, user in list(self.access.permissions):
+            if its_vhost == name:
+                self.access.delete_permission(name, user)
+        if self.journal.is_on:
+            self.journal.put(VHOST, key(name), None)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
@@ -207,6 +221,10 @@ class Broker:
         """Deliver from every queue that was touched."""
         while self.dirty:
             self.dirty.pop().dispatch()
+
+
+def _rank(kind: str) -> int:
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -6,6 +6,7 @@ Handlers raise; `_refuse` is the one place that turns that into channel.close or
 import asyncio
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.driver import Driver
@@ -33,10 +34,11 @@ from warren.amqp.protocol.methods import (
 )
 from warren.amqp.protocol.states import ChannelState, ConnectionState
 from warren.amqp.protocol.tables import Table
+from warren.broker.access import Kind
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
 from warren.broker.handlers import HANDLERS
-from warren.broker.login import MECHANISMS, credentials, is_allowed
+from warren.broker.login import MECHANISMS, credentials, may_come_from
 from warren.broker.publishing import Publishing
 from warren.broker.queues import Queue
 from warren.exceptions import ProtocolViolation
@@ -49,6 +51,7 @@ _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
 _SILENT_CLOSE: Final = 3.0
+_REMEMBERED: Final = 10_000
 _PUBLISH_IDS: Final = (60, 40)
 
 
@@ -75,6 +78,10 @@ class ClientConnection:
         self._publishing = Publishing(self)
         self._held: list[Event] | None = None
         self._is_known = False
+        self._allowed: set[tuple[Kind, str]] = set()
+        self._answers_of = -1
+        self.connected_at = time.time()
+        self.mechanism = ""
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -198,6 +205,22 @@ class ClientConnection:
             elif answer is not None:
                 self.send(number, answer)
 
+    def check(self, kind: Kind, what: str, name: str) -> None:
+        """See that the user may configure, write to or read from an exchange or queue. Raises 403."""
+        access = self.broker.access
+        if self._answers_of != access.generation:
+            self._allowed.clear()
+            self._answers_of = access.generation
+        question = (kind, name)
+        if question in self._allowed:
+            return
+        if not access.may(kind, self.vhost.name, self.user, name or "amq.default"):
+            where = f"{what} '{name or 'amq.default'}' in vhost '{self.vhost.name}'"
+            raise access_refused(f"access to {where} refused for user '{self.user}'")
+        if len(self._allowed) >= _REMEMBERED:
+            self._allowed.clear()
+        self._allowed.add(question)
+
     def _on_connection_method(self, method: Method) -> None:
         match method:
             case ConnectionStartOk():
@@ -230,7 +253,9 @@ class ClientConnection:
         known: Table = capabilities if isinstance(capabilities, dict) else {}
         self.wants_cancel = known.get("consumer_cancel_notify") is True
         given = credentials(method.mechanism, method.response)
-        if given is None or not is_allowed(*given, self.broker.users, self.peer.rpartition(":")[0]):
+        address = self.peer.rpartition(":")[0]
+        access = self.broker.access
+        if given is None or not (access.is_password(*given) and may_come_from(given[0], address)):
             _log.warning("refused a login from %s as %r", self.peer, given[0] if given else "?")
             text = (
                 f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
@@ -239,6 +264,7 @@ class ClientConnection:
             self._is_known = given is not None and known.get("authentication_failure_close") is True
             raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
         self.user = given[0]
+        self.mechanism = method.mechanism
         broker = self.broker
         self.send(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
 
@@ -259,7 +285,7 @@ class ClientConnection:
         if vhost is None:
             self._is_known = True
             raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
-        if not self.broker.users.may_enter(self.user, vhost.name):
+        if not self.broker.access.may_enter(vhost.name, self.user):
             self._is_known = True
             text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
             raise ConnectionRefusal(Reply.NOT_ALLOWED, text)

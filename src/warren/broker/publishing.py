@@ -23,7 +23,6 @@ from warren.amqp.protocol.properties import (
     encode_header,
 )
 from warren.amqp.protocol.tables import FieldValue, Table, type_name
-from warren.broker.access import check
 from warren.broker.channel import Channel
 from warren.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
 from warren.broker.queues import Message, Queue, ReplyTo
@@ -57,9 +56,10 @@ class Publishing:
         ProtocolViolation for what is malformed.
         """
         vhost = channel.vhost
-        if self._routes_of != vhost.generation:
+        generation = vhost.generation + self._connection.broker.access.generation  # both only ever rise
+        if self._routes_of != generation:
             self._routes.clear()
-            self._routes_of = vhost.generation
+            self._routes_of = generation
         flags = header[12] << 8 | header[13]
         properties = _NOTHING
         if flags & _SPECIAL:
@@ -67,7 +67,6 @@ class Publishing:
             self._check(channel, properties)
         route = self._routes.get(arguments)
         if route is None or properties.headers:
-            check(self._connection, "write", "exchange", hot.parse_publish(arguments)[0])
             route = self._route(channel, arguments, properties.headers or {})
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
@@ -110,10 +109,9 @@ class Publishing:
     def _check(self, channel: Channel, properties: Properties) -> None:
         """Refuse properties that the broker itself has to understand (406)."""
         user = self._connection.user
-        users = self._connection.broker.users
         if properties.delivery_mode is not None:
             check_delivery_mode(properties.delivery_mode)
-        if properties.user_id not in (None, user) and not users.may_impersonate(user):
+        if properties.user_id is not None and properties.user_id != user:
             raise precondition_failed(
                 f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
             )
@@ -128,6 +126,7 @@ class Publishing:
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
         vhost = channel.vhost
+        self._connection.check("write", "exchange", name)
         exchange = vhost.exchange(name)
         if exchange.internal:
             raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")

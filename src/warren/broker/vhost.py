@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.methods import NO_ARGUMENTS
 from warren.amqp.protocol.tables import FieldValue, LongString, Table, type_name
-from warren.broker.access import check, check_target
 from warren.broker.errors import (
     ConnectionRefusal,
     access_refused,
@@ -115,7 +114,9 @@ class VirtualHost:
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
         """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
-        self.refuse_system(name)
+        self.refuse_default(name)
+        if name.startswith("amq."):
+            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
         exchange = self.exchanges.get(name)
         if exchange is None:
             return
@@ -131,12 +132,6 @@ class VirtualHost:
         self.generation += 1
         if exchange.durable and self.journal.is_on:
             self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
-
-    def refuse_system(self, name: str) -> None:
-        """Refuse to delete the default exchange and the predeclared ones (403)."""
-        self.refuse_default(name)
-        if name.startswith("amq."):
-            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
 
     def refuse_default(self, *names: str) -> None:
         """Refuse what is not for the default exchange (403)."""
@@ -154,6 +149,10 @@ class VirtualHost:
             raise resource_locked(name, self.name)
         return queue
 
+    def new_queue_name(self) -> str:
+        """Give a name for a queue that the broker names."""
+        return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
     def declare_queue(
         self,
         name: str,
@@ -163,15 +162,12 @@ class VirtualHost:
         exclusive: bool,
         auto_delete: bool,
         arguments: Table,
+        is_generated: bool = False,
     ) -> Queue:
-        """Declare a queue, or find it as it is said to be; without a name it gets one. Raises 403, 405, 406, 540."""
-        if not name:
-            name = "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        elif name.startswith("amq.") and name not in self.queues:
+        """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
+        if name.startswith("amq.") and not is_generated and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
-        check(user, "configure", "queue", name)
         if name not in self.queues:
-            check_target(user, "queue", name, arguments.get("x-dead-letter-exchange"))
             rules = read_rules(
                 name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
             )

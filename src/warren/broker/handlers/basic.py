@@ -46,7 +46,8 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
     if method.queue == REPLY_TO:
         _consume_replies(channel, tag, method.no_ack)
         return None if method.nowait else BasicConsumeOk(tag)
-    queue = named(channel, method.queue, "read")
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
+    queue = named(channel, method.queue)
     alone = method.exclusive and not queue.rules.quorum  # a quorum queue takes no notice of it
     if queue.turns.has_exclusive or (alone and (len(queue.turns) or queue.rules.single_active_consumer)):
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
@@ -102,7 +103,8 @@ def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
 
 def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     """Give the first message of a queue."""
-    queue = named(channel, method.queue, "read")
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
+    queue = named(channel, method.queue)
     entry = queue.get()
     if entry is None:
         return BasicGetEmpty()

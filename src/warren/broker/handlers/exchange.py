@@ -10,7 +10,6 @@ from warren.amqp.protocol.methods import (
     ExchangeUnbind,
     ExchangeUnbindOk,
 )
-from warren.broker.access import check, check_target
 from warren.broker.channel import Channel
 from warren.broker.vhost import plain_name
 
@@ -22,12 +21,14 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
     if method.passive:
         vhost.exchange(method.exchange)
     else:
-        name = plain_name(method.exchange)
-        check(channel.connection, "configure", "exchange", name)
-        if name not in vhost.exchanges:
-            check_target(channel.connection, "exchange", name, method.arguments.get("alternate-exchange"))
+        check = channel.connection.check
+        check("configure", "exchange", method.exchange)
+        other = method.arguments.get("alternate-exchange")
+        if isinstance(other, str):
+            check("read", "exchange", method.exchange)
+            check("write", "exchange", other)
         vhost.declare_exchange(
-            name,
+            plain_name(method.exchange),
             method.type,
             durable=method.durable,
             auto_delete=method.auto_delete,
@@ -39,24 +40,17 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
 
 def delete(channel: Channel, method: ExchangeDelete) -> ExchangeDeleteOk | None:
     """Delete an exchange."""
-    vhost = channel.vhost
-    vhost.refuse_system(method.exchange)
-    check(channel.connection, "configure", "exchange", method.exchange)
-    vhost.delete_exchange(method.exchange, method.if_unused)
+    channel.vhost.refuse_default(method.exchange)
+    channel.connection.check("configure", "exchange", method.exchange)
+    channel.vhost.delete_exchange(method.exchange, method.if_unused)
     return None if method.nowait else ExchangeDeleteOk()
-
-
-def _check_binding(channel: Channel, source: str, destination: str) -> None:
-    """Refuse (403) what may not be bound: it takes write on the destination and read on the source."""
-    check(channel.connection, "write", "exchange", destination)
-    channel.vhost.refuse_default(destination, source)
-    check(channel.connection, "read", "exchange", source)
 
 
 def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
     """Bind an exchange to another."""
     vhost = channel.vhost
-    _check_binding(channel, method.source, method.destination)
+    vhost.refuse_default(method.destination, method.source)
+    _check(channel, method)
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()
 
@@ -64,8 +58,14 @@ def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
 def unbind(channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
     """Undo bind; what is not there is no error."""
     vhost = channel.vhost
-    _check_binding(channel, method.source, method.destination)
+    vhost.refuse_default(method.destination, method.source)
+    _check(channel, method)
     destination = vhost.exchanges.get(method.destination)
     if destination is not None and method.source in vhost.exchanges:
         vhost.unbind(method.source, destination, method.routing_key, method.arguments)
     return None if method.nowait else ExchangeUnbindOk()
+
+
+def _check(channel: Channel, method: ExchangeBind | ExchangeUnbind) -> None:
+    channel.connection.check("write", "exchange", method.destination)
+    channel.connection.check("read", "exchange", method.source)

@@ -13,22 +13,19 @@ from warren.amqp.protocol.methods import (
     QueueUnbind,
     QueueUnbindOk,
 )
-from warren.broker.access import check
 from warren.broker.channel import Channel
 from warren.broker.errors import ChannelRefusal, not_found, not_implemented, precondition_failed
 from warren.broker.queues import Queue
 from warren.broker.queues.reply_to import REPLY_TO
-from warren.broker.users import Operation
 from warren.broker.vhost import plain_name
 
 
-def named(channel: Channel, name: str, operation: Operation) -> Queue:
-    """Give the queue of that name, for an operation on it; without a name, the channel's last one (section 1.7.2)."""
+def named(channel: Channel, name: str) -> Queue:
+    """Give the queue of that name; without a name, the last one declared on this channel (section 1.7.2)."""
     if not name:
         name = channel.last_queue
         if not name:
             raise ChannelRefusal(Reply.NOT_FOUND, "no previously declared queue")
-    check(channel.connection, operation, "queue", name)
     return channel.vhost.queue(name, channel.connection)
 
 
@@ -41,18 +38,30 @@ def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
         queue = channel.vhost.queue(method.queue, connection)
         queue.note_use()
     else:
+        name = plain_name(method.queue) or channel.vhost.new_queue_name()
+        _check_declare(channel, method._replace(queue=name))
         queue = channel.vhost.declare_queue(
-            plain_name(method.queue),
+            name,
             connection,
             durable=method.durable,
             exclusive=method.exclusive,
             auto_delete=method.auto_delete,
             arguments=method.arguments,
+            is_generated=not plain_name(method.queue),
         )
         if method.exclusive:
             connection.exclusive_queues.add(queue)
     channel.last_queue = queue.name
     return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.turns))
+
+
+def _check_declare(channel: Channel, method: QueueDeclare) -> None:
+    check = channel.connection.check
+    check("configure", "queue", method.queue)
+    exchange = method.arguments.get("x-dead-letter-exchange")
+    if isinstance(exchange, str):
+        check("read", "queue", method.queue)
+        check("write", "exchange", exchange)
 
 
 def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
@@ -63,20 +72,12 @@ def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk 
     return None if method.nowait else QueueDeclareOk(name, 0, 1)
 
 
-def _check_binding(channel: Channel, exchange: str, queue: str) -> None:
-    """Refuse (403) what may not be bound: it takes write on the queue and read on the exchange."""
-    name = queue or channel.last_queue
-    if name:
-        check(channel.connection, "write", "queue", name)
-    channel.vhost.refuse_default(exchange)
-    check(channel.connection, "read", "exchange", exchange)
-
-
 def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
     """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
-    _check_binding(channel, method.exchange, method.queue)
+    channel.vhost.refuse_default(method.exchange)
+    _check_binding(channel, method)
     channel.vhost.exchange(method.exchange)
-    queue = named(channel, method.queue, "write")
+    queue = named(channel, method.queue)
     key = queue.name if not method.queue and not method.routing_key else method.routing_key
     channel.vhost.bind(method.exchange, queue, key, method.arguments)
     return None if method.nowait else QueueBindOk()
@@ -85,7 +86,8 @@ def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
 def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
     """Undo bind; what is not there is no error, nor is whose queue it is."""
     vhost = channel.vhost
-    _check_binding(channel, method.exchange, method.queue)
+    vhost.refuse_default(method.exchange)
+    _check_binding(channel, method)
     queue = vhost.queues.get(method.queue or channel.last_queue)
     if queue is not None and method.exchange in vhost.exchanges:
         vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
@@ -94,19 +96,20 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
 
 def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
     """Drop what is ready."""
-    count = named(channel, method.queue, "read").purge()
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
+    count = named(channel, method.queue).purge()
     return None if method.nowait else QueuePurgeOk(count)
 
 
 def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
     """Delete a queue; one that is not there is no error."""
     vhost = channel.vhost
+    channel.connection.check("configure", "queue", method.queue or channel.last_queue)
     count = 0
     if not method.queue and not channel.last_queue:
-        named(channel, "", "configure")  # says so
-    check(channel.connection, "configure", "queue", method.queue or channel.last_queue)
+        named(channel, "")  # says so
     if (method.queue or channel.last_queue) in vhost.queues:
-        queue = named(channel, method.queue, "configure")
+        queue = named(channel, method.queue)
         for flag, given in (("if-unused", method.if_unused), ("if-empty", method.if_empty)):
             if given and queue.rules.quorum:
                 raise not_implemented(
@@ -119,3 +122,8 @@ def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")
         count = vhost.delete_queue(queue)
     return None if method.nowait else QueueDeleteOk(count)
+
+
+def _check_binding(channel: Channel, method: QueueBind | QueueUnbind) -> None:
+    channel.connection.check("write", "queue", method.queue or channel.last_queue)
+    channel.connection.check("read", "exchange", method.exchange)
