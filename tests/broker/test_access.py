@@ -7,10 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import (
-    ChannelClosedByBroker,
-    ProbableAccessDeniedError,
-)
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ProbableAccessDeniedError
 
 from tests.support.rabbitmq import RabbitMQ
 from warren.broker import Broker
@@ -151,3 +148,18 @@ async def test_a_changed_permission_counts_for_the_next_publish(broker: Broker) 
     with pytest.raises(ChannelClosedByBroker, match="access to exchange 'mine-x' in vhost '/' refused for user 'ann'"):
         await asyncio.to_thread(publish, channel)
     await asyncio.to_thread(connection.close)
+
+
+async def test_an_impersonator_may_set_another_user_id(broker: Broker) -> None:
+    broker.access.put_user("ann", hash_password("secret"), ("impersonator",))
+    await asyncio.to_thread(_prepare, broker.url)
+    outcomes = await asyncio.to_thread(_outcomes, _with(broker.url, "ann:secret"))
+    assert outcomes["not another's user-id"] == _DONE
+
+
+async def test_a_deleted_user_is_hung_up_on(broker: Broker) -> None:
+    parameters = pika.URLParameters(_with(broker.url, "ann:secret"))
+    connection = await asyncio.to_thread(pika.BlockingConnection, parameters)
+    broker.delete_user("ann")
+    with pytest.raises(ConnectionClosedByBroker, match="user 'ann' is deleted"):
+        await asyncio.to_thread(connection.process_data_events, 20)
