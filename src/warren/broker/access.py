@@ -117,6 +117,11 @@ class Access:
         """Whether a user has any permission in a virtual host."""
         return (vhost, user) in self.permissions
 
+    def may_impersonate(self, user: str) -> bool:
+        """Whether a user may publish with another's user-id (RabbitMQ's docs/validated-user-id)."""
+        known = self.users.get(user)
+        return known is not None and "impersonator" in known.tags
+
     def may(self, kind: Kind, vhost: str, user: str, name: str) -> bool:
         """Whether a user may configure, write to or read from something of that name."""
         permission = self.permissions.get((vhost, user))

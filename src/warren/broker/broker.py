@@ -211,12 +211,18 @@ class Broker:
             if self.journal.is_on:
                 self.journal.put(VHOST, key(name), {"name": name})
 
+    def delete_user(self, name: str) -> None:
+        """Delete a user; its connections are closed (320). Raises KeyError where there is none."""
+        self.access.delete_user(name)
+        for connection in [known for known in self.connections if known.user == name]:
+            connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
+
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with all that is in it; connections to it are closed (320)."""
         vhost = self.vhosts.pop(name)
         for connection in list(self.connections):
             if connection.vhost is vhost:
-                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is down")
         for queue in list(vhost.queues.values()):
             vhost.delete_queue(queue)
         for exchange in list(vhost.exchanges.values()):

@@ -111,7 +111,7 @@ class Publishing:
         user = self._connection.user
         if properties.delivery_mode is not None:
             check_delivery_mode(properties.delivery_mode)
-        if properties.user_id is not None and properties.user_id != user:
+        if properties.user_id not in (None, user) and not self._connection.broker.access.may_impersonate(user):
             raise precondition_failed(
                 f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
             )
