@@ -18,6 +18,12 @@ settings.load_profile("warren")
 _vhosts = itertools.count(1)
 
 
+@pytest.fixture(autouse=True)
+def user_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what programs write into the user's data folder out of it, each test apart."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitMQ]:
     """The RabbitMQ that all tests share, started by the first that asks; don't stop, kill or pause it."""

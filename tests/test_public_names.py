@@ -8,9 +8,12 @@ import pytest
 import warren
 
 _NAMES = {
-    "AlreadySettled", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled", "LoginRefused",
+    "AlreadySettled", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
+    "DeliveryTimeout", "LoginRefused",
     "Properties", "ProtocolViolation", "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout",
-    "RequestTimeout", "UsageError", "VirtualHostRefused", "WarrenError", "connect",
+    "RequestTimeout", "UsageError",
+    "UsedAfterFork", "VirtualHostRefused", "WarrenError", "connect",
+    "connect_blocking",
 }  # fmt: skip
 
 

@@ -7,13 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from warren.amqp.client import Properties, connect
+    from warren.amqp.client import Properties, connect, connect_blocking
     from warren.exceptions import (
         AlreadySettled,
         ChannelClosed,
         ConnectFailed,
         ConnectionClosed,
         ConsumerCancelled,
+        DeliveryTimeout,
         LoginRefused,
         ProtocolViolation,
         PublishError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         PublishTimeout,
         RequestTimeout,
         UsageError,
+        UsedAfterFork,
         VirtualHostRefused,
         WarrenError,
     )
@@ -34,6 +36,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionClosed",
     "ConsumerCancelled",
+    "DeliveryTimeout",
     "LoginRefused",
     "Properties",
     "ProtocolViolation",
@@ -43,12 +46,14 @@ __all__ = [
     "PublishTimeout",
     "RequestTimeout",
     "UsageError",
+    "UsedAfterFork",
     "VirtualHostRefused",
     "WarrenError",
     "connect",
+    "connect_blocking",
 ]
 
-_ELSEWHERE: Final = {"connect": "warren.amqp.client", "Properties": "warren.amqp.client"}
+_ELSEWHERE: Final = dict.fromkeys(("connect", "connect_blocking", "Properties"), "warren.amqp.client")
 
 
 def __getattr__(name: str) -> object:

@@ -1,9 +1,12 @@
 """Who may log in."""
 
+import re
+
 import pytest
 
 from warren.amqp.protocol.tables import encode_table
-from warren.broker.login import credentials, is_allowed
+from warren.broker.access import Permission, initial_access
+from warren.broker.login import credentials, may_come_from
 
 _USERS = {"guest": "guest", "ann": "pässword"}
 
@@ -38,4 +41,30 @@ def test_credentials(mechanism: str, response: bytes, expected: tuple[str, str] 
     ],
 )
 def test_who_may_log_in(user: str, password: str, peer: str, expected: bool) -> None:
-    assert is_allowed(user, password, _USERS, peer) is expected
+    access = initial_access(_USERS, ["/"])
+    assert (access.is_password(user, password) and may_come_from(user, peer)) is expected
+
+
+def test_permissions_are_patterns() -> None:
+    access = initial_access({"ann": "secret"}, ["/"])
+    assert access.may("read", "/", "ann", "anything")
+    assert not access.may("read", "other", "ann", "anything")
+    access.put_permission("/", "ann", Permission("^a", "", "b"))
+    assert access.may("configure", "/", "ann", "apple")
+    assert not access.may("configure", "/", "ann", "grape")
+    assert access.may("read", "/", "ann", "a b c")
+    assert not access.may("write", "/", "ann", "x")
+    with pytest.raises(re.error):
+        access.put_permission("/", "ann", Permission("(", "", ""))
+    access.delete_user("ann")
+    assert not access.may_enter("/", "ann")
+    assert not access.is_password("ann", "secret")
+
+
+def test_a_hash_of_rabbitmq_is_understood() -> None:
+    access = initial_access({}, [])
+    access.put_user("guest", "TbAuApfHTi+XS4jK6oAyyCcYAOSr6LmSY2e/JkYljo7INF+2")
+    assert access.is_password("guest", "guest")
+    assert not access.is_password("guest", "other")
+    access.put_user("none", "")
+    assert not access.is_password("none", "")

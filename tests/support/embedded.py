@@ -8,21 +8,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 _DEADLINE = 20.0
 
 
 class BrokerProcess:
-    """`warren broker` as a process of its own, on a free port, in memory; to be killed and paused.
+    """`warren broker` as a process of its own, on a free port; to be killed and paused.
 
-    A context manager. `options` are added to the command line. After `kill` or `stop`, `start` starts
+    A context manager. `options` are added to the command line; without `--data` it keeps everything in memory.
+    After `kill` or `stop`, `start` starts
     it anew on the same port.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, module: str = "warren", prefix: Sequence[str] = ()) -> None:
         self.port = 0
-        self._options = options
+        self._module = module
+        self._prefix = prefix
+        self._options = options if "--data" in options else (*options, "--memory")
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 
@@ -41,7 +45,7 @@ class BrokerProcess:
         self._output.seek(0)
         self._output.truncate()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "warren", "broker", "--port", str(self.port), *self._options],
+            [*self._prefix, sys.executable, "-m", self._module, "broker", "--port", str(self.port), *self._options],
             stdin=subprocess.DEVNULL, stdout=self._output.fileno(), stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip

@@ -73,10 +73,13 @@ def test_what_fails_in_the_brokers_loop_fails_the_test(monkeypatch: pytest.Monke
         raise LookupError("a fault of the broker")
 
     monkeypatch.setattr(ClientConnection, "on_events", fails)
-    with pytest.raises(BaseExceptionGroup) as raised, RunningBroker() as broker:
-        with socket.create_connection((broker.host, broker.port)) as client:
-            client.sendall(b"AMQP\x00\x00\x09\x01")
-            assert client.recv(1) == b""
+    broker = RunningBroker()
+    broker.__enter__()
+    with socket.create_connection((broker.host, broker.port)) as client:
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+        assert client.recv(1) == b""
+    with pytest.raises(BaseExceptionGroup) as raised:
+        broker.__exit__(None, None, None)
     assert raised.group_contains(LookupError, match="a fault of the broker")
 
 

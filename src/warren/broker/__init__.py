@@ -1,5 +1,6 @@
-"""The embedded AMQP 0-9-1 broker."""
+"""The embedded broker: RabbitMQ's behaviour in one Python process."""
 
 from warren.broker.broker import Broker
+from warren.broker.store.batch import StoreFailed
 
-__all__ = ["Broker"]
+__all__ = ["Broker", "StoreFailed"]

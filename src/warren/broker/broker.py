@@ -13,9 +13,11 @@ from urllib.parse import quote
 from warren import __version__
 from warren.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
 from warren.amqp.protocol.tables import Table
+from warren.broker.access import PERMISSION, USER, Access, initial_access
 from warren.broker.connection import ClientConnection
 from warren.broker.queues import Queue, ReplyTo
-from warren.broker.records import BINDING, EXCHANGE, QUEUE, queue_record, read_exchange, restore_binding
+from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from warren.broker.store.batch import Contents
 from warren.broker.store.journal import Journal
 from warren.broker.store.sqlite import SQLiteStore
 from warren.broker.vhost import VirtualHost
@@ -58,7 +60,8 @@ class Broker:
             raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
         self.host = host
         self.port = port
-        self.users = dict(users) if users is not None else {"guest": "guest"}
+        self._given = dict(users) if users is not None else None
+        self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
         self.last_queue = 0
         self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
@@ -70,7 +73,7 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: set[Queue | ReplyTo] = set()
         self.replies: dict[str, ReplyTo] = {}
-        self.failed: asyncio.Future[Exception] | None = None
+        self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
         self._data = data
@@ -80,14 +83,14 @@ class Broker:
     @property
     def url(self) -> str:
         """URL of the first virtual host, with the first user's name and password."""
-        user, password = next(iter(self.users.items()))
+        user, password = next(iter((self._given or {"guest": "guest"}).items()))
         vhost = next(iter(self.vhosts))
         path = "" if vhost == "/" else quote(vhost, safe="")
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self.failed = loop.create_future()
+        self._failed = loop.create_future()
         listener = self._listener or socket.create_server(
             (self.host, self.port), family=_family(self.host), backlog=1024
         )
@@ -133,7 +136,10 @@ class Broker:
         """Open the store and make what it holds again."""
         journal = Journal(SQLiteStore(folder), on_failure=self._fail)
         contents = await journal.open()
-        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _ORDER.index(record[0][0])):
+        self._restore_access(journal, contents)
+        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
+            if kind not in _ORDER:
+                continue
             vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
             if kind == EXCHANGE:
                 exchange = read_exchange(value)
@@ -153,10 +159,56 @@ class Broker:
             for queue in {backlog.queue: queues[backlog.queue] for backlog in contents.backlogs}.values():
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
 
+    def _restore_access(self, journal: Journal, contents: Contents) -> None:
+        """Take users from the store. One that has none yet gets those that the broker starts with."""
+        stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in (USER, PERMISSION)]
+        for (kind, _), value in contents.records.items():
+            if kind == VHOST:
+                self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self))
+        if stored and self._given is None:
+            self.access = Access()
+        self.access.restore(stored)
+        self.access.journal = journal
+        if not stored:
+            for user in list(self.access.users.values()):
+                self.access.put_user(*user)
+            for (vhost, name), permission in list(self.access.permissions.items()):
+                self.access.put_permission(vhost, name, permission)
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host; one that is there stays as it is."""
+        if name not in self.vhosts:
+            self.vhosts[name] = VirtualHost(name, self)
+            if self.journal.is_on:
+                self.journal.put(VHOST, key(name), {"name": name})
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
+        vhost = self.vhosts.pop(name)
+        for connection in list(self.connections):
+            if connection.vhost is vhost:
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+        for queue in list(vhost.queues.values()):
+            vhost.delete_queue(queue)
+        for exchange in list(vhost.exchanges.values()):
+            if exchange.durable and self.journal.is_on:
+                self.journal.put(EXCHANGE, key(name, exchange.name), None)
+        for its_vhost, user in list(self.access.permissions):
+            if its_vhost == name:
+                self.access.delete_permission(name, user)
+        if self.journal.is_on:
+            self.journal.put(VHOST, key(name), None)
+
+    @property
+    def failed(self) -> asyncio.Future[Exception]:
+        """Done when the store failed for good, with why: the broker confirms nothing any more and has to end."""
+        assert self._failed is not None  # noqa: S101 # there is one from the start on
+        return self._failed
+
     def _fail(self, error: Exception) -> None:
-        """End what can't be durable any more: `failed` says so to whoever runs the broker."""
+        """End what can't be durable any more: `failed` tells whoever runs the broker."""
         _log.critical("the broker ends: %s", error)
-        if self.failed is not None and not self.failed.done():
+        if not self.failed.done():
             self.failed.set_result(error)
 
     # -- delivering ------------------------------------------------------------------------------------
@@ -169,6 +221,10 @@ class Broker:
         """Deliver from every queue that was touched."""
         while self.dirty:
             self.dirty.pop().dispatch()
+
+
+def _rank(kind: str) -> int:
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -6,12 +6,13 @@ Handlers raise; `_refuse` is the one place that turns that into channel.close or
 import asyncio
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.driver import Driver
 from warren.amqp.protocol.connection import Connection as Core
 from warren.amqp.protocol.connection import Role
-from warren.amqp.protocol.constants import PROTOCOL_HEADER, Reply
+from warren.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
 from warren.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from warren.amqp.protocol.methods import (
     BY_TYPE,
@@ -27,14 +28,17 @@ from warren.amqp.protocol.methods import (
     ConnectionStartOk,
     ConnectionTune,
     ConnectionTuneOk,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
     Method,
 )
 from warren.amqp.protocol.states import ChannelState, ConnectionState
 from warren.amqp.protocol.tables import Table
+from warren.broker.access import Kind
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
 from warren.broker.handlers import HANDLERS
-from warren.broker.login import MECHANISMS, credentials, is_allowed
+from warren.broker.login import MECHANISMS, credentials, may_come_from
 from warren.broker.publishing import Publishing
 from warren.broker.queues import Queue
 from warren.exceptions import ProtocolViolation
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
+_SILENT_CLOSE: Final = 3.0
+_REMEMBERED: Final = 10_000
 _PUBLISH_IDS: Final = (60, 40)
 
 
@@ -71,6 +77,11 @@ class ClientConnection:
         self.to_confirm: set[Channel] = set()
         self._publishing = Publishing(self)
         self._held: list[Event] | None = None
+        self._is_known = False
+        self._allowed: set[tuple[Kind, str]] = set()
+        self._answers_of = -1
+        self.connected_at = time.time()
+        self.mechanism = ""
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -194,6 +205,22 @@ class ClientConnection:
             elif answer is not None:
                 self.send(number, answer)
 
+    def check(self, kind: Kind, what: str, name: str) -> None:
+        """See that the user may configure, write to or read from an exchange or queue. Raises 403."""
+        access = self.broker.access
+        if self._answers_of != access.generation:
+            self._allowed.clear()
+            self._answers_of = access.generation
+        question = (kind, name)
+        if question in self._allowed:
+            return
+        if not access.may(kind, self.vhost.name, self.user, name or "amq.default"):
+            where = f"{what} '{name or 'amq.default'}' in vhost '{self.vhost.name}'"
+            raise access_refused(f"access to {where} refused for user '{self.user}'")
+        if len(self._allowed) >= _REMEMBERED:
+            self._allowed.clear()
+        self._allowed.add(question)
+
     def _on_connection_method(self, method: Method) -> None:
         match method:
             case ConnectionStartOk():
@@ -208,6 +235,8 @@ class ClientConnection:
                 self.driver.close()
             case ConnectionCloseOk():
                 self.driver.close()
+            case ConnectionUpdateSecret():
+                self.send(0, ConnectionUpdateSecretOk())  # passwords do not expire here
             case _:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
 
@@ -224,33 +253,45 @@ class ClientConnection:
         known: Table = capabilities if isinstance(capabilities, dict) else {}
         self.wants_cancel = known.get("consumer_cancel_notify") is True
         given = credentials(method.mechanism, method.response)
-        if given is None or not is_allowed(*given, self.broker.users, self.peer.rpartition(":")[0]):
+        address = self.peer.rpartition(":")[0]
+        access = self.broker.access
+        if given is None or not (access.is_password(*given) and may_come_from(given[0], address)):
             _log.warning("refused a login from %s as %r", self.peer, given[0] if given else "?")
             text = (
                 f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
                 "For details see the broker logfile."
             )
-            if known.get("authentication_failure_close") is True:
-                raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
-            self.driver.close()
-            return
+            self._is_known = given is not None and known.get("authentication_failure_close") is True
+            raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
         self.user = given[0]
+        self.mechanism = method.mechanism
         broker = self.broker
         self.send(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
 
     def _tuned(self, method: ConnectionTuneOk) -> None:
         broker = self.broker
-        if method.frame_max > broker.frame_max or method.channel_max > broker.channel_max:
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, "negotiated limits are larger than those that were offered")
+        for name, given, offered, least in (
+            ("frame_max", method.frame_max, broker.frame_max, FRAME_MIN_SIZE),
+            ("channel_max", method.channel_max, broker.channel_max, 1),
+        ):
+            if (offered and not 0 < given <= offered) or 0 < given < least:
+                text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
+                raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
         self.core.tuned(method.frame_max or broker.frame_max, method.channel_max or broker.channel_max)
         self.driver.start_heartbeat(method.heartbeat)
 
     def _open(self, method: ConnectionOpen) -> None:
         vhost = self.broker.vhosts.get(method.virtual_host)
         if vhost is None:
+            self._is_known = True
             raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
+        if not self.broker.access.may_enter(vhost.name, self.user):
+            self._is_known = True
+            text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
         self.vhost = vhost
         self._timer.cancel()
+        self._is_known = True
         self.send(0, ConnectionOpenOk())
         _log.info("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
@@ -289,6 +330,11 @@ class ClientConnection:
             self.driver.close()
             return
         self._release()
+        if not self._is_known:
+            # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
+            self.driver.pause_reading()
+            self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.close)
+            return
         self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
         if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
             self.driver.close()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
 BINDING: Final = "binding"
+VHOST: Final = "vhost"
 
 
 def key(*parts: str) -> str:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warren.cli._common import LogJson, LogLevel, start_logging
+from warren.cli._common import ExitCode, LogJson, LogLevel, start_logging
 from warren.cli._logging import Level
 from warren.cli._service import run_service
 from warren.exceptions import UsageError
 
+if TYPE_CHECKING:
+    from warren.broker import Broker
+
 LISTENER = "WARREN_LISTENER"
 """Environment variable with the number of a socket that listens already; `warren up` hands it over."""
 
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where durable things are kept; else the user's data folder.", show_default=False),
+]
+Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it goes with the process.")]
+
+log = logging.getLogger("warren.cli.broker")
 app = typer.Typer()
 
 
@@ -37,15 +48,17 @@ def serve(
     vhost: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A virtual host beside /.", show_default=False)
     ] = None,
+    data: Data = None,
+    memory: Memory = False,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Run the embedded AMQP broker, in memory, until SIGTERM or Ctrl-C.
+    """Run the embedded AMQP broker until SIGTERM or Ctrl-C.
 
-    Example: warren broker --port 0
+    Example: warren broker --port 0 --memory
     """
     start_logging(log_level, log_json)
-    from warren.broker import Broker
+    from warren.broker import Broker, StoreFailed
 
     broker = Broker(
         host,
@@ -53,16 +66,43 @@ def serve(
         users=_users(user, password_file),
         vhosts=list(dict.fromkeys(["/", *(vhost or [])])),
         listener=_listener(host, port),
+        data=data_folder(data, memory),
     )
 
     async def service(stop: asyncio.Event) -> int:
-        async with broker:
-            name = f"[{host}]" if ":" in host else host
-            print(f"warren broker ready amqp://{name}:{broker.port}/", flush=True)
-            await stop.wait()
-        return 0
+        try:
+            async with broker:
+                name = f"[{host}]" if ":" in host else host
+                print(f"warren broker ready amqp://{name}:{broker.port}/", flush=True)
+                return await _until(stop, broker)
+        except StoreFailed as error:
+            log.error("%s", error)  # noqa: TRY400 # the line says all of it
+            return ExitCode.FAILED
 
     raise typer.Exit(run_service(service))
+
+
+def data_folder(data: Path | None, memory: bool) -> Path | None:
+    """Say where the broker keeps what is durable: None for memory. Raises UsageError where both are asked for."""
+    if memory:
+        if data is not None:
+            raise UsageError("--data keeps messages on disk and --memory does not: give one of them")
+        return None
+    if data is not None:
+        return data
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("warren", appauthor=False)) / "broker"
+
+
+async def _until(stop: asyncio.Event, broker: Broker) -> int:
+    """Wait for the signal, or for the end of a broker whose store failed."""
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((stopping, broker.failed), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    return ExitCode.FAILED if broker.failed.done() else ExitCode.DONE
 
 
 def _users(user: str | None, password_file: Path | None) -> dict[str, str] | None:

@@ -15,7 +15,7 @@ from warren.cli._children import Child, lifeline
 from warren.cli._common import Broker, ExitCode, LogJson, LogLevel, broker_url, start_logging
 from warren.cli._logging import Level
 from warren.cli._service import run_service
-from warren.cli.broker import LISTENER
+from warren.cli.broker import LISTENER, Data, Memory
 from warren.exceptions import UsageError
 
 HOST: Final = "127.0.0.1"
@@ -33,6 +33,8 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 takes a free one.")] = 5672,
     web_port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 8003,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of /publish; 0 takes a free one.")] = 8000,
+    data: Data = None,
+    memory: Memory = False,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
@@ -48,7 +50,8 @@ def up(
     with listen(HOST, http_port) as http:
         http_port = http.getsockname()[1]
     verbosity = ["--log-level", log_level.value, *(["--log-json"] if log_json else [])]
-    children = _children(listener, page, url, http_port, verbosity)
+    kept = ["--memory"] if memory else ["--data", str(data)] if data else []
+    children = _children(listener, page, url, http_port, kept, verbosity)
 
     async def service(stop: asyncio.Event) -> int:
         return await _run(children, page, listener, stop)
@@ -57,7 +60,7 @@ def up(
 
 
 def _children(
-    listener: socket.socket | None, page: socket.socket, url: str, http_port: int, verbosity: list[str]
+    listener: socket.socket | None, page: socket.socket, url: str, http_port: int, kept: list[str], verbosity: list[str]
 ) -> list[Child]:
     """The children in the order in which they are ended: who publishes and reads before the broker."""
     pipe, environment = lifeline()
@@ -71,7 +74,7 @@ def _children(
     ]
     if listener is not None:
         own = environment | {LISTENER: str(listener.fileno())}
-        children.append(Child("the broker", ["broker", *verbosity], own, (pipe, listener.fileno())))
+        children.append(Child("the broker", ["broker", *kept, *verbosity], own, (pipe, listener.fileno())))
     return children
 
 

@@ -11,6 +11,7 @@ from warren.amqp.protocol.methods import (
     ExchangeUnbindOk,
 )
 from warren.broker.channel import Channel
+from warren.broker.vhost import plain_name
 
 
 def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:
@@ -20,8 +21,14 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
     if method.passive:
         vhost.exchange(method.exchange)
     else:
+        check = channel.connection.check
+        check("configure", "exchange", method.exchange)
+        other = method.arguments.get("alternate-exchange")
+        if isinstance(other, str):
+            check("read", "exchange", method.exchange)
+            check("write", "exchange", other)
         vhost.declare_exchange(
-            method.exchange,
+            plain_name(method.exchange),
             method.type,
             durable=method.durable,
             auto_delete=method.auto_delete,
@@ -33,6 +40,8 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
 
 def delete(channel: Channel, method: ExchangeDelete) -> ExchangeDeleteOk | None:
     """Delete an exchange."""
+    channel.vhost.refuse_default(method.exchange)
+    channel.connection.check("configure", "exchange", method.exchange)
     channel.vhost.delete_exchange(method.exchange, method.if_unused)
     return None if method.nowait else ExchangeDeleteOk()
 
@@ -41,13 +50,22 @@ def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
     """Bind an exchange to another."""
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
+    _check(channel, method)
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()
 
 
 def unbind(channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
-    """Undo bind."""
+    """Undo bind; what is not there is no error."""
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
-    vhost.unbind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
+    _check(channel, method)
+    destination = vhost.exchanges.get(method.destination)
+    if destination is not None and method.source in vhost.exchanges:
+        vhost.unbind(method.source, destination, method.routing_key, method.arguments)
     return None if method.nowait else ExchangeUnbindOk()
+
+
+def _check(channel: Channel, method: ExchangeBind | ExchangeUnbind) -> None:
+    channel.connection.check("write", "exchange", method.destination)
+    channel.connection.check("read", "exchange", method.source)

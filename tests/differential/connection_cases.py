@@ -1,0 +1,203 @@
+"""Connections and channels: logins, tuning, frames that are wrong, methods where they do not belong, closing."""
+
+import struct
+from collections.abc import Callable
+
+from tests.differential.peer import Peer, signature
+from tests.differential.registry import add, case, of
+from warren.amqp.protocol import methods as m
+from warren.amqp.protocol.constants import PROTOCOL_HEADER
+from warren.amqp.protocol.properties import Properties, encode_header
+
+
+def _other(script: Callable[[Peer], None], peer: Peer) -> None:
+    """Run a script on a connection that has not logged in yet."""
+    with Peer(peer.url, log_in=False) as other:
+        script(other)
+        peer.log += other.log
+        other.is_open = False
+
+
+def _greeting(header: bytes) -> Callable[[Peer], None]:
+    def greet(other: Peer) -> None:
+        other.raw(header)
+        other.quiet(0.3)
+
+    return greet
+
+
+for _index, _header in enumerate(
+    (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", b"AMQP\x00\x01\x00\x00", b"AMQP\x03\x01\x00\x00", b"GET / HTTP/1.1\r\n")
+):
+    add(f"greeting_{_index}", of(_other, _greeting(_header)))
+
+
+def _login(mechanism: str, response: bytes, vhost: str | None = None) -> Callable[[Peer], None]:
+    def log_in(other: Peer) -> None:
+        other.raw(PROTOCOL_HEADER)
+        other.call_on(0, None)
+        properties = {"capabilities": {"authentication_failure_close": True}}
+        other.call_on(0, m.ConnectionStartOk(properties, mechanism, response, "en_US"))
+        if vhost is not None:
+            other.send(m.ConnectionTuneOk(2047, 131072, 0), 0)
+            other.call_on(0, m.ConnectionOpen(vhost))
+        other.quiet(0.1)
+
+    return log_in
+
+
+_LOGINS = (
+    ("PLAIN", b"\0guest\0guest"),
+    ("PLAIN", b"\0guest\0wrong"),
+    ("PLAIN", b"\0nobody\0wrong"),
+    ("PLAIN", b"guest\0guest"),
+    ("PLAIN", b""),
+    ("AMQPLAIN", b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x05guest"),
+    ("AMQPLAIN", b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x05wrong"),
+    ("EXTERNAL", b""),
+    ("NOTHING", b""),
+)
+for _index, (_mechanism, _response) in enumerate(_LOGINS):
+    add(f"login_{_index}", of(_other, _login(_mechanism, _response)))
+add("login_to_a_missing_vhost", of(_other, _login("PLAIN", b"\0guest\0guest", "missing")))
+
+
+def _tuned(channel_max: int, frame_max: int) -> Callable[[Peer], None]:
+    def tune(other: Peer) -> None:
+        other.raw(PROTOCOL_HEADER)
+        other.call_on(0, None)
+        other.call_on(0, m.ConnectionStartOk({}, "PLAIN", b"\0guest\0guest", "en_US"))
+        other.send(m.ConnectionTuneOk(channel_max, frame_max, 0), 0)
+        other.call_on(0, m.ConnectionOpen(other.vhost))
+        other.quiet(0.1)
+
+    return tune
+
+
+for _channels, _frames in ((0, 0), (10, 4096), (3000, 131072), (2047, 200000), (2047, 1000), (1, 131072)):
+    add(f"tune_{_channels}_{_frames}", of(_other, _tuned(_channels, _frames)))
+
+
+def _raw(data: bytes, peer: Peer) -> None:
+    peer.raw(data)
+    peer.quiet(0.15)
+
+
+def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + end
+
+
+_QOS = signature(m.BasicQos) + b"\0\0\0\0\0\0\0"
+_PUBLISH = _frame(1, 1, signature(m.BasicPublish) + b"\0\0\0\x01q\0")
+_HEADER = encode_header(Properties(), 3)
+_FRAMES = {
+    "unknown_type": _frame(5, 1, b"abc"),
+    "no_end": _frame(1, 1, _QOS, b"\0"),
+    "too_large": struct.pack(">BHI", 1, 1, 200_000) + b"x" * 100,
+    "unknown_class": _frame(1, 1, b"\0\x63\0\x0a"),
+    "unknown_method": _frame(1, 1, b"\0\x3c\0\x63"),
+    "server_method": _frame(1, 1, signature(m.BasicQosOk)),
+    "deliver": _frame(1, 1, signature(m.BasicDeliver) + b"\0" * 12),
+    "cut_short": _frame(1, 1, _QOS[:-3]),
+    "too_long": _frame(1, 1, _QOS + b"abc"),
+    "empty_method": _frame(1, 1, b""),
+    "closed_channel": _frame(1, 5, _QOS),
+    "channel_zero": _frame(1, 0, _QOS),
+    "heartbeat": _frame(8, 0, b""),
+    "heartbeat_on_a_channel": _frame(8, 1, b""),
+    "header_first": _frame(2, 1, _HEADER),
+    "body_first": _frame(3, 1, b"abc"),
+    "method_in_a_content": _PUBLISH + _frame(1, 1, _QOS),
+    "body_without_header": _PUBLISH + _frame(3, 1, b"abc"),
+    "header_twice": _PUBLISH + _frame(2, 1, _HEADER) * 2,
+    "header_of_another_class": _PUBLISH + _frame(2, 1, b"\0\x14" + _HEADER[2:]),
+    "body_too_long": _PUBLISH + _frame(2, 1, _HEADER) + _frame(3, 1, b"abcd"),
+    "body_with_empty_frames": _PUBLISH
+    + _frame(2, 1, _HEADER)
+    + _frame(3, 1, b"a")
+    + _frame(3, 1, b"")
+    + _frame(3, 1, b"bc")
+    + _frame(1, 1, _QOS),
+    "content_on_channel_zero": _frame(2, 0, _HEADER),
+    "channel_open_on_zero": _frame(1, 0, signature(m.ChannelOpen) + b"\0"),
+    "channel_open_twice": _frame(1, 1, signature(m.ChannelOpen) + b"\0"),
+    "channel_too_high": _frame(1, 3000, signature(m.ChannelOpen) + b"\0"),
+    "channel_highest": _frame(1, 2047, signature(m.ChannelOpen) + b"\0"),
+    "channel_over_highest": _frame(1, 2048, signature(m.ChannelOpen) + b"\0"),
+    "open_twice": _frame(1, 0, signature(m.ConnectionOpen) + b"\x01/\0\0"),
+    "start_ok_late": _frame(1, 0, signature(m.ConnectionTuneOk) + b"\0" * 8),
+    "table_cut_short": _frame(1, 1, signature(m.QueueDeclare) + b"\0\0\x01q\0\0\0\0\x09\x01aI"),
+    "table_of_an_unknown_type": _frame(1, 1, signature(m.QueueDeclare) + b"\0\0\x01q\0\0\0\0\x04\x01aZ\0"),
+    "table_too_long": _frame(1, 1, signature(m.QueueDeclare) + b"\0\0\x01q\0\0\0\x01\0\x01a"),
+    "properties_cut_short": _PUBLISH + _frame(2, 1, _HEADER[:12] + b"\x80\0\x09ab") + _frame(3, 1, b"abc"),
+    "unknown_property_flags": _PUBLISH + _frame(2, 1, _HEADER[:12] + b"\0\x02") + _frame(3, 1, b"abc"),
+    "access_request": _frame(1, 1, signature(m.AccessRequest) + b"\x01/\x1f"),
+}
+for _name, _data in _FRAMES.items():
+    add(f"frame_{_name}", of(_raw, _data))
+
+
+@case
+def closing_a_channel(peer: Peer) -> None:
+    peer.call(m.ChannelClose(200, "bye"))
+    peer.open(1)
+    peer.call(m.ChannelClose(200, "bye"))
+
+
+@case
+def frames_after_a_channel_error_are_ignored(peer: Peer) -> None:
+    peer.queue("q")
+    peer.send(m.BasicAck(9))
+    peer.publish("", "q", b"late")
+    peer.quiet()
+    peer.open(1)
+    peer.count("q")
+
+
+@case
+def close_ok_that_nobody_asked_for(peer: Peer) -> None:
+    peer.send(m.ChannelCloseOk())
+    peer.quiet()
+
+
+@case
+def connection_close_ok_that_nobody_asked_for(peer: Peer) -> None:
+    peer.send(m.ConnectionCloseOk(), 0)
+    peer.quiet()
+
+
+@case
+def exclusive_queues_go_before_close_ok(peer: Peer) -> None:
+    with Peer(peer.url) as other:
+        other.queue("mine", exclusive=True)
+        peer.queue("mine")
+        peer.open(1)
+        peer.call(m.QueueDelete("mine"))
+        peer.open(1)
+    peer.count("mine")
+
+
+@case
+def other_connections_queue(peer: Peer) -> None:
+    with Peer(peer.url) as other:
+        other.queue("mine", exclusive=True)
+        for method in (
+            m.QueueDeclare("mine", passive=True),
+            m.QueueBind("mine", "amq.direct", "k"),
+            m.QueueUnbind("mine", "amq.direct", "k"),
+            m.QueuePurge("mine"),
+            m.BasicGet("mine"),
+            m.BasicConsume("mine"),
+        ):
+            peer.call(method)
+            peer.open(1)
+        peer.publish("", "mine", b"anybody may publish")
+        peer.quiet()
+        other.get("mine")
+        peer.log += other.log
+
+
+@case
+def update_secret(peer: Peer) -> None:
+    peer.call(m.ConnectionUpdateSecret(b"guest", "tests"), 0)
+    peer.quiet()

@@ -1,0 +1,508 @@
+"""Queues: declaring and its refusals, arguments, expiry, limits, dead letters, priorities."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.differential.peer import Peer
+from tests.differential.registry import add, case, flagged, of
+from warren.amqp.protocol import methods as m
+from warren.amqp.protocol.properties import Properties
+from warren.amqp.protocol.tables import FieldValue, TaggedInt
+
+_FLAGS: Final = ("durable", "exclusive", "auto_delete")
+
+
+def _declared(arguments: Mapping[str, FieldValue], peer: Peer, **flags: bool) -> None:
+    peer.call(flagged(m.QueueDeclare(queue="q", arguments=arguments), **flags))
+    if peer.log[-1].startswith("1: QueueDeclareOk"):
+        peer.count("q")
+
+
+_VALUES: Final[tuple[FieldValue, ...]] = (0, 1, -1, 1000, 2**31, 2**32, "1", "word", True, 1.5, None, [1], {"a": 1})
+for _argument in ("x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority"):
+    for _index, _value in enumerate(_VALUES):
+        add(f"declare_{_argument}_{_index}", of(_declared, {_argument: _value}))
+for _argument in ("x-dead-letter-exchange", "x-overflow", "x-queue-mode", "x-queue-type", "x-single-active-consumer"):
+    for _index, _value in enumerate((1, "", "word", True, None)):
+        add(f"declare_{_argument}_{_index}", of(_declared, {_argument: _value}))
+for _index, _arguments in enumerate(
+    (
+        {"x-overflow": "drop-head"},
+        {"x-overflow": "reject-publish"},
+        {"x-overflow": "reject-publish-dlx"},
+        {"x-queue-mode": "lazy"},
+        {"x-queue-mode": "default"},
+        {"x-queue-version": 2},
+        {"x-queue-version": 3},
+        {"x-queue-version": "2"},
+        {"x-queue-type": "classic"},
+        {"x-dead-letter-routing-key": "k"},
+        {"x-dead-letter-routing-key": 1, "x-dead-letter-exchange": ""},
+        {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k"},
+        {"x-max-priority": 255},
+        {"x-max-priority": 256},
+        {"x-message-ttl": TaggedInt(5, b"b")},
+        {"x-message-ttl": TaggedInt(5, b"s")},
+        {"x-message-ttl": TaggedInt(5, b"l")},
+        {"x-delivery-limit": 3},
+        {"x-dead-letter-strategy": "at-least-once"},
+        {"x-unknown": "whatever"},
+        {"unknown": [1, {"a": None}]},
+        {"x-max-length": -1, "x-expires": 0},
+        {"x-quorum-initial-group-size": 1},
+        {"x-queue-leader-locator": "client-local"},
+        {"x-queue-master-locator": "min-masters"},
+        {"x-max-age": "1h"},
+    )
+):
+    add(f"declare_arguments_{_index}", of(_declared, _arguments))
+_QUORUM: Final[tuple[Mapping[str, FieldValue], ...]] = (
+    {},
+    {"x-delivery-limit": 2},
+    {"x-delivery-limit": -1},
+    {"x-delivery-limit": "2"},
+    {"x-max-priority": 3},
+    {"x-queue-mode": "lazy"},
+    {"x-message-ttl": 1000},
+    {"x-expires": 100000},
+    {"x-overflow": "reject-publish"},
+    {"x-overflow": "reject-publish-dlx"},
+    {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish", "x-dead-letter-exchange": ""},
+    {"x-dead-letter-strategy": "sometimes"},
+    {"x-single-active-consumer": True},
+    {"x-max-in-memory-length": 5},
+    {"x-queue-version": 2},
+)
+for _index, _more in enumerate(_QUORUM):
+    add(f"declare_quorum_{_index}", of(_declared, {"x-queue-type": "quorum", **_more}, durable=True))
+for _flag in ({}, {"durable": True, "exclusive": True}, {"durable": True, "auto_delete": True}):
+    _name = "_".join(_flag) or "transient"
+    add(f"declare_quorum_{_name}", of(_declared, {"x-queue-type": "quorum"}, **_flag))
+
+
+def _redeclared(
+    first: Mapping[str, FieldValue],
+    second: Mapping[str, FieldValue],
+    peer: Peer,
+) -> None:
+    peer.call(m.QueueDeclare(queue="q", arguments=first))
+    peer.call(m.QueueDeclare(queue="q", arguments=second))
+
+
+for _index, (_first, _second) in enumerate(
+    (
+        ({}, {"x-message-ttl": 1}),
+        ({"x-message-ttl": 1}, {}),
+        ({"x-message-ttl": 1}, {"x-message-ttl": 2}),
+        ({"x-message-ttl": 1}, {"x-message-ttl": TaggedInt(1, b"l")}),
+        ({"x-message-ttl": 1}, {"x-message-ttl": TaggedInt(1, b"b")}),
+        ({"x-max-length": 5, "x-expires": 100000}, {"x-max-length": 6, "x-expires": 100001}),
+        ({"x-overflow": "drop-head"}, {"x-overflow": "reject-publish"}),
+        ({"x-overflow": "drop-head"}, {}),
+        ({"x-max-priority": 5}, {"x-max-priority": 6}),
+        ({"x-single-active-consumer": True}, {"x-single-active-consumer": False}),
+        ({"x-single-active-consumer": True}, {}),
+        ({"x-queue-mode": "lazy"}, {"x-queue-mode": "default"}),
+        ({"x-queue-type": "classic"}, {}),
+        ({}, {"x-queue-type": "classic"}),
+        ({}, {"x-queue-type": "quorum"}),
+        ({"x-dead-letter-exchange": "a"}, {"x-dead-letter-exchange": "b"}),
+        ({"x-dead-letter-exchange": "a"}, {"x-dead-letter-exchange": "a", "x-dead-letter-routing-key": "k"}),
+        ({"x-own": 1}, {"x-own": 2}),
+        ({"x-own": 1}, {}),
+        ({}, {"x-message-ttl": "word"}),
+        ({}, {"x-message-ttl": None}),
+    )
+):
+    add(f"redeclare_{_index}", of(_redeclared, _first, _second))
+
+
+def _redeclared_flags(first: str, second: str, peer: Peer) -> None:
+    peer.call(flagged(m.QueueDeclare(queue="q"), **({first: True} if first else {})))
+    peer.call(flagged(m.QueueDeclare(queue="q"), **({second: True} if second else {})))
+
+
+for _a in ("", *_FLAGS):
+    for _b in ("", *_FLAGS):
+        add(f"redeclare_flags_{_a or 'none'}_{_b or 'none'}", of(_redeclared_flags, _a, _b))
+
+
+def _named(name: str, peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue=name))
+    peer.quiet()
+
+
+for _index, _name in enumerate(("amq.mine", "amq.gen-mine", "amqp", "with space", "x" * 255, "ü", "a\nb", "")):
+    add(f"declare_name_{_index}", of(_named, _name))
+
+
+@case
+def passive_declare_of_what_is_missing(peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue="missing", passive=True))
+    peer.open(1)
+    peer.call(m.QueueDeclare(queue="", passive=True))
+
+
+@case
+def passive_declare_ignores_flags(peer: Peer) -> None:
+    peer.queue("q")
+    peer.call(m.QueueDeclare(queue="q", passive=True, durable=True, arguments={"x-message-ttl": -5}))
+
+
+@case
+def empty_name_means_the_last_declared(peer: Peer) -> None:
+    peer.call(m.QueueBind(queue="", exchange="amq.direct", routing_key="k"))
+    peer.open(1)
+    peer.queue("one")
+    peer.queue("two")
+    peer.call(m.QueueBind(queue="", exchange="amq.direct", routing_key=""))
+    peer.publish("amq.direct", "two", b"by its own name")
+    peer.get("two")
+    peer.call(m.QueuePurge(queue=""))
+    peer.call(m.QueueDelete(queue=""))
+    peer.call(m.QueueDelete(queue=""))
+
+
+@case
+def an_exclusive_queue_of_another_connection(peer: Peer) -> None:
+    peer.queue("q", exclusive=True)
+    peer.queue("q", exclusive=True)
+    peer.queue("q")
+
+
+@case
+def deleting(peer: Peer) -> None:
+    peer.call(m.QueueDelete(queue="missing"))
+    peer.queue("q")
+    peer.publish("", "q")
+    peer.publish("", "q")
+    peer.quiet()
+    peer.count("q")
+    peer.call(m.QueueDelete(queue="q", if_empty=True))
+    peer.open(1)
+    peer.consume("q", no_ack=True)
+    peer.quiet()
+    peer.call(m.QueueDelete(queue="q", if_unused=True))
+    peer.open(1)
+    peer.call(m.QueueDelete(queue="q"))
+
+
+@case
+def deleting_cancels_consumers(peer: Peer) -> None:
+    peer.queue("q")
+    peer.consume("q")
+    peer.open(2)
+    peer.call(m.QueueDelete(queue="q"), 2)
+    peer.quiet()
+    peer.log.sort()  # the cancel may overtake the answer on the other channel
+    peer.publish("", "q", mandatory=True)
+    peer.quiet()
+
+
+@case
+def auto_delete_with_the_last_consumer(peer: Peer) -> None:
+    peer.queue("q", auto_delete=True)
+    peer.consume("q", "a")
+    peer.consume("q", "b")
+    peer.call(m.BasicCancel("a"))
+    peer.count("q")
+    peer.call(m.BasicCancel("b"))
+    peer.count("q")
+
+
+@case
+def auto_delete_needs_a_first_consumer(peer: Peer) -> None:
+    peer.queue("q", auto_delete=True)
+    peer.get("q")
+    peer.count("q")
+
+
+@case
+def purging(peer: Peer) -> None:
+    peer.call(m.QueuePurge(queue="missing"))
+    peer.open(1)
+    peer.queue("q")
+    for _ in range(3):
+        peer.publish("", "q")
+    peer.get("q", no_ack=False)
+    peer.call(m.QueuePurge(queue="q"))
+    peer.send(m.BasicNack(1))
+    peer.get("q")
+
+
+@case
+def nowait_has_no_answers(peer: Peer) -> None:
+    peer.send(m.QueueDeclare(queue="q", nowait=True))
+    peer.send(m.QueueBind(queue="q", exchange="amq.fanout", nowait=True))
+    peer.send(m.BasicConsume(queue="q", consumer_tag="c", nowait=True, no_ack=True))
+    peer.publish("amq.fanout", "")
+    peer.quiet()
+    peer.send(m.BasicCancel("c", nowait=True))
+    peer.send(m.QueuePurge(queue="q", nowait=True))
+    peer.count("q")
+    peer.send(m.QueueDelete(queue="q", nowait=True))
+    peer.count("q")
+
+
+def _expired(arguments: Mapping[str, FieldValue], expiration: str | None, peer: Peer) -> None:
+    peer.queue("dead")
+    dead: dict[str, FieldValue] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    peer.call(m.QueueDeclare(queue="q", arguments={**dead, **arguments}))
+    peer.publish("", "q", b"one", Properties(expiration=expiration, headers={"a": 1}))
+    peer.publish("", "q", b"two")
+    peer.quiet(0.2)
+    peer.count("q")
+    peer.get("dead")
+    peer.get("dead")
+    peer.get("q")
+
+
+for _index, (_arguments, _expiration) in enumerate(
+    (
+        ({}, "10"),
+        ({}, "0"),
+        ({"x-message-ttl": 10}, None),
+        ({"x-message-ttl": 0}, None),
+        ({"x-message-ttl": 10}, "100000"),
+        ({"x-message-ttl": 100000}, "10"),
+    )
+):
+    add(f"expired_{_index}", of(_expired, _arguments, _expiration))
+
+
+@case
+def expiry_at_the_head_only(peer: Peer) -> None:
+    peer.queue("q")
+    peer.publish("", "q", b"stays")
+    peer.publish("", "q", b"expired", Properties(expiration="1"))
+    peer.quiet(0.1)
+    peer.count("q")
+    peer.get("q")
+    peer.get("q")
+
+
+@case
+def time_to_live_of_zero_and_a_consumer(peer: Peer) -> None:
+    peer.queue("q", x_message_ttl=0)
+    peer.consume("q", no_ack=True)
+    peer.publish("", "q", b"now")
+    peer.quiet()
+
+
+@case
+def what_comes_back_expires_too(peer: Peer) -> None:
+    peer.queue("q", x_message_ttl=50)
+    peer.publish("", "q")
+    peer.get("q", no_ack=False)
+    peer.quiet(0.2)
+    peer.send(m.BasicNack(1))
+    peer.get("q")
+
+
+def _limited(arguments: Mapping[str, FieldValue], peer: Peer) -> None:
+    peer.queue("dead")
+    dead: dict[str, FieldValue] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    peer.call(m.QueueDeclare(queue="q", arguments={**dead, **arguments}))
+    peer.call(m.ConfirmSelect())
+    for body in (b"one", b"two", b"three", b"four is long"):
+        peer.publish("", "q", body)
+        peer.quiet()
+    for _ in range(4):
+        peer.get("q")
+    for _ in range(4):
+        peer.get("dead")
+
+
+for _overflow in ("drop-head", "reject-publish", "reject-publish-dlx"):
+    for _limit in ({"x-max-length": 2}, {"x-max-length": 0}, {"x-max-length-bytes": 8}):
+        _label = "_".join(f"{key}_{value}" for key, value in _limit.items())
+        add(f"limited_{_overflow}_{_label}", of(_limited, {**_limit, "x-overflow": _overflow}))
+
+
+@case
+def limit_does_not_count_what_is_delivered(peer: Peer) -> None:
+    peer.queue("q", x_max_length=1)
+    peer.consume("q")
+    for body in (b"1", b"2", b"3"):
+        peer.publish("", "q", body)
+    peer.quiet()
+    peer.count("q")
+
+
+@case
+def limit_when_messages_come_back(peer: Peer) -> None:
+    peer.queue("q", x_max_length=2)
+    for body in (b"1", b"2"):
+        peer.publish("", "q", body)
+    peer.get("q", no_ack=False)
+    peer.get("q", no_ack=False)
+    for body in (b"3", b"4"):
+        peer.publish("", "q", body)
+    peer.send(m.BasicNack(0, True, True))
+    peer.get("q")
+    peer.get("q")
+    peer.get("q")
+
+
+def _rejected(exchange: str, key: str | None, headers: Mapping[str, FieldValue] | None, peer: Peer) -> None:
+    peer.queue("dead")
+    peer.call(m.QueueBind(queue="dead", exchange="amq.fanout"))
+    arguments: dict[str, FieldValue] = {"x-dead-letter-exchange": exchange}
+    if key is not None:
+        arguments["x-dead-letter-routing-key"] = key
+    peer.call(m.QueueDeclare(queue="q", arguments=arguments))
+    peer.publish("", "q", b"bad", Properties(headers=headers, priority=3, message_id="m", delivery_mode=2))
+    peer.get("q", no_ack=False)
+    peer.send(m.BasicReject(1, requeue=False))
+    peer.quiet()
+    peer.get("dead")
+
+
+for _index, (_exchange, _key, _headers) in enumerate(
+    (
+        ("amq.fanout", None, None),
+        ("amq.fanout", "other", None),
+        ("", "dead", None),
+        ("missing", None, None),
+        ("amq.fanout", None, {"CC": ["copy"]}),
+        ("amq.fanout", "other", {"CC": ["copy"]}),
+        ("amq.fanout", None, {"x-death": "not a list"}),
+        ("amq.fanout", None, {"x-death": [{"queue": "q", "reason": "rejected", "count": TaggedInt(4, b"l")}]}),
+        ("amq.fanout", None, {"x-death": [{"queue": "other", "reason": "expired", "count": TaggedInt(4, b"l")}]}),
+        ("amq.fanout", None, {"z": 1, "a": {"b": [True, None]}}),
+    )
+):
+    add(f"rejected_{_index}", of(_rejected, _exchange, _key, _headers))
+
+
+@case
+def dying_twice(peer: Peer) -> None:
+    peer.queue("q", x_dead_letter_exchange="", x_dead_letter_routing_key="wait")
+    peer.queue("wait", x_dead_letter_exchange="", x_dead_letter_routing_key="q", x_message_ttl=20)
+    peer.publish("", "q", b"round")
+    for _ in range(3):
+        peer.get("q", no_ack=False)
+        peer.send(m.BasicNack(peer.tag, requeue=False))
+        peer.quiet(0.15)
+    peer.get("q")
+
+
+@case
+def going_round_without_a_rejection(peer: Peer) -> None:
+    peer.queue("a", x_dead_letter_exchange="", x_dead_letter_routing_key="b", x_message_ttl=10)
+    peer.queue("b", x_dead_letter_exchange="", x_dead_letter_routing_key="a", x_message_ttl=10)
+    peer.publish("", "a")
+    peer.quiet(0.2)
+    peer.count("a")
+    peer.count("b")
+
+
+@case
+def dead_letters_of_a_multiple_nack(peer: Peer) -> None:
+    peer.queue("dead")
+    peer.queue("q", x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    for body in (b"1", b"2", b"3"):
+        peer.publish("", "q", body)
+    for _ in range(3):
+        peer.get("q", no_ack=False)
+    peer.send(m.BasicNack(2, True, False))
+    peer.quiet()
+    peer.get("dead")
+    peer.get("dead")
+    peer.get("dead")
+
+
+@case
+def acked_and_purged_messages_are_no_dead_letters(peer: Peer) -> None:
+    peer.queue("dead")
+    peer.queue("q", x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    peer.publish("", "q")
+    peer.publish("", "q")
+    peer.get("q", no_ack=False)
+    peer.send(m.BasicAck(1))
+    peer.call(m.QueuePurge(queue="q"))
+    peer.call(m.QueueDelete(queue="q"))
+    peer.quiet()
+    peer.count("dead")
+
+
+@case
+def priorities(peer: Peer) -> None:
+    peer.queue("q", x_max_priority=3)
+    for number, priority in enumerate((None, 1, 9, 2, 3, 1, 0)):
+        peer.publish("", "q", b"%d" % number, Properties(priority=priority))
+    peer.get("q", no_ack=False)
+    peer.send(m.BasicNack(1))
+    for _ in range(8):
+        peer.get("q")
+
+
+@case
+def priority_without_a_priority_queue(peer: Peer) -> None:
+    peer.queue("q")
+    peer.publish("", "q", b"low", Properties(priority=1))
+    peer.publish("", "q", b"high", Properties(priority=9))
+    peer.get("q")
+
+
+@case
+def priorities_and_a_limit(peer: Peer) -> None:
+    peer.queue("q", x_max_priority=3, x_max_length=2)
+    for number, priority in enumerate((1, 3, 2)):
+        peer.publish("", "q", b"%d" % number, Properties(priority=priority))
+    peer.quiet()
+    for _ in range(3):
+        peer.get("q")
+
+
+def _quorum(limit: int | None, peer: Peer) -> None:
+    arguments: dict[str, FieldValue] = {"x-queue-type": "quorum", "x-dead-letter-exchange": "amq.fanout"}
+    if limit is not None:
+        arguments["x-delivery-limit"] = limit
+    peer.queue("dead")
+    peer.call(m.QueueBind(queue="dead", exchange="amq.fanout"))
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments=arguments))
+    peer.call(m.ConfirmSelect())
+    peer.publish("", "q", b"poison", Properties(headers={"a": 1}))
+    peer.quiet(0.3)
+    peer.call(m.BasicQos(prefetch_count=1))
+    peer.consume("q")
+    for _ in range(4):
+        peer.quiet(0.2)
+        peer.send(m.BasicNack(peer.tag))
+    peer.quiet(0.3)
+    peer.get("dead")
+
+
+for _maximum in (None, 0, 1, 2):
+    add(f"quorum_delivery_limit_{_maximum}", of(_quorum, _maximum))
+
+
+@case
+def quorum_and_global_qos(peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
+    peer.call(m.BasicQos(prefetch_count=5, global_=True))
+    peer.consume("q")
+
+
+@case
+def quorum_purge_and_delete(peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
+    peer.call(m.ConfirmSelect())
+    peer.publish("", "q")
+    peer.quiet(0.3)
+    peer.call(m.QueuePurge(queue="q"))
+    peer.call(m.QueueDelete(queue="q"))
+
+
+@case
+def quorum_delete_if_unused(peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
+    peer.call(m.QueueDelete(queue="q", if_unused=True))
+
+
+@case
+def quorum_exclusive_consumer(peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
+    peer.consume("q", "a", exclusive=True)
+    peer.consume("q", "b")
