@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
@@ -30,26 +31,22 @@ class RunningBroker:
 
     def __init__(self, *, debug: bool | None = None) -> None:
         self._debug = debug
-        self._started: Future[Broker] = Future()
+        self._started: Future[tuple[Broker, Callable[[], object]]] = Future()
         # A daemon: a test that was interrupted must not keep its process.
         self._thread = threading.Thread(target=self._run, name="warren-broker", daemon=True)
         self._failures: list[BaseException] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Event | None = None
 
     def __enter__(self) -> Self:
         """Start it. Raises OSError where this machine gives it no port."""
         self._thread.start()
-        broker = self._started.result(_DEADLINE)
+        broker, self._end = self._started.result(_DEADLINE)
         self.url, self.host, self.port = broker.url, broker.host, broker.port
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._loop is not None  # noqa: S101 # __enter__ waited for it
-        assert self._ended is not None  # noqa: S101 # likewise
-        self._loop.call_soon_threadsafe(self._ended.set)
+        self._end()
         self._thread.join(_DEADLINE)
         if self._thread.is_alive():
             raise TimeoutError(f"the embedded broker did not close within {_DEADLINE:g} s")
@@ -66,12 +63,12 @@ class RunningBroker:
                 self._started.set_exception(error)
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(self._failed)
-        self._ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._failed)
+        ended = asyncio.Event()
         async with Broker(host="127.0.0.1", port=0, close_timeout=_CLOSE_TIMEOUT) as broker:
-            self._started.set_result(broker)
-            await self._ended.wait()
+            self._started.set_result((broker, lambda: loop.call_soon_threadsafe(ended.set)))
+            await ended.wait()
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -1,0 +1,91 @@
+"""The broker of a test's own: alone, empty, quick, and gone without a trace."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+
+import pika
+import pika.exceptions
+import pytest
+
+import warren
+from warren.amqp.protocol.events import Event
+from warren.broker.connection import ClientConnection
+from warren.testing import RunningBroker
+
+
+def _declare_passively(url: str, queue: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        connection.channel().queue_declare(queue, passive=True)
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_two_at_a_time_share_nothing() -> None:
+    with RunningBroker() as one, RunningBroker() as other:
+        assert one.port != other.port
+        assert one.url == f"amqp://guest:guest@{one.host}:{one.port}/"
+        with pika.BlockingConnection(pika.URLParameters(one.url)) as connection:
+            connection.channel().queue_declare("here")
+        _declare_passively(one.url, "here")
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="404"):
+            _declare_passively(other.url, "here")
+
+
+async def test_it_leaves_nothing_behind(no_leaks: None) -> None:
+    with RunningBroker() as broker:
+        assert _is_open(broker.port)
+        async with warren.connect(broker.url) as connection:
+            await connection.channel()
+    assert not _is_open(broker.port)
+
+
+async def test_the_loop_of_the_test_is_not_touched() -> None:
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks()
+    with RunningBroker():
+        assert asyncio.get_running_loop() is loop
+        assert asyncio.all_tasks() == tasks
+
+
+def test_a_test_without_a_loop_stays_without_one() -> None:
+    with RunningBroker(), pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+
+
+def test_a_client_that_was_forgotten_does_not_hold_it_up() -> None:
+    with contextlib.ExitStack() as after:
+        with RunningBroker() as broker:
+            # pika reads nothing while nobody calls it, so it never answers the broker's close.
+            connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+            after.callback(lambda: connection.close() if connection.is_open else None)
+        assert not _is_open(broker.port)
+        with pytest.raises(pika.exceptions.AMQPConnectionError):
+            connection.channel()
+
+
+def test_what_fails_in_the_brokers_loop_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(connection: ClientConnection, events: list[Event]) -> None:
+        raise LookupError("a fault of the broker")
+
+    monkeypatch.setattr(ClientConnection, "on_events", fails)
+    broker = RunningBroker()
+    broker.__enter__()
+    with socket.create_connection((broker.host, broker.port)) as client:
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+        assert client.recv(1) == b""
+    with pytest.raises(BaseExceptionGroup) as raised:
+        broker.__exit__(None, None, None)
+    assert raised.group_contains(LookupError, match="a fault of the broker")
+
+
+def test_a_hundred_one_after_the_other_leave_no_thread() -> None:
+    before = threading.active_count()
+    for _ in range(100):
+        with RunningBroker():
+            pass
+    assert threading.active_count() == before
