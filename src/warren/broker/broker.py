@@ -1,10 +1,12 @@
 """The embedded broker: it listens, and holds what all connections share."""
 
 import asyncio
+import functools
 import importlib
 import logging
 import platform
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,7 @@ from warren import __version__
 from warren.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
 from warren.amqp.protocol.tables import Table
 from warren.broker.access import PERMISSION, USER, Access, initial_access
+from warren.broker.alarms import Alarms
 from warren.broker.connection import ClientConnection
 from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
@@ -41,6 +44,8 @@ class Broker:
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
     host and port. data: the folder for what is durable; without one everything is in memory.
     management_port: where the management API listens on the same host, 0 takes a free one; None for none.
+    tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one. memory_limit,
+    disk_free_limit: bytes, where alarms begin (see `warren.broker.alarms`).
     close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
     known password on an address that others can reach, OSError where it can't listen there, StoreFailed where
     the folder can't be used.
@@ -60,6 +65,10 @@ class Broker:
         listener: socket.socket | None = None,
         data: Path | None = None,
         management_port: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        tls_port: int = 5671,
+        memory_limit: int | None = None,
+        disk_free_limit: int | None = None,
         close_timeout: float = 1.0,
     ) -> None:
         if users is None and host not in _LOOPBACK:
@@ -85,6 +94,10 @@ class Broker:
         self.data = data
         self.management_port = management_port
         self._management: ManagementServer | None = None
+        self.alarms = Alarms(self, memory_limit, disk_free_limit)
+        self.tls_port = tls_port
+        self._tls = tls
+        self._tls_server: asyncio.Server | None = None
         self._close_timeout = close_timeout
         self._server: asyncio.Server | None = None
 
@@ -110,9 +123,20 @@ class Broker:
             raise
         self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listener, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
+        if self._tls is not None:
+            self._tls_server = await loop.create_server(
+                lambda: ClientConnection(self).driver, self.host, self.tls_port, ssl=self._tls, backlog=1024
+            )
+            self.tls_port = self._tls_server.sockets[0].getsockname()[1]
+        self.alarms.start()
         if self.management_port is not None:
             await self._start_management(self.management_port)
         return self
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it listens for TLS too."""
+        return self._tls is not None
 
     @property
     def management_url(self) -> str:
@@ -139,6 +163,9 @@ class Broker:
         if self._management is not None:
             await self._management.stop()
             self._management = None
+        await self.alarms.stop()
+        if self._tls_server is not None:
+            self._tls_server.close()
         self._server.close()
         connections = list(self.connections)
         for connection in connections:
@@ -163,7 +190,9 @@ class Broker:
 
     async def _recover(self, folder: Path) -> None:
         """Open the store and make what it holds again."""
-        journal = Journal(SQLiteStore(folder), on_failure=self._fail)
+        journal = Journal(
+            SQLiteStore(folder), on_failure=self._fail, on_full=functools.partial(self.alarms.set, "disk")
+        )
         contents = await journal.open()
         self._restore_access(journal, contents)
         for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):

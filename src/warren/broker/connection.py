@@ -38,7 +38,7 @@ from warren.broker.access import Kind
 from warren.broker.channel import Channel
 from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
 from warren.broker.handlers import HANDLERS
-from warren.broker.login import MECHANISMS, credentials, may_come_from
+from warren.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
 from warren.broker.publishing import Publishing
 from warren.broker.queues import Queue
 from warren.exceptions import ProtocolViolation
@@ -84,6 +84,9 @@ class ClientConnection:
         self.mechanism = ""
         self.heartbeat = 0
         self.is_throttled = False
+        self.is_blocked = False
+        self.has_published = False
+        self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -105,7 +108,7 @@ class ClientConnection:
         if journal.is_crowded and self._held is None:
             self.is_throttled = True
             self.driver.pause_reading()
-            journal.when_taken(self._go_on)
+            journal.when_taken(self.go_on)
 
     def _take(self, events: list[Event]) -> None:
         channels = self.channels
@@ -149,12 +152,13 @@ class ClientConnection:
             return
         if answer is not None and self.core.channel_state(number) is ChannelState.OPEN:
             self.send(number, answer)
-        self._go_on()
+        self.go_on()
         if events:
             self.on_events(events)
 
-    def _go_on(self) -> None:
-        if self._held is None:
+    def go_on(self) -> None:
+        """Read the client again, unless something else still speaks against it."""
+        if self._held is None and not self.is_blocked:
             self.is_throttled = False
             self.driver.resume_reading()
 
@@ -254,17 +258,23 @@ class ClientConnection:
     def _start(self, header: bytes) -> None:
         peer = self.driver.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
-        self.send(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=MECHANISMS))
+        mechanisms = MECHANISMS if certificate_name(self.driver) is None else MECHANISMS + b" EXTERNAL"
+        self.send(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms))
 
     def _login(self, method: ConnectionStartOk) -> None:
         self.client_properties = method.client_properties
         capabilities = method.client_properties.get("capabilities")
         known: Table = capabilities if isinstance(capabilities, dict) else {}
         self.wants_cancel = known.get("consumer_cancel_notify") is True
+        self.wants_blocked = known.get("connection.blocked") is True
         given = credentials(method.mechanism, method.response)
         address = self.peer.rpartition(":")[0]
         access = self.broker.access
-        if given is None or not (access.is_password(*given) and may_come_from(given[0], address)):
+        certified = certificate_name(self.driver) if method.mechanism == "EXTERNAL" else None
+        if certified is not None:
+            given = (certified, "")
+        is_right = certified in access.users if certified is not None else given and access.is_password(*given)
+        if given is None or not (is_right and may_come_from(given[0], address)):
             _log.warning("refused a login from %s as %r", self.peer, given[0] if given else "?")
             text = (
                 f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "

@@ -1,7 +1,10 @@
-"""Reading a login: PLAIN (RFC 4616) and AMQPLAIN, and where `guest` may come from."""
+"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and where `guest` may come from."""
 
 import ipaddress
+import ssl
+from typing import Final, cast
 
+from warren.amqp.driver import Driver
 from warren.amqp.protocol.tables import decode_table
 from warren.exceptions import ProtocolViolation
 
@@ -23,6 +26,33 @@ def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
         user, password = table.get("LOGIN"), table.get("PASSWORD")
         return (user, password) if isinstance(user, str) and isinstance(password, str) else None
     return None
+
+
+def certificate_name(driver: Driver) -> str | None:
+    """Give the distinguished name of a client's certificate as RabbitMQ writes it, None where it has shown none.
+
+    EXTERNAL logs in as the user of that name (RabbitMQ's docs/ssl, ssl_cert_login_from = distinguished_name):
+    the parts in reverse, as in RFC 4514.
+    """
+    tls = driver.get_extra_info("ssl_object")
+    if not isinstance(tls, ssl.SSLObject):
+        return None
+    certificate = tls.getpeercert()
+    if not certificate:
+        return None
+    subject = cast("tuple[tuple[tuple[str, str], ...], ...]", certificate["subject"])  # as ssl's documentation has it
+    parts = [f"{_SHORT.get(name, name)}={value}" for group in subject for name, value in group]
+    return ",".join(reversed(parts))
+
+
+_SHORT: Final = {
+    "commonName": "CN",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+}
 
 
 def may_come_from(user: str, peer_address: str) -> bool:

@@ -55,8 +55,11 @@ class Publishing:
         In a transaction it waits for the commit. Raises Refusal, or
         ProtocolViolation for what is malformed.
         """
+        connection = self._connection
+        if not connection.has_published:
+            self._note_publisher(connection)
         vhost = channel.vhost
-        generation = vhost.generation + self._connection.broker.access.generation  # both only ever rise
+        generation = vhost.generation + connection.broker.access.generation  # both only ever rise
         if self._routes_of != generation:
             self._routes.clear()
             self._routes_of = generation
@@ -81,6 +84,12 @@ class Publishing:
         else:
             again = functools.partial(self._deliver_later, channel, arguments, properties.headers or {}, message)
             channel.transaction.publishes.append(again)
+
+    def _note_publisher(self, connection: "ClientConnection") -> None:
+        """Note that a connection publishes: an alarm is for it from now on."""
+        connection.has_published = True
+        if connection.broker.alarms.on:
+            connection.broker.alarms.block(connection)
 
     def _deliver_later(self, channel: Channel, arguments: bytes, headers: Table, message: Message) -> None:
         """Route a transaction's publish at its commit. Where its exchange is gone by then it goes nowhere."""

@@ -250,7 +250,7 @@ def _node(call: _Call) -> object:
 @_route("/api/health/checks/alarms")
 @_route("/api/health/checks/local-alarms")
 def _alarms(call: _Call) -> object:
-    if call.broker.journal.is_full:
+    if call.broker.alarms.on:
         raise _Answer(503, "failed", "There are alarms in effect in the cluster")
     return {"status": "ok"}
 
@@ -649,10 +649,7 @@ def _user(call: _Call) -> object:
     if name not in access.users:
         raise _not_found()
     if call.method == "DELETE":
-        access.delete_user(name)
-        for connection in list(call.broker.connections):
-            if connection.user == name:
-                connection.hang_up(320, f"CONNECTION_FORCED - user '{name}' is deleted")
+        call.broker.delete_user(name)
         return _DONE
     return views.user(access.users[name])
 

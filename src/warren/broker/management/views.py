@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from warren.amqp.protocol.tables import FieldValue, Table, encode_table
 from warren.broker.access import HASHING, Permission, User
+from warren.broker.alarms import used_memory
 from warren.broker.exchanges import TYPES, Binding, Exchange
 from warren.broker.management.rates import Rates, all_queues, queue_counters
 from warren.broker.queues.consumer import Consumer
@@ -100,6 +101,8 @@ def exchange_types() -> list[Json]:
 def listeners(broker: "Broker") -> list[Json]:
     """List where the broker listens."""
     found = [("amqp", broker.port), ("http", broker.management_port)]
+    if broker.has_tls:
+        found.append(("amqp/ssl", broker.tls_port))
     return [
         {"node": node_name(), "protocol": protocol, "ip_address": broker.host, "port": port, "socket_opts": {}}
         for protocol, port in found
@@ -117,12 +120,12 @@ def node(broker: "Broker") -> Json:
         "os_pid": str(os.getpid()),
         "uptime": int((time.time() - _STARTED) * 1000),
         "processors": os.cpu_count() or 1,
-        "mem_used": _memory(),
-        "mem_limit": 0,
-        "mem_alarm": False,
+        "mem_used": used_memory(),
+        "mem_limit": broker.alarms.memory_limit,
+        "mem_alarm": "memory" in broker.alarms.on,
         "disk_free": usage.free,
-        "disk_free_limit": 0,
-        "disk_free_alarm": broker.journal.is_full,
+        "disk_free_limit": broker.alarms.disk_free_limit,
+        "disk_free_alarm": "disk" in broker.alarms.on,
         "fd_used": len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
         "fd_total": 0,
         "sockets_used": len(broker.connections),
@@ -146,15 +149,6 @@ def node(broker: "Broker") -> Json:
         "net_ticktime": 0,
         "cluster_links": [],
     }
-
-
-def _memory() -> int:
-    """Bytes of memory that this process has."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def queue(item: Queue, rates: Rates) -> Json:
@@ -260,7 +254,7 @@ def connection(item: "ClientConnection", rates: Rates) -> Json:
         "node": node_name(),
         "type": "network",
         "protocol": "AMQP 0-9-1",
-        "state": "blocked" if item.is_throttled else "running",
+        "state": "blocked" if item.is_blocked else "flow" if item.is_throttled else "running",
         "user": item.user,
         "user_who_performed_action": item.user,
         "vhost": item.vhost.name,
@@ -275,7 +269,7 @@ def connection(item: "ClientConnection", rates: Rates) -> Json:
         "port": item.broker.port,
         "peer_host": host,
         "peer_port": int(port) if port.isdecimal() else 0,
-        "ssl": False,
+        "ssl": item.driver.get_extra_info("ssl_object") is not None,
         "ssl_protocol": None,
         "ssl_cipher": None,
         "ssl_hash": None,

@@ -92,8 +92,5 @@ class Store(Protocol):
     def apply(self, batch: Batch) -> list[Found]:
         """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed."""
 
-    def free_bytes(self) -> int:
-        """How much room there is."""
-
     def close(self) -> None:
         """Close it in order."""

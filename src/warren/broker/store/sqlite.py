@@ -153,10 +153,6 @@ class SQLiteStore:
             self._lock.close()
             self._lock = None
 
-    def free_bytes(self) -> int:
-        """How much room the file system has."""
-        return shutil.disk_usage(self.path.parent).free
-
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
             raise StoreFailed(f"the store {self.path} is closed")
@@ -302,6 +298,11 @@ class SQLiteStore:
             else:
                 entries.append(entry)
         return Found(entries, last, damaged, damaged_bytes)
+
+
+def free_bytes(folder: Path) -> int:
+    """How much room a folder's file system has."""
+    return shutil.disk_usage(folder).free
 
 
 def _entry(priority: int, position: int, flags: int, expires: float, message: Message) -> Entry:
