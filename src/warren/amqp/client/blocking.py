@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -133,6 +134,7 @@ class BlockingConsumer:
         self._error: WarrenError | None = None
         self._pump: asyncio.Task[None] | None = None
         self._may_go_on = asyncio.Event()
+        self._is_held = False
 
     def __enter__(self) -> Self:
         self._io.run(self._start())
@@ -162,7 +164,8 @@ class BlockingConsumer:
             delivery = self._inbox.get(timeout=timeout)
         except queue.Empty:
             raise RequestTimeout(f"no delivery within {timeout} s") from None
-        if self._inbox.qsize() == _INBOX_LOW:
+        if self._is_held and self._inbox.qsize() <= _INBOX_LOW:
+            self._is_held = False
             self._io.post(self._may_go_on.set)
         if delivery is None:
             self._inbox.put(None)  # for other threads, and for whoever asks again
@@ -188,7 +191,10 @@ class BlockingConsumer:
                 inbox.put(BlockingDelivery(delivery, io))
                 if inbox.qsize() >= _INBOX_HIGH:  # only without a prefetch can so many be here
                     self._may_go_on.clear()
-                    await self._may_go_on.wait()
+                    self._is_held = True
+                    # Whoever takes one after this line sees that the consumer is held; before it, so do we.
+                    if inbox.qsize() > _INBOX_LOW:
+                        await self._may_go_on.wait()
         except WarrenError as error:
             self._error = error
         finally:
@@ -302,6 +308,13 @@ class BlockingChannel:
         )
         return BlockingConsumer(consumer, self._io)
 
+    def abandon(self) -> None:
+        """End the futures of what was never sent; for the connection, once its thread has ended."""
+        while self._unsent:
+            _, confirm = self._unsent.popleft()
+            confirm.cancel()
+            self._room.release()
+
     def _go_on_sending(self) -> None:
         if self._unsent and (self._sending is None or self._sending.done()):
             self._sending = self._io.loop.create_task(self._send_all(), name="sending")
@@ -352,6 +365,7 @@ class BlockingConnection:
     def __init__(self, connection: Connection, io: IOThread) -> None:
         self._connection = connection
         self._io = io
+        self._channels: weakref.WeakSet[BlockingChannel] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return repr(self._connection)
@@ -386,7 +400,9 @@ class BlockingConnection:
 
     def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> BlockingChannel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit)."""
-        return BlockingChannel(self._io.run(self._connection.channel(prefetch, timeout=timeout)), self._io)
+        channel = BlockingChannel(self._io.run(self._connection.channel(prefetch, timeout=timeout)), self._io)
+        self._channels.add(channel)
+        return channel
 
     def close(self) -> None:
         """Close in order and end the I/O thread. Does nothing where it is closed."""
@@ -396,6 +412,8 @@ class BlockingConnection:
             self._io.run(self._connection.close())
         finally:
             self._io.stop()
+            for channel in self._channels:
+                channel.abandon()
 
 
 def connect_blocking(

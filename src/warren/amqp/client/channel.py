@@ -99,7 +99,7 @@ class Channel(Declaring):
         self._window = PublishWindow(self.loop)
         self._confirming = False
         self._consumers: dict[bytes, Consumer] = {}
-        self._restoring: dict[bytes, asyncio.Task[None]] = {}
+        self._restoring: dict[bytes, tuple[Consumer, asyncio.Task[None]]] = {}
         self._consumer_numbers = itertools.count(1)
         self._consumer_suffix = secrets.token_hex(6)
         self._settlements = Settlements(self.loop, 0, self._no_write, self._send)
@@ -153,6 +153,8 @@ class Channel(Declaring):
         self._attach_window(link)
 
     async def _open_on(self, link: Link, timeout: float | None) -> None:
+        if not link.is_open:
+            raise ConnectionClosed(0, "the connection was lost before the channel was open")
         number = link.free_channel_number()
         if number is None:
             raise UsageError(f"all {link.core.channel_max} channels of this connection are in use")
@@ -205,9 +207,10 @@ class Channel(Declaring):
         consumers, self._consumers = self._consumers, {}
         for consumer in consumers.values():
             consumer.end(error)
-        for task in self._restoring.values():
+        restoring, self._restoring = self._restoring, {}
+        for consumer, task in restoring.values():
             task.cancel()
-        self._restoring.clear()
+            consumer.end(error)
 
     def _lose(self, error: Closed) -> None:
         """Part with the link: what it was asked fails, what it brought can't be settled any more."""
@@ -235,6 +238,8 @@ class Channel(Declaring):
         """Learn that the link is gone and another is on its way: publishers and consumers wait for it."""
         self._lose(error)
         self._window.suspend()
+        # One whose cancel was not answered is gone with the link, and must not be consumed again.
+        self._consumers = {key: consumer for key, consumer in self._consumers.items() if not consumer.has_ended}
         for consumer in self._consumers.values():
             consumer.drop_buffer()
 
@@ -252,7 +257,8 @@ class Channel(Declaring):
         closed it meanwhile.
         """
         for consumer in list(self._consumers.values()):
-            await self.request_now(self._consume_method(consumer), BasicConsumeOk)
+            if not consumer.has_ended:  # else its cancel is on the way already
+                await self.request_now(self._consume_method(consumer), BasicConsumeOk)
         if self._closed is None:
             self._attach_window(link)
 
@@ -366,14 +372,17 @@ class Channel(Declaring):
         future = self._ask(self._consume_method(consumer), (BasicConsumeOk,))
         self._consumers[key] = consumer  # before the answer: deliveries come right behind it
         try:
-            await self._until_answered(future, "basic.consume", timeout)
-        except ConnectionClosed:
-            if not self.is_open:
-                raise
-            await self._until_usable(timeout)  # recovery has started it with the others
+            try:
+                await self._until_answered(future, "basic.consume", timeout)
+            except ConnectionClosed:
+                if not self.is_open:
+                    raise
+                await self._until_usable(timeout)  # recovery has started it with the others
         except BaseException:
             consumer.end(None)
-            if self._closed is None and self._link is not None:
+            if self._link is None:
+                self._consumers.pop(key, None)  # nothing to cancel; recovery must not start it
+            elif self._closed is None:
                 # The caller gave up; the broker starts it all the same.
                 self._ask_to_cancel(consumer).add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
@@ -383,7 +392,7 @@ class Channel(Declaring):
         key = encode_short(consumer.consumer_tag)
         restoring = self._restoring.pop(key, None)
         if restoring is not None:
-            restoring.cancel()
+            restoring[1].cancel()
         if self._link is None:
             self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
         elif self._closed is None and key in self._consumers:
@@ -411,8 +420,19 @@ class Channel(Declaring):
         await self._until_usable(timeout)
         method = BasicGet(self._topology.current(queue), no_ack)
         future = self._ask(method, (BasicGetOk, BasicGetEmpty), None if no_ack else self._hold_got)
-        answer = await self._until_answered(future, "basic.get", timeout)
+        try:
+            answer = await self._until_answered(future, "basic.get", timeout)
+        except BaseException:
+            # Cancelled with the answer here already: `_answer` has handed it to nobody.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._return_got(future.result())
+            raise
         return answer if isinstance(answer, Delivery) else None
+
+    def _return_got(self, answer: "Method | Delivery") -> None:
+        """Give back what was got for somebody who has given up."""
+        if isinstance(answer, Delivery) and answer.delivery_tag in self._settlements.open:
+            answer.nack()
 
     def _hold_got(self, answer: "Method | Delivery") -> None:
         """Note that what was got waits for its settlement."""
@@ -433,7 +453,7 @@ class Channel(Declaring):
 
     def _send(self, method: Method) -> None:
         if self._closed is not None or self._link is None:
-            raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
+            raise self._closed.fresh() if self._closed else ConnectionClosed(0, "the connection is lost, not yet back")
         self._link.send(self.number, method)
 
     def _ask(
@@ -505,8 +525,8 @@ class Channel(Declaring):
             request.then(answer)
         if not request.future.done():
             request.future.set_result(answer)
-        elif isinstance(answer, Delivery) and answer.delivery_tag in self._settlements.open:
-            answer.nack()  # whoever asked has given up
+        else:
+            self._return_got(answer)
 
     def _forget_link(self) -> None:
         link = self._link or self.connection.link
@@ -530,7 +550,8 @@ class Channel(Declaring):
         consumer = self._consumers.pop(key, None)
         if consumer is not None:
             if consumer.restore and not consumer.has_ended:
-                self._restoring[key] = self.loop.create_task(self._consume_again(key, consumer), name="consume again")
+                task = self.loop.create_task(self._consume_again(key, consumer), name="consume again")
+                self._restoring[key] = consumer, task
             else:
                 consumer.end(self._cancelled(consumer))
         if not method.nowait:

@@ -134,12 +134,16 @@ class Connection:
             return
         reason = ConnectionClosed(0, "the connection was closed by this program")
         self._recovery = None  # a loss from here on is final
-        if self._recovering is not None:
-            self._recovering.cancel()
-            await asyncio.wait((self._recovering,))
-        if self.link is not None:
-            await self.link.close(reason, timeout)
-        self.end(reason)
+        try:
+            if self._recovering is not None:
+                self._recovering.cancel()
+                await asyncio.wait((self._recovering,))
+            if self.link is not None:
+                await self.link.close(reason, timeout)
+        finally:
+            if self.link is not None:
+                self.link.driver.abort()
+            self.end(reason)
 
     async def wait_closed(self, *, timeout: float | None = None) -> None:
         """Wait until the connection is closed for good, by whomever; `close_reason` then says why.
@@ -161,7 +165,8 @@ class Connection:
             seconds = self.request_timeout if timeout is None else timeout
             try:
                 async with asyncio.timeout(seconds):
-                    await self._usable.wait()
+                    while not self._usable.is_set():  # it may be lost again before this task runs
+                        await self._usable.wait()
             except TimeoutError as error:
                 raise RequestTimeout(f"the connection did not come back within {seconds} s") from error
         if self._close_reason is not None:

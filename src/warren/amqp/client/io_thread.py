@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from warren.exceptions import UsageError, UsedAfterFork
+from warren.exceptions import UsageError, UsedAfterFork, WarrenError
 
 _T = TypeVar("_T")
 _STOP_TIMEOUT = 10.0
@@ -35,6 +35,8 @@ class IOThread:
         self._pid = os.getpid()
         self._posted: deque[Callable[[], None]] = deque()
         self._is_woken = False
+        # Held while handing over and while stopping: what is handed over comes before the loop's end, or is refused.
+        self._gate = threading.Lock()
         self._stopped = False
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -46,11 +48,13 @@ class IOThread:
         UsageError once the thread was stopped and in the thread itself.
         """
         try:
-            self._check()
-        except UsageError:
+            self._check_process()
+            with self._gate:
+                self._check()
+                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except WarrenError:
             coroutine.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
@@ -61,19 +65,25 @@ class IOThread:
 
     def post(self, call: Callable[[], None]) -> None:
         """Have something called in the thread, after what was posted before. Raises as `run` does."""
+        self._check_process()
         self._check()
         self._posted.append(call)
         # The loop clears the flag before it takes what was posted, so a call that sees it set is taken.
         if not self._is_woken:
-            self._is_woken = True
-            self.loop.call_soon_threadsafe(self._take_posted)
+            with self._gate:
+                self._check()
+                self._is_woken = True
+                self.loop.call_soon_threadsafe(self._take_posted)
 
     def stop(self) -> None:
         """Cancel what still runs, close the loop and wait for the thread. Does nothing the second time."""
-        if self._stopped or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return
-        self._stopped = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        with self._gate:
+            if self._stopped:
+                return
+            self._stopped = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(_STOP_TIMEOUT)
 
     @property
@@ -81,9 +91,11 @@ class IOThread:
         """Whether `stop` was called."""
         return self._stopped
 
-    def _check(self) -> None:
-        if os.getpid() != self._pid:
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:  # before the gate, which the parent may have held
             raise UsedAfterFork.here(self._pid)
+
+    def _check(self) -> None:
         if self._stopped:
             raise UsageError("the connection is closed")
         if threading.get_ident() == self._thread.ident:

@@ -174,20 +174,23 @@ class PublishWindow:
         deadline = None if timeout is None else self._loop.time() + timeout
         if self._waiters or not self._has_room():
             await self._wait_for_room(deadline)
-        write = self._write
-        if write is None:
-            raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
-        if properties is not self._template:
-            self._set_template(properties or _PERSISTENT)
-        header = self._header(len(body))
-        future = self._loop.create_future()
-        entry = Unconfirmed(self._sent + 1, future, exchange, routing_key, mandatory, header, body, deadline, tracked)
-        self._put(entry, write)
-        self._sent += 1
+        try:
+            write = self._write
+            if write is None:
+                raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
+            if properties is not self._template:
+                self._set_template(properties or _PERSISTENT)
+            header = self._header(len(body))
+            future = self._loop.create_future()
+            number = self._sent + 1
+            entry = Unconfirmed(number, future, exchange, routing_key, mandatory, header, body, deadline, tracked)
+            self._put(entry, write)
+        finally:
+            if self._waiters:
+                self.wake()  # also where nothing was sent: no confirm would wake the next in line
+        self._sent = number
         if deadline is not None:
             self._watch(deadline)
-        if self._waiters:
-            self.wake()
         return future
 
     def _put(self, entry: Unconfirmed, write: Callable[[bytes], None]) -> None:
@@ -246,13 +249,14 @@ class PublishWindow:
     def _set_template(self, properties: Properties) -> None:
         """Encode all of `properties` but a message id that we are to give; kept for the next message."""
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
-        self._brings_id = full.message_id is not None
         before = full._replace(**dict.fromkeys(_FROM_MESSAGE_ID))
         after = Properties()._replace(**{name: getattr(full, name) for name in _FROM_MESSAGE_ID[1:]})
         identity = Properties(message_id=full.message_id)
         flags_before, parts_before = encode_properties(before)
         flags_after, parts_after = encode_properties(after)
         flags_id, parts_id = encode_properties(identity)
+        # Only now: what can't be encoded must leave the last template whole.
+        self._brings_id = full.message_id is not None
         self._flags = flags_before | flags_after | flags_id | FLAG_MESSAGE_ID
         self._before = b"".join(parts_before)
         self._after = b"".join([*parts_id, *parts_after])

@@ -6,6 +6,7 @@ so one daemon thread looks whether it still ticks. Nothing here is on the way of
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import time
@@ -40,10 +41,20 @@ class _Watched:
         self.timer = self.loop.call_later(self.heartbeat / 4, self.tick)
 
 
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
 _watched: Final[dict[int, _Watched]] = {}
-_changed: Final = threading.Event()
+_changed = threading.Event()
 _thread: threading.Thread | None = None
+
+
+def _in_the_child() -> None:
+    """Begin anew after fork: the loops and the thread are the parent's, and the lock may have been held."""
+    global _lock, _changed, _thread
+    _lock, _changed, _thread = threading.Lock(), threading.Event(), None
+    _watched.clear()
+
+
+os.register_at_fork(after_in_child=_in_the_child)
 
 
 def watch(heartbeat: float) -> None:

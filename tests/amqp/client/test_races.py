@@ -1,0 +1,246 @@
+"""Two things at once: losses, cancels and closes in the middle of something else leave nobody waiting, nothing lost."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+import warren
+from tests.support.proxy import FaultProxy, Way
+from tests.support.waiting import eventually, eventually_blocking
+from warren.amqp.client import BrokerURL, Channel, blocking, parse_url, publishing, watchdog
+from warren.amqp.client.io_thread import IOThread
+
+
+@pytest.fixture
+async def proxy(broker_url: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(broker_url: str, proxy: FaultProxy) -> BrokerURL:
+    """The broker behind the proxy."""
+    return replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
+
+
+async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks: None, broker_url: str) -> None:
+    async with warren.connect(broker_url) as other, warren.connect(broker_url) as connection:
+        declaring = await other.channel()
+        queue = (await declaring.declare_queue("stays-away")).name
+        channel = await connection.channel()
+        async with channel.consume(queue, restore=True) as deliveries:
+            waiting = asyncio.ensure_future(anext(deliveries))
+            await declaring.delete_queue(queue)
+            await channel.publish(b"x", routing_key=queue, mandatory=False)  # the cancel has come before its confirm
+            await channel.close()
+            async with asyncio.timeout(20):
+                with pytest.raises(warren.ChannelClosed):
+                    await waiting
+
+
+async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel_ok(
+    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
+) -> None:
+    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+        looking = await other.channel()
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("left")).name
+        consumer = channel.consume(queue)
+        await consumer.start()
+        proxy.pause(Way.TO_CLIENT)
+        cancelling = asyncio.create_task(consumer.cancel())
+        await asyncio.sleep(0)
+        await proxy.cut()
+        proxy.resume(Way.TO_CLIENT)
+        await cancelling
+        await channel.qos(10)  # answered once the connection is back
+        assert (await looking.declare_queue(queue, passive=True)).consumer_count == 0
+        await channel.delete_queue(queue)
+
+
+async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
+    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
+) -> None:
+    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+        looking = await other.channel()
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("never")).name
+        proxy.pause(Way.TO_CLIENT)
+        starting = asyncio.create_task(channel.consume(queue).start())
+        await asyncio.sleep(0)
+        proxy.refuse()
+        await proxy.cut()
+        await eventually(lambda: not connection.is_open, "the loss")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        proxy.resume(Way.TO_CLIENT)
+        proxy.accept()
+        await channel.qos(10)
+        assert (await looking.declare_queue(queue, passive=True)).consumer_count == 0
+        await channel.delete_queue(queue)
+
+
+async def test_a_get_that_is_cancelled_with_its_answer_there_gives_it_back(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(b"kept", routing_key=queue)
+        answered = Channel._hold_got
+        getting: list[asyncio.Task[object]] = []
+
+        def cancel_then(self: Channel, answer: object) -> None:
+            answered(self, answer)  # type: ignore[arg-type] # passed on as it came
+            # The answer is set in this turn of the loop; the task that waits for it runs in the next.
+            asyncio.get_running_loop().call_soon(getting[0].cancel)
+
+        monkeypatch.setattr(Channel, "_hold_got", cancel_then)
+        getting.append(asyncio.create_task(channel.get(queue)))
+        with pytest.raises(asyncio.CancelledError):
+            await getting[0]
+        monkeypatch.undo()
+        again = await channel.get(queue)
+        assert again is not None
+        assert (again.body, again.redelivered) == (b"kept", True)
+        again.ack()
+
+
+async def test_properties_that_cannot_be_encoded_leave_the_next_message_whole(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(b"1", routing_key=queue)
+        bad = warren.Properties(message_id="x" * 300)
+        with pytest.raises(warren.UsageError):
+            await channel.publish(b"2", routing_key=queue, properties=bad)
+        await channel.publish(b"3", routing_key=queue)
+        bodies = []
+        while (delivery := await channel.get(queue, no_ack=True)) is not None:
+            assert delivery.properties.message_id
+            bodies.append(delivery.body)
+        assert bodies == [b"1", b"3"]
+
+
+async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 1)
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        first = await channel.send(b"1", routing_key=queue)
+        bad = asyncio.create_task(channel.send(b"2", routing_key="k" * 300))
+        last = asyncio.create_task(channel.publish(b"3", routing_key=queue))
+        async with asyncio.timeout(20):
+            await first
+            with pytest.raises(warren.UsageError):
+                await bad
+            await last
+
+
+async def test_a_close_that_is_cancelled_while_it_recovers_has_closed(
+    no_leaks: None, url: BrokerURL, proxy: FaultProxy
+) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        proxy.refuse()
+        await proxy.cut()
+        await eventually(lambda: not connection.is_open, "the loss")
+        waiting = asyncio.create_task(channel.declare_queue(exclusive=True))
+        closing = asyncio.create_task(connection.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        async with asyncio.timeout(20):
+            await connection.wait_closed()
+            with pytest.raises(warren.ConnectionClosed):
+                await waiting
+
+
+def test_many_threads_take_from_a_consumer_that_was_held(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "_INBOX_HIGH", 20)
+    monkeypatch.setattr(blocking, "_INBOX_LOW", 5)
+    with warren.connect_blocking(embedded_url) as connection:
+        channel = connection.channel(prefetch=0)
+        queue = channel.declare_queue(exclusive=True).name
+        for number in range(3000):
+            channel.send(b"%d" % number, routing_key=queue)
+        channel.wait_for_confirms()
+        seen: list[bytes] = []
+
+        def take() -> None:
+            for delivery in deliveries:
+                seen.append(delivery.body)
+
+        with channel.consume(queue, no_ack=True) as deliveries:
+            threads = [threading.Thread(target=take) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            eventually_blocking(lambda: len(seen) == 3000, "all messages", within=30)
+        for thread in threads:
+            thread.join(20)
+        assert len(set(seen)) == 3000
+
+
+def test_a_thread_that_is_stopped_leaves_nobody_waiting() -> None:
+    io = IOThread()
+    ends: list[BaseException] = []
+    started = threading.Event()
+
+    async def wait() -> None:
+        started.set()
+        await asyncio.sleep(600)
+
+    def ask() -> None:
+        try:
+            io.run(wait())
+        except warren.UsageError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert started.wait(20)
+    io.stop()
+    thread.join(20)
+    assert len(ends) == 1
+
+
+def test_what_was_not_sent_when_the_connection_closed_is_cancelled(embedded_url: str) -> None:
+    connection = warren.connect_blocking(embedded_url)
+    channel = connection.channel()
+    confirms = [channel.send(b"x", routing_key="nowhere", mandatory=False) for _ in range(2000)]
+    connection.close()
+    for confirm in confirms:
+        with suppress(warren.ConnectionClosed, warren.ChannelClosed, CancelledError):
+            confirm.result(20)
+    with pytest.raises(warren.UsageError):
+        channel.send(b"x", routing_key="nowhere")
+
+
+def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedded_url: str) -> None:
+    with watchdog._lock:
+        child = os.fork()
+        if child == 0:
+            code = 9
+            try:
+
+                async def own() -> None:
+                    async with asyncio.timeout(20), warren.connect(embedded_url) as connection:
+                        await (await connection.channel()).declare_queue(exclusive=True)
+
+                own_thread = threading.Thread(target=lambda: asyncio.run(own()), daemon=True)
+                own_thread.start()
+                own_thread.join(25)
+                code = 9 if own_thread.is_alive() else 7
+            finally:
+                os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
