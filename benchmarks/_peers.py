@@ -6,9 +6,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-Scenario = Literal["publish", "publish-one-by-one", "consume"]
+Scenario = Literal["publish", "publish-one-by-one", "consume", "ping"]
+C: Final = "librabbitmq (C)"
 
 _FOLDER = Path(__file__).parent / "peers"
 _DEADLINE = 600.0
@@ -23,6 +24,9 @@ class Result:
     per_second: int
     cpu_us: float
     """User and system time of the client for one message, in microseconds."""
+    p50_us: float = 0.0
+    """Of "ping": half of the messages came back within this, in microseconds."""
+    p99_us: float = 0.0
 
 
 class Peers:
@@ -46,19 +50,28 @@ class Peers:
         """The peers that can run here."""
         return list(self._commands)
 
-    def run(self, peer: str, scenario: Scenario, url: str, queue: str, count: int, prefetch: int = 200) -> Result:
+    def run(self, peer: str, scenario: Scenario, url: str, queue: str, count: int, exchange: str = "") -> Result:
         """Measure one scenario; the queue must be there, and hold `count` messages for "consume".
+
+        "ping", and `exchange` in place of the default one, are for the C client alone.
 
         Raises RuntimeError with what the peer said when it fails.
         """
-        arguments = [scenario, url, queue, str(count), "--prefetch", str(prefetch)]
+        arguments = [scenario, url, queue, str(count), *(["--exchange", exchange] if exchange else [])]
         done = subprocess.run(
             [*self._commands[peer], *arguments], capture_output=True, text=True, timeout=_DEADLINE, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{peer} {scenario} ended with {done.returncode}:\n{done.stderr}")
         line = json.loads(done.stdout)
-        return Result(line["messages"], line["seconds"], line["per_second"], line["cpu_us"])
+        return Result(
+            line["messages"],
+            line["seconds"],
+            line["per_second"],
+            line["cpu_us"],
+            line.get("p50_us", 0.0),
+            line.get("p99_us", 0.0),
+        )
 
     def __enter__(self) -> "Peers":
         return self
@@ -72,10 +85,8 @@ class Peers:
         try:
             subprocess.run(command, capture_output=True, text=True, check=True)
         except FileNotFoundError:
-            self.missing["librabbitmq (C)"] = "gcc is not installed (as root: scripts/system-deps bench)"
+            self.missing[C] = "gcc is not installed (as root: scripts/system-deps bench)"
         except subprocess.CalledProcessError as error:
-            self.missing["librabbitmq (C)"] = (
-                f"it does not compile (as root: scripts/system-deps bench):\n{error.stderr}"
-            )
+            self.missing[C] = f"it does not compile (as root: scripts/system-deps bench):\n{error.stderr}"
         else:
-            self._commands["librabbitmq (C)"] = [str(program)]
+            self._commands[C] = [str(program)]

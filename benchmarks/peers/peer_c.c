@@ -1,6 +1,7 @@
 /* The C client librabbitmq, with the arguments and the result line of the other peers:
- *   peer_c SCENARIO URL QUEUE COUNT [--prefetch N]
- * Publishes are persistent and mandatory, carry a message id, and are confirmed. */
+ *   peer_c SCENARIO URL QUEUE COUNT [--prefetch N] [--exchange NAME]
+ * Publishes are persistent and mandatory, carry a message id, and are confirmed. With an exchange each has a
+ * routing key of its own, QUEUE.NUMBER. "ping" publishes a message, waits for it, acks it, and so on. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,9 +60,16 @@ static amqp_connection_state_t connect_to(char *url) {
   return connection;
 }
 
+static const char *exchange = "";
+static double p50, p99; /* microseconds, of "ping" */
+
 static void publish_one(amqp_connection_state_t connection, const char *queue, long number) {
   static char body[BODY_SIZE];
-  char id[33];
+  char id[33], key[256];
+  if (exchange[0])
+    snprintf(key, sizeof key, "%s.%ld", queue, number);
+  else
+    snprintf(key, sizeof key, "%s", queue);
   snprintf(id, sizeof id, "%032lx", number);
   amqp_basic_properties_t properties = {
       ._flags = AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG,
@@ -70,8 +78,8 @@ static void publish_one(amqp_connection_state_t connection, const char *queue, l
   };
   if (!body[0]) memset(body, 'x', sizeof body);
   amqp_bytes_t content = {.len = sizeof body, .bytes = body};
-  must(amqp_basic_publish(connection, 1, amqp_empty_bytes, amqp_cstring_bytes(queue), 1, 0, &properties,
-                          content),
+  must(amqp_basic_publish(connection, 1, amqp_cstring_bytes(exchange), amqp_cstring_bytes(key), 1, 0,
+                          &properties, content),
        "basic.publish");
 }
 
@@ -122,14 +130,50 @@ static void consume(amqp_connection_state_t connection, const char *queue, long 
   }
 }
 
+static int by_size(const void *left, const void *right) {
+  double difference = *(const double *)left - *(const double *)right;
+  return (difference > 0) - (difference < 0);
+}
+
+static void ping(amqp_connection_state_t connection, const char *queue, long count) {
+  double *took = calloc(count, sizeof *took);
+  if (!took) fail("out of memory");
+  amqp_basic_consume(connection, 1, amqp_cstring_bytes(queue), amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
+  must_answer(connection, "basic.consume");
+  for (long number = 0; number < count; number++) {
+    amqp_envelope_t envelope;
+    double began = seconds();
+    publish_one(connection, queue, number);
+    amqp_maybe_release_buffers(connection);
+    if (amqp_consume_message(connection, &envelope, NULL, 0).reply_type != AMQP_RESPONSE_NORMAL)
+      fail("waiting for a message");
+    took[number] = seconds() - began;
+    must(amqp_basic_ack(connection, 1, envelope.delivery_tag, 0), "basic.ack");
+    amqp_destroy_envelope(&envelope);
+  }
+  qsort(took, count, sizeof *took, by_size);
+  p50 = took[count / 2] * 1e6;
+  p99 = took[count * 99 / 100] * 1e6;
+  free(took);
+}
+
 int main(int argc, char **argv) {
-  if (argc != 5 && !(argc == 7 && !strcmp(argv[5], "--prefetch"))) {
-    fprintf(stderr, "usage: peer_c publish|publish-one-by-one|consume URL QUEUE COUNT [--prefetch N]\n");
+  uint16_t prefetch = 200;
+  int usable = argc >= 5 && argc % 2;
+  for (int option = 5; usable && option < argc; option += 2) {
+    if (!strcmp(argv[option], "--prefetch"))
+      prefetch = (uint16_t)atoi(argv[option + 1]);
+    else if (!strcmp(argv[option], "--exchange"))
+      exchange = argv[option + 1];
+    else
+      usable = 0;
+  }
+  if (!usable) {
+    fprintf(stderr, "usage: peer_c publish|publish-one-by-one|consume|ping URL QUEUE COUNT [--prefetch N] [--exchange NAME]\n");
     return 2;
   }
   const char *scenario = argv[1], *queue = argv[3];
   long count = atol(argv[4]);
-  uint16_t prefetch = argc == 7 ? (uint16_t)atoi(argv[6]) : 200;
   amqp_connection_state_t connection = connect_to(argv[2]);
   amqp_basic_qos(connection, 1, 0, prefetch, 0);
   must_answer(connection, "basic.qos");
@@ -141,12 +185,15 @@ int main(int argc, char **argv) {
     publish(connection, queue, count, 1);
   else if (!strcmp(scenario, "consume"))
     consume(connection, queue, count);
+  else if (!strcmp(scenario, "ping"))
+    ping(connection, queue, count);
   else
     fail("no such scenario");
   double took = seconds() - began, cpu_took = cpu() - cpu_began;
 
-  printf("{\"scenario\": \"%s\", \"messages\": %ld, \"seconds\": %.4f, \"per_second\": %.0f, \"cpu_us\": %.2f}\n",
-         scenario, count, took, count / took, cpu_took / count * 1e6);
+  printf("{\"scenario\": \"%s\", \"messages\": %ld, \"seconds\": %.4f, \"per_second\": %.0f, \"cpu_us\": %.2f, "
+         "\"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+         scenario, count, took, count / took, cpu_took / count * 1e6, p50, p99);
   amqp_channel_close(connection, 1, AMQP_REPLY_SUCCESS);
   amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
   amqp_destroy_connection(connection);
