@@ -8,9 +8,10 @@ import pytest
 import warren
 
 _NAMES = {
-    "AlreadySettled", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled", "LoginRefused",
-    "Properties", "ProtocolViolation", "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout",
-    "RequestTimeout", "UsageError", "VirtualHostRefused", "WarrenError", "connect",
+    "AlreadySettled", "App", "AppError", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
+    "LoginRefused", "Message", "Properties", "ProtocolViolation", "PublishError", "PublishRefused", "PublishReturned",
+    "PublishTimeout", "Reject", "RequestTimeout", "Retry", "TopologyMismatch", "UsageError", "VirtualHostRefused",
+    "WarrenError", "connect",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from warren.amqp.client import Properties, connect
     from warren.exceptions import (
         AlreadySettled,
+        AppError,
         ChannelClosed,
         ConnectFailed,
         ConnectionClosed,
@@ -20,35 +21,50 @@ if TYPE_CHECKING:
         PublishRefused,
         PublishReturned,
         PublishTimeout,
+        Reject,
         RequestTimeout,
+        Retry,
+        TopologyMismatch,
         UsageError,
         VirtualHostRefused,
         WarrenError,
     )
+    from warren.flow import App, Message
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlreadySettled",
+    "App",
+    "AppError",
     "ChannelClosed",
     "ConnectFailed",
     "ConnectionClosed",
     "ConsumerCancelled",
     "LoginRefused",
+    "Message",
     "Properties",
     "ProtocolViolation",
     "PublishError",
     "PublishRefused",
     "PublishReturned",
     "PublishTimeout",
+    "Reject",
     "RequestTimeout",
+    "Retry",
+    "TopologyMismatch",
     "UsageError",
     "VirtualHostRefused",
     "WarrenError",
     "connect",
 ]
 
-_ELSEWHERE: Final = {"connect": "warren.amqp.client", "Properties": "warren.amqp.client"}
+_ELSEWHERE: Final = {
+    "App": "warren.flow",
+    "Message": "warren.flow",
+    "Properties": "warren.amqp.client",
+    "connect": "warren.amqp.client",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,1 +1,5 @@
-"""The pytest plugin (a broker, and a harness for an App) will live here."""
+"""Testing a user's app: `harness(app)` runs the real thing on an embedded broker."""
+
+from warren.testing.harness import Harness, harness
+
+__all__ = ["Harness", "harness"]

@@ -179,6 +179,7 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.arguments = arguments
+        self.gives_back = True
         self._channel = channel
         self._buffer: deque[Delivery] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -199,12 +200,14 @@ class Consumer:
     ) -> None:
         await self.cancel()
 
-    async def cancel(self) -> None:
+    async def cancel(self, *, give_back: bool = True) -> None:
         """Stop consuming and give back what was not settled. Does nothing where it has ended already.
 
+        give_back: False leaves what was not settled to the caller, who still may ack it over the open channel.
         Cancelling leaves it to the broker: the request is sent.
         """
         if not self._ended:
+            self.gives_back = give_back
             self.end(None)
             with contextlib.suppress(Closed):  # then it is as gone as it can be
                 await self._channel.stop_consumer(self)
