@@ -51,9 +51,9 @@ def own_rabbitmq() -> Iterator[RabbitMQ]:
 @pytest.fixture
 def embedded_url() -> Iterator[str]:
     """URL of an embedded broker that is this test's own; it runs in a thread with a loop of its own."""
-    from tests.support.embedded import BrokerThread
+    from warren.testing import RunningBroker
 
-    with BrokerThread() as broker:
+    with RunningBroker(debug=True) as broker:
         yield broker.url
 
 

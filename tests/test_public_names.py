@@ -9,9 +9,9 @@ import warren
 
 _NAMES = {
     "AlreadySettled", "App", "AppError", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
-    "LoginRefused", "Message", "Properties", "ProtocolViolation", "PublishError", "PublishRefused", "PublishReturned",
-    "PublishTimeout", "Reject", "RequestTimeout", "Retry", "TopologyMismatch", "UsageError", "VirtualHostRefused",
-    "WarrenError", "connect",
+    "DeliveryTimeout", "LoginRefused", "Message", "Properties", "ProtocolViolation", "PublishError", "PublishRefused",
+    "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry", "TopologyMismatch", "UsageError",
+    "UsedAfterFork", "VirtualHostRefused", "WarrenError", "connect", "connect_blocking",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from warren.amqp.client import Properties, connect
+    from warren.amqp.client import Properties, connect, connect_blocking
     from warren.exceptions import (
         AlreadySettled,
         AppError,
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ConnectFailed,
         ConnectionClosed,
         ConsumerCancelled,
+        DeliveryTimeout,
         LoginRefused,
         ProtocolViolation,
         PublishError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Retry,
         TopologyMismatch,
         UsageError,
+        UsedAfterFork,
         VirtualHostRefused,
         WarrenError,
     )
@@ -41,6 +43,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionClosed",
     "ConsumerCancelled",
+    "DeliveryTimeout",
     "LoginRefused",
     "Message",
     "Properties",
@@ -54,16 +57,16 @@ __all__ = [
     "Retry",
     "TopologyMismatch",
     "UsageError",
+    "UsedAfterFork",
     "VirtualHostRefused",
     "WarrenError",
     "connect",
+    "connect_blocking",
 ]
 
 _ELSEWHERE: Final = {
-    "App": "warren.flow",
-    "Message": "warren.flow",
-    "Properties": "warren.amqp.client",
-    "connect": "warren.amqp.client",
+    **dict.fromkeys(("connect", "connect_blocking", "Properties"), "warren.amqp.client"),
+    **dict.fromkeys(("App", "Message"), "warren.flow"),
 }
 
 

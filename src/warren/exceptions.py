@@ -10,8 +10,11 @@ WarrenError
 │   └── VirtualHostRefused        the virtual host is missing or not for this user
 ├── Closed                        carries reply code, text, class and method
 │   ├── ConnectionClosed          … a class for each reply code, see CONNECTION_ERRORS
+│   │   └── UsedAfterFork         a connection of the parent process
 │   └── ChannelClosed             … a class for each reply code, see CHANNEL_ERRORS
 ├── ConsumerCancelled             the broker cancelled a consumer
+├── DeliveryTimeout               a delivery was not settled in the broker's time: as a ChannelClosed (406,
+│                                 DeliveryTimeoutClosed) or a ConsumerCancelled (DeliveryTimeoutCancelled)
 ├── RequestTimeout                an answer did not come in time
 ├── PublishError
 │   ├── PublishRefused            the broker said nack
@@ -118,6 +121,19 @@ class ChannelClosed(Closed):
     what = "channel closed"
 
 
+class UsedAfterFork(ConnectionClosed):
+    """A connection of the parent process, in a child that fork made. The child opens one of its own."""
+
+    @classmethod
+    def here(cls, parent: int) -> Self:
+        """Make the error for this process, whose parent has the connection."""
+        return cls(
+            0,
+            f"this connection belongs to process {parent}; a child that fork made can't use it: "
+            "open a connection after the fork",
+        )
+
+
 class ConsumerCancelled(WarrenError):
     """The broker cancelled a consumer, as it does when its queue is deleted or its node goes down."""
 
@@ -125,6 +141,26 @@ class ConsumerCancelled(WarrenError):
         super().__init__(f"the broker cancelled consumer {consumer_tag!r} of queue {queue!r}")
         self.consumer_tag = consumer_tag
         self.queue = queue
+
+
+class DeliveryTimeout(WarrenError):
+    """A delivery was not settled within the broker's time (RabbitMQ's consumer_timeout, 30 minutes by default).
+
+    It comes again. Ack earlier, work in smaller pieces, or raise the time: `consumer_timeout` in rabbitmq.conf,
+    or the queue argument x-consumer-timeout (RabbitMQ's docs/consumers, delivery acknowledgement timeout).
+    """
+
+    advice: ClassVar[str] = (
+        "a delivery was not settled in the broker's time (30 minutes by default) and comes again: ack earlier, "
+        "lower the prefetch, or raise consumer_timeout on the broker"
+    )
+
+
+class DeliveryTimeoutCancelled(ConsumerCancelled, DeliveryTimeout):
+    """A delivery timeout, told by a cancel, as RabbitMQ does from 4.3 on."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.advice}"
 
 
 class RequestTimeout(WarrenError, TimeoutError):
@@ -311,6 +347,13 @@ class PreconditionFailed(ChannelClosed):
     """406: exists with other properties, is in use, an unknown delivery tag, or a late acknowledgement."""
 
 
+class DeliveryTimeoutClosed(PreconditionFailed, DeliveryTimeout):
+    """A delivery timeout, told by closing the channel with 406, as RabbitMQ does up to 4.2."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.advice}"
+
+
 def connection_closed(reply_code: int, reply_text: str, class_id: int, method_id: int) -> ConnectionClosed:
     """Make the error for a connection.close that the broker sent."""
     cls = CONNECTION_ERRORS.get(reply_code, ConnectionClosed)
@@ -320,4 +363,6 @@ def connection_closed(reply_code: int, reply_text: str, class_id: int, method_id
 def channel_closed(reply_code: int, reply_text: str, class_id: int, method_id: int) -> ChannelClosed:
     """Make the error for a channel.close that the broker sent."""
     cls = CHANNEL_ERRORS.get(reply_code, ChannelClosed)
+    if cls is PreconditionFailed and "delivery acknowledgement" in reply_text and "timed out" in reply_text:
+        cls = DeliveryTimeoutClosed
     return cls(reply_code, reply_text, class_id, method_id)

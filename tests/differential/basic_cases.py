@@ -1,10 +1,9 @@
 """Consuming: consumers and their refusals, prefetch, settling, get, recover."""
 
-import functools
 from typing import Final
 
 from tests.differential.peer import Peer
-from tests.differential.registry import add, case
+from tests.differential.registry import add, case, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.tables import FieldValue
 
@@ -93,7 +92,7 @@ def _prioritised(value: FieldValue, peer: Peer) -> None:
 
 
 for _index, _value in enumerate((5, -5, "5", True, None, 1.5)):
-    add(f"consumer_priority_{_index}", functools.partial(_prioritised, _value))
+    add(f"consumer_priority_{_index}", of(_prioritised, _value))
 
 
 @case
@@ -237,7 +236,7 @@ for _name, _methods in _WRONG.items():
             peer.open(1)
         peer.count("q")
 
-    add(f"settle_{_name}", functools.partial(_settled, _methods))
+    add(f"settle_{_name}", of(_settled, _methods))
 
 
 @case

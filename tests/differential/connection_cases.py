@@ -1,11 +1,10 @@
 """Connections and channels: logins, tuning, frames that are wrong, methods where they do not belong, closing."""
 
-import functools
 import struct
 from collections.abc import Callable
 
 from tests.differential.peer import Peer, signature
-from tests.differential.registry import add, case
+from tests.differential.registry import add, case, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.constants import PROTOCOL_HEADER
 from warren.amqp.protocol.properties import Properties, encode_header
@@ -30,7 +29,7 @@ def _greeting(header: bytes) -> Callable[[Peer], None]:
 for _index, _header in enumerate(
     (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", b"AMQP\x00\x01\x00\x00", b"AMQP\x03\x01\x00\x00", b"GET / HTTP/1.1\r\n")
 ):
-    add(f"greeting_{_index}", functools.partial(_other, _greeting(_header)))
+    add(f"greeting_{_index}", of(_other, _greeting(_header)))
 
 
 def _login(mechanism: str, response: bytes, vhost: str | None = None) -> Callable[[Peer], None]:
@@ -59,8 +58,8 @@ _LOGINS = (
     ("NOTHING", b""),
 )
 for _index, (_mechanism, _response) in enumerate(_LOGINS):
-    add(f"login_{_index}", functools.partial(_other, _login(_mechanism, _response)))
-add("login_to_a_missing_vhost", functools.partial(_other, _login("PLAIN", b"\0guest\0guest", "missing")))
+    add(f"login_{_index}", of(_other, _login(_mechanism, _response)))
+add("login_to_a_missing_vhost", of(_other, _login("PLAIN", b"\0guest\0guest", "missing")))
 
 
 def _tuned(channel_max: int, frame_max: int) -> Callable[[Peer], None]:
@@ -76,7 +75,7 @@ def _tuned(channel_max: int, frame_max: int) -> Callable[[Peer], None]:
 
 
 for _channels, _frames in ((0, 0), (10, 4096), (3000, 131072), (2047, 200000), (2047, 1000), (1, 131072)):
-    add(f"tune_{_channels}_{_frames}", functools.partial(_other, _tuned(_channels, _frames)))
+    add(f"tune_{_channels}_{_frames}", of(_other, _tuned(_channels, _frames)))
 
 
 def _raw(data: bytes, peer: Peer) -> None:
@@ -135,7 +134,7 @@ _FRAMES = {
     "access_request": _frame(1, 1, signature(m.AccessRequest) + b"\x01/\x1f"),
 }
 for _name, _data in _FRAMES.items():
-    add(f"frame_{_name}", functools.partial(_raw, _data))
+    add(f"frame_{_name}", of(_raw, _data))
 
 
 @case

@@ -1,11 +1,10 @@
 """Exchanges: declaring and its refusals, how each type routes, bindings, alternate exchanges."""
 
-import functools
 from collections.abc import Mapping
 from typing import Final
 
 from tests.differential.peer import Peer
-from tests.differential.registry import add, case
+from tests.differential.registry import add, case, flagged, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.properties import Properties
 from warren.amqp.protocol.tables import FieldValue, TaggedInt
@@ -19,20 +18,20 @@ def _declare(name: str, kind: str, peer: Peer) -> None:
 
 
 for _kind in ("direct", "fanout", "topic", "headers", "x-unknown", "", "DIRECT"):
-    add(f"exchange_type_{_kind or 'empty'}", functools.partial(_declare, "e", _kind))
+    add(f"exchange_type_{_kind or 'empty'}", of(_declare, "e", _kind))
 for _index, _name in enumerate(("", "amq.mine", "amq.direct", "amq.fanout", "x" * 255, "a b", "ü")):
-    add(f"exchange_name_{_index}", functools.partial(_declare, _name, "direct"))
+    add(f"exchange_name_{_index}", of(_declare, _name, "direct"))
 
 
 def _redeclared(first: str, second: str, peer: Peer) -> None:
-    peer.call(m.ExchangeDeclare("e", "direct")._replace(**({first: True} if first else {})))
-    peer.call(m.ExchangeDeclare("e", "direct")._replace(**({second: True} if second else {})))
+    peer.call(flagged(m.ExchangeDeclare("e", "direct"), **({first: True} if first else {})))
+    peer.call(flagged(m.ExchangeDeclare("e", "direct"), **({second: True} if second else {})))
 
 
 for _a in ("", *_FLAGS):
     for _b in ("", *_FLAGS):
         if _a != _b:
-            add(f"exchange_redeclare_{_a or 'none'}_{_b or 'none'}", functools.partial(_redeclared, _a, _b))
+            add(f"exchange_redeclare_{_a or 'none'}_{_b or 'none'}", of(_redeclared, _a, _b))
 
 
 def _predeclared(name: str, kind: str, peer: Peer) -> None:
@@ -51,7 +50,7 @@ for _name, _kind in (
     ("amq.rabbitmq.log", "topic"),
     ("", "direct"),
 ):
-    add(f"predeclared_{_name or 'default'}", functools.partial(_predeclared, _name, _kind))
+    add(f"predeclared_{_name or 'default'}", of(_predeclared, _name, _kind))
 
 
 def _arguments(first: Mapping[str, FieldValue], second: Mapping[str, FieldValue], peer: Peer) -> None:
@@ -69,7 +68,7 @@ for _index, (_first, _second) in enumerate(
         ({"own": 1}, {"own": 2}),
     )
 ):
-    add(f"exchange_arguments_{_index}", functools.partial(_arguments, _first, _second))
+    add(f"exchange_arguments_{_index}", of(_arguments, _first, _second))
 
 
 @case
@@ -161,7 +160,7 @@ for _index, _method in enumerate(
         m.QueueBind("q", "amq.topic", "", arguments={"x-match": "some"}),
     )
 ):
-    add(f"binding_{_index}", functools.partial(_bound, _method))
+    add(f"binding_{_index}", of(_bound, _method))
 
 
 @case
@@ -191,7 +190,7 @@ _KEYS: Final = ("", "a", "b", "a.b", "a.b.c", "b.a", "a.", ".a", "a..b", ".", "*
 for _index, _pattern in enumerate(
     ("", "#", "*", "a", "a.*", "a.#", "#.b", "*.b", "a.*.c", "#.a.#", "*.*", "*.#", "#.*", "a..b", ".", "#.#", "a.#.b")
 ):
-    add(f"topic_{_index}", functools.partial(_topic, _pattern, _KEYS))
+    add(f"topic_{_index}", of(_topic, _pattern, _KEYS))
 
 
 def _headers(arguments: Mapping[str, FieldValue], peer: Peer) -> None:
@@ -239,7 +238,7 @@ for _index, _arguments_of in enumerate(
         {"e": [1, 2]},
     )
 ):
-    add(f"headers_{_index}", functools.partial(_headers, _arguments_of))
+    add(f"headers_{_index}", of(_headers, _arguments_of))
 
 
 @case

@@ -37,12 +37,13 @@ class Peer:
         parts = urlsplit(url)
         self.vhost = unquote(parts.path[1:]) or "/"
         self.log: list[str] = []
-        self.names: dict[str, str] = {}
+        self.queues: set[str] = set()
+        self.exchanges: set[str] = set()
         self.is_open = True
         self.tag = 0
         self._data = b""
         self._pending: tuple[int, Method, bytes | None, bytes] | None = None
-        self._confirmed: dict[int, int] = {}
+        self._confirmed: dict[int, set[int]] = {}
         self._waits_for_content = 0
         self._socket = socket.create_connection((parts.hostname or "", parts.port or 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,6 +86,10 @@ class Peer:
 
     def send(self, method: Method, channel: int = 1) -> None:
         """Send a method, and do not wait."""
+        if isinstance(method, m.QueueDeclare):
+            self.queues.add(method.queue)
+        elif isinstance(method, m.ExchangeDeclare):
+            self.exchanges.add(method.exchange)
         self.frame(1, channel, encode_method(method))
 
     def call(self, method: Method, channel: int = 1) -> None:
@@ -159,6 +164,12 @@ class Peer:
         while self.is_open and (left := quiet_at - time.monotonic()) > 0:
             if self._read(left, None):
                 quiet_at = time.monotonic() + silence
+        # Confirms may come in any order.
+        for index in range(len(self.log)):
+            last = index
+            while last < len(self.log) and re.fullmatch(r"\d+: n?ack \d+", self.log[last]):
+                last += 1
+            self.log[index:last] = sorted(self.log[index:last])
 
     # -- receiving -------------------------------------------------------------------------------------
 
@@ -232,15 +243,17 @@ class Peer:
             self.send(m.ChannelCloseOk(), channel)
         elif isinstance(method, m.ConnectionClose):
             self.send(m.ConnectionCloseOk(), 0)
+            self.is_open = False
         elif isinstance(method, m.ConnectionCloseOk):
             self.is_open = False
 
     def _on_confirm(self, channel: int, method: m.BasicAck | m.BasicNack) -> None:
         """Write down each tag by itself: how many travel together is the broker's choice."""
-        first = self._confirmed.get(channel, 0) + 1 if method.multiple else method.delivery_tag
-        for tag in range(first, method.delivery_tag + 1):
-            self._note(channel, f"{'ack' if isinstance(method, m.BasicAck) else 'nack'} {tag}")
-        self._confirmed[channel] = max(self._confirmed.get(channel, 0), method.delivery_tag)
+        confirmed = self._confirmed.setdefault(channel, set())
+        for tag in range(1 if method.multiple else method.delivery_tag, method.delivery_tag + 1):
+            if tag not in confirmed:
+                confirmed.add(tag)
+                self._note(channel, f"{'ack' if isinstance(method, m.BasicAck) else 'nack'} {tag}")
 
     def _note(self, channel: int, text: str) -> None:
         self.log.append(f"{channel}: {text}")
@@ -259,7 +272,8 @@ class Peer:
 
     def mask(self, text: str) -> str:
         """Take out what no two brokers say alike."""
-        text = text.replace("\\'", "'").replace(f"vhost '{self.vhost}'", "vhost 'V'").replace(f"vhost {self.vhost} ", "vhost V ")
+        text = text.replace("\\'", "'")
+        text = text.replace(f"vhost '{self.vhost}'", "vhost 'V'").replace(f"vhost {self.vhost} ", "vhost V ")
         text = re.sub(r"amq\.gen-[\w-]{22}", "amq.gen-G", text)
         text = re.sub(r"amq\.ctag-[\w-]{22}", "amq.ctag-T", text)
         return re.sub(r"amq\.rabbitmq\.reply-to\.[\w.=+/-]+", "amq.rabbitmq.reply-to.R", text)

@@ -1,11 +1,10 @@
 """Publishing: confirms, returns, copies, properties that the broker looks at, transactions, direct replies."""
 
-import functools
 from collections.abc import Mapping
 from typing import Final
 
 from tests.differential.peer import Peer
-from tests.differential.registry import add, case
+from tests.differential.registry import add, case, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.properties import Properties
 from warren.amqp.protocol.tables import FieldValue
@@ -19,10 +18,10 @@ def confirms(peer: Peer) -> None:
     for _ in range(5):
         peer.publish("", "q")
     peer.publish("", "nowhere")
-    peer.quiet()
+    peer.quiet(0.4)
     peer.call(m.ConfirmSelect())
     peer.publish("", "q", b"")
-    peer.quiet()
+    peer.quiet(0.4)
 
 
 @case
@@ -88,7 +87,7 @@ for _index, _headers in enumerate(
         {"BCC": ["b"], "other": 1},
     )
 ):
-    add(f"copies_{_index}", functools.partial(_copied, _headers))
+    add(f"copies_{_index}", of(_copied, _headers))
 
 
 def _checked(properties: Properties, peer: Peer) -> None:
@@ -122,7 +121,7 @@ for _index, _properties in enumerate(
         Properties(headers={"a": [1, {"b": None}], "c": 1.5, "d": b"bytes", "e": True}),
     )
 ):
-    add(f"properties_{_index}", functools.partial(_checked, _properties))
+    add(f"properties_{_index}", of(_checked, _properties))
 
 
 @case
@@ -203,7 +202,7 @@ for _first, _second in ((m.TxSelect(), m.ConfirmSelect()), (m.ConfirmSelect(), m
         peer.call(first)
         peer.call(second)
 
-    add(f"{type(_first).__name__}_then_{type(_second).__name__}", functools.partial(_mixed, _first, _second))
+    add(f"{type(_first).__name__}_then_{type(_second).__name__}", of(_mixed, _first, _second))
 
 _PLAIN: Final = {"commit": m.TxCommit(), "rollback": m.TxRollback()}
 for _name, _method in _PLAIN.items():
@@ -211,7 +210,7 @@ for _name, _method in _PLAIN.items():
     def _alone(method: m.Method, peer: Peer) -> None:
         peer.call(method)
 
-    add(f"{_name}_without_select", functools.partial(_alone, _method))
+    add(f"{_name}_without_select", of(_alone, _method))
 
 
 @case

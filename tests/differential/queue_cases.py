@@ -1,11 +1,10 @@
 """Queues: declaring and its refusals, arguments, expiry, limits, dead letters, priorities."""
 
-import functools
 from collections.abc import Mapping
 from typing import Final
 
 from tests.differential.peer import Peer
-from tests.differential.registry import add, case
+from tests.differential.registry import add, case, flagged, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.properties import Properties
 from warren.amqp.protocol.tables import FieldValue, TaggedInt
@@ -14,7 +13,7 @@ _FLAGS: Final = ("durable", "exclusive", "auto_delete")
 
 
 def _declared(arguments: Mapping[str, FieldValue], peer: Peer, **flags: bool) -> None:
-    peer.call(m.QueueDeclare(queue="q", arguments=arguments)._replace(**flags))
+    peer.call(flagged(m.QueueDeclare(queue="q", arguments=arguments), **flags))
     if peer.log[-1].startswith("1: QueueDeclareOk"):
         peer.count("q")
 
@@ -22,10 +21,10 @@ def _declared(arguments: Mapping[str, FieldValue], peer: Peer, **flags: bool) ->
 _VALUES: Final[tuple[FieldValue, ...]] = (0, 1, -1, 1000, 2**31, 2**32, "1", "word", True, 1.5, None, [1], {"a": 1})
 for _argument in ("x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority"):
     for _index, _value in enumerate(_VALUES):
-        add(f"declare_{_argument}_{_index}", functools.partial(_declared, {_argument: _value}))
+        add(f"declare_{_argument}_{_index}", of(_declared, {_argument: _value}))
 for _argument in ("x-dead-letter-exchange", "x-overflow", "x-queue-mode", "x-queue-type", "x-single-active-consumer"):
     for _index, _value in enumerate((1, "", "word", True, None)):
-        add(f"declare_{_argument}_{_index}", functools.partial(_declared, {_argument: _value}))
+        add(f"declare_{_argument}_{_index}", of(_declared, {_argument: _value}))
 for _index, _arguments in enumerate(
     (
         {"x-overflow": "drop-head"},
@@ -56,30 +55,29 @@ for _index, _arguments in enumerate(
         {"x-max-age": "1h"},
     )
 ):
-    add(f"declare_arguments_{_index}", functools.partial(_declared, _arguments))
-for _index, _more in enumerate(
-    (
-        {},
-        {"x-delivery-limit": 2},
-        {"x-delivery-limit": -1},
-        {"x-delivery-limit": "2"},
-        {"x-max-priority": 3},
-        {"x-queue-mode": "lazy"},
-        {"x-message-ttl": 1000},
-        {"x-expires": 100000},
-        {"x-overflow": "reject-publish"},
-        {"x-overflow": "reject-publish-dlx"},
-        {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish", "x-dead-letter-exchange": ""},
-        {"x-dead-letter-strategy": "sometimes"},
-        {"x-single-active-consumer": True},
-        {"x-max-in-memory-length": 5},
-        {"x-queue-version": 2},
-    )
-):
-    add(f"declare_quorum_{_index}", functools.partial(_declared, {"x-queue-type": "quorum", **_more}, durable=True))
+    add(f"declare_arguments_{_index}", of(_declared, _arguments))
+_QUORUM: Final[tuple[Mapping[str, FieldValue], ...]] = (
+    {},
+    {"x-delivery-limit": 2},
+    {"x-delivery-limit": -1},
+    {"x-delivery-limit": "2"},
+    {"x-max-priority": 3},
+    {"x-queue-mode": "lazy"},
+    {"x-message-ttl": 1000},
+    {"x-expires": 100000},
+    {"x-overflow": "reject-publish"},
+    {"x-overflow": "reject-publish-dlx"},
+    {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish", "x-dead-letter-exchange": ""},
+    {"x-dead-letter-strategy": "sometimes"},
+    {"x-single-active-consumer": True},
+    {"x-max-in-memory-length": 5},
+    {"x-queue-version": 2},
+)
+for _index, _more in enumerate(_QUORUM):
+    add(f"declare_quorum_{_index}", of(_declared, {"x-queue-type": "quorum", **_more}, durable=True))
 for _flag in ({}, {"durable": True, "exclusive": True}, {"durable": True, "auto_delete": True}):
     _name = "_".join(_flag) or "transient"
-    add(f"declare_quorum_{_name}", functools.partial(_declared, {"x-queue-type": "quorum"}, **_flag))
+    add(f"declare_quorum_{_name}", of(_declared, {"x-queue-type": "quorum"}, **_flag))
 
 
 def _redeclared(
@@ -116,17 +114,17 @@ for _index, (_first, _second) in enumerate(
         ({}, {"x-message-ttl": None}),
     )
 ):
-    add(f"redeclare_{_index}", functools.partial(_redeclared, _first, _second))
+    add(f"redeclare_{_index}", of(_redeclared, _first, _second))
 
 
 def _redeclared_flags(first: str, second: str, peer: Peer) -> None:
-    peer.call(m.QueueDeclare(queue="q")._replace(**({first: True} if first else {})))
-    peer.call(m.QueueDeclare(queue="q")._replace(**({second: True} if second else {})))
+    peer.call(flagged(m.QueueDeclare(queue="q"), **({first: True} if first else {})))
+    peer.call(flagged(m.QueueDeclare(queue="q"), **({second: True} if second else {})))
 
 
 for _a in ("", *_FLAGS):
     for _b in ("", *_FLAGS):
-        add(f"redeclare_flags_{_a or 'none'}_{_b or 'none'}", functools.partial(_redeclared_flags, _a, _b))
+        add(f"redeclare_flags_{_a or 'none'}_{_b or 'none'}", of(_redeclared_flags, _a, _b))
 
 
 def _named(name: str, peer: Peer) -> None:
@@ -135,7 +133,7 @@ def _named(name: str, peer: Peer) -> None:
 
 
 for _index, _name in enumerate(("amq.mine", "amq.gen-mine", "amqp", "with space", "x" * 255, "ü", "a\nb", "")):
-    add(f"declare_name_{_index}", functools.partial(_named, _name))
+    add(f"declare_name_{_index}", of(_named, _name))
 
 
 @case
@@ -178,6 +176,7 @@ def deleting(peer: Peer) -> None:
     peer.queue("q")
     peer.publish("", "q")
     peer.publish("", "q")
+    peer.quiet()
     peer.count("q")
     peer.call(m.QueueDelete(queue="q", if_empty=True))
     peer.open(1)
@@ -195,6 +194,7 @@ def deleting_cancels_consumers(peer: Peer) -> None:
     peer.open(2)
     peer.call(m.QueueDelete(queue="q"), 2)
     peer.quiet()
+    peer.log.sort()  # the cancel may overtake the answer on the other channel
     peer.publish("", "q", mandatory=True)
     peer.quiet()
 
@@ -267,7 +267,7 @@ for _index, (_arguments, _expiration) in enumerate(
         ({"x-message-ttl": 100000}, "10"),
     )
 ):
-    add(f"expired_{_index}", functools.partial(_expired, _arguments, _expiration))
+    add(f"expired_{_index}", of(_expired, _arguments, _expiration))
 
 
 @case
@@ -316,7 +316,7 @@ def _limited(arguments: Mapping[str, FieldValue], peer: Peer) -> None:
 for _overflow in ("drop-head", "reject-publish", "reject-publish-dlx"):
     for _limit in ({"x-max-length": 2}, {"x-max-length": 0}, {"x-max-length-bytes": 8}):
         _label = "_".join(f"{key}_{value}" for key, value in _limit.items())
-        add(f"limited_{_overflow}_{_label}", functools.partial(_limited, {**_limit, "x-overflow": _overflow}))
+        add(f"limited_{_overflow}_{_label}", of(_limited, {**_limit, "x-overflow": _overflow}))
 
 
 @case
@@ -372,7 +372,7 @@ for _index, (_exchange, _key, _headers) in enumerate(
         ("amq.fanout", None, {"z": 1, "a": {"b": [True, None]}}),
     )
 ):
-    add(f"rejected_{_index}", functools.partial(_rejected, _exchange, _key, _headers))
+    add(f"rejected_{_index}", of(_rejected, _exchange, _key, _headers))
 
 
 @case
@@ -475,7 +475,7 @@ def _quorum(limit: int | None, peer: Peer) -> None:
 
 
 for _maximum in (None, 0, 1, 2):
-    add(f"quorum_delivery_limit_{_maximum}", functools.partial(_quorum, _maximum))
+    add(f"quorum_delivery_limit_{_maximum}", of(_quorum, _maximum))
 
 
 @case

@@ -1,12 +1,24 @@
 """The scripts, by name."""
 
+import functools
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from tests.differential.peer import Peer
+from warren.amqp.protocol.methods import Method
 
 Script = Callable[[Peer], None]
 CASES: Final[dict[str, Script]] = {}
+
+
+def of(script: Callable[..., None], *values: object, **flags: object) -> Script:
+    """Fix the first arguments of a family's script; what is left is the peer."""
+    return functools.partial(script, *values, **flags)
+
+
+def flagged(method: Method, **fields: object) -> Any:
+    """Give a method with some fields changed, whose names the script's family knows."""
+    return method._replace(**fields)  # type: ignore[arg-type] # the names are a family's parameters
 
 
 def case(script: Script) -> Script:

@@ -150,6 +150,11 @@ class Driver(asyncio.Protocol):
             self._error = self._error or error
             self._transport.abort()
 
+    def detach(self) -> None:
+        """Leave the socket as it is and forget it: it is another process's (see `fork`)."""
+        self._transport = None
+        self._out.clear()
+
     @property
     def is_closed(self) -> bool:
         """Whether the socket is gone, or was never there."""

@@ -23,7 +23,6 @@ from warren.exceptions import UsageError
 
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
-_CLOSE_TIMEOUT: Final = 1.0
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -34,9 +33,10 @@ class Broker:
 
     host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
-    host and port. data: the folder for what is durable; without one everything is in memory. Raises UsageError
-    for `guest` with its known password on an address that others can reach, OSError where it can't listen
-    there, StoreFailed where the folder can't be used.
+    host and port. data: the folder for what is durable; without one everything is in memory. close_timeout:
+    seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its known password
+    on an address that others can reach, OSError where it can't listen there, StoreFailed where the folder can't
+    be used.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Broker:
         max_message_size: int = MAX_MESSAGE_SIZE,
         listener: socket.socket | None = None,
         data: Path | None = None,
+        close_timeout: float = 1.0,
     ) -> None:
         if users is None and host not in _LOOPBACK:
             raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
@@ -73,6 +74,7 @@ class Broker:
         self.server_properties = _server_properties()
         self._listener = listener
         self._data = data
+        self._close_timeout = close_timeout
         self._server: asyncio.Server | None = None
 
     @property
@@ -102,7 +104,7 @@ class Broker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close: no new connections, each client is told (320) and has a second to answer."""
+        """Close: no new connections, each client is told (320) and has `close_timeout` to answer."""
         if self._server is None:
             return
         self._server.close()
@@ -113,7 +115,7 @@ class Broker:
             )
         closed = [connection.closed for connection in connections]
         if closed:
-            await asyncio.wait(closed, timeout=_CLOSE_TIMEOUT)
+            await asyncio.wait(closed, timeout=self._close_timeout)
         for connection in connections:
             connection.driver.abort()
         if closed:

@@ -1,5 +1,6 @@
 """A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
 
+import asyncio
 import enum
 import struct
 from typing import TYPE_CHECKING, Final
@@ -37,7 +38,8 @@ class Channel:
         self.vhost = connection.vhost
         self.number = number
         self.consumers: dict[str, Consumer] = {}
-        self.parked: set[Consumer] = set()
+        self.parked: dict[Consumer, None] = {}
+        """Consumers without room, in the order in which they lost it."""
         self.unsettled: dict[int, Held] = {}
         self.consumer_prefetch = 0
         self.channel_prefetch = 0
@@ -125,13 +127,13 @@ class Channel:
                 return
             settled = [(tag, held)]
         else:
+            if tag and tag not in self.unsettled:
+                raise precondition_failed(f"unknown delivery tag {tag}")
             tags = []
             for known in self.unsettled:  # they rise, as they were put in
                 if known > tag > 0:
                     break
                 tags.append(known)
-            if not tags and tag:
-                raise precondition_failed(f"unknown delivery tag {tag}")
             settled = [(known, self.unsettled.pop(known)) for known in tags]
         if self.transaction is not None:
             self.transaction.settled += [(known, held, outcome) for known, held in settled]
@@ -166,7 +168,7 @@ class Channel:
     def unpark(self) -> None:
         """Let consumers that had no room take turns again, where they have some now."""
         for consumer in [consumer for consumer in self.parked if consumer.has_room()]:
-            self.parked.discard(consumer)
+            self.parked.pop(consumer, None)
             consumer.queue.turns.unpark(consumer)
             self.connection.broker.touch(consumer.queue)
 
@@ -175,7 +177,7 @@ class Channel:
     def remove_consumer(self, consumer: Consumer) -> None:
         """End a consumer; what it has not settled stays with the channel. Its queue may go with its last one."""
         self.consumers.pop(consumer.tag, None)
-        self.parked.discard(consumer)
+        self.parked.pop(consumer, None)
         consumer.queue.remove_consumer(consumer)
         if consumer.queue.auto_delete and not len(consumer.queue.turns):
             self.vhost.delete_queue(consumer.queue)
@@ -183,9 +185,14 @@ class Channel:
     def on_queue_deleted(self, consumer: Consumer) -> None:
         """Forget a consumer whose queue is gone, and tell the client if it wants to know."""
         self.consumers.pop(consumer.tag, None)
-        self.parked.discard(consumer)
-        if self.is_open and self.connection.wants_cancel:
-            self.send(BasicCancel(consumer.tag, nowait=True))
+        self.parked.pop(consumer, None)
+        if self.connection.wants_cancel:
+            # Behind the answer to whoever deleted it.
+            asyncio.get_running_loop().call_soon(self._tell_cancelled, consumer.tag)
+
+    def _tell_cancelled(self, tag: str) -> None:
+        if self.is_open:
+            self.send(BasicCancel(tag, nowait=True))
 
     # -- publishing ------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.driver import Driver
 from warren.amqp.protocol.connection import Connection as Core
 from warren.amqp.protocol.connection import Role
-from warren.amqp.protocol.constants import PROTOCOL_HEADER, Reply
+from warren.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
 from warren.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from warren.amqp.protocol.methods import (
     BY_TYPE,
@@ -27,6 +27,8 @@ from warren.amqp.protocol.methods import (
     ConnectionStartOk,
     ConnectionTune,
     ConnectionTuneOk,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
     Method,
 )
 from warren.amqp.protocol.states import ChannelState, ConnectionState
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
+_SILENT_CLOSE: Final = 3.0
 _PUBLISH_IDS: Final = (60, 40)
 
 
@@ -71,6 +74,7 @@ class ClientConnection:
         self.to_confirm: set[Channel] = set()
         self._publishing = Publishing(self)
         self._held: list[Event] | None = None
+        self._is_known = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -208,6 +212,8 @@ class ClientConnection:
                 self.driver.close()
             case ConnectionCloseOk():
                 self.driver.close()
+            case ConnectionUpdateSecret():
+                self.send(0, ConnectionUpdateSecretOk())  # passwords do not expire here
             case _:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
 
@@ -230,27 +236,32 @@ class ClientConnection:
                 f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
                 "For details see the broker logfile."
             )
-            if known.get("authentication_failure_close") is True:
-                raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
-            self.driver.close()
-            return
+            self._is_known = given is not None and known.get("authentication_failure_close") is True
+            raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
         self.user = given[0]
         broker = self.broker
         self.send(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
 
     def _tuned(self, method: ConnectionTuneOk) -> None:
         broker = self.broker
-        if method.frame_max > broker.frame_max or method.channel_max > broker.channel_max:
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, "negotiated limits are larger than those that were offered")
+        for name, given, offered, least in (
+            ("frame_max", method.frame_max, broker.frame_max, FRAME_MIN_SIZE),
+            ("channel_max", method.channel_max, broker.channel_max, 1),
+        ):
+            if (offered and not 0 < given <= offered) or 0 < given < least:
+                text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
+                raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
         self.core.tuned(method.frame_max or broker.frame_max, method.channel_max or broker.channel_max)
         self.driver.start_heartbeat(method.heartbeat)
 
     def _open(self, method: ConnectionOpen) -> None:
         vhost = self.broker.vhosts.get(method.virtual_host)
         if vhost is None:
+            self._is_known = True
             raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
         self.vhost = vhost
         self._timer.cancel()
+        self._is_known = True
         self.send(0, ConnectionOpenOk())
         _log.info("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
@@ -289,6 +300,11 @@ class ClientConnection:
             self.driver.close()
             return
         self._release()
+        if not self._is_known:
+            # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
+            self.driver.pause_reading()
+            self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.close)
+            return
         self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
         if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
             self.driver.close()

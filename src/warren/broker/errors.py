@@ -4,6 +4,7 @@ The texts are RabbitMQ 3.10's, word for word, since programs match on them.
 """
 
 from warren.amqp.protocol.constants import Reply
+from warren.amqp.protocol.tables import FieldValue, type_name
 
 
 class Refusal(Exception):
@@ -36,6 +37,11 @@ def access_refused(text: str) -> ChannelRefusal:
 def precondition_failed(text: str) -> ChannelRefusal:
     """406: it is otherwise than the request says."""
     return ChannelRefusal(Reply.PRECONDITION_FAILED, text)
+
+
+def invalid_type(argument: str, value: FieldValue, where: str, vhost: str) -> ChannelRefusal:
+    """406: an argument that names an exchange is no string."""
+    return precondition_failed(f"invalid type '{type_name(value)}' for arg '{argument}' in {where} in vhost '{vhost}'")
 
 
 def resource_locked(queue: str, vhost: str) -> ChannelRefusal:

@@ -22,12 +22,12 @@ from warren.amqp.protocol.properties import (
     decode_header,
     encode_header,
 )
-from warren.amqp.protocol.tables import FieldValue, Table
+from warren.amqp.protocol.tables import FieldValue, Table, type_name
 from warren.broker.channel import Channel
-from warren.broker.errors import ConnectionRefusal, access_refused, precondition_failed
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
 from warren.broker.queues import Message, Queue, ReplyTo
 from warren.broker.queues.arguments import check_timer
-from warren.broker.queues.message import is_persistent
+from warren.broker.queues.message import check_delivery_mode, delivery_mode
 from warren.broker.queues.reply_to import REPLY_TO
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Publishing:
     def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
         """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
 
-        In a transaction it waits for the commit, with the queues that it has now. Raises Refusal, or
+        In a transaction it waits for the commit. Raises Refusal, or
         ProtocolViolation for what is malformed.
         """
         vhost = channel.vhost
@@ -72,17 +72,22 @@ class Publishing:
             limit = self._connection.broker.max_message_size
             raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
         if properties is _NOTHING:
-            try:
-                message = Message(route[1], header, body, is_persistent(header, flags))
-            except IndexError:
-                decode_header(header)  # says what is wrong with it
-                raise
+            message = Message(route[1], header, body, delivery_mode(header, flags) == 2)
         else:
             message = _decoded(channel, route[1], header, body, properties)
         if channel.transaction is None:
             self._deliver(channel, route, message, arguments)
         else:
-            channel.transaction.publishes.append(functools.partial(self._deliver, channel, route, message, arguments))
+            again = functools.partial(self._deliver_later, channel, arguments, properties.headers or {}, message)
+            channel.transaction.publishes.append(again)
+
+    def _deliver_later(self, channel: Channel, arguments: bytes, headers: Table, message: Message) -> None:
+        """Route a transaction's publish at its commit. Where its exchange is gone by then it goes nowhere."""
+        try:
+            route = self._route(channel, arguments, headers)
+        except ChannelRefusal:
+            return
+        self._deliver(channel, route, message, arguments)
 
     def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
         queues, _, mandatory = route
@@ -103,6 +108,8 @@ class Publishing:
     def _check(self, channel: Channel, properties: Properties) -> None:
         """Refuse properties that the broker itself has to understand (406)."""
         user = self._connection.user
+        if properties.delivery_mode is not None:
+            check_delivery_mode(properties.delivery_mode)
         if properties.user_id is not None and properties.user_id != user:
             raise precondition_failed(
                 f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
@@ -177,8 +184,9 @@ def _expiration(text: str) -> int:
 def _copies(headers: Table, name: str) -> list[str]:
     """Give the routing keys of a CC or BCC header (RabbitMQ's docs/sender-selected)."""
     value: FieldValue = headers.get(name)
-    if value is None:
+    if name not in headers:
         return []
-    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
-        raise precondition_failed(f"{name} header must be a list of strings")
-    return [str(key) for key in value]
+    if not isinstance(value, list):
+        wrong = f'{{unacceptable_type_in_header,"{name}",{type_name(value)}}}'
+        raise precondition_failed(f"invalid message: {wrong}")
+    return [key for key in value if isinstance(key, str)]

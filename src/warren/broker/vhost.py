@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.methods import NO_ARGUMENTS
-from warren.amqp.protocol.tables import FieldValue, Table, type_name
+from warren.amqp.protocol.tables import FieldValue, LongString, Table, type_name
 from warren.broker.errors import (
     ConnectionRefusal,
     access_refused,
+    invalid_type,
     not_found,
     precondition_failed,
     resource_locked,
@@ -42,6 +43,10 @@ _PREDECLARED: Final = {
     "amq.headers": "headers",
     "amq.match": "headers",
 }
+
+
+_MISSING: Final[FieldValue] = LongString(b"missing")
+"""Stands for an argument that is not there, which is something else than one without a value."""
 
 
 class VirtualHost:
@@ -78,10 +83,15 @@ class VirtualHost:
         self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
     ) -> None:
         """Declare an exchange, or find it as it is said to be. Raises 403, 406, or 503 for an unknown type."""
+        if not kind:
+            raise ConnectionRefusal(Reply.COMMAND_INVALID, "invalid exchange type ''")
         if kind not in TYPES:
             raise ConnectionRefusal(Reply.COMMAND_INVALID, f"unknown exchange type '{kind}'")
         known = self.exchanges.get(name)
         if known is None:
+            other = arguments.get("alternate-exchange", "")
+            if not isinstance(other, str):
+                raise invalid_type("alternate-exchange", other, f"exchange '{name}'", self.name)
             if name.startswith("amq."):
                 raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
             exchange = TYPES[kind](
@@ -307,10 +317,13 @@ class VirtualHost:
 
     def _compare(self, names: tuple[str, ...], what: str, name: str, received: Table, current: Table) -> None:
         for argument in names:
-            if not _same(received.get(argument), current.get(argument)):
-                raise self._inequivalent(
-                    argument, what, name, _described(received.get(argument)), _described(current.get(argument))
-                )
+            left, right = received.get(argument, _MISSING), current.get(argument, _MISSING)
+            if argument == "x-queue-type" and {left, right} == {"classic", _MISSING}:
+                continue  # which is what a queue is that does not say
+            if not _same(left, right):
+                short = left is not _MISSING and right is not _MISSING and type_name(left) == type_name(right)
+                say = _quoted if short else _described
+                raise self._inequivalent(argument, what, name, say(left), say(right))
 
 
 def _flag(value: bool | str) -> str:
@@ -324,7 +337,14 @@ def _same(left: FieldValue, right: FieldValue) -> bool:
 
 def _described(value: FieldValue) -> str:
     """Name a table value as RabbitMQ does."""
-    if value is None:
-        return "none"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"the value '{text}' of type '{type_name(value)}'"
+    return "none" if value is _MISSING else f"the value {_quoted(value)} of type '{type_name(value)}'"
+
+
+def _quoted(value: FieldValue) -> str:
+    text = "undefined" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"'{text}'"
+
+
+def plain_name(name: str) -> str:
+    """Take line ends out of a name, as RabbitMQ does."""
+    return name.replace("\r", "").replace("\n", "")

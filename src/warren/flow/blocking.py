@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from warren.flow._io import IOThread
+from warren.amqp.client.io_thread import IOThread
+from warren.exceptions import UsageError
 from warren.flow.publisher import Publisher
 
 
@@ -14,13 +15,13 @@ class BlockingPublisher:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._io = IOThread(f"{publisher.app.name} publisher I/O")
+        self._io: IOThread | None = None
 
     def __enter__(self) -> Self:
         """Connect and declare. Raises as `Publisher` does."""
-        self._io.start()
+        self._io = IOThread(f"{self._publisher.app.name} publisher I/O")
         try:
-            self._io.submit(self._publisher.__aenter__()).result()
+            self._io.run(self._publisher.__aenter__())
         except BaseException:
             self._io.stop()
             raise
@@ -29,11 +30,14 @@ class BlockingPublisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            self._io.submit(self._publisher.__aexit__(kind, error, traceback)).result()
-        finally:
-            self._io.stop()
+        if self._io is not None:
+            try:
+                self._io.run(self._publisher.__aexit__(kind, error, traceback))
+            finally:
+                self._io.stop()
 
     def publish(self, value: object, *, key: str) -> str:
         """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
-        return self._io.submit(self._publisher.publish(value, key=key)).result()
+        if self._io is None:
+            raise UsageError("enter the publisher first: `with app.publisher_blocking() as publisher:`")
+        return self._io.run(self._publisher.publish(value, key=key))

@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from warren.amqp.client import BrokerURL
-from warren.flow._io import IOThread, Mailbox
+from warren.amqp.client.io_thread import IOThread
 from warren.flow.engine import Engine
 from warren.flow.executors import Executor, make_executor
 from warren.flow.health import Health
 from warren.flow.job import GIVEN_BACK, Job, Result
+from warren.flow.mailbox import Mailbox
 from warren.flow.stage import Stage
 from warren.flow.topology import DELIVERY_TIMEOUT
 from warren.flow.watchdog import watch_loop
@@ -59,7 +60,7 @@ class Worker:
         self._attempts = connect_attempts
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
-        self._io = IOThread(f"{app.name} worker I/O")
+        self._io: IOThread | None = None
         self._engine = Engine(app, url, self.stages, self._prefetch, self._hand_over, self._on_failed)
         self._failure: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,17 +84,17 @@ class Worker:
     async def __aenter__(self) -> Self:
         loop = self._loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
+        self._io = IOThread(f"{self.app.name} worker I/O")
         self._jobs: Mailbox[Job] = Mailbox(loop, self._submit)
         self._results: Mailbox[tuple[Job, Result]] = Mailbox(self._io.loop, self._engine.finish)
         self._say_limits()
-        self._io.start()
         try:
             self._make_executors()
             await self._on_io(self._engine.start(self._strict, self._attempts))
         except BaseException:
             await self.stop(0.0)
             raise
-        self._watching = self._io.submit(watch_loop(loop, threading.get_ident()))
+        asyncio.run_coroutine_threadsafe(watch_loop(loop, threading.get_ident()), self._io.loop)
         return self
 
     async def __aexit__(
@@ -119,7 +120,7 @@ class Worker:
 
         Says whether everything in hand was finished. Does nothing where it has stopped.
         """
-        if self._is_stopped:
+        if self._is_stopped or self._io is None:
             return True
         self._is_stopped = self._is_stopping = True
         loop = asyncio.get_running_loop()
@@ -141,7 +142,8 @@ class Worker:
     # -- between the two loops -------------------------------------------------------------------------
 
     async def _on_io(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return await asyncio.wrap_future(self._io.submit(work))
+        assert self._io is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._io.loop))
 
     def _make_executors(self) -> None:
         for stage in self.stages:

@@ -1,5 +1,33 @@
-"""Testing a user's app: `harness(app)` runs the real thing on an embedded broker."""
+"""For tests of programs that talk to RabbitMQ: a broker of a test's own, and a harness for an App.
 
-from warren.testing.harness import Harness, harness
+The pytest plugin is in plugin.py.
 
-__all__ = ["Harness", "harness"]
+The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from warren.testing._harness import Harness, harness
+    from warren.testing.broker import RunningBroker
+
+__all__ = ["Harness", "RunningBroker", "harness"]
+
+_ELSEWHERE: Final = {
+    "Harness": "warren.testing._harness",
+    "RunningBroker": "warren.testing.broker",
+    "harness": "warren.testing._harness",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module 'warren.testing' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -178,15 +178,15 @@ _QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
         (_frame(1, 1, _QOS, b"\x00"), 501),
         (_frame(5, 1, _QOS), 501),
         (b"\x01\x00\x01\x00\x10\x00\x00\x00", 501),
-        (_frame(8, 1, b""), 501),
-        (_frame(8, 0, b"x"), 501),
+        (_frame(8, 1, b""), 505),
+        (_frame(8, 0, b"x"), 505),
         (_frame(1, 1, b"\x00"), 501),
         (_frame(1, 1, _METHOD) + _frame(2, 1, _HEADER) + _frame(3, 1, b"abcd"), 501),
         (_frame(1, 1, _METHOD) + _frame(2, 1, b"\x00\x3c"), 501),
-        (_frame(1, 1, _QOS + b"x"), 502),
+        (_frame(1, 1, _QOS + b"x"), 501),
         (_frame(1, 1, b"\x00\x3c\x00\x3c" + b"\x00" * 11), 503),
         (_frame(1, 1, b"\x00\x0a\x00\x32\x00\xc8\x00\x00\x00\x00\x00"), 503),
-        (_frame(1, 0, _QOS), 503),
+        (_frame(1, 0, _QOS), 504),
         (_frame(1, 2, _QOS), 504),
         (_frame(1, 1, b"\x00\x14\x00\x0a\x00"), 504),
         (_frame(1, 1, _METHOD) + _frame(1, 1, _QOS), 505),
@@ -194,7 +194,6 @@ _QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
         (_frame(2, 1, _HEADER), 505),
         (_frame(3, 1, b"abc"), 505),
         (_frame(1, 1, _METHOD) + _frame(2, 1, b"\x00\x0a" + _HEADER[2:]), 505),
-        (_frame(1, 11, b"\x00\x14\x00\x0a\x00"), 530),
         (_frame(1, 1, b"\x00\x3c\x03\xe7"), 540),
     ],
 )
@@ -238,7 +237,7 @@ def test_connection_steps_are_those_of_the_table(state: ConnectionState, event: 
     if known is not None:
         assert step_connection(state, event) is known
     else:
-        with pytest.raises(ProtocolViolation, match="503"):
+        with pytest.raises(ProtocolViolation, match="504" if state is ConnectionState.OPEN else "503"):
             step_connection(state, event)
 
 
@@ -249,8 +248,18 @@ def test_channel_steps_are_those_of_the_table(state: ChannelState, event: Channe
     if known is not None:
         assert step_channel(state, event) is known
     else:
-        with pytest.raises(ProtocolViolation, match="504"):
+        answer = event is ChannelEvent.RECEIVE_CLOSE_OK and state is not ChannelState.CLOSED
+        with pytest.raises(ProtocolViolation, match="503" if answer else "504"):
             step_channel(state, event)
+
+
+def test_a_broker_counts_channels_and_does_not_look_at_their_numbers() -> None:
+    _, broker = _pair()  # one channel is open
+    for number in range(3000, 3009):
+        assert broker.receive(_frame(1, number, b"\x00\x14\x00\x0a\x00"))[0][0] == METHOD
+    (event,) = broker.receive(_frame(1, 7, b"\x00\x14\x00\x0a\x00"))
+    assert event[0] == VIOLATION
+    assert event[2].reply_code == 530
 
 
 def test_both_sides_may_close_a_channel_at_once() -> None:

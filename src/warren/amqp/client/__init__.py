@@ -1,5 +1,6 @@
 """The asyncio client: connection, channel, publishing, consuming."""
 
+from warren.amqp.client.blocking import BlockingConnection, connect_blocking
 from warren.amqp.client.channel import Channel
 from warren.amqp.client.connection import Connection, connect
 from warren.amqp.client.consuming import Consumer, Delivery
@@ -9,6 +10,7 @@ from warren.amqp.protocol.properties import Properties
 
 __all__ = [
     "DEFAULT_URL",
+    "BlockingConnection",
     "BrokerURL",
     "Channel",
     "Connection",
@@ -17,5 +19,6 @@ __all__ = [
     "Properties",
     "QueueInfo",
     "connect",
+    "connect_blocking",
     "parse_url",
 ]

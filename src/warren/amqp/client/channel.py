@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import secrets
 import struct
 from collections import deque
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from warren.amqp.client.consuming import Consumer, Delivery, Settlements
 from warren.amqp.client.declaring import Declaring
 from warren.amqp.client.link import Link
+from warren.amqp.client.pause import pause
 from warren.amqp.client.publishing import PublishWindow
 from warren.amqp.protocol import events
 from warren.amqp.protocol.constants import Reply
@@ -45,6 +47,7 @@ from warren.exceptions import (
     Closed,
     ConnectionClosed,
     ConsumerCancelled,
+    DeliveryTimeoutCancelled,
     ProtocolViolation,
     RequestTimeout,
     UsageError,
@@ -54,6 +57,7 @@ from warren.exceptions import (
 if TYPE_CHECKING:
     from warren.amqp.client.connection import Connection
 
+_log = logging.getLogger(__name__)
 DEFAULT_PREFETCH: Final = 100
 _T = TypeVar("_T")
 _GET_OK = struct.Struct(">QB")
@@ -95,6 +99,7 @@ class Channel(Declaring):
         self._window = PublishWindow(self.loop)
         self._confirming = False
         self._consumers: dict[bytes, Consumer] = {}
+        self._restoring: dict[bytes, asyncio.Task[None]] = {}
         self._consumer_numbers = itertools.count(1)
         self._consumer_suffix = secrets.token_hex(6)
         self._settlements = Settlements(self.loop, 0, self._no_write, self._send)
@@ -200,6 +205,9 @@ class Channel(Declaring):
         consumers, self._consumers = self._consumers, {}
         for consumer in consumers.values():
             consumer.end(error)
+        for task in self._restoring.values():
+            task.cancel()
+        self._restoring.clear()
 
     def _lose(self, error: Closed) -> None:
         """Part with the link: what it was asked fails, what it brought can't be settled any more."""
@@ -215,6 +223,13 @@ class Channel(Declaring):
     def on_link_gone(self, error: Closed) -> None:
         """Learn that the connection is gone for good, while this channel was open or closing."""
         self._fail(error)
+
+    def on_fork(self, error: Closed) -> None:
+        """Learn that this is a child process: nothing here may be used, and nothing waits."""
+        self._closed = error
+        self._link = None
+        self._settlements.lost = error
+        self._window.abandon(error)
 
     def suspend(self, error: Closed) -> None:
         """Learn that the link is gone and another is on its way: publishers and consumers wait for it."""
@@ -330,28 +345,32 @@ class Channel(Declaring):
         exclusive: bool = False,
         consumer_tag: str = "",
         arguments: Table | None = None,
+        restore: bool = False,
     ) -> Consumer:
         """Make a consumer of `queue`, to be entered with `async with`, which starts it.
 
-        no_ack: deliveries count as settled when sent, and are lost with the connection.
+        no_ack: deliveries count as settled when sent, and are lost with the connection. restore: where the
+        broker cancels the consumer (its queue was deleted, its node went down), what was declared over this
+        connection is declared again and the consumer started anew, with growing pauses until that works;
+        without it the iteration raises ConsumerCancelled.
         """
         tag = consumer_tag or f"warren.{self._consumer_suffix}.{next(self._consumer_numbers)}"
-        return Consumer(self, queue, tag, no_ack, exclusive, arguments)
+        return Consumer(self, queue, tag, no_ack, exclusive, arguments, restore)
 
-    async def start_consumer(self, consumer: Consumer) -> None:
+    async def start_consumer(self, consumer: Consumer, timeout: float | None) -> None:
         """Ask the broker to start a consumer; for `Consumer`."""
         key = encode_short(consumer.consumer_tag)
         if key in self._consumers:
             raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
-        await self._until_usable(None)
+        await self._until_usable(timeout)
         future = self._ask(self._consume_method(consumer), (BasicConsumeOk,))
         self._consumers[key] = consumer  # before the answer: deliveries come right behind it
         try:
-            await self._until_answered(future, "basic.consume", None)
+            await self._until_answered(future, "basic.consume", timeout)
         except ConnectionClosed:
             if not self.is_open:
                 raise
-            await self._until_usable(None)  # recovery has started it with the others
+            await self._until_usable(timeout)  # recovery has started it with the others
         except BaseException:
             consumer.end(None)
             if self._closed is None and self._link is not None:
@@ -359,13 +378,16 @@ class Channel(Declaring):
                 self._ask_to_cancel(consumer).add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
-    async def stop_consumer(self, consumer: Consumer) -> None:
+    async def stop_consumer(self, consumer: Consumer, timeout: float | None) -> None:
         """Cancel a consumer and give back what is not settled; for `Consumer`."""
         key = encode_short(consumer.consumer_tag)
+        restoring = self._restoring.pop(key, None)
+        if restoring is not None:
+            restoring.cancel()
         if self._link is None:
             self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
         elif self._closed is None and key in self._consumers:
-            await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", None)
+            await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", timeout)
 
     def _consume_method(self, consumer: Consumer) -> BasicConsume:
         return BasicConsume(
@@ -505,11 +527,41 @@ class Channel(Declaring):
         self._forget_link()
 
     def _on_cancel(self, method: BasicCancel) -> None:
-        consumer = self._consumers.pop(encode_short(method.consumer_tag), None)
+        key = encode_short(method.consumer_tag)
+        consumer = self._consumers.pop(key, None)
         if consumer is not None:
-            consumer.end(ConsumerCancelled(consumer.consumer_tag, consumer.queue))
+            if consumer.restore and not consumer.has_ended:
+                self._restoring[key] = self.loop.create_task(self._consume_again(key, consumer), name="consume again")
+            else:
+                consumer.end(self._cancelled(consumer))
         if not method.nowait:
             self._send(BasicCancelOk(method.consumer_tag))
+
+    def _cancelled(self, consumer: Consumer) -> ConsumerCancelled:
+        # From 4.3 on RabbitMQ cancels a consumer that is late with a settlement, where it closed the channel before.
+        late = consumer in self._settlements.open.values() and self.connection.server_version >= (4, 3)
+        return (DeliveryTimeoutCancelled if late else ConsumerCancelled)(consumer.consumer_tag, consumer.queue)
+
+    async def _consume_again(self, key: bytes, consumer: Consumer) -> None:
+        """Bring back a consumer that the broker cancelled. Owned by `_restoring`."""
+        for attempt in itertools.count(1):
+            await asyncio.sleep(pause(attempt))
+            if consumer.has_ended or not self.is_open:
+                break
+            try:
+                await self.connection.restore_topology()
+                async with await self.connection.channel() as probe:  # a 404 closes the channel that it comes on
+                    await probe.declare_queue(self._topology.current(consumer.queue), passive=True)
+                self._consumers[key] = consumer
+                await self._request(self._consume_method(consumer), BasicConsumeOk)
+                break
+            except (ChannelClosed, RequestTimeout) as error:
+                self._consumers.pop(key, None)
+                _log.warning("consumer of %r not restored yet: %s", consumer.queue, error)
+            except ConnectionClosed as error:
+                consumer.end(error)
+                break
+        self._restoring.pop(key, None)
 
     def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
         """Take an ack of the broker."""

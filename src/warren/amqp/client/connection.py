@@ -5,9 +5,10 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Final, Self
 
+from warren.amqp.client import fork
 from warren.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from warren.amqp.client.link import Link
-from warren.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent
+from warren.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
 from warren.amqp.client.topology import Topology
 from warren.amqp.client.url import BrokerURL, parse_url
 from warren.amqp.protocol.tables import FieldValue
@@ -17,12 +18,14 @@ from warren.exceptions import (
     LoginRefused,
     RequestTimeout,
     UsageError,
+    UsedAfterFork,
     VirtualHostRefused,
 )
 
 CONNECT_TIMEOUT: Final = 10.0
 REQUEST_TIMEOUT: Final = 60.0
 PUBLISH_TIMEOUT: Final = 60.0
+CLOSE_TIMEOUT: Final = 5.0
 
 
 class Connection:
@@ -54,6 +57,7 @@ class Connection:
         self._close_reason: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timeout = CONNECT_TIMEOUT
+        fork.note(self)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed" if self._close_reason else "recovering"
@@ -120,24 +124,33 @@ class Connection:
         await channel.open(timeout=timeout)
         return channel
 
-    async def close(self) -> None:
+    async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close in order: connection.close, wait for close-ok. Channels and what waits end with ConnectionClosed.
 
-        Does nothing where it is closed. A broker that does not answer within 5 s is hung up on; cancelling
-        hangs up at once.
+        Does nothing where it is closed. A broker that does not answer within `timeout` seconds is hung up on;
+        cancelling hangs up at once.
         """
+        if isinstance(self._close_reason, UsedAfterFork):
+            return
         reason = ConnectionClosed(0, "the connection was closed by this program")
         self._recovery = None  # a loss from here on is final
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.wait((self._recovering,))
         if self.link is not None:
-            await self.link.close(reason)
+            await self.link.close(reason, timeout)
         self.end(reason)
 
-    async def wait_closed(self) -> None:
-        """Wait until the connection is closed for good, by whomever; `close_reason` then says why."""
-        await asyncio.shield(self._closed)
+    async def wait_closed(self, *, timeout: float | None = None) -> None:
+        """Wait until the connection is closed for good, by whomever; `close_reason` then says why.
+
+        Raises RequestTimeout past `timeout` seconds (None: no limit).
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._closed)
+        except TimeoutError as error:
+            raise RequestTimeout(f"the connection is still open after {timeout} s") from error
 
     async def usable_link(self, timeout: float | None) -> Link:
         """Give the link to send over, having waited while the connection recovers.
@@ -158,6 +171,27 @@ class Connection:
         return self.link
 
     # -- what the link tells ---------------------------------------------------------------------------
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's version as numbers, empty where it says none."""
+        text = str(self.server_properties.get("version", ""))
+        return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdecimal())
+
+    async def restore_topology(self) -> None:
+        """Declare again what was declared over this connection. Raises ConnectionClosed."""
+        await restore_topology(self, await self.usable_link(None))
+
+    def on_fork(self, parent: int) -> None:
+        """Learn that this is a child process: the socket is the parent's, and nothing of it is touched."""
+        error = UsedAfterFork.here(parent)
+        self._recovery = None
+        self._close_reason = error
+        self._usable.set()
+        if self.link is not None:
+            self.link.driver.detach()
+        for channel in list(self.channels):
+            channel.on_fork(error)
 
     def on_blocked(self, reason: str | None) -> None:
         """Note whether the broker blocks publishers, and let them go on when it no longer does."""

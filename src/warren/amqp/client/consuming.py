@@ -43,7 +43,7 @@ class Settlements:
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Settle a delivery (all up to it) as done."""
-        self._check(tag)
+        self.check(tag)
         self._close(tag, multiple)
         if not self._acks:
             self._loop.call_soon(self.flush)
@@ -51,19 +51,20 @@ class Settlements:
 
     def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
         """Settle a delivery (all up to it) as not done."""
-        self._check(tag)
+        self.check(tag)
         self.flush()  # while it counts as open, so that no ack of several reaches over it
         self._close(tag, multiple)
         self._send(BasicNack(tag, multiple, requeue))
 
     def reject(self, tag: int, requeue: bool) -> None:
         """Settle one delivery as not done."""
-        self._check(tag)
+        self.check(tag)
         self.flush()
         self._close(tag, False)
         self._send(BasicReject(tag, requeue))
 
-    def _check(self, tag: int) -> None:
+    def check(self, tag: int) -> None:
+        """Raise AlreadySettled for a delivery that can't be settled."""
         if self.lost is not None:
             raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
         if tag not in self.open:
@@ -154,6 +155,10 @@ class Delivery:
         """
         self._settlements.ack(self.delivery_tag, multiple)
 
+    def check_open(self) -> None:
+        """Raise AlreadySettled where it can't be settled any more; for `warren.amqp.client.blocking`."""
+        self._settlements.check(self.delivery_tag)
+
     def nack(self, requeue: bool = True, multiple: bool = False) -> None:
         """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.nack(self.delivery_tag, multiple, requeue)
@@ -172,13 +177,21 @@ class Consumer:
     """
 
     def __init__(
-        self, channel: "Channel", queue: str, tag: str, no_ack: bool, exclusive: bool, arguments: Table | None
+        self,
+        channel: "Channel",
+        queue: str,
+        tag: str,
+        no_ack: bool,
+        exclusive: bool,
+        arguments: Table | None,
+        restore: bool,
     ) -> None:
         self.queue = queue
         self.consumer_tag = tag
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.arguments = arguments
+        self.restore = restore
         self.gives_back = True
         self._channel = channel
         self._buffer: deque[Delivery] = deque()
@@ -189,28 +202,33 @@ class Consumer:
         self._holding = False
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def start(self, *, timeout: float | None = None) -> None:
+        """Start consuming; what entering the block does. timeout: seconds, as for the channel's methods."""
         if self._entered:
             raise UsageError("a consumer can be entered once; ask the channel for another one")
         self._entered = True
-        await self._channel.start_consumer(self)
-        return self
+        await self._channel.start_consumer(self, timeout)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.cancel()
 
-    async def cancel(self, *, give_back: bool = True) -> None:
+    async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
         """Stop consuming and give back what was not settled. Does nothing where it has ended already.
 
         give_back: False leaves what was not settled to the caller, who still may ack it over the open channel.
-        Cancelling leaves it to the broker: the request is sent.
+        timeout: seconds, as for the channel's methods; RequestTimeout past it. Cancelling leaves it to the
+        broker: the request is sent.
         """
         if not self._ended:
             self.gives_back = give_back
             self.end(None)
             with contextlib.suppress(Closed):  # then it is as gone as it can be
-                await self._channel.stop_consumer(self)
+                await self._channel.stop_consumer(self, timeout)
 
     def __aiter__(self) -> Self:
         return self
@@ -251,6 +269,11 @@ class Consumer:
             # Only without a prefetch can so many be here; the socket is then the only brake.
             self._holding = True
             self._channel.hold_reading(self)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be delivered."""
+        return self._ended
 
     def drop_buffer(self) -> None:
         """Forget what was not taken: its link is gone, or it goes back to the queue."""

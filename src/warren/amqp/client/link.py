@@ -10,6 +10,7 @@ import platform
 import ssl
 from typing import Final, Protocol, TypeVar
 
+from warren.amqp.client import watchdog
 from warren.amqp.client.tls import make_context
 from warren.amqp.client.url import BrokerURL
 from warren.amqp.driver import Driver
@@ -143,6 +144,8 @@ class Link:
             self.driver.abort()
             raise
         self._open = True
+        if self.heartbeat:
+            watchdog.watch(self.heartbeat)
 
     async def _handshake(self, where: str, url: BrokerURL, name: str | None) -> None:
         self.driver.write(self.core.send_header())
@@ -271,6 +274,8 @@ class Link:
         if self._last_resort is not None:
             self._last_resort.cancel()
         self._lost.set_result(reason)
+        if self._open and self.heartbeat:
+            watchdog.unwatch(self.heartbeat)
         if self._open:
             self._owner.on_link_lost(self, reason)
 

@@ -133,6 +133,11 @@ class PublishWindow:
         """Send nothing until `attach`: the link is gone, and another is on its way."""
         self._write = None
 
+    def abandon(self, error: Closed) -> None:
+        """Refuse everything from now on, and leave who waits: they are another process's."""
+        self._write = None
+        self._closed = error
+
     def fail(self, error: Closed) -> None:
         """End everything that waits with `error`; nothing can be sent any more."""
         self._write = None

@@ -8,13 +8,13 @@ A queue that the broker had named gets a new name, and the old one is translated
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from warren.amqp.client.channel import Channel
 from warren.amqp.client.link import Link
+from warren.amqp.client.pause import pause
 from warren.exceptions import (
     ChannelClosed,
     ConnectFailed,
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 RECOVERABLE: Final = (0, 320, 541)
 """Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
-FIRST_PAUSE: Final = 0.2
-LONGEST_PAUSE: Final = 15.0
 LOCKED_PAUSE: Final = 0.5
 LOCKED_ATTEMPTS: Final = 60
 """An exclusive queue stays locked until the broker notices that the old connection is dead."""
@@ -80,7 +78,7 @@ class Recovery:
                             return  # the new link was closed for a reason that no retry helps against
                         if connection.link is not None:
                             connection.link.driver.abort()
-                        await asyncio.sleep(_pause(attempt))
+                        await asyncio.sleep(pause(attempt))
                     else:
                         break
         except (LoginRefused, VirtualHostRefused, TimeoutError) as final:
@@ -105,7 +103,7 @@ class Recovery:
             if channel in connection.channels:
                 with contextlib.suppress(ChannelClosed):
                     await channel.restore(link)
-        await _restore_topology(connection, link)
+        await restore_topology(connection, link)
         for channel in list(connection.channels):
             if channel in connection.channels:
                 with contextlib.suppress(ChannelClosed):
@@ -116,7 +114,7 @@ class Recovery:
         connection.resumed()
 
 
-async def _restore_topology(connection: "Connection", link: Link) -> None:
+async def restore_topology(connection: "Connection", link: Link) -> None:
     """Declare everything again over a channel of its own, opened anew after each refusal."""
     channel: Channel | None = None
     for step in connection.topology.steps():
@@ -136,9 +134,3 @@ async def _restore_topology(connection: "Connection", link: Link) -> None:
                 break
     if channel is not None:
         await channel.close()
-
-
-def _pause(attempt: int) -> float:
-    """Seconds before the next attempt: twice as long each time, with jitter, so that not all come at once."""
-    longest: float = min(FIRST_PAUSE * 2.0 ** min(attempt, 16), LONGEST_PAUSE)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing

@@ -64,6 +64,7 @@ from warren.amqp.protocol.states import (
     step_channel,
     step_connection,
 )
+from warren.amqp.protocol.tables import erlang_binary
 from warren.exceptions import ProtocolViolation, UsageError
 
 
@@ -91,6 +92,9 @@ _CONTENT_EVENTS: Final = {
     60 << 16 | 71: GET_OK,
 }
 _CLASS_CONNECTION: Final = 10
+_ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
+_HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", b"AMQP\x01\x01\x09\x01")
+"""What RabbitMQ takes for 0-9-1: the specification's header, and those of clients of 0-9."""
 _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which nothing that the peer still sends counts (section 2.2.4: its close was its last word)."""
 
@@ -108,6 +112,20 @@ class _Content:
         self.missing = 0
         self.too_large = False
         self.parts: list[bytes] = []
+
+
+def _no_content(content: _Content) -> ProtocolViolation:
+    """505: another frame came than the content that has to follow (the words are RabbitMQ's)."""
+    if content.header:
+        text = "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
+    else:
+        text = "UNEXPECTED_FRAME - expected content header for class 60, got non content header frame instead"
+    return ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
+
+
+def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
+    text = f"UNEXPECTED_FRAME - type {kind}, all octets = {erlang_binary(payload[:64])}"
+    return ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
 
 
 class Connection:
@@ -236,7 +254,7 @@ class Connection:
 
     def _receive_header(self, data: bytes, events: list[Event]) -> int:
         header = data[:8]
-        if header != PROTOCOL_HEADER:
+        if header not in _HEADERS:
             raise self._lose_framing(f"protocol header {header!r} is not AMQP 0-9-1")
         self.state = step_connection(self.state, ConnectionEvent.HEADER)
         events.append((HEADER, 0, header))
@@ -249,21 +267,25 @@ class Connection:
             raise self._lose_framing(f"the broker answered with protocol header {data[offset : offset + 8]!r}")
         size = int.from_bytes(data[offset + 3 : offset + 7], "big")
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
-            raise self._lose_framing(f"unknown frame type {kind}")
+            octets = erlang_binary(data[offset + 7 : offset + 7 + min(size, 64)])
+            raise self._lose_framing(f"type {kind}, all octets = {octets}: unknown_frame")
         if size > self.frame_limit:
-            raise self._lose_framing(f"a frame with {size} bytes of payload, larger than the agreed {self.frame_limit}")
+            raise self._lose_framing(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_limit}}}")
         stop = offset + 7 + size
         if stop >= len(data):
             self._needed = size + FRAME_OVERHEAD
             return offset
         if data[stop] != FRAME_END:
-            raise self._lose_framing(f"a frame ends with {data[stop]:#04x}, not with {FRAME_END:#04x}")
+            octets = erlang_binary(data[offset + 7 : min(stop, offset + 71)])
+            raise self._lose_framing(f"type {kind}, all octets = {octets}: {{invalid_frame_end_marker,{data[stop]}}}")
         payload = data[offset + 7 : stop]
         if kind == FRAME_METHOD:
             self._receive_method(channel, payload, events)
         elif kind == FRAME_HEARTBEAT:
             if channel or size:
-                raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - a heartbeat off channel 0, or with a payload")
+                raise _unexpected(kind, payload)
+        elif channel == 0:
+            raise _unexpected(kind, payload)
         else:
             self._receive_content(channel, kind, payload, events)
         return stop + 1
@@ -280,27 +302,28 @@ class Connection:
         if closing and signature not in (20 << 16 | 40, 20 << 16 | 41):
             return
         if channel in self._contents:
-            name = method_name(self._contents[channel].signature >> 16, self._contents[channel].signature & 0xFFFF)
-            text = f"UNEXPECTED_FRAME - expected content for {name}, got a method frame instead"
-            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, self._contents[channel].signature & 0xFFFF)
+            raise _no_content(self._contents[channel])
         if layout is not None and self._peer not in layout.sender:
-            name = method_name(layout.class_id, layout.method_id)
-            text = f"COMMAND_INVALID - {name} is not for the {'client' if self.role is Role.BROKER else 'broker'}"
+            text = "COMMAND_INVALID - unimplemented method"
             raise ProtocolViolation(Reply.COMMAND_INVALID, text, layout.class_id, layout.method_id)
         event = _CONTENT_EVENTS.get(signature)
         if event is not None:
-            self._check_channel_open(channel)
+            self._check_channel_open(channel, signature & 0xFFFF)
             self._contents[channel] = _Content(signature, event, payload[4:])
             self._ready.discard(channel)
             return
         method = decode_method(payload)
-        if signature >> 16 == _CLASS_CONNECTION:
-            if channel:
-                text = "COMMAND_INVALID - a method of class connection off channel 0"
-                raise ProtocolViolation(Reply.COMMAND_INVALID, text, 10, signature & 0xFFFF)
-            self._step_connection(method, sending=False)
-        else:
-            self._step_channel(channel, method, sending=False)
+        try:
+            if signature >> 16 == _CLASS_CONNECTION:
+                if channel:
+                    text = "COMMAND_INVALID - a method of class connection off channel 0"
+                    raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+                self._step_connection(method, sending=False)
+            else:
+                self._step_channel(channel, method, sending=False)
+        except ProtocolViolation as violation:
+            violation.class_id, violation.method_id = signature >> 16, signature & 0xFFFF
+            raise
         if isinstance(method, BasicAck):
             events.append((ACK, channel, method.delivery_tag, method.multiple))
         else:
@@ -312,14 +335,10 @@ class Connection:
         content = self._contents.get(channel)
         if content is None:
             self._check_channel_open(channel)
-            what = "header" if kind == FRAME_HEADER else "body"
-            text = f"UNEXPECTED_FRAME - expected a method frame, got a content {what} frame instead"
+            text = "UNEXPECTED_FRAME - expected method frame, got non method frame instead"
             raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
         if (kind == FRAME_HEADER) == bool(content.header):
-            expected, got = ("body", "header") if content.header else ("header", "body")
-            name = method_name(60, content.signature & 0xFFFF)
-            text = f"UNEXPECTED_FRAME - expected content {expected} for {name}, got a content {got} frame instead"
-            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
+            raise _no_content(content)
         if kind == FRAME_HEADER:
             self._begin_body(content, payload)
         else:
@@ -351,11 +370,14 @@ class Connection:
 
     # -- states ----------------------------------------------------------------------------------------
 
-    def _check_channel_open(self, channel: int) -> None:
+    def _check_channel_open(self, channel: int, method_id: int = 0) -> None:
         if channel == 0:
-            text = "COMMAND_INVALID - channel 0 is for methods of class connection"
-            raise ProtocolViolation(Reply.COMMAND_INVALID, text)
-        step_channel(self.channel_state(channel), ChannelEvent.METHOD)
+            raise ProtocolViolation(Reply.CHANNEL_ERROR, _ON_ZERO)
+        try:
+            step_channel(self.channel_state(channel), ChannelEvent.METHOD)
+        except ProtocolViolation as violation:
+            violation.class_id, violation.method_id = (60, method_id) if method_id else (0, 0)
+            raise
 
     def _step_connection(self, method: Method, *, sending: bool) -> None:
         event = _CONNECTION_EVENTS.get(type(method))
@@ -372,6 +394,18 @@ class Connection:
             text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
             raise ProtocolViolation(Reply.COMMAND_INVALID, text)
 
+    def _check_channel_count(self, channel: int) -> None:
+        """Refuse a channel beyond the agreed limit: RabbitMQ counts them, while our own side keeps to the numbers."""
+        if self.role is Role.CLIENT and channel > self.channel_max:
+            text = f"NOT_ALLOWED - channel number {channel} is not in the agreed 1 to {self.channel_max}"
+            raise ProtocolViolation(Reply.NOT_ALLOWED, text)
+        if channel not in self._channels and len(self._channels) >= self.channel_max:
+            text = (
+                f"NOT_ALLOWED - number of channels opened ({len(self._channels)}) has reached the negotiated "
+                f"channel_max ({self.channel_max})"
+            )
+            raise ProtocolViolation(Reply.NOT_ALLOWED, text)
+
     def _step_channel(self, channel: int, method: Method, *, sending: bool) -> None:
         if self.state is not ConnectionState.OPEN:
             text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
@@ -379,10 +413,10 @@ class Connection:
         if not isinstance(method, ChannelOpen | ChannelOpenOk | ChannelClose | ChannelCloseOk):
             self._check_channel_open(channel)
             return
-        if not 0 < channel <= self.channel_max:
-            text = f"NOT_ALLOWED - channel number {channel} is not in the agreed 1 to {self.channel_max}"
-            raise ProtocolViolation(Reply.NOT_ALLOWED, text)
+        if channel == 0:
+            raise ProtocolViolation(Reply.CHANNEL_ERROR, _ON_ZERO)
         if isinstance(method, ChannelOpen):
+            self._check_channel_count(channel)
             event = ChannelEvent.OPEN
         elif isinstance(method, ChannelOpenOk):
             event = ChannelEvent.OPEN_OK

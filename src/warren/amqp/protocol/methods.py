@@ -16,7 +16,7 @@ from enum import Flag
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from warren.amqp.protocol.constants import Reply
-from warren.amqp.protocol.tables import Table, decode_table, decode_text, encode_short, encode_table
+from warren.amqp.protocol.tables import Table, decode_table, decode_text, encode_short, encode_table, erlang_binary
 from warren.exceptions import ProtocolViolation, UsageError
 
 NO_ARGUMENTS: Final[Table] = {}
@@ -613,11 +613,12 @@ def _encode(letter: str, value: object, layout: Layout) -> bytes:
 def decode_method(payload: bytes) -> Method:
     """Decode a method frame's payload.
 
-    Raises ProtocolViolation: 501 for a payload without class and method, 540 for an unknown method, 502 for
-    arguments that are cut short or overrun the frame.
+    Raises ProtocolViolation: 540 for an unknown method, 501 for arguments that are malformed, cut short or
+    overrun the frame, or where class and method are missing.
     """
     if len(payload) < 4:
-        raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - a method frame without a method")
+        text = f"FRAME_ERROR - type 1, all octets = {erlang_binary(payload)}: unknown_frame"
+        raise ProtocolViolation(Reply.FRAME_ERROR, text)
     signature = int.from_bytes(payload[:4], "big")
     layout = BY_SIGNATURE.get(signature)
     if layout is None:
@@ -629,17 +630,9 @@ def decode_method(payload: bytes) -> Method:
         )
     try:
         return _decode_arguments(layout, payload)
-    except (IndexError, struct.error) as error:
-        raise _bad_arguments(layout, "are cut short") from error
-    except ProtocolViolation as violation:
-        violation.class_id, violation.method_id = layout.class_id, layout.method_id
-        raise
-
-
-def _bad_arguments(layout: Layout, how: str) -> ProtocolViolation:
-    name = method_name(layout.class_id, layout.method_id)
-    text = f"SYNTAX_ERROR - the arguments of {name} {how}"
-    return ProtocolViolation(Reply.SYNTAX_ERROR, text, layout.class_id, layout.method_id)
+    except (IndexError, struct.error, ProtocolViolation) as error:
+        text = f"FRAME_ERROR - cannot decode {erlang_binary(payload[4:])}"
+        raise ProtocolViolation(Reply.FRAME_ERROR, text, layout.class_id, layout.method_id) from error
 
 
 def _decode_arguments(layout: Layout, payload: bytes) -> Method:
@@ -660,7 +653,7 @@ def _decode_arguments(layout: Layout, payload: bytes) -> Method:
         if letter not in _RESERVED:
             values.append(value)
     if offset != len(payload):
-        raise _bad_arguments(layout, "are longer or shorter than its frame")
+        raise IndexError("the arguments do not fill the frame")
     return layout.make(*values)
 
 

@@ -111,10 +111,13 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
 
 
 def step_connection(state: ConnectionState, event: ConnectionEvent) -> ConnectionState:
-    """Give the state after `event`. Raises ProtocolViolation (503) for one that is illegal here."""
+    """Give the state after `event`. Raises ProtocolViolation (503, on an open connection 504) for an illegal one."""
     try:
         return CONNECTION_TRANSITIONS[state, event]
     except KeyError:
+        if state is ConnectionState.OPEN:
+            text = "CHANNEL_ERROR - unexpected method in connection state running"
+            raise ProtocolViolation(Reply.CHANNEL_ERROR, text) from None
         text = f"COMMAND_INVALID - {event.value} on a connection that is {state.value}"
         raise ProtocolViolation(Reply.COMMAND_INVALID, text) from None
 
@@ -129,5 +132,7 @@ def step_channel(state: ChannelState, event: ChannelEvent) -> ChannelState:
         elif state is ChannelState.CLOSED:
             text = "CHANNEL_ERROR - expected 'channel.open'"
         else:
+            if event is ChannelEvent.RECEIVE_CLOSE_OK:
+                raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - unimplemented method") from None
             text = f"CHANNEL_ERROR - {event.value} on a channel that is {state.value}"
         raise ProtocolViolation(Reply.CHANNEL_ERROR, text) from None

@@ -152,6 +152,13 @@ def type_name(value: FieldValue) -> str:
     return "array"
 
 
+def erlang_binary(data: bytes) -> str:
+    """Print bytes as RabbitMQ does in what it says of them."""
+    if data and all(32 <= octet < 127 for octet in data):
+        return '<<"' + data.decode().replace('"', '\\"') + '">>'
+    return "<<" + ",".join(map(str, data)) + ">>"
+
+
 def _malformed(what: str) -> ProtocolViolation:
     return ProtocolViolation(502, f"SYNTAX_ERROR - a field table {what}")
 

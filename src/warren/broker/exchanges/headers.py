@@ -8,9 +8,8 @@ asks only that the header is there.
 from collections.abc import Iterable
 from typing import Final
 
-from warren.amqp.protocol.constants import Reply
-from warren.amqp.protocol.tables import Table
-from warren.broker.errors import ConnectionRefusal, precondition_failed
+from warren.amqp.protocol.tables import Table, erlang_binary, type_name
+from warren.broker.errors import precondition_failed
 from warren.broker.exchanges.exchange import Binding, Destination, Exchange
 
 _MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
@@ -37,11 +36,11 @@ def check_arguments(arguments: Table) -> None:
     """Refuse a binding whose x-match is none of the four (406), or no string."""
     kind = arguments.get("x-match", "all")
     if not isinstance(kind, str):
-        raise ConnectionRefusal(
-            Reply.SYNTAX_ERROR, f"Invalid x-match field type {type(kind).__name__}; expected longstr"
-        )
+        value = str(kind).lower() if isinstance(kind, bool) else kind
+        raise precondition_failed(f"Invalid x-match field type {type_name(kind)} (value {value!s}); expected longstr")
     if kind not in _MATCHES:
-        raise precondition_failed(f"Invalid x-match field value {kind!r}; expected all, any, all-with-x or any-with-x")
+        value = erlang_binary(kind.encode())
+        raise precondition_failed(f"Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x")
 
 
 def _satisfies(arguments: Table, headers: Table) -> bool:

@@ -9,6 +9,7 @@ from warren.broker.handlers import basic, channel, confirm, exchange, queue, tx
 
 # Each function takes its own method's type; the key says which, so nothing else can come.
 HANDLERS: Final[dict[type, Callable[[Channel, Any], m.Method | None]]] = {
+    m.AccessRequest: channel.access,
     m.ChannelFlow: channel.flow,
     m.ExchangeDeclare: exchange.declare,
     m.ExchangeDelete: exchange.delete,

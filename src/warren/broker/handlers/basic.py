@@ -22,7 +22,7 @@ from warren.amqp.protocol.tables import Table, type_name
 from warren.broker.channel import Channel, Outcome
 from warren.broker.errors import ConnectionRefusal, access_refused, not_implemented, precondition_failed
 from warren.broker.handlers.queue import named
-from warren.broker.queues import Consumer, ReplyTo
+from warren.broker.queues import Consumer, Queue, ReplyTo
 from warren.broker.queues.reply_to import REPLY_TO
 
 
@@ -47,7 +47,8 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
         _consume_replies(channel, tag, method.no_ack)
         return None if method.nowait else BasicConsumeOk(tag)
     queue = named(channel, method.queue)
-    if queue.turns.has_exclusive or (method.exclusive and len(queue.turns)):
+    alone = method.exclusive and not queue.rules.quorum  # a quorum queue takes no notice of it
+    if queue.turns.has_exclusive or (alone and (len(queue.turns) or queue.rules.single_active_consumer)):
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
     if queue.rules.quorum and channel.channel_prefetch:
         raise not_implemented(f"queue '{queue.name}' in vhost '{channel.vhost.name}' does not support global qos")
@@ -56,9 +57,9 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
         queue,
         tag,
         no_ack=method.no_ack,
-        exclusive=method.exclusive,
+        exclusive=alone,
         prefetch=channel.consumer_prefetch,
-        priority=_priority(method.arguments),
+        priority=_priority(queue, method.arguments),
         arguments=method.arguments,
     )
     channel.consumers[tag] = consumer
@@ -78,11 +79,13 @@ def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
     channel.connection.broker.replies[name] = channel.reply_to
 
 
-def _priority(arguments: Table) -> int:
+def _priority(queue: Queue, arguments: Table) -> int:
     """Read a consumer's priority (RabbitMQ's docs/consumer-priority)."""
     value = arguments.get("x-priority", 0)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise precondition_failed(f"invalid arg 'x-priority': {{unacceptable_type,{type_name(value)}}}")
+        where = f"queue '{queue.name}' in vhost '{queue.vhost.name}'"
+        wrong = f"expected integer, got {type_name(value)}"
+        raise precondition_failed(f"invalid arg 'x-priority' for {where}: \"{wrong}\"")
     return value
 
 
@@ -100,8 +103,6 @@ def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
 def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     """Give the first message of a queue."""
     queue = named(channel, method.queue)
-    if queue.turns.has_exclusive:
-        raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
     entry = queue.get()
     if entry is None:
         return BasicGetEmpty()
@@ -135,4 +136,4 @@ def recover_async(channel: Channel, method: BasicRecoverAsync) -> None:
 
 def _refuse_keeping(requeue: bool) -> None:
     if not requeue:
-        raise not_implemented("basic.recover with requeue=false")
+        raise not_implemented("requeue=false")

@@ -1,8 +1,13 @@
 """Class channel: flow (section 1.3). Open and close belong to the connection, which makes and drops channels."""
 
-from warren.amqp.protocol.methods import ChannelFlow, ChannelFlowOk
+from warren.amqp.protocol.methods import AccessRequest, AccessRequestOk, ChannelFlow, ChannelFlowOk
 from warren.broker.channel import Channel
 from warren.broker.errors import not_implemented
+
+
+def access(channel: Channel, method: AccessRequest) -> AccessRequestOk:
+    """Answer what clients of AMQP 0-9 still ask; tickets mean nothing."""
+    return AccessRequestOk(1)
 
 
 def flow(channel: Channel, method: ChannelFlow) -> ChannelFlowOk:

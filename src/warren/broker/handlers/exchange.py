@@ -11,6 +11,7 @@ from warren.amqp.protocol.methods import (
     ExchangeUnbindOk,
 )
 from warren.broker.channel import Channel
+from warren.broker.vhost import plain_name
 
 
 def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:
@@ -21,7 +22,7 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
         vhost.exchange(method.exchange)
     else:
         vhost.declare_exchange(
-            method.exchange,
+            plain_name(method.exchange),
             method.type,
             durable=method.durable,
             auto_delete=method.auto_delete,
@@ -46,8 +47,10 @@ def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
 
 
 def unbind(channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
-    """Undo bind."""
+    """Undo bind; what is not there is no error."""
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
-    vhost.unbind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
+    destination = vhost.exchanges.get(method.destination)
+    if destination is not None and method.source in vhost.exchanges:
+        vhost.unbind(method.source, destination, method.routing_key, method.arguments)
     return None if method.nowait else ExchangeUnbindOk()

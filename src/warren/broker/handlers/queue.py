@@ -14,9 +14,10 @@ from warren.amqp.protocol.methods import (
     QueueUnbindOk,
 )
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, not_found, precondition_failed
+from warren.broker.errors import ChannelRefusal, not_found, not_implemented, precondition_failed
 from warren.broker.queues import Queue
 from warren.broker.queues.reply_to import REPLY_TO
+from warren.broker.vhost import plain_name
 
 
 def named(channel: Channel, name: str) -> Queue:
@@ -34,11 +35,11 @@ def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
     if method.queue.startswith(REPLY_TO):
         return _declare_reply_to(channel, method)
     if method.passive:
-        queue = named(channel, method.queue)
+        queue = channel.vhost.queue(method.queue, connection)
         queue.note_use()
     else:
         queue = channel.vhost.declare_queue(
-            method.queue,
+            plain_name(method.queue),
             connection,
             durable=method.durable,
             exclusive=method.exclusive,
@@ -61,6 +62,8 @@ def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk 
 
 def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
     """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
+    channel.vhost.refuse_default(method.exchange)
+    channel.vhost.exchange(method.exchange)
     queue = named(channel, method.queue)
     key = queue.name if not method.queue and not method.routing_key else method.routing_key
     channel.vhost.bind(method.exchange, queue, key, method.arguments)
@@ -68,9 +71,12 @@ def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
 
 
 def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
-    """Undo bind."""
-    queue = named(channel, method.queue)
-    channel.vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
+    """Undo bind; what is not there is no error, nor is whose queue it is."""
+    vhost = channel.vhost
+    vhost.refuse_default(method.exchange)
+    queue = vhost.queues.get(method.queue or channel.last_queue)
+    if queue is not None and method.exchange in vhost.exchanges:
+        vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
     return QueueUnbindOk()
 
 
@@ -84,8 +90,16 @@ def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
     """Delete a queue; one that is not there is no error."""
     vhost = channel.vhost
     count = 0
-    if method.queue in vhost.queues or not method.queue:
+    if not method.queue and not channel.last_queue:
+        named(channel, "")  # says so
+    if (method.queue or channel.last_queue) in vhost.queues:
         queue = named(channel, method.queue)
+        for flag, given in (("if-unused", method.if_unused), ("if-empty", method.if_empty)):
+            if given and queue.rules.quorum:
+                raise not_implemented(
+                    f"cannot delete queue '{queue.name}' in vhost '{vhost.name}'. queue.delete operations with "
+                    f"{flag} flag set are not supported by quorum queues"
+                )
         if method.if_unused and len(queue.turns):
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' in use")
         if method.if_empty and len(queue):

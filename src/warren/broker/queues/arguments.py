@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.tables import FieldValue, Table, type_name
-from warren.broker.errors import ChannelRefusal, precondition_failed
+from warren.broker.errors import invalid_type, precondition_failed
 
-_LONGEST_TIMER: Final = 4294967295
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
 
 
@@ -36,7 +34,7 @@ class _Bad(Exception):
 def _integer(value: FieldValue, arguments: Table) -> int:
     kind = type_name(value)
     if kind not in _INTEGERS or not isinstance(value, int):
-        raise _Bad(f"{{unacceptable_type,{kind}}}")
+        raise _Bad(f'"expected integer, got {kind}"')
     return value
 
 
@@ -50,8 +48,6 @@ def check_timer(number: int) -> str | None:
     """Say what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
     if number < 0:
         return f"{{value_negative,{number}}}"
-    if number > _LONGEST_TIMER:
-        return f"{{value_too_big,{number}}}"
     return None
 
 
@@ -82,7 +78,7 @@ def _one_of(wrong: str, *names: str) -> Callable[[FieldValue, Table], None]:
     def check(value: FieldValue, arguments: Table) -> None:
         _string(value, arguments)
         if value not in names:
-            raise _Bad(wrong)
+            raise _Bad(wrong.format(value))
 
     return check
 
@@ -100,11 +96,7 @@ def _boolean(value: FieldValue, arguments: Table) -> None:
 
 def _version(value: FieldValue, arguments: Table) -> None:
     if _integer(value, arguments) not in (1, 2):
-        raise _Bad("unsupported_queue_version")
-
-
-def _delivery_limit(value: FieldValue, arguments: Table) -> None:
-    _not_negative(value, arguments)
+        raise _Bad(f"\"unsupported queue version '{value!s}'\"")
 
 
 _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
@@ -112,29 +104,40 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
     "x-message-ttl": _time,
     "x-dead-letter-exchange": _string,
     "x-dead-letter-routing-key": _dead_letter_key,
-    "x-dead-letter-strategy": _one_of("invalid_dead_letter_strategy", "at-most-once", "at-least-once"),
+    "x-dead-letter-strategy": _one_of("invalid_dlx_strategy", "at-most-once", "at-least-once"),
     "x-max-length": _not_negative,
     "x-max-length-bytes": _not_negative,
     "x-max-in-memory-length": _not_negative,
     "x-max-in-memory-bytes": _not_negative,
     "x-max-priority": _priority,
     "x-overflow": _one_of("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"),
-    "x-queue-mode": _one_of("invalid_queue_mode", "default", "lazy"),
+    "x-queue-mode": _one_of("\"unsupported queue mode '{}'\"", "default", "lazy"),
     "x-queue-version": _version,
     "x-single-active-consumer": _boolean,
     "x-queue-type": _string,
     "x-quorum-initial-group-size": _not_negative,
-    "x-delivery-limit": _delivery_limit,
+    "x-stream-max-segment-size-bytes": _not_negative,
 }
-COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-queue-leader-locator")
+COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
 """Arguments that have to be the same when a queue is declared again, in the order in which they are looked at."""
 _NOT_FOR_QUORUM: Final = ("x-max-priority", "x-queue-mode", "x-queue-version", "x-queue-master-locator")
-_NOT_FOR_CLASSIC: Final = ("x-delivery-limit", "x-dead-letter-strategy", "x-quorum-initial-group-size")
+_NOT_FOR_CLASSIC: Final = (
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-queue-leader-locator",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+)
 
 
 def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> Rules:
     """Check a new queue's arguments and say what they ask for. Raises 406, naming the first that is wrong."""
     where = f"queue '{name}' in vhost '{vhost}'"
+    target = arguments.get("x-dead-letter-exchange", "")
+    if not isinstance(target, str):
+        raise invalid_type("x-dead-letter-exchange", target, f"queue '{name}'", vhost)
     for argument, check in _CHECKS.items():
         if argument in arguments:
             try:
@@ -149,7 +152,7 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
         if argument in arguments:
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
     if quorum:
-        _check_quorum(where, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
+        _check_quorum(where, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
     return Rules(
         quorum=quorum,
         expires=_number(arguments, "x-expires"),
@@ -165,15 +168,11 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
     )
 
 
-def _check_quorum(where: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+def _check_quorum(where: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
     """Refuse what a quorum queue cannot be (RabbitMQ's docs/quorum-queues)."""
-    for name, wrong in (("auto-delete", auto_delete), ("exclusive", exclusive), ("durable", not durable)):
+    for name, wrong in (("auto-delete", auto_delete), ("exclusive-owner", exclusive), ("non-durable", not durable)):
         if wrong:
             raise precondition_failed(f"invalid property '{name}' for {where}")
-    if arguments.get("x-overflow") == "reject-publish-dlx":
-        raise ChannelRefusal(
-            Reply.PRECONDITION_FAILED, f"invalid arg 'x-overflow' for {where}: 'reject-publish-dlx' is not supported"
-        )
 
 
 def _number(arguments: Table, name: str) -> int | None:

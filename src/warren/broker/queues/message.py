@@ -1,6 +1,16 @@
 """A message in the broker, and its place in a queue."""
 
-from warren.amqp.protocol.properties import FLAG_CONTENT_ENCODING, FLAG_CONTENT_TYPE, FLAG_DELIVERY_MODE
+from typing import Final
+
+from warren.amqp.protocol.constants import Reply
+from warren.amqp.protocol.properties import (
+    FLAG_CONTENT_ENCODING,
+    FLAG_CONTENT_TYPE,
+    FLAG_DELIVERY_MODE,
+    FLAG_MESSAGE_ID,
+)
+from warren.broker.errors import precondition_failed
+from warren.exceptions import ProtocolViolation
 
 
 class Message:
@@ -48,13 +58,51 @@ class Entry:
         return self.position < other.position
 
 
-def is_persistent(header: bytes, flags: int) -> bool:
-    """Read delivery_mode from a content header whose `flags` have no headers table. Raises IndexError where cut."""
-    if not flags & FLAG_DELIVERY_MODE:
-        return False
+_STRING: Final = 0
+"""A property that says its length itself; the others have the length that stands for them."""
+_SIZES: Final = (
+    (FLAG_CONTENT_TYPE, _STRING),
+    (FLAG_CONTENT_ENCODING, _STRING),
+    (FLAG_DELIVERY_MODE, 1),
+    (1 << 10, _STRING),  # correlation_id
+    (FLAG_MESSAGE_ID, _STRING),
+    (1 << 6, 8),  # timestamp
+    (1 << 5, _STRING),  # type
+    (1 << 3, _STRING),  # app_id
+    (1 << 2, _STRING),  # cluster_id
+)
+_STEPS: Final[dict[int, tuple[int, ...]]] = {}
+"""Property flags → the sizes of what follows. There are 512 at most, since other flags are decoded."""
+
+
+def delivery_mode(header: bytes, flags: int) -> int:
+    """Read delivery_mode (1 where there is none), and see that a header that goes on undecoded is well-formed.
+
+    `flags` hold no headers table, priority, expiration, reply_to or user_id. Raises ProtocolViolation (541, as
+    RabbitMQ does) for one that is cut short, precondition_failed for another mode than 1 and 2.
+    """
+    steps = _STEPS.get(flags)
+    if steps is None:
+        steps = tuple(size for flag, size in _SIZES if flags & flag)
+        if not flags & 3:
+            _STEPS[flags] = steps
+    mode = 1
     offset = 14
-    if flags & FLAG_CONTENT_TYPE:
-        offset += 1 + header[offset]
-    if flags & FLAG_CONTENT_ENCODING:
-        offset += 1 + header[offset]
-    return header[offset] == 2
+    try:
+        for size in steps:
+            if size == 1:
+                mode = header[offset]
+            offset += size or 1 + header[offset]
+    except IndexError:
+        offset = -1
+    if offset != len(header):
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+    if mode not in (1, 2):
+        check_delivery_mode(mode)
+    return mode
+
+
+def check_delivery_mode(mode: int) -> None:
+    """Refuse another delivery mode than 1 and 2 (406)."""
+    if mode not in (1, 2):
+        raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")

@@ -152,7 +152,11 @@ class Queue:
     def get(self) -> Entry | None:
         """Take the first message, for basic.get."""
         self.note_use()
-        return self.take(time.time() if self._expiring else 0.0)
+        if not self._expiring:
+            return self.take(0.0)
+        entry = self.take(time.time())
+        self.drop_expired()  # what is left is counted in the answer
+        return entry
 
     def settled(self, entry: Entry) -> None:
         """Forget a message that a consumer is done with."""
@@ -376,7 +380,7 @@ class Queue:
                 if not consumer.has_room():
                     circle.popleft()
                     consumer.parked = True
-                    consumer.channel.parked.add(consumer)
+                    consumer.channel.parked[consumer] = None
                     continue
                 entry = self.take(now)
                 if entry is None:

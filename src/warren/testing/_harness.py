@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 
 from warren.amqp.client import Delivery, connect
-from warren.broker import Broker
 from warren.exceptions import UsageError
 from warren.flow import App
 from warren.flow import dead as dead_letters
-from warren.flow._io import IOThread
 from warren.flow.codec import JSON, TEXT, Codec
 from warren.flow.job import Job, Result
 from warren.flow.worker import Worker
+from warren.testing.broker import RunningBroker
 
 TIMEOUT = 10.0
 
@@ -136,20 +135,11 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
     makes no sense.
     """
     app.validate()
-    io = IOThread("warren.testing broker")
-    io.start()
-    try:
-        broker = Broker(port=0)
-        await asyncio.wrap_future(io.submit(broker.__aenter__()))
+    with RunningBroker() as broker:
+        running = Harness(app, broker.url, raise_errors)
         try:
-            running = Harness(app, broker.url, raise_errors)
-            try:
-                await running.start()
-                yield running
-            finally:
-                await running.stop()
-            running.check()
+            await running.start()
+            yield running
         finally:
-            await asyncio.wrap_future(io.submit(broker.__aexit__(None, None, None)))
-    finally:
-        await asyncio.get_running_loop().run_in_executor(None, io.stop)
+            await running.stop()
+        running.check()

@@ -1,0 +1,217 @@
+"""The blocking client: the same names without await, from any thread, on both brokers."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+import warren
+from tests.support.proxy import FaultProxy
+from tests.support.waiting import eventually_blocking
+from warren.amqp.client.io_thread import IOThread
+
+
+def test_publish_get_and_consume(broker_url: str) -> None:
+    with warren.connect_blocking(broker_url) as connection:
+        assert connection.server_properties["product"] == "RabbitMQ"
+        channel = connection.channel(prefetch=10)
+        queue = channel.declare_queue(exclusive=True).name
+        channel.publish(b"one", routing_key=queue, properties=warren.Properties(message_id="m"))
+        delivery = channel.get(queue)
+        assert delivery is not None
+        assert (delivery.body, delivery.routing_key, delivery.exchange) == (b"one", queue, "")
+        assert delivery.properties.message_id == "m"
+        delivery.ack()
+        with pytest.raises(warren.AlreadySettled):
+            delivery.nack()
+        for number in range(100):
+            channel.send(b"%d" % number, routing_key=queue)
+        channel.wait_for_confirms()
+        with channel.consume(queue) as deliveries:
+            for number, delivery in enumerate(deliveries):
+                assert delivery.body == b"%d" % number
+                delivery.ack()
+                if number == 99:
+                    break
+        assert channel.declare_queue(queue, passive=True).message_count == 0
+    assert not connection.is_open
+    connection.close()
+
+
+def test_leaving_the_consumer_gives_back_what_is_not_settled(broker_url: str) -> None:
+    with warren.connect_blocking(broker_url) as connection:
+        channel = connection.channel(prefetch=5)
+        queue = channel.declare_queue(exclusive=True).name
+        for number in range(8):
+            channel.send(b"%d" % number, routing_key=queue)
+        channel.wait_for_confirms()
+        with channel.consume(queue) as deliveries:
+            deliveries.next().ack()
+            assert deliveries.next(timeout=10).body == b"1"
+        eventually_blocking(lambda: channel.declare_queue(queue, passive=True).message_count == 7, "seven messages")
+
+
+def test_a_wait_has_an_end(broker_url: str) -> None:
+    with warren.connect_blocking(broker_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True).name
+        with channel.consume(queue) as deliveries, pytest.raises(warren.RequestTimeout, match="no delivery within"):
+            deliveries.next(timeout=0.01)
+        with pytest.raises(StopIteration):
+            deliveries.next()
+
+
+def test_errors_are_those_of_the_asyncio_client(broker_url: str) -> None:
+    with warren.connect_blocking(broker_url) as connection:
+        channel = connection.channel()
+        with pytest.raises(warren.PublishReturned):
+            channel.publish(b"x", routing_key="nowhere")
+        lost = channel.send(b"x", routing_key="nowhere")
+        with pytest.raises(warren.PublishReturned):
+            lost.result(10)
+        channel.send(b"x", routing_key="nowhere")
+        with pytest.raises(ExceptionGroup):
+            channel.wait_for_confirms()
+        with pytest.raises(warren.ChannelClosed, match="no queue 'missing'"):
+            channel.declare_queue("missing", passive=True)
+        with pytest.raises(warren.ChannelClosed):
+            channel.publish(b"x", routing_key="q")
+        channel.open()
+        queue = channel.declare_queue(exclusive=True).name
+        other = connection.channel()
+        with channel.consume(queue) as deliveries:
+            other.delete_queue(queue)
+            with pytest.raises(warren.ConsumerCancelled):
+                deliveries.next(timeout=10)
+    with pytest.raises(warren.UsageError, match="closed"):
+        connection.channel()
+
+
+def test_nobody_there() -> None:
+    before = threading.active_count()
+    with pytest.raises(warren.ConnectFailed):
+        warren.connect_blocking("amqp://127.0.0.1:1")
+    assert threading.active_count() == before
+
+
+def test_many_threads_share_a_channel(broker_url: str) -> None:
+    with warren.connect_blocking(broker_url) as connection:
+        channel = connection.channel(prefetch=50)
+        queue = channel.declare_queue(exclusive=True).name
+        seen: list[bytes] = []
+        failures: list[BaseException] = []
+
+        def publish(worker: int) -> None:
+            try:
+                for number in range(50):
+                    channel.send(b"%d.%d" % (worker, number), routing_key=queue)
+                channel.publish(b"%d.last" % worker, routing_key=queue)
+            except BaseException as error:  # noqa: BLE001 - told below
+                failures.append(error)
+
+        def consume() -> None:
+            try:
+                for delivery in deliveries:
+                    seen.append(delivery.body)
+                    delivery.ack()
+            except BaseException as error:  # noqa: BLE001 - told below
+                failures.append(error)
+
+        with channel.consume(queue) as deliveries:
+            publishers = [threading.Thread(target=publish, args=(worker,)) for worker in range(4)]
+            consumers = [threading.Thread(target=consume) for _ in range(3)]
+            for thread in (*publishers, *consumers):
+                thread.start()
+            for thread in publishers:
+                thread.join(30)
+            eventually_blocking(lambda: len(seen) == 4 * 51, "all messages")
+            eventually_blocking(lambda: channel.declare_queue(queue, passive=True).message_count == 0, "an empty queue")
+        for thread in consumers:
+            thread.join(30)
+        assert failures == []
+        assert len(set(seen)) == 4 * 51
+
+
+def test_it_recovers(broker_url: str) -> None:
+    events: list[str] = []
+    address = urlsplit(broker_url)
+    io = IOThread("proxy")
+    proxy = FaultProxy(address.port or 0)
+    io.run(proxy.__aenter__())
+    url = broker_url.replace(f":{address.port}/", f":{proxy.port}/")
+    with warren.connect_blocking(url, on_recovery=lambda event: events.append(event.kind)) as connection:
+        channel = connection.channel(prefetch=5)
+        queue = channel.declare_queue(exclusive=True).name
+        with channel.consume(queue) as deliveries:
+            channel.publish(b"before", routing_key=queue)
+            old = deliveries.next(timeout=10)
+            io.run(proxy.cut())
+            eventually_blocking(lambda: "recovered" in events, "recovery")
+            with pytest.raises(warren.AlreadySettled):
+                old.ack()
+            channel.publish(b"after", routing_key=queue)
+            while deliveries.next(timeout=10).body != b"after":
+                pass
+    io.run(proxy.__aexit__(None, None, None))
+    io.stop()
+
+
+_SCRIPT = """
+import sys, warren
+connection = warren.connect_blocking(sys.argv[1])
+channel = connection.channel()
+queue = channel.declare_queue(exclusive=True).name
+with channel.consume(queue) as deliveries:
+    print("waiting", flush=True)
+    deliveries.next()
+"""
+
+
+def test_ctrl_c_ends_a_wait_and_nothing_hangs(embedded_url: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, embedded_url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"waiting\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert b"KeyboardInterrupt" in errors
+    assert process.returncode != 0
+
+
+def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
+    with warren.connect_blocking(embedded_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True).name
+        child = os.fork()
+        if child == 0:
+            try:
+                channel.publish(b"from the child", routing_key=queue)
+            except warren.UsedAfterFork as error:
+                os._exit(7 if "open a connection after the fork" in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        channel.publish(b"from the parent", routing_key=queue)
+        assert channel.declare_queue(queue, passive=True).message_count == 1
+
+
+def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
+    io = IOThread()
+    done = threading.Event()
+    order: list[int] = []
+    for number in range(1000):
+        io.post(lambda number=number: order.append(number))  # type: ignore[misc] # a default binds the number
+    io.post(done.set)
+    assert done.wait(10)
+    assert order == list(range(1000))
+    started = time.monotonic()
+    io.stop()
+    io.stop()
+    assert time.monotonic() - started < 10
+    with pytest.raises(warren.UsageError):
+        io.post(done.set)

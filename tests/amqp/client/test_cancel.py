@@ -1,0 +1,100 @@
+"""What the broker takes from a consumer: a cancel, told or undone by choice, and deliveries that are late."""
+
+import asyncio
+
+import pika
+import pytest
+
+import warren
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+from warren.exceptions import DeliveryTimeoutCancelled, DeliveryTimeoutClosed, PreconditionFailed, channel_closed
+
+
+async def test_a_consumer_whose_queue_goes_is_told(broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel, other = await connection.channel(), await connection.channel()
+        queue = (await channel.declare_queue("goes")).name
+        async with channel.consume(queue) as deliveries:
+            await other.delete_queue(queue)
+            with pytest.raises(warren.ConsumerCancelled, match="goes"):
+                await anext(deliveries)
+
+
+async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("comes-back")).name
+        await channel.declare_exchange("there", "fanout")
+        await channel.bind_queue(queue, "there")
+        async with channel.consume(queue, restore=True) as deliveries:
+            with await asyncio.to_thread(pika.BlockingConnection, pika.URLParameters(broker_url)) as other:
+                await asyncio.to_thread(other.channel().queue_delete, queue)
+            publisher = await connection.channel()
+
+            async def published() -> None:
+                while True:
+                    try:
+                        await publisher.publish(b"again", exchange="there")
+                        return
+                    except warren.PublishReturned:
+                        await asyncio.sleep(0.05)
+
+            async with asyncio.timeout(20):
+                await published()
+                delivery = await anext(deliveries)
+            assert delivery.body == b"again"
+            delivery.ack()
+        await channel.delete_queue(queue)
+        await channel.delete_exchange("there")
+
+
+async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: None, broker_url: str) -> None:
+    async with warren.connect(broker_url) as connection, warren.connect(broker_url) as other:
+        declaring = await other.channel()
+        queue = (await declaring.declare_queue("stays-away")).name
+        channel = await connection.channel()
+        async with channel.consume(queue, restore=True):
+            await declaring.delete_queue(queue)
+            await channel.publish(b"x", routing_key=queue, mandatory=False)
+        assert channel.is_open
+
+
+async def test_a_late_settlement_is_a_delivery_timeout() -> None:
+    text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms"
+    error = channel_closed(406, text, 0, 0)
+    assert isinstance(error, DeliveryTimeoutClosed)
+    assert isinstance(error, warren.DeliveryTimeout)
+    assert isinstance(error, PreconditionFailed)
+    assert isinstance(error.fresh(), warren.DeliveryTimeout)
+    assert "ack earlier" in str(error)
+    cancelled = DeliveryTimeoutCancelled("tag", "queue")
+    assert isinstance(cancelled, warren.DeliveryTimeout)
+    assert isinstance(cancelled, warren.ConsumerCancelled)
+    assert "ack earlier" in str(cancelled)
+
+
+async def test_rabbitmq_closes_the_channel_of_who_is_late(own_rabbitmq: RabbitMQ) -> None:
+    own_rabbitmq.eval("application:set_env(rabbit, consumer_timeout, 500).")
+    own_rabbitmq.eval("application:set_env(rabbit, channel_tick_interval, 500).")
+    async with warren.connect(own_rabbitmq.url) as connection:
+        channel = await connection.channel(prefetch=1)
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(b"slow", routing_key=queue)
+        async with channel.consume(queue) as deliveries:
+            await anext(deliveries)
+            await eventually(lambda: not channel.is_open, "the end of the channel", within=40)
+            with pytest.raises(warren.DeliveryTimeout, match="raise consumer_timeout"):
+                await anext(deliveries)
+
+
+async def test_waits_have_an_end(embedded_url: str) -> None:
+    async with warren.connect(embedded_url) as connection:
+        with pytest.raises(warren.RequestTimeout, match="still open"):
+            await connection.wait_closed(timeout=0.01)
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        consumer = channel.consume(queue)
+        await consumer.start(timeout=10)
+        await consumer.cancel(timeout=10)
+        await connection.close(timeout=1)

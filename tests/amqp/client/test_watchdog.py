@@ -1,0 +1,54 @@
+"""A blocked event loop is told of, with the stack of what blocks it."""
+
+import asyncio
+import logging
+import os
+import time
+
+import pytest
+
+import warren
+from tests.support.waiting import eventually
+from warren.amqp.client import watchdog
+
+
+def block_the_loop(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_the_log_names_what_blocks_the_loop(
+    no_leaks: None, embedded_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger=watchdog.__name__):
+        async with warren.connect(f"{embedded_url}?heartbeat=1") as connection:
+            block_the_loop(1.6)
+            await eventually(lambda: "goes on" in caplog.text, "the end of the stall")
+            channel = await connection.channel()
+            await channel.declare_queue(exclusive=True)
+    assert "the event loop is blocked for" in caplog.text
+    assert "block_the_loop" in caplog.text
+    assert "heartbeat of 1 s" in caplog.text
+
+
+async def test_a_loop_that_runs_is_not_told_of(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with warren.connect(f"{embedded_url}?heartbeat=1"):
+        await asyncio.sleep(1.5)
+    assert "blocked" not in caplog.text
+
+
+async def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
+    async with warren.connect(embedded_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        child = os.fork()
+        if child == 0:
+            code = 9
+            try:
+                channel.publish(b"x", routing_key=queue).send(None)
+            except warren.UsedAfterFork:
+                code = 7
+            finally:
+                os._exit(code)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+        await channel.publish(b"from the parent", routing_key=queue)

@@ -1,0 +1,240 @@
+"""What a broker confirmed is there after its death: seen from outside, by a client that counts."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.support import programs
+from tests.support.embedded import BrokerProcess
+from tests.support.waiting import eventually
+from warren.amqp.client import Channel
+from warren.broker import Broker, StoreFailed
+
+
+async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
+    got: list[tuple[bytes, bool]] = []
+    while (delivery := await channel.get(queue)) is not None:
+        got.append((delivery.body, delivery.redelivered))
+        delivery.ack()
+    return got
+
+
+async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange("logs", "topic", durable=True, arguments={"alternate-exchange": "amq.fanout"})
+        await channel.declare_exchange("gone", "direct")
+        await channel.declare_queue("kept", durable=True, arguments={"x-max-priority": 3, "x-message-ttl": 10**7})
+        await channel.declare_queue("other", durable=True)
+        await channel.declare_queue("transient")
+        await channel.bind_queue("kept", "logs", "a.#", arguments={"why": ["because", 1]})
+        await channel.bind_queue("other", "logs", "#")
+        await channel.bind_exchange("amq.topic", "logs", "x")
+        for priority in (1, 3, 2):
+            await channel.publish(
+                b"%d" % priority, exchange="logs", routing_key="a.b", properties=warren.Properties(priority=priority)
+            )
+        await channel.publish(b"transient", routing_key="kept", properties=warren.Properties(delivery_mode=1))
+        delivery = await channel.get("other")
+        assert delivery is not None
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        assert await _drain(channel, "kept") == [(b"3", False), (b"2", False), (b"1", False)]
+        assert await _drain(channel, "other") == [(b"1", True), (b"3", False), (b"2", False)]
+        await channel.declare_exchange("logs", "topic", durable=True, arguments={"alternate-exchange": "amq.fanout"})
+        await channel.publish(b"still bound", exchange="logs", routing_key="a.c")
+        assert [body for body, _ in await _drain(channel, "kept")] == [b"still bound"]
+        for queue in ("transient", "gone"):
+            with pytest.raises(warren.ChannelClosed):
+                await channel.declare_queue(queue, passive=True)
+            await channel.open()
+        await channel.delete_queue("kept")
+        await channel.delete_queue("other")
+        await channel.delete_exchange("logs")
+    async with Broker(port=0, data=tmp_path) as broker:
+        assert not broker.vhosts["/"].queues
+        assert "logs" not in broker.vhosts["/"].exchanges
+
+
+async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path) -> None:
+    count = 12_000
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel(prefetch=100)
+        await channel.declare_queue("long", durable=True)
+        for number in range(count):
+            mode = 1 if number % 7 == 0 else 2
+            await channel.send(b"%d" % number, routing_key="long", properties=warren.Properties(delivery_mode=mode))
+        await channel.wait_for_confirms()
+        assert (await channel.declare_queue("long", passive=True)).message_count == count
+        async with channel.consume("long") as deliveries:
+            for number in range(count):
+                delivery = await anext(deliveries)
+                assert delivery.body == b"%d" % number
+                delivery.ack()
+        assert (await channel.declare_queue("long", passive=True)).message_count == 0
+
+
+async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        for number in range(6_000):
+            await channel.send(b"%d" % number, routing_key="q")
+        await channel.wait_for_confirms()
+        held = await channel.get("q")
+        assert held is not None
+        assert await channel.purge_queue("q") == 5_999
+        await channel.publish(b"after", routing_key="q")
+        held.nack()
+        assert [body for body, _ in await _drain(channel, "q")] == [b"0", b"after"]
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        assert (await channel.declare_queue("q", passive=True)).message_count == 0
+
+
+async def test_dead_letters_move_in_one_piece(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("dead", durable=True)
+        await channel.declare_queue(
+            "q", durable=True, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        )
+        for number in range(50):
+            await channel.send(b"%d" % number, routing_key="q")
+        await channel.wait_for_confirms()
+        for _ in range(50):
+            delivery = await channel.get("q")
+            assert delivery is not None
+            delivery.reject(requeue=False)
+        await channel.declare_queue("q", passive=True)
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        assert [body for body, _ in await _drain(channel, "dead")] == [b"%d" % number for number in range(50)]
+        assert await _drain(channel, "q") == []
+
+
+async def test_a_second_broker_on_the_folder_is_refused(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path):
+        with pytest.raises(StoreFailed, match="another broker"):
+            async with Broker(port=0, data=tmp_path):
+                pass
+
+
+async def test_no_room_nacks_and_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        await channel.publish(b"fits", routing_key="q")
+        store = broker.journal._store
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()  # type: ignore[union-attr] # SQLite's
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr] # likewise
+        with pytest.raises(warren.PublishRefused):
+            await channel.publish(b"x" * 1_000_000, routing_key="q")
+        store._connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[union-attr] # likewise
+        await eventually(lambda: "room for the store again" in caplog.text, "room")
+        await channel.publish(b"fits again", routing_key="q")
+        assert [body for body, _ in await _drain(channel, "q")] == [b"fits", b"fits again"]
+
+
+async def _publish_until_lost(url: str, confirmed: set[bytes], unknown: set[bytes], start: int) -> int:
+    """Publish numbered messages until the broker is gone; notes what was confirmed, and what may be there."""
+    number = start
+    try:
+        async with warren.connect(url, recover=False) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("q", durable=True)
+
+            def done(body: bytes, future: "asyncio.Future[None]") -> None:
+                if not future.cancelled() and future.exception() is None:
+                    confirmed.add(body)
+
+            while True:
+                body = b"%d" % number
+                unknown.add(body)
+                number += 1
+                future = await channel.send(body, routing_key="q")
+                future.add_done_callback(lambda future, body=body: done(body, future))  # type: ignore[misc] # bound
+                if number % 50 == 0:
+                    await asyncio.sleep(0)
+    except warren.WarrenError:
+        return number
+
+
+async def kill_again_and_again(folder: Path, kills: int, module: str = "warren") -> tuple[int, int]:
+    """Kill a broker under load `kills` times, then count. Gives how many were confirmed, and how many came twice.
+
+    Raises AssertionError where a confirmed message is lost, or one is there that nobody published.
+    """
+    confirmed: set[bytes] = set()
+    unknown: set[bytes] = set()
+    number = 0
+    with BrokerProcess("--data", str(folder), module=module) as broker:
+        for round_ in range(kills):
+            work = asyncio.create_task(_publish_until_lost(broker.url, confirmed, unknown, number))
+            await asyncio.sleep(0.05 + 0.02 * (round_ % 7))
+            broker.kill()
+            number = await work
+            broker.start()
+        async with warren.connect(broker.url) as connection:
+            channel = await connection.channel(prefetch=1000)
+            left = (await channel.declare_queue("q", passive=True)).message_count
+            got: list[bytes] = []
+            async with channel.consume("q") as deliveries:
+                for _ in range(left):
+                    delivery = await anext(deliveries)
+                    got.append(delivery.body)
+                    delivery.ack()
+    assert confirmed - set(got) == set(), "confirmed and lost"
+    assert set(got) - unknown == set(), "never published"
+    return len(confirmed), len(got) - len(set(got))
+
+
+@pytest.mark.timeout(120)
+async def test_a_killed_broker_loses_nothing_that_it_confirmed(tmp_path: Path) -> None:
+    confirmed, twice = await kill_again_and_again(tmp_path, 6)
+    assert confirmed > 100
+    assert twice == 0
+
+
+@pytest.mark.timeout(120)
+async def test_a_broker_that_confirms_before_it_writes_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="confirmed and lost"):
+        await kill_again_and_again(tmp_path, 3, "tests.support.hasty_broker")
+
+
+async def test_a_sync_comes_before_each_confirm(tmp_path: Path) -> None:
+    """SIGKILL shows the order of writes and not that they reached the disk, so the system calls are looked at."""
+    programs.require(None if shutil.which("strace") else "strace is not installed")
+    trace = tmp_path / "trace"
+    strace = ("strace", "-f", "-x", "-s", "64", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendto")
+    with BrokerProcess("--data", str(tmp_path / "data"), prefix=strace) as broker:
+        async with warren.connect(broker.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("q", durable=True)
+            for number in range(20):
+                await channel.publish(b"%d" % number, routing_key="q")
+    confirms = 0
+    is_synced = False
+    for line in trace.read_text().splitlines():
+        if "fdatasync(" in line or "fsync(" in line or "fdatasync resumed" in line:
+            is_synced = True
+        elif "sendto(" in line and _ACK in line:
+            assert is_synced, f"a confirm before any sync: {line}"
+            confirms += 1
+            is_synced = False
+    assert confirms == 20
+
+
+_ACK = r"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"
+"""How strace prints the beginning of a basic.ack frame on channel 1."""
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+async def test_two_hundred_kills(tmp_path: Path) -> None:
+    confirmed, twice = await kill_again_and_again(tmp_path, 200)
+    print(f"200 kills, {confirmed:,} confirmed, 0 lost, {twice} twice")
+    assert twice == 0

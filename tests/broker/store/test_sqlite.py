@@ -1,0 +1,193 @@
+"""The store by itself: what it wrote is there again, what is damaged is named, what it can't open it leaves alone."""
+
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from warren.broker.queues import Entry, Message
+from warren.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
+from warren.broker.store.sqlite import VERSION, SQLiteStore
+
+
+def _entry(number: int, *, priority: int = 0, message: Message | None = None) -> Entry:
+    if message is None:
+        message = Message(b"\x01e\x01k", b"header", b"body %d" % number, True)
+        message.id = number + 1
+    message.copies += 1
+    entry = Entry(number, message)
+    entry.priority = priority
+    entry.stored = True
+    return entry
+
+
+def _added(queue: int, count: int) -> Batch:
+    return Batch(added={_entry(number): queue for number in range(count)})
+
+
+def _read(store: SQLiteStore, queue: int = 1, after: int = -1, limit: int = 1000, priority: int = 0) -> list[bytes]:
+    (found,) = store.apply(Batch(wanted=[Wanted(queue, priority, 1, after, limit)]))
+    return [entry.message.body for entry in found.entries]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SQLiteStore:
+    store = SQLiteStore(tmp_path / "data")
+    contents = store.open()
+    assert contents.clean
+    assert not contents.records
+    return store
+
+
+def _again(store: SQLiteStore) -> SQLiteStore:
+    store.close()
+    other = SQLiteStore(store.path.parent)
+    other.open()
+    return other
+
+
+def test_what_was_written_is_there_again(store: SQLiteStore, tmp_path: Path) -> None:
+    store.apply(_added(1, 300))
+    store.apply(Batch(records={("queue", "a"): {"name": "a", "list": [1, {"b": None}]}, ("queue", "b"): {"x": 1}}))
+    store.apply(Batch(records={("queue", "b"): None}))
+    store.close()
+    other = SQLiteStore(tmp_path / "data")
+    contents = other.open()
+    assert contents.clean
+    assert contents.records == {("queue", "a"): {"name": "a", "list": [1, {"b": None}]}}
+    (backlog,) = contents.backlogs
+    assert (backlog.queue, backlog.priority, backlog.messages, backlog.last_position) == (1, 0, 300, 299)
+    assert contents.last_message == 300
+    assert _read(other, after=9, limit=3) == [b"body 10", b"body 11", b"body 12"]
+    other.close()
+
+
+def test_a_store_that_was_not_closed_says_so(store: SQLiteStore, tmp_path: Path) -> None:
+    store.apply(_added(1, 3))
+    store._abandon()  # as a process does that is killed
+    other = SQLiteStore(tmp_path / "data")
+    assert not other.open().clean
+    assert len(_read(other)) == 3
+    other.close()
+
+
+def test_removed_entries_take_their_bodies_along(store: SQLiteStore) -> None:
+    batch = _added(1, 400)
+    store.apply(batch)
+    store.apply(Batch(removed={entry: 1 for entry in batch.added if entry.position not in (7, 300)}))
+    assert _read(store) == [b"body 7", b"body 300"]
+    assert _bodies(store) == 2
+    store.close()
+
+
+def _bodies(store: SQLiteStore) -> int:
+    connection = store._open_connection()
+    return int(connection.execute("SELECT COUNT(*) FROM bodies").fetchone()[0])
+
+
+def test_a_shared_body_stays_until_its_last_queue_is_done(store: SQLiteStore) -> None:
+    message = Message(b"\0\0", b"header", b"shared", True)
+    message.id = 1
+    first, second, third = (_entry(0, message=message) for _ in range(3))
+    store.apply(Batch(added={first: 1, second: 2, third: 3}))
+    store.apply(Batch(removed={first: 1}))
+    assert _read(store, 1) == []
+    assert _read(store, 2) == [b"shared"]
+    store.apply(Batch(dropped=[Dropped(2)]))
+    assert _read(store, 3) == [b"shared"]
+    store.apply(Batch(removed={third: 3}))
+    assert _bodies(store) == 0
+    store.close()
+
+
+def test_a_tail_is_dropped_between_two_positions(store: SQLiteStore) -> None:
+    store.apply(_added(1, 10))
+    store.apply(Batch(dropped=[Dropped(1, 0, 2, 8)]))
+    assert _read(store) == [b"body 0", b"body 1", b"body 2", b"body 8", b"body 9"]
+    assert _bodies(store) == 5
+    store.close()
+
+
+def test_what_changed_of_an_entry_is_kept(store: SQLiteStore) -> None:
+    batch = _added(1, 1)
+    (entry,) = batch.added
+    store.apply(batch)
+    entry.redelivered, entry.deliveries = True, 3
+    store.apply(Batch(changed={entry: 1}))
+    (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9)]))
+    assert (found.entries[0].redelivered, found.entries[0].deliveries) == (True, 3)
+    store.close()
+
+
+def test_transient_messages_do_not_outlive_the_process(store: SQLiteStore) -> None:
+    batch = _added(1, 2)
+    for entry in batch.added:
+        entry.message.persistent = entry.position == 1
+    store.apply(batch)
+    assert len(_read(store)) == 2
+    other = _again(store)
+    assert _read(other) == [b"body 1"]
+    assert _bodies(other) == 1
+    other.close()
+
+
+def test_priorities_are_read_by_themselves(store: SQLiteStore) -> None:
+    store.apply(Batch(added={_entry(0, priority=1): 1, _entry(1, priority=5): 1}))
+    assert _read(store, priority=1) == [b"body 0"]
+    assert _read(store, priority=5) == [b"body 1"]
+    store.close()
+
+
+@pytest.mark.parametrize("statement", ["UPDATE bodies SET body = x'00' WHERE id = 2", "DELETE FROM bodies WHERE id = 2",
+                                       "UPDATE entries SET body = 1 WHERE position = 1"])  # fmt: skip
+def test_a_damaged_row_is_named_and_left_out(
+    store: SQLiteStore, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.apply(_added(1, 3))
+    store._open_connection().execute(statement)
+    with caplog.at_level(logging.ERROR):
+        (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9)]))
+    assert [entry.message.body for entry in found.entries] == [b"body 0", b"body 2"]
+    assert (found.damaged, found.last_position) == (1, 2)
+    assert "damaged" in caplog.text
+    assert "position 1 of queue number 1" in caplog.text
+    store.close()
+
+
+def test_a_second_broker_is_refused(store: SQLiteStore) -> None:
+    with pytest.raises(StoreFailed, match="another broker uses the data folder"):
+        SQLiteStore(store.path.parent).open()
+    store.close()
+
+
+def test_a_newer_store_is_refused_and_untouched(store: SQLiteStore) -> None:
+    store.close()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    connection.close()
+    before = {path.name: path.read_bytes() for path in store.path.parent.iterdir()}
+    with pytest.raises(StoreFailed, match="written by a newer Warren"):
+        SQLiteStore(store.path.parent).open()
+    assert {path.name: path.read_bytes() for path in store.path.parent.iterdir()} == before
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broker.sqlite").write_bytes(b"something else, which is long enough to be looked at" * 3)
+    with pytest.raises(StoreFailed, match="is not a store of Warren's broker"):
+        SQLiteStore(tmp_path).open()
+
+
+def test_without_room_nothing_of_a_batch_is_written(store: SQLiteStore) -> None:
+    store.apply(_added(1, 1))
+    connection = store._open_connection()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    message = Message(b"\0\0", b"header", b"x" * 1_000_000, True)
+    message.id = 50
+    with pytest.raises(StoreFull, match="no room in"):
+        store.apply(Batch(added={_entry(50, message=message): 1}, records={("queue", "q"): {"a": 1}}))
+    assert _read(store) == [b"body 0"]
+    connection.execute("PRAGMA max_page_count = 100000")
+    store.apply(Batch(added={_entry(51, message=message): 1}))
+    store.close()

@@ -1,0 +1,28 @@
+"""`warren` with a broker that confirms before it writes: the tests of durability must catch it."""
+
+import time
+
+from warren.broker.channel import Channel
+from warren.broker.store.batch import Batch, Found
+from warren.broker.store.journal import Journal
+from warren.broker.store.sqlite import SQLiteStore
+from warren.cli import main
+
+_apply = SQLiteStore.apply
+
+
+def _confirm_at_once(journal: Journal, channel: Channel, up_to: int) -> None:
+    channel.confirm(up_to)
+
+
+def _apply_later(store: SQLiteStore, batch: Batch) -> list[Found]:
+    if batch.added:
+        time.sleep(0.05)
+    return _apply(store, batch)
+
+
+Journal.confirm = _confirm_at_once  # type: ignore[assignment, method-assign] # this is what the tests have to notice
+SQLiteStore.apply = _apply_later  # type: ignore[assignment, method-assign] # likewise
+
+if __name__ == "__main__":
+    main()
