@@ -7,12 +7,12 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from warren.flow.job import Job, Result
 from warren.flow.message import REASON, Outgoing, node_name, properties_of
 from warren.telemetry.histogram import Histogram
-from warren.telemetry.report import MOST_PASSAGES, Passage, Report
+from warren.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
 if TYPE_CHECKING:
     from warren.flow.app import App
@@ -77,14 +77,14 @@ class Counting:
         counts.in_hand -= 1
         counts.passing.observe(time.monotonic() - job.received)
 
-    def reports(self, kind: str) -> list[Report]:
+    def reports(self, kind: Kind) -> list[Report]:
         """Make a report for each stage."""
         reports = []
         for name, counts in self.stages.items():
             passages, counts.passages = counts.passages, []
             reports.append(
                 Report(
-                    kind=cast(Literal["start", "heartbeat", "stop"], kind),
+                    kind=kind,
                     app=self._app.name,
                     role=name,
                     id=self.id,

@@ -2,7 +2,7 @@
 
 from warren.telemetry.collector import Collector, Node
 from warren.telemetry.histogram import Histogram
-from warren.telemetry.report import EXCHANGE, Passage, Report, decode_report
+from warren.telemetry.report import EXCHANGE, Kind, Passage, Report, decode_report
 from warren.telemetry.reporter import Reporter
 
-__all__ = ["EXCHANGE", "Collector", "Histogram", "Node", "Passage", "Report", "Reporter", "decode_report"]
+__all__ = ["EXCHANGE", "Collector", "Histogram", "Kind", "Node", "Passage", "Report", "Reporter", "decode_report"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from warren.exceptions import Undecodable
+
+Kind: TypeAlias = Literal["start", "heartbeat", "stop"]
 
 EXCHANGE: Final = "warren.telemetry"
 INTERVAL: Final = 2.0
@@ -33,7 +35,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
     """
 
-    kind: Literal["start", "heartbeat", "stop"]
+    kind: Kind
     app: str
     role: str
     id: str
