@@ -35,6 +35,7 @@ async def test_an_exception_of_a_handler_surfaces_where_the_test_waits(no_leaks:
         raise LookupError("no such thing")
 
     app.output("out")
+
     async def test() -> None:
         async with harness(app) as h:
             await h.publish("x", key="in")
