@@ -8,12 +8,10 @@ import pytest
 import warren
 
 _NAMES = {
-    "AlreadySettled", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
-    "DeliveryTimeout", "LoginRefused",
-    "Properties", "ProtocolViolation", "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout",
-    "RequestTimeout", "UsageError",
-    "UsedAfterFork", "VirtualHostRefused", "WarrenError", "connect",
-    "connect_blocking",
+    "AlreadySettled", "App", "AppError", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
+    "DeliveryTimeout", "LoginRefused", "Message", "Properties", "ProtocolViolation", "PublishError", "PublishRefused",
+    "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry", "TopologyMismatch", "UsageError",
+    "UsedAfterFork", "VirtualHostRefused", "WarrenError", "connect", "connect_blocking",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from warren.amqp.client import Properties, connect, connect_blocking
     from warren.exceptions import (
         AlreadySettled,
+        AppError,
         ChannelClosed,
         ConnectFailed,
         ConnectionClosed,
@@ -21,30 +22,40 @@ if TYPE_CHECKING:
         PublishRefused,
         PublishReturned,
         PublishTimeout,
+        Reject,
         RequestTimeout,
+        Retry,
+        TopologyMismatch,
         UsageError,
         UsedAfterFork,
         VirtualHostRefused,
         WarrenError,
     )
+    from warren.flow import App, Message
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlreadySettled",
+    "App",
+    "AppError",
     "ChannelClosed",
     "ConnectFailed",
     "ConnectionClosed",
     "ConsumerCancelled",
     "DeliveryTimeout",
     "LoginRefused",
+    "Message",
     "Properties",
     "ProtocolViolation",
     "PublishError",
     "PublishRefused",
     "PublishReturned",
     "PublishTimeout",
+    "Reject",
     "RequestTimeout",
+    "Retry",
+    "TopologyMismatch",
     "UsageError",
     "UsedAfterFork",
     "VirtualHostRefused",
@@ -53,7 +64,10 @@ __all__ = [
     "connect_blocking",
 ]
 
-_ELSEWHERE: Final = dict.fromkeys(("connect", "connect_blocking", "Properties"), "warren.amqp.client")
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("connect", "connect_blocking", "Properties"), "warren.amqp.client"),
+    **dict.fromkeys(("App", "Message"), "warren.flow"),
+}
 
 
 def __getattr__(name: str) -> object:

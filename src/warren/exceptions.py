@@ -2,7 +2,8 @@
 
 WarrenError
 ├── UsageError                    the caller did what makes no sense
-│   └── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is gone
+│   ├── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is gone
+│   └── AppError                  an app makes no sense: names file and function
 ├── ProtocolViolation             the peer broke the protocol
 ├── ConnectFailed                 no connection came about: nobody answered, or not with AMQP
 │   ├── LoginRefused              the broker refused user, password or mechanism
@@ -15,10 +16,17 @@ WarrenError
 ├── DeliveryTimeout               a delivery was not settled in the broker's time: as a ChannelClosed (406,
 │                                 DeliveryTimeoutClosed) or a ConsumerCancelled (DeliveryTimeoutCancelled)
 ├── RequestTimeout                an answer did not come in time
-└── PublishError
-    ├── PublishRefused            the broker said nack
-    ├── PublishReturned           no queue took a mandatory message
-    └── PublishTimeout            not confirmed in time: the outcome is unknown
+├── PublishError
+│   ├── PublishRefused            the broker said nack
+│   ├── PublishReturned           no queue took a mandatory message
+│   └── PublishTimeout            not confirmed in time: the outcome is unknown
+├── TopologyMismatch              an exchange or queue exists otherwise than the app declares it
+├── Reject                        a handler raises it: this message becomes a dead letter
+├── Retry                         a handler raises it: this message comes again later
+├── Undecodable                   a body is not of its handler's type
+├── TimeLimitExceeded             a handler took longer than its stage allows
+├── WorkerProcessDied             the process that ran a handler ended without an answer
+└── WorkerStuck                   more handlers hang for ever than a worker can replace
 """
 
 from collections.abc import Callable
@@ -45,6 +53,10 @@ class UsageError(WarrenError):
 
 class AlreadySettled(UsageError):
     """A delivery can't be settled: it was before, or the channel that brought it is gone."""
+
+
+class AppError(UsageError):
+    """An app makes no sense. The text names file and function; nothing was declared."""
 
 
 class ProtocolViolation(WarrenError):
@@ -182,6 +194,48 @@ class PublishReturned(PublishError):
 
 class PublishTimeout(PublishError, TimeoutError):
     """Not confirmed in time. The outcome is unknown: the message may be on the broker, or come there yet."""
+
+
+class TopologyMismatch(WarrenError):
+    """An exchange or queue exists otherwise than the app declares it. Nothing was changed."""
+
+
+class Reject(WarrenError):
+    """Raised by a handler: the message becomes a dead letter at once.
+
+    text: why, for whoever reads the dead letter. reason: its `x-warren-reason`; `rejected` or `wrong-status`.
+    """
+
+    def __init__(self, text: str = "rejected by the handler", *, reason: str = "rejected") -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Retry(WarrenError):
+    """Raised by a handler: the message comes again later, as one attempt more.
+
+    after: seconds, rounded up to a rung of the ladder; None means the delay of the stage's policy.
+    """
+
+    def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:
+        super().__init__(text)
+        self.after = after
+
+
+class Undecodable(WarrenError):
+    """A body is not of its handler's type. The text names the field."""
+
+
+class TimeLimitExceeded(WarrenError, TimeoutError):
+    """A handler took longer than its stage's time limit."""
+
+
+class WorkerProcessDied(WarrenError):
+    """The process that ran a handler ended without an answer."""
+
+
+class WorkerStuck(WarrenError):
+    """As many handlers hang for ever as a stage may run at once, so the worker ends, to be started anew."""
 
 
 _C = TypeVar("_C", bound=type[Closed])

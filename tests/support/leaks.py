@@ -7,6 +7,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from warren.amqp.client.io_thread import new_event_loop
+
+# With its first loop uvloop opens a pipe for signals, and keeps it for the life of the process.
+new_event_loop().close()
+
 
 @asynccontextmanager
 async def no_leaks_in_block(within: float = 5.0) -> AsyncIterator[None]:

@@ -1,1 +1,8 @@
-"""What every running node reports of itself, and the collector of such reports, will live here."""
+"""What every running node reports of itself, and the collector of such reports (contracts.md, section 6)."""
+
+from warren.telemetry.collector import Collector, Node
+from warren.telemetry.histogram import Histogram
+from warren.telemetry.report import EXCHANGE, Kind, Passage, Report, decode_report
+from warren.telemetry.reporter import Reporter
+
+__all__ = ["EXCHANGE", "Collector", "Histogram", "Kind", "Node", "Passage", "Report", "Reporter", "decode_report"]

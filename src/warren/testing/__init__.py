@@ -1,4 +1,6 @@
-"""For tests of programs that talk to RabbitMQ: a broker of a test's own. The pytest plugin is in plugin.py.
+"""For tests of programs that talk to RabbitMQ: a broker of a test's own, and a harness for an App.
+
+The pytest plugin is in plugin.py.
 
 The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
 """
@@ -7,11 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from warren.testing._harness import Harness, harness
     from warren.testing.broker import RunningBroker
 
-__all__ = ["RunningBroker"]
+__all__ = ["Harness", "RunningBroker", "harness"]
 
-_ELSEWHERE: Final = {"RunningBroker": "warren.testing.broker"}
+_ELSEWHERE: Final = {
+    "Harness": "warren.testing._harness",
+    "RunningBroker": "warren.testing.broker",
+    "harness": "warren.testing._harness",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -411,7 +411,8 @@ class Channel(Declaring):
         def done(_: Method | Delivery) -> None:
             # Until cancel-ok deliveries may come; with the answer the last of them is here.
             self._consumers.pop(encode_short(consumer.consumer_tag), None)
-            self._settlements.give_back(consumer)
+            if consumer.gives_back:
+                self._settlements.give_back(consumer)
 
         return self._ask(BasicCancel(consumer.consumer_tag), (BasicCancelOk,), done)
 

@@ -192,6 +192,7 @@ class Consumer:
         self.exclusive = exclusive
         self.arguments = arguments
         self.restore = restore
+        self.gives_back = True
         self._channel = channel
         self._buffer: deque[Delivery] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -216,13 +217,15 @@ class Consumer:
     ) -> None:
         await self.cancel()
 
-    async def cancel(self, *, timeout: float | None = None) -> None:
+    async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
         """Stop consuming and give back what was not settled. Does nothing where it has ended already.
 
+        give_back: False leaves what was not settled to the caller, who still may ack it over the open channel.
         timeout: seconds, as for the channel's methods; RequestTimeout past it. Cancelling leaves it to the
         broker: the request is sent.
         """
         if not self._ended:
+            self.gives_back = give_back
             self.end(None)
             with contextlib.suppress(Closed):  # then it is as gone as it can be
                 await self._channel.stop_consumer(self, timeout)

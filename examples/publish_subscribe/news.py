@@ -1,0 +1,20 @@
+"""One message for several kinds of consumer: each kind has a queue of its own, which fills while it is away.
+
+warren worker news:app --stage archive      # each in a terminal of its own, in any order
+warren worker news:app --stage notify
+echo '"it rains"' | warren publish news:app news
+"""
+
+import warren
+
+app = warren.App("news")
+
+
+@app.stage("news")
+async def archive(text: str) -> None:
+    print("archived:", text, flush=True)
+
+
+@app.stage("news")
+async def notify(text: str) -> None:
+    print("told everybody:", text, flush=True)

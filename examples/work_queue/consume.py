@@ -1,0 +1,18 @@
+"""Takes numbers from worker_queue, one of any number of such programs; Ctrl-C ends it."""
+
+import asyncio
+
+import warren
+
+
+async def main() -> None:
+    async with warren.connect() as connection:
+        channel = await connection.channel(prefetch=10)
+        await channel.declare_queue("worker_queue", durable=True)
+        async with channel.consume("worker_queue") as deliveries:
+            async for delivery in deliveries:
+                print(delivery.body.decode(), flush=True)
+                delivery.ack()
+
+
+asyncio.run(main())

@@ -1,0 +1,67 @@
+"""A delivery on its way through a worker, and what became of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from warren.flow.message import Message, attempt_of, metadata, properties_of
+
+if TYPE_CHECKING:
+    from warren.amqp.client import Delivery
+    from warren.flow.intake import Intake
+    from warren.flow.stage import Stage
+
+Kind: TypeAlias = Literal["done", "rejected", "retry", "failed", "given-back"]
+
+
+class Product(NamedTuple):
+    """A value that a handler returned, encoded; key None goes nowhere."""
+
+    key: str | None
+    body: bytes
+    content_type: str
+    type_name: str
+
+
+class Result(NamedTuple):
+    """What a handler made of a message. Plain data, since worker processes send it.
+
+    reason: the `x-warren-reason` of the dead letter that this may become. after: seconds, for `retry`.
+    """
+
+    kind: Kind
+    products: tuple[Product, ...] = ()
+    reason: str = ""
+    error: str = ""
+    trace: str = ""
+    after: float | None = None
+
+
+GIVEN_BACK = Result("given-back")
+"""It was not handled: the worker stops, or the delivery will come again."""
+
+
+class Job:
+    """A delivery in hand. Made on the I/O thread, read by handlers' threads, settled on the I/O thread."""
+
+    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage")
+
+    def __init__(self, intake: Intake, delivery: Delivery) -> None:
+        self.intake = intake
+        self.stage: Stage = intake.stage
+        self.delivery = delivery
+        self.generation = intake.generation
+        self.attempt = attempt_of(properties_of(delivery))
+        self.received = time.monotonic()
+        self.seconds = 0.0
+        """What the handler took."""
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the link that brought it is gone, so that it can't be settled and will come again."""
+        return self.generation != self.intake.generation
+
+    def message(self) -> Message:
+        """Read the metadata."""
+        return metadata(self.delivery, self.stage.name, self.stage.queue)

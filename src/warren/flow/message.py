@@ -1,0 +1,220 @@
+"""A message's metadata, and the properties of what is published for it (contracts.md, section 6)."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Final, NamedTuple
+
+from warren.amqp.client import Delivery, Properties
+from warren.amqp.protocol.tables import FieldValue, Table
+from warren.exceptions import ProtocolViolation
+
+ATTEMPT: Final = "x-warren-attempt"
+WAIT: Final = "x-warren-wait"
+"""Seconds that are left of a delay longer than the ladder's longest rung."""
+REASON: Final = "x-warren-reason"
+ERROR: Final = "x-warren-error"
+TRACEBACK: Final = "x-warren-traceback"
+STAGE: Final = "x-warren-stage"
+EXCHANGE: Final = "x-warren-exchange"
+ROUTING_KEY: Final = "x-warren-routing-key"
+QUEUE: Final = "x-warren-queue"
+FAILED_AT: Final = "x-warren-failed-at"
+NODE: Final = "x-warren-node"
+TRACEPARENT: Final = "traceparent"
+
+REASONS: Final = ("rejected", "failed", "undecodable", "unroutable", "refused", "wrong-status", "expired")
+
+_LONGEST_ERROR: Final = 2_000
+_LONGEST_TRACEBACK: Final = 16_000
+# Written by brokers, each in its own way, or read by them as an order to route further copies.
+_BROKERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "CC", "BCC")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message's metadata, for a handler that asks for it by annotation.
+
+    exchange, routing_key: where it was published to first, also where it comes again after a retry.
+    attempt: 1 at first. timestamp: when it was published, None where it does not say. headers: all of them.
+    """
+
+    id: str
+    correlation_id: str
+    attempt: int
+    stage: str
+    queue: str
+    exchange: str
+    routing_key: str
+    timestamp: datetime | None
+    type: str | None
+    content_type: str | None
+    app_id: str | None
+    headers: Mapping[str, FieldValue]
+
+
+class Outgoing(NamedTuple):
+    """A message to be published. `product`: made by a handler, so that one nobody takes becomes a dead letter."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Properties
+    mandatory: bool = True
+    product: bool = False
+
+
+def properties_of(delivery: Delivery) -> Properties:
+    """Give a delivery's properties; none where they are malformed, so that the body at least can be kept."""
+    try:
+        return delivery.properties
+    except ProtocolViolation:
+        return Properties()
+
+
+def attempt_of(properties: Properties) -> int:
+    """Say which attempt this is."""
+    value = (properties.headers or {}).get(ATTEMPT)
+    return max(1, value) if isinstance(value, int) else 1
+
+
+def metadata(delivery: Delivery, stage: str, queue: str) -> Message:
+    """Read a delivery's metadata."""
+    properties = properties_of(delivery)
+    headers = properties.headers or {}
+    at = properties.timestamp
+    exchange, routing_key = origin(delivery, headers)
+    return Message(
+        id=properties.message_id or "",
+        correlation_id=properties.correlation_id or properties.message_id or "",
+        attempt=attempt_of(properties),
+        stage=stage,
+        queue=queue,
+        exchange=exchange,
+        routing_key=routing_key,
+        timestamp=at if isinstance(at, datetime) else None,
+        type=properties.type,
+        content_type=properties.content_type,
+        app_id=properties.app_id,
+        headers=headers,
+    )
+
+
+def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
+    """Exchange and routing key that a message was first published with, before retries sent it to its queue."""
+    exchange, key = headers.get(EXCHANGE), headers.get(ROUTING_KEY)
+    if isinstance(exchange, str) and isinstance(key, str):
+        return exchange, key
+    return delivery.exchange, delivery.routing_key
+
+
+def first_properties(app: str, content_type: str, type_name: str) -> Properties:
+    """Properties of a message that begins a chain: its id is the correlation id of all that follow."""
+    identity = uuid.uuid4().hex
+    return Properties(
+        content_type=content_type,
+        headers={ATTEMPT: 1, TRACEPARENT: _traceparent(None)},
+        delivery_mode=2,
+        correlation_id=identity,
+        message_id=identity,
+        timestamp=int(time.time()),
+        type=type_name,
+        app_id=app,
+    )
+
+
+def next_properties(app: str, cause: Properties, content_type: str, type_name: str) -> Properties:
+    """Properties of what a stage makes of a message; the client gives the id."""
+    return Properties(
+        content_type=content_type,
+        headers={ATTEMPT: 1, TRACEPARENT: _traceparent((cause.headers or {}).get(TRACEPARENT))},
+        delivery_mode=2,
+        correlation_id=cause.correlation_id or cause.message_id,
+        timestamp=int(time.time()),
+        type=type_name,
+        app_id=app,
+    )
+
+
+def again(delivery: Delivery, attempt: int, wait: float = 0.0) -> Properties:
+    """Properties of the same message, published anew as attempt number `attempt`."""
+    properties = properties_of(delivery)
+    exchange, key = origin(delivery, properties.headers or {})
+    headers = plain_headers(properties) | {ATTEMPT: attempt, EXCHANGE: exchange, ROUTING_KEY: key}
+    headers.pop(WAIT, None)
+    if wait > 0:
+        headers[WAIT] = wait
+    return _kept(properties, headers)
+
+
+def dead_properties(
+    properties: Properties,
+    *,
+    reason: str,
+    error: str,
+    trace: str,
+    stage: str,
+    exchange: str,
+    routing_key: str,
+    queue: str,
+    attempt: int,
+) -> Properties:
+    """Properties of a dead letter. queue: the one that it failed in; empty where it never came to one."""
+    headers = plain_headers(properties)
+    headers.pop(WAIT, None)
+    headers |= {
+        ATTEMPT: attempt,
+        REASON: reason,
+        ERROR: error[:_LONGEST_ERROR],
+        TRACEBACK: trace[-_LONGEST_TRACEBACK:],
+        STAGE: stage,
+        EXCHANGE: exchange,
+        ROUTING_KEY: routing_key,
+        QUEUE: queue,
+        FAILED_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
+        NODE: node_name(),
+    }
+    return _kept(properties, headers)
+
+
+def plain_headers(properties: Properties) -> dict[str, FieldValue]:
+    """Give the headers without those that brokers write or read."""
+    return {name: value for name, value in (properties.headers or {}).items() if not name.startswith(_BROKERS)}
+
+
+def _kept(properties: Properties, headers: Table) -> Properties:
+    # A user id other than the connection's is refused, and what waits here must not expire.
+    return properties._replace(headers=headers, delivery_mode=2, user_id=None, expiration=None)
+
+
+def described(error: BaseException) -> str:
+    """Name an error in one line."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def traced(error: BaseException) -> str:
+    """Give an error's traceback as text."""
+    return "".join(traceback.format_exception(error))
+
+
+@cache
+def node_name() -> str:
+    """Name this machine."""
+    return socket.gethostname()
+
+
+def _traceparent(parent: FieldValue) -> str:
+    """Give a W3C trace context: the parent's trace, or a new one, with a span of its own."""
+    span = random.getrandbits(64) | 1  # not all zero, which the standard forbids
+    if isinstance(parent, str) and len(parent) == 55 and parent.startswith("00-"):
+        return f"{parent[:36]}{span:016x}{parent[52:]}"
+    return f"00-{random.getrandbits(128) | 1:032x}-{span:016x}-01"

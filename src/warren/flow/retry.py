@@ -1,0 +1,36 @@
+"""The ladder of waiting queues: a message that is to come again later waits on the broker, not in a worker."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from warren.amqp.client import Delivery
+from warren.flow.message import WAIT, Outgoing, again, properties_of
+
+RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
+"""Seconds of each rung, and the end of its queue's name."""
+
+
+def rung_name(app: str, suffix: str) -> str:
+    """Name the exchange and the queue of a rung."""
+    return f"{app}.retry.{suffix}"
+
+
+def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float) -> Outgoing:
+    """Make the message that comes to `queue` again after `delay` seconds, as attempt number `attempt`.
+
+    A delay rounds up to a rung. What is left of one longer than the last rung goes with the message.
+    """
+    if delay <= 0:
+        return Outgoing("", queue, delivery.body, again(delivery, attempt))
+    longest, suffix = RUNGS[-1]
+    rest = max(0.0, delay - longest)
+    if not rest:
+        suffix = next(name for seconds, name in RUNGS if delay <= seconds)
+    return Outgoing(rung_name(app, suffix), queue, delivery.body, again(delivery, attempt, rest))
+
+
+def remaining(delivery: Delivery) -> float:
+    """Seconds that a message which came from the ladder has still to wait."""
+    value = (properties_of(delivery).headers or {}).get(WAIT)
+    return float(value) if isinstance(value, int | float) and value > 0 else 0.0

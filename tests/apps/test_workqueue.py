@@ -1,0 +1,109 @@
+"""The work queue: the examples and the commands, several consumers, one of which is killed."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import warren
+from tests.flow._running import counts, eventually_holds
+from tests.support import commands
+from tests.support.commands import Service
+from tests.support.waiting import eventually_blocking
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "work_queue"
+COUNT = 20_000
+
+
+def _produce(url: str, count: int) -> list[dict[str, object]]:
+    done = commands.run("workqueue", "produce", "--count", str(count), "--json", more={"WARREN_BROKER": url})
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _last(service: Service) -> dict[str, object]:
+    lines = [line for line in service.output.splitlines() if line.startswith("{") and line.endswith("}")]
+    picture: dict[str, object] = json.loads(lines[-1]) if lines else {}
+    return picture
+
+
+def _done(service: Service) -> int:
+    done = _last(service).get("done", 0)
+    assert isinstance(done, int)
+    return done
+
+
+def test_three_consumers_get_equal_shares_and_know_of_each_other(broker_url: str) -> None:
+    more = {"WARREN_BROKER": broker_url}
+    with contextlib.ExitStack() as stack:
+        consumers = [stack.enter_context(commands.service("workqueue", "consume", "--json", more=more)) for _ in "abc"]
+        for consumer in consumers:
+            consumer.wait_for('"done":0')
+        assert _produce(broker_url, COUNT)[-1]["done"] == COUNT
+        eventually_blocking(lambda: sum(map(_done, consumers)) == COUNT, "all to be done", within=30)
+        shares = [_done(consumer) for consumer in consumers]
+        eventually_blocking(lambda: len(_shares(consumers[0])) == 3, "all to know each other", within=20)
+    assert max(shares) < 1.25 * COUNT / 3, shares
+    assert min(shares) > 0.75 * COUNT / 3, shares
+
+
+def _shares(service: Service) -> dict[str, int]:
+    shares = _last(service).get("shares", {})
+    assert isinstance(shares, dict)
+    return shares
+
+
+def test_what_waited_and_what_a_killed_consumer_had_goes_to_another(broker_url: str) -> None:
+    _produce(broker_url, COUNT)
+    more = {"WARREN_BROKER": broker_url}
+    with commands.service("workqueue", "consume", "--json", "--prefetch", "500", more=more) as first:
+        eventually_blocking(lambda: _done(first) > 0, "the first to begin", within=20)
+        first.process.kill()
+        first.process.wait()
+    with commands.service("workqueue", "consume", "--json", more=more) as second:
+        second.wait_for('"left":0', within=30)
+        asyncio.run(eventually_holds(broker_url, "worker_queue", 0))
+        second.process.terminate()
+        assert second.process.wait(20) == 0
+    assert asyncio.run(counts(broker_url, ["worker_queue"])) == {"worker_queue": 0}
+
+
+def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None:
+    seen: set[int] = set()
+    count = 3_000
+
+    async def half() -> None:
+        # A consumer that takes and acks, and dies with 100 in hand.
+        async with warren.connect(broker_url, recover=False) as connection:
+            channel = await connection.channel(prefetch=100)
+            async with channel.consume("worker_queue") as deliveries:
+                async for delivery in deliveries:
+                    if len(seen) >= count // 2:
+                        assert connection.link is not None
+                        connection.link.driver.abort()
+                        await connection.wait_closed()
+                        return
+                    seen.add(int(delivery.body))
+                    delivery.ack()
+
+    _produce(broker_url, count)
+    asyncio.run(half())
+    assert len(seen) == count // 2
+    arguments = [sys.executable, str(EXAMPLES / "consume.py")]
+    environment = commands.environment({"WARREN_BROKER": broker_url})
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            while len(seen) < count:
+                seen.add(int(process.stdout.readline()))
+        finally:
+            process.kill()
+    assert seen == set(range(count))
+
+
+def test_the_example_produces_all_numbers(embedded_url: str) -> None:
+    environment = commands.environment({"WARREN_BROKER": embedded_url})
+    subprocess.run([sys.executable, str(EXAMPLES / "produce.py")], env=environment, check=True, timeout=50)
+    assert asyncio.run(counts(embedded_url, ["worker_queue"])) == {"worker_queue": 100_001}

@@ -1,0 +1,1 @@
+"""Long tests that break things; short forms of them run in `make test`."""

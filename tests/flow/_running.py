@@ -1,0 +1,47 @@
+"""What the tests of flow share: an app's messages and its dead letters."""
+
+import asyncio
+from collections.abc import Sequence
+
+import warren
+from warren.amqp.client import Properties
+from warren.flow import dead
+from warren.flow.dead import DeadLetter
+
+
+async def dead_of(url: str, app: warren.App) -> list[DeadLetter]:
+    """Give all dead letters of an app."""
+    async with warren.connect(url) as connection:
+        return [letter async for letter in dead.letters(connection, app.name)]
+
+
+async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
+    """Give how many messages are ready in each queue; -1 where it does not exist."""
+    found = {}
+    async with warren.connect(url) as connection, await connection.channel() as channel:
+        for queue in queues:
+            try:
+                found[queue] = (await channel.declare_queue(queue, passive=True)).message_count
+            except warren.ChannelClosed:
+                found[queue] = -1
+                await channel.open()
+    return found
+
+
+async def put(url: str, queue: str, body: bytes, properties: Properties | None = None) -> None:
+    """Publish straight to a queue."""
+    async with warren.connect(url) as connection, await connection.channel() as channel:
+        await channel.publish(body, routing_key=queue, properties=properties)
+
+
+async def eventually_holds(url: str, queue: str, number: int, *, within: float = 30.0) -> None:
+    """Wait until so many messages are ready in a queue."""
+    deadline = asyncio.get_running_loop().time() + within
+    while (found := (await counts(url, [queue]))[queue]) != number:
+        assert asyncio.get_running_loop().time() < deadline, f"{found} messages in {queue}, not {number}"
+        await asyncio.sleep(0.02)
+
+
+async def eventually_dead(url: str, app: warren.App, number: int) -> None:
+    """Wait until an app has so many dead letters."""
+    await eventually_holds(url, f"{app.name}.dead", number)

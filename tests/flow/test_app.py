@@ -1,0 +1,213 @@
+"""What an app says about handlers, stages and keys that make no sense, before anything is declared."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+import warren
+from tests.flow._running import counts
+from warren.flow import topology
+from warren.flow.retry import RUNGS
+
+
+class Broken:
+    """A type that no JSON can be decoded to."""
+
+
+class Holds(msgspec.Struct):
+    """A type that holds one."""
+
+    broken: Broken
+
+
+def untyped(value): ...  # type: ignore[no-untyped-def] # that is what is tested
+
+
+async def two_values(one: str, two: str) -> None: ...
+
+
+async def none_at_all() -> None: ...
+
+
+async def broken(value: Broken) -> None: ...
+
+
+async def holds(value: Holds) -> None: ...
+
+
+async def many(*values: str) -> None: ...
+
+
+async def unknown_name(value: "NoSuchType") -> None: ...  # type: ignore[name-defined]  # noqa: F821 # tested
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        (untyped, "has no type"),
+        (two_values, "one value"),
+        (none_at_all, "one value"),
+        (broken, "can't be decoded"),
+        (holds, "can't be decoded"),
+        (many, "given by name"),
+        (unknown_name, "NoSuchType"),
+    ],
+)
+def test_a_handler_that_makes_no_sense_is_named_with_its_file(handler: Callable[..., Any], text: str) -> None:
+    with pytest.raises(warren.AppError, match=text) as caught:
+        warren.App("wrong").stage("in")(handler)
+    assert f"test_app.py:{handler.__code__.co_firstlineno}: {handler.__name__}" in str(caught.value)
+
+
+def test_processes_need_a_plain_function_at_the_top_of_its_module() -> None:
+    app = warren.App("wrong")
+
+    def inner(value: str) -> None: ...
+
+    with pytest.raises(warren.AppError, match="top of its module"):
+        app.stage("in", processes=True)(inner)
+    with pytest.raises(warren.AppError, match="is for `def`"):
+        app.stage("in", processes=True)(none_at_all)
+
+
+@pytest.mark.parametrize("options", [{"attempts": 0}, {"concurrency": 0}, {"time_limit": 0}, {"delays": [-1]}])
+def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
+    async def handler(value: str) -> None: ...
+
+    with pytest.raises(warren.AppError, match="positive"):
+        warren.App("wrong").stage("in", **options)(handler)
+
+
+def test_stages_and_keys_that_make_no_sense() -> None:
+    app = warren.App("wrong")
+    with pytest.raises(warren.AppError, match="no stages"):
+        app.validate()
+
+    async def one(value: str) -> str:
+        return value
+
+    async def two(value: str) -> None: ...
+
+    app.stage("in", queue="q", then="out")(one)
+    with pytest.raises(warren.AppError, match=r"queue 'q' is already that of .*one"):
+        app.stage("in", queue="q")(two)
+    with pytest.raises(warren.AppError, match="stage 'one' is there already"):
+        app.stage("in", name="one")(two)
+    with pytest.raises(warren.AppError, match=r"one: then='out' leads nowhere"):
+        app.worker()
+    app.output("out")
+    app.validate()
+    with pytest.raises(warren.AppError, match="before"):
+        app.output("out")
+    with pytest.raises(warren.UsageError, match="no stage 'three'"):
+        app.worker(stages=["three"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"name": ""}, {"name": "amq.x"}, {"name": "x" * 201}, {"name": "x", "exchange": ""},
+     {"name": "x", "exchange_type": "headers"}, {"name": "x", "queue_type": "quorum", "plain": True}],
+)  # fmt: skip
+def test_apps_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(warren.AppError):
+        warren.App(**options)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "matches"),
+    [("a.*", "a.b", True), ("a.*", "a.b.c", False), ("a.#", "a", True), ("#.c", "a.b.c", True), ("a", "b", False)],
+)
+def test_a_then_is_matched_as_a_topic_exchange_does(pattern: str, key: str, matches: bool) -> None:
+    app = warren.App("topics", exchange_type="topic")
+
+    async def handler(value: str) -> None: ...
+
+    app.stage(pattern)(handler)
+    assert app.leads_somewhere(key) is matches
+
+
+def _app(**options: Any) -> warren.App:
+    app = warren.App("shape", **options)
+
+    @app.stage("in", queue="in_queue", then="out")
+    async def handle(value: str) -> str:
+        return value
+
+    app.output("out", queue="out_queue")
+    return app
+
+
+async def test_check_says_what_is_missing_and_what_differs_and_changes_nothing(broker_url: str) -> None:
+    app = _app()
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("in_queue", durable=False)
+        await channel.declare_exchange("shape", "fanout", durable=True)
+        findings = {finding.what: finding for finding in await topology.check(connection, app)}
+        assert findings["queue 'in_queue'"].is_different
+        assert "durable" in findings["queue 'in_queue'"].text
+        assert "type" in findings["exchange 'shape'"].text
+        assert findings["queue 'out_queue'"].text == "missing"
+        with pytest.raises(warren.TopologyMismatch, match=r"exchange 'shape'.*queue 'in_queue'.*nothing was changed"):
+            await topology.declare(connection, app, strict=True)
+    assert await counts(broker_url, ["in_queue", "out_queue", "shape.dead"]) == {
+        "in_queue": 0, "out_queue": -1, "shape.dead": -1,
+    }  # fmt: skip
+
+
+async def test_what_exists_otherwise_is_used_and_said(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = _app()
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange("shape", "direct", durable=False)
+        await channel.declare_queue("in_queue", durable=True, arguments={"x-max-length": 10})
+        with caplog.at_level(logging.WARNING):
+            await topology.declare(connection, app)
+        assert "exchange 'shape' exists otherwise and is used as it is" in caplog.text
+        assert "queue 'in_queue' exists otherwise and is used as it is" in caplog.text
+        await app.publish("x", key="in", url=broker_url)
+    assert (await counts(broker_url, ["in_queue"]))["in_queue"] == 1
+
+
+async def test_what_was_declared_checks_out(broker_url: str) -> None:
+    for options in ({}, {"queue_type": "quorum"}):
+        app = _app(**options)
+        async with warren.connect(broker_url) as connection:
+            await topology.declare(connection, app, strict=True)
+            assert await topology.check(connection, app) == []
+            channel = await connection.channel()
+            for queue in ("in_queue", "out_queue"):
+                await channel.delete_queue(queue)
+
+
+def test_definitions_are_what_rabbitmq_imports(rabbitmq_server: Any) -> None:
+    app = _app(queue_type="quorum")
+    definitions = topology.derive(app).definitions("imported")
+    text = json.dumps({"vhosts": [{"name": "imported"}], **definitions})
+    path = rabbitmq_server.directory / "definitions.json"
+    path.write_text(text)
+    rabbitmq_server.ctl("import_definitions", str(path))
+    listed = rabbitmq_server.ctl("list_queues", "-p", "imported", "name", "type", "durable")
+    assert "in_queue\tquorum\ttrue" in listed
+    assert all(f"shape.retry.{suffix}\tquorum\ttrue" in listed for _, suffix in RUNGS)
+    bindings = rabbitmq_server.ctl("list_bindings", "-p", "imported", "source_name", "destination_name", "routing_key")
+    assert "shape\tin_queue\tin" in bindings
+    rabbitmq_server.ctl("delete_vhost", "imported")
+
+
+def test_plain_declares_as_programs_do_that_say_nothing() -> None:
+    shape = topology.derive(_app(plain=True))
+    assert shape.exchanges[0] == topology.Exchange("shape", "direct", durable=False)
+    assert shape.queues[0] == topology.Queue("in_queue", durable=False)
+    assert shape.queues[2] == topology.Queue("shape.dead", durable=True)
+
+
+def test_missing_bindings_are_told_from_those_that_a_management_api_lists() -> None:
+    shape = topology.derive(_app())
+    present = [{"source": item.exchange, "destination": item.queue, "routing_key": item.key} for item in shape.bindings]
+    assert topology.missing_bindings(shape, present) == []
+    assert len(topology.missing_bindings(shape, present[1:])) == 1

@@ -1,0 +1,243 @@
+"""The commands about apps, as a user runs them."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+
+import warren
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
+from tests.support import commands
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually_blocking
+
+SHOP = """
+import time
+import msgspec, warren
+
+class Order(msgspec.Struct):
+    n: int
+
+app = warren.App("shop")
+
+@app.stage("order", then="bill", attempts=1)
+async def take(order: Order) -> Order:
+    if order.n < 0:
+        raise ValueError("below zero")
+    return order
+
+@app.stage("bill", then="paid")
+def bill(order: Order) -> Order:
+    return order
+
+@app.stage("slow", concurrency=1)
+def slow(seconds: str) -> None:
+    print("slow began", flush=True)
+    time.sleep(float(seconds))
+
+app.output("paid", queue="shop.paid")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> warren.App:
+    """A module `shop_of_tests` in the working directory and on the path of child processes."""
+    (tmp_path / "shop_of_tests.py").write_text(SHOP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "shop_of_tests", raising=False)
+    import importlib
+
+    app = importlib.import_module("shop_of_tests").app
+    assert isinstance(app, warren.App)
+    return app
+
+
+def run(*arguments: str, url: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, with `text` as its input."""
+    more: Mapping[str, str] = {"WARREN_BROKER": url}
+    return subprocess.run(
+        [sys.executable, "-m", "warren", *arguments], env=commands.environment(more), input=text,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: warren.App, broker_url: str) -> None:
+    lines = "".join(f'{{"n": {n}}}\n' for n in range(50))
+    done = run("publish", "shop_of_tests:app", "order", "--json", url=broker_url, text=lines)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"published": 50, "key": "order"}), done.stderr
+    more = {"WARREN_BROKER": broker_url}
+    with commands.service("worker", "shop_of_tests:app", "--health-port", "0", more=more) as worker:
+        port = worker.wait_for(r"health: http://127\.0\.0\.1:(\d+)/health")[1]
+        asyncio.run(eventually_holds(broker_url, "shop.paid", 50))
+        assert httpx.get(f"http://127.0.0.1:{port}/health").json()["stages"]["bill"]["done"] == 50
+        worker.process.terminate()
+        assert worker.process.wait(20) == 0
+    assert asyncio.run(counts(broker_url, ["shop.take", "shop.bill", "shop.dead"])) == {
+        "shop.take": 0, "shop.bill": 0, "shop.dead": 0,
+    }  # fmt: skip
+
+
+def test_several_processes_work_and_stop_together(shop: warren.App, rabbitmq_url: str) -> None:
+    lines = "".join(f'{{"n": {n}}}\n' for n in range(200))
+    assert run("publish", "shop_of_tests:app", "order", url=rabbitmq_url, text=lines).returncode == 0
+    more = {"WARREN_BROKER": rabbitmq_url}
+    with commands.service("worker", "shop_of_tests:app", "--processes", "2", more=more) as worker:
+        asyncio.run(eventually_holds(rabbitmq_url, "shop.paid", 200))
+        worker.process.terminate()
+        assert worker.process.wait(30) == 0, worker.output
+    assert asyncio.run(counts(rabbitmq_url, ["shop.dead"])) == {"shop.dead": 0}
+
+
+def test_a_second_signal_ends_at_once_and_the_message_comes_again(shop: warren.App, rabbitmq_url: str) -> None:
+    asyncio.run(shop.publish("30", key="slow", url=rabbitmq_url))
+    more = {"WARREN_BROKER": rabbitmq_url}
+    with commands.service("worker", "shop_of_tests:app", "--deadline", "30", more=more) as worker:
+        worker.wait_for("slow began")
+        worker.process.send_signal(signal.SIGINT)
+        eventually_blocking(lambda: _consumers(rabbitmq_url) == 0, "the consumer to be cancelled", within=20)
+        worker.process.send_signal(signal.SIGINT)
+        assert worker.process.wait(20) == 130
+    asyncio.run(eventually_holds(rabbitmq_url, "shop.slow", 1))
+
+
+def _consumers(url: str) -> int:
+    async def ask() -> int:
+        async with warren.connect(url) as connection, await connection.channel() as channel:
+            return (await channel.declare_queue("shop.slow", passive=True)).consumer_count
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "text"),
+    [
+        ("no_such_module:app", 2, "module 'no_such_module' does not import: ModuleNotFoundError"),
+        ("shop_of_tests", 2, "MODULE:APP"),
+        ("shop_of_tests:nothing", 2, "has no 'nothing'"),
+        ("shop_of_tests:Order", 2, "no App, called 'Order'"),
+        ("broken_of_tests:app", 2, "broken_of_tests.py:5: lost: then='away' leads nowhere"),
+    ],
+)
+def test_what_is_no_app_is_said_before_anything_is_declared(
+    shop: warren.App, tmp_path: Path, path: str, code: int, text: str
+) -> None:
+    (tmp_path / "broken_of_tests.py").write_text(
+        'import warren\n\napp = warren.App("broken")\n\n@app.stage("in", then="away")\n'
+        "async def lost(x: str) -> str:\n    return x\n"
+    )
+    done = run("worker", path, url=f"amqp://127.0.0.1:{free_port()}/")
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_codes_of_a_worker_say_why(shop: warren.App, rabbitmq_url: str) -> None:
+    away = f"amqp://127.0.0.1:{free_port()}/"
+    assert run("worker", "shop_of_tests:app", "--connect-attempts", "1", url=away).returncode == 3
+    refused = rabbitmq_url.replace("guest:guest@", "guest:wrong@")
+    assert run("worker", "shop_of_tests:app", url=refused).returncode == 3
+    assert run("worker", "shop_of_tests:app", "--stage", "none", url=rabbitmq_url).returncode == 2
+
+    async def other() -> None:
+        async with warren.connect(rabbitmq_url) as connection:
+            await (await connection.channel()).declare_queue("shop.take", durable=False)
+
+    asyncio.run(other())
+    done = run("worker", "shop_of_tests:app", "--strict", url=rabbitmq_url)
+    assert done.returncode == 1
+    assert "queue 'shop.take'" in done.stderr
+    assert asyncio.run(counts(rabbitmq_url, ["shop.bill"])) == {"shop.bill": -1}
+
+
+def test_a_line_that_can_not_be_decoded_ends_publishing(shop: warren.App, embedded_url: str) -> None:
+    done = run("publish", "shop_of_tests:app", "order", url=embedded_url, text='{"n": 1}\n{"n": "x"}\n{"n": 3}\n')
+    assert done.returncode == 1
+    assert "line 2: Expected `int`, got `str` - at `$.n`" in done.stderr
+    assert asyncio.run(counts(embedded_url, ["shop.take"])) == {"shop.take": 1}
+    assert run("publish", "shop_of_tests:app", "nowhere", url=embedded_url, text="{}\n").returncode == 2
+
+
+def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, broker_url: str) -> None:
+    async def fail() -> None:
+        async with shop.worker(broker_url, connect_attempts=1):
+            for n in (-1, -2, -3):
+                await shop.publish({"n": n}, key="order", url=broker_url)
+            await put(broker_url, "shop.bill", b"no json")
+            await eventually_dead(broker_url, shop, 4)
+
+    asyncio.run(fail())
+    listed = [json.loads(line) for line in run("dead", "list", "shop", "--json", url=broker_url).stdout.splitlines()]
+    assert sorted(line["body"] for line in listed) == ["no json", '{"n":-1}', '{"n":-2}', '{"n":-3}']
+    first = next(line for line in listed if line["body"] == '{"n":-1}')
+    shown = run("dead", "show", "shop", first["id"], url=broker_url).stdout
+    assert "ValueError: below zero" in shown
+    assert "shop_of_tests.py" in shown
+    assert '{"n":-1}' in shown
+    assert run("dead", "drop", "shop", "--id", first["id"], url=broker_url).stdout == "dropped 1\n"
+    assert run("dead", "replay", "shop", "--reason", "failed", url=broker_url).stdout == "replayed 2\n"
+    assert asyncio.run(counts(broker_url, ["shop.take", "shop.dead"])) == {"shop.take": 2, "shop.dead": 1}
+    done = run("dead", "drop", "shop", url=broker_url)
+    assert (done.returncode, "--all" in done.stderr) == (2, True)
+    assert run("dead", "list", "none", url=broker_url).returncode == 1
+    assert run("dead", "show", "shop", "none", url=broker_url).returncode == 2
+    assert [letter.body for letter in asyncio.run(dead_of(broker_url, shop))] == [b"no json"]
+
+
+def test_the_topology_is_shown_exported_and_checked(shop: warren.App) -> None:
+    shown = run("topology", "show", "shop_of_tests:app", url="")
+    assert "exchange  shop  direct durable" in shown.stdout
+    assert "binding   shop --order--> shop.take" in shown.stdout
+    exported = json.loads(run("topology", "export", "shop_of_tests:app", "--vhost", "v", url="").stdout)
+    assert {"name": "shop.dead", "vhost": "v", "durable": True, "auto_delete": False, "arguments": {}} in exported[
+        "queues"
+    ]
+
+
+def test_a_check_finds_bindings_where_the_management_api_is(shop: warren.App) -> None:
+    with RabbitMQ(management=True) as server:
+        assert server.management_url is not None
+        arguments = ("topology", "check", "shop_of_tests:app")
+        done = run(*arguments, url=server.url)
+        assert done.returncode == 1
+        assert "queue 'shop.take': missing" in done.stdout
+        assert "bindings were not checked" in done.stderr
+        asyncio.run(_declare(shop, server.url))
+        assert run(*arguments, url=server.url).returncode == 0
+        done = run(*arguments, "--management", server.management_url, url=server.url)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        asyncio.run(_unbind(server.url))
+        done = run(*arguments, "--management", server.management_url, url=server.url)
+        assert done.stdout == "binding of queue 'shop.take' to exchange 'shop' with key 'order': missing\n"
+
+
+async def _declare(app: warren.App, url: str) -> None:
+    async with app.publisher(url):
+        pass
+
+
+async def _unbind(url: str) -> None:
+    async with warren.connect(url) as connection:
+        await (await connection.channel()).unbind_queue("shop.take", "shop", "order")
+
+
+def test_both_kinds_of_subscriber_get_the_news(broker_url: str) -> None:
+    folder = Path(__file__).parents[2] / "examples" / "publish_subscribe"
+    more = {"WARREN_BROKER": broker_url, "PYTHONPATH": str(folder)}
+    arguments = [sys.executable, "-m", "warren", "publish", "news:app", "news"]
+    environment = commands.environment(more)
+    subprocess.run(arguments, env=environment, input="it rains\n", text=True, check=True, timeout=30)
+    for stage, text in (("archive", "archived: it rains"), ("notify", "told everybody: it rains")):
+        with commands.service("worker", "news:app", "--stage", stage, more=more) as worker:
+            worker.wait_for(text)
+            os.kill(worker.process.pid, signal.SIGTERM)
+            assert worker.process.wait(20) == 0

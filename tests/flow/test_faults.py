@@ -1,0 +1,132 @@
+"""What breaks under a worker: itself, the network, the broker. Nothing is lost."""
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.flow._accounts import accounted, lose_nothing, publish, settle_all
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
+from tests.flow._victim import STEPS, app
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.proxy import FaultProxy, Way
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+from warren.amqp.client import parse_url
+
+
+async def test_a_worker_killed_at_each_step_of_settlement_loses_nothing(broker_url: str) -> None:
+    await lose_nothing(broker_url, STEPS, 400, seed=1)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_two_hundred_killed_workers_lose_nothing(broker_url: str) -> None:
+    repeated = 0
+    for seed in range(25):
+        repeated += await lose_nothing(broker_url, random.Random(seed).sample(STEPS, len(STEPS)), 400, seed)
+        async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+            await channel.purge_queue("victim.dead")
+    print(f"{25 * len(STEPS)} kills, 10000 inputs, {repeated} done more than once", file=sys.stderr)
+
+
+async def test_a_message_that_kills_its_worker_each_time_becomes_a_dead_letter(broker_url: str, tmp_path: Path) -> None:
+    (tmp_path / "poison_of_tests.py").write_text(
+        "import os, signal, warren\n"
+        "app = warren.App('poisoned')\n"
+        "@app.stage('in', then='out', attempts=2)\n"
+        "async def handle(text: str) -> str:\n"
+        "    if text == 'poison':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return text\n"
+        "app.output('out', queue='poisoned.out')\n"
+    )
+    poisoned = warren.App("poisoned")
+
+    @poisoned.stage("in", queue="poisoned.handle")
+    async def handle(text: str) -> None: ...
+
+    async with poisoned.publisher(broker_url) as publisher:
+        for text in ("a", "poison", "b", "c"):
+            await publisher.publish(text, key="in")
+    more = {"WARREN_BROKER": broker_url, "PYTHONPATH": str(tmp_path)}
+    with commands.service("worker", "poison_of_tests:app", "--processes", "2", more=more) as workers:
+        await eventually_holds(broker_url, "poisoned.out", 3, within=40)
+        await eventually_dead(broker_url, poisoned, 1)
+        workers.process.terminate()
+        assert workers.process.wait(30) == 0, workers.output
+    (letter,) = await dead_of(broker_url, poisoned)
+    assert (letter.body, letter.reason, letter.attempts) == (b"poison", "failed", 3)
+    assert "may kill its worker" in letter.error
+
+
+async def test_a_network_that_breaks_loses_nothing(broker_url: str) -> None:
+    url = parse_url(broker_url)
+    async with FaultProxy(url.hosts[0][1]) as proxy:
+        through = broker_url.replace(f":{url.hosts[0][1]}/", f":{proxy.port}/")
+        names = [f"take {n}" for n in range(600)]
+        chance = random.Random(3)
+        async with app.worker(through, connect_attempts=1) as worker:
+            await publish(broker_url, names[:300])
+            for fault in (proxy.cut, proxy.reset, proxy.cut):
+                await asyncio.sleep(chance.uniform(0, 0.1))
+                await fault()
+                await eventually(lambda: worker.is_healthy, "the worker to come back", within=30)
+            proxy.chunk(7)
+            await publish(broker_url, names[300:])
+            await asyncio.sleep(0.05)
+            proxy.chunk()
+            proxy.pause(Way.TO_CLIENT)
+            await asyncio.sleep(0.2)
+            await proxy.reset()
+            proxy.resume()
+            await eventually(lambda: worker.is_healthy, "the worker to come back", within=30)
+    await settle_all(broker_url)
+    out, dead = await accounted(broker_url)
+    assert set(out) | set(dead) == set(names)
+    assert sum(out.values()) < 2 * len(names)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "rabbitmq"])
+async def test_a_restart_of_the_broker_under_load_is_no_event(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if kind == "rabbitmq":
+        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
+    else:
+        server = BrokerProcess("--data", str(tmp_path))
+        request.addfinalizer(lambda: server.__exit__(None, None, None))
+        server.start()
+    loop = asyncio.get_running_loop()
+    names = [f"take {n}" for n in range(1000)]
+    async with app.worker(server.url, connect_attempts=1) as worker, app.publisher(server.url) as publisher:
+        futures = []
+        for n, name in enumerate(names):
+            futures.append((await publisher.send(name, key="in"))[1])
+            if n == 400:
+                await loop.run_in_executor(None, server.kill)
+                await loop.run_in_executor(None, server.start)
+        await asyncio.gather(*futures)
+        await eventually(lambda: worker.is_healthy, "the worker to come back", within=30)
+        await eventually_holds(server.url, "victim.handle", 0, within=40)
+    await settle_all(server.url)
+    out, dead = await accounted(server.url)
+    assert set(out) | set(dead) == set(names)
+
+
+async def test_a_signal_under_load_loses_and_repeats_nothing(broker_url: str) -> None:
+    names = [f"take {n}" for n in range(5000)]
+    await publish(broker_url, names)
+    more = {"WARREN_BROKER": broker_url, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with commands.service("worker", "tests.flow._victim:app", more=more) as worker:
+        worker.wait_for("in, out|victim: handle")
+        worker.process.terminate()
+        code = await asyncio.get_running_loop().run_in_executor(None, worker.process.wait, 30)
+        assert code == 0, worker.output
+    left = await counts(broker_url, ["victim.handle", "victim.out", "victim.dead"])
+    assert left["victim.handle"] + left["victim.out"] == len(names), left
+    assert left["victim.dead"] == 0

@@ -1,0 +1,410 @@
+"""Workers on both brokers: settlement, retries, dead letters, limits, the end."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import httpx
+import pytest
+
+import warren
+from tests.flow._apps import Data, Item, Model, dangerous
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
+from tests.support.waiting import eventually
+from warren.amqp.client import Properties
+from warren.flow import dead
+
+
+async def test_unknown_fields_survive_and_metadata_is_kept(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("keeping")
+    seen: list[tuple[dict[str, int], warren.Message]] = []
+
+    @app.stage("a", then="b", keep_unknown=True)
+    async def first(item: Item) -> list[Item]:
+        return [Item(item.n + 1), Item(item.n + 2)]
+
+    @app.stage("b")
+    def second(item: dict[str, int], message: warren.Message) -> None:
+        seen.append((item, message))
+
+    async with app.worker(broker_url, connect_attempts=1):
+        identity = await app.publish({"n": 1, "more": 7}, key="a", url=broker_url)
+        await eventually(lambda: len(seen) == 2, "both results", within=20)
+    assert sorted(item["n"] for item, _ in seen) == [2, 3]
+    assert all(item["more"] == 7 for item, _ in seen)
+    message = seen[0][1]
+    assert (message.correlation_id, message.attempt, message.type, message.app_id) == (identity, 1, "Item", "keeping")
+    assert (message.exchange, message.routing_key, message.queue) == ("keeping", "b", "keeping.second")
+    assert message.id != identity
+    assert len({message.id for _, message in seen}) == 2
+    traces = {str(message.headers["traceparent"]) for _, message in seen}
+    assert len(traces) == 2
+    assert len({trace[:35] for trace in traces}) == 1
+
+
+async def test_a_failure_waits_on_the_ladder_and_comes_again(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("retrying")
+    attempts: list[tuple[float, warren.Message]] = []
+
+    @app.stage("in", delays=[0.2])
+    async def fail_twice(text: str, message: warren.Message) -> None:
+        attempts.append((time.monotonic(), message))
+        if len(attempts) == 1:
+            raise ValueError("first")
+        if len(attempts) == 2:
+            raise warren.Retry(after=0)
+
+    async with app.worker(broker_url, connect_attempts=1):
+        identity = await app.publish("x", key="in", url=broker_url)
+        await eventually(lambda: len(attempts) == 3, "three attempts", within=30)
+    assert [message.attempt for _, message in attempts] == [1, 2, 3]
+    assert {message.id for _, message in attempts} == {identity}
+    assert {(message.exchange, message.routing_key) for _, message in attempts} == {("retrying", "in")}
+    assert attempts[1][0] - attempts[0][0] >= 0.95, "a delay rounds up to a rung, one second"
+    assert await dead_of(broker_url, app) == []
+
+
+async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("failing")
+    is_mended = threading.Event()
+    done: list[tuple[str, int]] = []
+
+    @app.stage("in", attempts=2, delays=[0])
+    def fail(text: str, message: warren.Message) -> None:
+        if not is_mended.is_set():
+            raise LookupError("no such thing")
+        done.append((text, message.attempt))
+
+    async with app.worker(broker_url, connect_attempts=1):
+        identity = await app.publish("x", key="in", url=broker_url)
+        await eventually_dead(broker_url, app, 1)
+        (letter,) = await dead_of(broker_url, app)
+        assert (letter.id, letter.reason, letter.error) == (identity, "failed", "LookupError: no such thing")
+        assert (letter.stage, letter.queue, letter.attempts) == ("fail", "failing.fail", 2)
+        assert (letter.exchange, letter.routing_key) == ("failing", "in")
+        assert "in fail\n    raise LookupError" in letter.traceback
+        assert letter.failed_at
+        assert letter.node
+        is_mended.set()
+        async with warren.connect(broker_url) as connection:
+            assert await dead.replay(connection, app.name, dead.which(reason="rejected")) == (0, [])
+            assert await dead.replay(connection, app.name, dead.which(id=identity)) == (1, [])
+        await eventually(lambda: done == [("x", 1)], "the replayed message", within=20)
+    assert await dead_of(broker_url, app) == []
+
+
+async def test_bad_bodies_and_rejections_are_dead_letters_at_once(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("strictly")
+    texts: list[str] = []
+
+    @app.stage("struct")
+    async def struct(item: Item) -> None:
+        raise warren.Reject("wrong", reason="wrong-status")
+
+    @app.stage("model")
+    def model(item: Model) -> None: ...
+
+    @app.stage("data")
+    def data(item: Data) -> None: ...
+
+    @app.stage("text")
+    def text(item: str) -> None:
+        texts.append(item)
+
+    async with app.worker(broker_url, connect_attempts=1):
+        foreign = Properties(message_id="m1", headers={"theirs": 1, "CC": ["strictly.text"], "x-death": []})
+        await put(broker_url, "strictly.struct", b'{"n": 1}', foreign)
+        for stage in ("struct", "model", "data"):
+            await put(broker_url, f"strictly.{stage}", b'{"n": "one"}')
+        await put(broker_url, "strictly.text", b"\xff")
+        await eventually_dead(broker_url, app, 5)
+    letters = {(letter.stage, letter.reason): letter for letter in await dead_of(broker_url, app)}
+    assert letters["struct", "wrong-status"].error == "wrong"
+    assert letters["struct", "wrong-status"].id == "m1"
+    for stage in ("struct", "model", "data"):
+        assert "$.n" in letters[stage, "undecodable"].error
+    assert "UTF-8" in letters["text", "undecodable"].error
+    assert len(texts) <= 1, "CC is an order to the broker, not to be repeated with the dead letter"
+
+
+async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done(broker_url: str) -> None:
+    app = warren.App("unheard")
+
+    @app.stage("in", then=lambda text: text)
+    async def send_on(text: str) -> str:
+        return text
+
+    app.output("quiet", required=False)
+    async with app.worker(broker_url, connect_attempts=1):
+        await app.publish("nowhere", key="in", url=broker_url)
+        await app.publish("quiet", key="in", url=broker_url)
+        await eventually_dead(broker_url, app, 1)
+        (letter,) = await dead_of(broker_url, app)
+        assert (letter.reason, letter.queue, letter.exchange, letter.routing_key) == (
+            "unroutable", "", "unheard", "nowhere",
+        )  # fmt: skip
+        assert letter.body == b"nowhere"
+        async with warren.connect(broker_url) as connection:
+            replayed, problems = await dead.replay(connection, app.name, dead.which(everything=True))
+            assert (replayed, len(problems)) == (0, 1)
+            assert await dead.drop(connection, app.name, dead.which(stage="send_on")) == 1
+    assert await counts(broker_url, ["unheard.send_on", "unheard.dead"]) == {"unheard.send_on": 0, "unheard.dead": 0}
+
+
+async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("counted")
+    attempts: list[int] = []
+
+    @app.stage("in", attempts=1)
+    async def handle(text: str, message: warren.Message) -> None:
+        attempts.append(message.attempt)
+
+    async with app.publisher(broker_url) as publisher:
+        await publisher.publish("x", key="in")
+    for _ in range(2):
+        await take_and_die(broker_url, "counted.handle")
+    async with app.worker(broker_url, connect_attempts=1):
+        await eventually(lambda: attempts == [2], "the redelivered message", within=20)
+    for attempt in (3, 4):
+        await put(broker_url, "counted.handle", b"y", Properties(headers={"x-warren-attempt": attempt - 1}))
+        await take_and_die(broker_url, "counted.handle")
+        async with app.worker(broker_url, connect_attempts=1):
+            if attempt == 3:
+                await eventually(lambda: attempts == [2, 3], "one that was counted", within=20)
+            else:
+                await eventually_dead(broker_url, app, 1)
+    (letter,) = await dead_of(broker_url, app)
+    assert (letter.reason, letter.attempts, letter.body) == ("failed", 3, b"y")
+    assert attempts == [2, 3]
+
+
+async def take_and_die(url: str, queue: str) -> None:
+    """Take a message and lose the connection, as a worker does that is killed."""
+    async with warren.connect(url, recover=False) as connection:
+        channel = await connection.channel(prefetch=1)
+        assert await channel.get(queue) is not None
+        assert connection.link is not None
+        connection.link.driver.abort()
+        await connection.wait_closed()
+
+
+async def test_a_time_limit_ends_handlers_of_each_kind(
+    broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = warren.App("slow")
+    release = threading.Event()
+
+    @app.stage("async", attempts=1, time_limit=0.2)
+    async def wait(text: str) -> None:
+        await asyncio.Event().wait()
+
+    @app.stage("thread", attempts=1, time_limit=0.2, concurrency=2)
+    def hang(text: str) -> None:
+        release.wait(30)
+
+    try:
+        async with app.worker(broker_url, connect_attempts=1) as worker:
+            await app.publish("x", key="async", url=broker_url)
+            await app.publish("x", key="thread", url=broker_url)
+            await eventually_dead(broker_url, app, 2)
+            assert worker.is_healthy
+            for _ in range(2):
+                await app.publish("x", key="thread", url=broker_url)
+            with pytest.raises(warren.WarrenError, match="3 handlers hang"):
+                await asyncio.wait_for(worker.wait(), 20)
+    finally:
+        release.set()
+    letters = await dead_of(broker_url, app)
+    assert {letter.stage for letter in letters} == {"wait", "hang"}
+    assert all("time limit of 0.2 s" in letter.error for letter in letters)
+    assert "release.wait(30)" in next(letter.traceback for letter in letters if letter.stage == "hang")
+    assert "release.wait(30)" in caplog.text
+
+
+async def test_a_process_that_dies_or_hangs_costs_its_message_alone(rabbitmq_url: str) -> None:
+    async with dangerous.worker(rabbitmq_url, connect_attempts=1):
+        for what in ("die", "hang", "fine"):
+            await dangerous.publish(what, key="work", url=rabbitmq_url)
+        await eventually_dead(rabbitmq_url, dangerous, 2)
+        await eventually_holds(rabbitmq_url, "dangerous.end", 1)
+    errors = {letter.body: letter.error for letter in await dead_of(rabbitmq_url, dangerous)}
+    assert "exit code 7" in errors[b"die"]
+    assert "its process was killed" in errors[b"hang"]
+
+
+async def test_stopping_finishes_what_is_in_hand_and_gives_back_the_rest(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("stopping")
+    began, finished = asyncio.Event(), []
+
+    @app.stage("in", then="out", concurrency=2)
+    async def handle(number: str) -> str:
+        began.set()
+        await asyncio.sleep(0.3)
+        finished.append(number)
+        return number
+
+    app.output("out", queue="stopping.out")
+    async with app.publisher(broker_url) as publisher:
+        for number in range(20):
+            await publisher.publish(str(number), key="in")
+    worker = app.worker(broker_url, connect_attempts=1)
+    async with worker:
+        await began.wait()
+        assert await worker.stop()
+    left = await counts(broker_url, ["stopping.handle", "stopping.out", "stopping.dead"])
+    assert len(finished) < 20
+    assert left == {"stopping.handle": 20 - len(finished), "stopping.out": len(finished), "stopping.dead": 0}
+
+
+async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("obstinate")
+    began, release = threading.Event(), threading.Event()
+    was_cancelled = asyncio.Event()
+
+    @app.stage("thread", concurrency=1)
+    def hang(text: str) -> None:
+        began.set()
+        release.wait(30)
+
+    @app.stage("async")
+    async def wait(text: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
+
+    worker = app.worker(broker_url, connect_attempts=1)
+    try:
+        async with worker:
+            await app.publish("x", key="thread", url=broker_url)
+            await app.publish("x", key="async", url=broker_url)
+            await eventually(began.is_set, "the handler", within=20)
+            await worker.stop(0.3)
+    finally:
+        release.set()
+    assert was_cancelled.is_set()
+    assert await counts(broker_url, ["obstinate.hang", "obstinate.wait"]) == {"obstinate.hang": 1, "obstinate.wait": 1}
+
+
+async def test_a_queue_that_is_deleted_comes_back_with_its_consumer(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("deleted")
+    seen: list[str] = []
+
+    @app.stage("in")
+    async def handle(text: str) -> None:
+        seen.append(text)
+
+    async with app.worker(broker_url, connect_attempts=1) as worker:
+        async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+            await channel.delete_queue("deleted.handle")
+        await eventually(lambda: not worker.is_healthy, "the loss to be noticed", within=20)
+        await eventually(lambda: worker.is_healthy, "the consumer to come back", within=20)
+        await app.publish("x", key="in", url=broker_url)
+        await eventually(lambda: seen == ["x"], "the message", within=20)
+
+
+async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
+    broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = warren.App("stalling")
+    answers: list[httpx.Response] = []
+    port = 0
+
+    @app.stage("in")
+    async def block(text: str) -> None:
+        deadline = time.monotonic() + 20
+        while "a handler keeps the worker's loop" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)  # noqa: ASYNC251 # what a handler must not do
+        answers.append(httpx.get(f"http://127.0.0.1:{port}/health"))  # noqa: ASYNC210 # the same
+
+    with caplog.at_level(logging.WARNING, "warren.flow"):
+        async with app.worker(broker_url, connect_attempts=1) as worker:
+            port = await worker.serve_health(0)
+            await app.publish("x", key="in", url=broker_url)
+            await eventually(lambda: answers, "the handler to end", within=30)
+    assert "in block\n" in caplog.text
+    assert answers[0].status_code == 200
+    assert answers[0].json()["stages"]["block"]["consuming"] is True
+
+
+async def test_health_refuses_what_it_does_not_serve(embedded_url: str, no_leaks: None) -> None:
+    app = warren.App("healthy")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    async with app.worker(embedded_url, connect_attempts=1) as worker, httpx.AsyncClient() as client:
+        url = f"http://127.0.0.1:{await worker.serve_health(0)}"
+        assert (await client.get(f"{url}/other")).status_code == 404
+        assert (await client.post(f"{url}/health")).status_code == 405
+        assert (await client.get(f"{url}/health")).json()["status"] == "healthy"
+
+
+async def test_two_stages_on_one_key_both_get_what_came_while_one_was_away(broker_url: str) -> None:
+    app = warren.App("twice")
+    seen: dict[str, list[str]] = {"first": [], "second": []}
+
+    @app.stage("news")
+    async def first(text: str) -> None:
+        seen["first"].append(text)
+
+    @app.stage("news")
+    async def second(text: str) -> None:
+        seen["second"].append(text)
+
+    async with app.worker(broker_url, stages=["first"], connect_attempts=1):
+        await app.publish("x", key="news", url=broker_url)
+        await eventually(lambda: seen["first"] == ["x"], "the one that is there", within=20)
+    assert seen["second"] == []
+    async with app.worker(broker_url, stages=["second"], connect_attempts=1):
+        await eventually(lambda: seen["second"] == ["x"], "the one that was away", within=20)
+    assert seen["first"] == ["x"]
+
+
+async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> None:
+    app = warren.App("quorum", exchange_type="topic", queue_type="quorum")
+    seen: list[str] = []
+
+    @app.stage("a.*", then="b.x")
+    async def first(text: str) -> str:
+        return text
+
+    @app.stage("b.#")
+    async def second(text: str) -> None:
+        seen.append(text)
+
+    async with app.worker(broker_url, connect_attempts=1):
+        await app.publish("x", key="a.1", url=broker_url)
+        await eventually(lambda: seen == ["x"], "the message", within=30)
+
+
+async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: None) -> None:
+    from tests.support.ports import free_port
+
+    app = warren.App("lonely")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    with pytest.raises(warren.ConnectFailed):
+        async with app.worker(f"amqp://127.0.0.1:{free_port()}/", connect_attempts=1):
+            pass
+
+
+def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
+    app = warren.App("scripted")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    with app.publisher_blocking(embedded_url) as publisher:
+        identities = {publisher.publish(str(n), key="in") for n in range(10)}
+        with pytest.raises(warren.UsageError, match="'out' leads nowhere"):
+            publisher.publish("x", key="out")
+        with pytest.raises(warren.UsageError, match="can't be published"):
+            publisher.publish(object(), key="in")
+    assert len(identities) == 10
+    assert app.publish_blocking("x", key="in", url=embedded_url)
+    assert asyncio.run(counts(embedded_url, ["scripted.handle"])) == {"scripted.handle": 11}

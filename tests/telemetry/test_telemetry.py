@@ -1,0 +1,108 @@
+"""Reports: histograms that add up, the words of a key, who is alive, and a worker's own over a broker."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import warren
+from tests.support.waiting import eventually
+from warren.exceptions import Undecodable
+from warren.telemetry import Collector, Histogram, Report, decode_report
+from warren.telemetry.report import Kind, encode_report
+
+_seconds = st.lists(st.floats(0, 1e5), max_size=50)
+
+
+@given(_seconds, _seconds)
+def test_histograms_of_two_nodes_add_up_to_that_of_both(some: list[float], more: list[float]) -> None:
+    one, two, both = Histogram(), Histogram(), Histogram()
+    for seconds in some:
+        one.observe(seconds)
+        both.observe(seconds)
+    for seconds in more:
+        two.observe(seconds)
+        both.observe(seconds)
+    assert Histogram(one.trimmed()) + Histogram(two.trimmed()) == both
+    assert len(both) == len(some) + len(more)
+
+
+@given(st.lists(st.floats(1e-6, 1e5), min_size=1, max_size=50))
+def test_quantiles_are_right_to_a_factor_of_two(seconds: list[float]) -> None:
+    histogram = Histogram()
+    for value in seconds:
+        histogram.observe(value)
+    assert max(seconds) * 0.99 <= histogram.quantile(1.0) <= max(seconds) * 2.01 + 2e-6
+
+
+def test_an_empty_histogram_has_no_quantile() -> None:
+    assert Histogram().quantile(0.5) == 0.0
+
+
+def _report(kind: Kind = "heartbeat", id: str = "a", **more: object) -> Report:
+    return Report(kind=kind, app="my.app", role="in out", id=id, host="h", pid=1, at=1.0, started=0.5, **more)  # type: ignore[arg-type] # tests' own
+
+
+def test_a_report_survives_its_journey_and_its_key_has_four_words() -> None:
+    report = _report(counters={"done": 3}, histograms={"handling": [0, 1]})
+    assert decode_report(encode_report(report)) == report
+    assert report.routing_key == "node.my_app.in_out.a"
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"kind": "other"}', b"{}"])
+def test_what_is_no_report_is_refused(body: bytes) -> None:
+    with pytest.raises(Undecodable):
+        decode_report(body)
+
+
+def test_a_node_is_gone_when_it_says_so_or_after_twenty_silent_seconds() -> None:
+    now = 0.0
+    collector = Collector(lambda: now)
+    collector.take(_report(id="a", histograms={"handling": [0, 1]}))
+    collector.take(_report(id="b", histograms={"handling": [1, 2, 3]}))
+    assert [report.id for report in collector.nodes()] == ["a", "b"]
+    assert collector.histogram("handling").trimmed() == [1, 3, 3]
+    now = 15.0
+    collector.take(_report(id="a"))
+    now = 21.0
+    assert [report.id for report in collector.nodes()] == ["a"]
+    collector.take(_report("stop", id="a"))
+    assert collector.nodes() == []
+
+
+async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("reporting")
+
+    @app.stage("in", then="out", attempts=1)
+    async def handle(text: str) -> str:
+        if text == "bad":
+            raise ValueError(text)
+        return text
+
+    app.output("out", queue="reporting.out")
+    collector, heard = Collector(), list[Report]()
+    async with warren.connect(broker_url) as connection:
+        listening = asyncio.create_task(collector.run(connection, heard.append))
+        try:
+            async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+                for text in ("a", "b", "bad"):
+                    await publisher.publish(text, key="in")
+                await eventually(
+                    lambda: any(report.counters.get("received") == 3 for report in collector.nodes()), "it", within=20
+                )
+                (report,) = collector.nodes()
+                assert (report.app, report.role, report.id) == ("reporting", "handle", worker.id)
+            await eventually(lambda: heard[-1].kind == "stop", "the last report", within=20)
+            assert collector.nodes() == []
+        finally:
+            listening.cancel()
+            await asyncio.wait((listening,))
+    last = heard[-1]
+    assert last.counters == {"received": 3, "done": 2, "failed": 1, "to.out": 2, "dead": 1}
+    assert sum(last.histograms["handling"]) == sum(last.histograms["passing"]) == 3
+    passages = [passage for report in heard for passage in report.passages]
+    assert [(passage.outcome, passage.keys) for passage in passages if passage.outcome == "done"] == [
+        ("done", ["out"]), ("done", ["out"]),
+    ]  # fmt: skip
+    assert len({passage.correlation_id for passage in passages}) == 3

@@ -1,0 +1,85 @@
+"""The harness tests itself with an app of each handler kind."""
+
+import asyncio
+import os
+from multiprocessing import resource_tracker
+
+import pytest
+
+import warren
+from tests.flow._apps import Item, kinds
+from warren.testing import harness
+
+# Python keeps one such pipe for the life of a process that has had children; no leak of a test's.
+resource_tracker.ensure_running()
+
+
+async def test_each_kind_of_handler_passes_its_value_on(no_leaks: None) -> None:
+    async with harness(kinds) as h:
+        identity = await h.publish({"n": 0}, key="struct")
+        end = await h.published("end", timeout=30)
+        assert end.pop("pid") != os.getpid()
+        assert end == {"n": 7, "correlation_id": identity}
+        assert await h.published("struct") == Item(0)
+        assert (await h.published("pydantic")).n == 2
+        assert await h.published("text") == "4"
+        assert await h.published("bytes") == b"5"
+        assert await h.published("process", type=dict) == {"n": 6}
+
+
+async def test_an_exception_of_a_handler_surfaces_where_the_test_waits(no_leaks: None) -> None:
+    app = warren.App("failing")
+
+    @app.stage("in", then="out")
+    async def fail(text: str) -> str:
+        raise LookupError("no such thing")
+
+    app.output("out")
+
+    async def test() -> None:
+        async with harness(app) as h:
+            await h.publish("x", key="in")
+            await h.published("out")
+
+    with pytest.raises(AssertionError, match="no such thing"):
+        await test()
+
+
+async def test_an_exception_of_a_handler_surfaces_at_the_end(no_leaks: None) -> None:
+    app = warren.App("failing")
+    was_called = asyncio.Event()
+
+    @app.stage("in", attempts=1)
+    async def fail(text: str) -> None:
+        was_called.set()
+        raise LookupError("no such thing")
+
+    async def test() -> None:
+        async with harness(app) as h:
+            await h.publish("x", key="in")
+            await was_called.wait()
+            await h.dead()
+
+    with pytest.raises(AssertionError, match="no such thing"):
+        await test()
+
+
+async def test_a_rejected_message_is_a_dead_letter_and_no_failure(no_leaks: None) -> None:
+    app = warren.App("rejecting")
+
+    @app.stage("in")
+    async def reject(text: str) -> None:
+        raise warren.Reject("not this one")
+
+    async with harness(app) as h:
+        identity = await h.publish("x", key="in")
+        letter = await h.dead()
+    assert (letter.id, letter.reason, letter.error, letter.body) == (identity, "rejected", "not this one", b"x")
+
+
+async def test_nothing_published_is_a_timeout_and_an_unknown_key_an_error(no_leaks: None) -> None:
+    async with harness(kinds) as h:
+        with pytest.raises(TimeoutError, match="'end'"):
+            await h.published("end", timeout=0.05)
+        with pytest.raises(warren.UsageError, match="'nowhere'"):
+            await h.published("nowhere")
