@@ -34,6 +34,9 @@ def main() -> None:
             if report.failed:
                 send(event="broken", why=str(report.longrepr))
 
+        def pytest_internalerror(self, excrepr: object) -> None:
+            send(event="broken", why=str(excrepr))
+
         def pytest_collection_finish(self, session: pytest.Session) -> None:
             for item in session.items:
                 send(event="found", test=item.nodeid)

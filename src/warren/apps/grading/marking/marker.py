@@ -26,7 +26,7 @@ from warren.exceptions import SandboxFailed, SandboxUnavailable
 MAX_SHOWN: Final = 4000
 """Characters of a part's output that are kept."""
 _MAX_LINES: Final = 15
-_MAX_REGEX_SECONDS: Final = 5
+_MAX_REGEX_SECONDS: Final = 2
 
 
 class PartResult(Struct):
@@ -196,7 +196,7 @@ def _trimmed(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-_SEARCH: Final = "import json, re, sys; sys.exit(not re.search(*json.load(sys.stdin), re.MULTILINE))"
+_SEARCH: Final = "import json, re, sys; sys.exit(0 if re.search(*json.load(sys.stdin), re.MULTILINE) else 3)"
 
 
 def _why_no_match(regex: str, printed: str) -> str | None:
@@ -210,6 +210,10 @@ def _why_no_match(regex: str, printed: str) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"printed what could not be searched in {_MAX_REGEX_SECONDS} s"
+    if done.returncode not in {0, 3}:
+        raise SandboxFailed(
+            f"the output could not be searched: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}"
+        )
     return None if done.returncode == 0 else "did not print what is looked for"
 
 
