@@ -54,17 +54,10 @@ def main() -> None:
     send(event="began")
     # Only now, so that nothing above can be a module of the submission.
     sys.path.insert(0, os.getcwd())
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--noconftest",
-        "--tb=short",
-        "-c",
-        os.devnull,
-        "--import-mode=importlib",
-    ]
-    pytest.main([*options, "--rootdir", os.path.dirname(test_file), test_file], plugins=[Reporter()])
+    options = ["-q", "--tb=short", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    # Nothing that the submission brings along sets pytest up.
+    options += ["--noconftest", "-c", os.devnull, "--rootdir", os.path.dirname(test_file)]
+    pytest.main([*options, test_file], plugins=[Reporter()])
     send(event="ended")
 
 
