@@ -5,6 +5,7 @@ heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from warren.amqp.protocol.connection import Connection
@@ -36,14 +37,18 @@ class Handler(Protocol):
 
 
 class Driver(asyncio.Protocol):
-    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio."""
+    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio.
 
-    def __init__(self, core: Connection, handler: Handler) -> None:
+    on_connected: called when there is a connection, over TLS after the handshake.
+    """
+
+    def __init__(self, core: Connection, handler: Handler, on_connected: Callable[[], None] | None = None) -> None:
         self.core = core
         self.can_write = True
         self.bytes_received = 0
         self.bytes_sent = 0
         self._handler = handler
+        self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -60,6 +65,8 @@ class Driver(asyncio.Protocol):
         # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        if self._on_connected is not None:
+            self._on_connected()
 
     def data_received(self, data: bytes) -> None:
         self._read_at = self._loop.time()

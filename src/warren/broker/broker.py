@@ -43,7 +43,8 @@ class Broker:
     host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
     host and port. data: the folder for what is durable; without one everything is in memory.
-    management_port: where the management API listens on the same host, 0 takes a free one; None for none.
+    management_port: where the management API listens on the same host, 0 takes a free one; None for none; or
+    management_listener, a socket that listens already.
     tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one. memory_limit,
     disk_free_limit: bytes, where alarms begin (see `warren.broker.alarms`).
     close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
@@ -65,6 +66,7 @@ class Broker:
         listener: socket.socket | None = None,
         data: Path | None = None,
         management_port: int | None = None,
+        management_listener: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
         tls_port: int = 5671,
         memory_limit: int | None = None,
@@ -93,7 +95,8 @@ class Broker:
         self._listener = listener
         self.data = data
         self.management_port = management_port
-        self._management: ManagementServer | None = None
+        self._management_listener = management_listener
+        self._management: asyncio.Task[ManagementServer] | None = None
         self.alarms = Alarms(self, memory_limit, disk_free_limit)
         self.tls_port = tls_port
         self._tls = tls
@@ -129,8 +132,8 @@ class Broker:
             )
             self.tls_port = self._tls_server.sockets[0].getsockname()[1]
         self.alarms.start()
-        if self.management_port is not None:
-            await self._start_management(self.management_port)
+        if self.management_port is not None or self._management_listener is not None:
+            self._listen_for_management()
         return self
 
     @property
@@ -146,13 +149,20 @@ class Broker:
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.management_port}/"
 
-    async def _start_management(self, port: int) -> None:
-        listener = socket.create_server((self.host, port), family=_family(self.host), backlog=128)
+    def _listen_for_management(self) -> None:
+        """Take the port at once; what is asked there is answered as soon as the rest is loaded."""
+        listener = self._management_listener or socket.create_server(
+            (self.host, self.management_port or 0), family=_family(self.host), backlog=128
+        )
         self.management_port = listener.getsockname()[1]
+        self._management = asyncio.create_task(self._start_management(listener), name="management")
+
+    async def _start_management(self, listener: socket.socket) -> "ManagementServer":
         # A web framework takes a while to load; AMQP clients are served meanwhile.
-        server = await asyncio.to_thread(importlib.import_module, "warren.broker.management.server")
-        self._management = server.ManagementServer(self, listener)
-        await self._management.start()
+        module = await asyncio.to_thread(importlib.import_module, "warren.broker.management.server")
+        server: ManagementServer = module.ManagementServer(self, listener)
+        await server.start()
+        return server
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -161,7 +171,7 @@ class Broker:
         if self._server is None:
             return
         if self._management is not None:
-            await self._management.stop()
+            await (await self._management).stop()
             self._management = None
         await self.alarms.stop()
         if self._tls_server is not None:
