@@ -19,6 +19,7 @@ from warren.amqp.protocol.tables import Table
 from warren.broker.access import PERMISSION, USER, Access, initial_access
 from warren.broker.alarms import Alarms
 from warren.broker.connection import ClientConnection
+from warren.broker.policies import POLICY, Policies, Policy
 from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
 from warren.broker.store.batch import Contents
@@ -78,6 +79,7 @@ class Broker:
         self.host = host
         self.port = port
         self._given = dict(users) if users is not None else None
+        self.policies = Policies()
         self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
         self.last_queue = 0
@@ -132,8 +134,10 @@ class Broker:
             )
             self.tls_port = self._tls_server.sockets[0].getsockname()[1]
         self.alarms.start()
-        if self.management_port is not None or self._management_listener is not None:
-            self._listen_for_management()
+        if self._management_listener is not None:
+            self.start_management(self._management_listener)
+        elif self.management_port is not None:
+            self.start_management(self.management_port)
         return self
 
     @property
@@ -149,11 +153,16 @@ class Broker:
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.management_port}/"
 
-    def _listen_for_management(self) -> None:
-        """Take the port at once; what is asked there is answered as soon as the rest is loaded."""
-        listener = self._management_listener or socket.create_server(
-            (self.host, self.management_port or 0), family=_family(self.host), backlog=128
-        )
+    def start_management(self, where: int | socket.socket) -> None:
+        """Serve the management API on a port of the same host (0 takes a free one), or on a socket that listens.
+
+        It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
+        can't listen.
+        """
+        if isinstance(where, int):
+            listener = socket.create_server((self.host, where), family=_family(self.host), backlog=128)
+        else:
+            listener = where
         self.management_port = listener.getsockname()[1]
         self._management = asyncio.create_task(self._start_management(listener), name="management")
 
@@ -205,12 +214,17 @@ class Broker:
         )
         contents = await journal.open()
         self._restore_access(journal, contents)
+        for (kind, _), value in contents.records.items():
+            if kind == POLICY:
+                self.policies.restore(value)
+        self.policies.journal = journal
         for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
             if kind not in _ORDER:
                 continue
             vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
             if kind == EXCHANGE:
                 exchange = read_exchange(value)
+                exchange.policy = self.policies.matching(vhost.name, exchange.name, "exchanges")
                 vhost.exchanges[exchange.name] = exchange
             elif kind == QUEUE:
                 self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
@@ -267,11 +281,24 @@ class Broker:
         for exchange in list(vhost.exchanges.values()):
             if exchange.durable and self.journal.is_on:
                 self.journal.put(EXCHANGE, key(name, exchange.name), None)
+        for policy in self.policies:
+            if policy.vhost == name:
+                self.policies.delete(name, policy.name)
         for its_vhost, user in list(self.access.permissions):
             if its_vhost == name:
                 self.access.delete_permission(name, user)
         if self.journal.is_on:
             self.journal.put(VHOST, key(name), None)
+
+    def put_policy(self, policy: Policy) -> None:
+        """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
+        self.policies.put(policy)
+        self.vhosts[policy.vhost].follow_policies()
+
+    def delete_policy(self, vhost: str, name: str) -> None:
+        """Clear a policy. Raises KeyError where there is none."""
+        self.policies.delete(vhost, name)
+        self.vhosts[vhost].follow_policies()
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
