@@ -199,7 +199,12 @@ class PublishWindow:
             entry.routing_key = self._current_name(entry.routing_key)
         route = (entry.exchange, entry.routing_key, entry.mandatory)
         frame = self._routes.get(route) or self._add_route(route)
-        write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        if len(entry.body) <= self._frame_limit:
+            write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        else:
+            write(frame)
+            for piece in hot.content_frames(self._channel, entry.header, entry.body, self._frame_limit):
+                write(piece)
         self._pending[self._next_tag] = entry
         self._next_tag += 1
         self._bytes += len(entry.body)
