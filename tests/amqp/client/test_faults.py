@@ -10,9 +10,16 @@ import warren
 from tests.support.load import running_load
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import BrokerURL, parse_url, pause
+from warren.amqp.client import BrokerURL, parse_url, pause, recovery
 from warren.amqp.client.recovery import RecoveryEvent
-from warren.exceptions import ConnectFailed, ConnectionClosed, NotFound, PreconditionFailed, RequestTimeout
+from warren.exceptions import (
+    ConnectFailed,
+    ConnectionClosed,
+    NotFound,
+    PreconditionFailed,
+    RequestTimeout,
+    ResourceLocked,
+)
 
 _Switch = Callable[[FaultProxy], None]
 _STALLS: dict[str, tuple[_Switch, _Switch]] = {
@@ -266,9 +273,10 @@ async def test_equal_messages_returned_among_confirmed_ones(no_leaks: None, url:
 
 
 async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
-    no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy
+    no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client's machine lost its power, as the broker sees it: 405 until a heartbeat is missed."""
+    monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
     async with warren.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("mine", exclusive=True)
@@ -279,6 +287,24 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
                 delivery = await anext(deliveries)
                 delivery.ack()
     assert proxy.accepted >= 2
+
+
+async def test_an_exclusive_queue_that_stays_locked_ends_its_consumer_alone(
+    no_leaks: None, url: BrokerURL, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.2)
+    monkeypatch.setattr(recovery, "LOCKED_PAUSE", 0.05)
+    async with warren.connect(replace(url, heartbeat=0)) as connection:  # the broker will never notice
+        channel, other = await connection.channel(), await connection.channel()
+        await channel.declare_queue("mine", exclusive=True)
+        await other.declare_queue("q", durable=True)
+        async with channel.consume("mine") as deliveries:
+            await proxy.vanish()
+            with pytest.raises(ResourceLocked):
+                await anext(deliveries)
+        await other.publish(b"x", routing_key="q")
+        await other.delete_queue("q")
+    assert "still locked after" in caplog.text
 
 
 # -- the blocking facade -------------------------------------------------------------------------------
