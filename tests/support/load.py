@@ -15,7 +15,7 @@ from warren.amqp.client import BrokerURL, Channel
 from warren.amqp.client.consuming import Delivery
 from warren.amqp.client.recovery import RecoveryEvent
 from warren.amqp.protocol.tables import Table
-from warren.exceptions import PublishError
+from warren.exceptions import PublishError, PublishRefused, PublishTimeout
 
 _TURN: Final = 0.02
 """Seconds between two batches."""
@@ -25,7 +25,8 @@ _TURN: Final = 0.02
 class Account:
     """What became of the messages.
 
-    unconfirmed: by the name of the error that their publish ended with; nobody promised that these arrive.
+    unconfirmed: by the name of the error that their publish ended with; nobody promised that these arrive. Those that
+    a broker refused were not published again here.
     in_doubt: those without a confirm when the publisher's connection was lost. The client sends them again,
     since the broker may never have had them; where it had, they arrive twice.
     redelivered, sent_again: why messages arrived again. The broker marks what it delivers once more, because the
@@ -139,7 +140,10 @@ class Load:
         return any(task.done() for task in self._tasks)
 
     async def _publish(self, channel: Channel) -> None:
+        refused = 0
         while True:
+            if self.account.unconfirmed[PublishRefused.__name__] > refused:
+                refused = await self._begin_anew(channel)
             if not self._goes_on.is_set():
                 self._rests.set()
                 await self._goes_on.wait()
@@ -154,6 +158,19 @@ class Load:
                 self._pending[number] = future
                 future.add_done_callback(partial(self._outcome, number))
             await asyncio.sleep(_TURN)
+
+    async def _begin_anew(self, channel: Channel) -> int:
+        """Publish over a fresh channel after a refusal; gives how many there were.
+
+        RabbitMQ 3.10 asks the leader of a quorum queue at a channel's first publish to it. Where that leader's node
+        has just died, it refuses everything from this channel until the node is back.
+        """
+        with contextlib.suppress(ExceptionGroup, PublishTimeout):
+            await channel.wait_for_confirms(timeout=10)
+        await channel.close()
+        await asyncio.sleep(0.2)
+        await channel.open()
+        return self.account.unconfirmed[PublishRefused.__name__]
 
     def _outcome(self, number: int, future: "asyncio.Future[None]") -> None:
         del self._pending[number]

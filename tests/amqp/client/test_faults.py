@@ -186,6 +186,22 @@ async def test_a_request_gives_up_at_its_own_time_and_the_channel_stays(
         assert connection.is_open
 
 
+async def test_a_channel_whose_connection_is_lost_while_it_closes_is_closed(
+    no_leaks: None, url: BrokerURL, proxy: FaultProxy
+) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        proxy.pause(Way.TO_CLIENT)
+        closing = asyncio.create_task(channel.close())
+        await asyncio.sleep(0)
+        await proxy.cut()
+        proxy.resume()
+        await closing
+        assert not channel.is_open
+        await channel.open()
+        await channel.qos(10)
+
+
 async def test_what_was_got_in_a_black_hole_comes_again(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy
 ) -> None:
