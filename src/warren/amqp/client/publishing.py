@@ -212,8 +212,8 @@ class PublishWindow:
     def _has_room(self) -> bool:
         if self._write is None:
             return self._closed is not None  # let it through to the error
-        pending = len(self._pending)
-        return not pending or (pending < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write())
+        # A blocked broker reads nothing, so not even the first message goes out: its deadline would be lost on it.
+        return len(self._pending) < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write()
 
     async def _wait_for_room(self, deadline: float | None) -> None:
         """Wait in line. Whoever leaves the line wakes the next, so a place is never lost."""
