@@ -94,6 +94,12 @@ _FRAMES = {
     "unknown_type": _frame(5, 1, b"abc"),
     "no_end": _frame(1, 1, _QOS, b"\0"),
     "too_large": struct.pack(">BHI", 1, 1, 200_000) + b"x" * 100,
+    "payload_of_the_frame_size": _PUBLISH
+    + _frame(2, 1, encode_header(Properties(), 131072))
+    + _frame(3, 1, b"x" * 131072),
+    "payload_over_the_frame_size": _PUBLISH
+    + _frame(2, 1, encode_header(Properties(), 131073))
+    + _frame(3, 1, b"x" * 131073),
     "unknown_class": _frame(1, 1, b"\0\x63\0\x0a"),
     "unknown_method": _frame(1, 1, b"\0\x3c\0\x63"),
     "server_method": _frame(1, 1, signature(m.BasicQosOk)),

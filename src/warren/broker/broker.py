@@ -247,11 +247,12 @@ class Broker:
             connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
 
     def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
+        """Delete a virtual host with all that is in it; connections to it are closed (320) without a wait."""
         vhost = self.vhosts.pop(name)
         for connection in list(self.connections):
             if connection.vhost is vhost:
-                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is down")
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+                connection.driver.close()
         for queue in list(vhost.queues.values()):
             vhost.delete_queue(queue)
         for exchange in list(vhost.exchanges.values()):
