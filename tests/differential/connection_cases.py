@@ -207,3 +207,16 @@ def other_connections_queue(peer: Peer) -> None:
 def update_secret(peer: Peer) -> None:
     peer.call(m.ConnectionUpdateSecret(b"guest", "tests"), 0)
     peer.quiet()
+
+
+def _large_start_ok(size: int) -> Callable[[Peer], None]:
+    def start(other: Peer) -> None:
+        other.raw(PROTOCOL_HEADER)
+        other.call_on(0, None)
+        other.call_on(0, m.ConnectionStartOk({"large": "x" * size}, "PLAIN", b"\0guest\0guest", "en_US"))
+
+    return start
+
+
+for _size in (4000, 5000):
+    add(f"start_ok_of_{_size}", of(_other, _large_start_ok(_size)))

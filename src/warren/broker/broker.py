@@ -86,7 +86,7 @@ class Broker:
         self.channel_max = channel_max
         self.max_message_size = max_message_size
         self.connections: set[ClientConnection] = set()
-        self.dirty: set[Queue | ReplyTo] = set()
+        self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
@@ -280,12 +280,14 @@ class Broker:
 
     def touch(self, queue: Queue) -> None:
         """Note that a queue may have something to deliver."""
-        self.dirty.add(queue)
+        self.dirty[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched."""
+        """Deliver from every queue that was touched, in that order."""
         while self.dirty:
-            self.dirty.pop().dispatch()
+            touched, self.dirty = self.dirty, {}
+            for queue in touched:
+                queue.dispatch()
 
 
 def _rank(kind: str) -> int:
