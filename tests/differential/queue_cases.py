@@ -372,23 +372,22 @@ def _old(queue: str, **more: FieldValue) -> Table:
     return {"reason": "rejected", "queue": queue, "exchange": "", "routing-keys": [queue], **more}
 
 
-for _index, (_exchange, _key, _headers) in enumerate(
-    (
-        ("amq.fanout", None, None),
-        ("amq.fanout", "other", None),
-        ("", "dead", None),
-        ("missing", None, None),
-        ("amq.fanout", None, {"CC": ["copy"]}),
-        ("amq.fanout", "other", {"CC": ["copy"]}),
-        ("amq.fanout", None, {"x-death": "not a list"}),
-        ("amq.fanout", None, {"x-death": [{"queue": "q", "reason": "rejected", "count": TaggedInt(4, b"l")}]}),
-        ("amq.fanout", None, {"x-death": [{"queue": "other", "reason": "expired", "count": TaggedInt(4, b"l")}]}),
-        ("amq.fanout", None, {"z": 1, "a": {"b": [True, None]}}),
-        ("amq.fanout", None, {"x-death": [_old("a"), _old("b"), _old("b"), _old("c")]}),
-        ("amq.fanout", None, {"x-death": [_old("q"), _old("q"), _old("b", count=2), _old("b", count=5)]}),
-        ("amq.fanout", None, {"x-death": []}),
-    )
-):
+_REJECTED: Final[tuple[tuple[str, str | None, Table | None], ...]] = (
+    ("amq.fanout", None, None),
+    ("amq.fanout", "other", None),
+    ("", "dead", None),
+    ("missing", None, None),
+    ("amq.fanout", None, {"CC": ["copy"]}),
+    ("amq.fanout", "other", {"CC": ["copy"]}),
+    ("amq.fanout", None, {"x-death": "not a list"}),
+    ("amq.fanout", None, {"x-death": [{"queue": "q", "reason": "rejected", "count": TaggedInt(4, b"l")}]}),
+    ("amq.fanout", None, {"x-death": [{"queue": "other", "reason": "expired", "count": TaggedInt(4, b"l")}]}),
+    ("amq.fanout", None, {"z": 1, "a": {"b": [True, None]}}),
+    ("amq.fanout", None, {"x-death": [_old("a"), _old("b"), _old("b"), _old("c")]}),
+    ("amq.fanout", None, {"x-death": [_old("q"), _old("q"), _old("b", count=2), _old("b", count=5)]}),
+    ("amq.fanout", None, {"x-death": []}),
+)
+for _index, (_exchange, _key, _headers) in enumerate(_REJECTED):
     add(f"rejected_{_index}", of(_rejected, _exchange, _key, _headers))
 
 
