@@ -90,7 +90,7 @@ class Broker:
         self.channel_max = channel_max
         self.max_message_size = max_message_size
         self.connections: set[ClientConnection] = set()
-        self.dirty: set[Queue | ReplyTo] = set()
+        self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
@@ -271,11 +271,12 @@ class Broker:
             connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
 
     def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
+        """Delete a virtual host with all that is in it; connections to it are closed (320) without a wait."""
         vhost = self.vhosts.pop(name)
         for connection in list(self.connections):
             if connection.vhost is vhost:
-                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is down")
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+                connection.driver.close()
         for queue in list(vhost.queues.values()):
             vhost.delete_queue(queue)
         for exchange in list(vhost.exchanges.values()):
@@ -316,12 +317,14 @@ class Broker:
 
     def touch(self, queue: Queue) -> None:
         """Note that a queue may have something to deliver."""
-        self.dirty.add(queue)
+        self.dirty[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched."""
+        """Deliver from every queue that was touched, in that order."""
         while self.dirty:
-            self.dirty.pop().dispatch()
+            touched, self.dirty = self.dirty, {}
+            for queue in touched:
+                queue.dispatch()
 
 
 def _rank(kind: str) -> int:

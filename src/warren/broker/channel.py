@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import functools
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -173,8 +174,14 @@ class Channel:
         self.unpark()
 
     def unpark(self) -> None:
-        """Let consumers that had no room take turns again, where they have some now."""
-        for consumer in [consumer for consumer in self.parked if consumer.has_room()]:
+        """Let consumers that had no room take turns again, where they have some now.
+
+        The queue that parked first is last, as it is the one that took the channel's last room: so queues that
+        share a channel's prefetch are served in turns.
+        """
+        waiting = [consumer for consumer in self.parked if consumer.has_room()]
+        last = waiting[0].queue if waiting else None
+        for consumer in sorted(waiting, key=lambda consumer: consumer.queue is last):
             self.parked.pop(consumer, None)
             consumer.queue.turns.unpark(consumer)
             self.connection.broker.touch(consumer.queue)
@@ -194,8 +201,10 @@ class Channel:
         self.consumers.pop(consumer.tag, None)
         self.parked.pop(consumer, None)
         if self.connection.wants_cancel:
-            # Behind the answer to whoever deleted it.
-            asyncio.get_running_loop().call_soon(self._tell_cancelled, consumer.tag)
+            # Behind the answer to whoever deleted it, which waits for the commit.
+            tell = functools.partial(self._tell_cancelled, consumer.tag)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.connection.broker.journal.after_commit, tell)
 
     def _tell_cancelled(self, tag: str) -> None:
         if self.is_open:

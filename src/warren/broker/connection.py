@@ -62,7 +62,7 @@ class ClientConnection:
         self.broker = broker
         self.core = Core(
             Role.BROKER,
-            frame_max=broker.frame_max,
+            frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
             channel_max=broker.channel_max,
             max_body_size=broker.max_message_size,
         )
@@ -126,6 +126,8 @@ class ClientConnection:
                     if channel is not None:
                         channel.settle(event[2], event[3])
                 elif event[0] == METHOD:
+                    if self.broker.dirty:
+                        self.broker.dispatch()  # what came before it is with its consumers when it is carried out
                     self._on_method(event[1], event[2])
                     if self._held is not None:
                         self._held += events[index + 1 :]

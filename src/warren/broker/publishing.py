@@ -101,7 +101,7 @@ class Publishing:
             for queue in queues:
                 if not queue.push(message):
                     taken = False
-                dirty.add(queue)
+                dirty[queue] = None
             if message.id:
                 channel.waits_for = channel.vhost.journal.gathering
         elif mandatory:

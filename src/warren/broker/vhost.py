@@ -264,6 +264,14 @@ class VirtualHost:
         exchange = self.exchange(source)
         self._drop(Binding(exchange, destination, routing_key, arguments))
 
+    def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
+        """Whether there is such a binding."""
+        exchange = self.exchanges.get(source)
+        if exchange is None:
+            return False
+        wanted = Binding(exchange, destination, routing_key, arguments)
+        return (id(exchange), wanted.identity) in self._bound_to.get(id(destination), {})
+
     def all_bindings(self) -> Iterator[Binding]:
         """Go over all bindings."""
         for bound in self._bound_to.values():

@@ -87,8 +87,22 @@ def overview(broker: "Broker", rates: Rates, user: User) -> Json:
         "statistics_db_event_queue": 0,
         "node": node_name(),
         "listeners": listeners(broker),
-        "contexts": [],
+        "contexts": [{"node": node_name(), **item} for item in _contexts(broker)],
     }
+
+
+def _contexts(broker: "Broker") -> list[Json]:
+    """List what is served over HTTP, and where."""
+    return [
+        {
+            "description": "RabbitMQ Management",
+            "path": "/",
+            "cowboy_opts": "",
+            "ssl_opts": [],
+            "ip": broker.host,
+            "port": str(broker.management_port),
+        }
+    ]
 
 
 def exchange_types() -> list[Json]:
@@ -142,7 +156,7 @@ def node(broker: "Broker") -> Json:
             for name in ("AMQPLAIN", "PLAIN")
         ],
         "applications": [],
-        "contexts": [],
+        "contexts": _contexts(broker),
         "log_files": [],
         "db_dir": str(broker.data or ""),
         "config_files": [],
