@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeAlias
 
 from warren.exceptions import TimeLimitExceeded, WorkerStuck
 from warren.flow import handling
-from warren.flow.job import GIVEN_BACK, Job, Result
+from warren.flow.job import ABANDONED, GIVEN_BACK, Job, Result
 from warren.flow.processes import ProcessSlot
 from warren.flow.stage import Stage
 
@@ -93,7 +93,7 @@ class AsyncExecutor:
             try:
                 result = await self._handle(job)
             except BaseException:
-                self._report(job, GIVEN_BACK)
+                self._report(job, ABANDONED)
                 raise
             ended = time.monotonic()
             job.seconds = ended - began
@@ -158,7 +158,7 @@ class ThreadExecutor:
         with self._lock:
             running, self._running = self._running, {}
         for job, _ in running.values():
-            self._report(job, GIVEN_BACK)
+            self._report(job, ABANDONED)
 
     def _join(self, until: float) -> None:
         for thread in list(self._threads):

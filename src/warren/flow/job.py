@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from warren.flow.intake import Intake
     from warren.flow.stage import Stage
 
-Kind: TypeAlias = Literal["done", "rejected", "retry", "failed", "given-back"]
+Kind: TypeAlias = Literal["done", "rejected", "retry", "failed", "given-back", "abandoned"]
 
 
 class Product(NamedTuple):
@@ -39,7 +39,9 @@ class Result(NamedTuple):
 
 
 GIVEN_BACK = Result("given-back")
-"""It was not handled: the worker stops, or the delivery will come again."""
+"""It was not begun: the worker stops, or the delivery will come again."""
+ABANDONED = Result("abandoned")
+"""It was begun, and did not end before the worker had to."""
 
 
 class Job:
@@ -56,6 +58,11 @@ class Job:
         self.received = time.monotonic()
         self.seconds = 0.0
         """What the handler took."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it came to a worker before and was not settled there."""
+        return self.intake.queue != self.stage.queue
 
     @property
     def is_stale(self) -> bool:

@@ -1,4 +1,4 @@
-"""The ladder of waiting queues: a message that is to come again later waits on the broker, not in a worker."""
+"""Coming again: the ladder of waiting queues, where a message waits on the broker and not in a worker, and suspects."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 def rung_name(app: str, suffix: str) -> str:
     """Name the exchange and the queue of a rung."""
     return f"{app}.retry.{suffix}"
+
+
+def suspects_queue(app: str, stage: str) -> str:
+    """Name the queue of a stage's suspects: what may have killed its worker, or only was there when it died.
+
+    Workers take from it one at a time, so the next death tells which it was.
+    """
+    return f"{app}.suspects.{stage}"
 
 
 def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float) -> Outgoing:
