@@ -36,7 +36,7 @@ def encode(value: object) -> Encoded:
         return Encoded(bytes(value), BYTES, name)
     if isinstance(value, str):
         return Encoded(value.encode(), TEXT, name)
-    if _is_model(type(value)):
+    if not isinstance(value, msgspec.Struct) and _is_model(type(value)):
         model: BaseModel = value  # type: ignore[assignment] # _is_model said so
         return Encoded(model.model_dump_json(by_alias=True).encode(), JSON, name)
     return Encoded(_encoder.encode(value), JSON, name)
@@ -44,7 +44,7 @@ def encode(value: object) -> Encoded:
 
 def with_unknown(encoded: Encoded, unknown: dict[str, msgspec.Raw]) -> Encoded:
     """Add the fields that came with the input and that nobody here knows. What is no JSON object stays as it is."""
-    if not unknown or encoded.content_type != JSON or not encoded.body.startswith(b"{"):
+    if encoded.content_type != JSON or not encoded.body.startswith(b"{"):
         return encoded
     return encoded._replace(body=_encoder.encode(unknown | _object_decoder.decode(encoded.body)))
 

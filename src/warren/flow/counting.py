@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from warren.amqp.client import Properties
+from warren.amqp.protocol.tables import decode_text
 from warren.flow.job import Job, Result
-from warren.flow.message import REASON, Outgoing, node_name, properties_of
+from warren.flow.message import REASON, Outgoing, node_name
 from warren.telemetry.histogram import Histogram
 from warren.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
@@ -58,8 +60,7 @@ class Counting:
             name = f"to.{message.routing_key}" if message.product else _other(message)
             counts.counters[name] += 1
         if len(counts.passages) < MOST_PASSAGES:
-            properties = properties_of(job.delivery)
-            identity = properties.correlation_id or properties.message_id or ""
+            identity = decode_text(job.trail.correlation)
             keys = [message.routing_key for message in outgoing]
             counts.passages.append(Passage(identity, result.kind, round(job.seconds, 6), keys))
 
@@ -103,4 +104,6 @@ class Counting:
 
 def _other(message: Outgoing) -> str:
     """Name what is no product: a dead letter, or the same message to come again."""
-    return "dead" if REASON in (message.properties.headers or {}) else "waiting"
+    properties = message.properties
+    is_dead = isinstance(properties, Properties) and REASON in (properties.headers or {})
+    return "dead" if is_dead else "waiting"

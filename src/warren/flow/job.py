@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from warren.flow.message import Message, attempt_of, metadata, properties_of
+from warren.flow import hot
+from warren.flow.message import Message, metadata
 
 if TYPE_CHECKING:
     from warren.amqp.client import Delivery
@@ -47,14 +48,15 @@ ABANDONED = Result("abandoned")
 class Job:
     """A delivery in hand. Made on the I/O thread, read by handlers' threads, settled on the I/O thread."""
 
-    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage")
+    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage", "trail")
 
     def __init__(self, intake: Intake, delivery: Delivery) -> None:
         self.intake = intake
         self.stage: Stage = intake.stage
         self.delivery = delivery
         self.generation = intake.generation
-        self.attempt = attempt_of(properties_of(delivery))
+        self.trail = hot.read(delivery)
+        self.attempt = self.trail.attempt
         self.received = time.monotonic()
         self.seconds = 0.0
         """What the handler took."""

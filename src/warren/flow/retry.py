@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from warren.amqp.client import Delivery
-from warren.flow.message import WAIT, Outgoing, again, properties_of
+from warren.flow.message import Outgoing, again
 
 RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 """Seconds of each rung, and the end of its queue's name."""
@@ -36,9 +36,3 @@ def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float) 
     if not rest:
         suffix = next(name for seconds, name in RUNGS if delay <= seconds)
     return Outgoing(rung_name(app, suffix), queue, delivery.body, again(delivery, attempt, rest))
-
-
-def remaining(delivery: Delivery) -> float:
-    """Seconds that a message which came from the ladder has still to wait."""
-    value = (properties_of(delivery).headers or {}).get(WAIT)
-    return float(value) if isinstance(value, int | float) and value > 0 else 0.0

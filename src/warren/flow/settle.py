@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.client import Channel
 from warren.exceptions import AlreadySettled, Closed, PublishError, PublishRefused, PublishReturned, WarrenError
 from warren.flow.dead import dead_letter_of, dead_letter_of_product
+from warren.flow.hot import next_properties
 from warren.flow.job import Job, Result
-from warren.flow.message import Outgoing, again, next_properties, properties_of
-from warren.flow.retry import later, remaining, suspects_queue
+from warren.flow.message import Outgoing, again
+from warren.flow.retry import later, suspects_queue
 
 if TYPE_CHECKING:
     from warren.flow.app import App
@@ -38,13 +39,12 @@ def outgoing_of(app: App, job: Job, result: Result) -> list[Outgoing]:
     """Say what is to be published for a result."""
     stage, delivery = job.stage, job.delivery
     if result.kind == "done":
-        cause = properties_of(delivery)
         return [
             Outgoing(
                 app.exchange,
                 product.key,
                 product.body,
-                next_properties(app.name, cause, product.content_type, product.type_name),
+                next_properties(app.name, job.trail, product.content_type, product.type_name),
                 mandatory=app.is_required(product.key),
                 product=True,
             )
@@ -65,7 +65,7 @@ def before_handling(app: App, job: Job) -> Outgoing | None:
     redelivered from there was alone. One that came down the ladder with seconds left goes up again.
     """
     stage, delivery = job.stage, job.delivery
-    rest = remaining(delivery)
+    rest = job.trail.wait
     if delivery.redelivered:
         attempt = job.attempt + 1
         if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
