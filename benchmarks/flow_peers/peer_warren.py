@@ -27,8 +27,7 @@ async def fill(count: int) -> None:
     async with app.publisher(URL) as publisher:
         for number in range(count):
             await publisher.send(Item(number), key="in")
-        assert publisher._channel is not None
-        await publisher._channel.wait_for_confirms()
+        await publisher.wait_for_confirms()
 
 
 class Silent(Counting):
@@ -38,7 +37,7 @@ class Silent(Counting):
 
     def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None: ...
 
-    def settled(self, job: Job) -> None: ...
+    def settled(self, job: Job, now: float) -> None: ...
 
 
 async def silent() -> None:

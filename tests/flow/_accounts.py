@@ -31,8 +31,7 @@ async def publish(url: str, names: Iterable[str]) -> None:
     async with app.publisher(url) as publisher:
         for name in names:
             await publisher.send(name, key="in")
-        assert publisher._channel is not None
-        await publisher._channel.wait_for_confirms()
+        await publisher.wait_for_confirms()
 
 
 async def kill_at(url: str, step: str, number: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -227,7 +228,7 @@ class Settler:
         self._ended(job)
 
     def _ended(self, job: Job) -> None:
-        self._counting.settled(job)
+        self._counting.settled(job, time.monotonic())
         self.in_hand -= 1
         if not self.in_hand:
             self._idle.set()
