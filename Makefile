@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-flow lock clean
 
 # The shell becomes warren, so a Ctrl-C is answered by warren alone.
 up: $(VENV)/.up
@@ -45,6 +45,12 @@ bench-client: $(VENV)/.dev
 bench-broker: $(VENV)/.dev
 	@scripts/system-deps bench
 	@exec $(PYTHON) -m benchmarks.broker
+
+# Workers beside FastStream, Celery and Dramatiq; writes docs/img/flow.svg and the tables in docs/performance.md.
+# A shorter pipeline:  make bench-flow ARGS="--messages 100000"
+bench-flow: $(VENV)/.dev
+	@scripts/system-deps bench
+	@exec $(PYTHON) -m benchmarks.flow $(ARGS)
 
 # Resolves the dependencies anew; keeps the versions that still fit:  make lock ARGS=--upgrade
 lock: $(VENV)/.dev

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.client import Channel, Connection
 from warren.exceptions import NotFound, PreconditionFailed, TopologyMismatch
 from warren.flow.dead import dead_queue
-from warren.flow.retry import RUNGS, rung_name
+from warren.flow.retry import RUNGS, rung_name, suspects_queue
 
 if TYPE_CHECKING:
     from warren.flow.app import App
@@ -99,6 +99,7 @@ def derive(app: App) -> Topology:
                 queues.append(Queue(output.queue, durable, arguments))
             bindings.append(Binding(app.exchange, output.queue, output.key))
     queues.append(Queue(dead_queue(app.name)))
+    queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
     for seconds, suffix in RUNGS:
         name = rung_name(app.name, suffix)
         exchanges.append(Exchange(name, "fanout"))
