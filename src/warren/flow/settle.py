@@ -41,7 +41,7 @@ def outgoing_of(app: App, job: Job, result: Result) -> list[Outgoing]:
         cause = properties_of(delivery)
         return [
             Outgoing(
-                app.exchange,
+                app.exchange_of(product.key),
                 product.key,
                 product.body,
                 next_properties(app.name, cause, product.content_type, product.type_name),
