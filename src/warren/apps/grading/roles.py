@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -84,8 +85,7 @@ def decide(assignment: Assignment, role: Role, action: str, decision: Decision) 
         raise UsageError(f"the {role.name} can't {action}: {' or '.join(role.actions)}")
     if role.name != "demonstrator" and decision.mark is not None:
         raise UsageError(f"the {role.name} gives no mark; the demonstrator does")
-    if decision.mark is not None and (decision.mark < 0 or decision.mark > (decision.out_of or decision.mark)):
-        raise UsageError(f"a mark of {decision.mark:g} out of {decision.out_of:g} makes no sense")
+    _check_mark(decision.mark, decision.out_of)
     if action == "send-back":
         if not (decision.remark or "").strip():
             raise UsageError("say why it is sent back, in a remark")
@@ -93,3 +93,11 @@ def decide(assignment: Assignment, role: Role, action: str, decision: Decision) 
     if decision.remark is not None:
         raise UsageError("a remark goes with what is sent back")
     return assignment.moved(role.gives, role.name, decision)
+
+
+def _check_mark(mark: float | None, out_of: float | None) -> None:
+    if mark is None:
+        return
+    total = mark if out_of is None else out_of
+    if not (math.isfinite(mark) and math.isfinite(total) and 0 <= mark <= total):
+        raise UsageError(f"a mark of {mark:g}{'' if out_of is None else f' out of {out_of:g}'} makes no sense")

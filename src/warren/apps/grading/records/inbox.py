@@ -34,7 +34,7 @@ class Item:
 
 def put(connection: Connection, role: Role, assignment: Assignment, exchange: str, message: str) -> bool:
     """Put an assignment into a role's inbox; says whether it was not there yet. It may have been decided since."""
-    insert = insert_into(connection, inbox).on_conflict_do_nothing()
+    insert = insert_into(connection, inbox).on_conflict_do_nothing().returning(inbox.c.id)
     done = connection.execute(
         insert,
         {
@@ -49,7 +49,7 @@ def put(connection: Connection, role: Role, assignment: Assignment, exchange: st
             "arrived_at": now(),
         },
     )
-    return done.rowcount == 1
+    return done.first() is not None
 
 
 def waiting(connection: Connection, role: RoleName, *, limit: int | None = None) -> list[Item]:
@@ -91,7 +91,8 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
         "out_of": decision.out_of,
         "text": decision.remark if decision.remark is not None else decision.feedback,
     }
-    if connection.execute(insert_into(connection, decisions).on_conflict_do_nothing(), values).rowcount != 1:
+    first = insert_into(connection, decisions).on_conflict_do_nothing().returning(decisions.c.item)
+    if connection.execute(first, values).first() is None:
         raise UsageError(f"assignment {found.assignment.id} was decided by somebody else just now")
     if role.name == "coordinator":
         if course_records.confirm(connection, next_, found.message):
