@@ -226,7 +226,8 @@ class _Writer:
         for depth in range(1, len(parts) + 1):
             path = self._folder.joinpath(*parts[:depth])
             try:
-                path.mkdir(mode=0o755)
+                path.mkdir()
+                path.chmod(0o755)  # whatever the umask is: another user reads it
             except FileExistsError as error:
                 if not path.is_dir():
                     raise _refused("/".join(parts), "a file that is a folder too") from error
