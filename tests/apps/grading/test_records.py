@@ -35,8 +35,8 @@ def _status(database: Database, identity: str = "s1") -> str:
 
 def test_hops_in_any_order_and_twice_make_one_history(database: Database) -> None:
     submitted, corrected, validated, confirmed = _way()
-    for seen in (corrected, submitted, corrected, validated):
-        database.write_now(partial(course.record, assignment=Assignment(Progress.of(seen))))
+    for told in (corrected, submitted, corrected, validated):
+        database.write_now(partial(course.record, assignment=Assignment(Progress.of(told))))
     assert _status(database) == "validated"
     assert database.write_now(partial(course.confirm, assignment=confirmed, message="m1"))
     found = database.read_now(partial(course.submission, identity="s1"))
@@ -74,9 +74,9 @@ def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(databa
     database.write_now(partial(course.record, assignment=other))
     found = {one.id: (one.attempt, one.latest) for one in database.read_now(course.submissions_of)}
     assert found == {"a": (1, False), "b": (2, False), "d": (3, True), "c": (1, True), "e": (1, True)}
-    one = database.read_now(partial(course.submission, identity="b"))
-    assert one is not None
-    assert (one[0].attempt, one[0].latest) == (2, False)
+    second = database.read_now(partial(course.submission, identity="b"))
+    assert second is not None
+    assert (second[0].attempt, second[0].latest) == (2, False)
     assert {item.id for item in database.read_now(partial(course.submissions_of, find="8"))} == {"c"}
     assert {item.id for item in database.read_now(partial(course.submissions_of, find="%"))} == set()
 

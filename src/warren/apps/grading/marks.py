@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
 
+from warren.apps.grading.marking import load_scheme, mark
 from warren.apps.grading.message import Decision
 from warren.apps.grading.modules import Course
 from warren.apps.grading.stages import BY_ITSELF, Marker, Seat
+from warren.exceptions import SubmissionRefused
 
 
 def markers_for(course: Course, seats: Iterable[Seat]) -> dict[str, Marker]:
@@ -18,12 +19,15 @@ def markers_for(course: Course, seats: Iterable[Seat]) -> dict[str, Marker]:
     return {module.name: _marker(module.scheme) for module in wanted if module.scheme is not None}
 
 
-def _marker(path: Any) -> Marker:
-    marking: Any = importlib.import_module("warren.apps.grading.marking")
-    scheme = marking.load_scheme(path)
+def _marker(path: Path) -> Marker:
+    scheme = load_scheme(path)
 
     def marked(solution: bytes, name: str) -> Decision:
-        done = marking.mark(scheme, solution, name or "solution")
+        try:
+            done = mark(scheme, solution, name or "solution")
+        except SubmissionRefused as error:
+            # The student shall know; a dead letter would tell the operator alone.
+            return Decision(BY_ITSELF, 0.0, scheme.out_of, f"refused: {error}")
         return Decision(BY_ITSELF, done.mark, done.out_of, done.feedback)
 
     return marked
