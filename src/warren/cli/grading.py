@@ -24,10 +24,12 @@ from warren.cli._common import (
     one_line,
     print_json,
     start_logging,
+    warn,
 )
 from warren.cli._logging import Level
 from warren.cli._service import GRACE, run_once, run_service
 from warren.cli.grading_records import DatabaseURL, database_url
+from warren.exceptions import RequestTimeout, UsageError
 
 if TYPE_CHECKING:
     from warren.apps.grading.stages import Seat, Wiring
@@ -37,6 +39,8 @@ app = typer.Typer()
 grading_records.add_to(app)
 
 DEADLINE = 10.0
+WATCH = 0.5
+"""Seconds between two questions of `status --watch`."""
 
 
 class ExchangeType(StrEnum):
@@ -83,7 +87,6 @@ EXCHANGE = "assignment_exchange"
 def _wiring(config: Path | None, exchange: str, type_: ExchangeType, plain: bool) -> Wiring:
     from warren.apps.grading.modules import load_course
     from warren.apps.grading.stages import Wiring
-    from warren.exceptions import UsageError
 
     if not exchange:
         raise UsageError("the default exchange can't be bound to; give another one's name")
@@ -176,8 +179,17 @@ def status(
     async def work() -> int:
         async with grading_records.asking(named, url) as ask:
             shown: dict[str, Any] | None = None
+            is_told = False
             while True:
-                found = await ask(id)
+                try:
+                    found = await ask(id)
+                except RequestTimeout as error:
+                    if not watch:
+                        raise
+                    found = None
+                    if not is_told:
+                        warn(f"{error}; waiting")
+                        is_told = True
                 if found is not None and (shown is None or found["history"] != shown["history"]):
                     _show_status(found, shown, as_json)
                     shown = found
@@ -185,7 +197,7 @@ def status(
                     fail(f"nothing is recorded of {id!r} (yet)")
                 if not watch or (found is not None and found["status"] == "confirmed"):
                     return ExitCode.DONE
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(WATCH)
 
     raise typer.Exit(run_once(work()))
 
