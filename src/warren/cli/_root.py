@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "publish": "Publish JSON lines to an app.",
         "dead": "Look at an app's dead letters, replay and drop them.",
         "topology": "Show, check and export what an app needs on the broker.",
+        "grading": "Assignments: submitted, corrected, validated, confirmed.",
         "workqueue": "A hundred thousand messages for any number of consumers.",
         "monitor": "Publish this machine's samples; see statistics.",
         "queues": "List the broker's queues.",
