@@ -30,7 +30,8 @@ WarrenError
 ├── SubmissionRefused             a submission can't be marked: not readable, too large, or an unsafe archive
 ├── SandboxFailed                 a sandbox broke, not what ran in it: nothing was marked
 ├── WorkerProcessDied             the process that ran a handler ended without an answer
-└── WorkerStuck                   more handlers hang for ever than a worker can replace
+├── WorkerStuck                   more handlers hang for ever than a worker can replace
+└── RecordsError                  an application's database can't be used
 """
 
 from collections.abc import Callable
@@ -256,6 +257,10 @@ class WorkerProcessDied(WarrenError):
 
 class WorkerStuck(WarrenError):
     """As many handlers hang for ever as a stage may run at once, so the worker ends, to be started anew."""
+
+
+class RecordsError(WarrenError):
+    """An application's database can't be reached or used. The text names it, without a password."""
 
 
 _C = TypeVar("_C", bound=type[Closed])
