@@ -90,10 +90,14 @@ class Channel:
         message = entry.message
         header = message.header if not entry.deliveries else _with_delivery_count(message, entry.deliveries)
         connection = self.connection
-        connection.driver.write(
-            hot.encode_method_frame(self.number, payload)
-            + hot.encode_content(self.number, header, message.body, connection.core.frame_limit)
-        )
+        write, limit = connection.driver.write, connection.core.frame_limit
+        method = hot.encode_method_frame(self.number, payload)
+        if len(message.body) <= limit:
+            write(method + hot.encode_content(self.number, header, message.body, limit))
+        else:
+            write(method)
+            for piece in hot.content_frames(self.number, header, message.body, limit):
+                write(piece)
         if not connection.driver.can_write:
             connection.stop_delivering()
 

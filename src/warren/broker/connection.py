@@ -67,7 +67,7 @@ class ClientConnection:
             channel_max=broker.channel_max,
             max_body_size=broker.max_message_size,
         )
-        self.driver = Driver(self.core, self)
+        self.driver = Driver(self.core, self, self._on_connected)
         self.vhost: VirtualHost = broker.nowhere
         self.user = ""
         self.peer = ""
@@ -85,17 +85,19 @@ class ClientConnection:
         self.mechanism = ""
         self.heartbeat = 0
         self.is_throttled = False
+        self.is_alarmed = bool(broker.alarms.on)
         self.is_blocked = False
-        self.has_published = False
         self.copies = 0
         """How many queues messages for several went into since it last let others have their turn."""
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        broker.connections.add(self)
 
     # -- the driver's events ---------------------------------------------------------------------------
+
+    def _on_connected(self) -> None:
+        self.broker.connections.add(self)
 
     def on_events(self, events: list[Event]) -> None:
         """Take what one chunk brought, then confirm it and deliver what came by it."""

@@ -56,8 +56,8 @@ class Publishing:
         ProtocolViolation for what is malformed.
         """
         connection = self._connection
-        if not connection.has_published:
-            self._note_publisher(connection)
+        if connection.is_alarmed:
+            connection.broker.alarms.block(connection)
         vhost = channel.vhost
         generation = vhost.generation + connection.broker.access.generation  # both only ever rise
         if self._routes_of != generation:
@@ -84,12 +84,6 @@ class Publishing:
         else:
             again = functools.partial(self._deliver_later, channel, arguments, properties.headers or {}, message)
             channel.transaction.publishes.append(again)
-
-    def _note_publisher(self, connection: "ClientConnection") -> None:
-        """Note that a connection publishes: an alarm is for it from now on."""
-        connection.has_published = True
-        if connection.broker.alarms.on:
-            connection.broker.alarms.block(connection)
 
     def _deliver_later(self, channel: Channel, arguments: bytes, headers: Table, message: Message) -> None:
         """Route a transaction's publish at its commit. Where its exchange is gone by then it goes nowhere."""

@@ -118,6 +118,11 @@ class _Call:
         if _ADMINISTRATOR not in self.user.tags:
             raise _Answer(401, "not_authorised", "Not administrator user")
 
+    def policymaker(self) -> None:
+        """See that whoever asks may make policies."""
+        if not {"policymaker", _ADMINISTRATOR} & set(self.user.tags):
+            raise _Answer(401, "not_authorised", "Not policymaker user")
+
     def vhosts(self) -> list["VirtualHost"]:
         """Give the virtual hosts that whoever asks may see, or the one of the path."""
         if "vhost" in self.request.path_params:
@@ -222,8 +227,6 @@ def _whoami(call: _Call) -> object:
 
 
 @_route("/api/extensions")
-@_route("/api/policies")
-@_route("/api/policies/{vhost}")
 @_route("/api/operator-policies")
 @_route("/api/parameters")
 @_route("/api/topic-permissions")
@@ -713,6 +716,30 @@ def _permission(call: _Call) -> object:
         access.delete_permission(vhost, user)
         return _DONE
     return views.permission(vhost, user, known)
+
+
+@_route("/api/policies")
+@_route("/api/policies/{vhost}")
+def _policies(call: _Call) -> object:
+    call.policymaker()
+    names = {vhost.name for vhost in call.vhosts()}
+    return call.listed([views.policy(policy) for policy in call.broker.policies if policy.vhost in names])
+
+
+@_route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")
+def _policy(call: _Call) -> object:
+    call.policymaker()
+    vhost, name = call.vhost().name, call.path("name")
+    known = call.broker.policies.get(vhost, name)
+    if call.method == "PUT":
+        call.broker.put_policy(definitions.policy(call.body() | {"vhost": vhost, "name": name}))
+        return _CREATED if known is None else _DONE
+    if known is None:
+        raise _not_found()
+    if call.method == "DELETE":
+        call.broker.delete_policy(vhost, name)
+        return _DONE
+    return views.policy(known)
 
 
 # -- the application ---------------------------------------------------------------------------------------
