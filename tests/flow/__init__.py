@@ -1,0 +1,1 @@
+"""Tests of flow that mirror its source, on both brokers."""

@@ -41,7 +41,7 @@ from warren.amqp.protocol.methods import (
     ConfirmSelectOk,
     Method,
 )
-from warren.amqp.protocol.properties import Properties
+from warren.amqp.protocol.properties import EncodedProperties, Properties
 from warren.amqp.protocol.tables import Table, encode_short
 from warren.exceptions import (
     ChannelClosed,
@@ -309,14 +309,14 @@ class Channel(Declaring):
         *,
         exchange: str = "",
         routing_key: str = "",
-        properties: Properties | None = None,
+        properties: Properties | EncodedProperties | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> asyncio.Future[None]:
         """Publish a message and return its future, which is done when the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
-        the errors come from the future, and from `wait_for_confirms`.
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`, but
+        that properties may be encoded already; the errors come from the future, and from `wait_for_confirms`.
         """
         await self._ensure_confirms()
         timeout = self.connection.publish_timeout if timeout is None else timeout

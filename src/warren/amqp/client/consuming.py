@@ -136,6 +136,11 @@ class Delivery:
         return self._properties
 
     @property
+    def header(self) -> bytes:
+        """The content header's payload, as it came."""
+        return self._header
+
+    @property
     def exchange(self) -> str:
         """The exchange that the message was published to."""
         at = self._destination_at
