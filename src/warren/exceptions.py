@@ -3,7 +3,9 @@
 WarrenError
 ├── UsageError                    the caller did what makes no sense
 │   ├── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is gone
-│   └── AppError                  an app makes no sense: names file and function
+│   ├── AppError                  an app makes no sense: names file and function
+│   ├── SchemeInvalid             a marking scheme makes no sense: names file and line
+│   └── SandboxUnavailable        this machine can't hold a submission in bounds: says what to install
 ├── ProtocolViolation             the peer broke the protocol
 ├── ConnectFailed                 no connection came about: nobody answered, or not with AMQP
 │   ├── LoginRefused              the broker refused user, password or mechanism
@@ -25,8 +27,11 @@ WarrenError
 ├── Retry                         a handler raises it: this message comes again later
 ├── Undecodable                   a body is not of its handler's type
 ├── TimeLimitExceeded             a handler took longer than its stage allows
+├── SubmissionRefused             a submission can't be marked: not readable, too large, or an unsafe archive
+├── SandboxFailed                 a sandbox broke, not what ran in it: nothing was marked
 ├── WorkerProcessDied             the process that ran a handler ended without an answer
-└── WorkerStuck                   more handlers hang for ever than a worker can replace
+├── WorkerStuck                   more handlers hang for ever than a worker can replace
+└── RecordsError                  an application's database can't be used
 """
 
 from collections.abc import Callable
@@ -57,6 +62,14 @@ class AlreadySettled(UsageError):
 
 class AppError(UsageError):
     """An app makes no sense. The text names file and function; nothing was declared."""
+
+
+class SchemeInvalid(UsageError):
+    """A marking scheme makes no sense. The text names file, line and why."""
+
+
+class SandboxUnavailable(UsageError):
+    """This machine can't hold a submission in bounds; nothing was run. The text says what to install."""
 
 
 class ProtocolViolation(WarrenError):
@@ -230,12 +243,24 @@ class TimeLimitExceeded(WarrenError, TimeoutError):
     """A handler took longer than its stage's time limit."""
 
 
+class SubmissionRefused(WarrenError):
+    """A submission can't be marked: not readable, too large, or an unsafe archive; nothing was run."""
+
+
+class SandboxFailed(WarrenError):
+    """A sandbox broke, not what ran in it; the submission has no mark. Marking it again may succeed."""
+
+
 class WorkerProcessDied(WarrenError):
     """The process that ran a handler ended without an answer."""
 
 
 class WorkerStuck(WarrenError):
     """As many handlers hang for ever as a stage may run at once, so the worker ends, to be started anew."""
+
+
+class RecordsError(WarrenError):
+    """An application's database can't be reached or used. The text names it, without a password."""
 
 
 _C = TypeVar("_C", bound=type[Closed])

@@ -47,3 +47,13 @@ async def test_with_a_password_other_machines_reach_it_by_any_name() -> None:
         assert (await http.get("/", headers={"Authorization": "Basic ~~~"})).status_code == 401
         assert (await http.get("/", headers={"Host": "any.name"}, auth=("me", "open sesame"))).text == "hello"
         assert (await http.get("/")).text == "hello"  # by the cookie of the login
+
+
+async def test_another_site_s_page_can_not_change_anything() -> None:
+    app = Guard(Starlette(routes=[Route("/", _hello, methods=["GET", "POST"])]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000") as http:
+        for origin in ("https://evil.example", "null", "http://127.0.0.1:9000"):
+            assert (await http.post("/", headers={"Origin": origin})).status_code == 403
+            assert (await http.get("/", headers={"Origin": origin})).text == "hello"
+        assert (await http.post("/", headers={"Origin": "http://127.0.0.1:8000"})).text == "hello"
+        assert (await http.post("/")).text == "hello"  # programs that are no browsers

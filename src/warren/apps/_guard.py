@@ -1,7 +1,8 @@
 """Who may talk to an HTTP service, checked before any route sees a request.
 
-A page on another site must not read the samples through the browser of somebody who may: the Host header
-(against DNS rebinding) and the Origin of a WebSocket are checked. Beyond loopback a password is asked for.
+A page on another site must not read the samples, nor change anything, through the browser of somebody who may: the
+Host header (against DNS rebinding) and the Origin of a WebSocket, or of a request that changes something, are
+checked. Beyond loopback a password is asked for.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Guard:
                 "or set APP_PASSWORD for it.\n",
                 421,
             )
-        if scope["type"] == "websocket" and not _same_origin(headers.getlist("origin"), hosts[0]):
+        changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if changes and not _same_origin(headers.getlist("origin"), hosts[0]):
             return PlainTextResponse("Another site's page asked.\n", 403)
         if self._password is not None and not self._logged_in(headers):
             return PlainTextResponse(
@@ -125,7 +127,7 @@ class Guard:
 
 
 def _same_origin(origins: list[str], host: str) -> bool:
-    """Whether a WebSocket may be opened. Programs that are no browsers send no Origin (RFC 6455, 10.2)."""
+    """Whether a page may ask that. Programs that are no browsers send no Origin (RFC 6454, 7; RFC 6455, 10.2)."""
     if not origins:
         return True
     if len(origins) != 1:

@@ -71,6 +71,7 @@ class App:
         time_limit: float = TIME_LIMIT,
         concurrency: int | None = None,
         keep_unknown: bool = False,
+        exchange: str | None = None,
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
 
@@ -82,7 +83,8 @@ class App:
         first, second, … failed attempt; the last one goes on. time_limit: seconds that a handler may take.
         concurrency: how many run at once in one worker (None: 100 of `async def`, 8 threads, a process for
         each CPU). keep_unknown: fields of a JSON object that the handler's type does not know are added to
-        what it returns.
+        what it returns. exchange: a direct, durable one beside the app's own, for messages that its other
+        stages must not see, as they would over a fanout exchange.
 
         The handler returns None, one value, or a list of values, each published as a message of its own.
         Raises AppError, naming file and function.
@@ -101,21 +103,22 @@ class App:
                 time_limit=time_limit,
                 concurrency=concurrency,
                 keep_unknown=keep_unknown,
+                exchange=exchange,
             )
             self._add(stage)
             return handler
 
         return register
 
-    def output(self, key: str, *, queue: str | None = None, required: bool = True) -> None:
+    def output(self, key: str, *, queue: str | None = None, required: bool = True, exchange: str | None = None) -> None:
         """Say that messages leave the app with `key`, to be read by other programs.
 
         queue: declared and bound, so that what is published waits there. required: False lets messages with
-        this key go nowhere where nobody has bound a queue.
+        this key go nowhere where nobody has bound a queue. exchange: as for a stage.
         """
         if key in self.outputs:
             raise AppError(f"app {self.name!r}: output {key!r} was given before")
-        self.outputs[key] = Output(key, queue, required)
+        self.outputs[key] = Output(key, queue, required, exchange)
 
     def _add(self, stage: Stage) -> None:
         for other in self.stages.values():
@@ -152,6 +155,11 @@ class App:
         if self.exchange_type == "direct":
             return key in keys
         return any(_topic_matches(pattern.split("."), key.split(".")) for pattern in keys)
+
+    def exchange_of(self, key: str) -> str:
+        """Name the exchange that messages with `key` are published to: the app's, or one of their stage or output."""
+        items: list[Stage | Output] = [*self.stages.values(), *self.outputs.values()]
+        return next((item.exchange for item in items if item.key == key and item.exchange), self.exchange)
 
     def is_required(self, key: str) -> bool:
         """Say whether somebody must take a message with `key`."""

@@ -89,7 +89,7 @@ class Publisher:
             raise UsageError(f"key {key!r} leads nowhere in app {self.app.name!r}; it has {', '.join(keys)}")
         future = await self._channel.send(
             body,
-            exchange=self.app.exchange,
+            exchange=self.app.exchange_of(key),
             routing_key=key,
             properties=properties,
             mandatory=self.app.is_required(key),

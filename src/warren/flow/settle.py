@@ -42,7 +42,7 @@ def outgoing_of(app: App, job: Job, result: Result) -> list[Outgoing]:
     if result.kind == "done":
         return [
             Outgoing(
-                app.exchange,
+                app.exchange_of(product.key),
                 product.key,
                 product.body,
                 next_properties(app.name, job.trail, product.content_type, product.type_name),

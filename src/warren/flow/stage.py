@@ -33,6 +33,8 @@ class Output:
     key: str
     queue: str | None
     required: bool
+    exchange: str | None = None
+    """Its own; None for the app's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +55,7 @@ class Stage:
     time_limit: float
     concurrency: int
     keep_unknown: bool
+    exchange: str | None
 
     @property
     def where(self) -> str:
@@ -88,6 +91,7 @@ def make_stage(
     time_limit: float,
     concurrency: int | None,
     keep_unknown: bool,
+    exchange: str | None = None,
 ) -> Stage:
     """Look at a handler and its options. Raises AppError, naming file and function, where they make no sense."""
     is_async = inspect.iscoroutinefunction(handler)
@@ -125,6 +129,7 @@ def make_stage(
         time_limit=time_limit,
         concurrency=number,
         keep_unknown=keep_unknown,
+        exchange=exchange,
     )
 
 

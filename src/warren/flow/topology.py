@@ -12,6 +12,7 @@ from warren.amqp.client import Channel, Connection
 from warren.exceptions import NotFound, PreconditionFailed, TopologyMismatch
 from warren.flow.dead import dead_queue
 from warren.flow.retry import RUNGS, rung_name, suspects_queue
+from warren.flow.stage import Output, Stage
 
 if TYPE_CHECKING:
     from warren.flow.app import App
@@ -93,14 +94,16 @@ def derive(app: App) -> Topology:
     exchanges = [Exchange(app.exchange, app.exchange_type, durable)]
     queues: list[Queue] = []
     bindings: list[Binding] = []
-    for stage in app.stages.values():
-        queues.append(Queue(stage.queue, durable, arguments))
-        bindings.append(Binding(app.exchange, stage.queue, stage.key))
-    for output in app.outputs.values():
-        if output.queue is not None:
-            if output.queue not in {queue.name for queue in queues}:
-                queues.append(Queue(output.queue, durable, arguments))
-            bindings.append(Binding(app.exchange, output.queue, output.key))
+    items: list[Stage | Output] = [*app.stages.values(), *app.outputs.values()]
+    for item in items:
+        exchange = item.exchange or app.exchange
+        if exchange not in {known.name for known in exchanges}:
+            exchanges.append(Exchange(exchange, "direct"))
+        if item.queue is not None:
+            if item.queue not in {queue.name for queue in queues}:
+                # An exchange of its own is no plain program's, and so is its queue.
+                queues.append(Queue(item.queue, durable or item.exchange is not None, arguments))
+            bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(Queue(dead_queue(app.name)))
     queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
     for seconds, suffix in RUNGS:

@@ -16,6 +16,8 @@ from starlette.staticfiles import StaticFiles
 
 from warren.amqp.client.url import parse_url
 from warren.apps._guard import Guard
+from warren.apps.grading.web import STATIC as GRADING_STATIC
+from warren.apps.grading.web import Pages as GradingPages
 from warren.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from warren.apps.monitor.settings import Settings
 from warren.exceptions import WarrenError
@@ -51,11 +53,14 @@ def create_app(settings: Settings, feed: Feed | None = None) -> FastAPI:
     def from_broker() -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         return SampleFeed(settings.broker, exchange=settings.exchange, queue=settings.queue)
 
+    grading = GradingPages(settings.broker)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.feeding = feeding = asyncio.create_task(_feed(hub, feed or from_broker), name="feed")
         try:
-            yield
+            async with grading.open():
+                yield
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
@@ -81,6 +86,8 @@ def create_app(settings: Settings, feed: Feed | None = None) -> FastAPI:
     async def live(websocket: WebSocket) -> None:
         await _serve_page(websocket, hub)
 
+    app.include_router(grading.router, prefix="/grading")
+    app.mount("/grading/static", StaticFiles(directory=GRADING_STATIC))
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
 

@@ -1,6 +1,7 @@
 """A channel: declaring, publishing, consuming, and its orderly end."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -179,7 +180,8 @@ class Channel(Declaring):
         goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
         """
         if self._closed is None:
-            await self._until_answered(self._begin_close(), "channel.close", timeout)
+            with contextlib.suppress(ConnectionClosed):  # lost before the answer: then it is as closed as it can be
+                await self._until_answered(self._begin_close(), "channel.close", timeout)
 
     def _begin_close(self) -> "asyncio.Future[Method | Delivery]":
         """Send channel.close; from here on nobody can use the channel, and what waits has failed."""

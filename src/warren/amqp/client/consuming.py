@@ -160,6 +160,11 @@ class Delivery:
         """
         self._settlements.ack(self.delivery_tag, multiple)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        return self._settlements.lost is not None
+
     def check_open(self) -> None:
         """Raise AlreadySettled where it can't be settled any more; for `warren.amqp.client.blocking`."""
         self._settlements.check(self.delivery_tag)

@@ -199,7 +199,12 @@ class PublishWindow:
             entry.routing_key = self._current_name(entry.routing_key)
         route = (entry.exchange, entry.routing_key, entry.mandatory)
         frame = self._routes.get(route) or self._add_route(route)
-        write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        if len(entry.body) <= self._frame_limit:
+            write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        else:
+            write(frame)
+            for piece in hot.content_frames(self._channel, entry.header, entry.body, self._frame_limit):
+                write(piece)
         self._pending[self._next_tag] = entry
         self._next_tag += 1
         self._bytes += len(entry.body)
@@ -207,8 +212,8 @@ class PublishWindow:
     def _has_room(self) -> bool:
         if self._write is None:
             return self._closed is not None  # let it through to the error
-        pending = len(self._pending)
-        return not pending or (pending < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write())
+        # A blocked broker reads nothing, so not even the first message goes out: its deadline would be lost on it.
+        return len(self._pending) < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write()
 
     async def _wait_for_room(self, deadline: float | None) -> None:
         """Wait in line. Whoever leaves the line wakes the next, so a place is never lost."""

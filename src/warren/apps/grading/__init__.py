@@ -1,1 +1,5 @@
-"""The assignment correction, for people and for programs, will live here."""
+"""The assignment correction (contracts.md, section 4): students, demonstrators, assistants, the coordinator.
+
+Bottom up: message.py and roles.py say what is passed on, modules.py what is configured, records/ keeps what a
+role must not forget, stages.py makes a `warren.App` of it, service.py runs it.
+"""

@@ -36,7 +36,8 @@ export class Page extends Component {
     const density = all.length === 1 ? "one" : all.length <= 8 ? "few" : "many";
     return html`
       <header class="top">
-        <div class="brand"><img src="static/icon.svg" alt="" width="28" height="28" /><h1>Warren</h1></div>
+        <div class="brand"><img src="static/icon.svg" alt="" width="28" height="28" /><h1>Warren</h1>
+          <a class="place" href="grading/">Assignments</a></div>
         <div class="states" role="status">
           <${LinkState} link=${store.link} connection=${connection} />
           <${BrokerState} broker=${store.broker} link=${store.link} />

@@ -1,0 +1,64 @@
+"""Reads the signed report of a pytest run; what was not reported did not pass."""
+
+import hashlib
+import hmac
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+
+class TestReport(Struct):
+    """What a run of pytest came to."""
+
+    __test__ = False  # not a test itself, whatever its name says
+
+    began: bool = False
+    """Whether pytest itself could be started; nothing of the submission had run by then."""
+    ended: bool = False
+    broken: str | None = None
+    """Why the tests could not be collected."""
+    tests: dict[str, str | None] = msgspec.field(default_factory=dict)
+    """Each test with why it failed, or None where it passed."""
+
+    @property
+    def passed(self) -> int:
+        """How many tests passed."""
+        return sum(why is None for why in self.tests.values())
+
+
+class _Event(Struct):
+    number: int
+    event: Literal["began", "broken", "found", "done", "ended"]
+    test: str = ""
+    passed: bool = False
+    why: str = ""
+
+
+def read_report(report: bytes, key: bytes) -> TestReport:
+    """Take the lines that are signed with `key` and come in their turn; all others count for nothing."""
+    found = TestReport()
+    number = 0
+    for line in report.split(b"\n"):
+        signature, _, text = line.partition(b" ")
+        if not hmac.compare_digest(signature, hmac.new(key, text, hashlib.sha256).hexdigest().encode()):
+            continue
+        event = msgspec.json.decode(text, type=_Event)
+        if event.number != number + 1:
+            continue
+        number += 1
+        _take(event, found)
+    return found
+
+
+def _take(event: _Event, found: TestReport) -> None:
+    if event.event == "began":
+        found.began = True
+    elif event.event == "ended":
+        found.ended = True
+    elif event.event == "broken":
+        found.broken = event.why
+    elif event.event == "found":
+        found.tests[event.test] = "did not come to its end"
+    elif event.test in found.tests:
+        found.tests[event.test] = None if event.passed else (event.why or "failed")

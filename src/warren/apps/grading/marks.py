@@ -1,0 +1,33 @@
+"""The marking schemes of the demonstrators' modules, as what a stage calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from warren.apps.grading.marking import load_scheme, mark
+from warren.apps.grading.message import Decision
+from warren.apps.grading.modules import Course
+from warren.apps.grading.stages import BY_ITSELF, Marker, Seat
+from warren.exceptions import SubmissionRefused
+
+
+def markers_for(course: Course, seats: Iterable[Seat]) -> dict[str, Marker]:
+    """Load the schemes that the demonstrators among these seats need. Raises SchemeInvalid: file, line, and why."""
+    deciding = [seat for seat in seats if seat.role == "demonstrator" and not seat.person]
+    wanted = [module for module in course.modules.values() if any(seat.module in (None, module) for seat in deciding)]
+    return {module.name: _marker(module.scheme) for module in wanted if module.scheme is not None}
+
+
+def _marker(path: Path) -> Marker:
+    scheme = load_scheme(path)
+
+    def marked(solution: bytes, name: str) -> Decision:
+        try:
+            done = mark(scheme, solution, name or "solution")
+        except SubmissionRefused as error:
+            # The student shall know; a dead letter would tell the operator alone.
+            return Decision(BY_ITSELF, 0.0, scheme.out_of, f"refused: {error}")
+        return Decision(BY_ITSELF, done.mark, done.out_of, done.feedback)
+
+    return marked

@@ -1,0 +1,115 @@
+"""The tables. Times are UTC as text in ISO 8601, all of one length, so that they sort."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+metadata: Final = MetaData()
+
+submissions: Final = Table(
+    "submissions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("student", String(200), nullable=False),
+    Column("module", String(200), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", String(200), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("mark", Float),
+    Column("out_of", Float),
+    Column("feedback", Text),
+    Column("submitted_at", String(40), nullable=False),
+    Column("updated_at", String(40), nullable=False),
+    # The message that led to the confirmation: when it comes again, its result is published again.
+    Column("confirmed_by", String(300)),
+    Index("submissions_of_student", "student", "module", "submitted_at"),
+    Index("submissions_by_status", "status"),
+    Index("submissions_by_update", "updated_at"),
+)
+
+history: Final = Table(
+    "history",
+    metadata,
+    Column("submission", String(64), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("role", String(200), nullable=False),
+    Column("status", String(200), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("mark", Float),
+    Column("out_of", Float),
+    Column("feedback", Text),
+    Column("remark", Text),
+)
+
+inbox: Final = Table(
+    "inbox",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("role", String(20), nullable=False),
+    Column("submission", String(64), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("student", String(200), nullable=False),
+    Column("module", String(200), nullable=False),
+    Column("exchange", String(255), nullable=False),
+    Column("message", String(300), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("arrived_at", String(40), nullable=False),
+    UniqueConstraint("role", "submission", "step", name="inbox_once"),
+)
+
+decisions: Final = Table(
+    "decisions",
+    metadata,
+    Column("item", Integer, ForeignKey("inbox.id"), primary_key=True, autoincrement=False),
+    Column("action", String(20), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("mark", Float),
+    Column("out_of", Float),
+    Column("text", Text),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("role", String(20), nullable=False),
+    Column("exchange", String(255), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("required", Integer, nullable=False),
+    Column("message", String(64), nullable=False, unique=True),
+    Column("submission", String(64), nullable=False),
+    Column("type", String(40), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", String(40), nullable=False),
+    # Unix seconds until which somebody is about to publish it.
+    Column("claimed_until", Float, nullable=False, server_default="0"),
+)
+
+
+def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Make an insert that knows `on conflict`, which both databases have and the standard has not."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def text(value: object, limit: int = 10_000) -> str:
+    """Give text from the wire as the databases take it: PostgreSQL has no zero byte, and no table is endless."""
+    return (value if isinstance(value, str) else "" if value is None else str(value)).replace("\0", "\ufffd")[:limit]

@@ -1,0 +1,35 @@
+// Asking the server. What goes wrong is an Error with a text for people.
+
+export async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(`api/${path}`, { ...options, signal: AbortSignal.timeout(30_000) });
+  } catch {
+    throw new Error("the server does not answer");
+  }
+  let data;
+  try {
+    data = await response.json();
+  } catch {
+    data = null;
+  }
+  if (!response.ok) throw new Error(data?.error ?? `the server answered ${response.status}`);
+  return data;
+}
+
+export const decide = (role, id, verdict) =>
+  ask(`inbox/${role}/${encodeURIComponent(id)}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(verdict),
+  });
+
+export const submit = (form) => ask("submissions", { method: "POST", body: new FormData(form) });
+
+export const time = (iso) => (iso ? new Date(iso).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }) : "");
+
+export function mark(given, total) {
+  if (given === null || given === undefined) return "–";
+  const text = (value) => (typeof value === "number" ? String(Math.round(value * 100) / 100) : value);
+  return total === null || total === undefined ? text(given) : `${text(given)} / ${text(total)}`;
+}

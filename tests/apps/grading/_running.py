@@ -1,0 +1,129 @@
+"""What the tests of grading share: roles that run in the test, and plain programs in pika's manner."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pika
+
+import warren
+from tests.support.waiting import eventually
+from warren.apps.grading.message import Assignment
+from warren.apps.grading.modules import Course
+from warren.apps.grading.records import Database, course, inbox
+from warren.apps.grading.service import run
+from warren.apps.grading.stages import Marker, Office, Seat, Wiring
+from warren.apps.grading.students import Desk
+from warren.flow import topology
+
+CC = Course().module("cloud_computing")
+DM = Course().module("data_mining")
+ALL = (Seat("demonstrator", CC), Seat("demonstrator", DM), Seat("demonstrator"), Seat("assistant"), Seat("coordinator"))
+PEOPLE = tuple(Seat(seat.role, seat.module, person=True) for seat in ALL)
+WITHIN = 40.0
+
+
+@asynccontextmanager
+async def office(
+    url: str,
+    database: Database | None = None,
+    seats: Sequence[Seat] = ALL,
+    *,
+    wiring: Wiring | None = None,
+    markers: Mapping[str, Marker] | None = None,
+) -> AsyncIterator[Office]:
+    """Run seats while the block is entered; what they need on the broker is there before."""
+    stop = asyncio.Event()
+    made = Office(wiring or Wiring(), seats, database, markers or {})
+    async with warren.connect(url) as connection:
+        await topology.declare(connection, made.app())
+    task = asyncio.create_task(run(made, url, stop, connect_attempts=20))
+    try:
+        yield made
+    finally:
+        stop.set()
+        assert await task, "what was in hand was not finished"
+
+
+async def submit(url: str, student: int = 7, *, wiring: Wiring | None = None, data: bytes = b"x = 1\n") -> str:
+    """Hand in one file for cloud_computing."""
+    async with Desk(wiring or Wiring(), url) as desk:
+        return await desk.submit(student, CC, data, "x.py")
+
+
+async def recorded(database: Database, status: str, number: int) -> list[course.Submission]:
+    """Wait until so many submissions are recorded in a status, and give all that are known."""
+    counts: dict[str, int] = {}
+
+    def enough() -> bool:
+        nonlocal counts
+        counts = database.read_now(course.counts)
+        return counts.get(status, 0) >= number
+
+    try:
+        await eventually(enough, f"{number} {status}", within=WITHIN)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {counts}") from error
+    return database.read_now(course.submissions_of)
+
+
+async def history(database: Database, identity: str) -> list[tuple[str, str]]:
+    """Give the hops of a submission: role and status."""
+    found = await database.read(partial(course.submission, identity=identity))
+    assert found is not None
+    return [(hop.role, hop.status) for hop in found[1]]
+
+
+async def arrived(database: Database, role: Any, number: int = 1) -> list[inbox.Item]:
+    """Wait until so many assignments wait in a role's inbox."""
+    await eventually(
+        lambda: len(database.read_now(partial(inbox.waiting, role=role))) >= number,
+        f"{number} in {role}",
+        within=WITHIN,
+    )
+    return database.read_now(partial(inbox.waiting, role=role))
+
+
+async def decide(database: Database, item: inbox.Item, action: str, decision: Any) -> Assignment:
+    """Decide as a person does."""
+    return await database.write(partial(inbox.settle, found=item, action=action, decision=decision, course=Course()))
+
+
+class Plain:
+    """A program in the originals' manner: pika, its defaults, no confirms. A context manager."""
+
+    def __init__(self, url: str, exchange: str = "assignment_exchange", type_: str = "direct") -> None:
+        self.connection = pika.BlockingConnection(pika.URLParameters(url))
+        self.channel = self.connection.channel()
+        self.exchange = exchange
+        self._type = type_
+
+    def declare(self, queue: str, key: str) -> None:
+        """Declare the exchange and a queue as pika does by default, and bind it."""
+        self.channel.exchange_declare(exchange=self.exchange, exchange_type=self._type)
+        self.channel.queue_declare(queue=queue)
+        self.channel.queue_bind(exchange=self.exchange, queue=queue, routing_key=key)
+
+    def send(self, key: str, fields: Mapping[str, Any]) -> None:
+        """Publish a JSON object, with no properties."""
+        self.channel.basic_publish(exchange=self.exchange, routing_key=key, body=json.dumps(fields).encode())
+
+    def take(self, queue: str, number: int = 1) -> list[dict[str, Any]]:
+        """Take so many messages."""
+        found: list[dict[str, Any]] = []
+        for _, _, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=WITHIN):
+            assert body is not None, f"only {len(found)} of {number} came"
+            found.append(json.loads(body))
+            if len(found) == number:
+                break
+        self.channel.cancel()
+        return found
+
+    def __enter__(self) -> "Plain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()

@@ -1,0 +1,248 @@
+"""Archives: what is unpacked, and what is refused with which reason."""
+
+import gzip
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.apps.grading.marking import is_archive
+from warren.apps.grading.marking.archives import MAX_ENTRIES, MAX_SUBMISSION, safe_name, unpack
+from warren.exceptions import SubmissionRefused
+
+_ROOM = 4 * 1024 * 1024
+
+
+def _zip(*entries: tuple[str, bytes], mode: int = 0) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3
+            info.external_attr = mode << 16
+            archive.writestr(info, content)
+    return packed.getvalue()
+
+
+def _tar(*entries: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, target: str = "", mode: str = "w") -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]  # mode is a parameter
+        for name, content in entries:
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.linkname = kind, len(content), target
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.zip", _zip(("main.py", b"1"), ("lib/x.py", b"2"))),
+        ("A.ZIP", _zip(("main.py", b"1"), ("lib/x.py", b"2"))),
+        ("a.zip", _zip(("top/", b""), ("top/main.py", b"1"), ("top/lib/x.py", b"2"), ("__MACOSX/._main", b""))),
+        ("a.tar", _tar(("./main.py", b"1"), ("lib/x.py", b"2"))),
+        ("a.tar.gz", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:gz")),
+        ("a.tgz", _tar(("top/main.py", b"1"), ("top/lib/x.py", b"2"), mode="w:gz")),
+        ("a.tar.bz2", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:bz2")),
+        ("a.tar.xz", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:xz")),
+        ("solution", _zip(("main.py", b"1"), ("lib/x.py", b"2"))),
+        ("solution", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:gz")),
+        ("solution", _tar(("main.py", b"1"), ("lib/x.py", b"2"))),
+    ],
+)
+def test_archives_become_their_files(tmp_path: Path, name: str, data: bytes) -> None:
+    assert is_archive(name, data)
+    unpack(data, name, tmp_path, room=_ROOM)
+    files = _files(tmp_path)
+    files.pop("__MACOSX/._main", None)
+    assert files == {"main.py": b"1", "lib/x.py": b"2"}
+
+
+@pytest.mark.parametrize("name", ["main.py", "report.docx", "solution"])
+def test_anything_else_is_one_file(tmp_path: Path, name: str) -> None:
+    data = b"PK\3\4" if "." in name else b"print(1)"
+    assert not is_archive(name, data)
+    unpack(data, name, tmp_path, room=_ROOM)
+    assert _files(tmp_path) == {name: data}
+
+
+def test_one_file_gets_the_name_that_the_scheme_gives(tmp_path: Path) -> None:
+    unpack(b"x", "my homework (final).py", tmp_path, room=_ROOM, file="main.py")
+    assert _files(tmp_path) == {"main.py": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\homework\\main.py", "main.py"),
+        ("-rf", "_rf"),
+        ("", "submission"),
+        ("..", "submission"),
+        ("a/", "submission"),
+        ("a\0b\n.py", "a_b_.py"),
+        ("\N{RIGHT-TO-LEFT OVERRIDE}yp.py", "_yp.py"),
+        ("é" * 300 + ".py", "é" * 98 + ".py"),
+        ("\ud800.py", "_.py"),
+    ],
+)
+def test_names_of_files_are_made_safe(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_what_is_executable_stays_so(tmp_path: Path) -> None:
+    unpack(_zip(("run", b"1"), mode=stat.S_IFREG | 0o4755), "a.zip", tmp_path, room=_ROOM)
+    assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o755
+
+
+def _deep(pack: Callable[..., bytes]) -> bytes:
+    return pack(("a/" * 30 + "b", b""))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.py", b"", "is empty"),
+        ("a.py", bytes(MAX_SUBMISSION + 1), "more than"),
+        ("a.py", bytes(_ROOM + 1), "more room"),
+        ("a.zip", _zip(("../x", b"1")), r"a name with `\.\.`.*'\.\./x'"),
+        ("a.zip", _zip(("a/../../x", b"1")), r"a name with `\.\.`"),
+        ("a.tar", _tar(("../x", b"1")), r"a name with `\.\.`"),
+        ("a.zip", _zip(("/etc/x", b"1")), "an absolute name"),
+        ("a.tar", _tar(("/etc/x", b"1")), "an absolute name"),
+        ("a.zip", _zip(("C:x", b"1")), "an absolute name"),
+        ("a.zip", _zip(("..\\x", b"1")), "backslash"),
+        ("a.zip", _zip(("l", b"/etc/passwd"), mode=stat.S_IFLNK | 0o777), "a symbolic link"),
+        ("a.tar", _tar(("l", b""), kind=tarfile.SYMTYPE, target="/etc/passwd"), "a symbolic link"),
+        ("a.tar", _tar(("l", b""), kind=tarfile.LNKTYPE, target="/etc/passwd"), "a hard link"),
+        ("a.tar", _tar(("l", b""), kind=tarfile.CHRTYPE), "a device"),
+        ("a.tar", _tar(("l", b""), kind=tarfile.BLKTYPE), "a device"),
+        ("a.tar", _tar(("l", b""), kind=tarfile.FIFOTYPE), "a named pipe"),
+        ("a.zip", _zip(("l", b""), mode=stat.S_IFCHR), "a device"),
+        ("a.zip", _deep(_zip), "nested more than"),
+        ("a.tar", _deep(_tar), "nested more than"),
+        ("a.zip", _zip(("n" * 201, b"1")), "a name of more than 200 bytes"),
+        ("a.tar", _tar(("n" * 5000, b"1")), "a name of more than 200 bytes"),
+        ("a.zip", _zip(("x", b"1"), ("./x", b"2")), "a name twice"),
+        ("a.tar", _tar(("x", b"1"), ("x", b"2")), "a name twice"),
+        ("a.tar", _tar(("x", b"1"), ("x/y", b"2")), "a file that is a folder too"),
+        ("a.zip", _zip(), "no file"),
+        ("a.tar", _tar(("d", b""), kind=tarfile.DIRTYPE), "no file"),
+        ("a.zip", b"not a zip", "can't be read"),
+        ("a.tar.gz", b"not a tar", "can't be read"),
+        ("a.tar.xz", _tar(("x", os.urandom(5000)), mode="w:xz")[:-2000], "can't be read"),
+        ("a.zip", _zip(("x", b"1" * 999))[:-30], "can't be read"),
+    ],
+)
+def test_what_is_unsafe_or_broken_is_refused(tmp_path: Path, name: str, data: bytes, why: str) -> None:
+    inside = tmp_path / "in" / "here"
+    inside.mkdir(parents=True)
+    with pytest.raises(SubmissionRefused, match=why):
+        unpack(data, name, inside, room=_ROOM)
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(inside)] == []
+
+
+def test_a_damaged_checksum_is_seen(tmp_path: Path) -> None:
+    data = bytearray(_zip(("x", b"1" * 999)))
+    data[14] ^= 1  # of the local header; the directory's counts
+    data[data.index(b"PK\1\2") + 16] ^= 1
+    with pytest.raises(SubmissionRefused, match=r"can't be read.*CRC"):
+        unpack(bytes(data), "a.zip", tmp_path, room=_ROOM)
+
+
+def test_an_encrypted_one_is_refused(tmp_path: Path) -> None:
+    data = bytearray(_zip(("x", b"1")))
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    with pytest.raises(SubmissionRefused, match="encrypted"):
+        unpack(bytes(data), "a.zip", tmp_path, room=_ROOM)
+
+
+def _size_on_disk(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+def test_a_bomb_of_zeros_is_stopped_at_the_room(tmp_path: Path, kind: str) -> None:
+    zeros = bytes(64 * 1024 * 1024)
+    data = _zip(("x", zeros)) if kind == "a.zip" else _tar(("x", zeros), mode="w:" + kind.rsplit(".", 1)[1])
+    assert len(data) < 100_000
+    with pytest.raises(SubmissionRefused, match="more room"):
+        unpack(data, kind, tmp_path, room=_ROOM)
+    assert _size_on_disk(tmp_path) <= _ROOM + 65536
+
+
+def test_a_zip_that_lies_about_its_size_is_stopped_too(tmp_path: Path) -> None:
+    data = bytearray(_zip(("x", bytes(64 * 1024 * 1024))))
+    struct.pack_into("<I", data, data.index(b"PK\1\2") + 24, 10)
+    with pytest.raises(SubmissionRefused):
+        unpack(bytes(data), "a.zip", tmp_path, room=_ROOM)
+    assert _size_on_disk(tmp_path) <= _ROOM + 65536
+
+
+def test_a_tar_of_headers_alone_is_stopped(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("a")
+    header.type, header.size = tarfile.XHDTYPE, 10**9
+    data = gzip.compress(header.tobuf() + bytes(64 * 1024 * 1024))
+    with pytest.raises(SubmissionRefused, match="more room"):
+        unpack(data, "a.tgz", tmp_path, room=_ROOM)
+
+
+def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type = tarfile.GNUTYPE_SPARSE
+    raw = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    raw[386:410] = b"00000000000\0" * 2  # no data at 0
+    raw[483:495] = b"77777777777\0"  # the size that it claims
+    raw[148:156] = b"        "
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    with pytest.raises(SubmissionRefused, match="a sparse file"):
+        unpack(bytes(raw) + bytes(1024), "a.tar", tmp_path, room=_ROOM)
+
+
+@pytest.mark.parametrize("pack", [_zip, _tar])
+def test_many_entries_are_refused(tmp_path: Path, pack: Callable[..., bytes]) -> None:
+    data = pack(*((f"d/{n}", b"") for n in range(MAX_ENTRIES + 1)))
+    with pytest.raises(SubmissionRefused, match="more than 2000 entries"):
+        unpack(data, "a.zip" if pack is _zip else "a.tar", tmp_path, room=1 << 30)
+
+
+def test_files_count_as_the_blocks_they_take(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionRefused, match="more room"):
+        unpack(_zip(*((f"{n}", b"") for n in range(1100))), "a.zip", tmp_path, room=_ROOM)
+
+
+_GOOD = [
+    ("a.zip", _zip(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"))),
+    ("a.tar", _tar(("main.py", b"print(1)" * 40), ("l" * 120, b"2"))),
+    ("a.tgz", _tar(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"), mode="w:gz")),
+    ("a.txz", _tar(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"), mode="w:xz")),
+]
+
+
+@given(st.sampled_from(_GOOD), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6))
+def test_damaged_ones_are_unpacked_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, good: tuple[str, bytes], damage: list[tuple[float, int]]
+) -> None:
+    name, data = good[0], bytearray(good[1])
+    for where, value in damage:
+        data[int(where * (len(data) - 1))] = value
+    folder = tmp_path_factory.mktemp("damaged")
+    try:
+        unpack(bytes(data), name, folder, room=_ROOM)
+    except SubmissionRefused:
+        return
+    assert _files(folder)

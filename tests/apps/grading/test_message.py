@@ -1,0 +1,126 @@
+"""Assignments: what is kept, what is refused, and how solutions travel."""
+
+from typing import Any
+
+import pytest
+
+import warren
+from warren.apps.grading.message import Assignment, Decision, Progress, identity, submission
+from warren.apps.grading.modules import Course
+from warren.apps.grading.roles import ROLES, decide, key_of
+from warren.exceptions import UsageError
+
+FOUR: dict[str, Any] = {"StudentID": 23200858, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}
+
+
+def message(identity_: str = "m1", correlation: str = "c1") -> warren.Message:
+    """Make a message's metadata."""
+    return warren.Message(identity_, correlation, 1, "s", "q", "e", "k", None, None, None, None, {})
+
+
+def test_every_field_is_kept_on_every_hop() -> None:
+    fields = FOUR | {"Extra": {"deep": [1, None, 2.5]}, "history": "not ours"}
+    assignment = Assignment.received(fields, message())
+    for role in ROLES.values():
+        assignment = decide(assignment, role, role.actions[0], Decision("ann"))
+    assert {name: assignment[name] for name in fields} == fields | {"status": "confirmed"}
+    assert list(assignment)[:4] == list(FOUR)
+    hops = [(hop["role"], hop["status"], hop["who"]) for hop in assignment.history]
+    assert hops == [
+        ("demonstrator", "corrected", "ann"),
+        ("assistant", "validated", "ann"),
+        ("coordinator", "confirmed", "ann"),
+    ]
+    assert all(hop["when"] and hop["where"] for hop in assignment.history)
+
+
+def test_the_input_is_not_touched() -> None:
+    assignment = Assignment.received(dict(FOUR), message())
+    before = dict(assignment)
+    assignment.moved("corrected", "demonstrator", Decision("ann", mark=3.0, feedback="why"))
+    assert dict(assignment) == before
+
+
+@pytest.mark.parametrize("data", [b"print('hello')\n", "ünïcode ✓".encode(), b"\xff\xfe\0binary", b"line\r\nline\r"])
+def test_a_solution_comes_back_as_it_was(data: bytes) -> None:
+    made = submission(1, "m", data, "file.bin", "id1")
+    assert made.solution() == data
+    assert made.get("SolutionEncoding") == ("base64" if b"\xff" in data else None)
+    assert (made.name, made.status, made.step, made["StudentID"]) == ("file.bin", "submitted", 1, 1)
+
+
+def test_base64_that_is_none_is_refused() -> None:
+    assignment = Assignment.received(FOUR | {"SolutionEncoding": "base64", "Solution": "???"}, message())
+    with pytest.raises(warren.Reject, match="no base64"):
+        assignment.solution()
+
+
+def test_an_answer_is_a_solution_too() -> None:
+    assignment = Assignment.received({"StudentID": 1, "Answer": "42", "status": "submitted"}, message())
+    assert assignment.solution() == b"42"
+    assert key_of(assignment, Course()) == "correction"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"StudentID": None}, "no StudentID"),
+        ({"StudentID": True}, "no StudentID"),
+        ({"StudentID": " "}, "no StudentID"),
+        ({"StudentID": [1]}, "no StudentID"),
+        ({"StudentID": "9" * 300}, "200 letters"),
+        ({"Module": 7}, "Module is 7"),
+        ({"History": "x"}, "History is no list"),
+        ({"History": [1]}, "History is no list"),
+        ({"History": [{}] * 1000}, "circles"),
+        ({"Remarks": {"a": 1}}, "Remarks is no list"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(warren.Reject, match=text) as caught:
+        Assignment.received(FOUR | change, message())
+    assert caught.value.reason == "rejected"
+
+
+def test_ids_come_from_the_body_then_the_first_message_then_from_us() -> None:
+    assert Assignment.received(FOUR | {"SubmissionID": "abc"}, message()).id == "abc"
+    assert Assignment.received(dict(FOUR), message()).id == "c1"
+    made = {Assignment.received(dict(FOUR), message("", "")).id for _ in range(2)}
+    assert len(made) == 2
+    assert all(made)
+    odd = Assignment.received(FOUR | {"SubmissionID": "../../<b>" + "x" * 300}, message()).id
+    assert odd == identity("../../<b>" + "x" * 300)
+    assert len(odd) == 32
+
+
+def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
+    assignment = Assignment.received(FOUR | {"status": "corrected", "Remarks": ["first"]}, message())
+    back = decide(assignment, ROLES["assistant"], "send-back", Decision("bob", remark="too strict"))
+    assert (back.status, back.remarks) == ("submitted", ["first", "too strict"])
+    assert key_of(back, Course()) == "demonstrator_cc"
+    assert key_of(Assignment(back | {"Module": "unknown"}), Course()) == "correction"
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "decision", "text"),
+    [
+        ("coordinator", "send-back", Decision("x", remark="no"), "can't send-back"),
+        ("assistant", "send-back", Decision("x", remark="  "), "say why"),
+        ("assistant", "validate", Decision("x", mark=3.0), "gives no mark"),
+        ("demonstrator", "correct", Decision("x", mark=11.0, out_of=10.0), "11 out of 10"),
+        ("demonstrator", "correct", Decision("x", mark=-1.0), "makes no sense"),
+        ("demonstrator", "correct", Decision("x", mark=float("nan")), "makes no sense"),
+        ("demonstrator", "correct", Decision("x", remark="no"), "goes with what is sent back"),
+    ],
+)
+def test_a_role_decides_only_what_is_its_own(role: str, action: str, decision: Decision, text: str) -> None:
+    assignment = Assignment.received(dict(FOUR), message())
+    named = next(item for item in ROLES.values() if item.name == role)
+    with pytest.raises(UsageError, match=text):
+        decide(assignment, named, action, decision)
+
+
+def test_the_records_are_told_no_solution() -> None:
+    made = submission(1, "m", b"secret", "f", "id1")
+    assert "Solution" not in Progress.of(made)
+    assert Progress.of(made)["History"] == made.history

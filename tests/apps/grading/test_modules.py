@@ -1,0 +1,61 @@
+"""The configuration: the originals' modules by default, and what is wrong with a file is said."""
+
+from pathlib import Path
+
+import pytest
+
+from warren.apps.grading.modules import Course, load_course
+from warren.exceptions import UsageError
+
+
+def test_without_a_file_there_are_the_originals_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("WARREN_GRADING", raising=False)
+    course = load_course()
+    assert course == Course()
+    module = course.module("cloud_computing")
+    assert (module.key, module.queue) == ("demonstrator_cc", "correction_queue_cc")
+    assert course.module("data_mining").key == "demonstrator_dm"
+
+
+def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "course.toml"
+    file.write_text('largest_submission = 5\n[modules."Big Data"]\nshort = "bd"\nscheme = "bd/scheme.toml"\n')
+    course = load_course(file)
+    module = course.module("Big Data")
+    assert (module.queue, module.scheme) == ("correction_queue_bd", tmp_path / "bd" / "scheme.toml")
+    assert course.largest_submission == 5
+    monkeypatch.setenv("WARREN_GRADING", str(file))
+    assert load_course() == course
+    with pytest.raises(UsageError, match="unknown module 'cloud_computing': there are Big Data"):
+        course.module("cloud_computing")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("x = ]", "line 1"),
+        ("x = 1", "unknown key 'x'"),
+        ("largest_submission = true", "number of bytes"),
+        ("largest_submission = 0", "number of bytes"),
+        ("modules = 3", "are tables"),
+        ("[modules]", "are tables"),
+        ("[modules]\na = 1", "must be a table"),
+        ("[modules.a]", "short is 1 to 32"),
+        ('[modules.a]\nshort = "A B"', "short is 1 to 32"),
+        ('[modules.a]\nshort = "a"\nsize = 1', "unknown key 'size'"),
+        ('[modules.a]\nshort = "a"\nscheme = 1', "scheme is a file"),
+        ('[modules.a]\nshort = "a"\n[modules.b]\nshort = "a"', "two modules"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_file(text: str, wrong: str, tmp_path: Path) -> None:
+    file = tmp_path / "course.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=wrong) as caught:
+        load_course(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        load_course(tmp_path / "missing.toml")

@@ -1,0 +1,304 @@
+"""The whole way of an assignment on both brokers: alone, beside plain programs, by broadcast, by people."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import warren
+from tests.apps.grading import _running
+from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
+from tests.support.waiting import eventually
+from warren.apps.grading.message import Decision, now
+from warren.apps.grading.records import Database
+from warren.apps.grading.stages import Office, Seat, Wiring
+from warren.apps.grading.students import Asking, results
+from warren.exceptions import RequestTimeout
+
+pytestmark = pytest.mark.timeout(120)
+FOUR: dict[str, Any] = {"StudentID": 23200858, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}
+WAY = [
+    ("student", "submitted"),
+    ("demonstrator", "corrected"),
+    ("assistant", "validated"),
+    ("coordinator", "confirmed"),
+]
+
+
+async def _dead(url: str, number: int) -> list[Any]:
+    app = Office(Wiring(), ALL).app()
+    await eventually_dead(url, app, number)
+    return await dead_of(url, app)
+
+
+@pytest.fixture
+def one_database(tmp_path: Path) -> Any:
+    with Database(f"sqlite:///{tmp_path / 'records.sqlite3'}") as database:
+        yield database
+
+
+async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url: str, database: Database) -> None:
+    async with office(broker_url, database):
+        identity = await _running.submit(broker_url)
+        await recorded(database, "confirmed", 1)
+    assert await history(database, identity) == WAY
+
+
+async def test_what_is_sent_before_any_role_ran_waits(broker_url: str, one_database: Database) -> None:
+    first = await _running.submit(broker_url)
+    for seat in (Seat("demonstrator", CC), Seat("assistant")):  # one after the other, none of them at the same time
+        async with office(broker_url, None, [seat]):
+            queue = "correction_queue_cc" if seat.module else "validation_queue"
+            await eventually_holds(broker_url, queue, 0)
+    async with office(broker_url, one_database, [Seat("coordinator")]):
+        await recorded(one_database, "confirmed", 1)
+    assert await history(one_database, first) == WAY
+
+
+async def test_all_roles_are_people_and_the_assistant_sends_back_once(
+    no_leaks: None, broker_url: str, database: Database
+) -> None:
+    async with office(broker_url, database, PEOPLE):
+        identity = await _running.submit(broker_url)
+        (item,) = await arrived(database, "demonstrator")
+        await decide(database, item, "correct", Decision("ann", 3.0, 10.0, "poor"))
+        (item,) = await arrived(database, "assistant")
+        assert item.assignment["Feedback"] == "poor"
+        await decide(database, item, "send-back", Decision("bob", remark="look again"))
+        (item,) = await arrived(database, "demonstrator")
+        assert (item.assignment.remarks, item.assignment.status) == (["look again"], "submitted")
+        await decide(database, item, "correct", Decision("ann", 8.0, 10.0, "better"))
+        (item,) = await arrived(database, "assistant")
+        await decide(database, item, "validate", Decision("bob"))
+        (item,) = await arrived(database, "coordinator")
+        done = await decide(database, item, "confirm", Decision("eve"))
+        (found,) = await recorded(database, "confirmed", 1)
+    assert done.id == identity == found.id
+    assert (found.mark, found.out_of, found.feedback) == (8.0, 10.0, "better")
+    assert await history(database, identity) == [*WAY[:2], ("assistant", "submitted"), *WAY[1:]]
+
+
+async def test_each_role_has_a_database_of_its_own_and_shares_the_broker_alone(broker_url: str, tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("demonstrator", "assistant", "coordinator")]
+    with Database(urls[0]) as first, Database(urls[1]) as second, Database(urls[2]) as third:
+        async with (
+            office(broker_url, first, [Seat("demonstrator", CC, person=True)]),
+            office(broker_url, second, [Seat("assistant", person=True)]),
+            office(broker_url, third, [Seat("coordinator")]),
+        ):
+            identity = await _running.submit(broker_url)
+            await recorded(third, "submitted", 1)
+            (item,) = await arrived(first, "demonstrator")
+            await decide(first, item, "correct", Decision("ann", 1.0))
+            await recorded(third, "corrected", 1)  # told by the broker
+            (item,) = await arrived(second, "assistant")
+            await decide(second, item, "validate", Decision("bob"))
+            await recorded(third, "confirmed", 1)
+            async with Asking(broker_url) as asking:
+                found = await asking.ask(identity)
+                assert found is not None
+                assert [(hop["role"], hop["status"]) for hop in found["history"]] == WAY
+                assert await asking.ask("nobody's") is None
+
+
+async def test_without_a_coordinator_a_question_is_answered_with_why(broker_url: str) -> None:
+    async with Asking(broker_url) as asking:
+        with pytest.raises(RequestTimeout, match="no coordinator answers"):
+            await asking.ask("x")
+
+
+async def test_four_fields_of_any_program_run_through_and_all_fields_come_out(
+    broker_url: str, one_database: Database
+) -> None:
+    sent = FOUR | {"Extra": {"deep": [1, None, "ü"]}}
+    async with office(broker_url, one_database):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            plain.send("demonstrator_cc", sent)
+            (result,) = await asyncio.to_thread(plain.take, "results_queue")
+    assert {name: result[name] for name in sent} == sent | {"status": "confirmed"}
+    (found,) = await recorded(one_database, "confirmed", 1)
+    assert (found.student, found.id) == ("23200858", result["SubmissionID"])
+
+
+def read_results(plain: Plain) -> None:
+    """Read results as the originals do."""
+    plain.channel.queue_declare("results_queue", durable=True)
+    plain.channel.queue_bind("results_queue", plain.exchange, "results")
+
+
+async def test_the_answer_form_goes_by_the_key_correction(broker_url: str, one_database: Database) -> None:
+    async with office(broker_url, one_database):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            plain.send("correction", {"StudentID": 5, "Answer": "42", "status": "submitted"})
+            (result,) = await asyncio.to_thread(plain.take, "results_queue")
+    assert (result["Answer"], result["status"]) == ("42", "confirmed")
+
+
+@pytest.mark.parametrize(
+    ("queue", "status"),
+    [
+        ("correction_queue_cc", "corrected"),
+        ("correction_queue", None),
+        ("validation_queue", "submitted"),
+        ("confirmation_queue", "confirmed"),
+        ("confirmation_queue", ["validated"]),
+    ],
+)
+async def test_another_status_than_the_role_takes_is_a_dead_letter(
+    broker_url: str, one_database: Database, queue: str, status: object
+) -> None:
+    async with office(broker_url, one_database):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            body = {name: value for name, value in (FOUR | {"status": status}).items() if value is not None}
+            plain.channel.basic_publish("", queue, json.dumps(body).encode())
+        (letter,) = await _dead(broker_url, 1)
+    assert (letter.reason, letter.queue, json.loads(letter.body)) == ("wrong-status", queue, body)
+    assert "takes" in letter.error
+
+
+async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, one_database: Database) -> None:
+    bodies = {b"no json": "undecodable", b"[1]": "undecodable", b'{"status": "submitted"}': "rejected"}
+    async with office(broker_url, one_database):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            for body in bodies:
+                plain.channel.basic_publish("", "correction_queue_cc", body)
+        letters = await _dead(broker_url, 3)
+    assert {letter.body: letter.reason for letter in letters} == bodies
+
+
+async def test_a_demonstrator_marks_and_the_feedback_travels(broker_url: str, one_database: Database) -> None:
+    def marker(solution: bytes, name: str) -> Decision:
+        assert name == "x.py"
+        return Decision("automatic", float(len(solution)), 100.0, f"{len(solution)} bytes")
+
+    async with office(broker_url, one_database, markers={"cloud_computing": marker}):
+        await _running.submit(broker_url, data=b"12345")
+        await _running.submit(broker_url, data=b"\xff" * 7)
+        found = await recorded(one_database, "confirmed", 2)
+    assert {(one.mark, one.out_of, one.feedback) for one in found} == {(5.0, 100.0, "5 bytes"), (7.0, 100.0, "7 bytes")}
+    assert sorted((one.attempt, one.latest) for one in found) == [(1, False), (2, True)]
+
+
+async def test_twice_each_role_confirms_each_once(broker_url: str, one_database: Database) -> None:
+    async with office(broker_url, one_database), office(broker_url, one_database):
+        await asyncio.gather(*(_running.submit(broker_url, number) for number in range(1, 21)))
+        found = await recorded(one_database, "confirmed", 20)
+    assert len(found) == 20
+    assert {len(await history(one_database, one.id)) for one in found} == {4}
+
+
+# -- broadcast -------------------------------------------------------------------------------------------
+
+
+async def test_a_broadcast_ends_with_one_confirmed_for_each_submitted(broker_url: str, one_database: Database) -> None:
+    wiring = Wiring(exchange="everybody", exchange_type="fanout")
+    seen: list[str] = []
+
+    async def listen() -> None:
+        async for fields in results(wiring, broker_url):
+            seen.append(fields["SubmissionID"])
+
+    async with (
+        office(broker_url, one_database, wiring=wiring) as first,
+        office(broker_url, one_database, wiring=wiring),
+    ):
+        listening = asyncio.create_task(listen())
+        sent = await asyncio.gather(*(_running.submit(broker_url, number, wiring=wiring) for number in range(1, 11)))
+        await recorded(one_database, "confirmed", 10)
+        queues = ["correction_queue_cc", "correction_queue_dm", "correction_queue", "validation_queue"]
+        for queue in queues:
+            await eventually_holds(broker_url, queue, 0)
+        await eventually(lambda: len(seen) >= 10, "the results", within=WITHIN)
+        listening.cancel()
+    assert sorted(seen) == sorted(sent)
+    assert first.left_alone["demonstrator_dm"] > 0
+    assert (await counts(broker_url, ["grading.dead"]))["grading.dead"] == 0
+
+
+async def test_a_broadcast_that_two_kinds_of_demonstrators_take_is_confirmed_once(
+    broker_url: str, one_database: Database
+) -> None:
+    wiring = Wiring(exchange="everybody", exchange_type="fanout")
+    seats = [[Seat("demonstrator", CC)], [Seat("demonstrator")]]
+    async with (
+        office(broker_url, None, seats[0], wiring=wiring),
+        office(broker_url, None, seats[1], wiring=wiring),
+        office(broker_url, one_database, ALL[3:], wiring=wiring) as last,
+    ):
+        identity = await _running.submit(broker_url, wiring=wiring)
+        await recorded(one_database, "confirmed", 1)
+        # Each of the two corrections is validated, and what the coordinator sees is: 1 + 2 + 2 + 1 messages.
+        await eventually(lambda: last.left_alone["coordinator"] >= 4, "all messages", within=WITHIN)
+        assert last.left_alone["coordinator"] == 4
+    assert await history(one_database, identity) == WAY
+
+
+# -- plain programs --------------------------------------------------------------------------------------
+
+
+async def test_plain_roles_beside_programs_that_declare_with_pikas_defaults(
+    broker_url: str, one_database: Database
+) -> None:
+    wiring = Wiring(plain=True)
+    with Plain(broker_url) as plain:
+        plain.declare("results_queue", "results")
+        plain.declare("correction_queue_cc", "demonstrator_cc")
+        async with office(broker_url, one_database, wiring=wiring):
+            plain.send("demonstrator_cc", FOUR)
+            (result,) = await asyncio.to_thread(plain.take, "results_queue")
+            # The roles came second here, and now plain programs come second: nothing differs, or this raised 406.
+            for queue, key in (("validation_queue", "validation"), ("confirmation_queue", "confirmation")):
+                plain.declare(queue, key)
+    assert result["status"] == "confirmed"
+
+
+async def test_a_plain_demonstrator_among_our_roles(broker_url: str, one_database: Database) -> None:
+    seats = [Seat("assistant"), Seat("coordinator")]
+    identity = await _running.submit(broker_url)
+    with Plain(broker_url) as plain:
+        (fields,) = await asyncio.to_thread(plain.take, "correction_queue_cc")
+        assert list(fields)[:2] == ["StudentID", "Solution"]
+        plain.send("validation", fields | {"status": "corrected"})
+    async with office(broker_url, one_database, seats):
+        (found,) = await recorded(one_database, "confirmed", 1)
+    assert found.id == identity
+
+
+async def test_an_exchange_that_exists_otherwise_is_used_as_it_is(
+    broker_url: str, one_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Plain(broker_url) as plain:
+        plain.declare("results_queue", "results")
+        plain.declare("validation_queue", "validation")
+        async with office(broker_url, one_database):
+            await _running.submit(broker_url)
+            (result,) = await asyncio.to_thread(plain.take, "results_queue")
+    assert result["status"] == "confirmed"
+    assert "exchange 'assignment_exchange' exists otherwise and is used as it is" in caplog.text
+
+
+async def test_results_may_go_nowhere(broker_url: str, one_database: Database) -> None:
+    async with office(broker_url, one_database):
+        await _running.submit(broker_url)
+        await recorded(one_database, "confirmed", 1)
+    assert (await counts(broker_url, ["grading.dead", "results_queue"])) == {"grading.dead": 0, "results_queue": -1}
+
+
+async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, one_database: Database) -> None:
+    body = FOUR | {"SubmissionID": "twice", "History": [{"role": "student", "status": "submitted", "when": now()}]}
+    async with office(broker_url, one_database, PEOPLE[:1]):
+        async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+            for _ in range(2):
+                await channel.publish(
+                    json.dumps(body).encode(), exchange="assignment_exchange", routing_key="demonstrator_cc"
+                )
+        await arrived(one_database, "demonstrator")
+        await eventually_holds(broker_url, "correction_queue_cc", 0)
+    assert len(await arrived(one_database, "demonstrator")) == 1

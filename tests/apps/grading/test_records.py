@@ -1,0 +1,227 @@
+"""The records, on both databases: once each, in any order, and nothing decided without being published."""
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.apps.grading.test_message import FOUR, message
+from warren.apps.grading.message import Assignment, Decision, Progress, submission
+from warren.apps.grading.modules import Course
+from warren.apps.grading.records import Database, course, inbox, outbox
+from warren.apps.grading.roles import ROLES, decide
+from warren.exceptions import RecordsError, UsageError
+
+NOBODY = Decision("automatic")
+
+
+def _way(identity: str = "s1", student: int = 7, **more: Any) -> list[Assignment]:
+    """Give an assignment in each of its statuses."""
+    way = [Assignment(submission(student, "cloud_computing", b"x", "f.py", identity) | more)]
+    for role in ROLES.values():
+        marked = Decision("ann", 8.0, 10.0, "good") if role.name == "demonstrator" else NOBODY
+        way.append(decide(way[-1], role, role.actions[0], marked))
+    return way
+
+
+def _status(database: Database, identity: str = "s1") -> str:
+    found = database.read_now(partial(course.submission, identity=identity))
+    assert found is not None
+    return found[0].status
+
+
+def test_hops_in_any_order_and_twice_make_one_history(database: Database) -> None:
+    submitted, corrected, validated, confirmed = _way()
+    for told in (corrected, submitted, corrected, validated):
+        database.write_now(partial(course.record, assignment=Assignment(Progress.of(told))))
+    assert _status(database) == "validated"
+    assert database.write_now(partial(course.confirm, assignment=confirmed, message="m1"))
+    found = database.read_now(partial(course.submission, identity="s1"))
+    assert found is not None
+    one, hops = found
+    assert (one.status, one.mark, one.out_of, one.feedback, one.attempt) == ("confirmed", 8.0, 10.0, "good", 1)
+    assert [hop.status for hop in hops] == ["submitted", "corrected", "validated", "confirmed"]
+    assert hops[1].mark == 8.0
+    # What comes late changes nothing.
+    database.write_now(partial(course.record, assignment=validated))
+    assert _status(database) == "confirmed"
+
+
+def test_a_confirmation_counts_once_and_is_told_again_for_the_same_message(database: Database) -> None:
+    *_, confirmed = _way()
+    confirm = partial(course.confirm, assignment=confirmed)
+    answers = [database.write_now(partial(confirm, message=name)) for name in ("m1", "m1", "m2", "m1")]
+    assert answers == [True, True, False, True]
+    assert database.read_now(course.counts) == {"confirmed": 1}
+
+
+def test_without_the_earlier_hops_the_message_itself_tells_them(database: Database) -> None:
+    *_, confirmed = _way()
+    database.write_now(partial(course.confirm, assignment=confirmed, message="m1"))
+    found = database.read_now(partial(course.submission, identity="s1"))
+    assert found is not None
+    assert [hop.status for hop in found[1]] == ["submitted", "corrected", "validated", "confirmed"]
+
+
+def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(database: Database) -> None:
+    made = [_way(name, student)[0] for name, student in (("a", 7), ("b", 7), ("c", 8), ("d", 7))]
+    for one in reversed(made):  # whatever comes first
+        database.write_now(partial(course.record, assignment=one))
+    other = Assignment(_way("e", 7)[0] | {"Module": "data_mining"})
+    database.write_now(partial(course.record, assignment=other))
+    found = {one.id: (one.attempt, one.latest) for one in database.read_now(course.submissions_of)}
+    assert found == {"a": (1, False), "b": (2, False), "d": (3, True), "c": (1, True), "e": (1, True)}
+    second = database.read_now(partial(course.submission, identity="b"))
+    assert second is not None
+    assert (second[0].attempt, second[0].latest) == (2, False)
+    assert {item.id for item in database.read_now(partial(course.submissions_of, find="8"))} == {"c"}
+    assert {item.id for item in database.read_now(partial(course.submissions_of, find="%"))} == set()
+
+
+def test_what_came_over_the_wire_does_not_break_the_records(database: Database) -> None:
+    hop = {"role": 7, "status": None, "who": "\0" * 500, "when": "yesterday", "mark": 10**400, "feedback": ["x"]}
+    fields = FOUR | {"Mark": "many", "OutOf": True, "Feedback": "a\0b", "SolutionName": 3, "History": [hop, {}]}
+    odd = Assignment.received(fields | {"StudentID": "x'; DROP TABLE history; --"}, message())
+    database.write_now(partial(course.record, assignment=odd, whole=True))
+    found = database.read_now(partial(course.submission, identity="c1"))
+    assert found is not None
+    assert (found[0].mark, found[0].feedback, found[1][0].mark) == (None, "a\ufffdb", None)
+    assert found[0].student == "x'; DROP TABLE history; --"
+
+
+def _put(database: Database, role: str, assignment: Assignment, name: str = "m1") -> bool:
+    named = next(item for item in ROLES.values() if item.name == role)
+    put = partial(inbox.put, role=named, assignment=assignment, exchange="assignment_exchange", message=name)
+    return database.write_now(put)
+
+
+def test_an_inbox_takes_each_hop_once(database: Database) -> None:
+    submitted, corrected, *_ = _way()
+    assert _put(database, "demonstrator", submitted)
+    assert not _put(database, "demonstrator", submitted, "m2")
+    assert _put(database, "assistant", corrected)
+    assert database.read_now(inbox.counts) == {"demonstrator": 1, "assistant": 1}
+    (item,) = database.read_now(partial(inbox.waiting, role="demonstrator"))
+    assert item.assignment == submitted
+
+
+def test_a_decision_is_recorded_and_to_be_published_together_or_not_at_all(database: Database) -> None:
+    submitted, *_ = _way()
+    _put(database, "demonstrator", submitted)
+    found = database.read_now(partial(inbox.item, identity="s1"))
+
+    def fails(connection: Any) -> None:
+        inbox.settle(connection, found, "correct", Decision("ann", 5.0), Course())
+        raise ValueError("the power went")
+
+    with pytest.raises(ValueError, match="the power went"):
+        database.write_now(fails)
+    assert database.read_now(outbox.count) == 0
+    assert database.read_now(inbox.counts) == {"demonstrator": 1}
+
+    settle = partial(inbox.settle, found=found, action="correct", course=Course())
+    done = database.write_now(partial(settle, decision=Decision("ann", 5.0, 10.0, "half")))
+    assert (done.status, done["Mark"]) == ("corrected", 5.0)
+    assert database.read_now(inbox.counts) == {}
+    with pytest.raises(UsageError, match="by somebody else"):
+        database.write_now(partial(settle, decision=Decision("bob", 9.0)))
+    with pytest.raises(UsageError, match="nothing waits"):
+        database.read_now(partial(inbox.item, identity="s1"))
+    letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+    assert [(letter.key, letter.required) for letter in letters] == [("validation", True), ("progress", False)]
+    assert not _put(database, "demonstrator", submitted, "m3"), "what was decided does not come again"
+
+
+def test_two_publishers_share_an_outbox(database: Database) -> None:
+    for number in range(20):
+        submitted, *_ = _way(f"s{number}")
+        _put(database, "demonstrator", submitted)
+        found = database.read_now(partial(inbox.item, identity=f"s{number}"))
+        settle = partial(inbox.settle, found=found, action="correct", course=Course())
+        database.write_now(partial(settle, decision=NOBODY))
+    first = database.write_now(partial(outbox.claim, roles=["demonstrator"], limit=15))
+    second = database.write_now(partial(outbox.claim, roles=["demonstrator", "assistant"]))
+    assert len(first) == 15
+    assert len(second) == 25
+    assert not {letter.id for letter in first} & {letter.id for letter in second}
+    assert database.read_now(partial(outbox.is_empty, roles=["demonstrator"]))
+    database.write_now(partial(outbox.published, letters=[letter.id for letter in first]))
+    database.write_now(partial(outbox.release, letters=[letter.id for letter in second]))
+    again = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+    assert [letter.message for letter in again] == [letter.message for letter in second]
+    assert database.write_now(partial(outbox.claim, roles=["assistant"])) == []
+
+
+def test_a_piece_of_work_that_fails_costs_the_others_nothing(database: Database) -> None:
+    held = threading.Event()
+    blocked = database._submit(lambda connection: held.wait(20))
+    good = [database._submit(partial(course.record, assignment=_way(f"s{n}")[0])) for n in range(5)]
+    bad = database._submit(lambda connection: connection.execute(text("SELECT 1 FROM nowhere")))
+    held.set()
+    assert blocked.result(20)
+    for future in good:
+        future.result(20)
+    with pytest.raises(RecordsError, match="nowhere"):
+        bad.result(20)
+    assert database.read_now(course.counts) == {"submitted": 5}
+
+
+def test_several_processes_may_open_it_at_once(database_url: str) -> None:
+    errors: list[Exception] = []
+
+    def use(number: int) -> None:
+        try:
+            with Database(database_url) as database:
+                database.write_now(partial(course.record, assignment=_way(f"s{number}")[0]))
+        except Exception as error:  # noqa: BLE001 - shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert errors == []
+    with Database(database_url) as database:
+        assert database.read_now(course.counts) == {"submitted": 6}
+
+
+def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    with Database(database_url) as database:
+        database.write_now(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9'")))
+    with pytest.raises(RecordsError, match="schema '9'"), Database(database_url):
+        pass
+
+
+def test_the_migrations_make_what_the_schema_says(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from warren.apps.grading.records.schema import metadata
+
+    differences = database.read_now(
+        lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
+    )
+    assert differences == []
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "sqlite://", "nonsense", "sqlite:///:memory:"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="sqlite:///FILE or postgresql://") as caught:
+        Database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    from tests.support.ports import free_port
+
+    url = f"postgresql://ann:secret@127.0.0.1:{free_port()}/course"
+    with pytest.raises(RecordsError, match="course") as caught, Database(url):
+        pass
+    assert "secret" not in str(caught.value)
+    (tmp_path / "file").write_text("this is no database at all, but some text of a user's")
+    with pytest.raises(RecordsError, match="not a database"), Database(f"sqlite:///{tmp_path / 'file'}"):
+        pass

@@ -1,0 +1,120 @@
+"""What the page's server refuses, and what it answers while broker or database are away."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.apps.grading._running import PEOPLE, arrived, office, submit
+from tests.support.ports import free_port
+from warren.apps.grading.records import Database
+from warren.apps.grading.web import Pages
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Served:
+    """The page's API on a broker and a database."""
+
+    def __init__(self, broker: str, database: str) -> None:
+        self.pages = Pages(broker, database)
+        app = FastAPI()
+        app.include_router(self.pages.router)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'course.sqlite3'}"
+
+
+@pytest.fixture
+async def served(embedded_url: str, database_url: str) -> AsyncIterator[Served]:
+    made = Served(embedded_url, database_url)
+    async with made.pages.open(), made.http:
+        yield made
+
+
+def _form(student: str = "7", module: str = "cloud_computing", data: bytes = b"x") -> dict[str, Any]:
+    return {"data": {"student": student, "module": module}, "files": {"file": ("x.py", data)}}
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        (_form(student="abc"), "no student number"),
+        (_form(student="0"), "no student number"),
+        (_form(module="basket_weaving"), "unknown module"),
+        (_form(data=b""), "the file is empty"),
+        (_form(data=b"x" * 101), "too large"),
+        (_form(data=b"x" * 30_000), "too large: more than 20100 bytes"),
+    ],
+)
+async def test_what_can_not_be_handed_in_is_refused(
+    served: Served, form: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "course.toml"
+    config.write_text('largest_submission = 100\n[modules.cloud_computing]\nshort = "cc"\n')
+    monkeypatch.setenv("WARREN_GRADING", str(config))
+    answer = await served.http.post("/api/submissions", **form)
+    assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
+
+
+async def test_a_body_of_unknown_length_is_not_read(served: Served) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise AssertionError("it was read")
+
+    answer = await served.http.post("/api/submissions", content=endless())
+    assert (answer.status_code, "Content-Length" in answer.json()["error"]) == (400, True)
+
+
+async def test_decisions_that_make_no_sense_are_refused(served: Served, embedded_url: str, database_url: str) -> None:
+    with Database(database_url) as database:
+        async with office(embedded_url, database, PEOPLE):
+            identity = await submit(embedded_url)
+            await arrived(database, "demonstrator")
+            where = f"/api/inbox/demonstrator/{identity}"
+            item = (await served.http.get(where)).json()
+            assert (item["student"], item["solution"], item["actions"]) == ("7", "x = 1\n", ["correct"])
+            for body in (
+                b"{",
+                b'{"action": "confirm"}',
+                b'{"action": "correct", "mark": -1}',
+                b'{"action": 1, "x": 2}',
+            ):
+                answer = await served.http.post(where, content=body)
+                assert answer.status_code == 400, answer.text
+            assert (await served.http.get("/api/inbox/nobody")).status_code == 400
+            assert (await served.http.get(f"/api/inbox/assistant/{identity}")).status_code == 400
+            first = await served.http.post(where, json={"action": "correct", "mark": 1, "who": "Ann"})
+            assert first.json() == {"id": identity, "status": "corrected"}
+            again = await served.http.post(where, json={"action": "correct", "mark": 2})
+            assert (again.status_code, "decided already" in again.json()["error"]) == (400, True)
+            assert (await served.http.get("/api/submissions/nothing")).json() is None
+
+
+async def test_a_broker_that_is_away_is_said_and_the_next_one_handed_in(tmp_path: Path) -> None:
+    from tests.support.embedded import BrokerProcess
+
+    with BrokerProcess() as broker:
+        broker.kill()
+        made = Served(broker.url, f"sqlite:///{tmp_path / 'course.sqlite3'}")
+        async with made.pages.open(), made.http:
+            answer = await made.http.post("/api/submissions", **_form())
+            assert answer.status_code == 503
+            assert "error" in answer.json()
+            broker.start()
+            answer = await made.http.post("/api/submissions", **_form())
+            assert answer.status_code == 200, answer.text
+
+
+async def test_a_database_that_is_away_is_said_without_its_password(embedded_url: str) -> None:
+    made = Served(embedded_url, f"postgresql://ann:secret@127.0.0.1:{free_port()}/course")
+    async with made.pages.open(), made.http:
+        answer = await made.http.get("/api/overview")
+        assert answer.status_code == 503
+        assert "secret" not in answer.text

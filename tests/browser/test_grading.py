@@ -1,0 +1,193 @@
+"""The page of a course in a real browser: handing in, deciding in every role, and nothing that came in is markup."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from tests.apps.grading._running import PEOPLE, office
+from tests.support import commands
+from tests.support.ports import free_port
+from warren.apps.grading.records import Database
+from warren.apps.grading.stages import Wiring
+from warren.apps.grading.students import Desk
+
+pytestmark = pytest.mark.timeout(180)
+_WITHIN = 30_000
+EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+class Watched:
+    """A page, and what its console complained of."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
+
+    def _note(self, kind: str, text: str) -> None:
+        # That a request was answered with 400 the browser says itself; the page says why.
+        if kind in ("error", "warning") and "status of 400" not in text:
+            self.complaints.append(text)
+
+    async def go(self, place: str) -> Locator:
+        """Follow a link of the page; gives its panel."""
+        await self.page.locator(f".places a[href='#/{place}']").click()
+        return self.page.locator(".panel")
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'course.sqlite3'}"
+
+
+@asynccontextmanager
+async def _web(broker: str, database_url: str) -> AsyncIterator[str]:
+    """Serve a course's page; gives its URL."""
+    port = free_port()
+    more = {"WARREN_BROKER": broker, "WARREN_DATABASE": database_url}
+    with commands.service("web", "--port", str(port), more=more) as service:
+        service.wait_for("broker connected")
+        yield f"http://127.0.0.1:{port}/grading/"
+
+
+async def _opened(browser: Browser, url: str) -> Watched:
+    watched = Watched(await browser.new_page(viewport={"width": 1200, "height": 900}))
+    watched.page.set_default_timeout(_WITHIN)
+    await watched.page.goto(url)
+    return watched
+
+
+async def _hand_in(watched: Watched, student: str, file: Path) -> None:
+    panel = await watched.go("submit")
+    await panel.get_by_label("Student number").fill(student)
+    await panel.get_by_label("Module").select_option("cloud_computing")
+    await panel.get_by_label("File").set_input_files(file)
+    await panel.get_by_role("button", name="Submit").click()
+
+
+async def _open_item(watched: Watched, role: str) -> Locator:
+    panel = await watched.go(f"inbox/{role}")
+    await panel.locator("tbody tr").first.get_by_role("button", name="Open").click(timeout=_WITHIN)
+    form = panel.locator("form.decide")
+    await expect(form).to_be_visible()
+    return form
+
+
+async def test_people_decide_in_every_role_on_the_page(
+    browser: Browser, broker_url: str, database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "solution.py"
+    file.write_text(f"print('{EVIL}')\n")
+    with Database(database_url) as database:
+        async with _web(broker_url, database_url) as web, office(broker_url, database, PEOPLE):
+            watched = await _opened(browser, web)
+            page = watched.page
+            await _hand_in(watched, "23200858", file)
+            said = page.locator(".notice.good a")
+            await expect(said).to_be_visible()
+            identity = await said.inner_text()
+
+            form = await _open_item(watched, "demonstrator")
+            await expect(form.locator("pre.solution")).to_contain_text(EVIL)
+            await form.get_by_label("Mark", exact=True).fill("11")
+            await form.get_by_label("out of").fill("10")
+            await form.get_by_role("button", name="Correct").click()
+            await expect(form.locator(".notice.bad")).to_contain_text("makes no sense")
+            await form.get_by_label("Mark", exact=True).fill("3")
+            await form.get_by_label("Feedback").fill(f"poor {EVIL}")
+            await form.get_by_label("Your name").fill("Ann")
+            await form.get_by_role("button", name="Correct").click()
+            await expect(page.locator(".notice.good")).to_contain_text("corrected")
+
+            form = await _open_item(watched, "assistant")
+            await expect(form).to_contain_text("3 / 10")
+            await form.get_by_role("button", name="Send back").click()
+            await expect(form.locator(".notice.bad")).to_contain_text("say why")
+            await form.get_by_label("Remark").fill(f"again {EVIL}")
+            await form.get_by_role("button", name="Send back").click()
+            await expect(page.locator(".notice.good")).to_contain_text("sent back")
+
+            form = await _open_item(watched, "demonstrator")
+            await expect(form).to_contain_text(f"Sent back: again {EVIL}")
+            await form.get_by_label("Mark", exact=True).fill("8")
+            await form.get_by_label("out of").fill("10")
+            await form.get_by_role("button", name="Correct").click()
+            form = await _open_item(watched, "assistant")
+            await form.get_by_role("button", name="Validate").click()
+            form = await _open_item(watched, "coordinator")
+            await expect(form.locator("input[name=who]")).to_have_value("Ann")  # it is remembered
+            await form.get_by_role("button", name="Confirm").click()
+
+            await watched.go("")
+            await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("1", timeout=_WITHIN)
+            await page.locator(f"tr[data-id='{identity}'] a").click()
+            hops = page.locator(".history > li")
+            await expect(hops).to_have_count(6, timeout=_WITHIN)
+            await expect(hops.nth(5)).to_contain_text("confirmed by coordinator Ann")
+            await expect(page.locator(".history")).to_contain_text(f"poor {EVIL}")
+            assert await page.locator("script:not([src])").count() == 0
+            assert await page.locator("main img, main script").count() == 0
+            assert watched.complaints == []
+            await page.close()
+
+
+async def test_what_can_not_be_handed_in_is_said(
+    browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    async with _web(embedded_url, database_url) as web:
+        watched = await _opened(browser, web)
+        file = tmp_path / "empty.py"
+        file.touch()
+        await _hand_in(watched, "7", file)
+        complaint = watched.page.locator(".panel .notice.bad")
+        await expect(complaint).to_have_text("the file is empty")
+        file.write_text("x")
+        await _hand_in(watched, "seven", file)
+        await expect(complaint).to_contain_text("no student number")
+        assert watched.complaints == []
+        await watched.page.close()
+
+
+async def test_the_page_follows_what_happens_and_shows_what_came_as_text(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    async with _web(embedded_url, database_url) as web:
+        watched = await _opened(browser, web)
+        page = watched.page
+        await expect(page.locator(".nothing")).to_contain_text("No submissions")
+        with Database(database_url) as database:
+            async with office(embedded_url, database), Desk(Wiring(), embedded_url) as desk:
+                module = Wiring().course.module("data_mining")
+                await asyncio.gather(*(desk.submit(number, module, b"x", EVIL, who=EVIL) for number in (1, 2, 3)))
+                await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("3", timeout=_WITHIN)
+                await expect(page.locator("tbody tr")).to_have_count(3)
+                await page.get_by_label("Find").fill("2")
+                await expect(page.locator("tbody tr")).to_have_count(1)
+                await page.locator("tbody tr a").click()
+                await expect(page.locator(".submission")).to_contain_text(EVIL)
+                await expect(page.locator(".history > li").first).to_contain_text(f"submitted by student {EVIL}")
+        assert await page.locator("main img, main script").count() == 0
+        assert watched.complaints == []
+        await page.close()
+
+
+async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, embedded_url: str, database_url: str) -> None:
+    async with _web(embedded_url, database_url) as web:
+        with Database(database_url) as database:
+            async with office(embedded_url, database), Desk(Wiring(), embedded_url) as desk:
+                module = Wiring().course.module("cloud_computing")
+                await desk.submit(10**17, module, b"x", "a-very-long-file-name" * 9)
+                page = await browser.new_page(viewport={"width": 360, "height": 800})
+                await page.goto(web)
+                await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("1", timeout=_WITHIN)
+                assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+                await page.locator("tbody tr a").click()
+                await expect(page.locator(".history > li")).to_have_count(4, timeout=_WITHIN)
+                assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+                await page.close()

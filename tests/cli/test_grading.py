@@ -1,0 +1,266 @@
+"""`warren grading` as students, roles and people use it."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import warren
+from tests.flow._running import counts
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+from tests.support.waiting import eventually_blocking
+from warren.cli import _root
+
+pytestmark = pytest.mark.timeout(180)
+_WHO = ("--student", "23200858", "--module", "cloud_computing")
+_WAY = ["submitted", "corrected", "validated", "confirmed"]
+
+
+@pytest.fixture
+def more(embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of all commands of a test, whether they run in a process of their own or here."""
+    more = {"WARREN_BROKER": embedded_url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    return more
+
+
+class Done(NamedTuple):
+    """What a command gave."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(more: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, which saves the second that Python needs to start and import."""
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = _root.run(("grading", *arguments))
+        return Done(int(code), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A solution."""
+    path = tmp_path / "solution.py"
+    path.write_text("print('hello')\n")
+    return path
+
+
+def _followed(identity: str, run: Run) -> list[str]:
+    """Wait for the confirmation as a student does; gives the statuses."""
+    done = run("status", identity, "--watch", "--json")
+    assert done.returncode == 0, done.stderr
+    return [hop["status"] for hop in json.loads(done.stdout.splitlines()[-1])["history"]]
+
+
+def test_a_file_goes_the_whole_way_and_its_student_can_follow(more: dict[str, str], run: Run, file: Path) -> None:
+    done = run("submit", str(file), *_WHO)
+    assert done.returncode == 0, done.stderr
+    identity = done.stdout.strip()
+    with commands.service("grading", "run", more=more) as roles:
+        assert _followed(identity, run) == _WAY
+        told = run("status", identity)
+        assert "attempt 1" in told.stdout
+        assert "confirmed  by coordinator" in told.stdout
+        unknown = run("status", "nothing")
+        assert (unknown.returncode, "nothing is recorded of 'nothing'" in unknown.stderr) == (1, True)
+        roles.process.terminate()
+        assert roles.process.wait(30) == 0, roles.output
+        assert "Traceback" not in roles.output
+    away = run("status", identity)
+    assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
+    database = f"sqlite:///{more['XDG_DATA_HOME']}/warren/grading.sqlite3"
+    assert run("status", identity, "--database", database).returncode == 0
+    row = json.loads(run("results", "--json").stdout)
+    assert (row["id"], row["status"], row["latest"]) == (identity, "confirmed", True)
+
+
+def test_a_folder_is_handed_in_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    (folder / "sub").mkdir(parents=True)
+    (folder / ".hidden").write_text("no")
+    for number in range(1001, 1021):
+        (folder / f"{number}_work.py").write_text(f"x = {number}\n")
+    done = run("submit", str(folder), "--module", "data_mining", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["student"] for row in rows] == list(range(1001, 1021))
+    assert len({row["id"] for row in rows}) == 20
+
+
+def test_what_is_wrong_is_refused_before_anything_is_sent(
+    more: dict[str, str], run: Run, file: Path, tmp_path: Path
+) -> None:
+    empty, large, config = tmp_path / "empty", tmp_path / "large", tmp_path / "course.toml"
+    empty.touch()
+    large.write_bytes(b"x" * 101)
+    config.write_text('largest_submission = 100\n[modules.cloud_computing]\nshort = "cc"\n')
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[modules\n")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "1001_good.py").write_text("x")
+    (mixed / "1002_empty.py").touch()
+    (mixed / "nobody.py").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    cases = [
+        ([str(file), "--student", "23200858", "--module", "basket_weaving"], "unknown module 'basket_weaving'"),
+        ([str(file), "--student", "abc", "--module", "cloud_computing"], "'abc' is no student number"),
+        ([str(file), "--student", "-5", "--module", "cloud_computing"], "no student number"),
+        ([str(file), "--student", "²", "--module", "cloud_computing"], "no student number"),
+        ([str(file), "--student", "9" * 19, "--module", "cloud_computing"], "no student number"),
+        ([str(file), "--module", "cloud_computing"], "whose is it"),
+        ([str(empty), *_WHO], "is empty"),
+        ([str(large), *_WHO, "--config", str(config)], "too large: more than 100 bytes"),
+        ([str(tmp_path / "missing"), *_WHO], "no such file"),
+        ([str(tmp_path / "pipe"), *_WHO], "no regular file"),
+        ([str(folder), *_WHO], "no files there"),
+        ([str(mixed), *_WHO], "1002_empty.py is empty"),
+        ([str(mixed), "--module", "cloud_computing"], "nobody.py: whose is it"),
+        ([str(file), *_WHO, "--config", str(broken)], "broken.toml"),
+        ([str(file), *_WHO, "--exchange", ""], "default exchange"),
+    ]
+    for arguments, why in cases:
+        done = run("submit", *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        assert why in done.stderr
+        assert done.stderr.count("\n") == 1
+    queues = asyncio.run(counts(more["WARREN_BROKER"], ["correction_queue_cc", "correction_queue_dm"]))
+    assert set(queues.values()) == {-1}
+
+
+def test_a_marking_scheme_that_does_not_parse_is_named_with_its_line(
+    more: dict[str, str], run: Run, tmp_path: Path
+) -> None:
+    config, scheme = tmp_path / "course.toml", tmp_path / "scheme.toml"
+    config.write_text('[modules.cloud_computing]\nshort = "cc"\nscheme = "scheme.toml"\n')
+    scheme.write_text('[scheme]\nname = "x"\n\n[[part]]\npoints = "many"\n')
+    done = commands.run("grading", "demonstrator", "--module", "cloud_computing", "--config", str(config), more=more)
+    assert done.returncode == 2
+    assert "scheme.toml" in done.stderr
+    assert "scheme.toml:5" in done.stderr
+
+
+def test_one_shot_commands_fail_at_once_where_no_broker_is(
+    run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARREN_BROKER", f"amqp://127.0.0.1:{free_port()}/")
+    for arguments in (("submit", str(file), *_WHO), ("status", "x"), ("results", "--follow")):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    more = {"WARREN_BROKER": os.environ["WARREN_BROKER"]}
+    assert commands.run("grading", "assistant", "--connect-attempts", "1", more=more).returncode == 3
+
+
+def test_roles_that_started_before_their_broker_find_it(
+    more: dict[str, str], run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BrokerProcess() as broker:
+        more["WARREN_BROKER"] = broker.url
+        monkeypatch.setenv("WARREN_BROKER", broker.url)
+        broker.kill()
+        with (
+            commands.service("grading", "demonstrator", "--module", "cloud_computing", more=more) as one,
+            commands.service("grading", "assistant", more=more) as two,
+            commands.service("grading", "coordinator", more=more) as three,
+        ):
+            for role in (one, two, three):
+                role.wait_for("trying again in")
+            broker.start()
+            identity = run("submit", str(file), *_WHO).stdout.strip()
+            three.wait_for("grading: coordinator, records", within=30)
+            assert _followed(identity, run) == _WAY
+
+
+def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: Path) -> None:
+    people = ("--person", "demonstrator", "--person", "assistant", "--person", "coordinator")
+    identity = run("submit", str(file), *_WHO).stdout.strip()
+
+    def waits(role: str) -> bool:
+        listed = run("inbox", "list", "--role", role, "--json")
+        return any(json.loads(line)["id"] == identity for line in listed.stdout.splitlines())
+
+    def decide(role: str, *arguments: str) -> str:
+        eventually_blocking(lambda: waits(role), f"{identity} in {role}", within=30)
+        done = run("inbox", "decide", identity, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with commands.service("grading", "run", *people, more=more):
+        eventually_blocking(lambda: waits("demonstrator"), "it arrives", within=30)
+        shown = run("inbox", "show", identity)
+        assert "print('hello')" in shown.stdout
+        wrong = run("inbox", "decide", identity, "--mark", "12", "--out-of", "10")
+        assert (wrong.returncode, "makes no sense" in wrong.stderr) == (2, True)
+        assert "corrected" in decide("demonstrator", "--mark", "8", "--out-of", "10", "--feedback", "good")
+        assert "submitted" in decide("assistant", "--send-back", "why only 8?")
+        assert "corrected" in decide("demonstrator", "--mark", "9.5", "--out-of", "10", "--feedback", "=1+1")
+        assert "validated" in decide("assistant")
+        assert "confirmed" in decide("coordinator")
+        assert _followed(identity, run) == [*_WAY[:2], "submitted", *_WAY[1:]]
+    gone = run("inbox", "decide", identity)
+    assert (gone.returncode, "nothing waits" in gone.stderr) == (2, True)
+    (row,) = csv.DictReader(io.StringIO(run("export").stdout))
+    assert (row["student"], row["mark"], row["feedback"], row["attempt"]) == ("23200858", "9.5", "'=1+1", "1")
+    exported = json.loads(run("export", "--format", "json").stdout)
+    assert (exported["mark"], exported["feedback"]) == (9.5, "=1+1")
+
+
+def test_results_are_followed_as_they_come(more: dict[str, str], run: Run, file: Path) -> None:
+    with (
+        commands.service("grading", "run", more=more) as roles,
+        commands.service("grading", "results", "--follow", "--json", more=more) as reader,
+    ):
+        roles.wait_for("coordinator, records")
+
+        def comes() -> str:
+            run("submit", str(file), *_WHO)
+            return reader.output
+
+        line = eventually_blocking(comes, "a result", within=60).splitlines()[0]
+        assert json.loads(line)["status"] == "confirmed"
+        reader.process.terminate()
+        assert reader.process.wait(20) == 130
+
+
+def test_by_broadcast_with_the_options_of_the_command_line(more: dict[str, str], run: Run, file: Path) -> None:
+    everybody = ("--exchange", "everybody", "--exchange-type", "fanout", "--plain")
+    with commands.service("grading", "run", *everybody, more=more) as roles:
+        roles.wait_for("coordinator, records")
+        done = run("submit", str(file), *_WHO, *everybody)
+        assert _followed(done.stdout.strip(), run) == _WAY
+        roles.process.terminate()
+        assert roles.process.wait(30) == 0, roles.output
+        assert "messages of others left alone" in roles.output
+    with warren.connect_blocking(more["WARREN_BROKER"]) as connection, connection.channel() as channel:
+        channel.declare_exchange("everybody", "fanout")  # not durable, or this raised 406
+
+
+def test_a_password_in_a_database_s_url_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"postgresql://ann:secret@127.0.0.1:{free_port()}/course"
+    done = run("export", "--database", url)
+    assert done.returncode == 1
+    assert "warning" in done.stderr
+    assert "secret" not in done.stderr
+    monkeypatch.setenv("WARREN_DATABASE", url)
+    assert "warning" not in run("export").stderr
