@@ -304,7 +304,7 @@ async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url:
 async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, no_leaks: None) -> None:
     app = warren.App("obstinate")
     began, release = threading.Event(), threading.Event()
-    was_cancelled = asyncio.Event()
+    waits, was_cancelled = asyncio.Event(), asyncio.Event()
 
     @app.stage("thread", concurrency=1)
     def hang(text: str) -> None:
@@ -314,6 +314,7 @@ async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, n
     @app.stage("async")
     async def wait(text: str) -> None:
         try:
+            waits.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             was_cancelled.set()
@@ -324,7 +325,7 @@ async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, n
         async with worker:
             await app.publish("x", key="thread", url=broker_url)
             await app.publish("x", key="async", url=broker_url)
-            await eventually(began.is_set, "the handler", within=20)
+            await eventually(lambda: began.is_set() and waits.is_set(), "both handlers", within=20)
             await worker.stop(0.3)
     finally:
         release.set()
