@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-broker lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-flow lock clean
 
 # The shell becomes warren, so a Ctrl-C is answered by warren alone.
 up: $(VENV)/.up
@@ -36,10 +36,21 @@ bench: $(VENV)/.dev
 	@scripts/system-deps bench
 	@exec $(PYTHON) -m benchmarks $(ARGS)
 
+# The client beside pika, aio-pika and C; writes docs/img/client.svg and the table in docs/performance.md.
+bench-client: $(VENV)/.dev
+	@scripts/system-deps bench
+	@exec $(PYTHON) -m benchmarks.client
+
 # The embedded broker beside RabbitMQ; writes docs/img/broker.svg and the table in docs/performance.md.
 bench-broker: $(VENV)/.dev
 	@scripts/system-deps bench
 	@exec $(PYTHON) -m benchmarks.broker
+
+# Workers beside FastStream, Celery and Dramatiq; writes docs/img/flow.svg and the tables in docs/performance.md.
+# A shorter pipeline:  make bench-flow ARGS="--messages 100000"
+bench-flow: $(VENV)/.dev
+	@scripts/system-deps bench
+	@exec $(PYTHON) -m benchmarks.flow $(ARGS)
 
 # Resolves the dependencies anew; keeps the versions that still fit:  make lock ARGS=--upgrade
 lock: $(VENV)/.dev

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-Scenario = Literal["publish", "publish-one-by-one", "consume", "ping"]
+Scenario = Literal["publish", "publish-one-by-one", "consume", "ping", "through"]
 C: Final = "librabbitmq (C)"
 
 _FOLDER = Path(__file__).parent / "peers"
@@ -27,6 +27,8 @@ class Result:
     p50_us: float = 0.0
     """Of "ping": half of the messages came back within this, in microseconds."""
     p99_us: float = 0.0
+    rss: tuple[int, ...] = ()
+    """Of "through": bytes of the client's memory, at equal distances."""
 
 
 class Peers:
@@ -50,14 +52,24 @@ class Peers:
         """The peers that can run here."""
         return list(self._commands)
 
-    def run(self, peer: str, scenario: Scenario, url: str, queue: str, count: int, exchange: str = "") -> Result:
-        """Measure one scenario; the queue must be there, and hold `count` messages for "consume".
+    def run(
+        self, peer: str, scenario: Scenario, url: str, queue: str, count: int, exchange: str = "", size: int = 200
+    ) -> Result:
+        """Measure one scenario with bodies of `size` bytes; the queue must be there, and hold `count` for "consume".
 
-        "ping", and `exchange` in place of the default one, are for the C client alone.
+        `exchange`, in place of the default one, is for the C client alone, and "through" for Warren's.
 
         Raises RuntimeError with what the peer said when it fails.
         """
-        arguments = [scenario, url, queue, str(count), *(["--exchange", exchange] if exchange else [])]
+        arguments = [
+            scenario,
+            url,
+            queue,
+            str(count),
+            "--size",
+            str(size),
+            *(["--exchange", exchange] if exchange else []),
+        ]
         done = subprocess.run(
             [*self._commands[peer], *arguments], capture_output=True, text=True, timeout=_DEADLINE, check=False
         )
@@ -71,6 +83,7 @@ class Peers:
             line["cpu_us"],
             line.get("p50_us", 0.0),
             line.get("p99_us", 0.0),
+            tuple(line.get("rss", ())),
         )
 
     def __enter__(self) -> "Peers":

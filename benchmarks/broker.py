@@ -22,6 +22,7 @@ import psutil
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 
+from benchmarks._docs import DOCS, write_table
 from benchmarks._peers import C, Peers, Result
 from benchmarks.picture import Measure, draw
 
@@ -33,7 +34,6 @@ ROUNDS: Final = 3
 BACKLOGS: Final = (10_000, 100_000, 1_000_000)
 BINDINGS: Final = (10, 100, 1_000, 10_000)
 _QUEUE: Final = "bench"
-_DOCS: Final = Path(__file__).parent.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -244,16 +244,6 @@ def _table(figures: list[Figure], growth: list[str], note: str) -> str:
     return "\n".join(lines)
 
 
-def _write(table: str) -> None:
-    """Put the table between its marks in docs/performance.md."""
-    page = _DOCS / "performance.md"
-    before, begin, rest = page.read_text().partition("<!-- make bench-broker writes from here -->\n")
-    _, end, after = rest.partition("<!-- to here -->\n")
-    if not begin or not end:
-        raise RuntimeError(f"{page} has no marks for the table")
-    page.write_text(f"{before}{begin}\n{table}\n\n{end}{after}")
-
-
 def main() -> int:
     """Measure, print, draw and write."""
     with Peers() as peers, tempfile.TemporaryDirectory(prefix="warren-bench-") as folder:
@@ -268,8 +258,8 @@ def main() -> int:
         Measure(figure.name, {name: figure.times(name) for name in (MEMORY, DURABLE)}, figure.target)
         for figure in figures
     ]
-    draw(_DOCS / "img/broker.svg", "The embedded broker beside RabbitMQ", RABBITMQ, measures, note)
-    _write(_table(figures, growth, f"Measured on {note}."))
+    draw(DOCS / "img/broker.svg", "The embedded broker beside RabbitMQ", RABBITMQ, measures, note)
+    write_table("bench-broker", _table(figures, growth, f"Measured on {note}."))
     return 0
 
 

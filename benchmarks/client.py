@@ -1,68 +1,187 @@
 """The client beside pika, aio-pika and librabbitmq (C), in one run, on RabbitMQ and on the embedded broker.
 
-200-byte durable messages with message ids; publishing with confirms and mandatory. Each measurement is a
-child process of its own; rounds go in turns, and the median counts.
+`make bench-client`. 200-byte durable messages with message ids; publishing with confirms and mandatory. Each
+measurement is a child process of its own; rounds go in turns, and the median counts. Prints a line for each measure,
+draws docs/img/client.svg and writes the table in docs/performance.md.
 """
 
 import json
+import os
 import statistics
 import sys
+import time
+from dataclasses import dataclass
+from typing import Final
 
 import pika
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 
-from benchmarks._peers import Peers, Result, Scenario
+from benchmarks._docs import DOCS, write_table
+from benchmarks._peers import C, Peers, Result, Scenario
+from benchmarks.picture import Measure, draw
 
-COUNTS: dict[Scenario, int] = {"publish": 20_000, "publish-one-by-one": 2_000, "consume": 20_000}
-ROUNDS = 3
-QUEUE = "bench"
+RABBITMQ: Final = "RabbitMQ 3.10.8"
+EMBEDDED: Final = "embedded"
+WARREN: Final = "warren"
+COUNTS: Final[dict[Scenario, int]] = {
+    "publish": 30_000,
+    "publish-one-by-one": 2_000,
+    "consume": 30_000,
+    "ping": 3_000,
+}
+LARGE: Final = 1 << 20
+LARGE_COUNT: Final = 150
+THROUGH: Final = 1_000_000
+ROUNDS: Final = 5
+QUEUE: Final = "bench"
 
 
-def _prepare(url: str, messages: int) -> None:
+@dataclass(frozen=True)
+class Row:
+    """One measure of one client on one broker. times: how many times better Warren is; target: what it was to be."""
+
+    broker: str
+    measure: str
+    client: str
+    value: float
+    unit: str
+    cpu_us: float
+    times: float = 1.0
+    target: float | None = None
+
+
+def _prepare(url: str, messages: int, size: int = 200) -> None:
     """An empty durable queue, then `messages` in it."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.queue_delete(QUEUE)
         channel.queue_declare(QUEUE, durable=True)
         for _ in range(messages):
-            channel.basic_publish("", QUEUE, b"x" * 200, pika.BasicProperties(delivery_mode=2))
+            channel.basic_publish("", QUEUE, b"x" * size, pika.BasicProperties(delivery_mode=2))
 
 
-def _measure(peers: Peers, broker: str, url: str) -> None:
+def _rounds(
+    peers: Peers, url: str, names: list[str], scenario: Scenario, count: int, size: int
+) -> dict[str, list[Result]]:
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name in names:
+            _prepare(url, count if scenario == "consume" else 0, size)
+            results[name].append(peers.run(name, scenario, url, QUEUE, count, size=size))
+    return results
+
+
+# What Warren was to be, in times of each of the others: (broker, measure, client) → times.
+_TARGETS: Final = {
+    (RABBITMQ, "publish", C): 0.95,
+    (RABBITMQ, "publish", "aio-pika"): 3,
+    (RABBITMQ, "consume", C): 0.95,
+    (RABBITMQ, "consume", "pika"): 2,
+    (RABBITMQ, "consume", "aio-pika"): 4,
+    (EMBEDDED, "publish", C): 0.5,
+    (EMBEDDED, "consume", C): 0.5,
+    (RABBITMQ, "publish, 1 MiB", C): 0.9,
+    (RABBITMQ, "consume, 1 MiB", C): 0.9,
+    (EMBEDDED, "publish, 1 MiB", C): 0.9,
+    (EMBEDDED, "consume, 1 MiB", C): 0.9,
+    (RABBITMQ, "ping, 50th percentile", "pika"): 1,
+    (RABBITMQ, "ping, 99th percentile", "pika"): 1,
+    (EMBEDDED, "ping, 50th percentile", "pika"): 1,
+    (EMBEDDED, "ping, 99th percentile", "pika"): 1,
+}
+
+
+def _rows(broker: str, measure: str, unit: str, values: dict[str, tuple[float, float]], more: bool = True) -> list[Row]:
+    """Make the rows of one measure; values: client → value, CPU. more: whether a larger value is better."""
+    ours = values[WARREN][0]
+    rows = []
+    for client, (value, cpu) in values.items():
+        times = ours / value if more else value / ours
+        target = _TARGETS.get((broker, measure, client))
+        rows.append(Row(broker, measure, client, value, unit, cpu, times, target))
+        print(json.dumps(vars(rows[-1])), flush=True)
+    return rows
+
+
+def _median(runs: list[Result], name: str) -> float:
+    return statistics.median(float(getattr(run, name)) for run in runs)
+
+
+def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
+    rows = []
     for scenario, count in COUNTS.items():
-        results: dict[str, list[Result]] = {name: [] for name in peers.names}
-        for _ in range(ROUNDS):
-            for name in peers.names:
-                _prepare(url, count if scenario == "consume" else 0)
-                results[name].append(peers.run(name, scenario, url, QUEUE, count))
-        _print(broker, scenario, results)
-
-
-def _print(broker: str, scenario: str, results: dict[str, list[Result]]) -> None:
-    ours = statistics.median(result.per_second for result in results["warren"])
-    for name, runs in results.items():
-        per_second = statistics.median(run.per_second for run in runs)
-        line = {
-            "broker": broker,
-            "scenario": scenario,
-            "client": name,
-            "per_second": round(per_second),
-            "cpu_us": round(statistics.median(run.cpu_us for run in runs), 1),
-            "warren_is_times": round(ours / per_second, 2),
+        names = [name for name in peers.names if scenario != "ping" or name != "aio-pika"]
+        results = _rounds(peers, url, names, scenario, count, 200)
+        if scenario == "ping":
+            for which in ("50", "99"):
+                values = {
+                    name: (_median(runs, f"p{which}_us"), _median(runs, "cpu_us")) for name, runs in results.items()
+                }
+                rows += _rows(broker, f"ping, {which}th percentile", "µs", values, more=False)
+            continue
+        values = {name: (_median(runs, "per_second"), _median(runs, "cpu_us")) for name, runs in results.items()}
+        rows += _rows(broker, scenario.replace("-one", ", one", 1).replace("-", " "), "messages/s", values)
+    large: tuple[Scenario, ...] = ("publish", "consume")
+    for scenario in large:
+        results = _rounds(peers, url, [WARREN, C], scenario, LARGE_COUNT, LARGE)
+        values = {
+            name: (_median(runs, "per_second") * LARGE / 1e6, _median(runs, "cpu_us")) for name, runs in results.items()
         }
-        print(json.dumps(line), flush=True)
+        rows += _rows(broker, f"{scenario}, 1 MiB", "MB/s", values)
+    return rows
+
+
+def _memory(peers: Peers, url: str) -> str:
+    """Say how the client's memory is over a million messages published and consumed."""
+    _prepare(url, 0)
+    result = peers.run(WARREN, "through", url, QUEUE, THROUGH)
+    first, last, most = (value / (1 << 20) for value in (result.rss[0], result.rss[-1], max(result.rss)))
+    line = f"{first:.1f} MiB after the first {THROUGH // 20:,}, {last:.1f} MiB at the end, {most:.1f} MiB at most"
+    print(json.dumps({"measure": "memory", "messages": THROUGH, "rss": result.rss}), flush=True)
+    return line
+
+
+def _table(rows: list[Row], memory: str, note: str) -> str:
+    lines = [
+        note,
+        "",
+        "| broker | measure | client | value | CPU of a message, µs | Warren is … times better | to be reached |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        target = f"{row.target:g}" if row.target is not None else ""
+        lines.append(
+            f"| {row.broker} | {row.measure} | {row.client} | {row.value:,.0f} {row.unit} | {row.cpu_us:.1f} "
+            f"| {row.times:.2f} | {target} |"
+        )
+    lines += [
+        "",
+        f"Memory of the client, {THROUGH:,} messages published and consumed on the embedded broker: {memory}.",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> int:
-    """Measure and print one JSON line for each broker, scenario and client."""
+    """Measure, print, draw and write."""
     with Peers() as peers:
-        for name, reason in peers.missing.items():
-            print(f"left out: {name}: {reason}", file=sys.stderr)
+        if peers.missing:
+            print(*peers.missing.values(), sep="\n", file=sys.stderr)
+            return 1
+        rows: list[Row] = []
         with RabbitMQ() as rabbitmq:
-            _measure(peers, "RabbitMQ 3.10.8", rabbitmq.url)
+            rows += _measure(peers, RABBITMQ, rabbitmq.url)
         with BrokerProcess() as embedded:
-            _measure(peers, "embedded", embedded.url)
+            rows += _measure(peers, EMBEDDED, embedded.url)
+            memory = _memory(peers, embedded.url)
+    note = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, median of {ROUNDS} rounds"
+    measures = [
+        Measure(f"{row.measure}\n{row.broker}, beside {row.client}", {WARREN: row.times}, row.target)
+        for row in rows
+        if row.target is not None
+    ]
+    draw(DOCS / "img/client.svg", "Warren's client beside others", "the other client", measures, note)
+    write_table("bench-client", _table(rows, memory, f"Measured on {note}."))
     return 0
 
 

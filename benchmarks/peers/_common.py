@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 
-BODY = b"x" * 200
 WINDOW = 1000
 """Publishes whose confirms may be outstanding, where a client can have more than one."""
 
@@ -22,11 +21,17 @@ class Task:
         parser.add_argument("queue")
         parser.add_argument("count", type=int)
         parser.add_argument("--prefetch", type=int, default=200)
+        parser.add_argument("--size", type=int, default=200)
         arguments = parser.parse_args()
         self.url: str = arguments.url
         self.queue: str = arguments.queue
         self.count: int = arguments.count
         self.prefetch: int = arguments.prefetch
+        self.body = b"x" * arguments.size
+        self.took: list[float] = []
+        """Of "ping": seconds of each way there and back."""
+        self.rss: list[int] = []
+        """Of "through": bytes of memory at times."""
         self._scenario: str = arguments.scenario
         self._scenarios = scenarios
         self._begin = (0.0, 0.0)
@@ -51,7 +56,12 @@ class Task:
             "seconds": round(seconds, 4),
             "per_second": round(self.count / seconds),
             "cpu_us": round(cpu / self.count * 1e6, 2),
+            "rss": self.rss,
         }
+        if self.took:
+            self.took.sort()
+            result["p50_us"] = round(self.took[len(self.took) // 2] * 1e6, 1)
+            result["p99_us"] = round(self.took[len(self.took) * 99 // 100] * 1e6, 1)
         json.dump(result, sys.stdout)
         print()
 

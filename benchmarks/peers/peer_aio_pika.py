@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from benchmarks.peers._common import BODY, WINDOW, Task
+from benchmarks.peers._common import WINDOW, Task
 
 
-def _message() -> aio_pika.Message:
-    return aio_pika.Message(BODY, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, message_id=uuid.uuid4().hex)
+def _message(task: Task) -> aio_pika.Message:
+    return aio_pika.Message(task.body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, message_id=uuid.uuid4().hex)
 
 
 async def _publish_one_by_one(task: Task) -> None:
@@ -19,7 +19,7 @@ async def _publish_one_by_one(task: Task) -> None:
         exchange = (await connection.channel(publisher_confirms=True)).default_exchange
         task.begin()
         for _ in range(task.count):
-            await exchange.publish(_message(), task.queue, mandatory=True)
+            await exchange.publish(_message(task), task.queue, mandatory=True)
         task.end()
 
 
@@ -32,7 +32,7 @@ async def _publish(task: Task) -> None:
 
         async def publisher() -> None:
             for _ in left:
-                await exchange.publish(_message(), task.queue, mandatory=True)
+                await exchange.publish(_message(task), task.queue, mandatory=True)
 
         task.begin()
         await asyncio.gather(*(publisher() for _ in range(WINDOW)))

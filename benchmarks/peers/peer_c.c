@@ -1,5 +1,5 @@
 /* The C client librabbitmq, with the arguments and the result line of the other peers:
- *   peer_c SCENARIO URL QUEUE COUNT [--prefetch N] [--exchange NAME]
+ *   peer_c SCENARIO URL QUEUE COUNT [--prefetch N] [--exchange NAME] [--size BYTES]
  * Publishes are persistent and mandatory, carry a message id, and are confirmed. With an exchange each has a
  * routing key of its own, QUEUE.NUMBER. "ping" publishes a message, waits for it, acks it, and so on. */
 #include <inttypes.h>
@@ -14,7 +14,9 @@
 #include <amqp_framing.h>
 #include <amqp_tcp_socket.h>
 
-enum { BODY_SIZE = 200, WINDOW = 1000 };
+enum { WINDOW = 1000, WINDOW_BYTES = 32 << 20 };
+
+static long body_size = 200;
 
 static double seconds(void) {
   struct timespec now;
@@ -64,7 +66,7 @@ static const char *exchange = "";
 static double p50, p99; /* microseconds, of "ping" */
 
 static void publish_one(amqp_connection_state_t connection, const char *queue, long number) {
-  static char body[BODY_SIZE];
+  static char *body;
   char id[33], key[256];
   if (exchange[0])
     snprintf(key, sizeof key, "%s.%ld", queue, number);
@@ -76,8 +78,12 @@ static void publish_one(amqp_connection_state_t connection, const char *queue, l
       .delivery_mode = 2,
       .message_id = amqp_cstring_bytes(id),
   };
-  if (!body[0]) memset(body, 'x', sizeof body);
-  amqp_bytes_t content = {.len = sizeof body, .bytes = body};
+  if (!body) {
+    body = malloc(body_size);
+    if (!body) fail("out of memory");
+    memset(body, 'x', body_size);
+  }
+  amqp_bytes_t content = {.len = body_size, .bytes = body};
   must(amqp_basic_publish(connection, 1, amqp_cstring_bytes(exchange), amqp_cstring_bytes(key), 1, 0,
                           &properties, content),
        "basic.publish");
@@ -165,11 +171,13 @@ int main(int argc, char **argv) {
       prefetch = (uint16_t)atoi(argv[option + 1]);
     else if (!strcmp(argv[option], "--exchange"))
       exchange = argv[option + 1];
+    else if (!strcmp(argv[option], "--size"))
+      body_size = atol(argv[option + 1]);
     else
       usable = 0;
   }
   if (!usable) {
-    fprintf(stderr, "usage: peer_c publish|publish-one-by-one|consume|ping URL QUEUE COUNT [--prefetch N] [--exchange NAME]\n");
+    fprintf(stderr, "usage: peer_c publish|publish-one-by-one|consume|ping URL QUEUE COUNT [--prefetch N] [--exchange NAME] [--size BYTES]\n");
     return 2;
   }
   const char *scenario = argv[1], *queue = argv[3];
@@ -180,7 +188,7 @@ int main(int argc, char **argv) {
 
   double began = seconds(), cpu_began = cpu();
   if (!strcmp(scenario, "publish"))
-    publish(connection, queue, count, WINDOW);
+    publish(connection, queue, count, body_size * WINDOW > WINDOW_BYTES ? WINDOW_BYTES / body_size + 1 : WINDOW);
   else if (!strcmp(scenario, "publish-one-by-one"))
     publish(connection, queue, count, 1);
   else if (!strcmp(scenario, "consume"))

@@ -1,11 +1,12 @@
 """pika: BlockingConnection one by one and for consuming, SelectConnection for pipelined confirms."""
 
+import time
 import uuid
 from typing import Any
 
 import pika
 
-from benchmarks.peers._common import BODY, WINDOW, Task
+from benchmarks.peers._common import WINDOW, Task
 
 
 def _properties() -> pika.BasicProperties:
@@ -19,7 +20,7 @@ def publish_one_by_one(task: Task) -> None:
         channel.confirm_delivery()
         task.begin()
         for _ in range(task.count):
-            channel.basic_publish("", task.queue, BODY, _properties(), mandatory=True)
+            channel.basic_publish("", task.queue, task.body, _properties(), mandatory=True)
         task.end()
 
 
@@ -57,7 +58,7 @@ class _Pipelined:
         while len(self._pending) < WINDOW and self._sent < self._task.count:
             self._sent += 1
             self._pending.add(self._sent)
-            self._channel.basic_publish("", self._task.queue, BODY, _properties(), mandatory=True)
+            self._channel.basic_publish("", self._task.queue, self._task.body, _properties(), mandatory=True)
 
     def _confirmed(self, frame: Any) -> None:
         if not isinstance(frame.method, pika.spec.Basic.Ack):
@@ -110,5 +111,20 @@ def consume(task: Task) -> None:
         task.end()
 
 
+def ping(task: Task) -> None:
+    """A message there and back, one after the other."""
+    with pika.BlockingConnection(pika.URLParameters(task.url)) as connection:
+        channel = connection.channel()
+        deliveries = channel.consume(task.queue)
+        task.begin()
+        for _ in range(task.count):
+            began = time.perf_counter()
+            channel.basic_publish("", task.queue, task.body, _properties(), mandatory=True)
+            method, _, _ = next(deliveries)
+            task.took.append(time.perf_counter() - began)
+            channel.basic_ack(method.delivery_tag)
+        task.end()
+
+
 if __name__ == "__main__":
-    Task({"publish": publish, "publish-one-by-one": publish_one_by_one, "consume": consume}).run()
+    Task({"publish": publish, "publish-one-by-one": publish_one_by_one, "consume": consume, "ping": ping}).run()

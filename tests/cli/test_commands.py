@@ -42,11 +42,19 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_broker_says_when_it_is_ready_and_ends_with_sigterm() -> None:
-    with commands.service("broker", "--port", "0", "--log-level", "error") as broker:
-        found = broker.wait_for(r"\Awarren broker ready amqp://127\.0\.0\.1:\d+/\n\Z")
-        assert found
-        broker.process.send_signal(signal.SIGTERM)
-        assert broker.process.wait(10) == 0
+    for option, page in (("--no-management", ""), ("--management-port=0", r" http://127\.0\.0\.1:\d+/")):
+        with commands.service("broker", "--port", "0", option, "--log-level", "error") as broker:
+            assert broker.wait_for(rf"\Awarren broker ready amqp://127\.0\.0\.1:\d+/{page}\n\Z")
+            broker.process.send_signal(signal.SIGTERM)
+            assert broker.process.wait(10) == 0
+
+
+def test_a_management_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = commands.run("broker", "--port", "0", "--memory", "--management-port", port)
+        assert done.returncode == 2
+        assert f"port {port} is taken" in done.stderr
 
 
 def test_a_taken_port_is_named() -> None:
@@ -69,7 +77,9 @@ def test_a_broker_that_others_reach_needs_a_user() -> None:
 async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"{_SECRET}\n")
-    with commands.service("broker", "--port", "0", "--user", "ann", "--password-file", str(file)) as broker:
+    with commands.service(
+        "broker", "--port", "0", "--management-port", "0", "--user", "ann", "--password-file", str(file)
+    ) as broker:
         port = broker.wait_for(r"amqp://127\.0\.0\.1:(\d+)/")[1]
         async with warren.connect(f"amqp://ann:{_SECRET}@127.0.0.1:{port}/") as connection:
             assert connection.is_open

@@ -169,8 +169,7 @@ def test_one_shot_commands_fail_at_once_where_no_broker_is(
         done = run(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
     more = {"WARREN_BROKER": os.environ["WARREN_BROKER"]}
-    ended = commands.run("grading", "assistant", "--connect-attempts", "1", more=more)
-    assert ended.returncode == 3
+    assert commands.run("grading", "assistant", "--connect-attempts", "1", more=more).returncode == 3
 
 
 def test_roles_that_started_before_their_broker_find_it(

@@ -11,7 +11,7 @@ from tests.support.commands import Service
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually_blocking
 
-_FREE = ("--port", "0", "--web-port", "0", "--http-port", "0")
+_FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
 _SECRET = "a-secret-that-shows-nowhere"
 
 

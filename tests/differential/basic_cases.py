@@ -361,3 +361,55 @@ def cancel_is_not_sent_to_whom_it_does_not_interest(peer: Peer) -> None:
         other.call(m.QueueDelete("q"), 2)
         other.quiet()
         peer.log += other.log
+
+
+@case
+def consumers_come_before_what_follows(peer: Peer) -> None:
+    """All in one write: what was published is with the consumer when the next method is carried out."""
+    peer.queue("q")
+    peer.consume("q", "first", no_ack=True)
+    peer.consume("q", "second", no_ack=True)
+    for following in (
+        m.BasicGet("q", True),
+        m.QueuePurge("q"),
+        m.BasicCancel("first"),
+        m.QueueDeclare("q", passive=True),
+        m.QueueDelete("q"),
+    ):
+        seen = len(peer.log)
+        peer.publish("", "q", b"one")
+        peer.publish("", "q", b"two")
+        peer.call(following)
+        peer.quiet()
+        peer.log[:] = [*peer.log[:seen], *sorted(peer.log[seen:])]  # the answer may overtake the deliveries
+
+
+@case
+def channel_prefetch_holds_back_those_who_need_not_acknowledge(peer: Peer) -> None:
+    peer.call(m.BasicQos(0, 1, True))
+    for queue, no_ack in (("a", False), ("b", True)):
+        peer.queue(queue)
+        peer.consume(queue, queue, no_ack=no_ack)
+        peer.publish("", queue)
+        peer.quiet()
+    peer.send(m.BasicAck(1))
+    peer.quiet()
+    peer.publish("", "b", b"without an acknowledgement it takes no room")
+    peer.publish("", "a")
+    peer.quiet()
+
+
+@case
+def channel_prefetch_over_several_queues(peer: Peer) -> None:
+    """No queue is left behind."""
+    peer.call(m.BasicQos(0, 1, True))
+    for queue in "abc":
+        peer.queue(queue)
+        for _ in range(20):
+            peer.publish("", queue)
+        peer.consume(queue, queue)
+    for _ in range(20):
+        peer.quiet(0.02)
+        peer.send(m.BasicAck(0, True))
+    peer.quiet()
+    peer.log = [f"{queue}: {any(f'consumer_tag={queue!r}' in line for line in peer.log)}" for queue in "abc"]

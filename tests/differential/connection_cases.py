@@ -94,6 +94,12 @@ _FRAMES = {
     "unknown_type": _frame(5, 1, b"abc"),
     "no_end": _frame(1, 1, _QOS, b"\0"),
     "too_large": struct.pack(">BHI", 1, 1, 200_000) + b"x" * 100,
+    "payload_of_the_frame_size": _PUBLISH
+    + _frame(2, 1, encode_header(Properties(), 131072))
+    + _frame(3, 1, b"x" * 131072),
+    "payload_over_the_frame_size": _PUBLISH
+    + _frame(2, 1, encode_header(Properties(), 131073))
+    + _frame(3, 1, b"x" * 131073),
     "unknown_class": _frame(1, 1, b"\0\x63\0\x0a"),
     "unknown_method": _frame(1, 1, b"\0\x3c\0\x63"),
     "server_method": _frame(1, 1, signature(m.BasicQosOk)),
@@ -201,3 +207,16 @@ def other_connections_queue(peer: Peer) -> None:
 def update_secret(peer: Peer) -> None:
     peer.call(m.ConnectionUpdateSecret(b"guest", "tests"), 0)
     peer.quiet()
+
+
+def _large_start_ok(size: int) -> Callable[[Peer], None]:
+    def start(other: Peer) -> None:
+        other.raw(PROTOCOL_HEADER)
+        other.call_on(0, None)
+        other.call_on(0, m.ConnectionStartOk({"large": "x" * size}, "PLAIN", b"\0guest\0guest", "en_US"))
+
+    return start
+
+
+for _size in (4000, 5000):
+    add(f"start_ok_of_{_size}", of(_other, _large_start_ok(_size)))

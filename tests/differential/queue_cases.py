@@ -7,7 +7,7 @@ from tests.differential.peer import Peer
 from tests.differential.registry import add, case, flagged, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.properties import Properties
-from warren.amqp.protocol.tables import FieldValue, TaggedInt
+from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt
 
 _FLAGS: Final = ("durable", "exclusive", "auto_delete")
 
@@ -188,6 +188,15 @@ def deleting(peer: Peer) -> None:
 
 
 @case
+def deleting_what_the_channel_consumes(peer: Peer) -> None:
+    for durable in (False, True):
+        peer.queue("q", durable=durable)
+        peer.consume("q")
+        peer.call(m.QueueDelete(queue="q"))  # the answer comes before the cancel
+        peer.quiet()
+
+
+@case
 def deleting_cancels_consumers(peer: Peer) -> None:
     peer.queue("q")
     peer.consume("q")
@@ -358,20 +367,27 @@ def _rejected(exchange: str, key: str | None, headers: Mapping[str, FieldValue] 
     peer.get("dead")
 
 
-for _index, (_exchange, _key, _headers) in enumerate(
-    (
-        ("amq.fanout", None, None),
-        ("amq.fanout", "other", None),
-        ("", "dead", None),
-        ("missing", None, None),
-        ("amq.fanout", None, {"CC": ["copy"]}),
-        ("amq.fanout", "other", {"CC": ["copy"]}),
-        ("amq.fanout", None, {"x-death": "not a list"}),
-        ("amq.fanout", None, {"x-death": [{"queue": "q", "reason": "rejected", "count": TaggedInt(4, b"l")}]}),
-        ("amq.fanout", None, {"x-death": [{"queue": "other", "reason": "expired", "count": TaggedInt(4, b"l")}]}),
-        ("amq.fanout", None, {"z": 1, "a": {"b": [True, None]}}),
-    )
-):
+def _old(queue: str, **more: FieldValue) -> Table:
+    """Give an entry of x-death as brokers before RabbitMQ 3.5.2 wrote it, one for each death."""
+    return {"reason": "rejected", "queue": queue, "exchange": "", "routing-keys": [queue], **more}
+
+
+_REJECTED: Final[tuple[tuple[str, str | None, Table | None], ...]] = (
+    ("amq.fanout", None, None),
+    ("amq.fanout", "other", None),
+    ("", "dead", None),
+    ("missing", None, None),
+    ("amq.fanout", None, {"CC": ["copy"]}),
+    ("amq.fanout", "other", {"CC": ["copy"]}),
+    ("amq.fanout", None, {"x-death": "not a list"}),
+    ("amq.fanout", None, {"x-death": [{"queue": "q", "reason": "rejected", "count": TaggedInt(4, b"l")}]}),
+    ("amq.fanout", None, {"x-death": [{"queue": "other", "reason": "expired", "count": TaggedInt(4, b"l")}]}),
+    ("amq.fanout", None, {"z": 1, "a": {"b": [True, None]}}),
+    ("amq.fanout", None, {"x-death": [_old("a"), _old("b"), _old("b"), _old("c")]}),
+    ("amq.fanout", None, {"x-death": [_old("q"), _old("q"), _old("b", count=2), _old("b", count=5)]}),
+    ("amq.fanout", None, {"x-death": []}),
+)
+for _index, (_exchange, _key, _headers) in enumerate(_REJECTED):
     add(f"rejected_{_index}", of(_rejected, _exchange, _key, _headers))
 
 
@@ -506,3 +522,15 @@ def quorum_exclusive_consumer(peer: Peer) -> None:
     peer.call(m.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
     peer.consume("q", "a", exclusive=True)
     peer.consume("q", "b")
+
+
+@case
+def unbinding_what_another_connection_owns(peer: Peer) -> None:
+    peer.queue("q", exclusive=True)
+    peer.call(m.QueueBind(queue="q", exchange="amq.direct", routing_key="k"))
+    with Peer(peer.url) as other:
+        other.call(m.QueueUnbind(queue="q", exchange="amq.direct", routing_key="missing"))
+        other.call(m.QueueUnbind(queue="q", exchange="amq.direct", routing_key="k"))
+        peer.log += other.log
+    peer.publish("amq.direct", "k")
+    peer.get("q")

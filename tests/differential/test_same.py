@@ -15,6 +15,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
 )
 from tests.differential.peer import Peer
 from tests.differential.registry import CASES
+from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 from warren.amqp.protocol import methods as m
 from warren.testing.broker import RunningBroker
@@ -32,6 +33,13 @@ DIFFERENT: Final[dict[str, str]] = {
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[str]:
     with RunningBroker() as broker:
+        yield broker.url
+
+
+@pytest.fixture(scope="module")
+def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The embedded broker with a store, whose answers wait for the commit."""
+    with BrokerProcess("--data", str(tmp_path_factory.mktemp("broker"))) as broker:
         yield broker.url
 
 
@@ -55,13 +63,12 @@ def _see(name: str, url: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DIFFERENT])
-def test_both_brokers_do_the_same(name: str, embedded: str, rabbitmq: str) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(_see, name, rabbitmq)
-        got = _see(name, embedded)
-        expected = waiting.result()
+def test_both_brokers_do_the_same(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        expected, got, got_durable = pool.map(_see, [name] * 3, [rabbitmq, embedded, durable])
     assert expected
     assert got == expected
+    assert got_durable == expected
 
 
 def test_there_are_enough_scripts() -> None:

@@ -13,7 +13,11 @@ from tests.flow._running import dead_of, eventually_holds
 from tests.flow._victim import app
 from tests.support import commands
 
-_EMPTY = ["victim.handle", *(f"victim.retry.{rung}" for rung in ("1s", "5s", "30s", "5m", "1h"))]
+_EMPTY = [
+    "victim.handle",
+    "victim.suspects.handle",
+    *(f"victim.retry.{rung}" for rung in ("1s", "5s", "30s", "5m", "1h")),
+]
 
 
 def victim(url: str, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -27,8 +31,7 @@ async def publish(url: str, names: Iterable[str]) -> None:
     async with app.publisher(url) as publisher:
         for name in names:
             await publisher.send(name, key="in")
-        assert publisher._channel is not None
-        await publisher._channel.wait_for_confirms()
+        await publisher.wait_for_confirms()
 
 
 async def kill_at(url: str, step: str, number: int) -> None:
@@ -51,14 +54,14 @@ async def settle_all(url: str) -> None:
         # What is in hand has left its queue; stopping settles it.
 
 
-async def accounted(url: str) -> tuple[Counter[str], Counter[str]]:
+async def accounted(url: str, of: warren.App = app, queue: str = "victim.out") -> tuple[Counter[str], Counter[str]]:
     """Give what came out, and what is a dead letter."""
     out: Counter[str] = Counter()
     async with warren.connect(url) as connection, await connection.channel() as channel:
-        while (delivery := await channel.get("victim.out")) is not None:
+        while (delivery := await channel.get(queue)) is not None:
             out[delivery.body.decode()] += 1
             delivery.ack()
-    return out, Counter(letter.body.decode() for letter in await dead_of(url, app))
+    return out, Counter(letter.body.decode() for letter in await dead_of(url, of))
 
 
 async def lose_nothing(url: str, steps: Iterable[str], inputs: int, seed: int) -> int:

@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from warren.amqp.client import Delivery, Properties
-from warren.flow.message import ATTEMPT, WAIT
-from warren.flow.retry import later, remaining
+from warren.flow.message import ATTEMPT, WAIT, wait_of
+from warren.flow.retry import later
 
 
 class _Delivered:
@@ -32,6 +32,7 @@ def test_a_delay_rounds_up_to_a_rung_and_a_long_one_goes_several_times(
     delay: float, exchange: str, rest: float | None
 ) -> None:
     message = later("app", "queue", _delivery(), 2, delay)
+    assert isinstance(message.properties, Properties)
     assert (message.exchange, message.routing_key, message.mandatory) == (exchange, "queue", True)
     assert message.properties.headers is not None
     assert message.properties.headers.get(WAIT) == rest
@@ -41,6 +42,7 @@ def test_a_delay_rounds_up_to_a_rung_and_a_long_one_goes_several_times(
 def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
     headers = {"x-death": [], "x-first-death-queue": "q", "CC": ["other"], "theirs": 1, WAIT: 3.0}
     properties = later("app", "queue", _delivery(**headers), 2, 1).properties
+    assert isinstance(properties, Properties)
     assert properties.headers == {
         "theirs": 1, ATTEMPT: 2, "x-warren-exchange": "app", "x-warren-routing-key": "key",
     }  # fmt: skip
@@ -49,4 +51,4 @@ def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
 
 @pytest.mark.parametrize(("value", "seconds"), [(5.0, 5.0), (5, 5.0), (-1, 0.0), ("x", 0.0), (None, 0.0)])
 def test_what_is_left_to_wait_is_read_with_care(value: Any, seconds: float) -> None:
-    assert remaining(_delivery(**{WAIT: value})) == seconds
+    assert wait_of(Properties(headers={WAIT: value})) == seconds

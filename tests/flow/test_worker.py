@@ -166,9 +166,10 @@ async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url
         await take_and_die(broker_url, "counted.handle")
     async with app.worker(broker_url, connect_attempts=1):
         await eventually(lambda: attempts == [2], "the redelivered message", within=20)
-    for attempt in (3, 4):
-        await put(broker_url, "counted.handle", b"y", Properties(headers={"x-warren-attempt": attempt - 1}))
-        await take_and_die(broker_url, "counted.handle")
+    # Past its attempts it is a dead letter only where it was alone with its worker: among the suspects.
+    for attempt, queue in ((3, "counted.handle"), (4, "counted.suspects.handle")):
+        await put(broker_url, queue, b"y", Properties(headers={"x-warren-attempt": attempt - 1}))
+        await take_and_die(broker_url, queue)
         async with app.worker(broker_url, connect_attempts=1):
             if attempt == 3:
                 await eventually(lambda: attempts == [2, 3], "one that was counted", within=20)
@@ -255,6 +256,27 @@ async def test_stopping_finishes_what_is_in_hand_and_gives_back_the_rest(broker_
     left = await counts(broker_url, ["stopping.handle", "stopping.out", "stopping.dead"])
     assert len(finished) < 20
     assert left == {"stopping.handle": 20 - len(finished), "stopping.out": len(finished), "stopping.dead": 0}
+
+
+async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("patient")
+    attempts: list[int] = []
+
+    @app.stage("in", concurrency=2)
+    def handle(text: str, message: warren.Message) -> None:
+        attempts.append(message.attempt)
+        time.sleep(0.2)
+
+    async with app.publisher(broker_url) as publisher:
+        for number in range(8):
+            await publisher.publish(str(number), key="in")
+    for _ in range(2):
+        async with app.worker(broker_url, connect_attempts=1):
+            await eventually(lambda: attempts, "a handler to begin", within=20)
+        assert len(attempts) < 8
+    async with app.worker(broker_url, connect_attempts=1):
+        await eventually(lambda: len(attempts) == 8, "the rest", within=20)
+    assert attempts == [1] * 8
 
 
 async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, no_leaks: None) -> None:

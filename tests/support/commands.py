@@ -58,6 +58,7 @@ def service(*arguments: str, more: Mapping[str, str] | None = None) -> Iterator[
     """Start a command; it is killed at the end where it still runs."""
     with tempfile.TemporaryDirectory(prefix="warren-test-") as folder:
         path = f"{folder}/output"
+        more = {"XDG_DATA_HOME": folder} | dict(more or {})  # nothing of this goes into the user's own folders
         with open(path, "wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "warren", *arguments],

@@ -17,16 +17,17 @@ _DEADLINE = 20.0
 class BrokerProcess:
     """`warren broker` as a process of its own, on a free port; to be killed and paused.
 
-    A context manager. `options` are added to the command line; without `--data` it keeps everything in memory.
-    After `kill` or `stop`, `start` starts
-    it anew on the same port.
+    A context manager. `options` are added to the command line; without `--data` it keeps everything in memory, and
+    without `--management-port` it has no management API. After `kill` or `stop`, `start` starts it anew on the same
+    port.
     """
 
     def __init__(self, *options: str, module: str = "warren", prefix: Sequence[str] = ()) -> None:
         self.port = 0
         self._module = module
         self._prefix = prefix
-        self._options = options if "--data" in options else (*options, "--memory")
+        self._options = [*options, *([] if "--data" in options else ["--memory"])]
+        self._options += [] if "--management-port" in options else ["--no-management"]
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 

@@ -51,6 +51,7 @@ class FaultProxy:
         self._links: dict[asyncio.Task[None], _Link] = {}
         self._faults = {way: Faults() for way in Way}
         self._changed = asyncio.Event()
+        self._silent: list[asyncio.StreamWriter] = []
         self._accepting = True
         self.port = 0
         self.accepted = 0
@@ -74,6 +75,8 @@ class FaultProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._silent:
+            writer.close()
         await self._server.wait_closed()
 
     @property
@@ -121,10 +124,21 @@ class FaultProxy:
         """Break every connection with a reset (RST) on both sides; new ones are taken."""
         await self._end(reset=True)
 
-    async def _end(self, *, reset: bool) -> None:
+    async def vanish(self) -> None:
+        """End every connection towards the client; towards the server it stays open and silent until the end.
+
+        So a server sees a client whose machine lost its power.
+        """
+        await self._end(reset=False, vanished=True)
+
+    async def _end(self, *, reset: bool, vanished: bool = False) -> None:
         tasks = list(self._links)
         for task in tasks:
-            self._links[task].reset = reset
+            link = self._links[task]
+            link.reset = reset
+            if vanished and link.up_writer is not None:
+                self._silent.append(link.up_writer)
+                link.up_writer = None
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -220,7 +234,8 @@ class _Link:
             if writer is None:
                 continue
             if self.reset:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                with contextlib.suppress(OSError):  # this side is closed already
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 writer.transport.abort()
             else:
                 writer.close()

@@ -88,6 +88,18 @@ async def test_reset_breaks_both_sides(proxy: FaultProxy, stream: Stream, echo: 
     await eventually(lambda: echo.endings == ["reset"], "the server sees the reset")
 
 
+async def test_a_client_that_vanished_is_not_missed_by_the_server(
+    proxy: FaultProxy, stream: Stream, echo: EchoServer
+) -> None:
+    await _echoed(stream, b"x")
+    await proxy.vanish()
+    assert await stream[0].read() == b""
+    again = await asyncio.open_connection("127.0.0.1", proxy.port)
+    assert await _echoed(again, b"y") == b"y"
+    assert echo.endings == []
+    again[1].close()
+
+
 async def test_new_connections_are_taken_after_a_reset(proxy: FaultProxy, stream: Stream) -> None:
     await _echoed(stream, b"x")
     await proxy.reset()

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import threading
 
+import httpx
 import pika
 import pika.exceptions
 import pytest
@@ -89,3 +90,13 @@ def test_a_hundred_one_after_the_other_leave_no_thread() -> None:
         with RunningBroker():
             pass
     assert threading.active_count() == before
+
+
+def test_the_management_api_is_there_when_asked_for() -> None:
+    with RunningBroker() as broker:
+        url = broker.management_url
+        assert broker.management_url == url
+        found = httpx.get(f"{url}api/overview", auth=("guest", "guest"), timeout=20).json()
+        assert found["product_name"] == "RabbitMQ"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)

@@ -5,15 +5,18 @@ heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from warren.amqp.protocol.connection import Connection
 from warren.amqp.protocol.constants import HEARTBEAT_FRAME
 from warren.amqp.protocol.events import Event
 
-WRITE_HIGH: Final = 1 << 20
+WRITE_HIGH: Final = 1 << 18
 """Bytes waiting for the socket from which on `can_write` is false."""
-WRITE_LOW: Final = 1 << 18
+WRITE_LOW: Final = 1 << 16
+_MOST_AT_ONCE: Final = (1 << 17) + 64
+"""Bytes that are handed to the transport in one piece where they are made of several: one of the largest frames."""
 _FLUSH_AT: Final = 1 << 17
 """Bytes gathered in one turn of the loop that are handed to the socket without waiting for its end."""
 
@@ -36,14 +39,18 @@ class Handler(Protocol):
 
 
 class Driver(asyncio.Protocol):
-    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio."""
+    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio.
 
-    def __init__(self, core: Connection, handler: Handler) -> None:
+    on_connected: called when there is a connection, over TLS after the handshake.
+    """
+
+    def __init__(self, core: Connection, handler: Handler, on_connected: Callable[[], None] | None = None) -> None:
         self.core = core
         self.can_write = True
         self.bytes_received = 0
         self.bytes_sent = 0
         self._handler = handler
+        self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -60,6 +67,8 @@ class Driver(asyncio.Protocol):
         # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        if self._on_connected is not None:
+            self._on_connected()
 
     def data_received(self, data: bytes) -> None:
         self._read_at = self._loop.time()
@@ -81,8 +90,10 @@ class Driver(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.can_write = True
-        self._wake_drained()
-        self._handler.on_writable()
+        self.flush()
+        if self.can_write:
+            self._wake_drained()
+            self._handler.on_writable()
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -99,14 +110,31 @@ class Driver(asyncio.Protocol):
 
     def flush(self) -> None:
         """Hand what was gathered to the socket."""
-        if self._transport is None or self._transport.is_closing() or not self._out:
+        if self._transport is None or self._transport.is_closing() or not self._out or not self.can_write:
+            return
+        self._written_at = self._loop.time()
+        if self._out_size > _MOST_AT_ONCE:
+            self._flush_in_pieces(self._transport)
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self._out_size = 0
         self.bytes_sent += len(data)
-        self._written_at = self._loop.time()
         self._transport.write(data)
+
+    def _flush_in_pieces(self, transport: asyncio.Transport) -> None:
+        """Hand over much: what the socket does not take is copied by the transport, so it gets no more for now."""
+        out = self._out
+        end = 0
+        while end < len(out) and self.can_write:
+            begin, size = end, 0
+            while end < len(out) and (end == begin or size + len(out[end]) <= _MOST_AT_ONCE):
+                size += len(out[end])
+                end += 1
+            transport.write(out[begin] if end == begin + 1 else b"".join(out[begin:end]))
+            self.bytes_sent += size
+            self._out_size -= size
+        del out[:end]
 
     async def drain(self) -> None:
         """Wait until the socket takes data again, or is closed. Cancelling only stops the waiting."""
@@ -140,8 +168,11 @@ class Driver(asyncio.Protocol):
 
         A peer that takes nothing ends as a silent one does, where heartbeats are on.
         """
-        self.flush()
         if self._transport is not None:
+            self.can_write = True  # whether it takes it or not: all of it goes before the end
+            while self._out and not self._transport.is_closing():
+                self.flush()
+                self.can_write = True
             self._transport.close()
 
     def abort(self, error: Exception | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Alarms: while memory or disk run short, publishers are told and not read (RabbitMQ's docs/alarms).
+"""Alarms: while memory or disk run short, who publishes is told and not read any more (RabbitMQ's docs/alarms).
 
 Memory is what this process has; disk is the file system of the data folder. Both are looked at every few seconds,
 off the event loop. A store that is full is an alarm too, until it has room again.
@@ -61,14 +61,13 @@ class Alarms:
             _log.warning("the %s alarm is over", what)
         if bool(self.on) != was_on:
             for connection in list(self._broker.connections):
-                if self.on:
-                    self.block(connection)
-                else:
+                connection.is_alarmed = bool(self.on)
+                if not self.on:
                     self._unblock(connection)
 
     def block(self, connection: "ClientConnection") -> None:
-        """Block a connection that has published: it is told, where it wants to know, and not read any more."""
-        if connection.has_published and not connection.is_blocked:
+        """Block a connection that publishes in spite of an alarm: it is told, where it wants to know, and not read."""
+        if not connection.is_blocked:
             connection.is_blocked = True
             if connection.wants_blocked:
                 connection.send(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))

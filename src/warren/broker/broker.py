@@ -19,6 +19,7 @@ from warren.amqp.protocol.tables import Table
 from warren.broker.access import PERMISSION, USER, Access, initial_access
 from warren.broker.alarms import Alarms
 from warren.broker.connection import ClientConnection
+from warren.broker.policies import POLICY, Policies, Policy
 from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
 from warren.broker.store.batch import Contents
@@ -43,7 +44,8 @@ class Broker:
     host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
     hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
     host and port. data: the folder for what is durable; without one everything is in memory.
-    management_port: where the management API listens on the same host, 0 takes a free one; None for none.
+    management_port: where the management API listens on the same host, 0 takes a free one; None for none; or
+    management_listener, a socket that listens already.
     tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one. memory_limit,
     disk_free_limit: bytes, where alarms begin (see `warren.broker.alarms`).
     close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
@@ -65,6 +67,7 @@ class Broker:
         listener: socket.socket | None = None,
         data: Path | None = None,
         management_port: int | None = None,
+        management_listener: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
         tls_port: int = 5671,
         memory_limit: int | None = None,
@@ -76,6 +79,7 @@ class Broker:
         self.host = host
         self.port = port
         self._given = dict(users) if users is not None else None
+        self.policies = Policies()
         self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
         self.last_queue = 0
@@ -86,14 +90,15 @@ class Broker:
         self.channel_max = channel_max
         self.max_message_size = max_message_size
         self.connections: set[ClientConnection] = set()
-        self.dirty: set[Queue | ReplyTo] = set()
+        self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
         self.data = data
         self.management_port = management_port
-        self._management: ManagementServer | None = None
+        self._management_listener = management_listener
+        self._management: asyncio.Task[ManagementServer] | None = None
         self.alarms = Alarms(self, memory_limit, disk_free_limit)
         self.tls_port = tls_port
         self._tls = tls
@@ -129,8 +134,10 @@ class Broker:
             )
             self.tls_port = self._tls_server.sockets[0].getsockname()[1]
         self.alarms.start()
-        if self.management_port is not None:
-            await self._start_management(self.management_port)
+        if self._management_listener is not None:
+            self.start_management(self._management_listener)
+        elif self.management_port is not None:
+            self.start_management(self.management_port)
         return self
 
     @property
@@ -146,13 +153,25 @@ class Broker:
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.management_port}/"
 
-    async def _start_management(self, port: int) -> None:
-        listener = socket.create_server((self.host, port), family=_family(self.host), backlog=128)
+    def start_management(self, where: int | socket.socket) -> None:
+        """Serve the management API on a port of the same host (0 takes a free one), or on a socket that listens.
+
+        It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
+        can't listen.
+        """
+        if isinstance(where, int):
+            listener = socket.create_server((self.host, where), family=_family(self.host), backlog=128)
+        else:
+            listener = where
         self.management_port = listener.getsockname()[1]
+        self._management = asyncio.create_task(self._start_management(listener), name="management")
+
+    async def _start_management(self, listener: socket.socket) -> "ManagementServer":
         # A web framework takes a while to load; AMQP clients are served meanwhile.
-        server = await asyncio.to_thread(importlib.import_module, "warren.broker.management.server")
-        self._management = server.ManagementServer(self, listener)
-        await self._management.start()
+        module = await asyncio.to_thread(importlib.import_module, "warren.broker.management.server")
+        server: ManagementServer = module.ManagementServer(self, listener)
+        await server.start()
+        return server
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -161,7 +180,7 @@ class Broker:
         if self._server is None:
             return
         if self._management is not None:
-            await self._management.stop()
+            await (await self._management).stop()
             self._management = None
         await self.alarms.stop()
         if self._tls_server is not None:
@@ -195,12 +214,17 @@ class Broker:
         )
         contents = await journal.open()
         self._restore_access(journal, contents)
+        for (kind, _), value in contents.records.items():
+            if kind == POLICY:
+                self.policies.restore(value)
+        self.policies.journal = journal
         for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
             if kind not in _ORDER:
                 continue
             vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
             if kind == EXCHANGE:
                 exchange = read_exchange(value)
+                exchange.policy = self.policies.matching(vhost.name, exchange.name, "exchanges")
                 vhost.exchanges[exchange.name] = exchange
             elif kind == QUEUE:
                 self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
@@ -247,21 +271,35 @@ class Broker:
             connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
 
     def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
+        """Delete a virtual host with all that is in it; connections to it are closed (320) without a wait."""
         vhost = self.vhosts.pop(name)
         for connection in list(self.connections):
             if connection.vhost is vhost:
-                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is down")
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+                connection.driver.close()
         for queue in list(vhost.queues.values()):
             vhost.delete_queue(queue)
         for exchange in list(vhost.exchanges.values()):
             if exchange.durable and self.journal.is_on:
                 self.journal.put(EXCHANGE, key(name, exchange.name), None)
+        for policy in self.policies:
+            if policy.vhost == name:
+                self.policies.delete(name, policy.name)
         for its_vhost, user in list(self.access.permissions):
             if its_vhost == name:
                 self.access.delete_permission(name, user)
         if self.journal.is_on:
             self.journal.put(VHOST, key(name), None)
+
+    def put_policy(self, policy: Policy) -> None:
+        """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
+        self.policies.put(policy)
+        self.vhosts[policy.vhost].follow_policies()
+
+    def delete_policy(self, vhost: str, name: str) -> None:
+        """Clear a policy. Raises KeyError where there is none."""
+        self.policies.delete(vhost, name)
+        self.vhosts[vhost].follow_policies()
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
@@ -279,12 +317,14 @@ class Broker:
 
     def touch(self, queue: Queue) -> None:
         """Note that a queue may have something to deliver."""
-        self.dirty.add(queue)
+        self.dirty[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched."""
+        """Deliver from every queue that was touched, in that order."""
         while self.dirty:
-            self.dirty.pop().dispatch()
+            touched, self.dirty = self.dirty, {}
+            for queue in touched:
+                queue.dispatch()
 
 
 def _rank(kind: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import functools
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -89,10 +90,14 @@ class Channel:
         message = entry.message
         header = message.header if not entry.deliveries else _with_delivery_count(message, entry.deliveries)
         connection = self.connection
-        connection.driver.write(
-            hot.encode_method_frame(self.number, payload)
-            + hot.encode_content(self.number, header, message.body, connection.core.frame_limit)
-        )
+        write, limit = connection.driver.write, connection.core.frame_limit
+        method = hot.encode_method_frame(self.number, payload)
+        if len(message.body) <= limit:
+            write(method + hot.encode_content(self.number, header, message.body, limit))
+        else:
+            write(method)
+            for piece in hot.content_frames(self.number, header, message.body, limit):
+                write(piece)
         if not connection.driver.can_write:
             connection.stop_delivering()
 
@@ -169,8 +174,14 @@ class Channel:
         self.unpark()
 
     def unpark(self) -> None:
-        """Let consumers that had no room take turns again, where they have some now."""
-        for consumer in [consumer for consumer in self.parked if consumer.has_room()]:
+        """Let consumers that had no room take turns again, where they have some now.
+
+        The queue that parked first is last, as it is the one that took the channel's last room: so queues that
+        share a channel's prefetch are served in turns.
+        """
+        waiting = [consumer for consumer in self.parked if consumer.has_room()]
+        last = waiting[0].queue if waiting else None
+        for consumer in sorted(waiting, key=lambda consumer: consumer.queue is last):
             self.parked.pop(consumer, None)
             consumer.queue.turns.unpark(consumer)
             self.connection.broker.touch(consumer.queue)
@@ -190,8 +201,10 @@ class Channel:
         self.consumers.pop(consumer.tag, None)
         self.parked.pop(consumer, None)
         if self.connection.wants_cancel:
-            # Behind the answer to whoever deleted it.
-            asyncio.get_running_loop().call_soon(self._tell_cancelled, consumer.tag)
+            # Behind the answer to whoever deleted it, which waits for the commit.
+            tell = functools.partial(self._tell_cancelled, consumer.tag)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.connection.broker.journal.after_commit, tell)
 
     def _tell_cancelled(self, tag: str) -> None:
         if self.is_open:

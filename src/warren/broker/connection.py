@@ -62,11 +62,11 @@ class ClientConnection:
         self.broker = broker
         self.core = Core(
             Role.BROKER,
-            frame_max=broker.frame_max,
+            frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
             channel_max=broker.channel_max,
             max_body_size=broker.max_message_size,
         )
-        self.driver = Driver(self.core, self)
+        self.driver = Driver(self.core, self, self._on_connected)
         self.vhost: VirtualHost = broker.nowhere
         self.user = ""
         self.peer = ""
@@ -84,15 +84,17 @@ class ClientConnection:
         self.mechanism = ""
         self.heartbeat = 0
         self.is_throttled = False
+        self.is_alarmed = bool(broker.alarms.on)
         self.is_blocked = False
-        self.has_published = False
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        broker.connections.add(self)
 
     # -- the driver's events ---------------------------------------------------------------------------
+
+    def _on_connected(self) -> None:
+        self.broker.connections.add(self)
 
     def on_events(self, events: list[Event]) -> None:
         """Take what one chunk brought, then confirm it and deliver what came by it."""
@@ -124,6 +126,8 @@ class ClientConnection:
                     if channel is not None:
                         channel.settle(event[2], event[3])
                 elif event[0] == METHOD:
+                    if self.broker.dirty:
+                        self.broker.dispatch()  # what came before it is with its consumers when it is carried out
                     self._on_method(event[1], event[2])
                     if self._held is not None:
                         self._held += events[index + 1 :]

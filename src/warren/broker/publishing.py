@@ -56,8 +56,8 @@ class Publishing:
         ProtocolViolation for what is malformed.
         """
         connection = self._connection
-        if not connection.has_published:
-            self._note_publisher(connection)
+        if connection.is_alarmed:
+            connection.broker.alarms.block(connection)
         vhost = channel.vhost
         generation = vhost.generation + connection.broker.access.generation  # both only ever rise
         if self._routes_of != generation:
@@ -85,12 +85,6 @@ class Publishing:
             again = functools.partial(self._deliver_later, channel, arguments, properties.headers or {}, message)
             channel.transaction.publishes.append(again)
 
-    def _note_publisher(self, connection: "ClientConnection") -> None:
-        """Note that a connection publishes: an alarm is for it from now on."""
-        connection.has_published = True
-        if connection.broker.alarms.on:
-            connection.broker.alarms.block(connection)
-
     def _deliver_later(self, channel: Channel, arguments: bytes, headers: Table, message: Message) -> None:
         """Route a transaction's publish at its commit. Where its exchange is gone by then it goes nowhere."""
         try:
@@ -107,7 +101,7 @@ class Publishing:
             for queue in queues:
                 if not queue.push(message):
                     taken = False
-                dirty.add(queue)
+                dirty[queue] = None
             if message.id:
                 channel.waits_for = channel.vhost.journal.gathering
         elif mandatory:

@@ -71,6 +71,15 @@ class VirtualHost:
         """Where what is durable is written down."""
         return self.broker.journal
 
+    def follow_policies(self) -> None:
+        """Find anew which policy holds for each queue and exchange, and go by it."""
+        policies = self.broker.policies
+        for exchange in self.exchanges.values():
+            exchange.policy = policies.matching(self.name, exchange.name, "exchanges") if exchange.name else None
+        for queue in list(self.queues.values()):
+            queue.follow(policies.matching(self.name, queue.name, "queues"))
+        self.generation += 1
+
     # -- exchanges -------------------------------------------------------------------------------------
 
     def exchange(self, name: str) -> Exchange:
@@ -99,6 +108,7 @@ class VirtualHost:
                 name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
             )
             self.exchanges[name] = exchange
+            exchange.policy = self.broker.policies.matching(self.name, name, "exchanges")
             self.generation += 1
             if durable and self.journal.is_on:
                 self.journal.put(EXCHANGE, *exchange_record(self.name, exchange))
@@ -181,6 +191,7 @@ class VirtualHost:
                 queue.id = self.broker.last_queue
                 self.journal.put(QUEUE, *queue_record(self.name, queue))
             self.queues[name] = queue
+            queue.follow(self.broker.policies.matching(self.name, name, "queues"))
             self.generation += 1
             return queue
         queue = self.queue(name, user)
@@ -208,6 +219,7 @@ class VirtualHost:
         assert isinstance(recovered_to, int)  # noqa: S101 # records have a checksum
         queue.id, queue.recovered_to = number, recovered_to
         self.queues[name] = queue
+        queue.follow(self.broker.policies.matching(self.name, name, "queues"))
         self.generation += 1
         return queue
 
@@ -251,6 +263,14 @@ class VirtualHost:
         self.refuse_default(source)
         exchange = self.exchange(source)
         self._drop(Binding(exchange, destination, routing_key, arguments))
+
+    def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
+        """Whether there is such a binding."""
+        exchange = self.exchanges.get(source)
+        if exchange is None:
+            return False
+        wanted = Binding(exchange, destination, routing_key, arguments)
+        return (id(exchange), wanted.identity) in self._bound_to.get(id(destination), {})
 
     def all_bindings(self) -> Iterator[Binding]:
         """Go over all bindings."""
@@ -296,8 +316,8 @@ class VirtualHost:
             by_headers = by_headers or current.routes_by_headers
             found = [target for key in routing_keys for target in current.match(key, headers)]
             if not found:
-                name = current.arguments.get("alternate-exchange")
-                found = [self.exchanges[name]] if isinstance(name, str) and name in self.exchanges else []
+                name = current.alternate
+                found = [self.exchanges[name]] if name is not None and name in self.exchanges else []
             for target in found:
                 if isinstance(target, Queue):
                     queues[id(target)] = target

@@ -25,11 +25,19 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "grading": "Assignments: submitted, corrected, validated, confirmed.",
         "workqueue": "A hundred thousand messages for any number of consumers.",
         "monitor": "Publish this machine's samples; see statistics.",
+        "queues": "List the broker's queues.",
+        "exchanges": "List the broker's exchanges.",
+        "bindings": "List the broker's bindings.",
+        "connections": "List the broker's connections.",
+        "channels": "List the broker's channels.",
+        "consumers": "List the broker's consumers.",
         "doctor": "Find out why nothing arrives, and what to do about it.",
         "version": "Print the version.",
     }
 )
 """Name → help of each subcommand; `warren.cli.NAME` holds it as `app`, a `typer.Typer`."""
+_LISTINGS: frozenset[str] = frozenset({"queues", "exchanges", "bindings", "connections", "channels", "consumers"})
+"""Subcommands that stand beside each other in `warren.cli.listings`."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,7 +79,11 @@ def build(wanted: str | None) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     root.callback()(_options)
+    if wanted in _LISTINGS:
+        root.add_typer(importlib.import_module("warren.cli.listings").app)
     for name, text in COMMANDS.items():
+        if wanted in _LISTINGS and name in _LISTINGS:
+            continue
         if name != wanted:
             root.command(name, help=text)(_placeholder)
             continue

@@ -17,8 +17,11 @@ from warren.cli._service import run_service
 from warren.exceptions import UsageError
 
 if TYPE_CHECKING:
+    import ssl
+
     from warren.broker import Broker
 
+MANAGEMENT_PORT = 15672
 LISTENER = "WARREN_LISTENER"
 """Environment variable with the number of a socket that listens already; `warren up` hands it over."""
 
@@ -50,6 +53,30 @@ def serve(
     ] = None,
     data: Data = None,
     memory: Memory = False,
+    management_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help=f"The management API's port, {MANAGEMENT_PORT} otherwise; 0 takes a free one.",
+            show_default=False,
+        ),
+    ] = None,
+    no_management: Annotated[bool, typer.Option("--no-management", help="Run without the management API.")] = False,
+    tls_port: Annotated[int, typer.Option(min=0, max=65535, help="The port for TLS, with --tls-cert.")] = 5671,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The certificate and its chain (PEM): listen for TLS too.", show_default=False
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its key, where it is not in --tls-cert.", show_default=False)
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Who signs clients' certificates: EXTERNAL logins.", show_default=False),
+    ] = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
@@ -67,13 +94,19 @@ def serve(
         vhosts=list(dict.fromkeys(["/", *(vhost or [])])),
         listener=_listener(host, port),
         data=data_folder(data, memory),
+        management_listener=None if no_management else _management_listener(host, management_port),
+        tls=_tls(tls_cert, tls_key, tls_ca),
+        tls_port=tls_port,
     )
 
     async def service(stop: asyncio.Event) -> int:
         try:
             async with broker:
                 name = f"[{host}]" if ":" in host else host
-                print(f"warren broker ready amqp://{name}:{broker.port}/", flush=True)
+                page = "" if broker.management_port is None else f" {broker.management_url}"
+                print(f"warren broker ready amqp://{name}:{broker.port}/{page}", flush=True)
+                if broker.has_tls:
+                    log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
                 return await _until(stop, broker)
         except StoreFailed as error:
             log.error("%s", error)  # noqa: TRY400 # the line says all of it
@@ -120,6 +153,37 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
     if not password:
         raise UsageError(f"the password of {user}? --password-file or RABBITMQ_PASSWORD in the environment says it")
     return {user: password}
+
+
+def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
+    """The context of the TLS listener; None where no certificate is given. Clients need not show one."""
+    if cert is None:
+        if key is not None or ca is not None:
+            raise UsageError("--tls-key and --tls-ca go with --tls-cert")
+        return None
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key)
+        if ca is not None:
+            context.load_verify_locations(ca)
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"can't take the TLS certificate of {cert}: {error}") from error
+    return context
+
+
+def _management_listener(host: str, port: int | None) -> socket.socket | None:
+    from warren.apps._listening import PortTaken, listen
+
+    try:
+        return listen(host, MANAGEMENT_PORT if port is None else port)
+    except PortTaken as error:
+        if port is not None:
+            raise
+        log.warning("no management API: %s (--management-port)", error)
+        return None
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -9,8 +9,8 @@ import typer
 
 from warren.cli._apps import AppPath, load_app
 from warren.cli._common import Broker, ExitCode, Json, broker_url, print_json, warn
+from warren.cli._management import Management, get, management_url, open_client
 from warren.cli._service import run_once
-from warren.exceptions import ConnectFailed
 
 if TYPE_CHECKING:
     from warren.flow import App
@@ -57,14 +57,7 @@ def check(
     context: typer.Context,
     path: AppPath,
     broker: Broker = None,
-    management: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="The broker's management API, e.g. http://127.0.0.1:15672, which alone knows bindings.",
-            show_default=False,
-        ),
-    ] = None,
+    management: Management = None,
     as_json: Json = False,
 ) -> None:
     """Compare an app with a broker, and change nothing: what is missing, and what is declared otherwise.
@@ -96,14 +89,7 @@ async def _check(flow: App, url: str, management: str | None) -> list[Finding]:
         findings = await topology.check(connection, flow)
         login = connection.url
     if management is not None:
-        import httpx
-
-        address = f"{management.rstrip('/')}/api/bindings/{quote(login.virtual_host, safe='')}"
-        try:
-            async with httpx.AsyncClient(auth=(login.user, login.password)) as client:
-                response = await client.get(address)
-                response.raise_for_status()
-                findings += topology.missing_bindings(topology.derive(flow), response.json())
-        except (httpx.HTTPError, ValueError) as error:
-            raise ConnectFailed(f"the management API at {management} did not list bindings: {error}") from error
+        async with open_client(management_url(management, login), login) as client:
+            bindings = await get(client, f"/api/bindings/{quote(login.virtual_host, safe='')}")
+        findings += topology.missing_bindings(topology.derive(flow), bindings)
     return findings

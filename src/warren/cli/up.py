@@ -33,6 +33,15 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 takes a free one.")] = 5672,
     web_port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 8003,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of /publish; 0 takes a free one.")] = 8000,
+    management_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The port of the broker's management API, 15672 otherwise; 0 takes a free one.",
+            show_default=False,
+        ),
+    ] = None,
     data: Data = None,
     memory: Memory = False,
     log_level: LogLevel = Level.INFO,
@@ -51,6 +60,8 @@ def up(
         http_port = http.getsockname()[1]
     verbosity = ["--log-level", log_level.value, *(["--log-json"] if log_json else [])]
     kept = ["--memory"] if memory else ["--data", str(data)] if data else []
+    if management_port is not None:
+        kept += ["--management-port", str(management_port)]
     children = _children(listener, page, url, http_port, kept, verbosity)
 
     async def service(stop: asyncio.Event) -> int:

@@ -68,7 +68,10 @@ def work(
         arguments += ["--log-json"] if log_json else []
         ports = [health_port and health_port + number for number in range(processes)]
         raise typer.Exit(
-            run_service(lambda stop: _supervise(stop, arguments, ports, url), deadline=deadline + 2 * GRACE)
+            run_service(
+                lambda stop: _supervise(stop, arguments, ports, url, deadline + 3 * GRACE),
+                deadline=deadline + 4 * GRACE,
+            )
         )
 
     async def service(stop: asyncio.Event) -> int:
@@ -100,8 +103,13 @@ def work(
     raise typer.Exit(run_service(service, deadline=deadline + 2 * GRACE))
 
 
-async def _supervise(stop: asyncio.Event, arguments: list[str], ports: list[int | None], url: str) -> int:
-    """Keep worker processes running until a signal; those that end by themselves are started again."""
+async def _supervise(
+    stop: asyncio.Event, arguments: list[str], ports: list[int | None], url: str, patience: float
+) -> int:
+    """Keep worker processes running until a signal; those that end by themselves are started again.
+
+    patience: seconds that they have to end; more than they take when they give up what is in hand.
+    """
     from warren.cli._children import Child, lifeline
 
     pipe, environment = lifeline()
@@ -109,7 +117,7 @@ async def _supervise(stop: asyncio.Event, arguments: list[str], ports: list[int 
     children = []
     for number, port in enumerate(ports, 1):
         more = [] if port is None else ["--health-port", str(port)]
-        children.append(Child(f"worker {number}", [*arguments, *more], environment, (pipe,)))
+        children.append(Child(f"worker {number}", [*arguments, *more], environment, (pipe,), prints=True))
     keeping = [asyncio.ensure_future(child.keep()) for child in children]
     stopping = asyncio.ensure_future(stop.wait())
     try:
@@ -117,7 +125,7 @@ async def _supervise(stop: asyncio.Event, arguments: list[str], ports: list[int 
         await asyncio.wait((stopping, *keeping), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-        await asyncio.gather(*(child.end() for child in children))
+        await asyncio.gather(*(child.end(patience) for child in children))
     codes = [await task for task in keeping]
     if any(code < 0 for code in codes):
         raise WarrenError("a worker had to be killed; what it had in hand comes again")

@@ -36,7 +36,7 @@ def encode(value: object) -> Encoded:
         return Encoded(bytes(value), BYTES, name)
     if isinstance(value, str):
         return Encoded(value.encode(), TEXT, name)
-    if _is_model(type(value)):
+    if not isinstance(value, msgspec.Struct) and _is_model(type(value)):
         model: BaseModel = value  # type: ignore[assignment] # _is_model said so
         return Encoded(model.model_dump_json(by_alias=True).encode(), JSON, name)
     return Encoded(_encoder.encode(value), JSON, name)
@@ -44,7 +44,7 @@ def encode(value: object) -> Encoded:
 
 def with_unknown(encoded: Encoded, unknown: dict[str, msgspec.Raw]) -> Encoded:
     """Add the fields that came with the input and that nobody here knows. What is no JSON object stays as it is."""
-    if not unknown or encoded.content_type != JSON or not encoded.body.startswith(b"{"):
+    if encoded.content_type != JSON or not encoded.body.startswith(b"{"):
         return encoded
     return encoded._replace(body=_encoder.encode(unknown | _object_decoder.decode(encoded.body)))
 
@@ -81,9 +81,9 @@ def _decoder(type_: object) -> Callable[[bytes], object]:
     if _is_model(type_):
         return _model_decoder(type_)
     for part in _parts(msgspec.inspect.type_info(type_)):
-        if isinstance(part, msgspec.inspect.CustomType):
+        if isinstance(part, msgspec.inspect.CustomType) and part.cls is not object:
             raise TypeError(f"{part.cls!r} can't be decoded from JSON")
-    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(type_)
+    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(type_, dec_hook=_as_it_is)
 
     def decode(body: bytes) -> object:
         try:
@@ -92,6 +92,11 @@ def _decoder(type_: object) -> Callable[[bytes], object]:
             raise Undecodable(str(error)) from error
 
     return decode
+
+
+def _as_it_is(type_: type, value: object) -> object:
+    """Give any JSON value where a type says `object`, the one custom type that is let through."""
+    return value
 
 
 def _decode_text(body: bytes) -> str:

@@ -66,12 +66,13 @@ def dead_letter_of(app: str, job: Job, result: Result) -> Outgoing:
 
 def dead_letter_of_product(app: str, job: Job, message: Outgoing, error: BaseException) -> Outgoing:
     """Make the dead letter of a result that no queue took, or that the broker refused."""
+    properties = message.properties
     return Outgoing(
         "",
         dead_queue(app),
         message.body,
         dead_properties(
-            message.properties,
+            properties if isinstance(properties, Properties) else properties.decoded(),
             reason="unroutable" if isinstance(error, PublishReturned) else "refused",
             error=described(error),
             trace="",

@@ -17,6 +17,7 @@ from warren.flow.counting import Counting
 from warren.flow.intake import Intake
 from warren.flow.job import Job, Result
 from warren.flow.message import node_name
+from warren.flow.retry import suspects_queue
 from warren.flow.settle import Settler, before_handling
 from warren.flow.stage import Stage
 from warren.flow.watchdog import watch_queues
@@ -86,11 +87,12 @@ class Engine:
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
         for stage in self._stages:
-            intake = Intake(stage, consuming, self._prefetch(stage), self._take, self._declare_again)
-            self.intakes.append(intake)
-            task = self._spawn(intake.run())
-            self._tasks.remove(task)
-            self._intaking.append(task)
+            for queue, prefetch in (stage.queue, self._prefetch(stage)), (suspects_queue(self.app.name, stage.name), 1):
+                intake = Intake(stage, queue, consuming, prefetch, self._take, self._declare_again)
+                self.intakes.append(intake)
+                task = self._spawn(intake.run())
+                self._tasks.remove(task)
+                self._intaking.append(task)
         self._spawn(watch_queues(self.intakes, consuming, lambda stage: self.counting.stages[stage.name].in_hand))
         for connection in self._connections:
             self._spawn(self._watch(connection))

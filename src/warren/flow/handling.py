@@ -21,7 +21,8 @@ def succeeded(stage: Stage, body: bytes, returned: object) -> Result:
     for value in values:
         key = stage.key_for(value)
         if key is not None:
-            products.append(Product(key, *with_unknown(encode(value), unknown)))
+            encoded = encode(value)
+            products.append(Product(key, *(with_unknown(encoded, unknown) if unknown else encoded)))
     return Result("done", tuple(products))
 
 

@@ -19,18 +19,22 @@ log = logging.getLogger("warren.flow")
 
 
 class Intake:
-    """The consumer of one stage. `run` keeps it consuming until `stop`."""
+    """A consumer of one stage. `run` keeps it consuming until `stop`."""
 
     def __init__(
         self,
         stage: Stage,
+        queue: str,
         connection: Connection,
         prefetch: int,
         take: Callable[[Job], None],
         redeclare: Callable[[], Awaitable[None]],
     ) -> None:
-        """take: called with each job. redeclare: declares the topology again, for a queue that was deleted."""
+        """queue: the stage's, or that of its suspects. take: called with each job. redeclare: declares the topology
+        again, for a queue that was deleted.
+        """
         self.stage = stage
+        self.queue = queue
         self.prefetch = prefetch
         self.generation = 0
         self.taken = 0
@@ -55,7 +59,9 @@ class Intake:
             except (ConsumerCancelled, ChannelClosed, RequestTimeout) as error:
                 if self.taken > taken:
                     pause = FIRST_PAUSE
-                log.warning("stage '%s': %s; consuming again in %.1f s", self.stage.name, error, pause)
+                log.warning(
+                    "stage '%s', queue '%s': %s; consuming again in %.1f s", self.stage.name, self.queue, error, pause
+                )
             else:
                 continue  # `restart` cancelled it
             finally:
@@ -67,7 +73,7 @@ class Intake:
     async def _consume(self) -> None:
         channel = self._channel = await self._connection.channel(prefetch=self.prefetch)
         try:
-            consumer = self._consumer = channel.consume(self.stage.queue)
+            consumer = self._consumer = channel.consume(self.queue)
             async with consumer as deliveries:
                 self.consuming.set()
                 async for delivery in deliveries:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from warren.flow.message import Message, attempt_of, metadata, properties_of
+from warren.flow import hot
+from warren.flow.message import Message, metadata
 
 if TYPE_CHECKING:
     from warren.amqp.client import Delivery
     from warren.flow.intake import Intake
     from warren.flow.stage import Stage
 
-Kind: TypeAlias = Literal["done", "rejected", "retry", "failed", "given-back"]
+Kind: TypeAlias = Literal["done", "rejected", "retry", "failed", "given-back", "abandoned"]
 
 
 class Product(NamedTuple):
@@ -39,23 +40,31 @@ class Result(NamedTuple):
 
 
 GIVEN_BACK = Result("given-back")
-"""It was not handled: the worker stops, or the delivery will come again."""
+"""It was not begun: the worker stops, or the delivery will come again."""
+ABANDONED = Result("abandoned")
+"""It was begun, and did not end before the worker had to."""
 
 
 class Job:
     """A delivery in hand. Made on the I/O thread, read by handlers' threads, settled on the I/O thread."""
 
-    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage")
+    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage", "trail")
 
     def __init__(self, intake: Intake, delivery: Delivery) -> None:
         self.intake = intake
         self.stage: Stage = intake.stage
         self.delivery = delivery
         self.generation = intake.generation
-        self.attempt = attempt_of(properties_of(delivery))
+        self.trail = hot.read(delivery)
+        self.attempt = self.trail.attempt
         self.received = time.monotonic()
         self.seconds = 0.0
         """What the handler took."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it came to a worker before and was not settled there."""
+        return self.intake.queue != self.stage.queue
 
     @property
     def is_stale(self) -> bool:

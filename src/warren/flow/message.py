@@ -14,6 +14,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from warren.amqp.client import Delivery, Properties
+from warren.amqp.protocol.properties import EncodedProperties
 from warren.amqp.protocol.tables import FieldValue, Table
 from warren.exceptions import ProtocolViolation
 
@@ -67,7 +68,7 @@ class Outgoing(NamedTuple):
     exchange: str
     routing_key: str
     body: bytes
-    properties: Properties
+    properties: Properties | EncodedProperties
     mandatory: bool = True
     product: bool = False
 
@@ -84,6 +85,12 @@ def attempt_of(properties: Properties) -> int:
     """Say which attempt this is."""
     value = (properties.headers or {}).get(ATTEMPT)
     return max(1, value) if isinstance(value, int) else 1
+
+
+def wait_of(properties: Properties) -> float:
+    """Seconds that a message which came from the ladder has still to wait."""
+    value = (properties.headers or {}).get(WAIT)
+    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
 
 
 def metadata(delivery: Delivery, stage: str, queue: str) -> Message:
@@ -121,23 +128,10 @@ def first_properties(app: str, content_type: str, type_name: str) -> Properties:
     identity = uuid.uuid4().hex
     return Properties(
         content_type=content_type,
-        headers={ATTEMPT: 1, TRACEPARENT: _traceparent(None)},
+        headers={ATTEMPT: 1, TRACEPARENT: _traceparent()},
         delivery_mode=2,
         correlation_id=identity,
         message_id=identity,
-        timestamp=int(time.time()),
-        type=type_name,
-        app_id=app,
-    )
-
-
-def next_properties(app: str, cause: Properties, content_type: str, type_name: str) -> Properties:
-    """Properties of what a stage makes of a message; the client gives the id."""
-    return Properties(
-        content_type=content_type,
-        headers={ATTEMPT: 1, TRACEPARENT: _traceparent((cause.headers or {}).get(TRACEPARENT))},
-        delivery_mode=2,
-        correlation_id=cause.correlation_id or cause.message_id,
         timestamp=int(time.time()),
         type=type_name,
         app_id=app,
@@ -212,9 +206,6 @@ def node_name() -> str:
     return socket.gethostname()
 
 
-def _traceparent(parent: FieldValue) -> str:
-    """Give a W3C trace context: the parent's trace, or a new one, with a span of its own."""
-    span = random.getrandbits(64) | 1  # not all zero, which the standard forbids
-    if isinstance(parent, str) and len(parent) == 55 and parent.startswith("00-"):
-        return f"{parent[:36]}{span:016x}{parent[52:]}"
-    return f"00-{random.getrandbits(128) | 1:032x}-{span:016x}-01"
+def _traceparent() -> str:
+    """Give a new W3C trace context; neither id may be all zero."""
+    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-01"

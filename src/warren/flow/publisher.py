@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from warren.amqp.client import BrokerURL, Channel, Connection, Properties, connect
-from warren.exceptions import UsageError
+from warren.exceptions import PublishTimeout, UsageError
 from warren.flow import topology
 from warren.flow.codec import Encoded, encode
 from warren.flow.message import first_properties
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 class Publisher:
     """Publishes values to an app's stages. Made by `App.publisher`; an async context manager.
+
+    Leaving the block waits for what is not confirmed yet; what then fails is told by its future alone.
 
     Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch (strict), AccessRefused.
     """
@@ -43,8 +46,20 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._connection is not None:
+        if self._connection is None:
+            return
+        try:
+            if error is None and self._channel is not None:
+                # Closing at once would leave the outcome of the last ones unknown. Failures are in their futures.
+                with contextlib.suppress(ExceptionGroup, PublishTimeout):
+                    await self._channel.wait_for_confirms()
+        finally:
             await self._connection.close()
+
+    async def wait_for_confirms(self) -> None:
+        """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
+        if self._channel is not None:
+            await self._channel.wait_for_confirms()
 
     async def publish(self, value: object, *, key: str) -> str:
         """Publish a value and return the message's id once the broker has confirmed it.

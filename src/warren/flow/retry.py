@@ -1,11 +1,11 @@
-"""The ladder of waiting queues: a message that is to come again later waits on the broker, not in a worker."""
+"""Coming again: the ladder of waiting queues, where a message waits on the broker and not in a worker, and suspects."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from warren.amqp.client import Delivery
-from warren.flow.message import WAIT, Outgoing, again, properties_of
+from warren.flow.message import Outgoing, again
 
 RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 """Seconds of each rung, and the end of its queue's name."""
@@ -14,6 +14,14 @@ RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 def rung_name(app: str, suffix: str) -> str:
     """Name the exchange and the queue of a rung."""
     return f"{app}.retry.{suffix}"
+
+
+def suspects_queue(app: str, stage: str) -> str:
+    """Name the queue of a stage's suspects: what may have killed its worker, or only was there when it died.
+
+    Workers take from it one at a time, so the next death tells which it was.
+    """
+    return f"{app}.suspects.{stage}"
 
 
 def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float) -> Outgoing:
@@ -28,9 +36,3 @@ def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float) 
     if not rest:
         suffix = next(name for seconds, name in RUNGS if delay <= seconds)
     return Outgoing(rung_name(app, suffix), queue, delivery.body, again(delivery, attempt, rest))
-
-
-def remaining(delivery: Delivery) -> float:
-    """Seconds that a message which came from the ladder has still to wait."""
-    value = (properties_of(delivery).headers or {}).get(WAIT)
-    return float(value) if isinstance(value, int | float) and value > 0 else 0.0

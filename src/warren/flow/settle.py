@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.client import Channel
 from warren.exceptions import AlreadySettled, Closed, PublishError, PublishRefused, PublishReturned, WarrenError
 from warren.flow.dead import dead_letter_of, dead_letter_of_product
+from warren.flow.hot import next_properties
 from warren.flow.job import Job, Result
-from warren.flow.message import Outgoing, next_properties, properties_of
-from warren.flow.retry import later, remaining
+from warren.flow.message import Outgoing, again
+from warren.flow.retry import later, suspects_queue
 
 if TYPE_CHECKING:
     from warren.flow.app import App
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 PAUSE: Final = 1.0
 """Seconds before a delivery that could not be settled is given back."""
 FEWEST_DELIVERIES: Final = 3
-"""A message that came redelivered is a dead letter after this many attempts at least, also where its stage tries
-but once: a worker may have been stopped before it looked at it."""
+"""A suspect is a dead letter after this many attempts at least, also where its stage tries but once: the worker
+may have ended for a reason of its own."""
 
 log = logging.getLogger("warren.flow")
 
@@ -38,13 +40,12 @@ def outgoing_of(app: App, job: Job, result: Result) -> list[Outgoing]:
     """Say what is to be published for a result."""
     stage, delivery = job.stage, job.delivery
     if result.kind == "done":
-        cause = properties_of(delivery)
         return [
             Outgoing(
                 app.exchange_of(product.key),
                 product.key,
                 product.body,
-                next_properties(app.name, cause, product.content_type, product.type_name),
+                next_properties(app.name, job.trail, product.content_type, product.type_name),
                 mandatory=app.is_required(product.key),
                 product=True,
             )
@@ -60,17 +61,20 @@ def outgoing_of(app: App, job: Job, result: Result) -> list[Outgoing]:
 def before_handling(app: App, job: Job) -> Outgoing | None:
     """Say what is to be published in place of handling a job; None where it can be handled.
 
-    One that comes redelivered may have killed its worker: it is counted first (design: guarantee 2). One that
-    came down the ladder with seconds left goes up again.
+    One that comes redelivered may have killed its worker, or was in hand there with one that did: it is counted
+    first (design: guarantee 2), and goes to the suspects, which workers take one at a time. So what comes
+    redelivered from there was alone. One that came down the ladder with seconds left goes up again.
     """
-    stage = job.stage
-    if job.delivery.redelivered:
+    stage, delivery = job.stage, job.delivery
+    rest = job.trail.wait
+    if delivery.redelivered:
         attempt = job.attempt + 1
-        if attempt > max(stage.attempts, FEWEST_DELIVERIES):
+        if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
             text = f"delivered {job.attempt} times and never settled: it may kill its worker, or time out there"
             return dead_letter_of(app.name, job, Result("failed", reason="failed", error=text))
-        return later(app.name, stage.queue, job.delivery, attempt, remaining(job.delivery))
-    rest = remaining(job.delivery)
+        if rest:
+            return later(app.name, stage.queue, delivery, attempt, rest)
+        return Outgoing("", suspects_queue(app.name, stage.name), delivery.body, again(delivery, attempt))
     return later(app.name, stage.queue, job.delivery, job.attempt, rest) if rest else None
 
 
@@ -113,9 +117,16 @@ class Settler:
         self._idle.clear()
 
     def finish(self, job: Job, result: Result) -> None:
-        """Settle a job that was handled, or given back."""
-        if result.kind == "given-back":
+        """Settle a job that was handled, or given back.
+
+        What was not begun is published anew, since a delivery that goes back comes redelivered, and is counted.
+        """
+        if result.kind == "abandoned" or (result.kind == "given-back" and job.is_stale):
             self._give_back(job)
+            return
+        if result.kind == "given-back":
+            queue = job.intake.queue
+            self.publish(job, None, [Outgoing("", queue, job.delivery.body, again(job.delivery, job.attempt))])
             return
         outgoing = outgoing_of(self._app, job, result)
         self._counting.handled(job, result, outgoing)
@@ -217,7 +228,7 @@ class Settler:
         self._ended(job)
 
     def _ended(self, job: Job) -> None:
-        self._counting.settled(job)
+        self._counting.settled(job, time.monotonic())
         self.in_hand -= 1
         if not self.in_hand:
             self._idle.set()

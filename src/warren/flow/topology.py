@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from warren.amqp.client import Channel, Connection
 from warren.exceptions import NotFound, PreconditionFailed, TopologyMismatch
 from warren.flow.dead import dead_queue
-from warren.flow.retry import RUNGS, rung_name
+from warren.flow.retry import RUNGS, rung_name, suspects_queue
 from warren.flow.stage import Output, Stage
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def derive(app: App) -> Topology:
                 queues.append(Queue(item.queue, durable or item.exchange is not None, arguments))
             bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(Queue(dead_queue(app.name)))
+    queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
     for seconds, suffix in RUNGS:
         name = rung_name(app.name, suffix)
         exchanges.append(Exchange(name, "fanout"))

@@ -27,21 +27,19 @@ async def watch_queues(
     intakes: Sequence[Intake], connection: Connection, in_hand: Callable[[Stage], int], every: float = LOOK
 ) -> None:
     """Restart consumers that are connected, have nothing in hand and get nothing from a queue that is not empty."""
-    seen = {intake.stage.name: -1 for intake in intakes}
+    seen = {intake.queue: -1 for intake in intakes}
     suspects: set[str] = set()
     while True:
         await asyncio.sleep(every)
         for intake in intakes:
-            name, taken = intake.stage.name, intake.taken
+            name, taken = intake.queue, intake.taken
             is_still = intake.consuming.is_set() and taken == seen[name] and not in_hand(intake.stage)
             seen[name] = taken
-            if not (is_still and connection.is_open and await _has_messages(connection, intake.stage.queue)):
+            if not (is_still and connection.is_open and await _has_messages(connection, name)):
                 suspects.discard(name)
             elif name in suspects:
                 suspects.discard(name)
-                log.error(
-                    "stage '%s': queue '%s' has messages and none comes; consuming anew", name, intake.stage.queue
-                )
+                log.error("stage '%s': queue '%s' has messages and none comes; consuming anew", intake.stage.name, name)
                 await intake.restart()
             else:
                 suspects.add(name)

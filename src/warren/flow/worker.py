@@ -188,13 +188,11 @@ class Worker:
             self._loop.call_soon_threadsafe(fail)
 
     def _describe(self) -> tuple[bool, dict[str, object]]:
-        stages = {
-            intake.stage.name: {
-                "consuming": intake.consuming.is_set(),
-                **self._engine.counting.stages[intake.stage.name].counters,
-            }
-            for intake in self._engine.intakes
-        }
+        is_consuming: dict[str, bool] = {}
+        for intake in self._engine.intakes:
+            is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.consuming.is_set()
+        counts = self._engine.counting.stages
+        stages = {name: {"consuming": consuming, **counts[name].counters} for name, consuming in is_consuming.items()}
         return self.is_healthy, {"app": self.app.name, "id": self.id, "stages": stages}
 
     def _say_limits(self) -> None:

@@ -20,7 +20,8 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[min(int(seconds * 1e6).bit_length(), BUCKETS - 1)] += 1
+        number = int(seconds * 1e6).bit_length()
+        self.counts[number if number < BUCKETS else -1] += 1
 
     def __add__(self, other: Self) -> Histogram:
         return Histogram([mine + its for mine, its in zip(self.counts, other.counts, strict=True)])

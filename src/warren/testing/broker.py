@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
@@ -31,7 +30,7 @@ class RunningBroker:
 
     def __init__(self, *, debug: bool | None = None) -> None:
         self._debug = debug
-        self._started: Future[tuple[Broker, Callable[[], object]]] = Future()
+        self._started: Future[tuple[Broker, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         # A daemon: a test that was interrupted must not keep its process.
         self._thread = threading.Thread(target=self._run, name="warren-broker", daemon=True)
         self._failures: list[BaseException] = []
@@ -39,19 +38,30 @@ class RunningBroker:
     def __enter__(self) -> Self:
         """Start it. Raises OSError where this machine gives it no port."""
         self._thread.start()
-        broker, self._end = self._started.result(_DEADLINE)
-        self.url, self.host, self.port = broker.url, broker.host, broker.port
+        self._broker, self._loop, self._ended = self._started.result(_DEADLINE)
+        self.url, self.host, self.port = self._broker.url, self._broker.host, self._broker.port
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(_DEADLINE)
         if self._thread.is_alive():
             raise TimeoutError(f"the embedded broker did not close within {_DEADLINE:g} s")
         if self._failures:
             raise BaseExceptionGroup("the embedded broker's event loop", self._failures)
+
+    @property
+    def management_url(self) -> str:
+        """URL of its management API, which is loaded when it is first asked for (login guest:guest)."""
+        asking = asyncio.run_coroutine_threadsafe(self._manage(), self._loop)
+        return asking.result(_DEADLINE)
+
+    async def _manage(self) -> str:
+        if self._broker.management_port is None:
+            self._broker.start_management(0)
+        return self._broker.management_url
 
     def _run(self) -> None:
         try:
@@ -67,7 +77,7 @@ class RunningBroker:
         loop.set_exception_handler(self._failed)
         ended = asyncio.Event()
         async with Broker(host="127.0.0.1", port=0, close_timeout=_CLOSE_TIMEOUT) as broker:
-            self._started.set_result((broker, lambda: loop.call_soon_threadsafe(ended.set)))
+            self._started.set_result((broker, loop, ended))
             await ended.wait()
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def warren_broker() -> "Iterator[RunningBroker]":
-    """A running broker of this test's own, empty, on a free port of 127.0.0.1: `url`, `host`, `port`."""
+    """A running broker of this test's own, empty, on a free port of 127.0.0.1.
+
+    It has `url`, `host`, `port` and `management_url`.
+    """
     from warren.testing.broker import RunningBroker
 
     with RunningBroker() as broker:

@@ -3,30 +3,16 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 
 import warren
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import BrokerURL, Channel, blocking, parse_url, publishing, watchdog
+from warren.amqp.client import BrokerURL, Channel, blocking, publishing, watchdog
 from warren.amqp.client.io_thread import IOThread
-
-
-@pytest.fixture
-async def proxy(broker_url: str) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def url(broker_url: str, proxy: FaultProxy) -> BrokerURL:
-    """The broker behind the proxy."""
-    return replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
 
 
 async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks: None, broker_url: str) -> None:

@@ -1,8 +1,6 @@
 """Connections that are cut, reset and swallowed come back with everything that was on them, on both brokers."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -10,21 +8,9 @@ import warren
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
-from warren.amqp.client import BrokerURL, parse_url
+from warren.amqp.client import BrokerURL
 from warren.amqp.client.recovery import RecoveryEvent
 from warren.exceptions import AlreadySettled, ConnectionClosed, PublishTimeout, RequestTimeout
-
-
-@pytest.fixture
-async def proxy(broker_url: str) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def url(broker_url: str, proxy: FaultProxy) -> BrokerURL:
-    """The broker behind the proxy."""
-    return replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset"])

@@ -89,6 +89,11 @@ class BlockingDelivery:
         """Whether the message was delivered before."""
         return self._delivery.redelivered
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        return self._delivery.is_lost
+
     def ack(self, multiple: bool = False) -> None:
         """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
 
@@ -158,8 +163,16 @@ class BlockingConsumer:
     def next(self, timeout: float | None = None) -> BlockingDelivery:
         """Wait for the next delivery, for `timeout` seconds (None: for ever).
 
-        Raises RequestTimeout when none came, StopIteration when the consumer was cancelled here.
+        What waited here when the connection was lost is left out: it comes again. Raises RequestTimeout when
+        none came, StopIteration when the consumer was cancelled here.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        delivery = self._take(timeout)
+        while delivery.is_lost and not self._consumer.no_ack:
+            delivery = self._take(None if deadline is None else max(deadline - time.monotonic(), 0))
+        return delivery
+
+    def _take(self, timeout: float | None) -> BlockingDelivery:
         try:
             delivery = self._inbox.get(timeout=timeout)
         except queue.Empty:

@@ -1,6 +1,7 @@
 """A channel: declaring, publishing, consuming, and its orderly end."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -40,7 +41,7 @@ from warren.amqp.protocol.methods import (
     ConfirmSelectOk,
     Method,
 )
-from warren.amqp.protocol.properties import Properties
+from warren.amqp.protocol.properties import EncodedProperties, Properties
 from warren.amqp.protocol.tables import Table, encode_short
 from warren.exceptions import (
     ChannelClosed,
@@ -179,7 +180,8 @@ class Channel(Declaring):
         goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
         """
         if self._closed is None:
-            await self._until_answered(self._begin_close(), "channel.close", timeout)
+            with contextlib.suppress(ConnectionClosed):  # lost before the answer: then it is as closed as it can be
+                await self._until_answered(self._begin_close(), "channel.close", timeout)
 
     def _begin_close(self) -> "asyncio.Future[Method | Delivery]":
         """Send channel.close; from here on nobody can use the channel, and what waits has failed."""
@@ -297,14 +299,14 @@ class Channel(Declaring):
         *,
         exchange: str = "",
         routing_key: str = "",
-        properties: Properties | None = None,
+        properties: Properties | EncodedProperties | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> asyncio.Future[None]:
         """Publish a message and return its future, which is done when the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
-        the errors come from the future, and from `wait_for_confirms`.
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`, but
+        that properties may be encoded already; the errors come from the future, and from `wait_for_confirms`.
         """
         await self._ensure_confirms()
         timeout = self.connection.publish_timeout if timeout is None else timeout

@@ -136,6 +136,11 @@ class Delivery:
         return self._properties
 
     @property
+    def header(self) -> bytes:
+        """The content header's payload, as it came."""
+        return self._header
+
+    @property
     def exchange(self) -> str:
         """The exchange that the message was published to."""
         at = self._destination_at
@@ -154,6 +159,11 @@ class Delivery:
         over a channel or connection that is gone (the broker then delivers it again).
         """
         self._settlements.ack(self.delivery_tag, multiple)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        return self._settlements.lost is not None
 
     def check_open(self) -> None:
         """Raise AlreadySettled where it can't be settled any more; for `warren.amqp.client.blocking`."""

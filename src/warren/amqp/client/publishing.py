@@ -14,6 +14,7 @@ from warren.amqp.protocol import hot
 from warren.amqp.protocol.properties import (
     CONTENT_HEADER,
     FLAG_MESSAGE_ID,
+    EncodedProperties,
     Properties,
     decode_header,
     encode_properties,
@@ -26,7 +27,6 @@ WINDOW_BYTES: Final = 64 << 20
 _CACHED_ROUTES: Final = 1024
 _KEPT_FAILURES: Final = 1024
 _PERSISTENT: Final = Properties(delivery_mode=2)
-_FROM_MESSAGE_ID: Final = Properties._fields[Properties._fields.index("message_id") :]
 _TIMER_STEP: Final = 0.05
 
 
@@ -165,7 +165,7 @@ class PublishWindow:
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: Properties | None,
+        properties: Properties | EncodedProperties | None,
         mandatory: bool,
         timeout: float | None,
         tracked: bool,
@@ -199,7 +199,12 @@ class PublishWindow:
             entry.routing_key = self._current_name(entry.routing_key)
         route = (entry.exchange, entry.routing_key, entry.mandatory)
         frame = self._routes.get(route) or self._add_route(route)
-        write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        if len(entry.body) <= self._frame_limit:
+            write(frame + hot.encode_content(self._channel, entry.header, entry.body, self._frame_limit))
+        else:
+            write(frame)
+            for piece in hot.content_frames(self._channel, entry.header, entry.body, self._frame_limit):
+                write(piece)
         self._pending[self._next_tag] = entry
         self._next_tag += 1
         self._bytes += len(entry.body)
@@ -207,8 +212,8 @@ class PublishWindow:
     def _has_room(self) -> bool:
         if self._write is None:
             return self._closed is not None  # let it through to the error
-        pending = len(self._pending)
-        return not pending or (pending < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write())
+        # A blocked broker reads nothing, so not even the first message goes out: its deadline would be lost on it.
+        return len(self._pending) < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write()
 
     async def _wait_for_room(self, deadline: float | None) -> None:
         """Wait in line. Whoever leaves the line wakes the next, so a place is never lost."""
@@ -246,20 +251,20 @@ class PublishWindow:
         frame = self._routes[route] = hot.encode_method_frame(self._channel, payload)
         return frame
 
-    def _set_template(self, properties: Properties) -> None:
+    def _set_template(self, properties: Properties | EncodedProperties) -> None:
         """Encode all of `properties` but a message id that we are to give; kept for the next message."""
+        if isinstance(properties, EncodedProperties):
+            self._flags, self._before, self._after = properties
+            self._brings_id, self._template = False, None
+            return
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
-        before = full._replace(**dict.fromkeys(_FROM_MESSAGE_ID))
-        after = Properties()._replace(**{name: getattr(full, name) for name in _FROM_MESSAGE_ID[1:]})
-        identity = Properties(message_id=full.message_id)
-        flags_before, parts_before = encode_properties(before)
-        flags_after, parts_after = encode_properties(after)
-        flags_id, parts_id = encode_properties(identity)
+        flags, parts = encode_properties(full)
         # Only now: what can't be encoded must leave the last template whole.
+        first = (flags // (2 * FLAG_MESSAGE_ID)).bit_count()  # so many are before the message id on the wire
         self._brings_id = full.message_id is not None
-        self._flags = flags_before | flags_after | flags_id | FLAG_MESSAGE_ID
-        self._before = b"".join(parts_before)
-        self._after = b"".join([*parts_id, *parts_after])
+        self._flags = flags | FLAG_MESSAGE_ID
+        self._before = b"".join(parts[:first])
+        self._after = b"".join(parts[first:])
         # Headers are the one part that the caller can change in place.
         self._template = None if properties.headers is not None or properties is _PERSISTENT else properties
 

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 RECOVERABLE: Final = (0, 320, 541)
 """Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
 LOCKED_PAUSE: Final = 0.5
-LOCKED_ATTEMPTS: Final = 60
-"""An exclusive queue stays locked until the broker notices that the old connection is dead."""
+LOCKED_PATIENCE: Final = 30.0
+LOCKED_HEARTBEATS: Final = 4
+"""An exclusive queue stays locked until the broker notices that the old connection is dead, after two to three
+heartbeats. It is tried again for four, and at least for LOCKED_PATIENCE seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,15 +118,21 @@ class Recovery:
 
 async def restore_topology(connection: "Connection", link: Link) -> None:
     """Declare everything again over a channel of its own, opened anew after each refusal."""
+    loop = asyncio.get_running_loop()
+    patience = max(LOCKED_PATIENCE, LOCKED_HEARTBEATS * link.heartbeat)
+    locked_until = loop.time() + patience
     channel: Channel | None = None
     for step in connection.topology.steps():
-        for _ in range(LOCKED_ATTEMPTS):
+        while True:
             if channel is None or not channel.is_open:
                 channel = Channel(connection, 0)
                 await channel.restore(link)
             try:
                 await step(channel)
-            except ResourceLocked:
+            except ResourceLocked as error:
+                if loop.time() > locked_until:
+                    _log.error("%s: not restored, still locked after %d s: %s", connection.url, patience, error)
+                    break
                 await asyncio.sleep(LOCKED_PAUSE)
             except ChannelClosed as error:
                 # One thing that exists otherwise by now must not keep all others from coming back.

@@ -269,7 +269,9 @@ class Connection:
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
             octets = erlang_binary(data[offset + 7 : offset + 7 + min(size, 64)])
             raise self._lose_framing(f"type {kind}, all octets = {octets}: unknown_frame")
-        if size > self.frame_limit:
+        if (
+            size > self.frame_max
+        ):  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
             raise self._lose_framing(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_limit}}}")
         stop = offset + 7 + size
         if stop >= len(data):

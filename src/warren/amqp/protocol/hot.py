@@ -10,6 +10,7 @@ Worst case: input of cold frames only, where each costs one call of `scan` for n
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from warren.amqp.protocol.constants import FRAME_END
@@ -128,18 +129,23 @@ def encode_content(channel: int, header: bytes, body: bytes, frame_limit: int) -
     size = len(body)
     if not size:
         return b"%b%b\xce" % (_FRAME.pack(2, channel, len(header)), header)
-    if size <= frame_limit:
-        return b"%b%b\xce%b%b\xce" % (
-            _FRAME.pack(2, channel, len(header)),
-            header,
-            _FRAME.pack(3, channel, size),
-            body,
-        )
-    parts = [_FRAME.pack(2, channel, len(header)), header, b"\xce"]
-    for offset in range(0, size, frame_limit):
-        piece = body[offset : offset + frame_limit]
-        parts += (_FRAME.pack(3, channel, len(piece)), piece, b"\xce")
-    return b"".join(parts)
+    if size > frame_limit:
+        return b"".join(content_frames(channel, header, body, frame_limit))
+    return b"%b%b\xce%b%b\xce" % (
+        _FRAME.pack(2, channel, len(header)),
+        header,
+        _FRAME.pack(3, channel, size),
+        body,
+    )
+
+
+def content_frames(channel: int, header: bytes, body: bytes, frame_limit: int) -> Iterator[bytes]:
+    """Encode a content frame by frame: a large body is copied once, in pieces that memory is kept for."""
+    yield b"%b%b\xce" % (_FRAME.pack(2, channel, len(header)), header)
+    view = memoryview(body)
+    for offset in range(0, len(body), frame_limit):
+        piece = view[offset : offset + frame_limit]
+        yield b"".join((_FRAME.pack(3, channel, len(piece)), piece, b"\xce"))
 
 
 def encode_header(body_size: int, flags: int, properties: bytes) -> bytes:

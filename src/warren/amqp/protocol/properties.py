@@ -25,10 +25,14 @@ FLAG_CONTENT_ENCODING: Final = 1 << 14
 FLAG_HEADERS: Final = 1 << 13
 FLAG_DELIVERY_MODE: Final = 1 << 12
 FLAG_PRIORITY: Final = 1 << 11
+FLAG_CORRELATION_ID: Final = 1 << 10
 FLAG_REPLY_TO: Final = 1 << 9
 FLAG_EXPIRATION: Final = 1 << 8
 FLAG_MESSAGE_ID: Final = 1 << 7
+FLAG_TIMESTAMP: Final = 1 << 6
+FLAG_TYPE: Final = 1 << 5
 FLAG_USER_ID: Final = 1 << 4
+FLAG_APP_ID: Final = 1 << 3
 
 
 class Properties(NamedTuple):
@@ -53,6 +57,22 @@ class Properties(NamedTuple):
     user_id: str | None = None
     app_id: str | None = None
     cluster_id: str | None = None
+
+
+class EncodedProperties(NamedTuple):
+    """Properties in their bytes, but for the message id, which the client gives.
+
+    flags: with that of the message id. before, after: what stands on the wire before it and after it.
+    """
+
+    flags: int
+    before: bytes
+    after: bytes
+
+    def decoded(self) -> Properties:
+        """Give them by name, without a message id."""
+        flags = self.flags & ~FLAG_MESSAGE_ID
+        return decode_header(CONTENT_HEADER.pack(60, 0, 0, flags) + self.before + self.after)
 
 
 _NAMES: Final = Properties._fields

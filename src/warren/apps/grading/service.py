@@ -17,7 +17,7 @@ from warren.apps.grading.records.course import submission
 from warren.apps.grading.stages import APP, Office
 from warren.exceptions import PublishError
 from warren.flow.codec import JSON
-from warren.flow.message import next_properties
+from warren.flow.message import first_properties
 
 STATUS_QUEUE: Final = "status_queue"
 """Where students ask what became of their submissions; the coordinators answer from the records."""
@@ -134,8 +134,8 @@ async def _publish(database: Database, channel: Channel, letters: list[outbox.Le
 
 
 def _properties(letter: outbox.Letter) -> Properties:
-    cause = Properties(correlation_id=letter.submission)
-    return next_properties(APP, cause, JSON, letter.type)._replace(message_id=letter.message)
+    properties = first_properties(APP, JSON, letter.type)
+    return properties._replace(message_id=letter.message, correlation_id=letter.submission)
 
 
 # -- questions -------------------------------------------------------------------------------------------

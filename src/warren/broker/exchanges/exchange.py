@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 from warren.amqp.protocol.tables import Table, encode_table
 
 if TYPE_CHECKING:
+    from warren.broker.policies import Policy
     from warren.broker.queues.queue import Queue
 
 Destination: TypeAlias = Union["Queue", "Exchange"]
@@ -41,7 +42,15 @@ class Exchange(abc.ABC):
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments = arguments
+        self.policy: Policy | None = None
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
+
+    @property
+    def alternate(self) -> str | None:
+        """Name of the exchange for what this one can route nowhere, by argument or else by policy."""
+        definition = self.policy.definition if self.policy is not None else {}
+        name = self.arguments.get("alternate-exchange", definition.get("alternate-exchange"))
+        return name if isinstance(name, str) else None
 
     def bind(self, binding: Binding) -> bool:
         """Add a binding; says whether it is new."""

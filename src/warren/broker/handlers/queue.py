@@ -84,12 +84,13 @@ def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
 
 
 def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
-    """Undo bind; what is not there is no error, nor is whose queue it is."""
+    """Undo bind; what is not there is no error, so only a binding that is there can be another connection's."""
     vhost = channel.vhost
     vhost.refuse_default(method.exchange)
     _check_binding(channel, method)
     queue = vhost.queues.get(method.queue or channel.last_queue)
-    if queue is not None and method.exchange in vhost.exchanges:
+    if queue is not None and vhost.is_bound(method.exchange, queue, method.routing_key, method.arguments):
+        vhost.queue(queue.name, channel.connection)
         vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
     return QueueUnbindOk()
 

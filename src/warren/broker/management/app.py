@@ -1,5 +1,6 @@
 """The routes of the management API: who may ask, what they get, and RabbitMQ's words for what went wrong."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from warren.amqp.protocol.states import ConnectionState
 from warren.broker.access import Permission, User, hash_password
 from warren.broker.errors import Refusal
 from warren.broker.login import may_come_from
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _MOST_BODY: Final = 16 << 20
 _MOST_PAGE: Final = 500
+_HANG_UP: Final = 0.05
 _ADMINISTRATOR: Final = "administrator"
 _MONITORING: Final = "monitoring"
 _TAGS: Final = ("management", "policymaker", _MONITORING, _ADMINISTRATOR)
@@ -114,6 +117,11 @@ class _Call:
         """See that whoever asks is an administrator."""
         if _ADMINISTRATOR not in self.user.tags:
             raise _Answer(401, "not_authorised", "Not administrator user")
+
+    def policymaker(self) -> None:
+        """See that whoever asks may make policies."""
+        if not {"policymaker", _ADMINISTRATOR} & set(self.user.tags):
+            raise _Answer(401, "not_authorised", "Not policymaker user")
 
     def vhosts(self) -> list["VirtualHost"]:
         """Give the virtual hosts that whoever asks may see, or the one of the path."""
@@ -219,8 +227,6 @@ def _whoami(call: _Call) -> object:
 
 
 @_route("/api/extensions")
-@_route("/api/policies")
-@_route("/api/policies/{vhost}")
 @_route("/api/operator-policies")
 @_route("/api/parameters")
 @_route("/api/topic-permissions")
@@ -258,7 +264,10 @@ def _alarms(call: _Call) -> object:
 @_route("/api/health/checks/virtual-hosts")
 @_route("/api/health/checks/node-is-mirror-sync-critical")
 @_route("/api/healthchecks/node")
+@_route("/api/healthchecks/node/{name}")
 def _fine(call: _Call) -> object:
+    if call.request.path_params.get("name", views.node_name()) != views.node_name():
+        raise _not_found()
     return {"status": "ok"}
 
 
@@ -626,6 +635,19 @@ def _users_without_permissions(call: _Call) -> object:
     return call.listed([views.user(item) for item in access.users.values() if item.name not in with_any])
 
 
+@_route("/api/users/bulk-delete", "POST")
+def _delete_users(call: _Call) -> object:
+    call.administrator()
+    names = call.body().get("users")
+    if not isinstance(names, list):
+        raise _bad("[{key_missing,users}]")
+    for name in names:
+        if not isinstance(name, str) or name not in call.broker.access.users:
+            raise _Answer(400, "bad_request", ["no_such_user", name])
+        call.broker.delete_user(name)
+    return _DONE
+
+
 @_route("/api/users/{name}", "GET", "PUT", "DELETE")
 def _user(call: _Call) -> object:
     call.administrator()
@@ -696,6 +718,30 @@ def _permission(call: _Call) -> object:
     return views.permission(vhost, user, known)
 
 
+@_route("/api/policies")
+@_route("/api/policies/{vhost}")
+def _policies(call: _Call) -> object:
+    call.policymaker()
+    names = {vhost.name for vhost in call.vhosts()}
+    return call.listed([views.policy(policy) for policy in call.broker.policies if policy.vhost in names])
+
+
+@_route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")
+def _policy(call: _Call) -> object:
+    call.policymaker()
+    vhost, name = call.vhost().name, call.path("name")
+    known = call.broker.policies.get(vhost, name)
+    if call.method == "PUT":
+        call.broker.put_policy(definitions.policy(call.body() | {"vhost": vhost, "name": name}))
+        return _CREATED if known is None else _DONE
+    if known is None:
+        raise _not_found()
+    if call.method == "DELETE":
+        call.broker.delete_policy(vhost, name)
+        return _DONE
+    return views.policy(known)
+
+
 # -- the application ---------------------------------------------------------------------------------------
 
 
@@ -740,6 +786,8 @@ def _endpoint(broker: "Broker", rates: Rates, handler: _Handler) -> Callable[[Re
             broker.dispatch()
             if broker.journal.changes != changes:
                 await broker.journal.committed_now()
+            if request.method == "DELETE":
+                await _hung_up(broker)
         except _Answer as early:
             if early.status == 401 and early.body is None:
                 return Response(status_code=401, headers={"www-authenticate": 'Basic realm="RabbitMQ Management"'})
@@ -754,6 +802,13 @@ def _endpoint(broker: "Broker", rates: Rates, handler: _Handler) -> Callable[[Re
         return JSONResponse(result)
 
     return answer
+
+
+async def _hung_up(broker: "Broker") -> None:
+    """Wait, but not long, for connections that are being closed: whoever deleted what they used finds them gone."""
+    closing = [item.closed for item in broker.connections if item.core.state is ConnectionState.CLOSING]
+    if closing:
+        await asyncio.wait(closing, timeout=_HANG_UP)
 
 
 def _authenticate(broker: "Broker", request: Request) -> User:

@@ -7,6 +7,7 @@ from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt
 from warren.broker.access import Permission
 from warren.broker.management import views
 from warren.broker.management.views import Json
+from warren.broker.policies import Policy
 from warren.broker.queues import Queue
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ def export(broker: "Broker", only: "VirtualHost | None" = None) -> Json:
         document["topic_permissions"] = []
         document["global_parameters"] = [{"name": "cluster_name", "value": views.node_name()}]
     document["parameters"] = []
-    document["policies"] = []
+    document["policies"] = [
+        {name: value for name, value in views.policy(item).items() if only is None or name != "vhost"}
+        for item in broker.policies
+        if only is None or item.vhost == only.name
+    ]
     keep = ("name", "durable", "auto_delete", "arguments", *(() if only is not None else ("vhost",)))
     ends = ("source", "destination", "destination_type", "routing_key", "arguments", *(() if only else ("vhost",)))
     document["queues"] = [
@@ -83,6 +88,8 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
     for item in _items(document, "permissions"):
         permission = Permission(*(_text(item, kind) for kind in Permission._fields))
         broker.access.put_permission(_text(item, "vhost"), _text(item, "user"), permission)
+    for item in _items(document, "policies"):
+        broker.put_policy(policy({**item, "vhost": _vhost(broker, item, only).name}))
     for item in _items(document, "exchanges"):
         _vhost(broker, item, only).declare_exchange(
             _text(item, "name"),
@@ -108,6 +115,25 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
         if destination is None:
             raise BadDefinition(f"a binding names {item['destination']!r}, which does not exist")
         host.bind(_text(item, "source"), destination, _text(item, "routing_key"), table(item.get("arguments")))
+
+
+def policy(item: Mapping[str, object]) -> Policy:
+    """Take a policy that came as JSON. Raises BadDefinition."""
+    for name in ("pattern", "definition"):
+        if name not in item:
+            raise BadDefinition(f"[{{key_missing,{name}}}]")
+    priority = item.get("priority", 0)
+    if isinstance(priority, str) and priority.lstrip("-").isdecimal():  # rabbitmqadmin sends text
+        priority = int(priority)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise BadDefinition(f"priority is a number, not {priority!r}")
+    definition = item["definition"]
+    if not isinstance(definition, dict):
+        raise BadDefinition("a policy's definition is an object")
+    apply_to = item.get("apply-to", "all")
+    return Policy(
+        _text(item, "vhost"), _text(item, "name"), _text(item, "pattern"), table(definition), priority, str(apply_to)
+    )
 
 
 def table(value: object) -> Table:

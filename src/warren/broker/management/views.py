@@ -16,6 +16,7 @@ from warren.broker.access import HASHING, Permission, User
 from warren.broker.alarms import used_memory
 from warren.broker.exchanges import TYPES, Binding, Exchange
 from warren.broker.management.rates import Rates, all_queues, queue_counters
+from warren.broker.policies import Policy
 from warren.broker.queues.consumer import Consumer
 from warren.broker.queues.queue import Queue
 
@@ -86,8 +87,22 @@ def overview(broker: "Broker", rates: Rates, user: User) -> Json:
         "statistics_db_event_queue": 0,
         "node": node_name(),
         "listeners": listeners(broker),
-        "contexts": [],
+        "contexts": [{"node": node_name(), **item} for item in _contexts(broker)],
     }
+
+
+def _contexts(broker: "Broker") -> list[Json]:
+    """List what is served over HTTP, and where."""
+    return [
+        {
+            "description": "RabbitMQ Management",
+            "path": "/",
+            "cowboy_opts": "",
+            "ssl_opts": [],
+            "ip": broker.host,
+            "port": str(broker.management_port),
+        }
+    ]
 
 
 def exchange_types() -> list[Json]:
@@ -141,7 +156,7 @@ def node(broker: "Broker") -> Json:
             for name in ("AMQPLAIN", "PLAIN")
         ],
         "applications": [],
-        "contexts": [],
+        "contexts": _contexts(broker),
         "log_files": [],
         "db_dir": str(broker.data or ""),
         "config_files": [],
@@ -171,9 +186,9 @@ def queue(item: Queue, rates: Rates) -> Json:
         "consumer_capacity": 0,
         "exclusive_consumer_tag": exclusive,
         "single_active_consumer_tag": active.tag if active is not None else None,
-        "policy": None,
+        "policy": item.policy.name if item.policy is not None else None,
         "operator_policy": None,
-        "effective_policy_definition": {},
+        "effective_policy_definition": plain(item.policy.definition) if item.policy is not None else {},
         "memory": 0,
         "message_bytes_ready": item.ready_bytes,
         "message_bytes": item.ready_bytes,
@@ -199,7 +214,9 @@ def queue_details(item: Queue, rates: Rates) -> Json:
 
 def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
     """Give an exchange."""
+    followed: Json = {"policy": item.policy.name} if item.policy is not None else {}
     return {
+        **followed,
         "name": item.name,
         "vhost": vhost.name,
         "type": item.type,
@@ -208,6 +225,18 @@ def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
         "internal": item.internal,
         "arguments": plain(item.arguments),
         "user_who_performed_action": "",
+    }
+
+
+def policy(item: Policy) -> Json:
+    """Give a policy."""
+    return {
+        "vhost": item.vhost,
+        "name": item.name,
+        "pattern": item.pattern,
+        "apply-to": item.apply_to,
+        "definition": plain(item.definition),
+        "priority": item.priority,
     }
 
 

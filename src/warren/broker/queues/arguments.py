@@ -1,7 +1,7 @@
 """What a queue's arguments ask for. The checks, their order and their words are RabbitMQ 3.10's."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from warren.amqp.protocol.tables import FieldValue, Table, type_name
@@ -120,6 +120,17 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
 }
 COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
 """Arguments that have to be the same when a queue is declared again, in the order in which they are looked at."""
+_SETTINGS: Final[Mapping[str, str]] = {
+    "message-ttl": "message_ttl",
+    "expires": "expires",
+    "max-length": "max_length",
+    "max-length-bytes": "max_length_bytes",
+    "overflow": "overflow",
+    "dead-letter-exchange": "dead_letter_exchange",
+    "dead-letter-routing-key": "dead_letter_routing_key",
+    "delivery-limit": "delivery_limit",
+}
+"""Setting of a policy → the rule of a queue; its argument has `x-` before it."""
 _NOT_FOR_QUORUM: Final = ("x-max-priority", "x-queue-mode", "x-queue-version", "x-queue-master-locator")
 _NOT_FOR_CLASSIC: Final = (
     "x-delivery-limit",
@@ -166,6 +177,21 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
         delivery_limit=_number(arguments, "x-delivery-limit"),
     )
+
+
+def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
+    """Say what a queue does by its arguments (`rules` are what these ask for) and its policy's definition."""
+    changes: dict[str, int | str] = {}
+    for setting, rule in _SETTINGS.items():
+        value = definition.get(setting)
+        if not isinstance(value, int | str) or (setting == "delivery-limit" and not rules.quorum):
+            continue
+        own = arguments.get(f"x-{setting}")
+        if own is None:
+            changes[rule] = value
+        elif isinstance(own, int) and isinstance(value, int):
+            changes[rule] = min(own, value)
+    return replace(rules, **changes)  # type: ignore[arg-type] # each setting's type was checked
 
 
 def _check_quorum(where: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:

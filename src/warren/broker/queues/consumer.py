@@ -55,6 +55,5 @@ class Consumer:
         """Whether it may get another message: prefetch of consumer and channel, and room in the socket's buffer."""
         if not self.channel.can_deliver:
             return False
-        if self.no_ack:
-            return True
-        return (not self.prefetch or self.unsettled < self.prefetch) and self.channel.has_room()
+        # The channel's prefetch holds for consumers without acknowledgements too, though they never fill it.
+        return (self.no_ack or not self.prefetch or self.unsettled < self.prefetch) and self.channel.has_room()

@@ -89,14 +89,29 @@ def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> 
         return
     others: list[FieldValue] = []
     first: dict[str, FieldValue] = {"count": TaggedInt(1, b"l"), **death}
-    for known in deaths:
-        same = (
-            isinstance(known, dict) and known.get("queue") == death["queue"] and known.get("reason") == death["reason"]
-        )
-        if same:
+    for known in _grouped(deaths):
+        if _place(known) == _place(death):
             count = known.get("count")
             number = count + 1 if isinstance(count, int) else 1
             first = dict(sorted({**known, "count": TaggedInt(number, b"l")}.items()))
         else:
             others.append(known)
     headers["x-death"] = [first, *others]
+
+
+def _place(death: Table) -> tuple[FieldValue, FieldValue]:
+    return death.get("queue"), death.get("reason")
+
+
+def _grouped(deaths: list[FieldValue]) -> list[Table]:
+    """Put deaths of the same queue and reason together, which brokers before RabbitMQ 3.5.2 listed one by one.
+
+    RabbitMQ turns the list round while it does so; what is no table has no place in it.
+    """
+    tables = [death for death in deaths if isinstance(death, dict)]
+    grouped: list[Table] = []
+    for table in tables:
+        if all(_place(table) != _place(known) for known in grouped):
+            number = sum(_place(table) == _place(other) for other in tables)
+            grouped.append(table if "count" in table else {"count": TaggedInt(number, b"l"), **table})
+    return grouped[::-1]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.tables import Table
-from warren.broker.queues.arguments import Rules
+from warren.broker.queues.arguments import Rules, with_policy
 from warren.broker.queues.consumer import Consumer
 from warren.broker.queues.dead_letter import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED
 from warren.broker.queues.lane import Lane
@@ -16,6 +16,7 @@ from warren.broker.store.batch import Found, Wanted
 
 if TYPE_CHECKING:
     from warren.broker.connection import ClientConnection
+    from warren.broker.policies import Policy
     from warren.broker.vhost import VirtualHost
 
 WINDOW: Final = 4096
@@ -48,7 +49,8 @@ class Queue:
         self.auto_delete = auto_delete
         self.owner = owner
         self.arguments = arguments
-        self.rules = rules
+        self.rules = self._own_rules = rules
+        self.policy: Policy | None = None
         self.id = 0
         self.recovered_to = -1
         self.turns = Turns(alone=rules.single_active_consumer)
@@ -59,12 +61,30 @@ class Queue:
         self._lane = Lane(0)
         self._lanes = [self._lane]
         self._next_position = 0
-        self._limited = rules.max_length is not None or rules.max_length_bytes is not None
-        self._expiring = rules.message_ttl is not None
-        self._plain = not (self._limited or self._expiring or rules.max_priority)
+        self._expiring = False
+        self._read_rules()
         self._timer: asyncio.TimerHandle | None = None
         self._unused_timer: asyncio.TimerHandle | None = None
         self.note_use()
+
+    def follow(self, policy: "Policy | None") -> None:
+        """Do from now on what arguments and policy ask for. What is too many by the new rules goes at once."""
+        if policy == self.policy:
+            return
+        self.policy = policy
+        definition = policy.definition if policy is not None else {}
+        self.rules = with_policy(self._own_rules, self.arguments, definition)
+        self._read_rules()
+        self.note_use()
+        if self._limited and self.rules.overflow == "drop-head" and self._is_over():
+            self.dispatch()
+            self._drop_what_is_over()
+
+    def _read_rules(self) -> None:
+        rules = self.rules
+        self._limited = rules.max_length is not None or rules.max_length_bytes is not None
+        self._expiring = self._expiring or rules.message_ttl is not None
+        self._plain = not (self._limited or rules.message_ttl is not None or rules.max_priority)
 
     def __len__(self) -> int:
         """How many messages are ready."""
@@ -293,12 +313,10 @@ class Queue:
     def note_use(self) -> None:
         """Begin anew to wait for the end of a queue that is deleted when nobody uses it (x-expires)."""
         expires = self.rules.expires
-        if expires is None:
-            return
         if self._unused_timer is not None:
             self._unused_timer.cancel()
             self._unused_timer = None
-        if not len(self.turns):
+        if expires is not None and not len(self.turns):
             self._unused_timer = asyncio.get_running_loop().call_later(expires / 1000, self._on_unused)
 
     def _on_unused(self) -> None:

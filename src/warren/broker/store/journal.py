@@ -1,7 +1,8 @@
 """The event loop's side of the store: it gathers changes, hands them to a writer thread, and tells who waits.
 
 One batch is being written while the next one gathers, so a slow disk makes batches larger, not more. What is
-added and removed within one gathering batch is never written.
+added and removed within one gathering batch is never written; a batch whose messages are all with consumers waits a
+moment for their acks.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch from which on publishers are not read."""
+_LINGER: Final = 0.0005
+"""Seconds that a batch waits for the acks of messages that are all with consumers."""
 _RETRY: Final = 1.0
 """Seconds between two attempts to write where there was no room."""
 
@@ -36,6 +39,14 @@ class Waiting:
         self.readers: list[Queue] = []
         self.confirms: dict[Channel, int] = {}
         self.callbacks: list[Callable[[], None]] = []
+        self.has_lingered = False
+
+    def may_vanish(self) -> bool:
+        """Whether consumers have all of it, so that their acks may come before anything has to be written."""
+        batch = self.batch
+        if self.callbacks or batch.records or batch.changed or batch.removed or batch.dropped or batch.wanted:
+            return False
+        return bool(batch.added) and all(not queue.ready for queue in self.queues.values())
 
 
 class Journal:
@@ -213,10 +224,17 @@ class Journal:
         if self._writing is not None or self._failed is not None or self._thread is None or self.is_full:
             return
         writing = self._gathering
+        if not writing.has_lingered and writing.may_vanish():
+            writing.has_lingered = self._scheduled = True
+            asyncio.get_running_loop().call_later(_LINGER, self._hand_over)
+            return
         if writing.batch.is_empty() and not writing.confirms and not writing.callbacks:
             return
         self._gathering = Waiting(writing.number + 1)
-        self._write(writing)
+        if writing.batch.is_empty():
+            self._committed(writing, [])  # everything was acknowledged meanwhile
+        else:
+            self._write(writing)
         throttled, self._throttled = self._throttled, []
         for callback in throttled:
             callback()

@@ -28,6 +28,7 @@ MAX_FILES: Final = 20_000
 """Files and folders that a part may have at a time."""
 
 _PATIENCE: Final = 20.0  # seconds for what the kernel does at once on a machine that is not overloaded
+_DISK_PATIENCE: Final = 300.0  # for removing as many files as a part may have from a slow disk
 _SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC: Final = ("alternatives", "ld.so.cache", "localtime")
 # Ids that no account and no container range of systemd's has.
@@ -264,12 +265,12 @@ def _start(argv: list[str], *, home: str, fds: Sequence[int]) -> subprocess.Pope
     )
 
 
-def _run(argv: list[str]) -> str | None:
+def _run(argv: list[str], patience: float = _PATIENCE) -> str | None:
     """Run one of the system's tools; return what it says against it, or None when it succeeds."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     try:
         done = subprocess.run(  # noqa: S603  # no word of it comes from a submission
-            argv, capture_output=True, env=environment, timeout=_PATIENCE, check=False, text=True
+            argv, capture_output=True, env=environment, timeout=patience, check=False, text=True
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
@@ -374,7 +375,7 @@ class _InGroup(Running):
             self._kill_all_of(self._uid)
         # These take folders that can't be entered, and those nested deeper than a name can say.
         for argv in (["chmod", "-R", "u+rwX", str(self._work)], ["rm", "-rf", str(self._work)]):
-            if (why := _run(argv)) is not None:
+            if (why := _run(argv, _DISK_PATIENCE)) is not None:
                 raise SandboxFailed(f"what a submission wrote can't be removed: {why}")
 
     def _kill_all_of(self, uid: int) -> None:
@@ -397,9 +398,9 @@ class _InGroup(Running):
             files += len(entries)
             for entry in entries:
                 with suppress(OSError):
-                    size += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
         return size, files
 
 

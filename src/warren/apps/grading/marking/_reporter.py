@@ -34,6 +34,9 @@ def main() -> None:
             if report.failed:
                 send(event="broken", why=str(report.longrepr))
 
+        def pytest_internalerror(self, excrepr: object) -> None:
+            send(event="broken", why=str(excrepr))
+
         def pytest_collection_finish(self, session: pytest.Session) -> None:
             for item in session.items:
                 send(event="found", test=item.nodeid)
@@ -51,17 +54,10 @@ def main() -> None:
     send(event="began")
     # Only now, so that nothing above can be a module of the submission.
     sys.path.insert(0, os.getcwd())
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--noconftest",
-        "--tb=short",
-        "-c",
-        os.devnull,
-        "--import-mode=importlib",
-    ]
-    pytest.main([*options, "--rootdir", os.path.dirname(test_file), test_file], plugins=[Reporter()])
+    options = ["-q", "--tb=short", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    # Nothing that the submission brings along sets pytest up.
+    options += ["--noconftest", "-c", os.devnull, "--rootdir", os.path.dirname(test_file)]
+    pytest.main([*options, test_file], plugins=[Reporter()])
     send(event="ended")
 
 

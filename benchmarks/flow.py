@@ -1,0 +1,264 @@
+"""Workers of `warren.flow` beside FastStream, Celery and Dramatiq, in one run: `make bench-flow`.
+
+Decode → handle → publish confirmed → ack, on RabbitMQ 3.10.8 and on the embedded broker; then Warren alone: four
+processes beside one, what telemetry costs, the replay of dead letters, and a pipeline of three stages with its memory.
+Rounds go in turns and the median counts. Prints a line for each measure, draws docs/img/flow.svg and writes the tables
+in docs/performance.md. `--messages N` sets the length of the pipeline; with `--quick` everything is short and nothing
+is written.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import psutil
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+
+import warren
+from benchmarks.flow_peers import Item, pipeline
+from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, module, program, worker
+from benchmarks.picture import Measure, draw
+from warren.amqp.client import Properties
+from warren.flow import dead
+
+RABBITMQ: Final = "RabbitMQ 3.10.8"
+EMBEDDED: Final = "embedded, in memory"
+ROUNDS: Final = 3
+COUNTS: Final = {WARREN: 60_000, "FastStream": 6_000, "Celery": 4_000, "Dramatiq": 8_000}
+LETTERS: Final = 20_000
+MESSAGES: Final = 1_000_000
+_BACKLOG: Final = 20_000
+"""Messages that wait in the pipeline's first queue at most, so that the broker's memory says nothing."""
+_SAMPLES: Final = 10
+_DOCS: Final = Path(__file__).parent.parent / "docs"
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure: its value, and what was to be reached."""
+
+    broker: str
+    name: str
+    value: str
+    target: str = ""
+
+
+class Bench:
+    """The measurements on one broker; `share` of the full length."""
+
+    def __init__(self, broker: str, url: str, share: float) -> None:
+        self.broker = broker
+        self._url = url
+        self._share = share
+
+    def _count(self, full: int) -> int:
+        return max(1000, int(full * self._share))
+
+    def beside_peers(self) -> dict[str, Run]:
+        """Run one worker process of each framework."""
+        return self._in_turns(
+            {
+                name: (lambda name=name: measure(name, self._url, self._count(COUNTS[name])))  # type: ignore[misc] # bound now
+                for name in (WARREN, *PEERS)
+            }
+        )
+
+    def processes(self) -> list[Row]:
+        """Run four worker processes beside one."""
+        count = self._count(COUNTS[WARREN] * 2)
+        runs = self._in_turns(
+            {
+                "1": lambda: measure(WARREN, self._url, count),
+                "4": lambda: measure(WARREN, self._url, count, worker(WARREN, 4)),
+            }
+        )
+        ratio = runs["4"].per_second / runs["1"].per_second
+        return [
+            self._row("four processes, messages/s", f"{runs['4'].per_second:,.0f}"),
+            self._row("four processes beside one, times", f"{ratio:.2f}", "1"),
+        ]
+
+    def telemetry(self) -> list[Row]:
+        """Say what counting and reporting cost."""
+        count = self._count(COUNTS[WARREN] * 2)
+        runs = self._in_turns(
+            {
+                "with": lambda: measure(WARREN, self._url, count),
+                "without": lambda: measure(WARREN, self._url, count, [module(WARREN), "silent"]),
+            },
+            2 * ROUNDS,
+        )
+        less = 1 - runs["with"].per_second / runs["without"].per_second
+        more = 1 - runs["without"].cpu_us / runs["with"].cpu_us
+        return [
+            self._row("telemetry, share of the worker's CPU", f"{more:.1%}", "< 5 %"),
+            self._row("telemetry, throughput lost", f"{less:.1%}", "< 5 %"),
+        ]
+
+    def _in_turns(self, runs: dict[str, Callable[[], Run]], rounds: int = ROUNDS) -> dict[str, Run]:
+        results: dict[str, list[Run]] = {name: [] for name in runs}
+        for _ in range(rounds if self._share == 1 else 1):
+            for name, run in runs.items():
+                results[name].append(run())
+        return {
+            name: Run(statistics.median(run.per_second for run in done), statistics.median(run.cpu_us for run in done))
+            for name, done in results.items()
+        }
+
+    async def replay(self) -> list[Row]:
+        """Replay dead letters, each with a traceback, to a queue that nobody reads."""
+        count = self._count(LETTERS)
+        headers = {"x-warren-reason": "failed", "x-warren-traceback": "x" * 1500, "x-warren-queue": "bench.replayed"}
+        async with warren.connect(self._url) as connection:
+            channel = await connection.channel()
+            for queue in ("bench.dead", "bench.replayed"):
+                await channel.declare_queue(queue, durable=True)
+                await channel.purge_queue(queue)
+            for _ in range(count):
+                await channel.send(b"x" * 200, routing_key="bench.dead", properties=Properties(headers=headers))
+            await channel.wait_for_confirms()
+            began = time.perf_counter()
+            replayed, problems = await dead.replay(connection, "bench", dead.which(everything=True))
+            seconds = time.perf_counter() - began
+            await channel.delete_queue("bench.dead")
+            await channel.delete_queue("bench.replayed")
+        if (replayed, problems) != (count, []):
+            raise RuntimeError(f"{replayed} of {count} dead letters were replayed: {problems[:3]}")
+        return [self._row("dead letters replayed a second", f"{replayed / seconds:,.0f}", "5,000")]
+
+    async def pipeline(self, count: int) -> list[Row]:
+        """Send messages through three stages in one worker process, and watch its memory."""
+        port = free_port()
+        command = ["warren", "worker", "benchmarks.flow_peers.pipeline:app", "--health-port", str(port)]
+        samples: list[float] = []
+        began = time.perf_counter()
+        with Queues(self._url) as queues, program(command, self._url) as process:
+            feeding = asyncio.create_task(_feed(self._url, queues, count))
+            async with httpx.AsyncClient() as client:
+                done = 0
+                while done < count:
+                    await asyncio.sleep(0.2)
+                    done = await _done(client, port)
+                    while len(samples) < done * _SAMPLES // count:
+                        samples.append(process.memory_info().rss / _MIB)
+                    if feeding.done():
+                        feeding.result()
+                    if not process.is_running():
+                        raise RuntimeError("the pipeline's worker ended")
+            seconds, cpu = time.perf_counter() - began, cpu_seconds(process)
+            await feeding
+        grown = samples[-1] / samples[0]
+        print(json.dumps({"broker": self.broker, "rss_mib": [round(sample, 1) for sample in samples]}), flush=True)
+        return [
+            self._row(f"{count:,} messages through three stages, handled a second", f"{3 * count / seconds:,.0f}"),
+            self._row("… CPU a handled message, µs", f"{cpu / 3 / count * 1e6:.1f}"),
+            self._row(
+                "… memory (RSS) after a tenth of them and at the end, MiB", f"{samples[0]:.0f} → {samples[-1]:.0f}"
+            ),
+            self._row("… times", f"{grown:.2f}", "1"),
+        ]
+
+    def _row(self, name: str, value: str, target: str = "") -> Row:
+        print(json.dumps({"broker": self.broker, "measure": name, "value": value, "target": target}), flush=True)
+        return Row(self.broker, name, value, target)
+
+
+async def _feed(url: str, queues: Queues, count: int) -> None:
+    async with pipeline.app.publisher(url) as publisher:
+        for number in range(count):
+            await publisher.send(Item(number), key="one")
+            if number % 1000 == 0:
+                while queues.count("pipeline.first") > _BACKLOG:  # noqa: ASYNC110 # the broker has to be asked
+                    await asyncio.sleep(0.05)
+
+
+async def _done(client: httpx.AsyncClient, port: int) -> int:
+    try:
+        answer = await client.get(f"http://127.0.0.1:{port}/health")
+    except httpx.TransportError:
+        return 0  # it is not up yet
+    return int(answer.json()["stages"]["third"].get("done", 0))
+
+
+def _beside(broker: str, runs: dict[str, Run]) -> tuple[list[str], list[Measure]]:
+    """Give the lines of a table, and what is drawn of it."""
+    ours, lines = runs[WARREN], []
+    for name, run in runs.items():
+        times, less = ours.per_second / run.per_second, run.cpu_us / ours.cpu_us
+        lines.append(f"| {broker} | {name} | {run.per_second:,.0f} | {run.cpu_us:.1f} | {times:.1f} | {less:.1f} |")
+        print(
+            json.dumps(
+                {"broker": broker, "worker": name, "per_second": round(run.per_second), "cpu_us": round(run.cpu_us, 1),
+                 "warren_is_times": round(times, 2), "warren_takes_cpu_less_times": round(less, 2)}
+            ),
+            flush=True,
+        )  # fmt: skip
+    peers = {name: run for name, run in runs.items() if name != WARREN}
+    return lines, [
+        Measure(f"messages/s, {broker}", {n: ours.per_second / run.per_second for n, run in peers.items()}, 5),
+        Measure(f"less CPU a message, {broker}", {n: run.cpu_us / ours.cpu_us for n, run in peers.items()}, 8),
+    ]
+
+
+def _write(peers: list[str], rows: list[Row], note: str) -> None:
+    """Put the tables between their marks in docs/performance.md."""
+    page = _DOCS / "performance.md"
+    before, begin, rest = page.read_text().partition("<!-- make bench-flow writes from here -->\n")
+    _, end, after = rest.partition("<!-- to here (flow) -->\n")
+    if not begin or not end:
+        raise RuntimeError(f"{page} has no marks for the tables")
+    lines = [
+        f"Measured on {note}.",
+        "",
+        "| broker | worker | messages/s | CPU, µs | Warren's rate is … times | Warren's CPU is less … times |",
+        "|---|---|---|---|---|---|",
+        *peers,
+        "",
+        "| broker | measure | value | to be reached |",
+        "|---|---|---|---|",
+        *(f"| {row.broker} | {row.name} | {row.value} | {row.target} |" for row in rows),
+    ]
+    page.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n\n{end}{after}")
+
+
+def main() -> int:
+    """Measure, print, draw and write."""
+    parser = argparse.ArgumentParser(description="Warren's workers beside others.")
+    parser.add_argument("--messages", type=int, default=MESSAGES, help="how many go through the pipeline")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of everything, one round; write nothing")
+    options = parser.parse_args()
+    share = 0.05 if options.quick else 1.0
+    peers: list[str] = []
+    rows: list[Row] = []
+    measures: list[Measure] = []
+    with RabbitMQ() as rabbitmq, BrokerProcess("--log-level", "error") as embedded:
+        for broker, url in ((RABBITMQ, rabbitmq.url), (EMBEDDED, embedded.url)):
+            bench = Bench(broker, url, share)
+            lines, drawn = _beside(broker, bench.beside_peers())
+            peers += lines
+            measures += drawn
+            rows += bench.processes() + bench.telemetry() + asyncio.run(bench.replay())
+        rows += asyncio.run(Bench(EMBEDDED, embedded.url, share).pipeline(int(options.messages * share)))
+    if not options.quick:
+        note = (
+            f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {psutil.virtual_memory().total / (1 << 30):.0f} GiB"
+        )
+        draw(_DOCS / "img/flow.svg", "One worker process of Warren beside others", "the peer", measures, note)
+        _write(peers, rows, note)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

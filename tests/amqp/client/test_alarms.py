@@ -1,0 +1,132 @@
+"""A broker that is short of memory blocks publishers: they wait up to their deadline, and nothing else stops."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+import warren
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+from warren.broker import Broker
+from warren.exceptions import PublishTimeout
+
+
+class _AlarmedBroker:
+    """A broker whose memory alarm is set and lifted."""
+
+    def __init__(self, url: str, alarm: Callable[[bool], Awaitable[None]]) -> None:
+        self.url = url
+        self.alarm = alarm
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroker]:
+    async with AsyncExitStack() as stack:
+        if request.param == "rabbitmq":
+            server: RabbitMQ = request.getfixturevalue("own_rabbitmq")
+
+            async def alarm(is_on: bool) -> None:
+                watermark = "0" if is_on else "0.4"
+                await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", watermark)
+
+            yield _AlarmedBroker(server.url, alarm)
+        else:
+            broker = await stack.enter_async_context(Broker(port=0))
+            enough = broker.alarms.memory_limit
+
+            async def alarm(is_on: bool) -> None:
+                broker.alarms.memory_limit = 0 if is_on else enough  # else it would be lifted at the next look
+                broker.alarms.set("memory", is_on)
+
+            yield _AlarmedBroker(broker.url, alarm)
+
+
+async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _AlarmedBroker) -> None:
+    async with warren.connect(alarmed.url) as publishing, warren.connect(alarmed.url) as consuming:
+        publisher = await publishing.channel()
+        consumer = await consuming.channel(prefetch=10)
+        await publisher.declare_queue("q", durable=True)
+        for number in range(100):
+            await publisher.send(b"%d" % number, routing_key="q")
+        await publisher.wait_for_confirms()
+
+        await alarmed.alarm(True)
+        on_the_wire = await publisher.send(b"100", routing_key="q")  # RabbitMQ says it to who publishes
+        await eventually(lambda: publishing.blocked is not None, "the block is visible", within=30)
+        assert "memory" in str(publishing.blocked)
+        with pytest.raises(PublishTimeout, match="not sent"):
+            await publisher.publish(b"too late", routing_key="q", timeout=0.2)
+        waiting = [asyncio.create_task(publisher.publish(b"%d" % n, routing_key="q")) for n in range(101, 110)]
+
+        # blocked while acking: with a prefetch of 10, a hundred come only as acks go through
+        seen: list[int] = []
+        async with consumer.consume("q") as deliveries:
+            async with asyncio.timeout(30):
+                while not set(range(100)) <= set(seen):
+                    delivery = await anext(deliveries)
+                    seen.append(int(delivery.body))
+                    delivery.ack()
+            assert consuming.blocked is None
+            assert (await consumer.declare_queue("q", passive=True)).message_count == 0
+            assert not any(task.done() for task in waiting)
+
+            await alarmed.alarm(False)
+            async with asyncio.timeout(30):
+                await asyncio.gather(on_the_wire, *waiting)
+                while len(seen) < 110:
+                    delivery = await anext(deliveries)
+                    seen.append(int(delivery.body))
+                    delivery.ack()
+        assert publishing.blocked is None
+        assert sorted(seen) == list(range(110))  # what was not sent in its time never is
+        assert await consumer.delete_queue("q") == 0
+
+
+async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _AlarmedBroker) -> None:
+    """RabbitMQ reads nothing of a publishing connection, acks included; so they come late, and count."""
+    async with warren.connect(alarmed.url) as connection, warren.connect(alarmed.url) as other:
+        channel = await connection.channel(prefetch=5)
+        looking = await other.channel()
+        await channel.declare_queue("q", durable=True)
+        for number in range(20):
+            await channel.publish(b"%d" % number, routing_key="q")
+        async with channel.consume("q") as deliveries:
+            held = [await anext(deliveries) for _ in range(5)]
+            await alarmed.alarm(True)
+            last = await channel.send(b"last", routing_key="q")
+            await eventually(lambda: connection.blocked is not None, "the block", within=30)
+            for delivery in held:
+                delivery.ack()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(deliveries), 0.3)
+            assert (await looking.declare_queue("q", passive=True)).message_count >= 15
+            await alarmed.alarm(False)
+            async with asyncio.timeout(30):
+                await last
+                for _ in range(16):
+                    delivery = await anext(deliveries)
+                    assert not delivery.redelivered
+                    delivery.ack()
+        assert await looking.delete_queue("q") == 0
+
+
+async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_message(
+    alarmed: _AlarmedBroker,
+) -> None:
+    """The broker says so only to who publishes. The first message is on the wire by then."""
+    await alarmed.alarm(True)
+    async with warren.connect(alarmed.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        first = await channel.send(b"first", routing_key="q")
+        await eventually(lambda: connection.blocked is not None, "the block", within=30)
+        second = asyncio.create_task(channel.publish(b"second", routing_key="q"))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        await alarmed.alarm(False)
+        async with asyncio.timeout(30):
+            await first
+            await second
+        assert await channel.delete_queue("q") == 2

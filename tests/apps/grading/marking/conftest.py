@@ -1,0 +1,81 @@
+"""A scheme to write, submissions to mark, and nothing of them that may be left."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import programs
+from warren.apps.grading.marking import Marking, Scheme, load_scheme, mark
+
+MakeScheme = Callable[[str], Scheme]
+Run = Callable[..., Marking]
+
+
+@pytest.fixture(autouse=True)
+def sandbox_is_there() -> None:
+    """All here needs bubblewrap."""
+    programs.require(None if shutil.which("bwrap") else "bubblewrap is not installed (as root: scripts/system-deps)")
+
+
+@pytest.fixture
+def token() -> str:
+    """An argument by which a submission's processes are known."""
+    return "token-" + secrets.token_hex(8)
+
+
+@pytest.fixture
+def scheme(tmp_path: Path) -> MakeScheme:
+    """Write the parts of a scheme, and read it."""
+
+    def make(parts: str) -> Scheme:
+        path = tmp_path / "course" / "scheme.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('[scheme]\nname = "Homework"\nfile = "main.py"\n' + parts)
+        return load_scheme(path)
+
+    return make
+
+
+@pytest.fixture
+def run(scheme: MakeScheme, token: str) -> Run:
+    """Mark a Python program with one part that runs it; keywords are the part's limits."""
+
+    def mark_it(program: str, *, expect: str = "", allow_weak: bool = False, **limits: object) -> Marking:
+        said = ", ".join(f"{name} = {value!r}".replace("'", '"') for name, value in limits.items())
+        wanted = f"expect = {{ contains = {expect!r} }}\n" if expect else ""
+        part = f'[[part]]\nname = "runs"\npoints = 4\ncommand = ["python3", "main.py", "{token}"]\n{wanted}'
+        return mark(scheme(part + f"limits = {{ {said} }}\n"), program.encode(), "main.py", allow_weak=allow_weak)
+
+    return mark_it
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch: pytest.MonkeyPatch, token: str) -> Iterator[None]:
+    """Fails a test that leaves a process of its submission, a child, a descriptor or a folder."""
+    folder = Path(tempfile.mkdtemp())  # pytest's own can't be entered by other users
+    folder.chmod(0o711)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert of_token(token) == []
+    assert psutil.Process().children(recursive=True) == []
+    folder.rmdir()  # it is empty
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def of_token(token: str) -> list[int]:
+    """Return the processes that have the token among their arguments, bubblewrap's included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if token in process.cmdline():
+                found.append(process.pid)
+        except psutil.Error:  # gone, or a zombie
+            continue
+    return found

@@ -1,0 +1,206 @@
+"""What a submission is shut into on machines of every kind, and that nothing runs where that can't be."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.apps.grading.marking.conftest import MakeScheme
+from warren.apps.grading.marking import Marking, _confine, mark
+from warren.exceptions import SandboxUnavailable
+
+_PARTS = '[[part]]\nname = "x"\npoints = 1\ncommand = "sh main.py"\n'
+
+
+@pytest.fixture
+def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    _confine._bubblewrap.cache_clear()
+    yield
+    _confine._bubblewrap.cache_clear()
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_without_bubblewrap_nothing_runs(scheme: MakeScheme) -> None:
+    with pytest.raises(SandboxUnavailable, match=r"is not installed\. Install .*apt-get install bubblewrap"):
+        mark(scheme(_PARTS), b"true", "main.py")
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_where_bubblewrap_does_not_work_nothing_runs(
+    scheme: MakeScheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho no namespaces for you >&2\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match=r"bubblewrap fails: no namespaces for you\. Install"):
+        mark(scheme(_PARTS), b"true", "main.py")
+
+
+def test_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "m68k")
+    with pytest.raises(SandboxUnavailable, match="this machine is a m68k"):
+        _confine._Bubblewrap("bwrap")
+
+
+def test_a_scheme_where_every_submission_can_read_is_not_used(
+    scheme: MakeScheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = scheme(_PARTS)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match="where every submission can read"):
+        mark(checked, b"true", "main.py")
+
+
+def _weak(scheme: MakeScheme, program: str, limits: str = "", expect: str = "") -> Marking:
+    parts = _PARTS + (f'expect = {{ contains = "{expect}" }}\n' if expect else "") + f"limits = {{ {limits} }}\n"
+    return mark(scheme(parts), program.encode(), "main.py", allow_weak=True)
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_weak_bounds_do_for_a_submission_that_is_trusted(scheme: MakeScheme) -> None:
+    assert _weak(scheme, "pwd; cat main.py", expect="cat main.py").mark == 1
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+@pytest.mark.parametrize(
+    ("program", "limits", "why"),
+    [
+        ("while true; do :; done", "cpu_seconds = 1", "used more than 1 s of CPU time"),
+        ("sleep 600", "wall_seconds = 1", "ran longer than 1 s"),
+        ("while true; do echo yes yes yes yes yes; done", 'output = "4 KiB"', "printed more than 4 KiB"),
+        ("head -c 9M /dev/zero > x; sleep 600", 'disk = "8 MiB"', "wrote more than 8 MiB"),
+        ("head -c 9M /dev/zero > x", 'file_size = "1 MiB"', "SIGXFSZ"),
+        ("b() { b | b & }; b; sleep 600", "processes = 16, wall_seconds = 2", "ran longer than 2 s"),
+    ],
+)
+def test_weak_bounds_hold_the_limits_and_leave_nothing(scheme: MakeScheme, program: str, limits: str, why: str) -> None:
+    assert why in _weak(scheme, program, limits).parts[0].output
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_weak_bounds_leave_no_daemon(scheme: MakeScheme) -> None:
+    program = "setsid sleep 86123 >/dev/null 2>&1 </dev/null & trap '' HUP TERM; sleep 0.2; ls main.py"
+    assert _weak(scheme, program, expect="main.py").mark == 1
+    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"86123" in _read(path)]
+    assert found == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_weak_bounds_remove_what_is_hard_to_remove(scheme: MakeScheme) -> None:
+    deep = "perl -e 'for (1 .. 3000) { mkdir q(dd); chdir q(dd) }'"
+    marking = _weak(scheme, f"mkdir no && touch no/file && chmod 0 no; {deep}; sleep 600")
+    assert "made more than 20000 files" in marking.parts[0].output  # or too deep to be counted
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+@pytest.mark.skipif(not _confine._namespaces(), reason="the kernel gives no namespaces here")
+def test_weak_bounds_keep_it_from_the_network_where_the_kernel_lets_us(scheme: MakeScheme) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program = f"exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}"
+        parts = _PARTS.replace('"sh main.py"', '["bash", "main.py"]')
+        marking = mark(scheme(parts), program.encode(), "main.py", allow_weak=True)
+        assert "Network is unreachable" in marking.feedback or "refused" in marking.feedback
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+_AS_USER = """
+import os, socket, sys
+from pathlib import Path
+from warren.apps.grading.marking import load_scheme, mark
+from warren.apps.grading.marking.scheme import Limits
+
+assert os.getuid() == 12345
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    program = f'''
+import os, socket
+def attempt(what, *arguments):
+    try: what(*arguments)
+    except OSError as error: print(error.strerror)
+    else: print("done:", what, arguments)
+attempt(socket.create_connection, ("127.0.0.1", {listener.getsockname()[1]}), 5)
+attempt(open, {sys.argv[1]!r})
+attempt(open, "/warren/x", "w")
+attempt(open, "/dev/x", "w")
+attempt(os.kill, {os.getpid()}, 9)
+attempt(os.memfd_create, "x")
+try: x = b"x" * (1 << 30)
+except MemoryError: print("no memory")
+forks = 0
+try:
+    while os.fork() or os._exit(0): forks += 1
+except OSError: print("forks", forks)
+n = 0
+while True:
+    open(f"f{{n}}", "w").close()
+    n += 1
+'''
+print(mark(load_scheme(Path(sys.argv[1])), program.encode(), "main.py").parts[0].output)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every other test runs as no root then")
+def test_a_user_who_is_not_root_has_the_same_bounds(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    own.chmod(0o777)
+    tmp_path.chmod(0o755)
+    file = tmp_path / "scheme.toml"
+    file.write_text(
+        '[scheme]\nname = "x"\nfile = "main.py"\n'
+        '[[part]]\nname = "x"\npoints = 1\ncommand = ["python3", "-u", "main.py"]\n'
+        'limits = { memory = "256 MiB", processes = 20, wall_seconds = 40, cpu_seconds = 30 }\n'
+    )
+    ids = ["--reuid=12345", "--regid=12345", "--clear-groups"]
+    done = subprocess.run(
+        [*_readable_by_all(tmp_path), "setpriv", *ids, "--", sys.executable, "-B", "-c", _AS_USER, str(file)],
+        env={**os.environ, "TMPDIR": str(own)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stderr == ""
+    lines = done.stdout.strip().splitlines()
+    assert lines[0] == "made more than 20000 files"
+    assert [line.replace("No such process", "none") for line in lines[2:8]] == [
+        "Connection refused",
+        "No such file or directory",
+        "Read-only file system",
+        "Read-only file system",
+        "none",
+        "Operation not permitted",
+    ]
+    assert lines[8] == "no memory"
+    assert 10 < int(lines[9].removeprefix("forks ")) <= 20
+    assert list(own.iterdir()) == []
+
+
+def _readable_by_all(tmp_path: Path) -> list[str]:
+    """Return the start of a command that sees Python, this repository and `tmp_path` whoever runs it."""
+    argv = ["bwrap", "--dev-bind", "/", "/"]
+    hidden: set[Path] = set()
+    for path in (Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parents[4], tmp_path):
+        closed = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001]
+        if closed and closed[0] not in hidden:
+            hidden.add(closed[0])
+            argv += ["--perms", "0755", "--tmpfs", str(closed[0])]
+        if closed:
+            for folder in reversed(path.parents):
+                if folder.is_relative_to(closed[0]) and folder != closed[0]:
+                    argv += ["--perms", "0755", "--dir", str(folder)]
+            argv += ["--bind", str(path), str(path)]
+    return [*argv, "--"]

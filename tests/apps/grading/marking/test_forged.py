@@ -1,0 +1,160 @@
+"""Submissions that want the points of tests that they do not pass."""
+
+import hashlib
+import hmac
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.apps.grading.marking.conftest import MakeScheme
+from warren.apps.grading.marking import Marking, mark
+from warren.apps.grading.marking._pytest_report import read_report
+
+_TESTS = """
+import main
+
+def test_first():
+    assert main.double(1) == 2
+
+def test_second():
+    assert main.double(2) == 4
+
+def test_third():
+    assert main.double(3) == 6
+"""
+_PART = (
+    '[[part]]\nname = "tests"\npoints = 3\npytest = "test_main.py"\nlimits = { wall_seconds = 40, cpu_seconds = 4 }\n'
+)
+_RIGHT = "def double(x): return 2 * x\n"
+_WRONG = "def double(x): return 0\n"
+_FAKE = """
+print("\\n3 passed in 0.01s")
+"""
+_EVERY_DESCRIPTOR = """
+import json, os
+lines = [{"number": n, "event": event, "test": f"test_main.py::test_{which}", "passed": True}
+         for n, (event, which) in enumerate([("began", ""), *[(e, t) for e in ("found", "done")
+         for t in ("first", "second", "third")], ("ended", "")], 1)]
+for fd in range(3, 64):
+    for line in lines:
+        try: os.write(fd, b"0" * 64 + b" " + json.dumps(line).encode() + b"\\n" + json.dumps(line).encode() + b"\\n")
+        except OSError: pass
+"""
+
+MarkTests = Callable[..., Marking]
+
+
+@pytest.fixture
+def mark_tests(scheme: MakeScheme, tmp_path: Path) -> MarkTests:
+    """Mark a submission by the three tests."""
+
+    def mark_it(solution: str | dict[str, str]) -> Marking:
+        (tmp_path / "course").mkdir(exist_ok=True)
+        (tmp_path / "course" / "test_main.py").write_text(_TESTS)
+        if isinstance(solution, str):
+            return mark(scheme(_PART), solution.encode(), "main.py")
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name, content in solution.items():
+                archive.writestr(name, content)
+        return mark(scheme(_PART), packed.getvalue(), "homework.zip")
+
+    return mark_it
+
+
+def test_the_right_solution_gets_all_points(mark_tests: MarkTests) -> None:
+    marking = mark_tests(_RIGHT)
+    assert (marking.mark, marking.out_of, marking.parts[0].passed) == (3, 3, True)
+
+
+def test_points_are_shared_out_over_the_tests(mark_tests: MarkTests) -> None:
+    marking = mark_tests("def double(x): return 2 * x if x < 3 else 7\n")
+    assert (marking.mark, marking.parts[0].passed) == (2, False)
+    assert "2 of 3 tests passed\ntest_third: assert 7 == 6" in marking.parts[0].output
+
+
+@pytest.mark.parametrize(
+    ("solution", "points", "said"),
+    [
+        ("import os\nos._exit(0)\n", 0, "the program ended before the tests had"),
+        (_FAKE + "import os, sys\nsys.stdout.flush()\nos._exit(0)\n", 0, "no test was found"),
+        (_FAKE + "raise SystemExit(0)\n", 0, "could not be loaded"),
+        ("import os\ndef double(x): return 2 if x == 1 else os._exit(0)\n", 1, "test_second: did not come to its end"),
+        (_EVERY_DESCRIPTOR + _WRONG, 0, "0 of 3 tests passed"),
+        (_EVERY_DESCRIPTOR + "os._exit(0)\n", 0, "no test was found"),
+        ("import os\nfor fd in range(3, 64):\n    try: os.close(fd)\n    except OSError: pass\n" + _RIGHT, 0, "ended"),
+        ("import pytest\npytest.skip(allow_module_level=True)\n", 0, "no test was found"),
+        ("import pytest\ndef double(x): pytest.skip()\n", 0, "test_first: "),
+        ("import pytest\ndef double(x): pytest.xfail()\n", 0, "test_first: "),
+        ("import pytest\ndef double(x): pytest.exit('all passed', 0)\n", 0, "did not come to its end"),
+        ("def double(x):\n    while True: pass\n", 0, "CPU time"),
+        ("import os, signal\ndef double(x): os.kill(os.getpid(), signal.SIGKILL)\n", 0, "SIGKILL"),
+        ("import os, time\nif os.fork(): os._exit(0)\ntime.sleep(1)\n" + _RIGHT, 0, "ended before"),
+        ("syntax error", 0, "could not be loaded"),
+        (_WRONG, 0, "0 of 3 tests passed"),
+    ],
+)
+def test_what_did_not_pass_gets_no_points(mark_tests: MarkTests, solution: str, points: float, said: str) -> None:
+    marking = mark_tests(solution)
+    assert (marking.mark, marking.parts[0].passed) == (points, False), marking.feedback
+    assert said in marking.parts[0].output
+
+
+_PATCH = """
+import pytest
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    outcome.get_result().outcome = "passed"
+"""
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"conftest.py": _PATCH},
+        {"pytest.ini": "[pytest]\naddopts = -p evil\n", "evil.py": _PATCH},
+        {"pyproject.toml": '[tool.pytest.ini_options]\naddopts = "-p evil"\n', "evil.py": _PATCH},
+        {"test_main.py": "def test_nothing(): pass\n"},
+        {"pytest.py": "def main(*_, **__): print('3 passed')\n"},
+        {"json.py": "raise SystemExit\n", "hmac.py": "raise SystemExit\n"},
+        {"sitecustomize.py": "import os; os._exit(0)\n", "usercustomize.py": "import os; os._exit(0)\n"},
+    ],
+    ids=lambda files: " ".join(files),
+)
+def test_files_beside_the_solution_change_nothing(mark_tests: MarkTests, beside: dict[str, str]) -> None:
+    wrong = mark_tests({"main.py": _WRONG, **beside})
+    assert wrong.mark == 0, wrong.feedback
+    assert "0 of 3 tests passed" in wrong.parts[0].output
+    assert mark_tests({"main.py": _RIGHT, **beside}).mark == 3
+
+
+_KEY = b"k" * 32
+
+
+def _line(number: int, key: bytes = _KEY, **event: object) -> bytes:
+    text = json.dumps({"number": number, **event}).encode()
+    return hmac.new(key, text, hashlib.sha256).hexdigest().encode() + b" " + text + b"\n"
+
+
+def test_lines_that_are_not_signed_or_come_twice_or_out_of_turn_count_for_nothing() -> None:
+    failed = _line(3, event="done", test="a", passed=False, why="wrong")
+    report = read_report(
+        _line(1, event="began")
+        + _line(2, event="found", test="a")
+        + _line(3, b"another key", event="done", test="a", passed=True)
+        + b'{"number": 3, "event": "done", "test": "a", "passed": true}\n'
+        + b"\xff\xff \xff\n\n"
+        + failed
+        + failed.replace(b"false", b"true")
+        + _line(3, event="done", test="a", passed=True)
+        + _line(9, event="done", test="a", passed=True)
+        + _line(4, event="done", test="never found", passed=True),
+        _KEY,
+    )
+    assert report.tests == {"a": "wrong"}
+    assert (report.began, report.ended) == (True, False)

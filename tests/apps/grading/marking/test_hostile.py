@@ -1,0 +1,321 @@
+"""Submissions that want to do harm, one each: what they get, and that nothing of them is left."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import tracemalloc
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.apps.grading.marking.conftest import MakeScheme, Run, of_token
+from warren.apps.grading.marking import Marking, mark
+from warren.exceptions import SubmissionRefused
+
+
+def _output(marking: Marking) -> str:
+    assert marking.parts[0].passed is (marking.mark == 4)
+    return marking.parts[0].output
+
+
+def test_a_fork_bomb_gets_no_more_processes_than_it_may(run: Run, token: str) -> None:
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"
+    most, done = 0, threading.Event()
+
+    def count() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, len(of_token(token)))
+
+    with ThreadPoolExecutor() as pool:
+        counting = pool.submit(count)
+        try:
+            marking = run(bomb, processes=20, wall_seconds=2, cpu_seconds=5)
+        finally:
+            done.set()
+        counting.result()
+    assert "ran longer than 2 s" in _output(marking)
+    assert 10 < most <= 24  # and bubblewrap's two
+
+
+def test_threads_count_as_processes(run: Run) -> None:
+    program = """
+import threading, time
+try:
+    for n in range(1000):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+except RuntimeError:
+    print("no more after", n)
+"""
+    marking = run(program, processes=20, expect="no more after 1")
+    assert marking.mark == 4, marking.feedback
+
+
+def test_memory_of_one_process(run: Run) -> None:
+    marking = run("x = b'x' * (1 << 30)\nprint('got it')", memory="128 MiB")
+    assert "MemoryError" in _output(marking)
+    assert "got it" not in _output(marking)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        "x = [bytearray(b'x') * (80 << 20)]",
+        # No process may hold so much of its own; shared memory is not its own.
+        "import mmap; x = mmap.mmap(-1, 1 << 30)\nfor n in range(0, 1 << 30, 4096): x[n] = 1",
+    ],
+)
+def test_memory_of_all_processes_together(run: Run, take: str) -> None:
+    program = f"import os, time\nfor _ in range(4):\n    os.fork()\n{take}\ntime.sleep(60)\n"
+    marking = run(program, memory="128 MiB", wall_seconds=30, cpu_seconds=30)
+    assert "used more than 128 MiB of memory" in _output(marking)
+
+
+def test_processes_that_share_their_memory_count_it_once(run: Run) -> None:
+    program = """
+import os, time
+kept = bytearray(b"x") * (60 << 20)
+children = [pid for _ in range(6) if (pid := os.fork()) or time.sleep(1.5) or os._exit(0)]
+for pid in children: os.waitpid(pid, 0)
+print("done")
+"""
+    marking = run(program, memory="128 MiB", wall_seconds=30, expect="done")
+    assert marking.mark == 4, marking.feedback
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.memfd_create('x')",
+        "ctypes.get_errno() or fail(libc.shmget(0, 1 << 30, 0o1600))",
+        "fail(libc.unshare(0x10000000))",
+        "fail(libc.syscall(56 if os.uname().machine == 'x86_64' else 220, 0x10000011, 0, 0, 0, 0))",
+        "fail(libc.msgget(0, 0o1600))",
+    ],
+    ids=["memfd", "shmget", "unshare", "clone", "msgget"],
+)
+def test_memory_that_no_limit_counts_is_not_to_be_had(run: Run, call: str) -> None:
+    program = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def fail(result):
+    if result == -1: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os._exit(0)
+{call}
+"""
+    assert "Operation not permitted" in _output(run(program))
+
+
+_FILL = """
+import os, sys
+def fill(folder):
+    written, number = 0, 0
+    try:
+        while written < 100 << 20:
+            with open(f"{folder}/file{number}", "wb") as file:
+                number += 1
+                for _ in range(4): written += os.write(file.fileno(), bytes(1 << 18))
+    except OSError as error:
+        print(folder, error.strerror, file=sys.stderr)
+    return written >> 20
+print("home", fill(os.environ["HOME"]), "then tmp", fill("/tmp"), "shm", fill("/dev/shm"),
+      "elsewhere", sum(map(fill, ("/", "/dev", "/etc", "/usr", "/warren", "/warren/submission", "/var", "/run"))))
+"""
+
+
+def test_the_disk_is_bounded_in_every_folder(run: Run) -> None:
+    marking = run(_FILL, disk="8 MiB", expect="home 7 then tmp 0 shm 8 elsewhere 0")
+    assert marking.mark == 4, marking.feedback
+    assert "No space left" in _output(marking)
+
+
+def test_one_file_is_bounded_too(run: Run) -> None:
+    program = "open('x', 'wb').write(bytes(3 << 20))"
+    assert "File too large" in _output(run(program, file_size="2 MiB"))
+
+
+def test_many_empty_files_are_stopped(run: Run) -> None:
+    program = "n = 0\nwhile True:\n    open(f'f{n}', 'w').close()\n    n += 1\n"
+    assert "made more than 20000 files" in _output(run(program, wall_seconds=30, cpu_seconds=30))
+
+
+@pytest.mark.parametrize("where", [1, 2])
+def test_output_of_ten_gigabytes(run: Run, where: int) -> None:
+    program = f"import os\nfor _ in range(10_000): os.write({where}, b'x' * (1 << 20))"
+    tracemalloc.start()
+    try:
+        output = _output(run(program, output="1 MiB", wall_seconds=30))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "printed more than 1 MiB" in output
+    assert len(output) < 5000
+    assert peak < 16 << 20
+
+
+def test_an_endless_loop_runs_out_of_cpu_time(run: Run) -> None:
+    assert "used more than 1 s of CPU time" in _output(run("while True: pass", cpu_seconds=1))
+
+
+def test_cpu_time_can_not_be_got_by_ignoring_the_signal(run: Run) -> None:
+    program = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
+    assert "was ended by SIGKILL" in _output(run(program, cpu_seconds=1))
+
+
+def test_sleeping_for_ever_meets_the_wall_clock(run: Run) -> None:
+    assert "ran longer than 1 s" in _output(run("import time\ntime.sleep(1e6)", wall_seconds=1))
+
+
+def test_the_network_can_not_be_reached(run: Run) -> None:
+    program = """
+import socket
+for family, address in (
+    (socket.AF_INET, ("127.0.0.1", {port})), (socket.AF_INET, ("192.0.2.1", 80)), (socket.AF_UNIX, "\\0{name}"),
+):
+    with socket.socket(family) as connection:
+        connection.settimeout(5)
+        try: connection.connect(address)
+        except OSError as error: print("not reached:", error)
+"""
+    name = f"warren-test-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("\0" + name)
+        unix.listen()
+        marking = run(program.format(port=tcp.getsockname()[1], name=name), expect="not reached")
+        assert _output(marking).count("not reached: ") == 3, marking.feedback
+        for listener in (tcp, unix):
+            listener.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+
+
+_SEEK = """
+import os
+found = 0
+for folder, folders, names in os.walk("/"):
+    if folder in ("/proc", "/sys") or folder.startswith({python!r}):
+        folders.clear()
+        continue
+    for name in names:
+        try: content = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NONBLOCK)
+        except OSError: continue
+        try: found += b"SECRET" + b"-{token}" in os.read(content, 1 << 16)
+        except OSError: pass
+        finally: os.close(content)
+for process in os.listdir("/proc"):
+    for name in ("environ", "cmdline", "maps", "root/etc/hostname"):
+        try: found += b"SECRET" + b"-{token}" in open(f"/proc/{{process}}/{{name}}", "rb").read()
+        except OSError: pass
+for path in {paths!r}:
+    try: found += b"SECRET" in open(path, "rb").read()
+    except OSError: pass
+print("found", found, "uid", os.getuid())
+"""
+
+
+def test_neither_the_scheme_nor_another_submission_can_be_read(
+    run: Run, scheme: MakeScheme, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = f"SECRET-{token}"
+    monkeypatch.setenv("PASSWORD", secret)
+    waits = ["python3", "-c", "import time; time.sleep(300)", f"{token}-other"]
+    limits = "limits = { wall_seconds = 300 }\n"
+    other = scheme(f'# {secret}\n[[part]]\nname = "x"\npoints = 1\ncommand = {json.dumps(waits)}\n{limits}')
+    own = tmp_path / "course" / "scheme.toml"
+    seek = _SEEK.format(
+        python=("/usr/", sys.prefix, sys.base_prefix), token=token, paths=[str(own), str(tmp_path / "other.py")]
+    )
+    (tmp_path / "other.py").write_text(secret)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(mark, other, f"# {secret}".encode(), "other.py")
+        while not of_token(f"{token}-other"):
+            assert not waiting.done()
+        own.write_text(f"# {secret}")
+        marking = run(seek + f"# of scheme {own}\n", expect="found 0 uid", wall_seconds=60, cpu_seconds=60)
+        assert not waiting.done()  # the other one was there all the time
+        for pid in of_token(f"{token}-other"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert marking.mark == 4, marking.feedback
+    if os.geteuid() == 0:
+        assert "uid 19" in _output(run("import os; print('uid', os.getuid()); raise SystemExit(1)"))
+
+
+_DAEMON = """
+import os, signal, sys, time
+for number in range(1, 64):
+    try: signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.close(0)
+        print("the daemon runs", flush=True)
+        {close}
+        time.sleep(600)
+    os._exit(0)
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize("close", ["pass", "os.close(1); os.close(2)"], ids=["holds its output", "closed all"])
+def test_a_daemon_does_not_outlive_its_part(run: Run, token: str, close: str) -> None:
+    marking = run(_DAEMON.format(close=close), expect="the daemon runs", wall_seconds=60)
+    assert marking.mark == 4, marking.feedback
+    assert of_token(token) == []
+
+
+def test_what_was_printed_is_made_harmless(run: Run) -> None:
+    program = "print('\\x1b[2J\\x00\\u202eevil\\u2028', end=''); raise SystemExit(1)"
+    assert "\N{REPLACEMENT CHARACTER}[2J" in _output(run(program))
+    assert _output(run(program)).isprintable() is False  # the line's end
+    assert not set("\x1b\x00\u202e\u2028") & set(_output(run(program)))
+
+
+def test_a_refused_archive_runs_nothing(scheme: MakeScheme) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("../main.py", "print(1)")
+    checked = scheme('[[part]]\nname = "x"\npoints = 1\ncommand = "true"\n')
+    with pytest.raises(SubmissionRefused, match=r"a name with `\.\.`"):
+        mark(checked, packed.getvalue(), "homework.zip")
+
+
+def test_an_archive_as_large_as_it_may_be_fits_into_the_sandbox(scheme: MakeScheme) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large", bytes(31 << 20))
+    checked = scheme('[[part]]\nname = "x"\npoints = 1\ncommand = "test $(stat -c %s large) = 32505856"\n')
+    assert mark(checked, packed.getvalue(), "homework.zip").mark == 1
+
+
+def test_when_the_marking_process_is_killed_nothing_of_a_submission_runs_on(
+    scheme: MakeScheme, token: str, tmp_path: Path
+) -> None:
+    scheme(f'[[part]]\nname = "x"\npoints = 1\ncommand = ["python3", "main.py", "{token}"]\n')
+    code = """
+import sys, tempfile
+from pathlib import Path
+from warren.apps.grading.marking import load_scheme, mark
+tempfile.tempdir = sys.argv[1]
+mark(load_scheme(Path(sys.argv[2])), b"import time; time.sleep(600)", "main.py")
+"""
+    marker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(tmp_path / "course" / "scheme.toml")])
+    try:
+        # Until the submission itself runs, not only what starts it.
+        while not any(psutil.Process(pid).cmdline()[:1] == ["python3"] for pid in of_token(token)):
+            assert marker.poll() is None
+    finally:
+        marker.kill()
+        marker.wait(20)
+    while of_token(token):  # the test's own time limit bounds it
+        pass

@@ -1,0 +1,171 @@
+"""What a marking says: points, reasons and feedback, of submissions that want no harm."""
+
+import io
+import os
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+
+from tests.apps.grading.marking.conftest import MakeScheme, Run
+from warren.apps.grading.marking import Marking, PartResult, mark
+
+_SORTING = """
+[[part]]
+name = "compiles"
+points = 1
+command = "python3 -m py_compile main.py"
+
+[[part]]
+name = "sorts"
+points = 3
+command = ["python3", "main.py"]
+stdin = "3\\n1\\n2\\n"
+expect = { exact = "1\\n2\\n3" }
+
+[[part]]
+name = "refuses what is no number"
+points = 2.5
+command = "echo x | python3 main.py"
+exit = 1
+expect = { regex = "^not a number: '?x" }
+"""
+_GOOD = """
+import sys
+try: print(*sorted(int(line) for line in sys.stdin), sep=" \\n")
+except ValueError: sys.exit(print("not a number: x") or 1)
+"""
+_HALF = "import sys\nprint(*sorted(sys.stdin), sep='')\nprint('more')"
+
+
+def test_the_right_solution_gets_all_points(scheme: MakeScheme) -> None:
+    marking = mark(scheme(_SORTING), _GOOD.encode(), "main.py")
+    assert marking == Marking(
+        mark=6.5,
+        out_of=6.5,
+        feedback="Homework: 6.5 of 6.5 points\n\n✔ compiles: 1 of 1\n✔ sorts: 3 of 3\n"
+        "✔ refuses what is no number: 2.5 of 2.5\n",
+        parts=[
+            PartResult("compiles", 1, 1, True, ""),
+            PartResult("sorts", 3, 3, True, "1 \n2 \n3"),
+            PartResult("refuses what is no number", 2.5, 2.5, True, "not a number: x"),
+        ],
+    )
+    assert msgspec.json.decode(msgspec.json.encode(marking), type=Marking) == marking
+
+
+def test_one_that_is_half_right_gets_some_and_reads_why(scheme: MakeScheme) -> None:
+    marking = mark(scheme(_SORTING), _HALF.encode(), "main.py")
+    assert (marking.mark, [part.passed for part in marking.parts]) == (1, [True, False, False])
+    assert marking.feedback == (
+        "Homework: 1 of 6.5 points\n\n✔ compiles: 1 of 1\n"
+        "✘ sorts: 0 of 3\n    printed something else than expected, from line 4 on\n    \n"
+        "    1\n    2\n    3\n    \n    more\n"
+        "✘ refuses what is no number: 0 of 2.5\n    exited with 0, not with 1\n    \n    x\n    \n    more\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "expect", "why"),
+    [
+        ("print('a\\nb')", 'exact = "a\\nb"', None),
+        ("print('a  \\r\\nb\\n\\n')", 'exact = "a\\nb"', None),
+        ("print('a')", 'exact = "a\\nb"', "printed 1 lines, and more are expected"),
+        ("print('a\\nc')", 'exact = "a\\nb"', "from line 2 on"),
+        ("print(' a')", 'exact = "a"', "from line 1 on"),
+        ("pass", 'exact = ""', None),
+        ("print('the 42 of it')", 'contains = "42"', None),
+        ("print('the 43 of it')", 'contains = "42"', "did not print what is looked for"),
+        ("import sys; print('42', file=sys.stderr)", 'contains = "42"', "did not print"),
+        ("print('x\\n42')", 'regex = "^4.$"', None),
+        ("print('x42')", 'regex = "^4.$"', "did not print"),
+        ("print('a' * 40 + 'b')", 'regex = "(a+)+$"', "could not be searched in 2 s"),
+        ("raise SystemExit(7)", 'exact = ""', "exited with 7, not with 0"),
+        ("import os; os.abort()", 'exact = ""', "was ended by SIGABRT"),
+        ("1 / 0", 'exact = ""', "ZeroDivisionError"),
+    ],
+)
+def test_what_is_printed_is_held_against_what_is_expected(
+    scheme: MakeScheme, program: str, expect: str, why: str | None
+) -> None:
+    part = f'[[part]]\nname = "x"\npoints = 1\ncommand = ["python3", "main.py"]\nexpect = {{ {expect} }}\n'
+    result = mark(scheme(part), program.encode(), "main.py").parts[0]
+    assert result.passed is (why is None)
+    assert (why or "") in result.output
+
+
+def test_what_is_expected_is_not_given_away(scheme: MakeScheme) -> None:
+    part = '[[part]]\nname = "x"\npoints = 1\ncommand = ["python3", "main.py"]\nexpect = { exact = "treasure" }\n'
+    assert "treasure" not in repr(mark(scheme(part), b"print(1)", "main.py"))
+
+
+def test_a_command_that_is_not_there_fails_its_part(scheme: MakeScheme) -> None:
+    part = '[[part]]\nname = "x"\npoints = 1\ncommand = ["no-such-command"]\n'
+    result = mark(scheme(part), b"x", "main.py").parts[0]
+    assert "exited with 127" in result.output
+
+
+def test_each_part_begins_with_the_submission_as_it_came(scheme: MakeScheme) -> None:
+    parts = "".join(
+        f'[[part]]\nname = "{n}"\npoints = 1\ncommand = "test ! -e left && touch left /tmp/left && test -e main.py"\n'
+        for n in range(2)
+    )
+    assert mark(scheme(parts), b"x", "whatever.txt").mark == 2
+
+
+def test_an_archive_keeps_its_folders_and_what_is_executable(scheme: MakeScheme) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in {"homework/run": b"#!/bin/sh\ncat lib/text\n", "homework/lib/text": b"found"}.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o700
+            archive.addfile(info, io.BytesIO(content))
+    part = '[[part]]\nname = "x"\npoints = 1\ncommand = ["./run"]\nexpect = { exact = "found" }\n'
+    mask = os.umask(0o077)
+    try:
+        marking = mark(scheme(part), packed.getvalue(), "homework.tgz")
+    finally:
+        os.umask(mask)
+    assert marking.mark == 1, marking.feedback
+
+
+def test_the_environment_is_empty_but_for_three(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBITMQ_PASSWORD", "secret")
+    marking = run("import os; print(sorted(os.environ))", expect="['HOME', 'LANG', 'PATH', 'PWD']")
+    assert marking.mark == 4, marking.feedback
+
+
+def test_a_program_may_use_more_cores_files_and_semaphores_as_usual(run: Run) -> None:
+    program = """
+import multiprocessing, os, sqlite3, tempfile, threading
+if __name__ == "__main__":
+    with multiprocessing.Pool(3) as pool: print(sum(pool.map(abs, range(100))))
+    with tempfile.TemporaryFile() as file: file.write(b"x")
+    sqlite3.connect("data.db").execute("create table t (x)")
+"""
+    marking = run(program, expect="4950")
+    assert marking.mark == 4, marking.feedback
+
+
+def test_many_at_once_keep_apart(scheme: MakeScheme) -> None:
+    checked = scheme('[[part]]\nname = "x"\npoints = 1\ncommand = "sleep 0.2; ls /tmp; cat main.py"\n')
+    with ThreadPoolExecutor(8) as pool:
+        markings = list(pool.map(lambda n: mark(checked, f"number {n}".encode(), "main.py"), range(24)))
+    assert [marking.parts[0].output for marking in markings] == [
+        f"{markings[0].parts[0].output.removesuffix('number 0')}number {n}" for n in range(24)
+    ]
+
+
+def test_a_long_output_is_cut(run: Run) -> None:
+    marking = run("print('x\\n' * 20000); raise SystemExit(1)")
+    assert len(marking.parts[0].output) < 4100
+    assert marking.parts[0].output.endswith("… (cut)")
+    assert len(marking.feedback.splitlines()) < 25
+
+
+def test_a_part_ends_with_its_command_not_with_its_time(run: Run) -> None:
+    began = time.monotonic()
+    assert run("print(1)", wall_seconds=3600).mark == 4
+    assert time.monotonic() - began < 60

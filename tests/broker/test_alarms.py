@@ -1,0 +1,94 @@
+"""Alarms: who publishes is told and not read, everybody else goes on; as RabbitMQ does it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+from warren.amqp.client import Connection
+from warren.broker import Broker
+from warren.exceptions import PublishTimeout
+
+Switch = Callable[[bool], Awaitable[None]]
+
+
+async def _told_and_held(url: str, switch: Switch) -> str:
+    """Set and lift an alarm beside a publisher and a consumer; gives the reason that the publisher got."""
+    reason = ""
+    async with warren.connect(url) as publisher, warren.connect(url) as consumer:
+        publishing, consuming = await publisher.channel(), await consumer.channel(prefetch=1)
+        await publishing.declare_queue("alarmed")
+        for number in range(3):
+            await publishing.publish(b"%d" % number, routing_key="alarmed")
+        async with consuming.consume("alarmed") as deliveries:
+            (await anext(deliveries)).ack()
+            await switch(True)
+            assert _reason(publisher) == ""  # not before it publishes
+            await publishing.send(b"on the edge", routing_key="alarmed")
+            reason = await eventually(lambda: _reason(publisher), "connection.blocked", within=20)
+            with pytest.raises(PublishTimeout):
+                await publishing.publish(b"late", routing_key="alarmed", timeout=0.3)
+            for _ in range(2):  # it consumes and acknowledges all the same
+                (await anext(deliveries)).ack()
+            assert _reason(consumer) == ""
+            # Who has not published yet is let in, and blocked by the first publish.
+            async with warren.connect(url) as third:
+                channel = await third.channel()
+                await channel.declare_queue("beside", exclusive=True)
+                assert _reason(third) == ""
+                await channel.send(b"1", routing_key="beside")
+                assert await eventually(lambda: _reason(third), "connection.blocked of the third") == reason
+                with pytest.raises(PublishTimeout):
+                    await channel.publish(b"2", routing_key="beside", timeout=0.3)
+                await switch(False)
+                await eventually(lambda: not _reason(third), "connection.unblocked of the third", within=20)
+            await eventually(lambda: not _reason(publisher), "connection.unblocked", within=20)
+            await publishing.publish(b"after", routing_key="alarmed")
+            async for delivery in deliveries:
+                delivery.ack()
+                if delivery.body == b"after":
+                    break
+        await publishing.delete_queue("alarmed")
+    return reason
+
+
+def _reason(connection: Connection) -> str:
+    return connection.blocked or ""
+
+
+async def test_an_alarm_on_the_embedded_broker() -> None:
+    async with Broker(port=0) as broker:
+
+        async def switch(is_on: bool) -> None:
+            broker.alarms.set("memory", is_on)
+
+        assert await _told_and_held(broker.url, switch) == "low on memory"
+
+
+async def test_an_alarm_on_rabbitmq(own_rabbitmq: RabbitMQ) -> None:
+    async def switch(is_on: bool) -> None:
+        share = "0" if is_on else "0.8"
+        await asyncio.to_thread(own_rabbitmq.ctl, "set_vm_memory_high_watermark", share)
+
+    assert await _told_and_held(own_rabbitmq.url, switch) == "low on memory"
+
+
+async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path, memory_limit=1, disk_free_limit=1 << 62) as broker:
+        await eventually(lambda: broker.alarms.on == {"memory", "disk"}, "both alarms")
+        async with warren.connect(broker.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("q", durable=True)
+            await channel.send(b"x", routing_key="q")
+            reason = await eventually(lambda: _reason(connection), "connection.blocked")
+            with pytest.raises(PublishTimeout):
+                await channel.publish(b"x", routing_key="q", timeout=0.3)
+            assert reason == "low on disk & memory"
+            broker.alarms.disk_free_limit = 0
+            broker.alarms.memory_limit = 1 << 62
+            await eventually(lambda: not broker.alarms.on, "the end of the alarms", within=20)
+            await channel.publish(b"y", routing_key="q")

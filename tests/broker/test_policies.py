@@ -1,0 +1,171 @@
+"""Policies: set by HTTP, they hold for queues and exchanges that are there and that will be; as on RabbitMQ."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import warren
+from tests.support import programs, rabbitmq
+from tests.support.rabbitmq import RabbitMQ
+from warren.amqp.client import Channel
+from warren.broker import Broker
+
+
+class Server:
+    """A broker with its AMQP URL, and its management API."""
+
+    def __init__(self, url: str, management: str) -> None:
+        self.url = url
+        self.http = httpx.AsyncClient(base_url=f"{management}api/", auth=("guest", "guest"), timeout=20)
+
+    async def put(self, name: str, pattern: str, definition: object, **more: object) -> int:
+        body = {"pattern": pattern, "definition": definition, **more}
+        return (await self.http.put(f"policies/%2F/{name}", json=body)).status_code
+
+    async def delete(self, name: str) -> int:
+        return (await self.http.delete(f"policies/%2F/{name}")).status_code
+
+    async def get(self, path: str) -> Any:
+        return (await self.http.get(path)).json()
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Any:
+    programs.require(rabbitmq.why_missing())
+    with RabbitMQ(management=True) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    if request.param == "rabbitmq":
+        rabbit: RabbitMQ = request.getfixturevalue("rabbit")
+        assert rabbit.management_url is not None
+        known = Server(rabbit.url, rabbit.management_url)
+        async with known.http:
+            yield known
+        return
+    async with Broker(port=0, management_port=0) as broker:
+        known = Server(broker.url, broker.management_url)
+        async with known.http:
+            yield known
+
+
+async def _depth(channel: Channel, queue: str) -> int:
+    return (await channel.declare_queue(queue, passive=True)).message_count
+
+
+async def test_a_policy_holds_for_what_is_there_and_what_will_be(server: Server) -> None:
+    async with warren.connect(server.url) as connection, await connection.channel() as channel:
+        await channel.declare_queue("short.old")
+        await channel.declare_queue("short.own", arguments={"x-max-length": 1})
+        await channel.declare_queue("other")
+        for queue in ("short.old", "short.own", "other"):
+            for number in range(4):
+                await channel.publish(b"%d" % number, routing_key=queue)
+        assert await server.put("short", r"^short\.", {"max-length": 2}, **{"apply-to": "queues"}) == 201
+        assert await server.put("short", r"^short\.", {"max-length": 2}, **{"apply-to": "queues"}) == 204
+        await channel.declare_queue("short.new")
+        for queue in ("short.old", "short.own", "short.new", "other"):
+            for number in range(4, 8):
+                await channel.publish(b"%d" % number, routing_key=queue)
+        depths = {queue: await _depth(channel, queue) for queue in ("short.old", "short.own", "short.new", "other")}
+        assert depths == {"short.old": 2, "short.own": 1, "short.new": 2, "other": 8}
+        first = await channel.get("short.old", no_ack=True)
+        assert first is not None
+        assert first.body == b"6"
+        shown = await server.get("queues/%2F/short.old")
+        while "policy" not in shown:  # RabbitMQ's statistics come after a while; pytest-timeout ends it
+            await asyncio.sleep(0.1)
+            shown = await server.get("queues/%2F/short.old")
+        assert (shown["policy"], shown["effective_policy_definition"]) == ("short", {"max-length": 2})
+        assert await server.delete("short") == 204
+        assert await server.delete("short") == 404
+        for number in range(4):
+            await channel.publish(b"%d" % number, routing_key="short.old")
+        assert await _depth(channel, "short.old") == 5
+        for queue in depths:
+            await channel.delete_queue(queue)
+
+
+async def test_expiry_and_dead_letters_by_policy(server: Server) -> None:
+    async with warren.connect(server.url) as connection, await connection.channel() as channel:
+        definition = {"message-ttl": 0, "dead-letter-exchange": "", "dead-letter-routing-key": "late"}
+        assert await server.put("low", "^timed$", {"message-ttl": 3_600_000}, priority=1) == 201
+        assert await server.put("high", "^timed$", definition, priority=2) == 201
+        await channel.declare_queue("late")
+        await channel.declare_queue("timed")
+        await channel.publish(b"x", routing_key="timed")
+        async with channel.consume("late", no_ack=True) as deliveries:
+            delivery = await anext(deliveries)
+        death = delivery.properties.headers["x-death"][0]  # type: ignore[index] # the broker has set it
+        assert (death["queue"], death["reason"]) == ("timed", "expired")  # type: ignore[index,call-overload] # a table
+        for policy in ("low", "high"):
+            assert await server.delete(policy) == 204
+        for queue in ("late", "timed"):
+            await channel.delete_queue(queue)
+
+
+async def test_an_alternate_exchange_by_policy(server: Server) -> None:
+    async with warren.connect(server.url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("strict", "direct")
+        await channel.declare_queue("rest")
+        with pytest.raises(warren.PublishReturned):
+            await channel.publish(b"x", exchange="strict", routing_key="nowhere")
+        await channel.declare_exchange("catch", "fanout")
+        await channel.bind_queue("rest", "catch", "")
+        assert await server.put("ae", "^strict$", {"alternate-exchange": "catch"}, **{"apply-to": "exchanges"}) == 201
+        await channel.publish(b"x", exchange="strict", routing_key="nowhere")
+        assert await _depth(channel, "rest") == 1
+        assert await server.delete("ae") == 204
+        with pytest.raises(warren.PublishReturned):
+            await channel.publish(b"x", exchange="strict", routing_key="nowhere")
+        await channel.delete_queue("rest")
+        await channel.delete_exchange("strict")
+        await channel.delete_exchange("catch")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "definition", "more"),
+    [
+        ("^q", {}, {}),
+        ("^q", {"nonsense": 1}, {}),
+        ("^q", {"max-length": -1}, {}),
+        ("^q", {"max-length": "five"}, {}),
+        ("^q", {"expires": 0}, {}),
+        ("^q", {"overflow": "nonsense"}, {}),
+        ("*(", {"max-length": 1}, {}),
+        ("^q", {"max-length": 1}, {"apply-to": "nonsense"}),
+    ],
+)
+async def test_a_policy_that_makes_no_sense_is_refused(
+    server: Server, pattern: str, definition: dict[str, object], more: dict[str, object]
+) -> None:
+    assert await server.put("bad", pattern, definition, **more) == 400
+    assert (await server.http.get("policies/%2F/bad")).status_code == 404
+
+
+async def test_policies_outlive_a_restart_and_travel_in_definitions(tmp_path: Path) -> None:
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        server = Server(broker.url, broker.management_url)
+        async with server.http, warren.connect(broker.url) as connection, await connection.channel() as channel:
+            assert await server.put("short", "^short$", {"max-length": 2}, priority=3) == 201
+            await channel.declare_queue("short", durable=True)
+            document = await server.get("definitions")
+    async with Broker(port=0, data=tmp_path) as broker:
+        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+            for _ in range(4):
+                await channel.publish(b"x", routing_key="short")
+            assert await _depth(channel, "short") == 2
+    expected = {"vhost": "/", "name": "short", "pattern": "^short$", "definition": {"max-length": 2}, "priority": 3}
+    assert document["policies"] == [expected | {"apply-to": "all"}]
+    async with Broker(port=0, management_port=0) as broker:
+        server = Server(broker.url, broker.management_url)
+        async with server.http:
+            assert (await server.http.post("definitions", json=document)).status_code == 204
+            assert await server.get("policies") == document["policies"]
+            assert (await server.get("queues/%2F/short"))["policy"] == "short"

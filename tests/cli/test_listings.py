@@ -1,0 +1,74 @@
+"""`warren queues` and its sisters, from either broker."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import warren
+from tests.support import commands, programs, rabbitmq
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+
+_WORDS = ("queues", "exchanges", "bindings", "connections", "channels", "consumers")
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"], scope="module")
+def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """A broker with its management API, as the environment's variables."""
+    if request.param == "rabbitmq":
+        programs.require(rabbitmq.why_missing())
+        with RabbitMQ(management=True) as server:
+            assert server.management_url is not None
+            yield {"WARREN_BROKER": server.url, "WARREN_MANAGEMENT": server.management_url}
+        return
+    with commands.service("broker", "--port", "0", "--memory", "--management-port", "0") as service:
+        found = service.wait_for(r"ready amqp://(\S+)/ (http://\S+/)")
+        yield {"WARREN_BROKER": f"amqp://guest:guest@{found[1]}/", "WARREN_MANAGEMENT": found[2]}
+
+
+async def test_what_is_there_is_listed(broker: dict[str, str]) -> None:
+    async with warren.connect(broker["WARREN_BROKER"], name="a lister") as connection:
+        channel = await connection.channel(prefetch=7)
+        await channel.declare_exchange("listed_exchange", "topic", durable=True)
+        await channel.declare_queue("[red]listed", exclusive=True)
+        await channel.bind_queue("[red]listed", "listed_exchange", "a.#")
+        async with channel.consume("[red]listed"):
+
+            def listed() -> dict[str, list[dict[str, object]]]:
+                """Each listing as JSON; statistics come to RabbitMQ's database after a while."""
+                found = {}
+                for word in _WORDS:
+                    done = commands.run(word, "--json", more=broker)
+                    assert done.returncode == 0, done.stderr
+                    found[word] = [json.loads(line) for line in done.stdout.splitlines()]
+                return found if all(found.values()) else {}
+
+            found = await eventually(listed, "something in every listing", within=40)
+            assert [queue["name"] for queue in found["queues"]] == ["[red]listed"]
+            assert "listed_exchange" in [exchange["name"] for exchange in found["exchanges"]]
+            assert ("listed_exchange", "a.#") in [(one["source"], one["routing_key"]) for one in found["bindings"]]
+            assert [consumer["prefetch_count"] for consumer in found["consumers"]] == [7]
+            for word in _WORDS:
+                done = commands.run(word, more=broker)
+                assert done.returncode == 0
+                lines = done.stdout.splitlines()
+                assert len(lines) == 2 + len(found[word]), done.stdout  # headings, a rule, the rows
+            assert "[red]listed" in commands.run("queues", more=broker).stdout
+            with commands.service("queues", "--watch", "--json", more=broker) as watch:
+                watch.wait_for(r"listed[\s\S]*listed")
+                watch.process.terminate()
+                assert watch.process.wait(10) == 0
+                assert "Traceback" not in watch.output
+
+
+def test_a_broker_without_a_management_api_is_named(broker: dict[str, str]) -> None:
+    done = commands.run("queues", more=broker | {"WARREN_MANAGEMENT": "http://127.0.0.1:1"})
+    assert done.returncode == 3
+    assert re.fullmatch(r"warren: no management API at http://127\.0\.0\.1:1\S*: .*\n", done.stderr)
+    done = commands.run("queues", more=broker | {"WARREN_BROKER": "amqp://guest:wrong@127.0.0.1/"})
+    assert done.returncode == 3
+    assert "refused the login" in done.stderr
+    assert "wrong" not in done.stderr
+    assert commands.run("queues", "--management", "x", more=broker).returncode == 2

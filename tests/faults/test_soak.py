@@ -1,0 +1,178 @@
+"""A fault every few seconds for a long time: memory stays flat, and no task or file descriptor is left behind."""
+
+import asyncio
+import gc
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pytest
+
+import warren
+from tests.support.embedded import BrokerProcess
+from tests.support.load import running_load
+from tests.support.proxy import FaultProxy, Way
+from warren.amqp.client import Channel, Consumer, parse_url
+
+_SHORT: Final = 10
+_LONG: Final = 600
+_FLAT: Final = 8.0
+"""MiB by which memory may differ between the middle and the end: what an allocator keeps, not what grows."""
+
+
+async def _stand_still(proxy: FaultProxy, chance: random.Random) -> None:
+    """Now shorter, now longer than two heartbeats."""
+    proxy.pause(*chance.choice([(), (Way.TO_SERVER,), (Way.TO_CLIENT,)]))
+    await asyncio.sleep(chance.uniform(0.2, 4))
+    proxy.resume()
+
+
+async def _swallow(proxy: FaultProxy, chance: random.Random) -> None:
+    """A stream with a hole is no TCP, so what was swallowed from ends with a reset."""
+    proxy.swallow(*chance.choice([(), (Way.TO_SERVER,), (Way.TO_CLIENT,)]))
+    await asyncio.sleep(chance.uniform(0.1, 2))
+    await proxy.reset()
+    proxy.deliver()
+
+
+async def _refuse(proxy: FaultProxy, chance: random.Random) -> None:
+    proxy.refuse()
+    await proxy.cut()
+    await asyncio.sleep(chance.uniform(0.1, 2))
+    proxy.accept()
+
+
+async def _drag(proxy: FaultProxy, chance: random.Random) -> None:
+    proxy.delay(0.05)
+    proxy.chunk(chance.randint(1, 9))
+    await asyncio.sleep(chance.uniform(0.2, 1))
+    proxy.delay(0)
+    proxy.chunk()
+
+
+async def _break_in_pieces(proxy: FaultProxy, chance: random.Random) -> None:
+    """In the middle of a frame."""
+    proxy.chunk(1)
+    await asyncio.sleep(0.1)
+    await proxy.reset()
+    proxy.chunk()
+
+
+_FAULTS: Final[dict[str, Callable[[FaultProxy, random.Random], Awaitable[None]]]] = {
+    "cut": lambda proxy, chance: proxy.cut(),
+    "reset": lambda proxy, chance: proxy.reset(),
+    "stand still": _stand_still,
+    "black hole": _swallow,
+    "refused": _refuse,
+    "drag": _drag,
+    "broken frame": _break_in_pieces,
+}
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What there is while nothing is under way. memory, broker: MiB of resident memory, of us and of the broker."""
+
+    tasks: int
+    descriptors: int
+    objects: int
+    memory: float
+    broker: float
+
+
+def _memory(pid: int) -> float:
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def _measure(broker: int | None) -> _Measure:
+    gc.collect()
+    return _Measure(
+        tasks=len(asyncio.all_tasks()),
+        descriptors=len(os.listdir("/proc/self/fd")),
+        objects=len(gc.get_objects()),
+        memory=_memory(os.getpid()),
+        broker=0.0 if broker is None else _memory(broker),
+    )
+
+
+async def _hear(channel: Channel, heard: Consumer, word: bytes) -> None:
+    """See that a queue that the broker named, its binding and its consumer are all there."""
+    await channel.publish(word, exchange="amq.fanout")
+    async with asyncio.timeout(30):
+        while True:
+            delivery = await anext(heard)
+            delivery.ack()
+            if delivery.body == word:
+                return
+
+
+async def _soak(broker_url: str, seconds: float, each_round: int, broker: int | None) -> None:
+    """Measure after each round of faults. broker: the process whose memory is to be flat too."""
+    chance = random.Random(23)
+    suffered: Counter[str] = Counter()
+    measures: list[_Measure] = []
+    end = asyncio.get_running_loop().time() + seconds
+    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),), heartbeat=1, connection_timeout=1.0)
+        async with running_load(url) as load, warren.connect(url) as connection:
+            channel = await connection.channel()
+            queue = (await channel.declare_queue(exclusive=True)).name
+            await channel.bind_queue(queue, "amq.fanout")
+            async with channel.consume(queue) as heard:
+                while asyncio.get_running_loop().time() < end:
+                    for fault in chance.choices(list(_FAULTS), k=each_round):
+                        suffered[fault] += 1
+                        await _FAULTS[fault](proxy, chance)
+                        await asyncio.sleep(chance.uniform(0.2, 2))
+                    await load.settle()
+                    await _hear(channel, heard, b"%d" % len(measures))
+                    load.account.check()
+                    assert not load.account.unconfirmed
+                    load.account.forget()
+                    measures.append(_measure(broker))
+                    load.go_on()
+                await load.settle()
+    _check_flat(measures)
+    print(
+        f"{suffered.total()} faults in {seconds:g} s; {load.account}; after the first round, in the middle, at the "
+        f"end: {measures[0]}, {measures[len(measures) // 2]}, {measures[-1]}",
+        file=sys.stderr,
+    )
+
+
+def _check_flat(measures: list[_Measure]) -> None:
+    assert len(measures) > 1, "too short to compare anything"
+    for name in ("tasks", "descriptors"):
+        counts = [getattr(measure, name) for measure in measures]
+        assert counts[-1] <= counts[0], f"{name} grow: {counts}"
+    later = measures[len(measures) // 2 :]
+    for name in ("memory", "broker"):
+        sizes = [getattr(measure, name) for measure in later]
+        assert sizes[-1] - sizes[0] < _FLAT, f"{name} grows: {sizes}"
+    objects = [measure.objects for measure in later]
+    assert objects[-1] < objects[0] * 1.02, f"objects grow: {objects}"
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def soaked(request: pytest.FixtureRequest) -> Iterator[tuple[str, int | None]]:
+    """A broker's URL, and the process id of the embedded one."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("rabbitmq_url"), None
+    else:
+        with BrokerProcess() as process:
+            yield process.url, process.pid
+
+
+async def test_a_fault_every_second_for_a_while(no_leaks: None, soaked: tuple[str, int | None]) -> None:
+    await _soak(soaked[0], _SHORT, 2, soaked[1])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(_LONG + 120)
+async def test_ten_minutes_with_a_fault_every_few_seconds(no_leaks: None, soaked: tuple[str, int | None]) -> None:
+    await _soak(soaked[0], _LONG, 6, soaked[1])

@@ -1,0 +1,116 @@
+"""What is read and written as bytes means the same as what is read and written by name."""
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.amqp.client import Delivery, Properties
+from warren.amqp.protocol.properties import CONTENT_HEADER, EncodedProperties, decode_header, encode_header
+from warren.exceptions import ProtocolViolation
+from warren.flow import hot
+from warren.flow.codec import BYTES, JSON, TEXT
+from warren.flow.message import ATTEMPT, TRACEPARENT, WAIT, first_properties
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class _Delivered:
+    """As much of a delivery as is read."""
+
+    def __init__(self, header: bytes) -> None:
+        self.header = header
+
+    @property
+    def properties(self) -> Properties:
+        return decode_header(self.header)
+
+
+def _delivery(header: bytes) -> Delivery:
+    return cast(Delivery, _Delivered(header))
+
+
+def _with_id(encoded: EncodedProperties) -> bytes:
+    """Give the content header that the client makes."""
+    return CONTENT_HEADER.pack(60, 0, 7, encoded.flags) + encoded.before + b"\x02id" + encoded.after
+
+
+@pytest.fixture
+def by_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often a message was read by name."""
+    calls: list[object] = []
+    plain = hot._read_by_name
+
+    def count(delivery: Delivery) -> hot.Trail:
+        calls.append(delivery)
+        return plain(delivery)
+
+    monkeypatch.setattr(hot, "_read_by_name", count)
+    return lambda: len(calls)
+
+
+@pytest.mark.parametrize("content_type", [JSON, TEXT, BYTES])
+def test_what_stages_and_publishers_write_is_read_without_names(content_type: str, by_name: Callable[[], int]) -> None:
+    first = hot.read(_delivery(encode_header(first_properties("app", content_type, "Item"), 7)))
+    following = hot.read(_delivery(_with_id(hot.next_properties("app", first, content_type, "Item"))))
+    assert by_name() == 0
+    assert following.correlation == first.correlation
+    assert following.trace[:35] == first.trace[:35]
+    assert following.trace != first.trace
+
+
+@pytest.mark.parametrize(
+    "cause", [hot.Trail(1, 0.0, b"c", TRACE.encode()), hot.Trail(3, 0.0, b"", b""), hot.Trail(1, 0.0, b"c", b"x" * 55)]
+)
+def test_what_is_written_as_bytes_says_what_it_should(cause: hot.Trail) -> None:
+    encoded = hot.next_properties("app", cause, JSON, "Item")
+    properties = decode_header(_with_id(encoded))
+    assert properties == encoded.decoded()._replace(message_id="id")
+    assert properties.headers is not None
+    trace = properties.headers[TRACEPARENT]
+    assert isinstance(trace, str)
+    assert len(trace) == 55
+    assert properties.headers == {ATTEMPT: 1, TRACEPARENT: trace}
+    assert trace.startswith(TRACE[:36]) == (cause.trace == TRACE.encode())
+    assert properties.correlation_id == (cause.correlation.decode() or None)
+    assert (properties.content_type, properties.delivery_mode) == (JSON, 2)
+    assert (properties.type, properties.app_id) == ("Item", "app")
+    assert abs(properties.timestamp.timestamp() - time.time()) < 60  # type: ignore[union-attr] # it is there
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        Properties(),
+        Properties(message_id="m", headers={}),
+        Properties(correlation_id="\udcff", headers={ATTEMPT: 4, WAIT: 2.5}),
+        first_properties("app", JSON, "Item")._replace(headers={ATTEMPT: 2, TRACEPARENT: TRACE}),
+        first_properties("app", "text/html", "Item"),
+        first_properties("app", JSON, "Item")._replace(correlation_id=None),
+        first_properties("app", JSON, "Item")._replace(headers={ATTEMPT: 1, TRACEPARENT: TRACE, WAIT: 1.0}),
+        first_properties("app", JSON, "Item")._replace(headers={ATTEMPT: "1", TRACEPARENT: 1}),
+    ],
+)
+def test_whatever_else_comes_is_read_by_name(properties: Properties, by_name: Callable[[], int]) -> None:
+    hot.read(_delivery(encode_header(properties, 7)))
+    assert by_name() == 1
+
+
+@given(st.integers(0, 400), st.binary(max_size=4))
+def test_a_header_that_was_tampered_with_is_read_as_by_name_or_as_a_first_attempt(at: int, instead: bytes) -> None:
+    header = bytearray(encode_header(first_properties("app", JSON, "Item"), 7))
+    at = min(at, len(header))
+    header[at : at + len(instead)] = instead
+    if len(header) < CONTENT_HEADER.size:
+        return
+    try:
+        decode_header(bytes(header))
+    except ProtocolViolation:
+        assert hot.read(_delivery(bytes(header))).attempt == 1
+    else:
+        # Their trace contexts may differ where neither is one.
+        delivery = _delivery(bytes(header))
+        assert hot.read(delivery)[:3] == hot._read_by_name(delivery)[:3]

@@ -1,0 +1,181 @@
+"""amqpstorm's own functional tests, unchanged, against both brokers: test by test they come out the same.
+
+They come in its source distribution alone, which pip fetches once into pytest's cache. They want the standard
+ports, so each broker listens on an address of 127.0.0.0/8 of its own. Tests that fail on both (they name a
+server of amqpstorm's author) say nothing about us and count as the same.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import ssl
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+import pytest
+import trustme
+from cryptography import x509
+
+from tests.support import programs, rabbitmq
+from tests.support.rabbitmq import RabbitMQ
+from warren.broker import Broker
+
+_VERSION: Final = "3.1.4"
+_SHA256: Final = "8c4c81430b3e3f06c88474a8ed883b48a62068f14490e339d6e0fc3329f030d3"
+_SUITE: Final = "amqpstorm/tests/functional"
+_QUICK: Final = tuple(
+    f"{_SUITE}/{name}"
+    for name in ("management", "test_basic.py", "test_exchange.py", "test_queue.py", "test_tx.py", "test_web_based.py")
+)
+_DOWNLOAD_WITHIN: Final = 120.0
+_RUN_WITHIN: Final = 400.0
+
+DIFFERENT: Final[dict[str, str]] = {}
+"""Tests that come out otherwise on the embedded broker, with the reason."""
+
+
+@pytest.fixture(scope="module")
+def suite(request: pytest.FixtureRequest) -> Path:
+    """amqpstorm's source distribution, unpacked."""
+    cache = request.config.cache
+    assert cache is not None
+    folder = cache.mkdir("amqpstorm")
+    archive = folder / f"amqpstorm-{_VERSION}.tar.gz"
+    if not archive.exists():
+        fetched = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
+             "--dest", str(folder), f"amqpstorm=={_VERSION}"],
+            capture_output=True, text=True, timeout=_DOWNLOAD_WITHIN, check=False,
+        )  # fmt: skip
+        if fetched.returncode:
+            programs.require(f"pip could not fetch amqpstorm's source distribution: {fetched.stderr[-300:]}")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == _SHA256
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """A server's certificate for each address, and files for the clients."""
+
+    folder: Path
+    authority: trustme.CA
+    user: str
+    """Whom the clients' certificate names, as a broker spells it for EXTERNAL."""
+
+    def server(self, host: str) -> tuple[Path, Path]:
+        """Give the files of a server's certificate and key."""
+        certificate, chain, key = self.authority.issue_cert(host), self.folder / f"{host}.pem", self.folder / host
+        certificate.cert_chain_pems[0].write_to_path(chain)
+        certificate.private_key_pem.write_to_path(key)
+        return chain, key
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> _Keys:
+    folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
+    client = authority.issue_cert("client@example.org", common_name="client")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    client.cert_chain_pems[0].write_to_path(folder / "client.pem")
+    client.private_key_pem.write_to_path(folder / "client.key")
+    certificate = x509.load_pem_x509_certificate(client.cert_chain_pems[0].bytes())
+    return _Keys(folder, authority, certificate.subject.rfc4514_string())
+
+
+def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: tuple[str, ...]) -> dict[str, str]:
+    """Run the tests in a process of their own; gives what became of each."""
+    report = keys.folder / f"{host}.xml"
+    settings = {
+        "AMQP_HOST": host,
+        "AMQP_USERNAME": "guest",
+        "AMQP_PASSWORD": "guest",
+        "AMQP_URI": f"amqp://guest:guest@{host}:5672/%2F",
+        "AMQP_HTTP_URL": management_url.rstrip("/"),
+        "AMQP_SSL_URI": f"amqps://guest:guest@{host}:5671/%2F",
+        "AMQP_SSL_HOST": host,
+        "AMQP_CAFILE": str(keys.folder / "ca.pem"),
+        "AMQP_CERTFILE": str(keys.folder / "client.pem"),
+        "AMQP_KEYFILE": str(keys.folder / "client.key"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={suite}", "-p", "no:cacheprovider",
+         "-p", "no:warren", "-q", "--tb=short", f"--junit-xml={report}", *tests],
+        cwd=suite, env=os.environ | settings, capture_output=True, text=True, timeout=_RUN_WITHIN, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # all passed, or some failed
+    print(done.stdout)
+    outcomes = {}
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it just now
+        kinds = {child.tag for child in case}
+        outcome = next((kind for kind in ("failure", "error", "skipped") if kind in kinds), "passed")
+        outcomes[f"{case.get('classname')}::{case.get('name')}"] = outcome
+    return outcomes
+
+
+def _on_rabbitmq(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) -> dict[str, str]:
+    chain, key = keys.server(host)
+    settings = [
+        f"listeners.tcp.2 = {host}:5672",
+        f"listeners.ssl.1 = {host}:5671",
+        f"ssl_options.cacertfile = {keys.folder}/ca.pem",
+        f"ssl_options.certfile = {chain}",
+        f"ssl_options.keyfile = {key}",
+        "ssl_options.verify = verify_peer",
+        "ssl_options.fail_if_no_peer_cert = false",
+        "auth_mechanisms.1 = AMQPLAIN",
+        "auth_mechanisms.2 = PLAIN",
+        "auth_mechanisms.3 = EXTERNAL",
+    ]
+    with RabbitMQ(management=True, settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]) as server:
+        server.ctl("add_user", keys.user, "unused")
+        server.ctl("set_permissions", keys.user, ".*", ".*", ".*")
+        assert server.management_url is not None
+        return _run(suite, keys, host, server.management_url, tests)
+
+
+async def _on_ours(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) -> dict[str, str]:
+    chain, key = keys.server(host)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(keys.folder / "ca.pem"))
+    tls.load_cert_chain(chain, key)
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    users = {"guest": "guest", keys.user: "unused"}
+    broker = Broker(host, 5672, users=users, management_port=0, tls=tls, tls_port=5671)
+    async with broker:
+        return await asyncio.to_thread(_run, suite, keys, host, broker.management_url, tests)
+
+
+def _compare(suite: Path, keys: _Keys, tests: tuple[str, ...], least: int) -> None:
+    network = f"127.{secrets.randbelow(250) + 2}.{secrets.randbelow(250)}"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_on_rabbitmq, suite, keys, f"{network}.1", tests)
+        ours = asyncio.run(_on_ours(suite, keys, f"{network}.2", tests))
+        rabbitmqs = waiting.result()
+    assert sum(outcome == "passed" for outcome in rabbitmqs.values()) >= least
+    assert ours.keys() == rabbitmqs.keys()
+    different = {
+        name: f"{outcome} on RabbitMQ, {ours[name]} here"
+        for name, outcome in rabbitmqs.items()
+        if ours[name] != outcome and name not in DIFFERENT
+    }
+    assert not different
+
+
+@pytest.mark.timeout(600)
+def test_its_quick_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
+    programs.require(rabbitmq.why_missing())
+    _compare(suite, keys, _QUICK, 80)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_all_its_functional_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
+    programs.require(rabbitmq.why_missing())
+    _compare(suite, keys, (_SUITE,), 150)

@@ -1,0 +1,131 @@
+"""A broker that only does what a test tells it: it agrees to everything, and confirms and returns when asked to."""
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+from warren.amqp.driver import Driver
+from warren.amqp.protocol import hot
+from warren.amqp.protocol.connection import Connection as Core
+from warren.amqp.protocol.connection import Role
+from warren.amqp.protocol.events import HEADER, METHOD, PUBLISH, Event
+from warren.amqp.protocol.methods import (
+    BasicAck,
+    BasicNack,
+    BasicQos,
+    BasicQosOk,
+    BasicReturn,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    Method,
+    QueueDeclare,
+    QueueDeclareOk,
+)
+
+_FRAME_MAX: Final = 131_072
+_CHANNEL_MAX: Final = 100
+
+
+class ScriptedLink:
+    """One client's connection. published: (exchange, routing key, header, body), in the order of the delivery tags."""
+
+    def __init__(self) -> None:
+        self.core = Core(Role.BROKER, frame_max=_FRAME_MAX, channel_max=_CHANNEL_MAX, max_body_size=1 << 20)
+        self.driver = Driver(self.core, self)
+        self.published: list[tuple[str, str, bytes, bytes]] = []
+        self.lost = False
+
+    def on_events(self, events: list[Event]) -> None:
+        for event in events:
+            if event[0] == HEADER:
+                self.send(0, ConnectionStart(0, 9, {"product": "scripted"}, b"PLAIN", b"en_US"))
+            elif event[0] == PUBLISH:
+                exchange, routing_key, _, _ = hot.parse_publish(event[2])
+                self.published.append((exchange, routing_key, event[3], event[4]))
+            elif event[0] == METHOD:
+                self._on_method(event[1], event[2])
+
+    def on_lost(self, error: Exception | None) -> None:
+        self.lost = True
+
+    def on_writable(self) -> None: ...
+
+    def _on_method(self, channel: int, method: Method) -> None:
+        if isinstance(method, ConnectionStartOk):
+            self.send(0, ConnectionTune(_CHANNEL_MAX, _FRAME_MAX, 0))
+        elif isinstance(method, ConnectionOpen):
+            self.send(0, ConnectionOpenOk())
+        elif isinstance(method, ConnectionClose):
+            self.send(0, ConnectionCloseOk())
+            self.driver.close()
+        elif isinstance(method, ConnectionCloseOk):
+            self.driver.close()
+        elif isinstance(method, ChannelOpen):
+            self.send(channel, ChannelOpenOk())
+        elif isinstance(method, BasicQos):
+            self.send(channel, BasicQosOk())
+        elif isinstance(method, QueueDeclare):
+            self.send(channel, QueueDeclareOk(method.queue, 0, 0))
+        elif isinstance(method, ChannelClose):
+            self.send(channel, ChannelCloseOk())
+
+    # -- what a test tells it, on channel 1 ------------------------------------------------------------
+
+    def send(self, channel: int, method: Method) -> None:
+        """Send any method."""
+        self.driver.write(self.core.send_method(channel, method))
+
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Confirm a message, or all up to it."""
+        self.send(1, BasicAck(tag, multiple))
+
+    def nack(self, tag: int, *, multiple: bool = False) -> None:
+        """Refuse a message, or all up to it."""
+        self.send(1, BasicNack(tag, multiple, False))
+
+    def give_back(self, tag: int) -> None:
+        """Return a message as unroutable; its confirm is another matter."""
+        exchange, routing_key, header, body = self.published[tag - 1]
+        method = BasicReturn(312, "NO_ROUTE", exchange, routing_key)
+        self.driver.write(self.core.send_content(1, method, header, body))
+
+
+class ScriptedBroker:
+    """Listens on a free port of 127.0.0.1: an async context manager. links: a `ScriptedLink` for each connection."""
+
+    def __init__(self) -> None:
+        self.links: list[ScriptedLink] = []
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        assert self._server is not None
+        return f"amqp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+
+    def _accept(self) -> Driver:
+        link = ScriptedLink()
+        self.links.append(link)
+        return link.driver
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for link in self.links:
+            link.driver.abort()
+        await self._server.wait_closed()
