@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -83,8 +83,9 @@ class Harness:
         """Wait for a dead letter and give the oldest; it stays. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             while True:
-                async for letter in dead_letters.letters(self._connection, self.app.name):
-                    return letter
+                async with aclosing(dead_letters.letters(self._connection, self.app.name)) as letters:
+                    async for letter in letters:
+                        return letter
                 await asyncio.sleep(0.01)
 
     def check(self) -> None:
