@@ -465,3 +465,28 @@ def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
     assert len(identities) == 10
     assert app.publish_blocking("x", key="in", url=embedded_url)
     assert asyncio.run(counts(embedded_url, ["scripted.handle"])) == {"scripted.handle": 11}
+
+
+async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_url: str) -> None:
+    """A fanout exchange brings every message to every stage; what is kept apart from it goes over another one."""
+    seen: list[str] = []
+    app = warren.App("apart", exchange_type="fanout", plain=True)
+
+    @app.stage("in", then=lambda text: "note" if text.startswith("note") else "out")
+    async def work(text: str) -> list[str]:
+        return [f"note {text}"] if not text.startswith("out") else []
+
+    @app.stage("note", exchange="apart.notes")
+    async def note(text: str) -> None:
+        seen.append(text)
+
+    async with app.worker(broker_url, connect_attempts=3), app.publisher(broker_url) as publisher:
+        await publisher.publish("hello", key="in")
+        await publisher.publish("straight", key="note")
+        await eventually(lambda: len(seen) == 2, "both notes", within=30)
+        assert sorted(seen) == ["note hello", "straight"]
+    async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("apart.notes", "direct", durable=True)  # or this raised 406
+        await channel.declare_exchange("apart", "fanout")
+        await channel.declare_queue("apart.note", durable=True)
+        assert (await channel.declare_queue("apart.work")).message_count == 0

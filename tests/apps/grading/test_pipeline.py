@@ -163,13 +163,18 @@ async def test_another_status_than_the_role_takes_is_a_dead_letter(
 
 
 async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, one_database: Database) -> None:
-    bodies = {b"no json": "undecodable", b"[1]": "undecodable", b'{"status": "submitted"}': "rejected"}
+    bodies = {
+        b"no json": "undecodable",
+        b"[1]": "undecodable",
+        b'{"a":' * 20_000: "undecodable",
+        b'{"status": "submitted"}': "rejected",
+    }
     async with office(broker_url, one_database):
         with Plain(broker_url) as plain:
             read_results(plain)
             for body in bodies:
                 plain.channel.basic_publish("", "correction_queue_cc", body)
-        letters = await _dead(broker_url, 3)
+        letters = await _dead(broker_url, 4)
     assert {letter.body: letter.reason for letter in letters} == bodies
 
 
@@ -302,3 +307,24 @@ async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, o
         await arrived(one_database, "demonstrator")
         await eventually_holds(broker_url, "correction_queue_cc", 0)
     assert len(await arrived(one_database, "demonstrator")) == 1
+
+
+async def test_questions_that_are_none_are_left_and_the_next_one_answered(
+    embedded_url: str, one_database: Database
+) -> None:
+    from warren.amqp.client import Properties
+    from warren.apps.grading.service import STATUS_QUEUE
+
+    identity = await _running.submit(embedded_url)
+    async with office(embedded_url, one_database):
+        await recorded(one_database, "confirmed", 1)
+        async with warren.connect(embedded_url) as connection, await connection.channel() as channel:
+            for body in (b"", b"[]", b'{"SubmissionID": 3}', b'{"SubmissionID": "x", "a": ' + b"[" * 20_000):
+                await channel.publish(body, routing_key=STATUS_QUEUE)
+            gone = Properties(reply_to="nobody's queue")
+            await channel.publish(b'{"SubmissionID": "x"}', routing_key=STATUS_QUEUE, properties=gone)
+        async with Asking(embedded_url) as asking:
+            found = await asking.ask(identity)
+            assert found is not None
+            assert found["status"] == "confirmed"
+            assert await asking.ask("x" * 5_000) is None
