@@ -36,13 +36,13 @@ class Harness:
 
     async def start(self) -> None:
         """Run the app; for `harness`."""
-        publisher = self._publisher = await self._stack.enter_async_context(self.app.publisher(self.url))
+        self._publisher = await self._stack.enter_async_context(self.app.publisher(self.url))
         connection = self._connection = await self._stack.enter_async_context(connect(self.url))
         channel = await connection.channel()
         queue = (await channel.declare_queue("", exclusive=True)).name
         for key in self._keys():
             self._published[key] = asyncio.Queue()
-            await channel.bind_queue(queue, publisher.app.exchange, key)
+            await channel.bind_queue(queue, self.app.exchange_of(key), key)
         deliveries = await self._stack.enter_async_context(channel.consume(queue, no_ack=True))
         listening = asyncio.create_task(self._listen(deliveries))
         self._stack.push_async_callback(_end, listening)
