@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import random
 import sys
@@ -158,6 +159,14 @@ def _check_flat(measures: list[_Measure]) -> None:
     assert objects[-1] < objects[0] * 1.02, f"objects grow: {objects}"
 
 
+@pytest.fixture
+def unlogged() -> Iterator[None]:
+    """Pytest keeps every record that is logged until its test ends, and each loss logs one."""
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def soaked(request: pytest.FixtureRequest) -> Iterator[tuple[str, int | None]]:
     """A broker's URL, and the process id of the embedded one."""
@@ -168,11 +177,13 @@ def soaked(request: pytest.FixtureRequest) -> Iterator[tuple[str, int | None]]:
             yield process.url, process.pid
 
 
+@pytest.mark.usefixtures("unlogged")
 async def test_a_fault_every_second_for_a_while(no_leaks: None, soaked: tuple[str, int | None]) -> None:
     await _soak(soaked[0], _SHORT, 2, soaked[1])
 
 
 @pytest.mark.faults
+@pytest.mark.usefixtures("unlogged")
 @pytest.mark.timeout(_LONG + 120)
 async def test_ten_minutes_with_a_fault_every_few_seconds(no_leaks: None, soaked: tuple[str, int | None]) -> None:
     await _soak(soaked[0], _LONG, 6, soaked[1])

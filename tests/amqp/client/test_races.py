@@ -11,7 +11,7 @@ import pytest
 import warren
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import BrokerURL, Channel, blocking, publishing, watchdog
+from warren.amqp.client import BrokerURL, Channel, blocking, pause, publishing, watchdog
 from warren.amqp.client.io_thread import IOThread
 
 
@@ -230,3 +230,33 @@ def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedde
             finally:
                 os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize("milliseconds", range(20, 180, 40))
+async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_back_once(
+    no_leaks: None,
+    broker_url: str,
+    url: BrokerURL,
+    proxy: FaultProxy,
+    milliseconds: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss comes in every step of declaring, looking and consuming again."""
+    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
+    proxy.delay(0.005)
+    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+        looking = await other.channel()
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("comes-back", durable=True)).name
+        async with channel.consume(queue, restore=True) as deliveries:
+            await looking.delete_queue(queue)
+            await asyncio.sleep(milliseconds / 1000)
+            await proxy.cut()
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(warren.PublishReturned):
+                        await channel.publish(b"x", routing_key=queue)
+                        break
+                (await anext(deliveries)).ack()
+            assert (await looking.declare_queue(queue, passive=True)).consumer_count == 1
+        await looking.delete_queue(queue)
