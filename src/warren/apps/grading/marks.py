@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from warren.apps.grading.marking import load_scheme, mark
-from warren.apps.grading.marking._confine import confinement
+from warren.apps.grading.marking.sandbox import confinement
 from warren.apps.grading.message import Decision
 from warren.apps.grading.modules import Course
 from warren.apps.grading.stages import BY_ITSELF, Marker, Seat
