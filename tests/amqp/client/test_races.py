@@ -50,15 +50,16 @@ async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel
         await channel.delete_queue(queue)
 
 
+@pytest.mark.parametrize("restore", [False, True])
 async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
-    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
+    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy, restore: bool
 ) -> None:
     async with warren.connect(broker_url) as other, warren.connect(url) as connection:
         looking = await other.channel()
         channel = await connection.channel()
         queue = (await channel.declare_queue("never")).name
         proxy.pause(Way.TO_CLIENT)
-        starting = asyncio.create_task(channel.consume(queue).start())
+        starting = asyncio.create_task(channel.consume(queue, restore=restore).start())
         await asyncio.sleep(0)
         proxy.refuse()
         await proxy.cut()
