@@ -261,3 +261,23 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
                 (await anext(deliveries)).ack()
             assert (await looking.declare_queue(queue, passive=True)).consumer_count == 1
         await looking.delete_queue(queue)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 250])
+async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
+    no_leaks: None, url: BrokerURL, proxy: FaultProxy, milliseconds: int
+) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        proxy.delay(0.1)
+        lost = connection.link
+        await proxy.cut()
+        await eventually(lambda: connection.link is not lost, "the new link", within=20)  # channel.open is on its way
+        await asyncio.sleep(milliseconds / 1000)  # or basic.qos is
+        publishing = asyncio.create_task(channel.publish(b"x", routing_key=queue))
+        await asyncio.sleep(0.02)
+        proxy.delay(0)
+        async with asyncio.timeout(30):
+            await publishing
+        assert await channel.purge_queue(queue) == 1
