@@ -1,1 +1,1 @@
-"""Tests of flow that mirror its source, on both brokers."""
+"""Tests of warren.flow, on both brokers."""

@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
 _SILENT_CLOSE: Final = 3.0
+_MOST_COPIES: Final = 2_000
 _REMEMBERED: Final = 10_000
 _PUBLISH_IDS: Final = (60, 40)
 
@@ -86,6 +87,8 @@ class ClientConnection:
         self.is_throttled = False
         self.is_alarmed = bool(broker.alarms.on)
         self.is_blocked = False
+        self.copies = 0
+        """How many queues messages for several went into since it last let others have their turn."""
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
@@ -121,6 +124,9 @@ class ClientConnection:
                     channel = channels.get(event[1])
                     if channel is not None:
                         publish(channel, event[2], event[3], event[4])
+                        if self.copies > _MOST_COPIES:
+                            self._yield(events[index + 1 :])
+                            return
                 elif event[0] == ACK:
                     channel = channels.get(event[1])
                     if channel is not None:
@@ -148,9 +154,16 @@ class ClientConnection:
         """
         self._held = []
         self.driver.pause_reading()
-        self.broker.journal.after_commit(functools.partial(self._committed, number, answer))
+        self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
 
-    def _committed(self, number: int, answer: Method | None) -> None:
+    def _yield(self, events: list[Event]) -> None:
+        """Let other clients have their turn: one chunk of publishes to a thousand queues takes a second."""
+        self.copies = 0
+        self._held = events
+        self.driver.pause_reading()
+        self._loop.call_soon(self._take_held)
+
+    def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
         events, self._held = self._held or [], None
         if self.closed.done():
             return
@@ -206,7 +219,7 @@ class ClientConnection:
         elif isinstance(method, ChannelOpen):
             self.channels[number] = Channel(self, number)
             self.channels[number].can_deliver = self.driver.can_write
-            self.send(number, ChannelOpenOk())
+            self._answer(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
             self._drop_channel(number)
             self.send(number, ChannelCloseOk())
@@ -220,7 +233,12 @@ class ClientConnection:
             if journal.changes != changes:
                 self._wait_for_commit(number, answer)
             elif answer is not None:
-                self.send(number, answer)
+                self._answer(number, answer)
+
+    def _answer(self, number: int, answer: Method) -> None:
+        """Answer on a channel, unless its close has come already, in the same chunk: who closes hears nothing else."""
+        if self.core.channel_state(number) is not ChannelState.CLOSE_RECEIVED:
+            self.send(number, answer)
 
     def check(self, kind: Kind, what: str, name: str) -> None:
         """See that the user may configure, write to or read from an exchange or queue. Raises 403."""

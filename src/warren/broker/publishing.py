@@ -98,6 +98,8 @@ class Publishing:
         taken = True
         if queues:
             dirty = self._connection.broker.dirty
+            if len(queues) > 1:
+                self._connection.copies += len(queues)
             for queue in queues:
                 if not queue.push(message):
                     taken = False

@@ -137,7 +137,7 @@ class Pages:
     async def item(self, role: str, identity: str) -> Response:
         """Give what waits, with the solution."""
         found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
-        text = found.assignment.solution().decode(errors="replace")
+        text = found.assignment.solution_text()
         return _json(
             _brief(found)
             | {

@@ -1,0 +1,106 @@
+"""What an assignment costs: CPU of messaging and records, and how long a student waits for the acknowledgement.
+
+The embedded broker keeps messages on disk, one process runs all roles by itself with records in SQLite, and
+students hand in one file after the other, each waiting for its acknowledgement. The module has no marking scheme:
+what a sandbox costs is the scheme's own.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil
+from tests.support.embedded import BrokerProcess
+
+from warren.apps.grading.message import user_name
+from warren.apps.grading.records import Database, course
+from warren.apps.grading.stages import Wiring
+from warren.apps.grading.students import Desk
+
+COUNT: Final = 10_000
+STUDENTS: Final = 4
+FILE: Final = b"print('hello')\n" * 20
+CPU_TARGET: Final = 5.0
+P99_TARGET: Final = 20.0
+_DEADLINE: Final = 600.0
+
+
+def _cpu(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+async def _student(desk: Desk, numbers: range, waited: list[float]) -> None:
+    module = Wiring().course.module("cloud_computing")
+    for number in numbers:
+        began = time.perf_counter()
+        await desk.submit(number, module, FILE, "solution.py", who=user_name())
+        waited.append(time.perf_counter() - began)
+
+
+async def _confirmed(database: Database, number: int) -> None:
+    async with asyncio.timeout(_DEADLINE):
+        while True:
+            if (await database.read(course.counts)).get("confirmed", 0) >= number:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def _measure(broker: BrokerProcess, roles: int, database: Database) -> dict[str, object]:
+    waited: list[float] = []
+    async with Desk(Wiring(), broker.url) as desk:
+        await _student(desk, range(1, 51), [])  # connections, queues, caches
+        await _confirmed(database, 50)
+        before = {name: _cpu(pid) for name, pid in _processes(broker, roles)}
+        began = time.perf_counter()
+        each = COUNT // STUDENTS
+        await asyncio.gather(
+            *(_student(desk, range(100 + n * each, 100 + (n + 1) * each), waited) for n in range(STUDENTS))
+        )
+        handed_in = time.perf_counter() - began
+        await _confirmed(database, COUNT + 50)
+        seconds = time.perf_counter() - began
+    spent = {name: _cpu(pid) - before[name] for name, pid in _processes(broker, roles)}
+    waited.sort()
+    return {
+        "assignments": COUNT,
+        "students": STUDENTS,
+        "seconds": round(seconds, 1),
+        "handed_in_per_second": round(COUNT / handed_in),
+        "cpu_ms_each": {name: round(1000 * cpu / COUNT, 2) for name, cpu in spent.items()},
+        "cpu_ms_each_in_all": round(1000 * sum(spent.values()) / COUNT, 2),
+        "cpu_ms_to_be_below": CPU_TARGET,
+        "acknowledged_p50_ms": round(1000 * waited[len(waited) // 2], 2),
+        "acknowledged_p99_ms": round(1000 * waited[len(waited) * 99 // 100], 2),
+        "acknowledged_p99_ms_to_be_below": P99_TARGET,
+    }
+
+
+def _processes(broker: BrokerProcess, roles: int) -> list[tuple[str, int]]:
+    return [("student", os.getpid()), ("roles", roles), ("broker", broker.pid)]
+
+
+def main() -> int:
+    """Measure and print one JSON line."""
+    with tempfile.TemporaryDirectory(prefix="warren-grading-") as name:
+        folder = Path(name)
+        with BrokerProcess("--data", str(folder / "broker")) as broker:
+            url = f"sqlite:///{folder / 'course.sqlite3'}"
+            more = {"WARREN_BROKER": broker.url, "WARREN_DATABASE": url, "XDG_CONFIG_HOME": name}
+            command = [sys.executable, "-m", "warren", "grading", "run", "--log-level", "warning"]
+            with subprocess.Popen(command, env=os.environ | more) as roles, Database(url) as database:
+                try:
+                    print(json.dumps(asyncio.run(_measure(broker, roles.pid, database))), flush=True)
+                finally:
+                    roles.terminate()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
