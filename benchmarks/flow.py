@@ -27,7 +27,7 @@ from tests.support.rabbitmq import RabbitMQ
 
 import warren
 from benchmarks.flow_peers import Item, pipeline
-from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, module, program, worker
+from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, program, told, worker
 from benchmarks.picture import Measure, draw
 from warren.amqp.client import Properties
 from warren.flow import dead
@@ -36,6 +36,7 @@ RABBITMQ: Final = "RabbitMQ 3.10.8"
 EMBEDDED: Final = "embedded, in memory"
 ROUNDS: Final = 3
 COUNTS: Final = {WARREN: 60_000, "FastStream": 6_000, "Celery": 4_000, "Dramatiq": 8_000}
+_TELEMETRY: Final = 300_000
 LETTERS: Final = 20_000
 MESSAGES: Final = 1_000_000
 _BACKLOG: Final = 20_000
@@ -92,29 +93,22 @@ class Bench:
 
     def telemetry(self) -> list[Row]:
         """Say what counting and reporting cost."""
-        count = self._count(COUNTS[WARREN])
-        runs = self._in_turns(
-            {
-                "with": lambda: measure(WARREN, self._url, count, [module(WARREN), "work"]),
-                "without": lambda: measure(WARREN, self._url, count, [module(WARREN), "silent"]),
-            },
-            2 * ROUNDS,
-        )
-        less = 1 - runs["with"].per_second / runs["without"].per_second
-        more = 1 - runs["without"].cpu_us / runs["with"].cpu_us
-        return [
-            self._row("telemetry, share of the worker's CPU", f"{more:.1%}", "< 5 %"),
-            self._row("telemetry, throughput lost", f"{less:.1%}", "< 5 %"),
-        ]
+        with Queues(self._url) as queues:
+            queues.clear()
+            told(WARREN, self._url, "fill", self._count(_TELEMETRY))
+            costs = json.loads(told(WARREN, self._url, "telemetry", int(self._count(_TELEMETRY) * 0.9)))
+            queues.clear()
+        share = 1 - costs["without"] / costs["with"]
+        return [self._row("telemetry, share of the worker's CPU", f"{share:.1%}", "< 5 %")]
 
-    def _in_turns(self, runs: dict[str, Callable[[], Run]], rounds: int = ROUNDS) -> dict[str, Run]:
-        results: dict[str, list[Run]] = {name: [] for name in runs}
-        for _ in range(rounds if self._share == 1 else 1):
+    def _in_turns(self, runs: dict[str, Callable[[], Run]]) -> dict[str, Run]:
+        rounds: dict[str, list[Run]] = {name: [] for name in runs}
+        for _ in range(ROUNDS if self._share == 1 else 1):
             for name, run in runs.items():
-                results[name].append(run())
+                rounds[name].append(run())
         return {
             name: Run(statistics.median(run.per_second for run in done), statistics.median(run.cpu_us for run in done))
-            for name, done in results.items()
+            for name, done in rounds.items()
         }
 
     async def replay(self) -> list[Row]:
