@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Form, Request, Response, UploadFile
@@ -17,12 +17,14 @@ from fastapi.routing import APIRoute
 
 from warren.apps.grading.message import Decision, number, user_name
 from warren.apps.grading.modules import load_course
-from warren.apps.grading.records import Database, course, inbox, outbox
 from warren.apps.grading.roles import ROLES, role_named
-from warren.apps.grading.service import answer
 from warren.apps.grading.stages import Wiring
 from warren.apps.grading.students import Desk, checked, student_number
 from warren.exceptions import Closed, ConnectFailed, PublishError, RecordsError, UsageError, WarrenError
+
+if TYPE_CHECKING:
+    from warren.apps.grading.records import Database
+    from warren.apps.grading.records.inbox import Item
 
 STATIC: Final = Path(__file__).parent / "static"
 SHOWN: Final = 100
@@ -70,6 +72,8 @@ class Verdict(msgspec.Struct, forbid_unknown_fields=True):
 class Pages:
     """The page's state: an open database and a desk, each from its first use on. `open` closes them at its end.
 
+    What needs a database is imported when somebody looks, since each start of the dashboard would pay for it.
+
     url: the broker's. database: its URL; None for the user's.
     """
 
@@ -110,6 +114,8 @@ class Pages:
 
     async def overview(self, find: str = "") -> Response:
         """Count the stages, and list the submissions that changed last."""
+        from warren.apps.grading.records import course, inbox, outbox
+
         known = load_course()
 
         def read(connection: Any) -> dict[str, Any]:
@@ -127,15 +133,21 @@ class Pages:
 
     async def submission(self, identity: str) -> Response:
         """Give a submission with its history; `null` where nothing is known of it."""
+        from warren.apps.grading.service import answer
+
         return Response(await answer(await self._records(), identity), media_type="application/json")
 
     async def waiting(self, role: str) -> Response:
         """List what waits for a role's people."""
+        from warren.apps.grading.records import inbox
+
         items = await self._read(partial(inbox.waiting, role=role_named(role).name, limit=SHOWN))
         return _json([_brief(item) for item in items])
 
     async def item(self, role: str, identity: str) -> Response:
         """Give what waits, with the solution."""
+        from warren.apps.grading.records import inbox
+
         found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
         text = found.assignment.solution_text()
         return _json(
@@ -162,6 +174,8 @@ class Pages:
 
     async def decide(self, role: str, identity: str, request: Request) -> Response:
         """Record a decision; the role that runs with --person publishes it."""
+        from warren.apps.grading.records import inbox
+
         try:
             verdict = msgspec.json.decode(await request.body(), type=Verdict)
         except msgspec.DecodeError as error:
@@ -176,6 +190,8 @@ class Pages:
     # -- what it needs ---------------------------------------------------------------------------------
 
     async def _records(self) -> Database:
+        from warren.apps.grading.records import Database
+
         async with self._opening:
             if self._database is None:
                 database = Database(self._database_url)
@@ -218,7 +234,7 @@ async def _submit(student: int, module: Any, data: bytes, name: str, desk: Desk)
     return await desk.submit(student, module, data, name[:200])
 
 
-def _brief(item: inbox.Item) -> dict[str, Any]:
+def _brief(item: Item) -> dict[str, Any]:
     assignment = item.assignment
     return {
         "id": assignment.id,
