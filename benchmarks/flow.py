@@ -77,7 +77,7 @@ class Bench:
 
     def processes(self) -> list[Row]:
         """Run four worker processes beside one."""
-        count = self._count(COUNTS[WARREN] * 2)
+        count = self._count(COUNTS[WARREN])
         runs = self._in_turns(
             {
                 "1": lambda: measure(WARREN, self._url, count),
@@ -92,10 +92,10 @@ class Bench:
 
     def telemetry(self) -> list[Row]:
         """Say what counting and reporting cost."""
-        count = self._count(COUNTS[WARREN] * 2)
+        count = self._count(COUNTS[WARREN])
         runs = self._in_turns(
             {
-                "with": lambda: measure(WARREN, self._url, count),
+                "with": lambda: measure(WARREN, self._url, count, [module(WARREN), "work"]),
                 "without": lambda: measure(WARREN, self._url, count, [module(WARREN), "silent"]),
             },
             2 * ROUNDS,

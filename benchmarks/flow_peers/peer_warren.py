@@ -1,4 +1,4 @@
-"""Warren's program; as a command: `fill COUNT`, or `silent`, a worker that neither counts nor reports."""
+"""Warren's program; as a command: `fill COUNT`, `work`, or `silent`, a worker that neither counts nor reports."""
 
 import asyncio
 import sys
@@ -40,8 +40,8 @@ class Silent(Counting):
     def settled(self, job: Job, now: float) -> None: ...
 
 
-async def silent() -> None:
-    """Work until killed."""
+def silence() -> None:
+    """Take telemetry out of the worker."""
 
     class Reporter:
         def __init__(self, *arguments: object) -> None: ...
@@ -49,9 +49,15 @@ async def silent() -> None:
         async def run(self) -> None: ...
 
     vars(engine).update(Counting=Silent, Reporter=Reporter)  # where the worker finds them
+
+
+async def work() -> None:
+    """Work until killed."""
     async with app.worker(URL) as worker:
         await worker.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(fill(int(sys.argv[2])) if sys.argv[1] == "fill" else silent())
+    if sys.argv[1] == "silent":
+        silence()
+    asyncio.run(fill(int(sys.argv[2])) if sys.argv[1] == "fill" else work())

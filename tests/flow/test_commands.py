@@ -200,7 +200,9 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, br
     listed = [json.loads(line) for line in run("dead", "list", "shop", "--json", url=broker_url).stdout.splitlines()]
     assert sorted(line["body"] for line in listed) == ["no json", '{"n":-1}', '{"n":-2}', '{"n":-3}']
     first = next(line for line in listed if line["body"] == '{"n":-1}')
-    shown = run("dead", "show", "shop", first["id"], url=broker_url).stdout
+    done = run("dead", "show", "shop", first["id"], url=broker_url)
+    assert done.stderr == ""
+    shown = done.stdout
     assert "ValueError: below zero" in shown
     assert "shop_of_tests.py" in shown
     assert '{"n":-1}' in shown

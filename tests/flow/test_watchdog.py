@@ -100,6 +100,16 @@ async def test_a_limit_beyond_the_delivery_timeout_is_told_at_the_start(
     assert "stage 'handle': its time limit of 3600 s is beyond the broker's delivery timeout (1800 s" in caplog.text
 
 
+@pytest.mark.parametrize(("limit", "prefetch"), [(600.0, 14), (899.0, 14), (900.0, 7), (3600.0, 7)])
+def test_nothing_waits_in_a_worker_that_might_wait_beyond_the_delivery_timeout(limit: float, prefetch: int) -> None:
+    app = warren.App("ahead")
+
+    @app.stage("in", time_limit=limit, concurrency=7)
+    async def handle(text: str) -> None: ...
+
+    assert app.worker()._prefetch(app.stages["handle"]) == prefetch
+
+
 @pytest.mark.parametrize(
     ("version", "plain", "text"),
     [((3, 9, 29), False, "3.10"), ((3, 10, 8), False, ""), ((4, 2, 0), True, ""), ((4, 3, 0), True, "not durable"),

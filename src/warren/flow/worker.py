@@ -154,8 +154,12 @@ class Worker:
             self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
 
     def _prefetch(self, stage: Stage) -> int:
-        """Twice what can run: while one is settled the next is here."""
-        return min(2 * (self._concurrency or stage.concurrency), 65_535)
+        """Twice what can run: while one is settled the next is here. Where handlers may take so long that the next
+        would be past the broker's delivery timeout before its turn ends, none waits.
+        """
+        running = self._concurrency or stage.concurrency
+        ahead = running if 2 * stage.time_limit < DELIVERY_TIMEOUT else 0
+        return min(running + ahead, 65_535)
 
     def _hand_over(self, job: Job) -> None:
         """Pass a job on; called on the I/O thread."""

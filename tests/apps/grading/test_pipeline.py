@@ -13,7 +13,7 @@ from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived,
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.waiting import eventually
 from warren.apps.grading.message import Decision, now
-from warren.apps.grading.records import Database
+from warren.apps.grading.records import Database, outbox
 from warren.apps.grading.stages import Office, Seat, Wiring
 from warren.apps.grading.students import Asking, results
 from warren.exceptions import RequestTimeout
@@ -328,3 +328,21 @@ async def test_questions_that_are_none_are_left_and_the_next_one_answered(
             assert found is not None
             assert found["status"] == "confirmed"
             assert await asking.ask("x" * 5_000) is None
+
+
+async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(
+    broker_url: str, one_database: Database
+) -> None:
+    assistant = Seat("assistant", person=True)
+    async with office(broker_url, one_database, [Seat("demonstrator", CC), assistant, Seat("coordinator")]):
+        identity = await _running.submit(broker_url)
+        (item,) = await arrived(one_database, "assistant")
+    await decide(one_database, item, "validate", Decision("bob"))
+    async with (
+        office(broker_url, one_database, [assistant, Seat("coordinator")]),
+        office(broker_url, one_database, [assistant, Seat("coordinator")]),  # two publishers, one outbox
+    ):
+        await recorded(one_database, "confirmed", 1)
+        await eventually(lambda: one_database.read_now(outbox.count) == 0, "the outbox to be empty", within=WITHIN)
+    assert await history(one_database, identity) == WAY
+    assert (await counts(broker_url, ["confirmation_queue"]))["confirmation_queue"] == 0

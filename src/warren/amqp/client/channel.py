@@ -189,7 +189,7 @@ class Channel(Declaring):
         link = self._link
         self._fail(ChannelClosed(0, "the channel was closed by this program"))
         future: asyncio.Future[Method | Delivery] = self.loop.create_future()
-        if link is None:
+        if link is None or not link.is_open:  # a connection that is closing takes its channels with it
             future.set_result(ChannelCloseOk())
             return future
         self._link = link
@@ -432,7 +432,7 @@ class Channel(Declaring):
         restoring = self._restoring.pop(key, None)
         if restoring is not None:
             restoring[1].cancel()
-        if self._link is None:
+        if self._link is None or not self._link.is_open:
             self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
         elif self._closed is None and key in self._consumers:
             await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", timeout)
@@ -494,6 +494,8 @@ class Channel(Declaring):
     def _send(self, method: Method) -> None:
         if self._closed is not None or self._link is None:
             raise self._closed.fresh() if self._closed else ConnectionClosed(0, "the connection is lost, not yet back")
+        if not self._link.is_open:
+            raise ConnectionClosed(0, "the connection is closing")
         self._link.send(self.number, method)
 
     def _ask(
