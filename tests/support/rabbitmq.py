@@ -175,10 +175,10 @@ class RabbitMQ:
             raise RuntimeError(f"{self.node}: {expressions} gave {answer}{done.stderr.decode(errors='replace')}")
         return answer[len("{ok, ") : -1]
 
-    def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl (about a second) and return what it prints; raises CalledProcessError."""
+    def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
+        """Run rabbitmqctl (about a second) or another tool; return what it prints. Raises CalledProcessError."""
         return subprocess.run(
-            [*_INTO_ROOT, str(_BIN / "rabbitmqctl"), "-n", self.node, "-q", *arguments],
+            [*_INTO_ROOT, str(_BIN / tool), "-n", self.node, "-q", *arguments],
             env=self._environment(), capture_output=True, text=True, timeout=_START_DEADLINE, check=True,
         ).stdout  # fmt: skip
 
