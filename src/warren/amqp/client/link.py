@@ -309,6 +309,10 @@ class Link:
         """Whether methods can be sent."""
         return self.core.state is ConnectionState.OPEN and not self.driver.is_closed
 
+    async def gone(self) -> None:
+        """Wait until the socket is closed, as it will be once either side has said so. Cancelling only stops that."""
+        await asyncio.shield(self._lost)
+
     async def close(self, reason: ConnectionClosed, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Close in order: connection.close, wait for close-ok, close the socket. A broker that does not answer
         within `timeout` seconds is hung up on. Cancelling hangs up at once."""
