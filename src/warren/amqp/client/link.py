@@ -143,6 +143,8 @@ class Link:
         except BaseException:
             self.driver.abort()
             raise
+        if self._lost.done():  # in the very turn of the loop that brought open-ok: nobody was told
+            raise ConnectFailed(f"the broker at {host}:{port} hung up after the login: {self._lost.result()}")
         self._open = True
         if self.heartbeat:
             watchdog.watch(self.heartbeat)
