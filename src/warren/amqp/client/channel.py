@@ -141,19 +141,21 @@ class Channel(Declaring):
         if self._closed is None:
             return
         self._confirming = False
-        link = await self.connection.usable_link(timeout)
-        try:
-            await self._open_on(link, timeout)
-        except ConnectionClosed:
-            if self.connection.close_reason is not None:
+        while True:
+            link = await self.connection.usable_link(timeout)
+            try:
+                await self._open_on(link, timeout)
+            except ConnectionClosed:
+                if self.connection.close_reason is not None:
+                    raise
+                await link.wait_lost()  # then over the link that recovery makes
+            except BaseException:
+                # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
+                if self.is_open and self._link is link:
+                    self._begin_close()
                 raise
-            await self.open(timeout=timeout)  # over the link that recovery makes
-            return
-        except BaseException:
-            # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
-            if self.is_open and self._link is link:
-                self._begin_close()
-            raise
+            else:
+                break
         self.connection.channels.add(self)
         self._attach_window(link)
 
