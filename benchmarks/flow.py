@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import httpx
@@ -26,6 +25,7 @@ from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 
 import warren
+from benchmarks._docs import DOCS, write_table
 from benchmarks.flow_peers import Item, pipeline
 from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, program, told, worker
 from benchmarks.picture import Measure, draw
@@ -42,7 +42,6 @@ MESSAGES: Final = 1_000_000
 _BACKLOG: Final = 20_000
 """Messages that wait in the pipeline's first queue at most, so that the broker's memory says nothing."""
 _SAMPLES: Final = 10
-_DOCS: Final = Path(__file__).parent.parent / "docs"
 _MIB: Final = 1 << 20
 
 
@@ -206,13 +205,7 @@ def _beside(broker: str, runs: dict[str, Run]) -> tuple[list[str], list[Measure]
     ]
 
 
-def _write(peers: list[str], rows: list[Row], note: str) -> None:
-    """Put the tables between their marks in docs/performance.md."""
-    page = _DOCS / "performance.md"
-    before, begin, rest = page.read_text().partition("<!-- make bench-flow writes from here -->\n")
-    _, end, after = rest.partition("<!-- to here (flow) -->\n")
-    if not begin or not end:
-        raise RuntimeError(f"{page} has no marks for the tables")
+def _table(peers: list[str], rows: list[Row], note: str) -> str:
     lines = [
         f"Measured on {note}.",
         "",
@@ -224,7 +217,7 @@ def _write(peers: list[str], rows: list[Row], note: str) -> None:
         "|---|---|---|---|",
         *(f"| {row.broker} | {row.name} | {row.value} | {row.target} |" for row in rows),
     ]
-    page.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n\n{end}{after}")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -249,8 +242,8 @@ def main() -> int:
         note = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {psutil.virtual_memory().total / (1 << 30):.0f} GiB"
         )
-        draw(_DOCS / "img/flow.svg", "One worker process of Warren beside others", "the peer", measures, note)
-        _write(peers, rows, note)
+        draw(DOCS / "img/flow.svg", "One worker process of Warren beside others", "the peer", measures, note)
+        write_table("bench-flow", _table(peers, rows, note))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Warren's program; as a command `fill COUNT`, or `telemetry COUNT`, which measures what counting and reporting cost."""
+"""Warren's program; as a command `fill COUNT`, or `telemetry COUNT`: what counting and reporting cost."""
 
 import asyncio
 import json
