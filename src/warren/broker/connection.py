@@ -211,6 +211,11 @@ class ClientConnection:
 
     def send(self, channel: int, method: Method) -> None:
         """Send a method."""
+        state = self.core.state
+        if state is ConnectionState.CLOSED or (
+            state is ConnectionState.CLOSE_RECEIVED and not isinstance(method, ConnectionCloseOk)
+        ):
+            return  # the client said goodbye in the same chunk, and waits for nothing else any more
         self.driver.write(self.core.send_method(channel, method))
 
     def _on_method(self, number: int, method: Method) -> None:

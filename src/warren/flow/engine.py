@@ -167,10 +167,15 @@ class Engine:
             settler.publish(job, None, [instead])
 
     def finish(self, results: list[tuple[Job, Result]]) -> None:
-        """Settle jobs that were handled."""
-        if self._settler is not None:
+        """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""
+        if self._settler is None:
+            return
+        try:
             for job, result in results:
                 self._settler.finish(job, result)
+        except Exception as error:
+            self._failed(error)
+            raise
 
     # -- stopping --------------------------------------------------------------------------------------
 
