@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -783,6 +784,8 @@ def _endpoint(broker: "Broker", rates: Rates, handler: _Handler) -> Callable[[Re
             body = await _read(request)
             changes = broker.journal.changes
             result = handler(_Call(broker, rates, request, user, body))
+            if inspect.isawaitable(result):
+                result = await result
             broker.dispatch()
             if broker.journal.changes != changes:
                 await broker.journal.committed_now()
