@@ -176,7 +176,7 @@ class Queue:
         return None
 
     def get(self) -> Entry | None:
-        """Take the first message, for basic.get. None where there is none, or (`ready`) those there are are being loaded."""
+        """Take the first message, for basic.get; None with `ready` above 0 says that the store was asked for it."""
         self.note_use()
         entry = self.take(time.time() if self._expiring else 0.0)
         if self._expiring:
