@@ -15,8 +15,9 @@ WarrenError
 │   │   └── UsedAfterFork         a connection of the parent process
 │   └── ChannelClosed             … a class for each reply code, see CHANNEL_ERRORS
 ├── ConsumerCancelled             the broker cancelled a consumer
-├── DeliveryTimeout               a delivery was not settled in the broker's time: as a ChannelClosed (406,
-│                                 DeliveryTimeoutClosed) or a ConsumerCancelled (DeliveryTimeoutCancelled)
+├── DeliveryTimeout               a delivery was not settled in the broker's time
+│   ├── DeliveryTimeoutClosed     … told as a ChannelClosed (406)
+│   └── DeliveryTimeoutCancelled  … told as a ConsumerCancelled
 ├── RequestTimeout                an answer did not come in time
 ├── PublishError
 │   ├── PublishRefused            the broker said nack

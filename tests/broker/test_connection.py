@@ -16,6 +16,8 @@ from warren.amqp.protocol.events import METHOD
 from warren.amqp.protocol.methods import (
     BasicConsume,
     BasicQos,
+    ChannelClose,
+    ChannelCloseOk,
     ChannelOpen,
     ConnectionClose,
     ConnectionOpen,
@@ -23,6 +25,8 @@ from warren.amqp.protocol.methods import (
     ConnectionTuneOk,
     Method,
     QueueDeclare,
+    QueueDeclareOk,
+    encode_method,
 )
 from warren.broker import Broker
 
@@ -219,3 +223,29 @@ async def test_three_consumers_with_equal_prefetch_get_equal_shares(broker: Brok
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_requests_whose_channel_is_closed_in_the_same_chunk_are_done_and_not_answered(broker: Broker) -> None:
+    async with await _Raw.connect(broker) as client:
+        await client.log_in()
+        wanted: list[Method] = [
+            ChannelOpen(),
+            QueueDeclare(queue="made"),
+            BasicConsume(queue="made"),
+            BasicQos(prefetch_count=1),
+        ]
+        client.writer.write(b"".join(_method(2, method) for method in (*wanted, ChannelClose(200, "", 0, 0))))
+        client.core.send_method(2, ChannelOpen())
+        client.core.send_method(2, ChannelClose(200, "", 0, 0))
+        answers: list[Method] = []
+        while ChannelCloseOk() not in answers:
+            answers += await client.receive()
+        assert answers == [ChannelCloseOk()]
+        client.send(1, QueueDeclare(queue="made", passive=True))
+        (found,) = await client.receive()
+        assert isinstance(found, QueueDeclareOk)
+        assert (found.queue, found.consumer_count) == ("made", 0)
+
+
+def _method(channel: int, method: Method) -> bytes:
+    return _frame(1, channel, encode_method(method))

@@ -1,0 +1,1 @@
+"""Tests of warren.flow, on both brokers."""

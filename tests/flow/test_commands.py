@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -167,6 +168,26 @@ def test_a_line_that_can_not_be_decoded_ends_publishing(shop: warren.App, embedd
     assert run("publish", "shop_of_tests:app", "nowhere", url=embedded_url, text="{}\n").returncode == 2
 
 
+def test_publishing_shows_its_progress_on_a_terminal(shop: warren.App, embedded_url: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "warren", "publish", "shop_of_tests:app", "order"]
+    lines = "".join(f'{{"n": {n}}}\n' for n in range(3000)).encode()
+    environment = commands.environment({"WARREN_BROKER": embedded_url, "TERM": "xterm"})
+    try:
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs
+        ) as process:
+            output, _ = process.communicate(lines, timeout=60)
+        os.set_blocking(ours, False)
+        shown = os.read(ours, 100_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert output == b"published 3000 messages with key order\n"
+    assert "published" in shown
+    assert "000/?" in shown
+
+
 def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, broker_url: str) -> None:
     async def fail() -> None:
         async with shop.worker(broker_url, connect_attempts=1):
@@ -179,7 +200,9 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, br
     listed = [json.loads(line) for line in run("dead", "list", "shop", "--json", url=broker_url).stdout.splitlines()]
     assert sorted(line["body"] for line in listed) == ["no json", '{"n":-1}', '{"n":-2}', '{"n":-3}']
     first = next(line for line in listed if line["body"] == '{"n":-1}')
-    shown = run("dead", "show", "shop", first["id"], url=broker_url).stdout
+    done = run("dead", "show", "shop", first["id"], url=broker_url)
+    assert done.stderr == ""
+    shown = done.stdout
     assert "ValueError: below zero" in shown
     assert "shop_of_tests.py" in shown
     assert '{"n":-1}' in shown

@@ -223,6 +223,28 @@ async def test_a_time_limit_ends_handlers_of_each_kind(
     assert "release.wait(30)" in caplog.text
 
 
+async def test_a_handler_that_takes_no_notice_of_its_limit_does_not_cost_the_next_one(embedded_url: str) -> None:
+    app = warren.App("deaf")
+    done: list[str] = []
+
+    @app.stage("in", time_limit=0.2, concurrency=1)
+    async def handle(text: str) -> None:
+        try:
+            await asyncio.sleep(0.5)
+        except asyncio.CancelledError:
+            done.append(f"late {text}")
+            if text == "deaf":
+                return
+            raise
+        done.append(text)
+
+    async with app.worker(embedded_url, connect_attempts=1):
+        for text in ("deaf", "next"):
+            await app.publish(text, key="in", url=embedded_url)
+        await eventually(lambda: len(done) >= 2, "both to be past their limit", within=20)
+    assert done[:2] == ["late deaf", "late next"]
+
+
 async def test_a_process_that_dies_or_hangs_costs_its_message_alone(rabbitmq_url: str) -> None:
     async with dangerous.worker(rabbitmq_url, connect_attempts=1):
         for what in ("die", "hang", "fine"):
@@ -282,7 +304,7 @@ async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url:
 async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, no_leaks: None) -> None:
     app = warren.App("obstinate")
     began, release = threading.Event(), threading.Event()
-    was_cancelled = asyncio.Event()
+    waits, was_cancelled = asyncio.Event(), asyncio.Event()
 
     @app.stage("thread", concurrency=1)
     def hang(text: str) -> None:
@@ -292,6 +314,7 @@ async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, n
     @app.stage("async")
     async def wait(text: str) -> None:
         try:
+            waits.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             was_cancelled.set()
@@ -302,7 +325,7 @@ async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, n
         async with worker:
             await app.publish("x", key="thread", url=broker_url)
             await app.publish("x", key="async", url=broker_url)
-            await eventually(began.is_set, "the handler", within=20)
+            await eventually(lambda: began.is_set() and waits.is_set(), "both handlers", within=20)
             await worker.stop(0.3)
     finally:
         release.set()
@@ -402,6 +425,27 @@ async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> N
         await eventually(lambda: seen == ["x"], "the message", within=30)
 
 
+async def test_what_goes_wrong_in_settlement_ends_the_worker(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = warren.App("broken")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("warren.flow.settle.Settler.finish", fail)
+    async with app.worker(embedded_url, connect_attempts=1) as worker:
+        await app.publish("x", key="in", url=embedded_url)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(worker.wait(), 20)
+        assert await worker.stop(0.1) is False
+    assert "a mistake of ours" in caplog.text
+    assert await counts(embedded_url, ["broken.handle"]) == {"broken.handle": 1}
+
+
 async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: None) -> None:
     from tests.support.ports import free_port
 
@@ -413,6 +457,18 @@ async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: Non
     with pytest.raises(warren.ConnectFailed):
         async with app.worker(f"amqp://127.0.0.1:{free_port()}/", connect_attempts=1):
             pass
+
+
+async def test_leaving_a_publisher_waits_for_what_is_not_confirmed(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("hasty")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    async with app.publisher(broker_url) as publisher:
+        futures = [(await publisher.send(str(number), key="in"))[1] for number in range(500)]
+    assert all(future.done() and future.exception() is None for future in futures)
+    assert await counts(broker_url, ["hasty.handle"]) == {"hasty.handle": 500}
 
 
 def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
@@ -430,3 +486,28 @@ def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
     assert len(identities) == 10
     assert app.publish_blocking("x", key="in", url=embedded_url)
     assert asyncio.run(counts(embedded_url, ["scripted.handle"])) == {"scripted.handle": 11}
+
+
+async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_url: str) -> None:
+    """A fanout exchange brings every message to every stage; what is kept apart from it goes over another one."""
+    seen: list[str] = []
+    app = warren.App("apart", exchange_type="fanout", plain=True)
+
+    @app.stage("in", then=lambda text: "note" if text.startswith("note") else "out")
+    async def work(text: str) -> list[str]:
+        return [f"note {text}"] if not text.startswith("out") else []
+
+    @app.stage("note", exchange="apart.notes")
+    async def note(text: str) -> None:
+        seen.append(text)
+
+    async with app.worker(broker_url, connect_attempts=3), app.publisher(broker_url) as publisher:
+        await publisher.publish("hello", key="in")
+        await publisher.publish("straight", key="note")
+        await eventually(lambda: len(seen) == 2, "both notes", within=30)
+        assert sorted(seen) == ["note hello", "straight"]
+    async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("apart.notes", "direct", durable=True)  # or this raised 406
+        await channel.declare_exchange("apart", "fanout")
+        await channel.declare_queue("apart.note", durable=True)
+        assert (await channel.declare_queue("apart.work")).message_count == 0

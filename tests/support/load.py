@@ -15,7 +15,7 @@ from warren.amqp.client import BrokerURL, Channel
 from warren.amqp.client.consuming import Delivery
 from warren.amqp.client.recovery import RecoveryEvent
 from warren.amqp.protocol.tables import Table
-from warren.exceptions import PublishError, PublishRefused, PublishTimeout
+from warren.exceptions import PublishError, PublishRefused
 
 _TURN: Final = 0.02
 """Seconds between two batches."""
@@ -162,11 +162,11 @@ class Load:
     async def _begin_anew(self, channel: Channel) -> int:
         """Publish over a fresh channel after a refusal; gives how many there were.
 
-        RabbitMQ 3.10 asks the leader of a quorum queue at a channel's first publish to it. Where that leader's node
-        has just died, it refuses everything from this channel until the node is back.
+        RabbitMQ 3.10 asks the leader of a quorum queue at a channel's first publish to it (rabbit_fifo_client). Where
+        that leader's node has just died, it refuses everything from this channel until the node is back.
         """
-        with contextlib.suppress(ExceptionGroup, PublishTimeout):
-            await channel.wait_for_confirms(timeout=10)
+        with contextlib.suppress(ExceptionGroup):
+            await channel.wait_for_confirms()
         await channel.close()
         await asyncio.sleep(0.2)
         await channel.open()

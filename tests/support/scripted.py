@@ -11,6 +11,11 @@ from warren.amqp.protocol.connection import Role
 from warren.amqp.protocol.events import HEADER, METHOD, PUBLISH, Event
 from warren.amqp.protocol.methods import (
     BasicAck,
+    BasicCancel,
+    BasicCancelOk,
+    BasicConsume,
+    BasicConsumeOk,
+    BasicDeliver,
     BasicNack,
     BasicQos,
     BasicQosOk,
@@ -36,12 +41,18 @@ _CHANNEL_MAX: Final = 100
 
 
 class ScriptedLink:
-    """One client's connection. published: (exchange, routing key, header, body), in the order of the delivery tags."""
+    """One client's connection.
+
+    published: (exchange, routing key, header, body), in the order of the delivery tags. consumed: consumer tags of
+    basic.consume in their order; answered at once while `agrees`.
+    """
 
     def __init__(self) -> None:
         self.core = Core(Role.BROKER, frame_max=_FRAME_MAX, channel_max=_CHANNEL_MAX, max_body_size=1 << 20)
         self.driver = Driver(self.core, self)
         self.published: list[tuple[str, str, bytes, bytes]] = []
+        self.consumed: list[str] = []
+        self.agrees = True
         self.lost = False
 
     def on_events(self, events: list[Event]) -> None:
@@ -75,6 +86,12 @@ class ScriptedLink:
             self.send(channel, BasicQosOk())
         elif isinstance(method, QueueDeclare):
             self.send(channel, QueueDeclareOk(method.queue, 0, 0))
+        elif isinstance(method, BasicConsume):
+            self.consumed.append(method.consumer_tag)
+            if self.agrees:
+                self.send(channel, BasicConsumeOk(method.consumer_tag))
+        elif isinstance(method, BasicCancel):
+            self.send(channel, BasicCancelOk(method.consumer_tag))
         elif isinstance(method, ChannelClose):
             self.send(channel, ChannelCloseOk())
 
@@ -96,6 +113,12 @@ class ScriptedLink:
         """Return a message as unroutable; its confirm is another matter."""
         exchange, routing_key, header, body = self.published[tag - 1]
         method = BasicReturn(312, "NO_ROUTE", exchange, routing_key)
+        self.driver.write(self.core.send_content(1, method, header, body))
+
+    def deliver(self, consumer_tag: str, delivery_tag: int, body: bytes) -> None:
+        """Deliver a message without properties."""
+        header = hot.encode_header(len(body), 0, b"")
+        method = BasicDeliver(consumer_tag, delivery_tag, False, "", "q")
         self.driver.write(self.core.send_content(1, method, header, body))
 
 

@@ -27,6 +27,25 @@ async def test_each_kind_of_handler_passes_its_value_on(no_leaks: None) -> None:
         assert await h.published("process", type=dict) == {"n": 6}
 
 
+async def test_lists_and_computed_keys_go_where_they_should(no_leaks: None) -> None:
+    app = warren.App("sorting")
+
+    @app.stage("numbers", then=lambda number: {0: "even", 1: None}.get(number["n"] % 3, "odd"))
+    async def split(numbers: list[int]) -> list[dict[str, int]]:
+        return [{"n": number} for number in numbers]
+
+    @app.stage("even")
+    def even(item: Item) -> None: ...
+
+    app.output("odd")
+    async with harness(app) as h:
+        await h.publish([3, 4, 5, 6], key="numbers")
+        assert [await h.published("even") for _ in range(2)] == [Item(3), Item(6)]
+        assert await h.published("odd") == {"n": 5}
+        with pytest.raises(TimeoutError):
+            await h.published("odd", timeout=0.1)
+
+
 async def test_an_exception_of_a_handler_surfaces_where_the_test_waits(no_leaks: None) -> None:
     app = warren.App("failing")
 

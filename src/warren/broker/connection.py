@@ -230,7 +230,7 @@ class ClientConnection:
         elif isinstance(method, ChannelOpen):
             self.channels[number] = Channel(self, number)
             self.channels[number].can_deliver = self.driver.can_write
-            self.send(number, ChannelOpenOk())
+            self._answer(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
             self._drop_channel(number)
             self.send(number, ChannelCloseOk())
@@ -244,7 +244,12 @@ class ClientConnection:
             if journal.changes != changes:
                 self._wait_for_commit(number, answer)
             elif answer is not None:
-                self.send(number, answer)
+                self._answer(number, answer)
+
+    def _answer(self, number: int, answer: Method) -> None:
+        """Answer on a channel, unless its close has come already, in the same chunk: who closes hears nothing else."""
+        if self.core.channel_state(number) is not ChannelState.CLOSE_RECEIVED:
+            self.send(number, answer)
 
     def check(self, kind: Kind, what: str, name: str) -> None:
         """See that the user may configure, write to or read from an exchange or queue. Raises 403."""

@@ -105,6 +105,8 @@ def serve(
                 name = f"[{host}]" if ":" in host else host
                 page = "" if broker.management_port is None else f" {broker.management_url}"
                 print(f"warren broker ready amqp://{name}:{broker.port}/{page}", flush=True)
+                if page:
+                    log.info("management API on%s", page)
                 if broker.has_tls:
                     log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
                 return await _until(stop, broker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,17 +72,10 @@ def show(
     async def work(connection: Connection, app: str) -> int:
         from warren.flow.dead import letters
 
-        async for letter in letters(connection, app, wanted):
-            data = _described(letter)
-            if as_json:
-                print_json(data)
+        async with aclosing(letters(connection, app, wanted)) as found:
+            async for letter in found:
+                _print_whole(letter, as_json)
                 return ExitCode.DONE
-            for field, value in data.items():
-                if field not in ("traceback", "body"):
-                    print(f"{field:15} {one_line(str(value))}")
-            print("\n".join(one_line(line) for line in letter.traceback.splitlines()))
-            print(str(data["body"]) if sys.stdout.isatty() is False else one_line(str(data["body"])))
-            return ExitCode.DONE
         raise UsageError(f"app {app!r} has no dead letter with id {id!r}")
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))
@@ -142,6 +135,18 @@ def drop(
         return ExitCode.DONE
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))
+
+
+def _print_whole(letter: DeadLetter, as_json: bool) -> None:
+    data = _described(letter)
+    if as_json:
+        print_json(data)
+        return
+    for field, value in data.items():
+        if field not in ("traceback", "body"):
+            print(f"{field:15} {one_line(str(value))}")
+    print("\n".join(one_line(line) for line in letter.traceback.splitlines()))
+    print(one_line(str(data["body"])) if sys.stdout.isatty() else str(data["body"]))
 
 
 def _which(id: str | None, reason: str | None, stage: str | None, everything: bool) -> Which:

@@ -128,7 +128,7 @@ def list_(context: typer.Context, role: RoleOption = None, database: DatabaseURL
             for item in records.read_now(partial(waiting, role=name)):
                 found = item.assignment
                 if as_json:
-                    print_json(_described(item) | {"solution": None})
+                    print_json(_described(item))
                     continue
                 mark = _mark(found.get("Mark"), found.get("OutOf"))
                 student, module = f"student {found.student}", found.module or "no module"
@@ -150,7 +150,7 @@ def show(
     with _opened(context, database) as records:
         found = records.read_now(partial(item, identity=id, role=None if role is None else _role(role)))
     if as_json:
-        print_json(_described(found))
+        print_json(_described(found) | {"solution": found.assignment.solution_text()})
         return
     assignment = found.assignment
     for name, value in (
@@ -166,7 +166,7 @@ def show(
     ):
         if value:
             print(f"{name:10}{one_line(str(value))}")
-    print("\n".join(one_line(line) for line in assignment.solution().decode(errors="replace").splitlines()))
+    print("\n".join(one_line(line) for line in assignment.solution_text().splitlines()))
 
 
 @inbox_app.command("decide")
@@ -236,7 +236,6 @@ def _described(item: Item) -> dict[str, Any]:
         "feedback": assignment.get("Feedback"),
         "remarks": assignment.remarks,
         "history": assignment.history,
-        "solution": assignment.solution().decode(errors="replace"),
     }
 
 

@@ -54,6 +54,8 @@ class App:
         self.plain = plain
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
+        self._exchanges: dict[str, str] = {}
+        """By key, where it is not the app's."""
 
     def __repr__(self) -> str:
         return f"<App {self.name!r}: {', '.join(self.stages) or 'no stages'}>"
@@ -119,6 +121,8 @@ class App:
         if key in self.outputs:
             raise AppError(f"app {self.name!r}: output {key!r} was given before")
         self.outputs[key] = Output(key, queue, required, exchange)
+        if exchange:
+            self._exchanges.setdefault(key, exchange)
 
     def _add(self, stage: Stage) -> None:
         for other in self.stages.values():
@@ -127,6 +131,8 @@ class App:
             if other.queue == stage.queue:
                 raise AppError(f"{stage.where}: queue {stage.queue!r} is already that of {other.where}")
         self.stages[stage.name] = stage
+        if stage.exchange:
+            self._exchanges.setdefault(stage.key, stage.exchange)
         if stage.kind == "process":
             stage.handler.__warren_stage__ = stage  # type: ignore[attr-defined] # worker processes find it there
 
@@ -158,8 +164,7 @@ class App:
 
     def exchange_of(self, key: str) -> str:
         """Name the exchange that messages with `key` are published to: the app's, or one of their stage or output."""
-        items: list[Stage | Output] = [*self.stages.values(), *self.outputs.values()]
-        return next((item.exchange for item in items if item.key == key and item.exchange), self.exchange)
+        return self._exchanges.get(key, self.exchange)
 
     def is_required(self, key: str) -> bool:
         """Say whether somebody must take a message with `key`."""

@@ -68,7 +68,7 @@ class Codec:
         """Give the fields of a JSON object that the type does not know, as they came."""
         try:
             fields = _object_decoder.decode(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return {}
         return {name: raw for name, raw in fields.items() if name not in self._known}
 
@@ -88,7 +88,7 @@ def _decoder(type_: object) -> Callable[[bytes], object]:
     def decode(body: bytes) -> object:
         try:
             return decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Undecodable(str(error)) from error
 
     return decode

@@ -1,9 +1,9 @@
-"""Dead letters: made, listed, replayed and dropped (contracts.md, section 6)."""
+"""Dead letters: made, listed, replayed and dropped."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -150,7 +150,7 @@ def which(
     )
 
 
-async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncIterator[DeadLetter]:
+async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncGenerator[DeadLetter, None]:
     """Give the dead letters that are there now, oldest first. Looking takes nothing away: all go back.
 
     Raises NotFound where the app has no such queue yet.

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 30.0
 _GROWTH: Final = 1.5
-_CLOSE_PATIENCE: Final = 5.0
+_CLOSE_PATIENCE: Final = 1.0
+"""Seconds that a broker has to answer when a connection is closed."""
 
 log = logging.getLogger("warren.flow")
 
@@ -166,21 +167,25 @@ class Engine:
             settler.publish(job, None, [instead])
 
     def finish(self, results: list[tuple[Job, Result]]) -> None:
-        """Settle jobs that were handled."""
-        if self._settler is not None:
+        """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""
+        if self._settler is None:
+            return
+        try:
             for job, result in results:
                 self._settler.finish(job, result)
+        except Exception as error:
+            self._failed(error)
+            raise
 
     # -- stopping --------------------------------------------------------------------------------------
 
-    async def stop_taking(self) -> None:
-        """Cancel the consumers; what is in hand stays."""
+    async def stop_taking(self, seconds: float) -> None:
+        """Cancel the consumers, which a broker has `seconds` to answer; what is in hand stays."""
         self._is_stopping = True
-        for intake in self.intakes:
-            # A connection that is gone has no consumer to cancel.
-            with contextlib.suppress(WarrenError):
-                async with asyncio.timeout(_CLOSE_PATIENCE):
-                    await intake.stop()
+        # A connection that is gone has no consumer to cancel, and a broker that is silent gets no more to do.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(intake.stop() for intake in self.intakes), return_exceptions=True)
 
     async def drain(self, seconds: float) -> bool:
         """Wait until everything in hand is settled, at most `seconds`; says whether it is."""
@@ -199,9 +204,10 @@ class Engine:
         self._is_stopping = True
         await self._end(self._intaking)
         await self._end(self._tasks)
-        for connection in self._connections:
-            with contextlib.suppress(ConnectionClosed):
-                await connection.close()
+        closing = (connection.close(timeout=_CLOSE_PATIENCE) for connection in self._connections)
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ConnectionClosed):
+                raise outcome
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:

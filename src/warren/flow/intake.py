@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from warren.amqp.client import Channel, Connection, Consumer, Delivery
-from warren.exceptions import ChannelClosed, ConsumerCancelled, RequestTimeout
+from warren.exceptions import ChannelClosed, ConnectionClosed, ConsumerCancelled, RequestTimeout
 from warren.flow.job import Job
 from warren.flow.stage import Stage
 
@@ -51,24 +51,24 @@ class Intake:
 
         Raises ConnectionClosed where the connection is closed for good.
         """
-        pause = FIRST_PAUSE
+        pause, is_again = FIRST_PAUSE, False
         while not self._is_stopped:
             taken = self.taken
             try:
+                if is_again:
+                    await self._redeclare()
                 await self._consume()
-            except (ConsumerCancelled, ChannelClosed, RequestTimeout) as error:
+            except (ConsumerCancelled, ChannelClosed, ConnectionClosed, RequestTimeout) as error:
+                # A connection that is lost in the middle of a request comes back; one that is closed does not.
+                if self._connection.close_reason is not None:
+                    raise
                 if self.taken > taken:
                     pause = FIRST_PAUSE
                 log.warning(
                     "stage '%s', queue '%s': %s; consuming again in %.1f s", self.stage.name, self.queue, error, pause
                 )
-            else:
-                continue  # `restart` cancelled it
-            finally:
-                self.consuming.clear()
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-            await self._redeclare()
+            pause, is_again = min(2 * pause, LONGEST_PAUSE), True
 
     async def _consume(self) -> None:
         channel = self._channel = await self._connection.channel(prefetch=self.prefetch)
@@ -79,6 +79,7 @@ class Intake:
                 async for delivery in deliveries:
                     self._on_delivery(delivery)
         finally:
+            self.consuming.clear()
             if not self._is_stopped:  # while stopping, what is in hand is still acked over it
                 self.lose()
                 await channel.close()
@@ -93,8 +94,8 @@ class Intake:
 
     async def restart(self) -> None:
         """Give back everything and consume anew."""
-        if self._consumer is not None:
-            await self._consumer.cancel()
+        if self._channel is not None:
+            await self._channel.close()
 
     async def stop(self) -> None:
         """Take nothing more; what is in hand can still be settled."""

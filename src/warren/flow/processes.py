@@ -23,6 +23,8 @@ from warren.flow.stage import Stage
 
 _context: Final = multiprocessing.get_context("spawn")
 _PATIENCE: Final = 5.0
+_START_LIMIT: Final = 60.0
+"""Seconds that a process may take to start and to import its handler."""
 
 
 class ProcessSlot:
@@ -71,6 +73,12 @@ class ProcessSlot:
         self._process.start()
         theirs.close()  # so that its end is seen here
         self._pipe = ours
+        # What starting takes is not the handler's: imports may be slow, and the machine busy.
+        if ours.poll(_START_LIMIT):
+            ours.recv()
+        else:
+            self.kill()
+            raise EOFError(f"the process was not ready after {_START_LIMIT:g} s")
         return ours
 
     def _reap(self) -> int | None:
@@ -98,6 +106,7 @@ def _serve(pipe: Connection, module: str, name: str) -> None:
     for part in name.split("."):
         found = getattr(found, part)
     stage: Stage = found.__warren_stage__  # type: ignore[attr-defined] # App.stage put it there
+    pipe.send(None)  # ready
     while True:
         try:
             body, message = pipe.recv()

@@ -21,8 +21,8 @@ Kind: TypeAlias = Literal["async", "thread", "process"]
 
 ATTEMPTS: Final = 5
 DELAYS: Final = (1.0, 5.0, 30.0, 300.0)
-TIME_LIMIT: Final = 25 * 60.0
-"""Seconds; brokers close the channel of a consumer that keeps a message for 30 minutes."""
+TIME_LIMIT: Final = 10 * 60.0
+"""Seconds; brokers close the channel of a consumer that keeps a message for 30 minutes, also before it is handled."""
 CONCURRENCY: Final[dict[Kind, int]] = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
 
 

@@ -23,6 +23,9 @@ by the framework, which publishes what comes redelivered anew, so the broker's c
 DELIVERY_TIMEOUT: Final = 30 * 60.0
 """Seconds after which a broker closes the channel of a consumer that keeps a message (RabbitMQ's docs/consumers)."""
 
+_AT_LEAST_ONCE: Final = (3, 10)
+_DURABLE_ONLY: Final = (4, 3)
+
 log = logging.getLogger("warren.flow")
 
 
@@ -126,6 +129,16 @@ def _waiting(seconds: int) -> dict[str, str | int]:
     }
 
 
+def misfits(app: App, version: tuple[int, ...]) -> list[str]:
+    """Say what a broker of this version will not do as the app needs it; version: () where it says none."""
+    name = "RabbitMQ " + ".".join(str(part) for part in version)
+    if () < version < _AT_LEAST_ONCE:
+        return [f"{name} loses what waits for a retry where it dies: queues dead-letter at least once from 3.10 on"]
+    if app.plain and version >= _DURABLE_ONLY:
+        return [f"{name} refuses shared queues that are not durable: make app {app.name!r} without plain=True"]
+    return []
+
+
 async def declare(connection: Connection, app: App, *, strict: bool = False) -> None:
     """Declare everything; what exists with other flags is used as it is, and said once as a warning.
 
@@ -133,6 +146,8 @@ async def declare(connection: Connection, app: App, *, strict: bool = False) -> 
     Raises AccessRefused where this user may not.
     """
     topology = derive(app)
+    for text in misfits(app, connection.server_version):
+        log.warning("%s", text)
     if strict:
         findings = [finding for finding in await check(connection, app) if finding.is_different]
         if findings:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 DEADLINE: Final = 10.0
 """Seconds that handlers have to finish when a worker stops."""
-_SETTLING: Final = 5.0
-"""Seconds beyond the deadline that confirms of what was handled may take."""
+_SETTLING: Final = 2.0
+"""Seconds beyond the deadline that confirms of what was handled may take. With what closing takes, `warren worker`
+ends within its deadline and twice the command line's GRACE."""
+_CANCELLING: Final = 1.0
+"""Seconds that a broker has to answer that it sends nothing more."""
 
 _T = TypeVar("_T")
 log = logging.getLogger("warren.flow")
@@ -125,7 +128,7 @@ class Worker:
         self._is_stopped = self._is_stopping = True
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline
-        await self._on_io(self._engine.stop_taking())
+        await self._on_io(self._engine.stop_taking(_CANCELLING))
         await asyncio.gather(*(executor.stop(until) for executor in self._executors.values()))
         left = max(0.0, until - loop.time()) + _SETTLING
         is_done = await self._on_io(self._engine.drain(left))
@@ -151,8 +154,12 @@ class Worker:
             self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
 
     def _prefetch(self, stage: Stage) -> int:
-        """Twice what can run: while one is settled the next is here."""
-        return min(2 * (self._concurrency or stage.concurrency), 65_535)
+        """Twice what can run: while one is settled the next is here. Where handlers may take so long that the next
+        would be past the broker's delivery timeout before its turn ends, none waits.
+        """
+        running = self._concurrency or stage.concurrency
+        ahead = running if 2 * stage.time_limit < DELIVERY_TIMEOUT else 0
+        return min(running + ahead, 65_535)
 
     def _hand_over(self, job: Job) -> None:
         """Pass a job on; called on the I/O thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -36,13 +36,13 @@ class Harness:
 
     async def start(self) -> None:
         """Run the app; for `harness`."""
-        publisher = self._publisher = await self._stack.enter_async_context(self.app.publisher(self.url))
+        self._publisher = await self._stack.enter_async_context(self.app.publisher(self.url))
         connection = self._connection = await self._stack.enter_async_context(connect(self.url))
         channel = await connection.channel()
         queue = (await channel.declare_queue("", exclusive=True)).name
         for key in self._keys():
             self._published[key] = asyncio.Queue()
-            await channel.bind_queue(queue, publisher.app.exchange, key)
+            await channel.bind_queue(queue, self.app.exchange_of(key), key)
         deliveries = await self._stack.enter_async_context(channel.consume(queue, no_ack=True))
         listening = asyncio.create_task(self._listen(deliveries))
         self._stack.push_async_callback(_end, listening)
@@ -83,8 +83,9 @@ class Harness:
         """Wait for a dead letter and give the oldest; it stays. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             while True:
-                async for letter in dead_letters.letters(self._connection, self.app.name):
-                    return letter
+                async with aclosing(dead_letters.letters(self._connection, self.app.name)) as letters:
+                    async for letter in letters:
+                        return letter
                 await asyncio.sleep(0.01)
 
     def check(self) -> None:

@@ -7,7 +7,10 @@ import pytest
 
 import warren
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.scripted import ScriptedBroker
 from tests.support.waiting import eventually
+from warren.amqp.client import pause
+from warren.amqp.protocol.methods import BasicCancel, BasicConsumeOk
 from warren.exceptions import DeliveryTimeoutCancelled, DeliveryTimeoutClosed, PreconditionFailed, channel_closed
 
 
@@ -58,6 +61,25 @@ async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: Non
             await declaring.delete_queue(queue)
             await channel.publish(b"x", routing_key=queue, mandatory=False)
         assert channel.is_open
+
+
+async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second basic.consume with its tag would cost the connection (530)."""
+    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
+    async with ScriptedBroker() as broker, warren.connect(broker.url, request_timeout=0.5) as connection:
+        channel = await connection.channel()
+        async with channel.consume("q", restore=True) as deliveries:
+            peer = broker.links[0]
+            peer.agrees = False
+            peer.send(1, BasicCancel(deliveries.consumer_tag, True))
+            await eventually(lambda: len(peer.consumed) == 2, "it is asked for again")
+            await asyncio.sleep(0.8)  # beyond the time that requests have
+            peer.send(1, BasicConsumeOk(deliveries.consumer_tag))
+            peer.deliver(deliveries.consumer_tag, 1, b"late")
+            async with asyncio.timeout(20):
+                assert (await anext(deliveries)).body == b"late"
+            assert len(peer.consumed) == 2
+        assert connection.is_open
 
 
 async def test_a_late_settlement_is_a_delivery_timeout() -> None:

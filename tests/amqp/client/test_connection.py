@@ -155,3 +155,19 @@ async def test_a_broker_that_hangs_up_after_the_login_is_lost_and_has_refused_no
         with pytest.raises(ConnectFailed, match="hung up") as error:
             await connecting
         assert not isinstance(error.value, LoginRefused)
+
+
+async def test_what_ends_after_its_connection_began_to_close_ends_in_peace(broker_url: str) -> None:
+    connection = await warren.connect(broker_url)
+    channel = await connection.channel()
+    consumer = channel.consume((await channel.declare_queue("", exclusive=True)).name)
+    await consumer.start()
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)  # connection.close is sent, the answer is not here yet
+    with pytest.raises(warren.ConnectionClosed):
+        await channel.declare_queue("", exclusive=True)
+    await consumer.cancel()
+    await channel.close()
+    await closing
+    await consumer.cancel()
+    await channel.close()

@@ -11,7 +11,7 @@ import pytest
 import warren
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import BrokerURL, Channel, blocking, publishing, watchdog
+from warren.amqp.client import BrokerURL, Channel, blocking, pause, publishing, watchdog
 from warren.amqp.client.io_thread import IOThread
 
 
@@ -50,15 +50,16 @@ async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel
         await channel.delete_queue(queue)
 
 
+@pytest.mark.parametrize("restore", [False, True])
 async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
-    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
+    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy, restore: bool
 ) -> None:
     async with warren.connect(broker_url) as other, warren.connect(url) as connection:
         looking = await other.channel()
         channel = await connection.channel()
         queue = (await channel.declare_queue("never")).name
         proxy.pause(Way.TO_CLIENT)
-        starting = asyncio.create_task(channel.consume(queue).start())
+        starting = asyncio.create_task(channel.consume(queue, restore=restore).start())
         await asyncio.sleep(0)
         proxy.refuse()
         await proxy.cut()
@@ -230,3 +231,53 @@ def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedde
             finally:
                 os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize("milliseconds", range(20, 180, 40))
+async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_back_once(
+    no_leaks: None,
+    broker_url: str,
+    url: BrokerURL,
+    proxy: FaultProxy,
+    milliseconds: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss comes in every step of declaring, looking and consuming again."""
+    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
+    proxy.delay(0.005)
+    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+        looking = await other.channel()
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("comes-back", durable=True)).name
+        async with channel.consume(queue, restore=True) as deliveries:
+            await looking.delete_queue(queue)
+            await asyncio.sleep(milliseconds / 1000)
+            await proxy.cut()
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(warren.PublishReturned):
+                        await channel.publish(b"x", routing_key=queue)
+                        break
+                (await anext(deliveries)).ack()
+            assert (await looking.declare_queue(queue, passive=True)).consumer_count == 1
+        await looking.delete_queue(queue)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 250])
+async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
+    no_leaks: None, url: BrokerURL, proxy: FaultProxy, milliseconds: int
+) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        proxy.delay(0.1)
+        lost = connection.link
+        await proxy.cut()
+        await eventually(lambda: connection.link is not lost, "the new link", within=20)  # channel.open is on its way
+        await asyncio.sleep(milliseconds / 1000)  # or basic.qos is
+        publishing = asyncio.create_task(channel.publish(b"x", routing_key=queue))
+        await asyncio.sleep(0.02)
+        proxy.delay(0)
+        async with asyncio.timeout(30):
+            await publishing
+        assert await channel.purge_queue(queue) == 1

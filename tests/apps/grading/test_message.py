@@ -84,7 +84,7 @@ def test_what_makes_no_sense_is_refused(change: dict[str, Any], text: str) -> No
 
 def test_ids_come_from_the_body_then_the_first_message_then_from_us() -> None:
     assert Assignment.received(FOUR | {"SubmissionID": "abc"}, message()).id == "abc"
-    assert Assignment.received(dict(FOUR), message()).id == "c1"
+    assert Assignment.received(dict(FOUR), message()).id == "m1"
     made = {Assignment.received(dict(FOUR), message("", "")).id for _ in range(2)}
     assert len(made) == 2
     assert all(made)

@@ -38,6 +38,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("x = 1", "unknown key 'x'"),
         ("largest_submission = true", "number of bytes"),
         ("largest_submission = 0", "number of bytes"),
+        ("weak_sandbox = 1", "true or false"),
         ("modules = 3", "are tables"),
         ("[modules]", "are tables"),
         ("[modules]\na = 1", "must be a table"),

@@ -13,7 +13,7 @@ from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived,
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.waiting import eventually
 from warren.apps.grading.message import Decision, now
-from warren.apps.grading.records import Database
+from warren.apps.grading.records import Database, outbox
 from warren.apps.grading.stages import Office, Seat, Wiring
 from warren.apps.grading.students import Asking, results
 from warren.exceptions import RequestTimeout
@@ -163,13 +163,18 @@ async def test_another_status_than_the_role_takes_is_a_dead_letter(
 
 
 async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, one_database: Database) -> None:
-    bodies = {b"no json": "undecodable", b"[1]": "undecodable", b'{"status": "submitted"}': "rejected"}
+    bodies = {
+        b"no json": "undecodable",
+        b"[1]": "undecodable",
+        b'{"a":' * 20_000: "undecodable",
+        b'{"status": "submitted"}': "rejected",
+    }
     async with office(broker_url, one_database):
         with Plain(broker_url) as plain:
             read_results(plain)
             for body in bodies:
                 plain.channel.basic_publish("", "correction_queue_cc", body)
-        letters = await _dead(broker_url, 3)
+        letters = await _dead(broker_url, 4)
     assert {letter.body: letter.reason for letter in letters} == bodies
 
 
@@ -302,3 +307,42 @@ async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, o
         await arrived(one_database, "demonstrator")
         await eventually_holds(broker_url, "correction_queue_cc", 0)
     assert len(await arrived(one_database, "demonstrator")) == 1
+
+
+async def test_questions_that_are_none_are_left_and_the_next_one_answered(
+    embedded_url: str, one_database: Database
+) -> None:
+    from warren.amqp.client import Properties
+    from warren.apps.grading.stages import STATUS_QUEUE
+
+    identity = await _running.submit(embedded_url)
+    async with office(embedded_url, one_database):
+        await recorded(one_database, "confirmed", 1)
+        async with warren.connect(embedded_url) as connection, await connection.channel() as channel:
+            for body in (b"", b"[]", b'{"SubmissionID": 3}', b'{"SubmissionID": "x", "a": ' + b"[" * 20_000):
+                await channel.publish(body, routing_key=STATUS_QUEUE)
+            gone = Properties(reply_to="nobody's queue")
+            await channel.publish(b'{"SubmissionID": "x"}', routing_key=STATUS_QUEUE, properties=gone)
+        async with Asking(embedded_url) as asking:
+            found = await asking.ask(identity)
+            assert found is not None
+            assert found["status"] == "confirmed"
+            assert await asking.ask("x" * 5_000) is None
+
+
+async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(
+    broker_url: str, one_database: Database
+) -> None:
+    assistant = Seat("assistant", person=True)
+    async with office(broker_url, one_database, [Seat("demonstrator", CC), assistant, Seat("coordinator")]):
+        identity = await _running.submit(broker_url)
+        (item,) = await arrived(one_database, "assistant")
+    await decide(one_database, item, "validate", Decision("bob"))
+    async with (
+        office(broker_url, one_database, [assistant, Seat("coordinator")]),
+        office(broker_url, one_database, [assistant, Seat("coordinator")]),  # two publishers, one outbox
+    ):
+        await recorded(one_database, "confirmed", 1)
+        await eventually(lambda: one_database.read_now(outbox.count) == 0, "the outbox to be empty", within=WITHIN)
+    assert await history(one_database, identity) == WAY
+    assert (await counts(broker_url, ["confirmation_queue"]))["confirmation_queue"] == 0

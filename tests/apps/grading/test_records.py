@@ -86,7 +86,7 @@ def test_what_came_over_the_wire_does_not_break_the_records(database: Database) 
     fields = FOUR | {"Mark": "many", "OutOf": True, "Feedback": "a\0b", "SolutionName": 3, "History": [hop, {}]}
     odd = Assignment.received(fields | {"StudentID": "x'; DROP TABLE history; --"}, message())
     database.write_now(partial(course.record, assignment=odd, whole=True))
-    found = database.read_now(partial(course.submission, identity="c1"))
+    found = database.read_now(partial(course.submission, identity="m1"))
     assert found is not None
     assert (found[0].mark, found[0].feedback, found[1][0].mark) == (None, "a\ufffdb", None)
     assert found[0].student == "x'; DROP TABLE history; --"

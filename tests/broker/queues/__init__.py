@@ -1,0 +1,1 @@
+"""Tests of queues: their arguments, order, limits, expiry and dead letters."""

@@ -1,4 +1,8 @@
-"""A channel: declaring, publishing, consuming, and its orderly end."""
+"""A channel: declaring, publishing, consuming, and its orderly end.
+
+Longer than other files: requests, window, consumers and settlements share one state, which every loss of the link and
+every close changes as a whole.
+"""
 
 import asyncio
 import contextlib
@@ -14,8 +18,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from warren.amqp.client.consuming import Consumer, Delivery, Settlements
 from warren.amqp.client.declaring import Declaring
 from warren.amqp.client.link import Link
-from warren.amqp.client.pause import pause
 from warren.amqp.client.publishing import PublishWindow
+from warren.amqp.client.restoring import consume_again
 from warren.amqp.protocol import events
 from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.events import ContentEvent
@@ -144,7 +148,7 @@ class Channel(Declaring):
             except ConnectionClosed:
                 if self.connection.close_reason is not None:
                     raise
-                await link.gone()  # then over the link that recovery makes
+                await link.wait_lost()  # then over the link that recovery makes
             except BaseException:
                 # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
                 if self.is_open and self._link is link:
@@ -191,7 +195,7 @@ class Channel(Declaring):
         link = self._link
         self._fail(ChannelClosed(0, "the channel was closed by this program"))
         future: asyncio.Future[Method | Delivery] = self.loop.create_future()
-        if link is None:
+        if link is None or not link.is_open:  # a connection that is closing takes its channels with it
             future.set_result(ChannelCloseOk())
             return future
         self._link = link
@@ -242,8 +246,13 @@ class Channel(Declaring):
         """Learn that the link is gone and another is on its way: publishers and consumers wait for it."""
         self._lose(error)
         self._window.suspend()
-        # One whose cancel was not answered is gone with the link, and must not be consumed again.
-        self._consumers = {key: consumer for key, consumer in self._consumers.items() if not consumer.has_ended}
+        # One whose cancel was not answered is gone with the link, and must not be consumed again. One that was on
+        # its way back stays with `_restoring`, which tries again.
+        self._consumers = {
+            key: consumer
+            for key, consumer in self._consumers.items()
+            if not consumer.has_ended and key not in self._restoring
+        }
         for consumer in self._consumers.values():
             consumer.drop_buffer()
 
@@ -260,8 +269,13 @@ class Channel(Declaring):
         Raises as `restore` does; ChannelClosed where the broker refuses a consumer, or the channel's owner
         closed it meanwhile.
         """
-        for consumer in list(self._consumers.values()):
-            if not consumer.has_ended:  # else its cancel is on the way already
+        for key, consumer in list(self._consumers.items()):
+            if consumer.has_ended:
+                continue  # its cancel is on the way already
+            if consumer.restore:
+                del self._consumers[key]
+                self._bring_back(key, consumer, after_recovery=True)
+            else:
                 await self.request_now(self._consume_method(consumer), BasicConsumeOk)
         if self._closed is None:
             self._attach_window(link)
@@ -370,7 +384,7 @@ class Channel(Declaring):
     async def start_consumer(self, consumer: Consumer, timeout: float | None) -> None:
         """Ask the broker to start a consumer; for `Consumer`."""
         key = encode_short(consumer.consumer_tag)
-        if key in self._consumers:
+        if key in self._consumers or key in self._restoring:
             raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
         await self._until_usable(timeout)
         future = self._ask(self._consume_method(consumer), (BasicConsumeOk,))
@@ -391,13 +405,42 @@ class Channel(Declaring):
                 self._ask_to_cancel(consumer).add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
+    async def start_again(self, consumer: Consumer) -> None:
+        """Start a consumer that was started before; for `restoring`. Raises ConnectionClosed, ChannelClosed."""
+        await self._until_usable(None)
+        if consumer.has_ended:
+            return
+        key = encode_short(consumer.consumer_tag)
+
+        def started(_: Method | Delivery) -> None:
+            # It is one of the others again: from now on recovery starts it with them.
+            self._restoring.pop(key, None)
+
+        # No time limit: a consumer that starts late must not be started twice.
+        future = self._ask(self._consume_method(consumer), (BasicConsumeOk,), started)
+        self._consumers[key] = consumer  # before the answer: deliveries come right behind it
+        await future
+
+    def _bring_back(self, key: bytes, consumer: Consumer, *, after_recovery: bool) -> None:
+        """Have a consumer started again. Owned by `_restoring`."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self._restoring.get(key) == (consumer, task):
+                del self._restoring[key]
+
+        task = self.loop.create_task(
+            consume_again(self, consumer, after_recovery=after_recovery), name=f"consume {consumer.queue} again"
+        )
+        self._restoring[key] = consumer, task
+        task.add_done_callback(done)
+
     async def stop_consumer(self, consumer: Consumer, timeout: float | None) -> None:
         """Cancel a consumer and give back what is not settled; for `Consumer`."""
         key = encode_short(consumer.consumer_tag)
         restoring = self._restoring.pop(key, None)
         if restoring is not None:
             restoring[1].cancel()
-        if self._link is None:
+        if self._link is None or not self._link.is_open:
             self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
         elif self._closed is None and key in self._consumers:
             await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", timeout)
@@ -459,6 +502,8 @@ class Channel(Declaring):
     def _send(self, method: Method) -> None:
         if self._closed is not None or self._link is None:
             raise self._closed.fresh() if self._closed else ConnectionClosed(0, "the connection is lost, not yet back")
+        if not self._link.is_open:
+            raise ConnectionClosed(0, "the connection is closing")
         self._link.send(self.number, method)
 
     def _ask(
@@ -555,8 +600,7 @@ class Channel(Declaring):
         consumer = self._consumers.pop(key, None)
         if consumer is not None:
             if consumer.restore and not consumer.has_ended:
-                task = self.loop.create_task(self._consume_again(key, consumer), name="consume again")
-                self._restoring[key] = consumer, task
+                self._bring_back(key, consumer, after_recovery=False)
             else:
                 consumer.end(self._cancelled(consumer))
         if not method.nowait:
@@ -566,27 +610,6 @@ class Channel(Declaring):
         # From 4.3 on RabbitMQ cancels a consumer that is late with a settlement, where it closed the channel before.
         late = consumer in self._settlements.open.values() and self.connection.server_version >= (4, 3)
         return (DeliveryTimeoutCancelled if late else ConsumerCancelled)(consumer.consumer_tag, consumer.queue)
-
-    async def _consume_again(self, key: bytes, consumer: Consumer) -> None:
-        """Bring back a consumer that the broker cancelled. Owned by `_restoring`."""
-        for attempt in itertools.count(1):
-            await asyncio.sleep(pause(attempt))
-            if consumer.has_ended or not self.is_open:
-                break
-            try:
-                await self.connection.restore_topology()
-                async with await self.connection.channel() as probe:  # a 404 closes the channel that it comes on
-                    await probe.declare_queue(self._topology.current(consumer.queue), passive=True)
-                self._consumers[key] = consumer
-                await self._request(self._consume_method(consumer), BasicConsumeOk)
-                break
-            except (ChannelClosed, RequestTimeout) as error:
-                self._consumers.pop(key, None)
-                _log.warning("consumer of %r not restored yet: %s", consumer.queue, error)
-            except ConnectionClosed as error:
-                consumer.end(error)
-                break
-        self._restoring.pop(key, None)
 
     def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
         """Take an ack of the broker."""

@@ -161,12 +161,11 @@ class Connection:
 
         Raises ConnectionClosed where it is closed for good, RequestTimeout.
         """
-        if not self._usable.is_set() and self._close_reason is None:
+        if not self.is_open and self._close_reason is None:
             seconds = self.request_timeout if timeout is None else timeout
             try:
                 async with asyncio.timeout(seconds):
-                    while not self._usable.is_set():  # it may be lost again before this task runs
-                        await self._usable.wait()
+                    await self._wait_usable()
             except TimeoutError as error:
                 raise RequestTimeout(f"the connection did not come back within {seconds} s") from error
         if self._close_reason is not None:
@@ -174,6 +173,13 @@ class Connection:
         if self.link is None:
             raise UsageError("the connection was never opened; use `warren.connect`")
         return self.link
+
+    async def _wait_usable(self) -> None:
+        while not self.is_open and self._close_reason is None:  # it may be lost again before this task runs
+            if self._usable.is_set() and self.link is not None:
+                await self.link.wait_lost()  # it is being closed; then it comes back, or not
+            else:
+                await self._usable.wait()
 
     # -- what the link tells ---------------------------------------------------------------------------
 

@@ -311,9 +311,9 @@ class Link:
         """Whether methods can be sent."""
         return self.core.state is ConnectionState.OPEN and not self.driver.is_closed
 
-    async def gone(self) -> None:
-        """Wait until the socket is closed, as it will be once either side has said so. Cancelling only stops that."""
-        await asyncio.shield(self._lost)
+    async def wait_lost(self) -> None:
+        """Wait until the socket is closed, as it will be once either side has said so, and its owner knows."""
+        await asyncio.wait((self._lost,))
 
     async def close(self, reason: ConnectionClosed, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Close in order: connection.close, wait for close-ok, close the socket. A broker that does not answer

@@ -57,12 +57,12 @@ class Assignment(dict[str, Any]):
     def received(cls, fields: dict[str, Any], message: Message) -> Self:
         """Take a message's body, which gets an id where it has none. Raises Reject, naming the field.
 
-        The id is that of the first message (contracts.md, section 6); it also stands in the body, since other
-        programs keep a body's fields, but not a message's properties.
+        The id is that of the first message, and stands in the body, since other programs keep a body's fields, but
+        not a message's properties.
         """
         assignment = cls(fields)
         assignment._check()
-        given = fields.get(ID) or message.correlation_id
+        given = fields.get(ID) or message.id
         assignment[ID] = identity(given) if isinstance(given, str) and given else uuid.uuid4().hex
         return assignment
 
@@ -118,6 +118,13 @@ class Assignment(dict[str, Any]):
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise Reject(f"{SOLUTION} is no base64, though {ENCODING} says so: {error}") from error
+
+    def solution_text(self) -> str:
+        """Give the solution for people to read; what can't be decoded stays as it came."""
+        try:
+            return self.solution().decode(errors="replace")
+        except Reject:
+            return str(self.get(SOLUTION))
 
     def moved(self, status: str, role: str, decision: Decision) -> Self:
         """Give it in its next status, with the hop appended to its History; nothing else is touched."""

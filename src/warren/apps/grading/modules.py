@@ -58,6 +58,7 @@ class Course:
 
     modules: dict[str, Module] = field(default_factory=_originals)
     largest_submission: int = LARGEST_SUBMISSION
+    weak_sandbox: bool = False
 
     def module(self, name: str) -> Module:
         """Give a module. Raises UsageError, naming those that there are."""
@@ -86,14 +87,17 @@ def load_course(path: Path | None = None) -> Course:
 
 
 def _course(data: dict[str, Any], file: Path) -> Course:
-    if unknown := sorted(set(data) - {"modules", "largest_submission"}):
-        raise UsageError(f"{file}: unknown key {unknown[0]!r}; there are modules and largest_submission")
+    if unknown := sorted(set(data) - {"modules", "largest_submission", "weak_sandbox"}):
+        raise UsageError(f"{file}: unknown key {unknown[0]!r}; there are modules, largest_submission and weak_sandbox")
     largest = data.get("largest_submission", LARGEST_SUBMISSION)
     if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
         raise UsageError(f"{file}: largest_submission is a number of bytes, and not {largest!r}")
+    weak = data.get("weak_sandbox", False)
+    if not isinstance(weak, bool):
+        raise UsageError(f"{file}: weak_sandbox is true or false, and not {weak!r}")
     tables = data.get("modules")
     if tables is None:
-        return Course(largest_submission=largest)
+        return Course(largest_submission=largest, weak_sandbox=weak)
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules are tables, [modules.NAME]")
     modules = {name: _module(name, table, file) for name, table in tables.items()}
@@ -101,7 +105,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
     for module in modules.values():
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules are called {module.short!r} for short")
-    return Course(modules, largest)
+    return Course(modules, largest, weak)
 
 
 def _module(name: str, table: object, file: Path) -> Module:

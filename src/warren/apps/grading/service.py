@@ -14,13 +14,11 @@ from warren.amqp.client import Channel, Connection, Properties
 from warren.apps._session import FOR_EVER, stay_connected, until
 from warren.apps.grading.records import Database, outbox
 from warren.apps.grading.records.course import submission
-from warren.apps.grading.stages import APP, Office
-from warren.exceptions import PublishError
+from warren.apps.grading.stages import APP, STATUS_QUEUE, Office
+from warren.exceptions import ProtocolViolation, PublishError, RecordsError
 from warren.flow.codec import JSON
 from warren.flow.message import first_properties
 
-STATUS_QUEUE: Final = "status_queue"
-"""Where students ask what became of their submissions; the coordinators answer from the records."""
 LOOK: Final = 0.2
 """Seconds between two looks into the outbox."""
 PAUSE: Final = 5.0
@@ -96,9 +94,13 @@ async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio
     channel = await connection.channel()
     while not stop.is_set():
         pause = LOOK
-        if not await database.read(partial(outbox.is_empty, roles=roles)):
-            letters = await database.write(partial(outbox.claim, roles=roles))
-            pause = 0.0 if await _publish(database, channel, letters) else PAUSE
+        try:
+            if not await database.read(partial(outbox.is_empty, roles=roles)):
+                letters = await database.write(partial(outbox.claim, roles=roles))
+                pause = 0.0 if await _publish(database, channel, letters) else PAUSE
+        except RecordsError as error:
+            log.warning("the outbox: %s; trying again in %g s", error, PAUSE)
+            pause = PAUSE
         if pause:
             await until(stop, asyncio.sleep(pause))
     await channel.close()
@@ -149,22 +151,20 @@ class Question(msgspec.Struct):
 
 async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
     """Answer questions about submissions from the records, until `stop` is set. Raises ConnectionClosed."""
-    async with await connection.channel(prefetch=50) as channel:
+    async with await connection.channel() as channel:
         await channel.declare_queue(STATUS_QUEUE, durable=True)
         await until(stop, _answer_all(database, channel))
 
 
 async def _answer_all(database: Database, channel: Channel) -> None:
-    async with channel.consume(STATUS_QUEUE) as questions:
+    # Not acked: who asked asks again, and one that can't be answered shall not come again.
+    async with channel.consume(STATUS_QUEUE, no_ack=True) as questions:
         async for delivery in questions:
-            properties = delivery.properties
             try:
+                properties = delivery.properties
                 question = msgspec.json.decode(delivery.body, type=Question)
-            except msgspec.DecodeError as error:
-                log.warning("a question that is none: %s", error)
-            else:
+                body = await answer(database, question.SubmissionID)
                 if properties.reply_to:
-                    body = await answer(database, question.SubmissionID)
                     # Who asked may be gone, and then nobody misses it.
                     await channel.publish(
                         body,
@@ -172,7 +172,8 @@ async def _answer_all(database: Database, channel: Channel) -> None:
                         properties=Properties(content_type=JSON, correlation_id=properties.correlation_id),
                         mandatory=False,
                     )
-            delivery.ack()
+            except (msgspec.DecodeError, RecursionError, RecordsError, PublishError, ProtocolViolation) as error:
+                log.warning("a question about a submission is not answered: %s", error)
 
 
 async def answer(database: Database, identity: str) -> bytes:

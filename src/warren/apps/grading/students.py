@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -19,8 +20,7 @@ from warren.apps._declare import ensure_exchange
 from warren.apps.grading.message import Assignment, Progress, submission
 from warren.apps.grading.modules import Course, Module
 from warren.apps.grading.roles import PROGRESS_KEY, RESULTS
-from warren.apps.grading.service import STATUS_QUEUE
-from warren.apps.grading.stages import APP, Office, Seat, Wiring
+from warren.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
 from warren.exceptions import PublishReturned, RequestTimeout, UsageError
 from warren.flow.codec import JSON
 from warren.flow.message import first_properties
@@ -197,7 +197,7 @@ class Asking:
         """
         properties = Properties(
             content_type=JSON,
-            correlation_id=identity,
+            correlation_id=(question := uuid.uuid4().hex),
             reply_to=self._queue,
             expiration=str(int(ANSWER_WITHIN * 1000)),
         )
@@ -205,7 +205,8 @@ class Asking:
             body = msgspec.json.encode({"SubmissionID": identity})
             await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
             async with asyncio.timeout(ANSWER_WITHIN):
-                delivery = await anext(self._answers)
+                while (delivery := await anext(self._answers)).properties.correlation_id != question:
+                    pass  # of a question that was answered too late
         except (PublishReturned, TimeoutError) as error:
             raise RequestTimeout(
                 "no coordinator answers on this broker; name the course's database with --database"
@@ -225,7 +226,7 @@ async def results(wiring: Wiring, url: str) -> AsyncIterator[dict[str, Any]]:
             async for delivery in deliveries:
                 try:
                     fields = msgspec.json.decode(delivery.body, type=dict[str, Any])
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, RecursionError):
                     continue  # a broadcast may bring anything
                 if fields.get("status") == "confirmed":
                     yield fields

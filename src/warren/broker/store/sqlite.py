@@ -70,7 +70,7 @@ class SQLiteStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise StoreFailed(f"another broker uses the data folder {folder}") from error
+            raise StoreFailed(f"another broker uses the data folder {folder}; --data names another") from error
         try:
             self._check_version()
             self._connection = self._connect()

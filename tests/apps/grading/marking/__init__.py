@@ -1,0 +1,1 @@
+"""Tests of marking: schemes, archives, and hostile submissions."""

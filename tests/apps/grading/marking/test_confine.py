@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.apps.grading.marking.conftest import MakeScheme
-from warren.apps.grading.marking import Marking, _confine, mark
-from warren.exceptions import SandboxUnavailable
+from warren.apps.grading.marking import Marking, _bubblewrap, mark
+from warren.apps.grading.marking._weak import namespaces
+from warren.exceptions import SandboxFailed, SandboxUnavailable
 
 _PARTS = '[[part]]\nname = "x"\npoints = 1\ncommand = "sh main.py"\n'
 
@@ -19,9 +20,9 @@ _PARTS = '[[part]]\nname = "x"\npoints = 1\ncommand = "sh main.py"\n'
 @pytest.fixture
 def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PATH", "/nonexistent")
-    _confine._bubblewrap.cache_clear()
+    _bubblewrap.bubblewrap.cache_clear()
     yield
-    _confine._bubblewrap.cache_clear()
+    _bubblewrap.bubblewrap.cache_clear()
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
@@ -41,10 +42,25 @@ def test_where_bubblewrap_does_not_work_nothing_runs(
         mark(scheme(_PARTS), b"true", "main.py")
 
 
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_a_sandbox_that_breaks_later_is_not_the_submissions_fault(
+    scheme: MakeScheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bwrap"
+    tool.write_text("#!/bin/sh\nexit 0\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    checked = scheme(_PARTS)
+    _bubblewrap.bubblewrap()
+    tool.write_text("#!/bin/sh\necho out of everything >&2\nexit 1\n")
+    with pytest.raises(SandboxFailed, match="started no sandbox: out of everything"):
+        mark(checked, b"true", "main.py")
+
+
 def test_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "m68k")
     with pytest.raises(SandboxUnavailable, match="this machine is a m68k"):
-        _confine._Bubblewrap("bwrap")
+        _bubblewrap.Bubblewrap("bwrap")
 
 
 def test_a_scheme_where_every_submission_can_read_is_not_used(
@@ -56,14 +72,14 @@ def test_a_scheme_where_every_submission_can_read_is_not_used(
         mark(checked, b"true", "main.py")
 
 
-def _weak(scheme: MakeScheme, program: str, limits: str = "", expect: str = "") -> Marking:
+def _mark_weakly(scheme: MakeScheme, program: str, limits: str = "", expect: str = "") -> Marking:
     parts = _PARTS + (f'expect = {{ contains = "{expect}" }}\n' if expect else "") + f"limits = {{ {limits} }}\n"
     return mark(scheme(parts), program.encode(), "main.py", allow_weak=True)
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
 def test_weak_bounds_do_for_a_submission_that_is_trusted(scheme: MakeScheme) -> None:
-    assert _weak(scheme, "pwd; cat main.py", expect="cat main.py").mark == 1
+    assert _mark_weakly(scheme, "pwd; cat main.py", expect="cat main.py").mark == 1
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
@@ -75,17 +91,17 @@ def test_weak_bounds_do_for_a_submission_that_is_trusted(scheme: MakeScheme) -> 
         ("while true; do echo yes yes yes yes yes; done", 'output = "4 KiB"', "printed more than 4 KiB"),
         ("head -c 9M /dev/zero > x; sleep 600", 'disk = "8 MiB"', "wrote more than 8 MiB"),
         ("head -c 9M /dev/zero > x", 'file_size = "1 MiB"', "SIGXFSZ"),
-        ("b() { b | b & }; b; sleep 600", "processes = 16, wall_seconds = 2", "ran longer than 2 s"),
+        ("b() { b | b & }; (b); exec sleep 600", "processes = 16, wall_seconds = 2", "ran longer than 2 s"),
     ],
 )
 def test_weak_bounds_hold_the_limits_and_leave_nothing(scheme: MakeScheme, program: str, limits: str, why: str) -> None:
-    assert why in _weak(scheme, program, limits).parts[0].output
+    assert why in _mark_weakly(scheme, program, limits).parts[0].output
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
 def test_weak_bounds_leave_no_daemon(scheme: MakeScheme) -> None:
     program = "setsid sleep 86123 >/dev/null 2>&1 </dev/null & trap '' HUP TERM; sleep 0.2; ls main.py"
-    assert _weak(scheme, program, expect="main.py").mark == 1
+    assert _mark_weakly(scheme, program, expect="main.py").mark == 1
     found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"86123" in _read(path)]
     assert found == []
 
@@ -100,12 +116,12 @@ def _read(path: Path) -> bytes:
 @pytest.mark.usefixtures("no_bubblewrap")
 def test_weak_bounds_remove_what_is_hard_to_remove(scheme: MakeScheme) -> None:
     deep = "perl -e 'for (1 .. 3000) { mkdir q(dd); chdir q(dd) }'"
-    marking = _weak(scheme, f"mkdir no && touch no/file && chmod 0 no; {deep}; sleep 600")
+    marking = _mark_weakly(scheme, f"mkdir no && touch no/file && chmod 0 no; {deep}; sleep 600")
     assert "made more than 20000 files" in marking.parts[0].output  # or too deep to be counted
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
-@pytest.mark.skipif(not _confine._namespaces(), reason="the kernel gives no namespaces here")
+@pytest.mark.skipif(not namespaces(), reason="the kernel gives no namespaces here")
 def test_weak_bounds_keep_it_from_the_network_where_the_kernel_lets_us(scheme: MakeScheme) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         program = f"exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}"

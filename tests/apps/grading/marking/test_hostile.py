@@ -198,6 +198,19 @@ for family, address in (
                 listener.accept()
 
 
+def test_address_families_that_know_no_namespaces_can_not_be_used(run: Run) -> None:
+    program = """
+import socket
+for family in (socket.AF_VSOCK, socket.AF_ALG, socket.AF_QIPCRTR, 45):
+    try: socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error: print(error.strerror)
+for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK): socket.socket(family, socket.SOCK_DGRAM)
+"""
+    # A kernel that has none of them says that the family is not supported.
+    marking = run(program, expect="\n".join(["Operation not permitted"] * 4))
+    assert marking.mark == 4, marking.feedback
+
+
 _SEEK = """
 import os
 found = 0

@@ -7,6 +7,7 @@ process could mount file systems of any size, and interfaces of the kernel that 
 
 import errno
 import platform
+import socket
 import struct
 from typing import Final
 
@@ -16,16 +17,20 @@ from warren.exceptions import SandboxUnavailable
 _MACHINES: Final = {
     "x86_64": (
         0xC000003E,
-        {"clone": 56, "shmget": 29, "msgget": 68, "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272,
-         "perf_event_open": 298, "setns": 308, "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
+        {"clone": 56, "socket": 41, "shmget": 29, "msgget": 68, "add_key": 248, "request_key": 249, "keyctl": 250,
+         "unshare": 272, "perf_event_open": 298, "setns": 308, "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
     ),
     "aarch64": (
         0xC00000B7,
-        {"clone": 220, "shmget": 194, "msgget": 186, "add_key": 217, "request_key": 218, "keyctl": 219, "unshare": 97,
-         "perf_event_open": 241, "setns": 268, "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
+        {"clone": 220, "socket": 198, "shmget": 194, "msgget": 186, "add_key": 217, "request_key": 218, "keyctl": 219,
+         "unshare": 97, "perf_event_open": 241, "setns": 268, "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
     ),
 }  # fmt: skip
 _EVERYWHERE: Final = {"io_uring_setup": 425, "memfd_secret": 447}
+_BY_ARGUMENT: Final = {"clone", "socket"}  # the others are denied whatever their arguments are
+# The families of addresses that a network namespace holds. Others (vsock, to the machine that runs
+# this one, if it is virtual) go past it, or are code of the kernel's that no homework needs.
+_FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _CLONE3: Final = 435
 _X32: Final = 0x40000000  # x86-64's second set of numbers
 _CLONE_NEWUSER: Final = 0x10000000
@@ -47,7 +52,7 @@ def seccomp_filter() -> bytes:
             "mark on another one"
         )
     architecture, numbers = _MACHINES[machine]
-    forbidden = [number for name, number in numbers.items() if name != "clone"] + list(_EVERYWHERE.values())
+    forbidden = [number for name, number in numbers.items() if name not in _BY_ARGUMENT] + list(_EVERYWHERE.values())
     program = [
         _statement(_LOAD, _ARCHITECTURE),
         _jump(_EQUAL, architecture, 1, 0),
@@ -62,6 +67,11 @@ def seccomp_filter() -> bytes:
     for number in forbidden:
         program += [_jump(_EQUAL, number, 0, 1), _statement(_RETURN, _ERRNO | errno.EPERM)]
     program += [
+        _jump(_EQUAL, numbers["socket"], 0, len(_FAMILIES) + 3),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        *(_jump(_EQUAL, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)),
+        _statement(_RETURN, _ERRNO | errno.EPERM),
+        _statement(_RETURN, _ALLOW),
         _jump(_EQUAL, numbers["clone"], 0, 3),
         _statement(_LOAD, _FIRST_ARGUMENT),
         _jump(_ANY_BIT, _CLONE_NEWUSER, 0, 1),

@@ -16,10 +16,11 @@ from typing import Final
 from msgspec import Struct
 
 from warren.apps.grading.marking import _reporter
-from warren.apps.grading.marking._confine import Confinement, confinement, shown_to_submissions
+from warren.apps.grading.marking._bubblewrap import shown_to_submissions
+from warren.apps.grading.marking._confine import Confinement
 from warren.apps.grading.marking._pytest_report import TestReport, read_report
 from warren.apps.grading.marking.archives import unpack
-from warren.apps.grading.marking.sandbox import Outcome, run_in_bounds
+from warren.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds
 from warren.apps.grading.marking.scheme import Expect, Part, Scheme
 from warren.exceptions import SandboxFailed, SandboxUnavailable
 

@@ -38,7 +38,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     memory: Size = Size(512 * _MIB)
     """Of all processes together, and of each."""
     processes: Annotated[int, Meta(ge=4, le=4096)] = 64
-    """And threads; the sandbox itself takes two of them."""
+    """And threads; the sandbox itself may take two of them."""
     file_size: Size = Size(16 * _MIB)
     """Of each file that is written."""
     disk: Size = Size(64 * _MIB)

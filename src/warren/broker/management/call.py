@@ -1,0 +1,193 @@
+"""A request to the management API: who asks, what its path names, and how it is answered."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from warren.broker.access import User
+from warren.broker.management.rates import Rates
+from warren.broker.management.views import Json
+
+if TYPE_CHECKING:
+    from warren.broker.broker import Broker
+    from warren.broker.queues.queue import Queue
+    from warren.broker.vhost import VirtualHost
+
+_MOST_PAGE: Final = 500
+ADMINISTRATOR: Final = "administrator"
+MONITORING: Final = "monitoring"
+TAGS: Final = ("management", "policymaker", MONITORING, ADMINISTRATOR)
+
+
+class Answer(Exception):
+    """An answer that ends a request early."""
+
+    def __init__(self, status: int, error: str = "", reason: object = "") -> None:
+        super().__init__(f"{status} {error} {reason}")
+        self.status = status
+        self.body: Json | None = {"error": error, "reason": reason} if error else None
+
+
+def not_found() -> Answer:
+    """RabbitMQ's answer for what is not there."""
+    return Answer(404, "Object Not Found", "Not Found")
+
+
+def bad(reason: str) -> Answer:
+    """RabbitMQ's answer for a request that makes no sense."""
+    return Answer(400, "bad_request", reason)
+
+
+class Call:
+    """A request with whoever asks, and what its path names."""
+
+    def __init__(self, broker: "Broker", rates: Rates, request: Request, user: User, body: bytes) -> None:
+        self.broker = broker
+        self.rates = rates
+        self.request = request
+        self.user = user
+        self.method = request.method
+        self._body = body
+
+    def path(self, name: str) -> str:
+        """Give a part of the path."""
+        return unquote(str(self.request.path_params[name]))
+
+    def body(self) -> Json:
+        """Give the JSON object that was sent."""
+        if not self._body:
+            return {}
+        try:
+            value = json.loads(self._body)
+        except ValueError as error:
+            raise bad("not_json") from error
+        if not isinstance(value, dict):
+            raise bad(f"invalid payload: the request body JSON-decoded to {type(value).__name__}, not to an object")
+        return value
+
+    def vhost(self, kind: str = "") -> "VirtualHost":
+        """Give the virtual host of the path."""
+        vhost = self.broker.vhosts.get(self.path("vhost"))
+        if vhost is None:
+            raise Answer(404, "not_found", "vhost_not_found") if self.method == "PUT" else not_found()
+        if not self.sees(vhost.name):
+            raise Answer(401, "not_authorised", "User not authorised to access virtual host")
+        return vhost
+
+    def queue(self) -> "Queue":
+        """Give the queue of the path."""
+        queue = self.vhost().queues.get(self.path("name"))
+        if queue is None:
+            raise not_found()
+        return queue
+
+    def sees(self, vhost: str) -> bool:
+        """Whether whoever asks may see a virtual host."""
+        return ADMINISTRATOR in self.user.tags or self.broker.access.may_enter(vhost, self.user.name)
+
+    def need(self, kind: Any, vhost: str, name: str) -> None:
+        """See that whoever asks may do something to a name."""
+        if not self.broker.access.may(kind, vhost, self.user.name, name or "amq.default"):
+            text = f"ACCESS_REFUSED - access to '{name}' in vhost '{vhost}' refused for user '{self.user.name}'"
+            raise bad(text)
+
+    def administrator(self) -> None:
+        """See that whoever asks is an administrator."""
+        if ADMINISTRATOR not in self.user.tags:
+            raise Answer(401, "not_authorised", "Not administrator user")
+
+    def policymaker(self) -> None:
+        """See that whoever asks may make policies."""
+        if not {"policymaker", ADMINISTRATOR} & set(self.user.tags):
+            raise Answer(401, "not_authorised", "Not policymaker user")
+
+    def vhosts(self) -> list["VirtualHost"]:
+        """Give the virtual hosts that whoever asks may see, or the one of the path."""
+        if "vhost" in self.request.path_params:
+            return [self.vhost()]
+        return [vhost for vhost in self.broker.vhosts.values() if self.sees(vhost.name)]
+
+    def listed(self, items: list[Json]) -> object:
+        """Sort, filter and cut a list as the query asks: sort, columns, page, page_size, name."""
+        query = self.request.query_params
+        if (key := query.get("sort")) is not None:
+            items.sort(key=lambda item: str(item.get(key, "")), reverse=query.get("sort_reverse") == "true")
+        else:
+            items.sort(key=lambda item: tuple(str(item.get(key, "")) for key in ("vhost", "name", "user")))
+        total = len(items)
+        if (name := query.get("name")) and "page" in query:
+            items = [item for item in items if _matches(name, str(item.get("name", "")), query.get("use_regex"))]
+        filtered = len(items)
+        page: Json | None = None
+        if "page" in query:
+            page_number, size = number(query["page"], "page"), number(query.get("page_size", "100"), "page_size")
+            if not 1 <= size <= _MOST_PAGE:
+                raise bad(f"page_size must be between 1 and {_MOST_PAGE}")
+            pages = max(-(-filtered // size), 1)
+            if not 1 <= page_number <= pages:
+                raise bad(f"page out of range, must be between 1 and {pages}")
+            items = items[(page_number - 1) * size : page_number * size]
+            page = {
+                "filtered_count": filtered,
+                "item_count": len(items),
+                "page": page_number,
+                "page_count": pages,
+                "page_size": size,
+                "total_count": total,
+            }
+        if (columns := query.get("columns")) is not None:
+            items = [_columns(item, columns.split(",")) for item in items]
+        return items if page is None else {**page, "items": items}
+
+
+def _matches(pattern: str, name: str, regex: str | None) -> bool:
+    if regex != "true":
+        return pattern in name
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise bad(f"name is no regular expression: {error}") from error
+
+
+def _columns(item: Json, columns: list[str]) -> Json:
+    shown: Json = {}
+    for column in columns:
+        value: object = item
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            target = shown
+            *parents, last = column.split(".")
+            for part in parents:
+                inner = target.setdefault(part, {})
+                assert isinstance(inner, dict)  # noqa: S101 # made just now
+                target = inner
+            target[last] = value
+    return shown
+
+
+def number(text: str, name: str) -> int:
+    """Read a positive integer of the query."""
+    if not text.isdecimal():
+        raise bad(f"{name} must be a positive integer")
+    return int(text)
+
+
+Handler = Callable[[Call], object]
+ROUTES: list[tuple[str, tuple[str, ...], Handler]] = []
+CREATED: Final = object()
+DONE: Final = object()
+
+
+def route(path: str, *methods: str) -> Callable[[Handler], Handler]:
+    """Answer a path (GET where no method is named) with what is decorated."""
+
+    def register(handler: Handler) -> Handler:
+        ROUTES.append((path, methods or ("GET",), handler))
+        return handler
+
+    return register

@@ -1,0 +1,157 @@
+"""Virtual hosts, users, permissions and policies."""
+
+import re
+
+from warren.broker.access import Permission, hash_password
+from warren.broker.management import definitions, views
+from warren.broker.management.call import CREATED, DONE, Answer, Call, bad, not_found, route
+
+
+@route("/api/vhosts")
+def _vhosts(call: Call) -> object:
+    return call.listed([views.vhost(item, call.rates) for item in call.vhosts()])
+
+
+@route("/api/vhosts/{vhost}", "GET", "PUT", "DELETE")
+def _vhost(call: Call) -> object:
+    if call.method == "PUT":
+        call.administrator()
+        call.body()
+        is_new = call.path("vhost") not in call.broker.vhosts
+        call.broker.add_vhost(call.path("vhost"))
+        call.broker.access.put_permission(call.path("vhost"), call.user.name, Permission())
+        return CREATED if is_new else DONE
+    if call.method == "DELETE":
+        call.administrator()
+        call.broker.delete_vhost(call.vhost().name)
+        return DONE
+    return views.vhost(call.vhost(), call.rates)
+
+
+@route("/api/vhosts/{vhost}/permissions")
+def _vhost_permissions(call: Call) -> object:
+    call.administrator()
+    name = call.vhost().name
+    found = call.broker.access.permissions.items()
+    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found if vhost == name])
+
+
+@route("/api/users")
+def _users(call: Call) -> object:
+    call.administrator()
+    return call.listed([views.user(item) for item in call.broker.access.users.values()])
+
+
+@route("/api/users/without-permissions")
+def _users_without_permissions(call: Call) -> object:
+    call.administrator()
+    access = call.broker.access
+    with_any = {user for _, user in access.permissions}
+    return call.listed([views.user(item) for item in access.users.values() if item.name not in with_any])
+
+
+@route("/api/users/bulk-delete", "POST")
+def _delete_users(call: Call) -> object:
+    call.administrator()
+    names = call.body().get("users")
+    if not isinstance(names, list):
+        raise bad("[{key_missing,users}]")
+    for name in names:
+        if not isinstance(name, str) or name not in call.broker.access.users:
+            raise Answer(400, "bad_request", ["no_such_user", name])
+        call.broker.delete_user(name)
+    return DONE
+
+
+@route("/api/users/{name}", "GET", "PUT", "DELETE")
+def _user(call: Call) -> object:
+    call.administrator()
+    name, access = call.path("name"), call.broker.access
+    if call.method == "PUT":
+        is_new = name not in access.users
+        body = call.body()
+        tags = body.get("tags")
+        if tags is None:
+            raise bad("[{key_missing,tags}]")
+        names = (
+            tags.split(",") if isinstance(tags, str) else [str(tag) for tag in tags] if isinstance(tags, list) else []
+        )
+        password, hashed = body.get("password"), body.get("password_hash", "")
+        access.put_user(
+            name,
+            hash_password(password) if isinstance(password, str) else str(hashed),
+            [tag.strip() for tag in names if tag.strip()],
+        )
+        return CREATED if is_new else DONE
+    if name not in access.users:
+        raise not_found()
+    if call.method == "DELETE":
+        call.broker.delete_user(name)
+        return DONE
+    return views.user(access.users[name])
+
+
+@route("/api/users/{name}/permissions")
+def _user_permissions(call: Call) -> object:
+    call.administrator()
+    name = call.path("name")
+    if name not in call.broker.access.users:
+        raise not_found()
+    found = call.broker.access.permissions.items()
+    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found if user == name])
+
+
+@route("/api/permissions")
+def _permissions(call: Call) -> object:
+    call.administrator()
+    found = call.broker.access.permissions.items()
+    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found])
+
+
+@route("/api/permissions/{vhost}/{user}", "GET", "PUT", "DELETE")
+def _permission(call: Call) -> object:
+    call.administrator()
+    access, vhost, user = call.broker.access, call.vhost().name, call.path("user")
+    if user not in access.users:
+        raise not_found()
+    known = access.permissions.get((vhost, user))
+    if call.method == "PUT":
+        body = call.body()
+        missing = [kind for kind in Permission._fields if not isinstance(body.get(kind), str)]
+        if missing:
+            raise bad(f"[{{key_missing,{missing[0]}}}]")
+        try:
+            access.put_permission(vhost, user, Permission(*(str(body[kind]) for kind in Permission._fields)))
+        except re.error as error:
+            raise bad(f"invalid regular expression: {error}") from error
+        return CREATED if known is None else DONE
+    if known is None:
+        raise not_found()
+    if call.method == "DELETE":
+        access.delete_permission(vhost, user)
+        return DONE
+    return views.permission(vhost, user, known)
+
+
+@route("/api/policies")
+@route("/api/policies/{vhost}")
+def _policies(call: Call) -> object:
+    call.policymaker()
+    names = {vhost.name for vhost in call.vhosts()}
+    return call.listed([views.policy(policy) for policy in call.broker.policies if policy.vhost in names])
+
+
+@route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")
+def _policy(call: Call) -> object:
+    call.policymaker()
+    vhost, name = call.vhost().name, call.path("name")
+    known = call.broker.policies.get(vhost, name)
+    if call.method == "PUT":
+        call.broker.put_policy(definitions.policy(call.body() | {"vhost": vhost, "name": name}))
+        return CREATED if known is None else DONE
+    if known is None:
+        raise not_found()
+    if call.method == "DELETE":
+        call.broker.delete_policy(vhost, name)
+        return DONE
+    return views.policy(known)

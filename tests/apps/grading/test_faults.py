@@ -1,0 +1,153 @@
+"""Roles that are killed at random: each assignment is confirmed once in the records all the same."""
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import warren
+from tests.apps.grading._running import CC
+from tests.flow._running import counts
+from tests.support import commands
+from tests.support.waiting import eventually
+from warren.apps.grading.records import Database, course
+from warren.apps.grading.stages import Wiring
+from warren.apps.grading.students import Desk
+
+_ROLES = (("demonstrator", "--module", "cloud_computing"), ("assistant",), ("coordinator",))
+
+
+class Killed:
+    """Roles as processes of their own, twice each, killed at random and started again. A context manager."""
+
+    def __init__(self, more: dict[str, str], seed: int, pause: float, arguments: Sequence[str] = ()) -> None:
+        """pause: seconds, about, between what is handed in and a kill."""
+        self.kills: Counter[str] = Counter()
+        self._more = more
+        self._chance = random.Random(seed)
+        self._pause = pause
+        self._arguments = arguments
+        self._processes: dict[tuple[str, int], asyncio.subprocess.Process] = {}
+
+    async def _start(self, role: Sequence[str], number: int) -> None:
+        with self._log(role, number).open("ab") as log:
+            self._processes[role[0], number] = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "warren", "grading", *role, *self._arguments,
+                env=commands.environment(self._more), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    async def __aenter__(self) -> "Killed":
+        await asyncio.gather(*(self._start(role, number) for role in _ROLES for number in (1, 2)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*(process.wait() for process in self._processes.values()))
+
+    async def ready(self) -> None:
+        """Wait until all of them work."""
+        logs = [self._log(role, number) for role in _ROLES for number in (1, 2)]
+        for log in logs:
+            await eventually(lambda log=log: b"INFO" in log.read_bytes(), f"{log.name}", within=60)  # type: ignore[misc] # a lambda's default
+
+    def _log(self, role: Sequence[str], number: int) -> Path:
+        return Path(self._more["XDG_DATA_HOME"]) / f"{role[0]}-{number}.log"
+
+    async def kill(self) -> None:
+        """Kill one of the next role, at some time, and start it again; an end that was not ours is a failure."""
+        await asyncio.sleep(self._chance.uniform(0, 2) * self._pause)
+        role, number = _ROLES[self.kills.total() % len(_ROLES)], self._chance.choice((1, 2))
+        process = self._processes[role[0], number]
+        assert process.returncode is None, self._log(role, number).read_text()
+        process.kill()
+        await process.wait()
+        self.kills[role[0]] += 1
+        await self._start(role, number)
+
+
+@contextlib.asynccontextmanager
+async def _results(url: str) -> AsyncIterator[Counter[str]]:
+    """Count the results that come for each submission, from a queue that survives its readers."""
+    seen: Counter[str] = Counter()
+
+    async def read() -> None:
+        async for delivery in deliveries:
+            seen[msgspec.json.decode(delivery.body)["SubmissionID"]] += 1
+            delivery.ack()
+
+    async with warren.connect(url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("assignment_exchange", "direct", durable=True)
+        await channel.declare_queue("results_queue", durable=True)
+        await channel.bind_queue("results_queue", "assignment_exchange", "results")
+        async with channel.consume("results_queue") as deliveries:
+            reading = asyncio.create_task(read())
+            yield seen
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _hand_in(desk: Desk, students: range) -> list[str]:
+    sent = [await desk.send(student, CC, b"x = 1\n", "x.py") for student in students]
+    await asyncio.gather(*(confirmed for _, confirmed in sent))
+    return [identity for identity, _ in sent]
+
+
+async def confirm_all(
+    url: str,
+    folder: Path,
+    number: int,
+    *,
+    kills: int,
+    pause: float,
+    seed: int,
+    within: float,
+    arguments: Sequence[str] = (),
+) -> None:
+    """Hand in so many, kill roles meanwhile, and see each confirmed once, with one history."""
+    more = {"WARREN_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    deadline = asyncio.get_running_loop().time() + within
+    with Database(f"sqlite:///{folder / 'warren' / 'grading.sqlite3'}") as database:
+        async with _results(url) as results, Killed(more, seed, pause, arguments) as roles:
+            await roles.ready()
+            identities = []
+            async with Desk(Wiring(), url) as desk:
+                for begin in range(0, number, number // kills):
+                    students = range(begin + 1, min(number, begin + number // kills) + 1)
+                    identities += await _hand_in(desk, students)
+                    await roles.kill()
+            while (found := await database.read(course.counts)) != {"confirmed": number}:
+                assert asyncio.get_running_loop().time() < deadline, f"{found} after {roles.kills}"
+                await asyncio.sleep(0.1)
+            while len(results) < number:
+                assert asyncio.get_running_loop().time() < deadline, f"{len(results)} results"
+                await asyncio.sleep(0.1)
+        hops = await database.read(
+            lambda connection: connection.exec_driver_sql(
+                "SELECT submission, group_concat(status) FROM history GROUP BY submission"
+            ).all()
+        )
+    assert {row[0] for row in hops} == set(identities) == set(results)
+    assert {tuple(sorted(row[1].split(","))) for row in hops} == {("confirmed", "corrected", "submitted", "validated")}
+    assert (await counts(url, ["grading.dead"])) == {"grading.dead": 0}
+    repeated = sum(results.values()) - number
+    assert repeated < number, "more were repeated than a few"
+    print(f"{number} assignments, kills: {dict(roles.kills)}, results repeated: {repeated}", file=sys.stderr)
+
+
+@pytest.mark.timeout(150)
+async def test_five_hundred_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
+    await confirm_all(broker_url, tmp_path, 500, kills=6, pause=0.05, seed=1, within=120)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_ten_thousand_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
+    await confirm_all(broker_url, tmp_path, 10_000, kills=60, pause=0.1, seed=2, within=800)

@@ -1,0 +1,69 @@
+"""Marking schemes on the way: marks and feedback of what was run, and of what was refused."""
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.apps.grading._running import ALL, CC, office, recorded
+from tests.support import programs
+from warren.apps.grading.marks import markers_for
+from warren.apps.grading.modules import Course, load_course
+from warren.apps.grading.records import Database
+from warren.apps.grading.stages import Seat, Wiring
+from warren.apps.grading.students import Desk
+from warren.exceptions import SchemeInvalid
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Course:
+    """A course whose cloud_computing has a scheme."""
+    (tmp_path / "scheme.toml").write_text(
+        '[scheme]\nname = "Hello"\nfile = "hello.py"\n\n'
+        '[[part]]\nname = "says hello"\npoints = 3\ncommand = ["python3", "hello.py"]\nexpect = { exact = "hello" }\n'
+    )
+    config = tmp_path / "course.toml"
+    config.write_text(
+        '[modules.cloud_computing]\nshort = "cc"\nscheme = "scheme.toml"\n[modules.data_mining]\nshort="dm"'
+    )
+    return load_course(config)
+
+
+def _climbing() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("../../outside.py", "x")
+    return data.getvalue()
+
+
+async def test_a_scheme_marks_what_is_handed_in(course: Course, broker_url: str, tmp_path: Path) -> None:
+    programs.require(None if shutil.which("bwrap") else "bubblewrap is not installed")
+    wiring, markers = Wiring(course), markers_for(course, ALL)
+    assert list(markers) == ["cloud_computing"]
+    with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
+        async with office(broker_url, database, wiring=wiring, markers=markers), Desk(wiring, broker_url) as desk:
+            await desk.submit(1, CC, b"print('hello')\n", "hello.py")
+            await desk.submit(2, CC, b"print('goodbye')\n", "hello.py")
+            await desk.submit(3, CC, _climbing(), "hello.zip")
+            await desk.submit(4, course.module("data_mining"), b"x", "x.py")
+            found = await recorded(database, "confirmed", 4)
+    marks = {one.student: (one.mark, one.out_of) for one in found}
+    assert marks == {"1": (3.0, 3.0), "2": (0.0, 3.0), "3": (0.0, 3.0), "4": (None, None)}
+    feedback = {one.student: one.feedback or "" for one in found}
+    assert "says hello" in feedback["1"]
+    assert "goodbye" in feedback["2"]
+    assert feedback["3"].startswith("refused: ")
+    assert "outside.py" in feedback["3"]
+    assert not (tmp_path.parent / "outside.py").exists()
+
+
+def test_only_the_schemes_that_are_needed_are_read(course: Course, tmp_path: Path) -> None:
+    (tmp_path / "scheme.toml").write_text("[scheme\n")
+    dm = Seat("demonstrator", course.module("data_mining"))
+    assert markers_for(course, [dm, Seat("assistant"), Seat("demonstrator", CC, person=True)]) == {}
+    with pytest.raises(SchemeInvalid, match=r"scheme\.toml:1"):
+        markers_for(course, [Seat("demonstrator")])
