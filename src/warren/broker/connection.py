@@ -156,6 +156,12 @@ class ClientConnection:
         self.driver.pause_reading()
         self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
 
+    def carry_out_when_loaded(self, number: int, method: Method) -> None:
+        """Hold a method, and the client's further frames, until the store has given what it was asked for."""
+        self._held = [(METHOD, number, method)]
+        self.driver.pause_reading()
+        self.broker.journal.after_commit(self._take_held)
+
     def _yield(self, events: list[Event]) -> None:
         """Let other clients have their turn: one chunk of publishes to a thousand queues takes a second."""
         self.copies = 0

@@ -62,7 +62,7 @@ def _properties(given: object) -> Properties:
     return Properties(**values)
 
 
-def get(queue: Queue, body: Json) -> list[Json]:
+async def get(queue: Queue, body: Json) -> list[Json]:
     """Take messages from a queue and give them as JSON. Raises BadDefinition."""
     count, mode = body.get("count"), body.get("ackmode")
     encoding, truncate = body.get("encoding", "auto"), body.get("truncate")
@@ -71,7 +71,13 @@ def get(queue: Queue, body: Json) -> list[Json]:
         raise BadDefinition(f"count is a number, ackmode one of {', '.join(_ACK_MODES)}, encoding auto or base64")
     entries: list[Entry] = []
     shown: list[Json] = []
-    while len(entries) < count and (entry := queue.get()) is not None:
+    while len(entries) < count:
+        entry = queue.get()
+        if entry is None and not queue.ready:
+            break
+        if entry is None:
+            await queue.vhost.journal.committed_now()  # the store gives what it has
+            continue
         queue.unsettled += 1
         entries.append(entry)
         shown.append(_shown(queue, entry, str(encoding), truncate if isinstance(truncate, int) else None))

@@ -176,13 +176,13 @@ class Queue:
         return None
 
     def get(self) -> Entry | None:
-        """Take the first message, for basic.get."""
+        """Take the first message, for basic.get; None with `ready` above 0 says that the store was asked for it."""
         self.note_use()
-        self.got += 1
-        if not self._expiring:
-            return self.take(0.0)
-        entry = self.take(time.time())
-        self.drop_expired()  # what is left is counted in the answer
+        entry = self.take(time.time() if self._expiring else 0.0)
+        if self._expiring:
+            self.drop_expired()  # what is left is counted in the answer
+        if entry is not None:
+            self.got += 1
         return entry
 
     def settled(self, entry: Entry) -> None:
