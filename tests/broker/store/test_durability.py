@@ -11,6 +11,7 @@ from tests.support import programs
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 from warren.amqp.client import Channel
+from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue
 from warren.broker import Broker, StoreFailed
 
 
@@ -238,3 +239,18 @@ async def test_two_hundred_kills(tmp_path: Path) -> None:
     confirmed, twice = await kill_again_and_again(tmp_path, 200)
     print(f"200 kills, {confirmed:,} confirmed, 0 lost, {twice} twice")
     assert twice == 0
+
+
+async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None:
+    nested: dict[str, FieldValue] = {}
+    for _ in range(MAX_DEPTH - 1):
+        nested = {"x": nested}
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("deep", durable=True, arguments=nested)
+        await channel.declare_exchange("deep", durable=True, arguments=nested)
+        await channel.bind_queue("deep", "deep", arguments=nested)
+    async with Broker(port=0, data=tmp_path) as broker:
+        assert broker.vhosts["/"].queues["deep"].arguments == nested
+        (binding,) = broker.vhosts["/"].all_bindings()
+        assert binding.arguments == nested
