@@ -12,6 +12,7 @@ from tests.support import programs
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 from warren.amqp.client import Channel
+from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue
 from warren.broker import Broker, StoreFailed
 from warren.broker.management import messages
 from warren.broker.store.batch import Batch, Found
@@ -266,3 +267,18 @@ async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch:
         assert [body for body, _ in await _drain(channel, "q")] == bodies
         got = await messages.get(broker.vhosts["/"].queues["over http"], {"count": 9, "ackmode": "ack_requeue_true"})
         assert [item["payload"] for item in got] == [body.decode() for body in bodies]
+
+
+async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None:
+    nested: dict[str, FieldValue] = {}
+    for _ in range(MAX_DEPTH - 1):
+        nested = {"x": nested}
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("deep", durable=True, arguments=nested)
+        await channel.declare_exchange("deep", durable=True, arguments=nested)
+        await channel.bind_queue("deep", "deep", arguments=nested)
+    async with Broker(port=0, data=tmp_path) as broker:
+        assert broker.vhosts["/"].queues["deep"].arguments == nested
+        (binding,) = broker.vhosts["/"].all_bindings()
+        assert binding.arguments == nested
