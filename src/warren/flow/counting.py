@@ -18,17 +18,19 @@ from warren.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
 if TYPE_CHECKING:
     from warren.flow.app import App
+    from warren.flow.intake import Intake
     from warren.flow.stage import Stage
 
 
 class StageCounts:
     """Totals of one stage in one worker. What can be derived is not counted: each message pays (`make bench-flow`)."""
 
-    __slots__ = ("dead", "handling", "not_done", "passages", "passing", "received", "redelivered", "repeated", "to",
+    __slots__ = ("dead", "handling", "intakes", "not_done", "passages", "passing", "redelivered", "repeated", "to",
                  "waiting")  # fmt: skip
 
     def __init__(self) -> None:
-        self.received = 0
+        self.intakes: list[Intake] = []
+        """What takes its messages, and knows how many it took."""
         self.redelivered = 0
         self.repeated = 0
         self.dead = 0
@@ -42,6 +44,11 @@ class StageCounts:
         self.passing = Histogram()
         """Seconds from the delivery to its settlement."""
         self.passages: list[Passage] = []
+
+    @property
+    def received(self) -> int:
+        """Deliveries."""
+        return sum(intake.taken for intake in self.intakes)
 
     @property
     def in_hand(self) -> int:
@@ -67,12 +74,9 @@ class Counting:
         self._started = time.time()
         self.stages = {stage.name: StageCounts() for stage in stages}
 
-    def received(self, job: Job) -> None:
-        """Count a delivery."""
-        counts = self.stages[job.stage.name]
-        counts.received += 1
-        if job.delivery.redelivered:
-            counts.redelivered += 1
+    def redelivered(self, job: Job) -> None:
+        """Count a delivery that came before."""
+        self.stages[job.stage.name].redelivered += 1
 
     def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None:
         """Count what a handler did, and where that goes."""

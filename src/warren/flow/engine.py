@@ -91,6 +91,7 @@ class Engine:
             for queue, prefetch in (stage.queue, self._prefetch(stage)), (suspects_queue(self.app.name, stage.name), 1):
                 intake = Intake(stage, queue, consuming, prefetch, self._take, self._declare_again)
                 self.intakes.append(intake)
+                self.counting.stages[stage.name].intakes.append(intake)
                 task = self._spawn(intake.run())
                 self._tasks.remove(task)
                 self._intaking.append(task)
@@ -159,7 +160,8 @@ class Engine:
         settler = self._settler
         assert settler is not None  # noqa: S101 # intakes begin after it; narrows the type
         settler.began()
-        self.counting.received(job)
+        if job.delivery.redelivered:
+            self.counting.redelivered(job)
         instead = before_handling(self.app, job)
         if instead is None:
             self._hand_over(job)
