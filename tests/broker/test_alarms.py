@@ -92,3 +92,28 @@ async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path
             broker.alarms.memory_limit = 1 << 62
             await eventually(lambda: not broker.alarms.on, "the end of the alarms", within=20)
             await channel.publish(b"y", routing_key="q")
+
+
+async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with Broker(port=0, data=folder) as broker:
+        folder.rename(tmp_path / "elsewhere")
+        failure = await asyncio.wait_for(asyncio.shield(broker.failed), 20)
+        assert "is gone" in str(failure)
+        (tmp_path / "elsewhere").rename(folder)
+
+
+async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
+    async with Broker(port=0) as broker:
+        async with warren.connect(broker.url) as first, warren.connect(broker.url) as second:
+            for connection in (first, second):
+                channel = await connection.channel()
+                await channel.declare_queue("q")
+            broker.alarms.set("memory", True)
+            for connection in (first, second):
+                await (await connection.channel()).send(b"x", routing_key="q")
+            await eventually(lambda: _reason(first) and _reason(second), "connection.blocked of both")
+            for connected in list(broker.connections)[:1]:
+                connected.hang_up(320, "CONNECTION_FORCED - test")
+            broker.alarms.set("memory", False)
+            assert not any(connected.is_blocked for connected in broker.connections)

@@ -6,7 +6,7 @@ import pytest
 
 from warren.amqp.protocol.tables import encode_table
 from warren.broker.access import Permission, initial_access
-from warren.broker.login import credentials, may_come_from
+from warren.broker.login import credentials, distinguished_name, may_come_from
 
 _USERS = {"guest": "guest", "ann": "pässword"}
 
@@ -68,3 +68,19 @@ def test_a_hash_of_rabbitmq_is_understood() -> None:
     assert not access.is_password("guest", "other")
     access.put_user("none", "")
     assert not access.is_password("none", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ("plain", "plain"),
+        ("ann,O=other", "ann\\,O=other"),
+        ('a+b"c\\d;<e>', 'a\\+b\\"c\\\\d\\;\\<e\\>'),
+        ("#1", "\\#1"),
+        (" both ", "\\ both\\ "),
+        (" ", "\\ "),
+    ],
+)
+def test_no_part_of_a_certificates_name_reads_as_several(value: str, escaped: str) -> None:
+    subject = ((("organizationName", "trusted"),), (("commonName", value), ("emailAddress", "a@b")))
+    assert distinguished_name(subject) == f"CN={escaped}+EMAILADDRESS=a@b,O=trusted"

@@ -28,7 +28,9 @@ class _Api:
         self._login = base64.b64encode(login.encode()).decode()
 
     def __call__(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        data = json.dumps(body).encode() if body is not None else None
+        return self.raw(method, path, json.dumps(body).encode() if body is not None else None)
+
+    def raw(self, method: str, path: str, data: bytes | None) -> tuple[int, Any]:
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 - our own URL
         try:
@@ -299,3 +301,76 @@ async def test_the_root_says_what_it_is(broker: Broker) -> None:
         page = answer.read().decode()
     assert "Warren" in page
     assert "8003" in page
+
+
+_NESTED: Final = b'{"arguments":' + b'{"a":' * 900 + b"1" + b"}" * 901
+_SENSELESS: Final = (
+    ("PUT", "/api/queues/%2F/large", b'{"durable":true,"arguments":{"x":1180591620717411303424}}'),
+    ("PUT", "/api/queues/%2F/long", b'{"durable":true,"arguments":{"' + b"k" * 300 + b'":1}}'),
+    ("PUT", "/api/queues/%2F/surrogate", b'{"durable":true,"arguments":{"x":"\\ud800"}}'),
+    ("PUT", "/api/queues/%2F/nan", b'{"durable":true,"arguments":{"x":NaN}}'),
+    ("PUT", "/api/queues/%2F/infinite", b'{"durable":true,"arguments":{"x":1e999}}'),
+    ("PUT", "/api/queues/%2F/nested", _NESTED),
+    ("PUT", "/api/queues/%2F/deep", b"[" * 100_000),
+    ("PUT", f"/api/queues/%2F/{'n' * 256}", b"{}"),
+    ("PUT", f"/api/exchanges/%2F/{'n' * 256}", b'{"durable":true}'),
+    ("PUT", "/api/users/surrogate", b'{"tags":"\\ud800","password":"x"}'),
+    ("PUT", "/api/policies/%2F/large", b'{"pattern":".*","definition":{"message-ttl":1180591620717411303424}}'),
+    ("PUT", "/api/policies/%2F/long", b'{"pattern":".*","definition":{"expires":315360000001}}'),
+    ("PUT", "/api/policies/%2F/priority", b'{"pattern":".*","definition":{"max-length":1},"priority":"--5"}'),
+    (
+        "PUT",
+        "/api/policies/%2F/large-priority",
+        b'{"pattern":".*","definition":{"max-length":1},"priority":1180591620717411303424}',
+    ),
+    ("POST", "/api/definitions", b'{"permissions":[{"user":"guest","vhost":"/","configure":"("}]}'),
+    ("POST", "/api/definitions", b'{"bindings":[{"source":"amq.topic","vhost":"/","destination_type":"queue"}]}'),
+    ("POST", "/api/definitions", b'{"users":[{"name":"' + b"n" * 256 + b'"}]}'),
+    ("POST", "/api/exchanges/%2F/amq.default/publish", b'{"routing_key":"q","payload":"\\ud800"}'),
+    (
+        "POST",
+        "/api/exchanges/%2F/amq.default/publish",
+        b'{"routing_key":"q","payload":"","properties":{"expiration":"soon"}}',
+    ),
+    (
+        "POST",
+        "/api/exchanges/%2F/amq.default/publish",
+        b'{"routing_key":"q","payload":"","properties":{"user_id":"somebody"}}',
+    ),
+    (
+        "POST",
+        "/api/exchanges/%2F/amq.default/publish",
+        b'{"routing_key":"q","payload":"","properties":{"headers":{"CC":1}}}',
+    ),
+    ("GET", f"/api/health/checks/port-listener/{'9' * 250}", None),
+    ("GET", f"/api/queues?page={'9' * 5000}", None),
+)
+
+
+async def test_what_makes_no_sense_is_refused_and_harms_nobody(tmp_path: Path) -> None:
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        api = _Api(broker.management_url)
+        assert (await asyncio.to_thread(api, "PUT", "/api/queues/%2F/q", {"durable": True}))[0] == 201
+        for method, path, body in _SENSELESS:
+            status, _ = await asyncio.to_thread(api.raw, method, path, body)
+            assert (status, path) == (400, path)
+        assert not broker.failed.done()
+        status, queues = await asyncio.to_thread(api, "GET", "/api/queues")
+        assert (status, [queue["name"] for queue in queues]) == (200, ["q"])
+
+
+async def test_a_virtual_host_that_was_deleted_stays_so(tmp_path: Path) -> None:
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        api = _Api(broker.management_url)
+        for method, path, body in (
+            ("PUT", "/api/vhosts/gone", {}),
+            ("PUT", "/api/exchanges/gone/from", {"type": "fanout", "durable": True}),
+            ("PUT", "/api/exchanges/gone/to", {"type": "fanout", "durable": True, "auto_delete": True}),
+            ("PUT", "/api/queues/gone/q", {"durable": True}),
+            ("POST", "/api/bindings/gone/e/from/e/to", {}),
+            ("POST", "/api/bindings/gone/e/to/q/q", {}),
+            ("DELETE", "/api/vhosts/gone", None),
+        ):
+            assert (await asyncio.to_thread(api, method, path, body))[0] in (201, 204)
+    async with Broker(port=0, data=tmp_path) as broker:
+        assert list(broker.vhosts) == ["/"]

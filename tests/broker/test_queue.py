@@ -1,9 +1,11 @@
-"""The order of a queue: what comes back goes to its place."""
+"""The order of a queue: what comes back goes to its place; and where its dead letters go."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import warren
 from warren.amqp.protocol.methods import NO_ARGUMENTS
+from warren.amqp.protocol.tables import Table
 from warren.broker import Broker
 from warren.broker.queues import Entry, Message, Queue
 from warren.broker.queues.arguments import Rules
@@ -59,3 +61,20 @@ def test_purge_counts_what_is_ready() -> None:
     assert _take(queue) is entry
     assert queue.purge() == 4
     assert len(queue) == 0
+
+
+async def test_a_dead_letters_key_is_cut_where_it_is_too_long_to_travel() -> None:
+    arguments: Table = {"x-dead-letter-exchange": "amq.fanout", "x-dead-letter-routing-key": "k" * 300}
+    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", arguments=arguments)
+        await channel.declare_queue("dead")
+        await channel.bind_queue("dead", "amq.fanout")
+        await channel.publish(b"1", routing_key="q")
+        delivery = await channel.get("q")
+        assert delivery is not None
+        delivery.reject(requeue=False)
+        async with channel.consume("dead") as deliveries:
+            letter = await anext(deliveries)
+            letter.ack()
+        assert (letter.body, letter.routing_key) == (b"1", "k" * 255)

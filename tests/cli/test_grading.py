@@ -227,6 +227,7 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
     assert (row["student"], row["mark"], row["feedback"], row["attempt"]) == ("23200858", "9.5", "'=1+1", "1")
     exported = json.loads(run("export", "--format", "json").stdout)
     assert (exported["mark"], exported["feedback"]) == (9.5, "=1+1")
+    assert [hop["status"] for hop in exported["history"]] == [*_WAY[:2], "submitted", *_WAY[1:]]
 
 
 def test_results_are_followed_as_they_come(more: dict[str, str], run: Run, file: Path) -> None:

@@ -60,12 +60,15 @@ class Containers:
     def _as_user(self, service: Service) -> list[str]:
         assert service.fields["cap_drop"] == ["ALL"]
         ids = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        return ["setpriv", *ids, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
+        rights = ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+        # Parts of bubblewrap's own /proc are covered, which keeps others from being mounted, as engines' do.
+        return ["sh", "-c", 'mount -t proc proc /proc && exec "$@"', "sh", "setpriv", *ids, *rights, "--"]
 
     def _bubblewrap(self, service: Service) -> list[str]:
         home = instruction("WORKDIR")
-        argv = ["bwrap", "--die-with-parent", "--unshare-ipc", "--unshare-uts", "--hostname", service.hostname]
-        argv += ["--cap-add", "ALL"]  # setpriv's, which gives them up
+        argv = ["bwrap", "--die-with-parent", "--unshare-ipc", "--unshare-pid"]
+        argv += ["--unshare-uts", "--hostname", service.hostname]
+        argv += ["--cap-add", "ALL"]  # setpriv gives them up
         argv += ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--ro-bind", str(self._hosts), "/etc/hosts"]
         for name in _TOP:
             path = Path("/", name)
@@ -73,7 +76,7 @@ class Containers:
                 argv += ["--symlink", str(path.readlink()), str(path)]
             elif path.exists():
                 argv += ["--ro-bind", str(path), str(path)]
-        argv += ["--bind", "/proc", "/proc", "--ro-bind", "/sys", "/sys", "--dev", "/dev"]
+        argv += ["--dir", "/proc", "--ro-bind", "/sys", "/sys", "--dev", "/dev"]
         for place in service.fields["tmpfs"]:
             argv += ["--perms", "1777", "--tmpfs", place]
         for source in (Path(sys.base_prefix), Path(sys.prefix), ROOT / "src"):
@@ -117,15 +120,19 @@ class Container:
 
     def stop(self, within: float) -> int:
         """End it as `docker compose stop` does, and give its exit code."""
-        # bubblewrap would die of the signal; what it runs is its only child.
-        [child] = psutil.Process(self._process.pid).children()
-        child.send_signal(signal.SIGTERM)
+        # bubblewrap would die of the signal; its only child is the namespace's init, and that one's is the command.
+        [init] = psutil.Process(self._process.pid).children()
+        [command] = init.children()
+        command.send_signal(signal.SIGTERM)
         return self.wait(within)
 
     def kill(self) -> None:
-        """End it at once, where it still runs."""
+        """End it at once, where it still runs; nothing of it is left."""
+        started = psutil.Process(self._process.pid).children(recursive=True) if self.is_running() else []
         self._process.kill()
         self._process.wait()
+        _, left = psutil.wait_procs(started, timeout=_START)
+        assert left == [], "processes of a container outlive it"
 
     def wait_for(self, text: str, within: float = _START) -> None:
         """Wait until it has printed something."""

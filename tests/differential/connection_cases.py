@@ -7,6 +7,7 @@ from tests.differential.peer import Peer, signature
 from tests.differential.registry import add, case, of
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.constants import PROTOCOL_HEADER
+from warren.amqp.protocol.methods import encode_method
 from warren.amqp.protocol.properties import Properties, encode_header
 
 
@@ -220,3 +221,68 @@ def _large_start_ok(size: int) -> Callable[[Peer], None]:
 
 for _size in (4000, 5000):
     add(f"start_ok_of_{_size}", of(_other, _large_start_ok(_size)))
+
+
+def _chunk(*methods: tuple[int, m.Method]) -> bytes:
+    frames = []
+    for channel, method in methods:
+        payload = encode_method(method)
+        frames.append(struct.pack(">BHI", 1, channel, len(payload)) + payload + b"\xce")
+    return b"".join(frames)
+
+
+_BYE = (0, m.ConnectionClose(200, "bye"))
+
+
+def _closing(*requests: tuple[int, m.Method]) -> Callable[[Peer], None]:
+    """Requests whose connection, or channel, is closed in the same chunk."""
+
+    def close(peer: Peer) -> None:
+        peer.queue("q")
+        peer.raw(_chunk(*requests))
+        peer.quiet(0.3)
+
+    return close
+
+
+for _name, _requests in {
+    "declare": ((1, m.QueueDeclare(queue="q")), _BYE),
+    "durable_declare": ((1, m.QueueDeclare(queue="durable", durable=True)), (1, m.QueueDelete(queue="durable")), _BYE),
+    "open": ((2, m.ChannelOpen()), _BYE),
+    "error": ((1, m.QueueDeclare(queue="missing", passive=True)), _BYE),
+    "declare_on_a_channel": ((1, m.QueueDeclare(queue="q")), (1, m.ChannelClose(200, "bye"))),
+    "open_a_channel": ((2, m.ChannelOpen()), (2, m.ChannelClose(200, "bye"))),
+}.items():
+    add(f"closing_in_the_same_chunk_{_name}", _closing(*_requests))
+
+
+def _returned(close: tuple[int, m.Method], peer: Peer) -> None:
+    channel, method = close
+    publish = m.BasicPublish("", "nowhere", True, False)
+    header = encode_header(Properties(), 0)
+    frames = _chunk((1, publish)) + struct.pack(">BHI", 2, 1, len(header)) + header + b"\xce"
+    peer.raw(frames + _chunk((channel, method)))
+    peer.quiet(0.3)
+
+
+add("closing_in_the_same_chunk_return", of(_returned, _BYE))
+add("closing_in_the_same_chunk_return_on_a_channel", of(_returned, (1, m.ChannelClose(200, "bye"))))
+
+for _index, _method in enumerate(
+    (
+        m.QueueDeclare(queue="\udcff"),
+        m.ExchangeDeclare("\udcff", "direct"),
+        m.QueueBind("q", "amq.direct", "\udcff"),
+        m.BasicCancel("\udcff"),
+        m.ChannelClose(200, "\udcff"),
+    )
+):
+    add(f"names_that_are_no_utf8_{_index}", of(lambda method, peer: peer.call(method), _method))
+
+
+@case
+def published_names_that_are_no_utf8(peer: Peer) -> None:
+    peer.publish("amq.direct", "\udcff")
+    peer.quiet()
+    peer.publish("\udcff", "k")
+    peer.quiet()

@@ -265,3 +265,39 @@ def direct_reply_purge_and_delete(peer: Peer) -> None:
     peer.open(1)
     peer.call(m.QueueDelete("amq.rabbitmq.reply-to"))
     peer.quiet()
+
+
+def _tx_change(changes: tuple[m.Method, ...], peer: Peer, exchange: str = "e") -> None:
+    """What is bound, unbound or deleted between a transaction's publish and its commit."""
+    peer.call(m.ExchangeDeclare("e", "fanout"))
+    peer.queue("q")
+    peer.queue("late")
+    peer.call(m.QueueBind("q", "e", "k"))
+    peer.call(m.TxSelect())
+    peer.publish(exchange, "q", b"1", mandatory=True)
+    for change in changes:
+        peer.call(change)
+    peer.call(m.TxCommit())
+    peer.quiet()
+    peer.get("q")
+    peer.open(1)
+    peer.get("late")
+
+
+for _name, _changes in {
+    "bind": (m.QueueBind("late", "e", "k"),),
+    "unbind": (m.QueueUnbind("q", "e", "k"),),
+    "delete_exchange": (m.ExchangeDelete("e"),),
+    "delete_queue": (m.QueueDelete("q"),),
+    "declare_again": (m.QueueDelete("q"), m.QueueDeclare(queue="q")),
+}.items():
+    add(f"tx_{_name}_before_the_commit", of(_tx_change, _changes))
+    add(f"tx_default_{_name}_before_the_commit", of(_tx_change, _changes, exchange=""))
+
+
+@case
+def expiration_beyond_ten_years(peer: Peer) -> None:
+    peer.queue("q")
+    peer.publish("", "q", b"", Properties(expiration="315360000000"))
+    peer.publish("", "q", b"", Properties(expiration="315360000001"))
+    peer.quiet()

@@ -534,3 +534,39 @@ def unbinding_what_another_connection_owns(peer: Peer) -> None:
         peer.log += other.log
     peer.publish("amq.direct", "k")
     peer.get("q")
+
+
+def _after_delete(method: m.Method, peer: Peer) -> None:
+    """Settle a delivery of a queue that is gone."""
+    peer.queue("dl")
+    peer.call(m.ConfirmSelect())
+    arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dl", "x-message-ttl": 400}
+    peer.call(m.QueueDeclare(queue="q", arguments=arguments))
+    peer.publish("", "q")
+    peer.quiet(0.2)
+    peer.get("q", no_ack=False)
+    peer.call(m.QueueDelete(queue="q"))
+    peer.send(method)
+    peer.quiet(0.9)
+    peer.get("dl")
+
+
+for _index, _method in enumerate(
+    (m.BasicReject(1, False), m.BasicReject(1, True), m.BasicAck(1), m.BasicRecover(True))
+):
+    add(f"settled_after_its_queue_was_deleted_{_index}", of(_after_delete, _method))
+for _argument in ("x-message-ttl", "x-expires"):
+    for _value in (315_360_000_000, 315_360_000_001):
+        add(f"declare_{_argument}_of_{_value}", of(_declared, {_argument: _value}))
+
+
+@case
+def unbind_without_a_queue(peer: Peer) -> None:
+    peer.call(m.QueueUnbind("", "amq.direct", "k"))
+
+
+@case
+def a_long_text_is_cut(peer: Peer) -> None:
+    for name in ("a" * 255, "\u00e9" * 127):
+        peer.count(name)
+        peer.open(1)

@@ -70,14 +70,14 @@ class Alarms:
         if not connection.is_blocked:
             connection.is_blocked = True
             if connection.wants_blocked:
-                connection.send(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))
+                connection.tell(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))
             connection.driver.pause_reading()
 
     def _unblock(self, connection: "ClientConnection") -> None:
         if connection.is_blocked:
             connection.is_blocked = False
             if connection.wants_blocked:
-                connection.send(0, ConnectionUnblocked())
+                connection.tell(0, ConnectionUnblocked())
             connection.go_on()
 
     async def _watch(self) -> None:
@@ -87,7 +87,8 @@ class Alarms:
                 try:
                     free = await asyncio.to_thread(free_bytes, self._broker.data)
                 except OSError as error:
-                    raise StoreFailed(f"the data folder {self._broker.data} is gone: {error.strerror}") from error
+                    self._broker.fail(StoreFailed(f"the data folder {self._broker.data} is gone: {error.strerror}"))
+                    return
                 self.set("disk", free < self.disk_free_limit or self._broker.journal.is_full)
             await asyncio.sleep(PERIOD)
 

@@ -209,9 +209,7 @@ class Broker:
 
     async def _recover(self, folder: Path) -> None:
         """Open the store and make what it holds again."""
-        journal = Journal(
-            SQLiteStore(folder), on_failure=self._fail, on_full=functools.partial(self.alarms.set, "disk")
-        )
+        journal = Journal(SQLiteStore(folder), on_failure=self.fail, on_full=functools.partial(self.alarms.set, "disk"))
         contents = await journal.open()
         self._restore_access(journal, contents)
         for (kind, _), value in contents.records.items():
@@ -277,11 +275,7 @@ class Broker:
             if connection.vhost is vhost:
                 connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
                 connection.driver.close()
-        for queue in list(vhost.queues.values()):
-            vhost.delete_queue(queue)
-        for exchange in list(vhost.exchanges.values()):
-            if exchange.durable and self.journal.is_on:
-                self.journal.put(EXCHANGE, key(name, exchange.name), None)
+        vhost.clear()
         for policy in self.policies:
             if policy.vhost == name:
                 self.policies.delete(name, policy.name)
@@ -307,7 +301,7 @@ class Broker:
         assert self._failed is not None  # noqa: S101 # there is one from the start on
         return self._failed
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End what can't be durable any more: `failed` tells whoever runs the broker."""
         _log.critical("the broker ends: %s", error)
         if not self.failed.done():

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol import hot
-from warren.amqp.protocol.methods import BasicCancel, Method
+from warren.amqp.protocol.methods import BasicCancel
 from warren.amqp.protocol.properties import decode_header, encode_header
 from warren.amqp.protocol.tables import TaggedInt
 from warren.broker.errors import precondition_failed
@@ -57,10 +57,6 @@ class Channel:
         self._confirmed = 0
         self._unsettled_by_consumers = 0
         self._next_tag = 1
-
-    def send(self, method: Method) -> None:
-        """Send a method to the client."""
-        self.connection.send(self.number, method)
 
     # -- delivering ------------------------------------------------------------------------------------
 
@@ -208,7 +204,7 @@ class Channel:
 
     def _tell_cancelled(self, tag: str) -> None:
         if self.is_open:
-            self.send(BasicCancel(tag, nowait=True))
+            self.connection.tell(self.number, BasicCancel(tag, nowait=True))
 
     # -- publishing ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.driver import Driver
+from warren.amqp.protocol import hot
 from warren.amqp.protocol.connection import Connection as Core
 from warren.amqp.protocol.connection import Role
 from warren.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
@@ -31,6 +32,7 @@ from warren.amqp.protocol.methods import (
     ConnectionUpdateSecret,
     ConnectionUpdateSecretOk,
     Method,
+    encode_method,
 )
 from warren.amqp.protocol.states import ChannelState, ConnectionState
 from warren.amqp.protocol.tables import Table
@@ -144,7 +146,7 @@ class ClientConnection:
                     raise event[2]
             except (Refusal, ProtocolViolation) as error:
                 self._refuse(event[1], error, self._ids(event))
-                if self.core.state is not ConnectionState.OPEN:
+                if not isinstance(error, ChannelRefusal):
                     return
 
     def _wait_for_commit(self, number: int, answer: Method | None) -> None:
@@ -155,6 +157,12 @@ class ClientConnection:
         self._held = []
         self.driver.pause_reading()
         self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
+
+    def carry_out_when_loaded(self, number: int, method: Method) -> None:
+        """Hold a method, and the client's further frames, until the store has given what it was asked for."""
+        self._held = [(METHOD, number, method)]
+        self.driver.pause_reading()
+        self.broker.journal.after_commit(self._take_held)
 
     def _yield(self, events: list[Event]) -> None:
         """Let other clients have their turn: one chunk of publishes to a thousand queues takes a second."""
@@ -167,8 +175,8 @@ class ClientConnection:
         events, self._held = self._held or [], None
         if self.closed.done():
             return
-        if answer is not None and self.core.channel_state(number) is ChannelState.OPEN:
-            self.send(number, answer)
+        if answer is not None:
+            self.tell(number, answer)
         self.go_on()
         if events:
             self.on_events(events)
@@ -224,10 +232,13 @@ class ClientConnection:
         elif isinstance(method, ChannelOpen):
             self.channels[number] = Channel(self, number)
             self.channels[number].can_deliver = self.driver.can_write
-            self._answer(number, ChannelOpenOk())
+            self.tell(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
             self._drop_channel(number)
-            self.send(number, ChannelCloseOk())
+            if self.core.state is ConnectionState.OPEN:
+                self.send(number, ChannelCloseOk())
+            else:
+                self.tell(number, ChannelCloseOk())
         elif number in self.channels:
             handler = HANDLERS.get(type(method))
             if handler is None:
@@ -238,12 +249,23 @@ class ClientConnection:
             if journal.changes != changes:
                 self._wait_for_commit(number, answer)
             elif answer is not None:
-                self._answer(number, answer)
+                self.tell(number, answer)
 
-    def _answer(self, number: int, answer: Method) -> None:
-        """Answer on a channel, unless its close has come already, in the same chunk: who closes hears nothing else."""
-        if self.core.channel_state(number) is not ChannelState.CLOSE_RECEIVED:
-            self.send(number, answer)
+    def tell(self, channel: int, method: Method) -> None:
+        """Send a method, unless this side closes.
+
+        The client's own close may be known before what came with it in one chunk is carried out; that is still
+        answered, as RabbitMQ does.
+        """
+        state = self.core.channel_state(channel)
+        if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return
+        if channel and state in (ChannelState.CLOSING, ChannelState.CLOSED):
+            return
+        if ConnectionState.CLOSE_RECEIVED is self.core.state or state is ChannelState.CLOSE_RECEIVED:
+            self.driver.write(hot.encode_method_frame(channel, encode_method(method)))  # past the core's states
+        else:
+            self.send(channel, method)
 
     def check(self, kind: Kind, what: str, name: str) -> None:
         """See that the user may configure, write to or read from an exchange or queue. Raises 403."""
@@ -272,11 +294,12 @@ class ClientConnection:
             case ConnectionClose():
                 self._release()  # exclusive queues are gone before close-ok
                 self.send(0, ConnectionCloseOk())
+                self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for one that reads nothing
                 self.driver.close()
             case ConnectionCloseOk():
                 self.driver.close()
             case ConnectionUpdateSecret():
-                self.send(0, ConnectionUpdateSecretOk())  # passwords do not expire here
+                self.tell(0, ConnectionUpdateSecretOk())  # passwords do not expire here
             case _:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
 
@@ -286,7 +309,7 @@ class ClientConnection:
         peer = self.driver.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
         mechanisms = MECHANISMS if certificate_name(self.driver) is None else MECHANISMS + b" EXTERNAL"
-        self.send(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms))
+        self.tell(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms))
 
     def _login(self, method: ConnectionStartOk) -> None:
         self.client_properties = method.client_properties
@@ -312,7 +335,7 @@ class ClientConnection:
         self.user = given[0]
         self.mechanism = method.mechanism
         broker = self.broker
-        self.send(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
+        self.tell(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
 
     def _tuned(self, method: ConnectionTuneOk) -> None:
         broker = self.broker
@@ -339,7 +362,7 @@ class ClientConnection:
         self.vhost = vhost
         self._timer.cancel()
         self._is_known = True
-        self.send(0, ConnectionOpenOk())
+        self.tell(0, ConnectionOpenOk())
         _log.info("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
     def _give_up(self) -> None:
@@ -361,7 +384,7 @@ class ClientConnection:
             _log.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
             self._drop_channel(number)
             if self.core.channel_state(number) is ChannelState.OPEN:
-                self.send(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
+                self.tell(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
             return
         if isinstance(error, ProtocolViolation):
             ids = (error.class_id, error.method_id)
@@ -411,5 +434,6 @@ class ClientConnection:
 
 
 def _short(text: str) -> str:
-    """Cut a reply text to what a short string holds."""
-    return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")
+    """Cut a reply text to what a short string holds, as RabbitMQ does."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return (raw if len(raw) <= 255 else raw[:252] + b"...").decode("utf-8", "surrogateescape")

@@ -8,7 +8,9 @@ from warren.amqp.driver import Driver
 from warren.amqp.protocol.tables import decode_table
 from warren.exceptions import ProtocolViolation
 
-MECHANISMS = b"PLAIN AMQPLAIN"
+MECHANISMS: Final = b"PLAIN AMQPLAIN"
+Name = tuple[tuple[tuple[str, str], ...], ...]
+"""A certificate's subject as ssl gives it: groups of (name, value)."""
 
 
 def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
@@ -29,10 +31,9 @@ def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
 
 
 def certificate_name(driver: Driver) -> str | None:
-    """Give the distinguished name of a client's certificate as RabbitMQ writes it, None where it has shown none.
+    """Give the distinguished name of a client's certificate, None where it has shown none.
 
-    EXTERNAL logs in as the user of that name (RabbitMQ's docs/ssl, ssl_cert_login_from = distinguished_name):
-    the parts in reverse, as in RFC 4514.
+    EXTERNAL logs in as the user of that name (RabbitMQ's docs/ssl, ssl_cert_login_from = distinguished_name).
     """
     tls = driver.get_extra_info("ssl_object")
     if not isinstance(tls, ssl.SSLObject):
@@ -40,9 +41,13 @@ def certificate_name(driver: Driver) -> str | None:
     certificate = tls.getpeercert()
     if not certificate:
         return None
-    subject = cast("tuple[tuple[tuple[str, str], ...], ...]", certificate["subject"])  # as ssl's documentation has it
-    parts = [f"{_SHORT.get(name, name)}={value}" for group in subject for name, value in group]
-    return ",".join(reversed(parts))
+    return distinguished_name(cast(Name, certificate["subject"]))  # as ssl's documentation has it
+
+
+def distinguished_name(subject: Name) -> str:
+    """Write a certificate's subject as RabbitMQ does: the parts in reverse, as in RFC 4514."""
+    groups = ["+".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in group) for group in subject]
+    return ",".join(reversed(groups))
 
 
 _SHORT: Final = {
@@ -52,7 +57,26 @@ _SHORT: Final = {
     "countryName": "C",
     "localityName": "L",
     "stateOrProvinceName": "ST",
+    "surname": "SN",
+    "givenName": "GIVENNAME",
+    "initials": "INITIALS",
+    "generationQualifier": "GENERATIONQUALIFIER",
+    "title": "TITLE",
+    "serialNumber": "SERIALNUMBER",
+    "pseudonym": "PSEUDONYM",
+    "domainComponent": "DC",
+    "emailAddress": "EMAILADDRESS",
+    "streetAddress": "STREET",
+    "userId": "UID",
 }
+
+
+def _escaped(value: str) -> str:
+    """Escape a part of a name (RFC 4514, section 2.4), so that no value reads as another name's parts."""
+    escaped = "".join(f"\\{char}" if char in '"+,;<>\\' else char for char in value)
+    if escaped[:1] in (" ", "#"):
+        escaped = f"\\{escaped}"
+    return f"{escaped[:-1]}\\ " if value[1:].endswith(" ") else escaped
 
 
 def may_come_from(user: str, peer_address: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from warren.amqp.protocol.tables import FieldValue, Table
+from warren.broker.queues.arguments import check_timer
 from warren.broker.records import key
 from warren.broker.store.journal import Journal
 from warren.exceptions import UsageError
@@ -33,8 +34,12 @@ def _is_count(value: FieldValue) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_positive(value: FieldValue) -> bool:
-    return _is_count(value) and value != 0
+def _is_time(value: FieldValue) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and check_timer(value) is None
+
+
+def _is_lifetime(value: FieldValue) -> bool:
+    return _is_time(value) and value != 0
 
 
 def _is_text(value: FieldValue) -> bool:
@@ -50,8 +55,8 @@ def _is_anything(value: FieldValue) -> bool:
 
 
 _SETTINGS: Final[Mapping[str, Callable[[FieldValue], bool]]] = {
-    "message-ttl": _is_count,
-    "expires": _is_positive,
+    "message-ttl": _is_time,
+    "expires": _is_lifetime,
     "max-length": _is_count,
     "max-length-bytes": _is_count,
     "overflow": _is_overflow,
@@ -106,9 +111,9 @@ class Policies:
     def put(self, policy: Policy) -> None:
         """Set a policy. Raises UsageError for a pattern, a setting or a value that makes no sense."""
         check(policy)
-        self._known[policy.vhost, policy.name] = policy
         if self.journal.is_on:
             self.journal.put(POLICY, key(policy.vhost, policy.name), dict(policy._asdict()))
+        self._known[policy.vhost, policy.name] = policy
 
     def delete(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""

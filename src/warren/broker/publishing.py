@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol import hot
 from warren.amqp.protocol.constants import Reply
-from warren.amqp.protocol.methods import BasicReturn
+from warren.amqp.protocol.methods import BasicReturn, encode_method
 from warren.amqp.protocol.properties import (
     FLAG_EXPIRATION,
     FLAG_HEADERS,
@@ -52,8 +52,7 @@ class Publishing:
     def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
         """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
 
-        In a transaction it waits for the commit. Raises Refusal, or
-        ProtocolViolation for what is malformed.
+        In a transaction it waits for the commit. Raises Refusal, or ProtocolViolation for what is malformed.
         """
         connection = self._connection
         if connection.is_alarmed:
@@ -82,15 +81,26 @@ class Publishing:
         if channel.transaction is None:
             self._deliver(channel, route, message, arguments)
         else:
-            again = functools.partial(self._deliver_later, channel, arguments, properties.headers or {}, message)
-            channel.transaction.publishes.append(again)
+            headers = properties.headers or {}
+            later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
+            channel.transaction.publishes.append(later)
 
-    def _deliver_later(self, channel: Channel, arguments: bytes, headers: Table, message: Message) -> None:
-        """Route a transaction's publish at its commit. Where its exchange is gone by then it goes nowhere."""
-        try:
-            route = self._route(channel, arguments, headers)
-        except ChannelRefusal:
-            return
+    def _deliver_later(
+        self, channel: Channel, route: _Route, message: Message, arguments: bytes, headers: Table
+    ) -> None:
+        """Deliver a transaction's publish at its commit.
+
+        It goes to what it was routed to when it came, as far as queues of these names are there; the default
+        exchange, whose bindings are the queues, is looked at only now (as on RabbitMQ).
+        """
+        if arguments[2]:  # the length of the exchange's name
+            known = channel.vhost.queues
+            route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
+        else:
+            try:
+                route = self._route(channel, arguments, headers)
+            except ChannelRefusal:
+                return  # what the user may do has changed
         self._deliver(channel, route, message, arguments)
 
     def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
@@ -121,7 +131,7 @@ class Publishing:
                 f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
             )
         if properties.expiration is not None:
-            _expiration(properties.expiration)
+            read_expiration(properties.expiration)
         if properties.reply_to == REPLY_TO and channel.reply_to is None:
             raise precondition_failed("fast reply consumer does not exist")
 
@@ -138,7 +148,7 @@ class Publishing:
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._connection.broker.replies.get(routing_key)
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory
-        keys = [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
+        keys = routing_keys(routing_key, headers)
         queues, by_headers = vhost.route(exchange, keys, headers)
         route: _Route = ([*queues], arguments[2:-1], mandatory)
         if len(keys) == 1 and not by_headers:
@@ -151,7 +161,11 @@ class Publishing:
         name, routing_key, _, _ = hot.parse_publish(arguments)
         method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
         connection = self._connection
-        connection.driver.write(connection.core.send_content(channel.number, method, message.header, message.body))
+        # Also to a client whose close came in the same chunk, so the core is not asked.
+        frames = hot.encode_method_frame(channel.number, encode_method(method))
+        connection.driver.write(
+            frames + hot.encode_content(channel.number, message.header, message.body, connection.core.frame_limit)
+        )
 
 
 def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, properties: Properties) -> Message:
@@ -166,13 +180,13 @@ def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, p
         header = encode_header(changed, len(body))
     message = Message(destination, header, body, properties.delivery_mode == 2)
     if properties.expiration is not None:
-        message.expiration = _expiration(properties.expiration)
+        message.expiration = read_expiration(properties.expiration)
     message.priority = properties.priority or 0
     message.hidden_keys = tuple(hidden)
     return message
 
 
-def _expiration(text: str) -> int:
+def read_expiration(text: str) -> int:
     """Read a message's time-to-live in milliseconds, in RabbitMQ's words where it is none."""
     digits = text[1:] if text[:1] in ("-", "+") else text
     number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
@@ -186,6 +200,11 @@ def _expiration(text: str) -> int:
     if wrong is not None:
         raise precondition_failed(f"invalid expiration '{text}': {wrong}")
     return value
+
+
+def routing_keys(routing_key: str, headers: Table) -> list[str]:
+    """Give all routing keys of a message: its own, and those of its CC and BCC headers."""
+    return [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
 
 
 def _copies(headers: Table, name: str) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from warren.amqp.protocol.tables import FieldValue, Table, encode_table
+from warren.amqp.protocol.tables import FieldValue, Table, decode_table, encode_table
 from warren.broker.exchanges import TYPES, Binding, Exchange
 from warren.broker.queues.queue import Queue
 
@@ -30,7 +30,7 @@ def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
         "type": exchange.type,
         "auto_delete": exchange.auto_delete,
         "internal": exchange.internal,
-        "arguments": exchange.arguments,
+        "arguments": encode_table(exchange.arguments),
     }
 
 
@@ -40,7 +40,7 @@ def read_exchange(value: Table) -> Exchange:
         _text(value, "name"),
         auto_delete=value.get("auto_delete") is True,
         internal=value.get("internal") is True,
-        arguments=_table(value, "arguments"),
+        arguments=arguments_of(value),
     )
 
 
@@ -52,7 +52,7 @@ def queue_record(vhost: str, queue: Queue) -> tuple[str, Table]:
         "id": queue.id,
         "auto_delete": queue.auto_delete,
         "recovered_to": queue.recovered_to,
-        "arguments": queue.arguments,
+        "arguments": encode_table(queue.arguments),
     }
 
 
@@ -67,7 +67,7 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
         "kind": kind,
         "destination": binding.destination.name,
         "routing_key": binding.routing_key,
-        "arguments": binding.arguments,
+        "arguments": encode_table(binding.arguments),
     }
 
 
@@ -83,7 +83,7 @@ def restore_binding(vhost: "VirtualHost", value: Table) -> None:
     name = _text(value, "destination")
     destination = vhost.queues.get(name) if value.get("kind") == "queue" else vhost.exchanges.get(name)
     if destination is not None and _text(value, "source") in vhost.exchanges:
-        vhost.bind(_text(value, "source"), destination, _text(value, "routing_key"), _table(value, "arguments"))
+        vhost.bind(_text(value, "source"), destination, _text(value, "routing_key"), arguments_of(value))
 
 
 def _text(value: Table, name: str) -> str:
@@ -91,6 +91,9 @@ def _text(value: Table, name: str) -> str:
     return text if isinstance(text, str) else str(text)
 
 
-def _table(value: Table, name: str) -> Table:
-    table: FieldValue = value.get(name)
-    return table if isinstance(table, dict) else {}
+def arguments_of(value: Table) -> Table:
+    """Give the arguments of a record. They are kept encoded, so that a record is not nested deeper than they are."""
+    arguments: FieldValue = value["arguments"]
+    if isinstance(arguments, bytes):
+        return decode_table(arguments)[0]
+    return arguments if isinstance(arguments, dict) else {}

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """What waits for a commit. Publishes were routed when they came, and settled tags are no longer open."""
+    """What waits for a commit. Publishes were checked when they came, and settled tags are no longer open."""
 
     def __init__(self) -> None:
         self.publishes: list[Callable[[], None]] = []

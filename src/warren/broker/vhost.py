@@ -25,6 +25,7 @@ from warren.broker.records import (
     BINDING,
     EXCHANGE,
     QUEUE,
+    arguments_of,
     binding_record,
     exchange_record,
     is_durable,
@@ -209,8 +210,7 @@ class VirtualHost:
 
     def restore_queue(self, value: Table) -> Queue:
         """Make a queue of its record in the store."""
-        name, arguments = str(value["name"]), value["arguments"]
-        assert isinstance(arguments, dict)  # noqa: S101 # records have a checksum
+        name, arguments = str(value["name"]), arguments_of(value)
         auto_delete = value["auto_delete"] is True
         rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
         queue = Queue(self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules)
@@ -239,9 +239,16 @@ class VirtualHost:
             self.journal.put(QUEUE, key(self.name, queue.name), None)
             self.journal.drop_queue(queue)
             queue.id = 0
-        queue.purge()
-        queue.close()
+        queue.delete()
         return count
+
+    def clear(self) -> None:
+        """Delete all queues, exchanges and bindings."""
+        for queue in list(self.queues.values()):
+            self.delete_queue(queue)
+        for exchange in list(self.exchanges.values()):
+            if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
+                self._remove_exchange(exchange)
 
     # -- bindings --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`warren grading`: contract 4. The roles, and what students need; records and inboxes are in grading_records.py."""
+"""`warren grading`: the roles, and what students need; records and inboxes are in grading_records.py."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from tests.support import programs
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 from warren.amqp.client import Channel
+from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue
 from warren.broker import Broker, StoreFailed
+from warren.broker.management import messages
+from warren.broker.store.batch import Batch, Found
+from warren.broker.store.sqlite import SQLiteStore
 
 
 async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
@@ -238,3 +243,42 @@ async def test_two_hundred_kills(tmp_path: Path) -> None:
     confirmed, twice = await kill_again_and_again(tmp_path, 200)
     print(f"200 kills, {confirmed:,} confirmed, 0 lost, {twice} twice")
     assert twice == 0
+
+
+async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a backlog is in memory after a restart, and yet the queue is not empty."""
+    bodies = [b"%d" % number for number in range(5)]
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for queue in ("q", "over http"):
+            await channel.declare_queue(queue, durable=True)
+            for body in bodies:
+                await channel.publish(body, routing_key=queue)
+
+    def slow(store: SQLiteStore, batch: Batch) -> list[Found]:
+        if batch.wanted:
+            time.sleep(0.3)  # in the store's thread
+        return apply(store, batch)
+
+    apply = SQLiteStore.apply
+    monkeypatch.setattr(SQLiteStore, "apply", slow)
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        assert [body for body, _ in await _drain(channel, "q")] == bodies
+        got = await messages.get(broker.vhosts["/"].queues["over http"], {"count": 9, "ackmode": "ack_requeue_true"})
+        assert [item["payload"] for item in got] == [body.decode() for body in bodies]
+
+
+async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None:
+    nested: dict[str, FieldValue] = {}
+    for _ in range(MAX_DEPTH - 1):
+        nested = {"x": nested}
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("deep", durable=True, arguments=nested)
+        await channel.declare_exchange("deep", durable=True, arguments=nested)
+        await channel.bind_queue("deep", "deep", arguments=nested)
+    async with Broker(port=0, data=tmp_path) as broker:
+        assert broker.vhosts["/"].queues["deep"].arguments == nested
+        (binding,) = broker.vhosts["/"].all_bindings()
+        assert binding.arguments == nested

@@ -123,6 +123,16 @@ def _no_content(content: _Content) -> ProtocolViolation:
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
 
 
+def _check_texts(method: Method) -> None:
+    """Refuse names that are no UTF-8 (501, in RabbitMQ's words); those of a publish are let pass, as there."""
+    for value in method:
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - Malformed UTF-8 in shortstr") from error
+
+
 def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
     text = f"UNEXPECTED_FRAME - type {kind}, all octets = {erlang_binary(payload[:64])}"
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
@@ -315,6 +325,8 @@ class Connection:
             self._ready.discard(channel)
             return
         method = decode_method(payload)
+        if self.role is Role.BROKER:
+            _check_texts(method)
         try:
             if signature >> 16 == _CLASS_CONNECTION:
                 if channel:

@@ -107,7 +107,10 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     queue = named(channel, method.queue)
     entry = queue.get()
     if entry is None:
-        return BasicGetEmpty()
+        if not queue.ready:
+            return BasicGetEmpty()
+        channel.connection.carry_out_when_loaded(channel.number, method)  # what there is is in the store alone
+        return None
     channel.deliver_got(queue, entry, method.no_ack)
     return None
 

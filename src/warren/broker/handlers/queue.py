@@ -88,6 +88,8 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
     vhost = channel.vhost
     vhost.refuse_default(method.exchange)
     _check_binding(channel, method)
+    if not method.queue and not channel.last_queue:
+        named(channel, "")  # says so
     queue = vhost.queues.get(method.queue or channel.last_queue)
     if queue is not None and vhost.is_bound(method.exchange, queue, method.routing_key, method.arguments):
         vhost.queue(queue.name, channel.connection)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,6 +74,8 @@ def _endpoint(broker: "Broker", rates: Rates, handler: Handler) -> Callable[[Req
             body = await _read(request)
             changes = broker.journal.changes
             result = handler(Call(broker, rates, request, user, body))
+            if inspect.isawaitable(result):
+                result = await result
             broker.dispatch()
             if broker.journal.changes != changes:
                 await broker.journal.committed_now()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from warren.broker.vhost import VirtualHost
 
 _MOST_PAGE: Final = 500
+_LONGEST_NAME: Final = 255
 ADMINISTRATOR: Final = "administrator"
 MONITORING: Final = "monitoring"
 TAGS: Final = ("management", "policymaker", MONITORING, ADMINISTRATOR)
@@ -55,7 +56,10 @@ class Call:
 
     def path(self, name: str) -> str:
         """Give a part of the path."""
-        return unquote(str(self.request.path_params[name]))
+        text = unquote(str(self.request.path_params[name]))
+        if len(text.encode()) > _LONGEST_NAME:
+            raise bad(f"{text[:40]!r}… is longer than the {_LONGEST_NAME} bytes that a name may have")
+        return text
 
     def body(self) -> Json:
         """Give the JSON object that was sent."""
@@ -63,7 +67,9 @@ class Call:
             return {}
         try:
             value = json.loads(self._body)
-        except ValueError as error:
+            # Neither NaN nor half of a surrogate pair is something that AMQP or JSON could carry on.
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise bad("not_json") from error
         if not isinstance(value, dict):
             raise bad(f"invalid payload: the request body JSON-decoded to {type(value).__name__}, not to an object")
@@ -172,7 +178,7 @@ def _columns(item: Json, columns: list[str]) -> Json:
 
 def number(text: str, name: str) -> int:
     """Read a positive integer of the query."""
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,9}", text):
         raise bad(f"{name} must be a positive integer")
     return int(text)
 

@@ -1,9 +1,10 @@
 """Definitions: all that is declared, as one JSON document, out and in (RabbitMQ's docs/definitions)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt
+from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
 from warren.broker.access import Permission
 from warren.broker.management import views
 from warren.broker.management.views import Json
@@ -82,17 +83,22 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
         names = (
             tags.split(",") if isinstance(tags, str) else [str(tag) for tag in tags] if isinstance(tags, list) else []
         )
-        broker.access.put_user(_text(item, "name"), _text(item, "password_hash"), [name for name in names if name])
+        broker.access.put_user(_name(item, "name"), _text(item, "password_hash"), [name for name in names if name])
     for item in _items(document, "vhosts"):
-        broker.add_vhost(_text(item, "name"))
+        broker.add_vhost(_name(item, "name"))
     for item in _items(document, "permissions"):
         permission = Permission(*(_text(item, kind) for kind in Permission._fields))
-        broker.access.put_permission(_text(item, "vhost"), _text(item, "user"), permission)
+        try:
+            broker.access.put_permission(_text(item, "vhost"), _text(item, "user"), permission)
+        except re.error as error:
+            raise BadDefinition(
+                f"permissions of {_text(item, 'user')!r}: invalid regular expression: {error}"
+            ) from error
     for item in _items(document, "policies"):
         broker.put_policy(policy({**item, "vhost": _vhost(broker, item, only).name}))
     for item in _items(document, "exchanges"):
         _vhost(broker, item, only).declare_exchange(
-            _text(item, "name"),
+            _name(item, "name"),
             _text(item, "type"),
             durable=item.get("durable") is not False,
             auto_delete=item.get("auto_delete") is True,
@@ -101,7 +107,7 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
         )
     for item in _items(document, "queues"):
         _vhost(broker, item, only).declare_queue(
-            _text(item, "name"),
+            _name(item, "name"),
             None,
             durable=item.get("durable") is not False,
             exclusive=False,
@@ -113,8 +119,8 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
         known = host.queues if item.get("destination_type") == "queue" else host.exchanges
         destination = known.get(_text(item, "destination"))
         if destination is None:
-            raise BadDefinition(f"a binding names {item['destination']!r}, which does not exist")
-        host.bind(_text(item, "source"), destination, _text(item, "routing_key"), table(item.get("arguments")))
+            raise BadDefinition(f"a binding names {item.get('destination')!r}, which does not exist")
+        host.bind(_text(item, "source"), destination, _name(item, "routing_key"), table(item.get("arguments")))
 
 
 def policy(item: Mapping[str, object]) -> Policy:
@@ -123,7 +129,7 @@ def policy(item: Mapping[str, object]) -> Policy:
         if name not in item:
             raise BadDefinition(f"[{{key_missing,{name}}}]")
     priority = item.get("priority", 0)
-    if isinstance(priority, str) and priority.lstrip("-").isdecimal():  # rabbitmqadmin sends text
+    if isinstance(priority, str) and re.fullmatch("-?[0-9]{1,9}", priority):  # rabbitmqadmin sends text
         priority = int(priority)
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise BadDefinition(f"priority is a number, not {priority!r}")
@@ -137,12 +143,17 @@ def policy(item: Mapping[str, object]) -> Policy:
 
 
 def table(value: object) -> Table:
-    """Take arguments that came as JSON. Raises BadDefinition."""
+    """Take arguments that came as JSON. Raises BadDefinition, or UsageError."""
     if value is None or value == []:  # rabbitmqadmin's way to say none
         return {}
     if not isinstance(value, dict):
         raise BadDefinition("arguments are an object")
-    return {str(key): _field(item) for key, item in value.items()}
+    try:
+        arguments = {str(key): _field(item) for key, item in value.items()}
+    except RecursionError as error:
+        raise BadDefinition("arguments are nested too deep") from error
+    encode_table(arguments)  # raises UsageError for what is too long, too large or too deep
+    return arguments
 
 
 def _field(value: object) -> FieldValue:
@@ -169,6 +180,13 @@ def _text(item: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str):
         raise BadDefinition(f"{name} is a string, not {value!r}")
     return value
+
+
+def _name(item: Mapping[str, object], name: str) -> str:
+    """Take what travels as a short string: at most 255 bytes."""
+    text = _text(item, name)
+    encode_short(text)  # raises UsageError
+    return text
 
 
 def _vhost(broker: "Broker", item: Mapping[str, object], only: "VirtualHost | None") -> "VirtualHost":

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from warren.amqp.protocol.properties import Properties, decode_header, encode_header
 from warren.amqp.protocol.tables import encode_short
+from warren.broker.errors import precondition_failed
 from warren.broker.management import views
 from warren.broker.management.definitions import BadDefinition, table
 from warren.broker.management.views import Json
+from warren.broker.publishing import read_expiration, routing_keys
 from warren.broker.queues import Entry, Message, Queue
 from warren.broker.queues.dead_letter import origin_of
 
@@ -19,7 +21,10 @@ _ACK_MODES = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "r
 
 
 def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
-    """Publish a message that came as JSON; says whether any queue took it. Raises BadDefinition."""
+    """Publish a message that came as JSON; says whether any queue took it.
+
+    Raises BadDefinition, Refusal or UsageError.
+    """
     key, payload = body.get("routing_key"), body.get("payload")
     encoding = body.get("payload_encoding", "string")
     if not isinstance(key, str) or not isinstance(payload, str):
@@ -41,9 +46,13 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
         properties.delivery_mode == 2,
     )
     message.priority = properties.priority or 0
-    if properties.expiration is not None and properties.expiration.isdecimal():
-        message.expiration = int(properties.expiration)
-    queues, _ = vhost.route(vhost.exchange(exchange), [key], properties.headers or {})
+    if properties.expiration is not None:
+        message.expiration = read_expiration(properties.expiration)
+    if properties.user_id not in (None, user):
+        text = f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
+        raise precondition_failed(text)
+    headers = properties.headers or {}
+    queues, _ = vhost.route(vhost.exchange(exchange), routing_keys(key, headers), headers)
     for queue in queues:
         queue.push(message)
         vhost.broker.touch(queue)
@@ -62,16 +71,22 @@ def _properties(given: object) -> Properties:
     return Properties(**values)
 
 
-def get(queue: Queue, body: Json) -> list[Json]:
+async def get(queue: Queue, body: Json) -> list[Json]:
     """Take messages from a queue and give them as JSON. Raises BadDefinition."""
     count, mode = body.get("count"), body.get("ackmode")
     encoding, truncate = body.get("encoding", "auto"), body.get("truncate")
-    count = int(count) if isinstance(count, str) and count.isdecimal() else count
+    count = int(count) if isinstance(count, str) and count.isdecimal() and len(count) < 10 else count
     if not isinstance(count, int) or mode not in _ACK_MODES or encoding not in ("auto", "base64"):
         raise BadDefinition(f"count is a number, ackmode one of {', '.join(_ACK_MODES)}, encoding auto or base64")
     entries: list[Entry] = []
     shown: list[Json] = []
-    while len(entries) < count and (entry := queue.get()) is not None:
+    while len(entries) < count:
+        entry = queue.get()
+        if entry is None and not queue.ready:
+            break
+        if entry is None:
+            await queue.vhost.journal.committed_now()  # the store gives what it has
+            continue
         queue.unsettled += 1
         entries.append(entry)
         shown.append(_shown(queue, entry, str(encoding), truncate if isinstance(truncate, int) else None))

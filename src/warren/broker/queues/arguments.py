@@ -8,6 +8,8 @@ from warren.amqp.protocol.tables import FieldValue, Table, type_name
 from warren.broker.errors import invalid_type, precondition_failed
 
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
+_LONGEST: Final = 10 * 365 * 86_400_000
+"""The longest time that RabbitMQ waits for, in milliseconds: ten years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def check_timer(number: int) -> str | None:
     """Say what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
     if number < 0:
         return f"{{value_negative,{number}}}"
+    if number > _LONGEST:
+        return f"{{value_too_large,{number}}}"
     return None
 
 

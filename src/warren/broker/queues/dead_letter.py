@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from warren.amqp.protocol.properties import decode_header, encode_header
-from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt, decode_text, encode_short
+from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt, decode_text, encode_short, encode_text
 from warren.broker.queues.message import Message
 
 REJECTED: Final = "rejected"
@@ -32,9 +32,9 @@ def dead_letter(message: Message, queue: str, reason: str, exchange: str, routin
     if routing_key is not None:
         headers.pop("CC", None)
     properties = properties._replace(headers=dict(sorted(headers.items())), expiration=None)
-    key = own_key if routing_key is None else routing_key
+    key = encode_text(own_key if routing_key is None else routing_key)[:255]  # a queue's may be longer than can travel
     letter = Message(
-        encode_short(exchange) + encode_short(key),
+        encode_short(exchange) + bytes((len(key),)) + key,
         encode_header(properties, len(message.body)),
         message.body,
         message.persistent,

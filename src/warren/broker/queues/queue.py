@@ -51,6 +51,7 @@ class Queue:
         self.arguments = arguments
         self.rules = self._own_rules = rules
         self.policy: Policy | None = None
+        self.is_deleted = False
         self.id = 0
         self.recovered_to = -1
         self.turns = Turns(alone=rules.single_active_consumer)
@@ -176,13 +177,13 @@ class Queue:
         return None
 
     def get(self) -> Entry | None:
-        """Take the first message, for basic.get."""
+        """Take the first message, for basic.get; None with `ready` above 0 says that the store was asked for it."""
         self.note_use()
-        self.got += 1
-        if not self._expiring:
-            return self.take(0.0)
-        entry = self.take(time.time())
-        self.drop_expired()  # what is left is counted in the answer
+        entry = self.take(time.time() if self._expiring else 0.0)
+        if self._expiring:
+            self.drop_expired()  # what is left is counted in the answer
+        if entry is not None:
+            self.got += 1
         return entry
 
     def settled(self, entry: Entry) -> None:
@@ -195,11 +196,14 @@ class Queue:
     def rejected(self, entry: Entry) -> None:
         """Give up a message that a consumer does not want."""
         self.unsettled -= 1
-        self._give_up(entry, REJECTED)
+        if not self.is_deleted:
+            self._give_up(entry, REJECTED)
 
     def requeue(self, entry: Entry) -> None:
         """Put a message back to its place; it will come as redelivered. A quorum queue counts how often."""
         self.unsettled -= 1
+        if self.is_deleted:
+            return
         entry.redelivered = True
         if self.rules.quorum:
             entry.deliveries += 1
@@ -230,8 +234,14 @@ class Queue:
             self.vhost.journal.changes += 1  # the answer waits for the commit
         return count
 
+    def delete(self) -> None:
+        """End a queue: what was not settled goes with it, whatever its consumers still say of it."""
+        self.is_deleted = True
+        self.purge()
+        self.close()
+
     def close(self) -> None:
-        """Stop the timers of a queue that is gone."""
+        """Stop the timers."""
         for timer in (self._timer, self._unused_timer):
             if timer is not None:
                 timer.cancel()

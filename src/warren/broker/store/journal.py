@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from warren.amqp.protocol.tables import Table
+from warren.amqp.protocol.tables import Table, encode_table
 from warren.broker.queues.message import Entry
 from warren.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFailed, StoreFull, Wanted
 
@@ -119,7 +119,9 @@ class Journal:
     # -- changes ---------------------------------------------------------------------------------------
 
     def put(self, kind: str, key: str, value: Table | None) -> None:
-        """Keep a record; None deletes it."""
+        """Keep a record; None deletes it. Raises UsageError for a value that no table can hold."""
+        if value is not None:
+            encode_table(value)  # here and not on the writer's thread, where it would be a failure of the store
         self.changes += 1
         self._open().batch.records[kind, key] = value
 
