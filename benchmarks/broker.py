@@ -31,7 +31,7 @@ MEMORY: Final = "Warren, in memory"
 DURABLE: Final = "Warren, durable"
 MESSAGES: Final = 40_000
 ROUNDS: Final = 3
-BACKLOGS: Final = (10_000, 100_000, 1_000_000)
+BACKLOGS: Final = (40_960, 200_000, 1_000_000)  # from ten windows of a queue on
 BINDINGS: Final = (10, 100, 1_000, 10_000)
 _QUEUE: Final = "bench"
 
@@ -172,8 +172,10 @@ def measure(peers: Peers, folder: Path) -> tuple[list[Figure], list[str]]:
         rabbitmq = RabbitMQ(management=True)
         stack.callback(rabbitmq.close)
         servers: dict[str, RabbitMQ | BrokerProcess] = {RABBITMQ: rabbitmq}
-        servers[MEMORY] = BrokerProcess("--log-level", "error")
-        servers[DURABLE] = BrokerProcess("--log-level", "error", "--data", str(folder / "data"))
+        servers[MEMORY] = BrokerProcess("--log-level", "error", "--management-port", "0")
+        servers[DURABLE] = BrokerProcess(
+            "--log-level", "error", "--management-port", "0", "--data", str(folder / "data")
+        )
         starts = {name: _started(server) for name, server in servers.items()}
         for server in servers.values():
             if isinstance(server, BrokerProcess):

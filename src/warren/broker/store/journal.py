@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch from which on publishers are not read."""
-_LINGER: Final = 0.0005
+_LINGER: Final = 0.002
 """Seconds that a batch waits for the acks of messages that are all with consumers."""
 _RETRY: Final = 1.0
 """Seconds between two attempts to write where there was no room."""
