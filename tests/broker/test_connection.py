@@ -15,6 +15,8 @@ from warren.amqp.protocol.constants import PROTOCOL_HEADER
 from warren.amqp.protocol.events import METHOD
 from warren.amqp.protocol.methods import (
     BasicConsume,
+    BasicGet,
+    BasicNack,
     BasicQos,
     ChannelClose,
     ChannelCloseOk,
@@ -249,3 +251,22 @@ async def test_requests_whose_channel_is_closed_in_the_same_chunk_are_done_and_n
 
 def _method(channel: int, method: Method) -> bytes:
     return _frame(1, channel, encode_method(method))
+
+
+async def test_who_does_not_take_the_answers_is_not_heard(broker: Broker) -> None:
+    body, wanted = bytes(1 << 20), 64
+    async with await _Raw.connect(broker) as client:
+        await client.log_in()
+        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+            await channel.declare_queue("q")
+            await channel.publish(body, routing_key="q")
+        get, back = _method(1, BasicGet("q")), _method(1, BasicNack(0, True, True))
+        client.writer.write((get + back) * wanted)
+        (connected,) = await eventually(
+            lambda: [known for known in broker.connections if known.driver.unsent > 32 << 20], "a flooded client"
+        )
+        missing = wanted * len(body)
+        while missing > 0:
+            async with asyncio.timeout(30):
+                missing -= len(await client.reader.read(1 << 20))
+            assert connected.driver.unsent < (32 << 20) + 2 * len(body)

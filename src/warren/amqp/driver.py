@@ -49,12 +49,13 @@ class Driver(asyncio.Protocol):
         self.can_write = True
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.unsent = 0
+        """Bytes gathered that the socket has no room for, or that wait for the end of this turn of the loop."""
         self._handler = handler
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self._out_size = 0
         self._drained: list[asyncio.Future[None]] = []
         self._heartbeat: asyncio.TimerHandle | None = None
         self._read_at = 0.0
@@ -104,8 +105,8 @@ class Driver(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self.flush)
         self._out.append(data)
-        self._out_size += len(data)
-        if self._out_size >= _FLUSH_AT:
+        self.unsent += len(data)
+        if self.unsent >= _FLUSH_AT:
             self.flush()
 
     def flush(self) -> None:
@@ -113,12 +114,12 @@ class Driver(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing() or not self._out or not self.can_write:
             return
         self._written_at = self._loop.time()
-        if self._out_size > _MOST_AT_ONCE:
+        if self.unsent > _MOST_AT_ONCE:
             self._flush_in_pieces(self._transport)
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self._out_size = 0
+        self.unsent = 0
         self.bytes_sent += len(data)
         self._transport.write(data)
 
@@ -133,7 +134,7 @@ class Driver(asyncio.Protocol):
                 end += 1
             transport.write(out[begin] if end == begin + 1 else b"".join(out[begin:end]))
             self.bytes_sent += size
-            self._out_size -= size
+            self.unsent -= size
         del out[:end]
 
     async def drain(self) -> None:

@@ -54,6 +54,8 @@ _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
 _SILENT_CLOSE: Final = 3.0
 _MOST_COPIES: Final = 2_000
+_MOST_UNSENT: Final = 32 << 20
+"""Bytes of answers that a client has not taken from which on it is not heard any more."""
 _REMEMBERED: Final = 10_000
 _PUBLISH_IDS: Final = (60, 40)
 
@@ -80,6 +82,7 @@ class ClientConnection:
         self.to_confirm: set[Channel] = set()
         self._publishing = Publishing(self)
         self._held: list[Event] | None = None
+        self._is_flooded = False
         self._is_known = False
         self._allowed: set[tuple[Kind, str]] = set()
         self._answers_of = -1
@@ -118,7 +121,7 @@ class ClientConnection:
             journal.when_taken(self.go_on)
 
     def _take(self, events: list[Event]) -> None:
-        channels = self.channels
+        channels, driver = self.channels, self.driver
         publish = self._publishing.publish
         for index, event in enumerate(events):
             try:
@@ -128,6 +131,9 @@ class ClientConnection:
                         publish(channel, event[2], event[3], event[4])
                         if self.copies > _MOST_COPIES:
                             self._yield(events[index + 1 :])
+                            return
+                        if driver.unsent > _MOST_UNSENT:  # of returned messages
+                            self._wait_for_room(events[index + 1 :])
                             return
                 elif event[0] == ACK:
                     channel = channels.get(event[1])
@@ -139,6 +145,9 @@ class ClientConnection:
                     self._on_method(event[1], event[2])
                     if self._held is not None:
                         self._held += events[index + 1 :]
+                        return
+                    if driver.unsent > _MOST_UNSENT:
+                        self._wait_for_room(events[index + 1 :])
                         return
                 elif event[0] == HEADER:
                     self._start(event[2])
@@ -164,6 +173,12 @@ class ClientConnection:
         self._held = events
         self.driver.pause_reading()
         self._loop.call_soon(self._take_held)
+
+    def _wait_for_room(self, events: list[Event]) -> None:
+        """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""
+        self._is_flooded = True
+        self._held = events
+        self.driver.pause_reading()
 
     def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
         events, self._held = self._held or [], None
@@ -203,6 +218,9 @@ class ClientConnection:
             channel.can_deliver = True
             channel.unpark()
         self.broker.dispatch()
+        if self._is_flooded:
+            self._is_flooded = False
+            self._take_held()
 
     def stop_delivering(self) -> None:
         """Deliver no more until the socket takes data again."""
@@ -395,6 +413,7 @@ class ClientConnection:
             self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.close)
             return
         self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
+        self.driver.resume_reading()  # also one that is blocked: its close-ok is waited for
         if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
             self.driver.close()
             return

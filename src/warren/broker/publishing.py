@@ -81,6 +81,7 @@ class Publishing:
         if channel.transaction is None:
             self._deliver(channel, route, message, arguments)
         else:
+            message.is_owed = True
             headers = properties.headers or {}
             later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
             channel.transaction.publishes.append(later)

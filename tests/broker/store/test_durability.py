@@ -11,7 +11,7 @@ from tests.support import programs
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 from warren.amqp.client import Channel
-from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue
+from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
 from warren.broker import Broker, StoreFailed
 
 
@@ -254,3 +254,25 @@ async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None
         assert broker.vhosts["/"].queues["deep"].arguments == nested
         (binding,) = broker.vhosts["/"].all_bindings()
         assert binding.arguments == nested
+
+
+async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("dead", durable=True)
+        arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        await channel.declare_queue("q", durable=True, arguments=arguments)
+        await channel.publish(b"x" * 1_000_000, routing_key="q")
+        delivery = await channel.get("q")
+        assert delivery is not None
+        store = broker.journal._store
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()  # type: ignore[union-attr] # SQLite's
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr] # likewise
+        delivery.reject(requeue=False)
+        await eventually(lambda: "refused until there is room" in caplog.text, "no room")
+        store._connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[union-attr] # likewise
+        await eventually(lambda: "room for the store again" in caplog.text, "room")
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        assert [len(body) for body, _ in await _drain(channel, "dead")] == [1_000_000]
+        assert await _drain(channel, "q") == []

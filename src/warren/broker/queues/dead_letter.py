@@ -40,6 +40,7 @@ def dead_letter(message: Message, queue: str, reason: str, exchange: str, routin
         message.persistent,
     )
     letter.priority = message.priority
+    letter.is_owed = True
     if routing_key is None:
         letter.hidden_keys = message.hidden_keys
     return letter

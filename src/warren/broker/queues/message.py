@@ -19,10 +19,22 @@ class Message:
     destination: exchange and routing key as two short strings, as publish and deliver carry them. persistent:
     whether it is to survive a restart in durable queues. expiration: milliseconds, None for none. priority:
     0 to 255. hidden_keys: routing keys of a BCC header, which no consumer sees. id: its number in the store,
-    0 as long as it is not there. copies: how many queues have it in the store.
+    0 as long as it is not there. copies: how many queues have it in the store. is_owed: it is a dead letter or a
+    transaction's, so nobody can be told any more that there is no room for it.
     """
 
-    __slots__ = ("body", "copies", "destination", "expiration", "header", "hidden_keys", "id", "persistent", "priority")
+    __slots__ = (
+        "body",
+        "copies",
+        "destination",
+        "expiration",
+        "header",
+        "hidden_keys",
+        "id",
+        "is_owed",
+        "persistent",
+        "priority",
+    )
 
     def __init__(self, destination: bytes, header: bytes, body: bytes, persistent: bool) -> None:
         self.destination = destination
@@ -34,6 +46,7 @@ class Message:
         self.hidden_keys: tuple[str, ...] = ()
         self.id = 0
         self.copies = 0
+        self.is_owed = False
 
 
 class Entry:

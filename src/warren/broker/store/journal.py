@@ -262,8 +262,7 @@ class Journal:
             self._failed = error if isinstance(error, StoreFailed) else StoreFailed(f"the store failed: {error!r}")
             self._failed.__cause__ = error
             self._on_failure(self._failed)
-        if self._step is not None and not self._step.done():
-            self._step.set_result(None)
+        self._tell_closer()
 
     def _committed(self, writing: Waiting, found: list[Found]) -> None:
         self._writing = None
@@ -279,19 +278,32 @@ class Journal:
         for callback in writing.callbacks:
             callback()
         self._hand_over()
+        self._tell_closer()
+
+    def _tell_closer(self) -> None:
+        """Let `close` look again at what is left to write."""
+        if self._step is not None and not self._step.done():
+            self._step.set_result(None)
 
     # -- no room ---------------------------------------------------------------------------------------
 
     def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
-        """Refuse what was published in a batch that has no room, keep the rest of it, and try again later."""
+        """Refuse what was published in a batch that has no room, keep the rest of it, and try again later.
+
+        Dead letters and what transactions published are of the rest: they were promised before, or replace what was.
+        """
         if not self.is_full:
             _log.error("%s; publishes are refused until there is room", error)
             self.is_full = True
             self._on_full(True)
-        for number, queue in writing.queues.items():
-            queue.withdraw([entry for entry, its_queue in writing.batch.added.items() if its_queue == number])
-        writing.batch.added.clear()
-        writing.queues.clear()
+        refused: dict[int, list[Entry]] = {}
+        for entry, number in writing.batch.added.items():
+            if not entry.message.is_owed:
+                refused.setdefault(number, []).append(entry)
+        for number, entries in refused.items():
+            writing.queues[number].withdraw(entries)
+            for entry in entries:
+                del writing.batch.added[entry]
         for channel, up_to in writing.confirms.items():
             channel.refuse(up_to)
         writing.confirms.clear()
