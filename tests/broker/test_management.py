@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import math
 import subprocess
 import sys
 import urllib.error
@@ -14,9 +15,12 @@ from typing import Any, Final
 import pika
 import pytest
 
+import warren
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually_blocking
+from warren.amqp.protocol.properties import Properties
+from warren.amqp.protocol.tables import FieldValue
 from warren.broker import Broker
 
 
@@ -374,3 +378,27 @@ async def test_a_virtual_host_that_was_deleted_stays_so(tmp_path: Path) -> None:
             assert (await asyncio.to_thread(api, method, path, body))[0] in (201, 204)
     async with Broker(port=0, data=tmp_path) as broker:
         assert list(broker.vhosts) == ["/"]
+
+
+async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> None:
+    odd: dict[str, FieldValue] = {"\udcff": "\udcff".encode("utf-8", "surrogateescape"), "x": [math.nan, math.inf]}
+    async with warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("odd", arguments=odd)
+        await channel.declare_exchange("odd", arguments=odd)
+        await channel.bind_queue("odd", "odd", arguments=odd)
+        await channel.publish(b"", routing_key="odd", properties=Properties(content_type="\udcff", headers=odd))
+        async with channel.consume("odd", arguments=odd):
+            api = _Api(broker.management_url)
+            for path in ("queues", "exchanges", "bindings", "consumers", "definitions"):
+                status, _ = await asyncio.to_thread(api, "GET", f"/api/{path}")
+                assert (status, path) == (200, path)
+            body = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        status, messages = await asyncio.to_thread(api, "POST", "/api/queues/%2F/odd/get", body)
+        assert status == 200
+        assert messages[0]["properties"] == {
+            "content_type": "\ufffd",
+            "delivery_mode": 2,
+            "headers": {"\ufffd": "/w==", "x": ["nan", "inf"]},
+            "message_id": messages[0]["properties"]["message_id"],
+        }

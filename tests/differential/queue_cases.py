@@ -570,3 +570,14 @@ def a_long_text_is_cut(peer: Peer) -> None:
     for name in ("a" * 255, "\u00e9" * 127):
         peer.count(name)
         peer.open(1)
+
+
+@case
+def overflow_without_an_exchange_for_dead_letters(peer: Peer) -> None:
+    peer.queue("full", x_max_length=0, x_overflow="reject-publish-dlx")
+    peer.queue("q")
+    peer.call(m.ConfirmSelect())
+    peer.publish("", "q", b"1", Properties(headers={"CC": ["full"]}))
+    peer.quiet(0.3)
+    peer.get("q")
+    peer.get("q")

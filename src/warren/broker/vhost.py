@@ -334,9 +334,10 @@ class VirtualHost:
         return list(queues.values()), by_headers
 
     def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
-        """Publish what a queue gives up to its exchange for dead letters; without that exchange it is dropped."""
+        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped."""
         rules = queue.rules
-        exchange = self.exchanges.get(rules.dead_letter_exchange or "")
+        name = rules.dead_letter_exchange
+        exchange = None if name is None else self.exchanges.get(name)
         if exchange is None:
             return
         letter = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)

@@ -109,8 +109,8 @@ def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> J
     return {
         "payload_bytes": len(message.body),
         "redelivered": entry.redelivered,
-        "exchange": exchange,
-        "routing_key": key,
+        "exchange": views.plain(exchange),
+        "routing_key": views.plain(key),
         "message_count": len(queue),
         "properties": properties or [],
         "payload": text,

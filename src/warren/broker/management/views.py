@@ -1,6 +1,7 @@
 """Objects of the broker as the management API shows them; names and shapes are RabbitMQ 3.10's."""
 
 import base64
+import math
 import os
 import platform
 import shutil
@@ -40,8 +41,12 @@ def node_name() -> str:
 
 def plain(value: FieldValue) -> object:
     """Give a table's value as JSON can say it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # see decode_text
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, bytes):

@@ -249,8 +249,7 @@ class Queue:
 
     def _give_up(self, entry: Entry, reason: str) -> None:
         """Make a dead letter of a message where the queue has an exchange for them, and forget it."""
-        if self.rules.dead_letter_exchange is not None:
-            self.vhost.dead_letter(self, entry.message, reason)
+        self.vhost.dead_letter(self, entry.message, reason)
         if entry.stored:
             self.vhost.journal.remove(self, entry)
 
