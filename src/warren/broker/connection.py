@@ -38,7 +38,7 @@ from warren.amqp.protocol.states import ChannelState, ConnectionState
 from warren.amqp.protocol.tables import Table
 from warren.broker.access import Kind
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, NotLoaded, Refusal, access_refused
 from warren.broker.handlers import HANDLERS
 from warren.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
 from warren.broker.publishing import Publishing
@@ -159,7 +159,7 @@ class ClientConnection:
                     return
 
     def _wait_for_commit(self, number: int, answer: Method | None) -> None:
-        """Hold a client's further frames until what it just changed is durable, then answer.
+        """Hold a client's further frames until what it just changed is durable, and what is being read is here.
 
         Its answers so stay in order; changes of what is durable are rare.
         """
@@ -252,7 +252,12 @@ class ClientConnection:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
             journal = self.broker.journal
             changes = journal.changes
-            answer = handler(self.channels[number], method)
+            try:
+                answer = handler(self.channels[number], method)
+            except NotLoaded:
+                self._wait_for_commit(number, None)
+                self._held = [(METHOD, number, method), *(self._held or ())]
+                return
             if journal.changes != changes:
                 self._wait_for_commit(number, answer)
             elif answer is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.support.waiting import eventually
 from warren.amqp.client import Channel
 from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
 from warren.broker import Broker, StoreFailed
+from warren.broker.store.batch import Batch, Found
+from warren.broker.store.sqlite import SQLiteStore
 
 
 async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
@@ -276,3 +279,23 @@ async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCa
         channel = await connection.channel()
         assert [len(body) for body, _ in await _drain(channel, "dead")] == [1_000_000]
         assert await _drain(channel, "q") == []
+
+
+async def test_a_get_waits_for_what_only_the_store_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.broker.queues.queue.WINDOW", 4)
+    apply = SQLiteStore.apply
+
+    def slowly(store: SQLiteStore, batch: Batch) -> list[Found]:
+        time.sleep(0.05 if batch.wanted else 0)
+        return apply(store, batch)
+
+    monkeypatch.setattr(SQLiteStore, "apply", slowly)
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        for number in range(20):
+            await channel.publish(b"%d" % number, routing_key="q")
+        gets = [asyncio.ensure_future(channel.get("q", no_ack=True)) for _ in range(20)]
+        found = [delivery.body if delivery is not None else None for delivery in await asyncio.gather(*gets)]
+        assert found == [b"%d" % number for number in range(20)]
+        assert await channel.get("q") is None

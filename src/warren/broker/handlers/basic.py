@@ -102,7 +102,7 @@ def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
 
 
 def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
-    """Give the first message of a queue."""
+    """Give the first message of a queue. Raises NotLoaded."""
     channel.connection.check("read", "queue", method.queue or channel.last_queue)
     queue = named(channel, method.queue)
     entry = queue.get()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from warren.amqp.protocol.properties import Properties, decode_header, encode_header
 from warren.amqp.protocol.tables import encode_short
-from warren.broker.errors import precondition_failed
+from warren.broker.errors import NotLoaded, precondition_failed
 from warren.broker.management import views
 from warren.broker.management.definitions import BadDefinition, table
 from warren.broker.management.views import Json
@@ -72,7 +72,7 @@ def _properties(given: object) -> Properties:
 
 
 def get(queue: Queue, body: Json) -> list[Json]:
-    """Take messages from a queue and give them as JSON. Raises BadDefinition."""
+    """Take messages from a queue and give them as JSON. Raises BadDefinition, or NotLoaded: the first is on its way."""
     count, mode = body.get("count"), body.get("ackmode")
     encoding, truncate = body.get("encoding", "auto"), body.get("truncate")
     count = int(count) if isinstance(count, str) and count.isdecimal() and len(count) < 10 else count
@@ -80,7 +80,15 @@ def get(queue: Queue, body: Json) -> list[Json]:
         raise BadDefinition(f"count is a number, ackmode one of {', '.join(_ACK_MODES)}, encoding auto or base64")
     entries: list[Entry] = []
     shown: list[Json] = []
-    while len(entries) < count and (entry := queue.get()) is not None:
+    while len(entries) < count:
+        try:
+            entry = queue.get()
+        except NotLoaded:
+            if not entries:
+                raise
+            break
+        if entry is None:
+            break
         queue.unsettled += 1
         entries.append(entry)
         shown.append(_shown(queue, entry, str(encoding), truncate if isinstance(truncate, int) else None))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.tables import Table
+from warren.broker.errors import NotLoaded
 from warren.broker.queues.arguments import Rules, with_policy
 from warren.broker.queues.consumer import Consumer
 from warren.broker.queues.dead_letter import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED
@@ -177,13 +178,15 @@ class Queue:
         return None
 
     def get(self) -> Entry | None:
-        """Take the first message, for basic.get."""
+        """Take the first message, for basic.get. Raises NotLoaded where the store has it, and it is on its way."""
         self.note_use()
-        self.got += 1
-        if not self._expiring:
-            return self.take(0.0)
-        entry = self.take(time.time())
-        self.drop_expired()  # what is left is counted in the answer
+        entry = self.take(time.time() if self._expiring else 0.0)
+        if self._expiring:
+            self.drop_expired()  # what is left is counted in the answer
+        if entry is not None:
+            self.got += 1
+        elif any(lane.is_loading for lane in self._lanes):
+            raise NotLoaded(self.name)
         return entry
 
     def settled(self, entry: Entry) -> None:
