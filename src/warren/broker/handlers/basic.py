@@ -107,8 +107,8 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     queue = named(channel, method.queue)
     if queue.rules.quorum and queue.rules.single_active_consumer:
         text = (
-            f"cannot obtain access to locked queue '{queue.name}' in vhost '{channel.vhost.name}'. basic.get operations "
-            "are not supported by quorum queues with single active consumer"
+            f"cannot obtain access to locked queue '{queue.name}' in vhost '{channel.vhost.name}'. "
+            "basic.get operations are not supported by quorum queues with single active consumer"
         )
         raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
     entry = queue.get()
