@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import httpx
@@ -26,8 +25,9 @@ from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 
 import warren
+from benchmarks._docs import DOCS, write_table
 from benchmarks.flow_peers import Item, pipeline
-from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, module, program, worker
+from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, program, told, worker
 from benchmarks.picture import Measure, draw
 from warren.amqp.client import Properties
 from warren.flow import dead
@@ -36,12 +36,12 @@ RABBITMQ: Final = "RabbitMQ 3.10.8"
 EMBEDDED: Final = "embedded, in memory"
 ROUNDS: Final = 3
 COUNTS: Final = {WARREN: 60_000, "FastStream": 6_000, "Celery": 4_000, "Dramatiq": 8_000}
+_TELEMETRY: Final = 300_000
 LETTERS: Final = 20_000
 MESSAGES: Final = 1_000_000
 _BACKLOG: Final = 20_000
 """Messages that wait in the pipeline's first queue at most, so that the broker's memory says nothing."""
 _SAMPLES: Final = 10
-_DOCS: Final = Path(__file__).parent.parent / "docs"
 _MIB: Final = 1 << 20
 
 
@@ -92,29 +92,22 @@ class Bench:
 
     def telemetry(self) -> list[Row]:
         """Say what counting and reporting cost."""
-        count = self._count(COUNTS[WARREN])
-        runs = self._in_turns(
-            {
-                "with": lambda: measure(WARREN, self._url, count, [module(WARREN), "work"]),
-                "without": lambda: measure(WARREN, self._url, count, [module(WARREN), "silent"]),
-            },
-            2 * ROUNDS,
-        )
-        less = 1 - runs["with"].per_second / runs["without"].per_second
-        more = 1 - runs["without"].cpu_us / runs["with"].cpu_us
-        return [
-            self._row("telemetry, share of the worker's CPU", f"{more:.1%}", "< 5 %"),
-            self._row("telemetry, throughput lost", f"{less:.1%}", "< 5 %"),
-        ]
+        with Queues(self._url) as queues:
+            queues.clear()
+            told(WARREN, self._url, "fill", self._count(_TELEMETRY))
+            costs = json.loads(told(WARREN, self._url, "telemetry", int(self._count(_TELEMETRY) * 0.9)))
+            queues.clear()
+        share = 1 - costs["without"] / costs["with"]
+        return [self._row("telemetry, share of the worker's CPU", f"{share:.1%}", "< 5 %")]
 
-    def _in_turns(self, runs: dict[str, Callable[[], Run]], rounds: int = ROUNDS) -> dict[str, Run]:
-        results: dict[str, list[Run]] = {name: [] for name in runs}
-        for _ in range(rounds if self._share == 1 else 1):
+    def _in_turns(self, runs: dict[str, Callable[[], Run]]) -> dict[str, Run]:
+        rounds: dict[str, list[Run]] = {name: [] for name in runs}
+        for _ in range(ROUNDS if self._share == 1 else 1):
             for name, run in runs.items():
-                results[name].append(run())
+                rounds[name].append(run())
         return {
             name: Run(statistics.median(run.per_second for run in done), statistics.median(run.cpu_us for run in done))
-            for name, done in results.items()
+            for name, done in rounds.items()
         }
 
     async def replay(self) -> list[Row]:
@@ -212,13 +205,7 @@ def _beside(broker: str, runs: dict[str, Run]) -> tuple[list[str], list[Measure]
     ]
 
 
-def _write(peers: list[str], rows: list[Row], note: str) -> None:
-    """Put the tables between their marks in docs/performance.md."""
-    page = _DOCS / "performance.md"
-    before, begin, rest = page.read_text().partition("<!-- make bench-flow writes from here -->\n")
-    _, end, after = rest.partition("<!-- to here (flow) -->\n")
-    if not begin or not end:
-        raise RuntimeError(f"{page} has no marks for the tables")
+def _table(peers: list[str], rows: list[Row], note: str) -> str:
     lines = [
         f"Measured on {note}.",
         "",
@@ -230,7 +217,7 @@ def _write(peers: list[str], rows: list[Row], note: str) -> None:
         "|---|---|---|---|",
         *(f"| {row.broker} | {row.name} | {row.value} | {row.target} |" for row in rows),
     ]
-    page.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n\n{end}{after}")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -255,8 +242,8 @@ def main() -> int:
         note = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {psutil.virtual_memory().total / (1 << 30):.0f} GiB"
         )
-        draw(_DOCS / "img/flow.svg", "One worker process of Warren beside others", "the peer", measures, note)
-        _write(peers, rows, note)
+        draw(DOCS / "img/flow.svg", "One worker process of Warren beside others", "the peer", measures, note)
+        write_table("bench-flow", _table(peers, rows, note))
     return 0
 
 

@@ -1,8 +1,8 @@
 """What an assignment costs: CPU of messaging and records, and how long a student waits for the acknowledgement.
 
-The embedded broker keeps messages on disk, one process runs all roles by itself with records in SQLite, and
-students hand in one file after the other, each waiting for its acknowledgement. The module has no marking scheme:
-what a sandbox costs is the scheme's own.
+The embedded broker keeps messages on disk, one process runs all roles by itself with records in SQLite, and students
+hand in at a steady rate, whether those before them have been served or not; each one's wait counts from its turn. The
+module has no marking scheme: what a sandbox costs is the scheme's own.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from warren.apps.grading.stages import Wiring
 from warren.apps.grading.students import Desk
 
 COUNT: Final = 10_000
-STUDENTS: Final = 4
+PER_SECOND: Final = 250
 FILE: Final = b"print('hello')\n" * 20
 CPU_TARGET: Final = 5.0
 P99_TARGET: Final = 20.0
@@ -36,43 +36,46 @@ def _cpu(pid: int) -> float:
     return float(times.user + times.system)
 
 
-async def _student(desk: Desk, numbers: range, waited: list[float]) -> None:
+async def _hand_in(desk: Desk, number: int, turn: float, waited: list[float]) -> None:
     module = Wiring().course.module("cloud_computing")
-    for number in numbers:
-        began = time.perf_counter()
-        await desk.submit(number, module, FILE, "solution.py", who=user_name())
-        waited.append(time.perf_counter() - began)
+    await desk.submit(number, module, FILE, "solution.py", who=user_name())
+    waited.append(time.perf_counter() - turn)
 
 
-async def _confirmed(database: Database, number: int) -> None:
+async def _students(desk: Desk, numbers: range, waited: list[float]) -> None:
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as students:
+        for n, number in enumerate(numbers):
+            turn = began + n / PER_SECOND
+            await asyncio.sleep(turn - time.perf_counter())
+            students.create_task(_hand_in(desk, number, turn, waited))
+
+
+async def _confirmed(database: Database, number: int, roles: int) -> None:
     async with asyncio.timeout(_DEADLINE):
-        while True:
+        while psutil.Process(roles).status() != psutil.STATUS_ZOMBIE:
             if (await database.read(course.counts)).get("confirmed", 0) >= number:
                 return
             await asyncio.sleep(0.1)
+    raise RuntimeError("the roles ended")
 
 
 async def _measure(broker: BrokerProcess, roles: int, database: Database) -> dict[str, object]:
     waited: list[float] = []
     async with Desk(Wiring(), broker.url) as desk:
-        await _student(desk, range(1, 51), [])  # connections, queues, caches
-        await _confirmed(database, 50)
+        await _students(desk, range(1, 51), [])  # connections, queues, caches
+        await _confirmed(database, 50, roles)
         before = {name: _cpu(pid) for name, pid in _processes(broker, roles)}
         began = time.perf_counter()
-        each = COUNT // STUDENTS
-        await asyncio.gather(
-            *(_student(desk, range(100 + n * each, 100 + (n + 1) * each), waited) for n in range(STUDENTS))
-        )
-        handed_in = time.perf_counter() - began
-        await _confirmed(database, COUNT + 50)
+        await _students(desk, range(100, 100 + COUNT), waited)
+        await _confirmed(database, COUNT + 50, roles)
         seconds = time.perf_counter() - began
     spent = {name: _cpu(pid) - before[name] for name, pid in _processes(broker, roles)}
     waited.sort()
     return {
         "assignments": COUNT,
-        "students": STUDENTS,
+        "handed_in_per_second": PER_SECOND,
         "seconds": round(seconds, 1),
-        "handed_in_per_second": round(COUNT / handed_in),
         "cpu_ms_each": {name: round(1000 * cpu / COUNT, 2) for name, cpu in spent.items()},
         "cpu_ms_each_in_all": round(1000 * sum(spent.values()) / COUNT, 2),
         "cpu_ms_to_be_below": CPU_TARGET,

@@ -100,6 +100,14 @@ def worker(name: str, processes: int = 1) -> list[str]:
     return [module(name), "work"]
 
 
+def told(name: str, url: str, what: str, count: int) -> str:
+    """Run a framework's program to its end and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", module(name), what, str(count)],
+        env=environment(url), check=True, timeout=_DEADLINE, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+
+
 def measure(name: str, url: str, count: int, command: Sequence[str] | None = None) -> Run:
     """Put `count` items in, start a worker, and measure until all results are there.
 
@@ -107,10 +115,7 @@ def measure(name: str, url: str, count: int, command: Sequence[str] | None = Non
     """
     with Queues(url) as queues:
         queues.clear()
-        subprocess.run(
-            [sys.executable, "-m", module(name), "fill", str(count)],
-            env=environment(url), check=True, timeout=_DEADLINE, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        told(name, url, "fill", count)
         with program(command or worker(name), url) as process:
             _wait(queues, process, int(count * _WARM), name)
             began, first, cpu = time.perf_counter(), queues.count(OUT), cpu_seconds(process)

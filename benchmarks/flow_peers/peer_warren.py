@@ -1,21 +1,30 @@
-"""Warren's program; as a command: `fill COUNT`, `work`, or `silent`, a worker that neither counts nor reports."""
+"""Warren's program; as a command `fill COUNT`, or `telemetry COUNT`: what counting and reporting cost."""
 
 import asyncio
+import json
+import statistics
 import sys
+import time
+from typing import Final
 
 import warren
 from benchmarks.flow_peers import IN, OUT, URL, Item
-from warren.flow import engine
 from warren.flow.counting import Counting
 from warren.flow.job import Job, Result
 from warren.flow.message import Outgoing
+from warren.telemetry.report import Kind, Report
 
 app = warren.App("bench")
+handled = 0
+_TURN: Final = 0.3  # seconds; reports come each 2 s, so they fall into turns of both kinds
+_FEWEST: Final = 500  # messages that make a turn count
 
 
 @app.stage("in", queue=IN, then="out")
 async def handle(item: Item) -> Item:
     """Raise the number."""
+    global handled
+    handled += 1
     return Item(item.n + 1, item.text)
 
 
@@ -31,33 +40,34 @@ async def fill(count: int) -> None:
 
 
 class Silent(Counting):
-    """Counts nothing, to show what counting and reporting cost."""
-
-    def received(self, job: Job) -> None: ...
+    """Counts nothing and reports nothing."""
 
     def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None: ...
 
     def settled(self, job: Job, now: float) -> None: ...
 
-
-def silence() -> None:
-    """Take telemetry out of the worker."""
-
-    class Reporter:
-        def __init__(self, *arguments: object) -> None: ...
-
-        async def run(self) -> None: ...
-
-    vars(engine).update(Counting=Silent, Reporter=Reporter)  # where the worker finds them
+    def reports(self, kind: Kind) -> list[Report]:
+        """Give none."""
+        return []
 
 
-async def work() -> None:
-    """Work until killed."""
+async def telemetry(count: int) -> None:
+    """Handle what is there with and without telemetry, in turns; print what both cost, in µs of CPU a message.
+
+    In one process, a moment of one after a moment of the other, since two runs differ by more than what is measured.
+    """
+    spent: dict[type[Counting], list[float]] = {Counting: [], Silent: []}
     async with app.worker(URL) as worker:
-        await worker.wait()
+        counting = worker._engine.counting
+        while handled < count:
+            for kind, costs in spent.items():
+                counting.__class__ = kind
+                before, cpu = handled, time.process_time()
+                await asyncio.sleep(_TURN)
+                if handled - before > _FEWEST:
+                    costs.append((time.process_time() - cpu) / (handled - before) * 1e6)
+    print(json.dumps({"with": statistics.median(spent[Counting]), "without": statistics.median(spent[Silent])}))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "silent":
-        silence()
-    asyncio.run(fill(int(sys.argv[2])) if sys.argv[1] == "fill" else work())
+    asyncio.run({"fill": fill, "telemetry": telemetry}[sys.argv[1]](int(sys.argv[2])))

@@ -5,6 +5,9 @@ import csv
 import io
 import json
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -224,6 +227,7 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
     assert (row["student"], row["mark"], row["feedback"], row["attempt"]) == ("23200858", "9.5", "'=1+1", "1")
     exported = json.loads(run("export", "--format", "json").stdout)
     assert (exported["mark"], exported["feedback"]) == (9.5, "=1+1")
+    assert [hop["status"] for hop in exported["history"]] == [*_WAY[:2], "submitted", *_WAY[1:]]
 
 
 def test_results_are_followed_as_they_come(more: dict[str, str], run: Run, file: Path) -> None:
@@ -264,3 +268,22 @@ def test_a_password_in_a_database_s_url_is_warned_of(run: Run, monkeypatch: pyte
     assert "secret" not in done.stderr
     monkeypatch.setenv("WARREN_DATABASE", url)
     assert "warning" not in run("export").stderr
+
+
+def test_a_folder_shows_a_progress_bar_on_a_terminal_and_ids_in_a_pipe(more: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for number in range(1001, 1004):
+        (folder / f"{number}.py").write_text("x")
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run(
+            [sys.executable, "-m", "warren", "grading", "submit", str(folder), "--module", "data_mining"],
+            env=commands.environment(more | {"TERM": "xterm"}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=theirs, timeout=60, check=True,
+        )  # fmt: skip
+        shown = terminal.read(65536)
+        os.close(theirs)
+    assert b"submitting" in shown
+    assert b"%" in shown
+    assert [line.split()[1] for line in done.stdout.decode().splitlines()] == ["1001.py", "1002.py", "1003.py"]

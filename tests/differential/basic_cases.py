@@ -395,6 +395,7 @@ def channel_prefetch_holds_back_those_who_need_not_acknowledge(peer: Peer) -> No
     peer.send(m.BasicAck(1))
     peer.quiet()
     peer.publish("", "b", b"without an acknowledgement it takes no room")
+    peer.quiet()
     peer.publish("", "a")
     peer.quiet()
 

@@ -190,7 +190,7 @@ def test_definitions_are_what_rabbitmq_imports(rabbitmq_server: Any) -> None:
     text = json.dumps({"vhosts": [{"name": "imported"}], **definitions})
     path = rabbitmq_server.directory / "definitions.json"
     path.write_text(text)
-    rabbitmq_server.ctl("import_definitions", str(path))
+    rabbitmq_server.ctl("import_definitions", str(rabbitmq_server.own_view(path)))
     listed = rabbitmq_server.ctl("list_queues", "-p", "imported", "name", "type", "durable")
     assert "in_queue\tquorum\ttrue" in listed
     assert all(f"shape.retry.{suffix}\tquorum\ttrue" in listed for _, suffix in RUNGS)

@@ -102,7 +102,7 @@ async def test_a_broker_that_is_away_for_a_while_is_waited_for(broker_url: str) 
             proxy.accept()
             assert await sending
             await eventually(lambda: seen == ["x"], "the message", within=30)
-            assert worker.is_healthy
+            await eventually(lambda: worker.is_healthy, "both connections to be back", within=30)
 
 
 async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: str, tmp_path: Path) -> None:

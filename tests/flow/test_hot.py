@@ -81,6 +81,11 @@ def test_what_is_written_as_bytes_says_what_it_should(cause: hot.Trail) -> None:
     assert abs(properties.timestamp.timestamp() - time.time()) < 60  # type: ignore[union-attr] # it is there
 
 
+def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:
+    encoded = hot.next_properties("app", hot.Trail(1, 0.0, b"c", b""), JSON, "Ü" * 300)
+    assert decode_header(_with_id(encoded)).type == "Ü" * 60
+
+
 @pytest.mark.parametrize(
     "properties",
     [

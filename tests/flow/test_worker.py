@@ -425,6 +425,27 @@ async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> N
         await eventually(lambda: seen == ["x"], "the message", within=30)
 
 
+async def test_what_goes_wrong_in_settlement_ends_the_worker(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = warren.App("broken")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("warren.flow.settle.Settler.finish", fail)
+    async with app.worker(embedded_url, connect_attempts=1) as worker:
+        await app.publish("x", key="in", url=embedded_url)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(worker.wait(), 20)
+        assert await worker.stop(0.1) is False
+    assert "a mistake of ours" in caplog.text
+    assert await counts(embedded_url, ["broken.handle"]) == {"broken.handle": 1}
+
+
 async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: None) -> None:
     from tests.support.ports import free_port
 

@@ -58,7 +58,7 @@ def suite(request: pytest.FixtureRequest) -> Path:
             programs.require(f"pip could not fetch amqpstorm's source distribution: {fetched.stderr[-300:]}")
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == _SHA256
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        packed.extractall(folder)  # noqa: S202 - its checksum is known
     return folder / archive.name.removesuffix(".tar.gz")
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+import psutil
+
 _DEADLINE = 20.0
 
 
@@ -70,8 +72,11 @@ class BrokerProcess:
         return code
 
     def kill(self) -> None:
-        """End it at once (SIGKILL)."""
+        """End it at once (SIGKILL), and what stands before it (`prefix`)."""
         process = self._running()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
         process.kill()
         process.wait()
         self._process = None

@@ -7,6 +7,10 @@ import pytest
 
 STRICT = os.environ.get("WARREN_STRICT") == "1"
 CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 def require(missing: str | None) -> None:

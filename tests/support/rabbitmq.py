@@ -2,6 +2,9 @@
 
 It has its own folder, ports, Erlang cookie and port mapper (epmd), listens on 127.0.0.1 alone, and
 is ended by its own process id. By hand: `.venv/bin/python -m tests.support.rabbitmq [--management]`.
+
+WARREN_RABBITMQ_ROOT names a folder with another system in which a RabbitMQ is installed (scripts/rabbitmq-4 makes one);
+it is then that one which runs.
 """
 
 import argparse
@@ -22,16 +25,17 @@ from urllib.parse import quote
 
 from tests.support.ports import free_port
 
-PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-_BIN = PROGRAM.parent
+ROOT = Path(os.environ.get("WARREN_RABBITMQ_ROOT", "/"))
+_BIN = Path("/usr/lib/rabbitmq/bin")
+_INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
 _START_DEADLINE = 60.0
 _STOP_DEADLINE = 30.0
 
 
 def why_missing() -> str | None:
     """Why no RabbitMQ can be started here, or None when it can."""
-    if not PROGRAM.exists():
-        return "rabbitmq-server is not installed (as root: scripts/system-deps)"
+    if not (ROOT / _BIN.relative_to("/") / "rabbitmq-server").exists():
+        return f"rabbitmq-server is not installed in {ROOT} (as root: scripts/system-deps)"
     return None
 
 
@@ -74,7 +78,9 @@ class RabbitMQ:
         plugins: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="warren-rabbitmq-"))
+        self.directory = Path(
+            tempfile.mkdtemp(prefix="warren-rabbitmq-", dir=None if Path("/") == ROOT else ROOT / "tmp")
+        )
         self.node = f"warren-{self.port}@localhost"
         self.log = self.directory / "server.log"
         self.management_url = f"http://127.0.0.1:{free_port()}/" if management else None
@@ -97,6 +103,11 @@ class RabbitMQ:
         name = "" if vhost == "/" else quote(vhost, safe="")
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
 
+    @staticmethod
+    def own_view(path: Path) -> Path:
+        """A path as the server sees it."""
+        return Path("/") / path.relative_to(ROOT)
+
     @property
     def pid(self) -> int:
         """Process id of the running server."""
@@ -111,7 +122,8 @@ class RabbitMQ:
             raise RuntimeError(f"{self.node} runs already")
         self._epmd.start()
         with self.log.open("ab") as log:
-            self._process = _spawn([str(PROGRAM)], self._environment(), log.fileno(), str(self.directory))
+            command = [str(_BIN / "rabbitmq-server")]
+            self._process = _spawn(command, self._environment(), log.fileno(), str(self.directory))
         try:
             _wait_until(lambda: _speaks_amqp(self.port), self.node, self._process, self.log)
         except BaseException:
@@ -154,7 +166,7 @@ class RabbitMQ:
         `expressions` end with a full stop. Raises RuntimeError when it fails.
         """
         done = subprocess.run(
-            ["erl_call", "-sname", self.node, "-c", self._cookie, "-e"],
+            [*_INTO_ROOT, "erl_call", "-sname", self.node, "-c", self._cookie, "-e"],
             input=expressions.encode() + b"\n", env=os.environ | self._epmd.environment,
             capture_output=True, timeout=_STOP_DEADLINE, check=False,
         )  # fmt: skip
@@ -163,10 +175,10 @@ class RabbitMQ:
             raise RuntimeError(f"{self.node}: {expressions} gave {answer}{done.stderr.decode(errors='replace')}")
         return answer[len("{ok, ") : -1]
 
-    def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl (about a second) and return what it prints; raises CalledProcessError."""
+    def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
+        """Run rabbitmqctl (about a second) or another tool; return what it prints. Raises CalledProcessError."""
         return subprocess.run(
-            [str(_BIN / "rabbitmqctl"), "-n", self.node, "-q", *arguments],
+            [*_INTO_ROOT, str(_BIN / tool), "-n", self.node, "-q", *arguments],
             env=self._environment(), capture_output=True, text=True, timeout=_START_DEADLINE, check=True,
         ).stdout  # fmt: skip
 
@@ -226,7 +238,7 @@ class RabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
-        folder = self.directory
+        folder = self.own_view(self.directory)
         return (
             kept
             | self._epmd.environment
@@ -256,7 +268,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a server in a session of its own (a Ctrl-C is not for it) that ends when this process does."""
     return subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", *command],
+        ["setpriv", "--pdeathsig", "KILL", *_INTO_ROOT, *command],
         stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         env=environment, cwd=cwd, start_new_session=True,
     )  # fmt: skip

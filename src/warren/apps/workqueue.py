@@ -1,4 +1,4 @@
-"""The work queue (contracts.md, section 3): numbers as text, on one queue, for any number of consumers."""
+"""The work queue: numbers as text, on one queue, for any number of consumers."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from warren.amqp.protocol.states import ChannelState, ConnectionState
 from warren.amqp.protocol.tables import Table
 from warren.broker.access import Kind
 from warren.broker.channel import Channel
-from warren.broker.errors import ChannelRefusal, ConnectionRefusal, NotLoaded, Refusal, access_refused
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
 from warren.broker.handlers import HANDLERS
 from warren.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
 from warren.broker.publishing import Publishing
@@ -159,13 +159,19 @@ class ClientConnection:
                     return
 
     def _wait_for_commit(self, number: int, answer: Method | None) -> None:
-        """Hold a client's further frames until what it just changed is durable, and what is being read is here.
+        """Hold a client's further frames until what it just changed is durable, then answer.
 
         Its answers so stay in order; changes of what is durable are rare.
         """
         self._held = []
         self.driver.pause_reading()
         self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
+
+    def carry_out_when_loaded(self, number: int, method: Method) -> None:
+        """Hold a method, and the client's further frames, until the store has given what it was asked for."""
+        self._held = [(METHOD, number, method)]
+        self.driver.pause_reading()
+        self.broker.journal.after_commit(self._take_held)
 
     def _yield(self, events: list[Event]) -> None:
         """Let other clients have their turn: one chunk of publishes to a thousand queues takes a second."""
@@ -231,6 +237,11 @@ class ClientConnection:
 
     def send(self, channel: int, method: Method) -> None:
         """Send a method."""
+        state = self.core.state
+        if state is ConnectionState.CLOSED or (
+            state is ConnectionState.CLOSE_RECEIVED and not isinstance(method, ConnectionCloseOk)
+        ):
+            return  # the client said goodbye in the same chunk, and waits for nothing else any more
         self.driver.write(self.core.send_method(channel, method))
 
     def _on_method(self, number: int, method: Method) -> None:
@@ -252,12 +263,7 @@ class ClientConnection:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
             journal = self.broker.journal
             changes = journal.changes
-            try:
-                answer = handler(self.channels[number], method)
-            except NotLoaded:
-                self._wait_for_commit(number, None)
-                self._held = [(METHOD, number, method), *(self._held or ())]
-                return
+            answer = handler(self.channels[number], method)
             if journal.changes != changes:
                 self._wait_for_commit(number, answer)
             elif answer is not None:

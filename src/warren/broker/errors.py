@@ -1,5 +1,4 @@
-"""What a handler raises to refuse a request, or put it off; `connection.py` turns it into channel.close or
-connection.close, or waits.
+"""What a handler raises to refuse a request; `connection.py` turns it into channel.close or connection.close.
 
 The texts are RabbitMQ 3.10's, word for word, since programs match on them.
 """
@@ -23,10 +22,6 @@ class ChannelRefusal(Refusal):
 
 class ConnectionRefusal(Refusal):
     """Closes the connection."""
-
-
-class NotLoaded(Exception):
-    """What is asked for is still being read from the store: the request is to be carried out again when it is there."""
 
 
 def not_found(what: str, name: str, vhost: str) -> ChannelRefusal:

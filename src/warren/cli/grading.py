@@ -1,4 +1,4 @@
-"""`warren grading`: contract 4. The roles, and what students need; records and inboxes are in grading_records.py."""
+"""`warren grading`: the roles, and what students need; records and inboxes are in grading_records.py."""
 
 from __future__ import annotations
 
@@ -155,7 +155,9 @@ def _progress(total: int) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # On a terminal the ids go above the bar; what goes into a pipe or file must stay there.
+    above = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
         task = bar.add_task("submitting", total=total)
         yield lambda: bar.advance(task)
 

@@ -295,17 +295,18 @@ def export(
     format_: Annotated[Format, typer.Option("--format", help="One row, or one JSON object a line, each.")] = Format.CSV,
     database: DatabaseURL = None,
 ) -> None:
-    """Print all submissions of the records: student, module, attempt, status, mark, feedback.
+    """Print all submissions of the records: student, module, attempt, status, mark, feedback; as JSON, their histories.
 
     Example: warren grading export --format csv > course.csv
     """
-    from warren.apps.grading.records.course import Submission, submissions_of
+    from warren.apps.grading.records.course import Submission, histories, submissions_of
 
     with _opened(context, database) as records:
         rows = records.read_now(submissions_of)
+        hops = records.read_now(histories) if format_ is Format.JSON else {}
     if format_ is Format.JSON:
         for row in rows:
-            print_json(row.as_dict())
+            print_json(row.as_dict() | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
         return
     writer = csv.DictWriter(sys.stdout, list(Submission.__dataclass_fields__))
     writer.writeheader()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from typing import Annotated
 
 import typer
@@ -126,7 +127,8 @@ async def _supervise(
     finally:
         stopping.cancel()
         await asyncio.gather(*(child.end(patience) for child in children))
-    codes = [await task for task in keeping]
+    # One that had not started yet when it was asked to end died of that; it had nothing in hand.
+    codes = [0 if code == -signal.SIGTERM else code for code in [await task for task in keeping]]
     if any(code < 0 for code in codes):
         raise WarrenError("a worker had to be killed; what it had in hand comes again")
     return max(codes)

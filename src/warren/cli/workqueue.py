@@ -1,4 +1,4 @@
-"""`warren workqueue produce|consume`: contract 3."""
+"""`warren workqueue produce|consume`: a hundred thousand messages for any number of consumers."""
 
 from __future__ import annotations
 

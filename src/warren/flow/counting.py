@@ -13,29 +13,30 @@ from warren.amqp.client import Properties
 from warren.amqp.protocol.tables import decode_text
 from warren.flow.job import Job, Result
 from warren.flow.message import REASON, Outgoing, node_name
-from warren.telemetry.histogram import Histogram
+from warren.telemetry.histogram import BUCKETS, Histogram
 from warren.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
 if TYPE_CHECKING:
     from warren.flow.app import App
+    from warren.flow.intake import Intake
     from warren.flow.stage import Stage
 
 
 class StageCounts:
-    """Totals of one stage in one worker. Plain numbers by plain names: each message pays (`make bench-flow`)."""
+    """Totals of one stage in one worker. What can be derived is not counted: each message pays (`make bench-flow`)."""
 
-    __slots__ = ("dead", "handling", "in_hand", "kinds", "passages", "passing", "received", "redelivered", "repeated",
-                 "to", "waiting")  # fmt: skip
+    __slots__ = ("dead", "handling", "intakes", "not_done", "passages", "passing", "redelivered", "repeated", "to",
+                 "waiting")  # fmt: skip
 
     def __init__(self) -> None:
-        self.received = 0
+        self.intakes: list[Intake] = []
+        """What takes its messages, and knows how many it took."""
         self.redelivered = 0
         self.repeated = 0
         self.dead = 0
         self.waiting = 0
-        self.in_hand = 0
-        self.kinds: defaultdict[str, int] = defaultdict(int)
-        """What became of them."""
+        self.not_done: defaultdict[str, int] = defaultdict(int)
+        """What became of those that were not done."""
         self.to: defaultdict[str, int] = defaultdict(int)
         """Results, by the routing key that they went with."""
         self.handling = Histogram()
@@ -45,11 +46,22 @@ class StageCounts:
         self.passages: list[Passage] = []
 
     @property
+    def received(self) -> int:
+        """Deliveries."""
+        return sum(intake.taken for intake in self.intakes)
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries that are not settled yet."""
+        return self.received - len(self.passing)
+
+    @property
     def counters(self) -> dict[str, int]:
         """Give all that were counted, by name."""
         names = ("received", "redelivered", "repeated", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
-        counts |= self.kinds | {f"to.{key}": number for key, number in self.to.items()}
+        counts["done"] = len(self.handling) - sum(self.not_done.values())
+        counts |= self.not_done | {f"to.{key}": number for key, number in self.to.items()}
         return {name: number for name, number in counts.items() if number}
 
 
@@ -62,19 +74,15 @@ class Counting:
         self._started = time.time()
         self.stages = {stage.name: StageCounts() for stage in stages}
 
-    def received(self, job: Job) -> None:
-        """Count a delivery."""
-        counts = self.stages[job.stage.name]
-        counts.in_hand += 1
-        counts.received += 1
-        if job.delivery.redelivered:
-            counts.redelivered += 1
+    def redelivered(self, job: Job) -> None:
+        """Count a delivery that came before."""
+        self.stages[job.stage.name].redelivered += 1
 
     def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None:
         """Count what a handler did, and where that goes."""
         counts = self.stages[job.stage.name]
-        counts.kinds[result.kind] += 1
-        counts.handling.observe(job.seconds)
+        number = int(job.seconds * 1e6).bit_length()  # as Histogram.observe does
+        counts.handling.counts[number if number < BUCKETS else -1] += 1
         for message in outgoing:
             if message.product:
                 counts.to[message.routing_key] += 1
@@ -82,6 +90,8 @@ class Counting:
                 counts.dead += 1
             else:
                 counts.waiting += 1
+        if result.kind != "done":
+            counts.not_done[result.kind] += 1
         if len(counts.passages) < MOST_PASSAGES:
             keys = [message.routing_key for message in outgoing]
             identity = decode_text(job.trail.correlation)
@@ -97,9 +107,8 @@ class Counting:
 
     def settled(self, job: Job, now: float) -> None:
         """Count a delivery that is out of hand. now: on the monotonic clock."""
-        counts = self.stages[job.stage.name]
-        counts.in_hand -= 1
-        counts.passing.observe(now - job.received)
+        number = int((now - job.received) * 1e6).bit_length()
+        self.stages[job.stage.name].passing.counts[number if number < BUCKETS else -1] += 1
 
     def reports(self, kind: Kind) -> list[Report]:
         """Make a report for each stage."""

@@ -1,4 +1,4 @@
-"""Dead letters: made, listed, replayed and dropped (contracts.md, section 6)."""
+"""Dead letters: made, listed, replayed and dropped."""
 
 from __future__ import annotations
 

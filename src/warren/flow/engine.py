@@ -91,6 +91,7 @@ class Engine:
             for queue, prefetch in (stage.queue, self._prefetch(stage)), (suspects_queue(self.app.name, stage.name), 1):
                 intake = Intake(stage, queue, consuming, prefetch, self._take, self._declare_again)
                 self.intakes.append(intake)
+                self.counting.stages[stage.name].intakes.append(intake)
                 task = self._spawn(intake.run())
                 self._tasks.remove(task)
                 self._intaking.append(task)
@@ -159,7 +160,8 @@ class Engine:
         settler = self._settler
         assert settler is not None  # noqa: S101 # intakes begin after it; narrows the type
         settler.began()
-        self.counting.received(job)
+        if job.delivery.redelivered:
+            self.counting.redelivered(job)
         instead = before_handling(self.app, job)
         if instead is None:
             self._hand_over(job)
@@ -167,10 +169,15 @@ class Engine:
             settler.publish(job, None, [instead])
 
     def finish(self, results: list[tuple[Job, Result]]) -> None:
-        """Settle jobs that were handled."""
-        if self._settler is not None:
+        """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""
+        if self._settler is None:
+            return
+        try:
             for job, result in results:
                 self._settler.finish(job, result)
+        except Exception as error:
+            self._failed(error)
+            raise
 
     # -- stopping --------------------------------------------------------------------------------------
 

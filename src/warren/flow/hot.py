@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import struct
 import time
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from warren.amqp.protocol.properties import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TRACE_SIZE: Final = 55
 _PERSISTENT: Final = b"\x02"
+_LONGEST_TYPE: Final = 60  # characters, which fit a short string however they are encoded
 _FLAGS: Final = (
     FLAG_CONTENT_TYPE | FLAG_HEADERS | FLAG_DELIVERY_MODE | FLAG_MESSAGE_ID | FLAG_TIMESTAMP | FLAG_TYPE | FLAG_APP_ID
 )
@@ -55,7 +56,7 @@ class Trail(NamedTuple):
     trace: bytes
 
 
-@cache
+@lru_cache
 def _head(content_type: str) -> bytes:
     """Encode the content type and the headers up to the trace context, which comes last in them."""
     return encode_short(content_type) + encode_table({ATTEMPT: 1, TRACEPARENT: "0" * _TRACE_SIZE})[:-_TRACE_SIZE]
@@ -103,6 +104,6 @@ def next_properties(app: str, cause: Trail, content_type: str, type_name: str) -
     return EncodedProperties(_WITH_CORRELATION, _head(content_type) + trace + _PERSISTENT + correlation, after)
 
 
-@cache
+@lru_cache
 def _tail(type_name: str, app: str) -> bytes:
-    return encode_short(type_name) + encode_short(app)
+    return encode_short(type_name[:_LONGEST_TYPE]) + encode_short(app)

@@ -1,4 +1,4 @@
-"""A message's metadata, and the properties of what is published for it (contracts.md, section 6)."""
+"""A message's metadata, and the properties of what is published for it."""
 
 from __future__ import annotations
 

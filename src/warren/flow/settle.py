@@ -62,7 +62,7 @@ def before_handling(app: App, job: Job) -> Outgoing | None:
     """Say what is to be published in place of handling a job; None where it can be handled.
 
     One that comes redelivered may have killed its worker, or was in hand there with one that did: it is counted
-    first (design: guarantee 2), and goes to the suspects, which workers take one at a time. So what comes
+    first, and goes to the suspects, which workers take one at a time. So what comes
     redelivered from there was alone. One that came down the ladder with seconds left goes up again.
     """
     stage, delivery = job.stage, job.delivery

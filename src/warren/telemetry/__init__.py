@@ -1,4 +1,4 @@
-"""What every running node reports of itself, and the collector of such reports (contracts.md, section 6)."""
+"""What every running node reports of itself, and the collector of such reports."""
 
 from warren.telemetry.collector import Collector, Node
 from warren.telemetry.histogram import Histogram

@@ -50,15 +50,16 @@ async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel
         await channel.delete_queue(queue)
 
 
+@pytest.mark.parametrize("restore", [False, True])
 async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
-    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
+    no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy, restore: bool
 ) -> None:
     async with warren.connect(broker_url) as other, warren.connect(url) as connection:
         looking = await other.channel()
         channel = await connection.channel()
         queue = (await channel.declare_queue("never")).name
         proxy.pause(Way.TO_CLIENT)
-        starting = asyncio.create_task(channel.consume(queue).start())
+        starting = asyncio.create_task(channel.consume(queue, restore=restore).start())
         await asyncio.sleep(0)
         proxy.refuse()
         await proxy.cut()
@@ -260,3 +261,23 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
                 (await anext(deliveries)).ack()
             assert (await looking.declare_queue(queue, passive=True)).consumer_count == 1
         await looking.delete_queue(queue)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 250])
+async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
+    no_leaks: None, url: BrokerURL, proxy: FaultProxy, milliseconds: int
+) -> None:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        proxy.delay(0.1)
+        lost = connection.link
+        await proxy.cut()
+        await eventually(lambda: connection.link is not lost, "the new link", within=20)  # channel.open is on its way
+        await asyncio.sleep(milliseconds / 1000)  # or basic.qos is
+        publishing = asyncio.create_task(channel.publish(b"x", routing_key=queue))
+        await asyncio.sleep(0.02)
+        proxy.delay(0)
+        async with asyncio.timeout(30):
+            await publishing
+        assert await channel.purge_queue(queue) == 1

@@ -384,3 +384,63 @@ def _split(frames: bytes) -> list[bytes]:
         found.append(frames[:size])
         frames = frames[size:]
     return found
+
+
+def _pair_with_long_frames() -> tuple[Connection, Connection]:
+    client, broker = _pair()
+    for core in (client, broker):
+        core.tuned(131_072, 10)
+        core.max_body_size = 1 << 20
+    return client, broker
+
+
+@given(st.integers(0, 60_000), st.lists(st.integers(1, 130_000), max_size=8))
+def test_long_bodies_are_the_same_however_they_are_cut(limit: int, cuts: list[int]) -> None:
+    body = bytes(range(251)) * 400
+    stream = _publish(1, body, max(limit, 4096)) + _publish(1, b"after") + HEARTBEAT_FRAME + _publish(1, body, 50_000)
+    _, broker = _pair_with_long_frames()
+    events: list[Event] = []
+    start = 0
+    for cut in [*cuts, len(stream)]:
+        events += broker.receive(stream[start : start + cut])
+        start += cut
+    events += broker.receive(stream[start:]) if start < len(stream) else []
+    assert [event[4] for event in events if event[0] == PUBLISH] == [body, b"after", body]
+    assert all(type(event[4]) is bytes for event in events if event[0] == PUBLISH)
+
+
+def test_a_long_frame_that_does_not_end_as_a_frame_does_is_a_violation() -> None:
+    _, broker = _pair_with_long_frames()
+    frames = _publish(1, b"x" * 20_000, 20_000)
+    broken = frames[:-1] + b"\x00"
+    assert broker.receive(broken[:9000]) == []
+    assert broker.receive(broken[9000:-1]) == []
+    violation = _violation(broker.receive(broken[-1:]))
+    assert violation.reply_code == 501
+    assert "type 3" in violation.reply_text
+    assert "{invalid_frame_end_marker,0}" in violation.reply_text
+    assert broker.framing_lost
+
+
+def test_the_rest_of_a_long_frame_of_a_channel_that_was_closed_meanwhile_is_nothing() -> None:
+    client, broker = _pair_with_long_frames()
+    frames = _publish(1, b"x" * 60_000, 60_000)
+    assert broker.receive(frames[:30_000]) == []
+    closing = broker.send_method(1, ChannelClose(404, "NOT_FOUND"))
+    assert broker.receive(frames[30_000:]) == []
+    assert client.receive(closing)[0][0] == METHOD
+    answer = client.send_method(1, ChannelCloseOk()) + client.send_method(1, ChannelOpen())
+    assert [type(event[2]) for event in broker.receive(answer)] == [ChannelCloseOk, ChannelOpen]
+
+
+def test_a_long_body_does_not_keep_the_chunks_that_brought_little_of_it() -> None:
+    _, broker = _pair_with_long_frames()
+    start = _publish(1, bytes(100_000), 10)
+    head = start.index(b"\x03")
+    other = _frame(8, 0, b"") * 2000
+    assert broker.receive(start[:head]) == []
+    for _ in range(10):
+        broker.receive(other + _frame(3, 1, b"y"))
+    parts = broker._contents[1].parts
+    assert len(parts) == 10
+    assert all(isinstance(part, bytes) for part in parts)

@@ -313,7 +313,7 @@ async def test_questions_that_are_none_are_left_and_the_next_one_answered(
     embedded_url: str, one_database: Database
 ) -> None:
     from warren.amqp.client import Properties
-    from warren.apps.grading.service import STATUS_QUEUE
+    from warren.apps.grading.stages import STATUS_QUEUE
 
     identity = await _running.submit(embedded_url)
     async with office(embedded_url, one_database):

@@ -225,3 +225,15 @@ def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -
     (tmp_path / "file").write_text("this is no database at all, but some text of a user's")
     with pytest.raises(RecordsError, match="not a database"), Database(f"sqlite:///{tmp_path / 'file'}"):
         pass
+
+
+def test_more_work_than_one_transaction_takes_is_done_in_its_order_also_while_closing(database_url: str) -> None:
+    done: list[int] = []
+
+    def note(connection: object, number: int) -> int:
+        done.append(number)
+        return number
+
+    with Database(database_url) as database:
+        futures = [database._submit(partial(note, number=number)) for number in range(450)]
+    assert [future.result(0) for future in futures] == done == list(range(450))

@@ -1,4 +1,8 @@
-"""A channel: declaring, publishing, consuming, and its orderly end."""
+"""A channel: declaring, publishing, consuming, and its orderly end.
+
+Longer than other files: requests, window, consumers and settlements share one state, which every loss of the link and
+every close changes as a whole.
+"""
 
 import asyncio
 import contextlib
@@ -137,19 +141,21 @@ class Channel(Declaring):
         if self._closed is None:
             return
         self._confirming = False
-        link = await self.connection.usable_link(timeout)
-        try:
-            await self._open_on(link, timeout)
-        except ConnectionClosed:
-            if self.connection.close_reason is not None:
+        while True:
+            link = await self.connection.usable_link(timeout)
+            try:
+                await self._open_on(link, timeout)
+            except ConnectionClosed:
+                if self.connection.close_reason is not None:
+                    raise
+                await link.wait_lost()  # then over the link that recovery makes
+            except BaseException:
+                # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
+                if self.is_open and self._link is link:
+                    self._begin_close()
                 raise
-            await self.open(timeout=timeout)  # over the link that recovery makes
-            return
-        except BaseException:
-            # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
-            if self.is_open and self._link is link:
-                self._begin_close()
-            raise
+            else:
+                break
         self.connection.channels.add(self)
         self._attach_window(link)
 
@@ -378,7 +384,7 @@ class Channel(Declaring):
     async def start_consumer(self, consumer: Consumer, timeout: float | None) -> None:
         """Ask the broker to start a consumer; for `Consumer`."""
         key = encode_short(consumer.consumer_tag)
-        if key in self._consumers:
+        if key in self._consumers or key in self._restoring:
             raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
         await self._until_usable(timeout)
         future = self._ask(self._consume_method(consumer), (BasicConsumeOk,))
@@ -405,11 +411,13 @@ class Channel(Declaring):
         if consumer.has_ended:
             return
         key = encode_short(consumer.consumer_tag)
-        # With the answer it is one of the others again; from then on recovery starts it with them. No time limit: a
-        # consumer that starts late must not be started twice.
-        future = self._ask(
-            self._consume_method(consumer), (BasicConsumeOk,), lambda _: self._restoring.pop(key, None) and None
-        )
+
+        def started(_: Method | Delivery) -> None:
+            # It is one of the others again: from now on recovery starts it with them.
+            self._restoring.pop(key, None)
+
+        # No time limit: a consumer that starts late must not be started twice.
+        future = self._ask(self._consume_method(consumer), (BasicConsumeOk,), started)
         self._consumers[key] = consumer  # before the answer: deliveries come right behind it
         await future
 

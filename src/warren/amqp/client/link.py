@@ -143,6 +143,8 @@ class Link:
         except BaseException:
             self.driver.abort()
             raise
+        if self._lost.done():  # in the very turn of the loop that brought open-ok: nobody was told
+            raise ConnectFailed(f"the broker at {host}:{port} hung up after the login: {self._lost.result()}")
         self._open = True
         if self.heartbeat:
             watchdog.watch(self.heartbeat)
@@ -310,7 +312,7 @@ class Link:
         return self.core.state is ConnectionState.OPEN and not self.driver.is_closed
 
     async def wait_lost(self) -> None:
-        """Wait until it is gone, and its owner knows."""
+        """Wait until the socket is closed, as it will be once either side has said so, and its owner knows."""
         await asyncio.wait((self._lost,))
 
     async def close(self, reason: ConnectionClosed, timeout: float = _CLOSE_TIMEOUT) -> None:

@@ -95,6 +95,8 @@ _CLASS_CONNECTION: Final = 10
 _ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
 _HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", b"AMQP\x01\x01\x09\x01")
 """What RabbitMQ takes for 0-9-1: the specification's header, and those of clients of 0-9."""
+_LONG_PART: Final = 4096
+"""Bytes of a body frame from which on its part is taken before the rest has come."""
 _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which nothing that the peer still sends counts (section 2.2.4: its close was its last word)."""
 
@@ -111,7 +113,30 @@ class _Content:
         self.header = b""
         self.missing = 0
         self.too_large = False
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | memoryview] = []
+
+    def add(self, part: memoryview, chunk: int) -> None:
+        """Take a part of the body out of a chunk of so many bytes, without a copy unless the chunk is mostly something
+        else: a part keeps all of its chunk in memory."""
+        self.missing -= len(part)
+        if part and not self.too_large:  # an empty frame is legal, but any number of them is no body
+            self.parts.append(part if len(part) * 4 >= chunk else bytes(part))
+
+
+class _CutFrame:
+    """A long body frame of which a part has come: what comes next is its rest, whatever it looks like."""
+
+    __slots__ = ("channel", "content", "missing", "octets")
+
+    def __init__(self, channel: int, content: _Content, size: int, octets: bytes) -> None:
+        self.channel = channel
+        self.content = content
+        self.missing = size
+        self.octets = octets
+
+    def add(self, part: memoryview, chunk: int) -> None:
+        self.missing -= len(part)
+        self.content.add(part, chunk)
 
 
 def _no_content(content: _Content) -> ProtocolViolation:
@@ -160,6 +185,7 @@ class Connection:
         self._chunks: list[bytes] = []
         self._waiting = 0
         self._needed = 8
+        self._cut: _CutFrame | None = None
         self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
         self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
 
@@ -221,6 +247,10 @@ class Connection:
         """
         if self.framing_lost or self.state in _OVER:
             return []
+        cut = self._cut
+        if cut is not None and len(data) <= cut.missing:
+            cut.add(memoryview(data), len(data))
+            return []
         self._chunks.append(data)
         self._waiting += len(data)
         if self._waiting < self._needed:
@@ -234,6 +264,8 @@ class Connection:
         try:
             if self.state is ConnectionState.IDLE:
                 offset = self._receive_header(data, events)
+            elif self._cut is not None:
+                offset = self._end_cut_frame(self._cut, data, events)
             end = len(data)
             limit = self.frame_limit
             body_limit = min(limit, self.max_body_size)
@@ -284,12 +316,21 @@ class Connection:
         ):  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
             raise self._lose_framing(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_limit}}}")
         stop = offset + 7 + size
+        content = self._body_of(channel, size) if kind == FRAME_BODY else None
         if stop >= len(data):
+            if content is not None and len(data) - offset >= _LONG_PART:
+                self._cut = _CutFrame(channel, content, size, data[offset + 7 : offset + 71])
+                self._cut.add(memoryview(data)[offset + 7 :], len(data))
+                self._needed = 1
+                return len(data)
             self._needed = size + FRAME_OVERHEAD
             return offset
         if data[stop] != FRAME_END:
-            octets = erlang_binary(data[offset + 7 : min(stop, offset + 71)])
-            raise self._lose_framing(f"type {kind}, all octets = {octets}: {{invalid_frame_end_marker,{data[stop]}}}")
+            raise self._wrong_end(kind, data[offset + 7 : min(stop, offset + 71)], data[stop])
+        if content is not None:
+            content.add(memoryview(data)[offset + 7 : stop], len(data))
+            self._end_content(channel, content, events)
+            return stop + 1
         payload = data[offset + 7 : stop]
         if kind == FRAME_METHOD:
             self._receive_method(channel, payload, events)
@@ -301,6 +342,34 @@ class Connection:
         else:
             self._receive_content(channel, kind, payload, events)
         return stop + 1
+
+    def _wrong_end(self, kind: int, octets: bytes, found: int) -> ProtocolViolation:
+        text = f"type {kind}, all octets = {erlang_binary(octets)}: {{invalid_frame_end_marker,{found}}}"
+        return self._lose_framing(text)
+
+    def _body_of(self, channel: int, size: int) -> _Content | None:
+        """Give the content that a body frame of this size belongs to; None where the plain way has to judge it."""
+        content = self._contents.get(channel)
+        if (
+            content is None
+            or not content.header
+            or size > content.missing
+            or self.state is ConnectionState.CLOSING
+            or self._channels.get(channel) is ChannelState.CLOSING
+        ):
+            return None
+        return content
+
+    def _end_cut_frame(self, cut: "_CutFrame", data: bytes, events: list[Event]) -> int:
+        """Take the end of a body frame whose beginning came with earlier chunks; gives where the next frame begins."""
+        end = cut.missing
+        if data[end] != FRAME_END:
+            raise self._wrong_end(FRAME_BODY, cut.octets, data[end])
+        self._cut = None
+        cut.add(memoryview(data)[:end], len(data))
+        if self._contents.get(cut.channel) is cut.content:  # else the channel was closed meanwhile
+            self._end_content(cut.channel, cut.content, events)
+        return end + 1
 
     def _receive_method(self, channel: int, payload: bytes, events: list[Event]) -> None:
         if self.state is ConnectionState.CLOSING and payload[:4] not in (
@@ -357,15 +426,16 @@ class Connection:
             self._begin_body(content, payload)
         else:
             content.missing -= len(payload)
-            if payload and not content.too_large:  # an empty frame is legal, but any number of them is no body
-                content.parts.append(payload)
             if content.missing < 0:
                 text = f"FRAME_ERROR - a body is {-content.missing} bytes longer than its header says"
                 raise ProtocolViolation(Reply.FRAME_ERROR, text, 60, content.signature & 0xFFFF)
+        self._end_content(channel, content, events)
+
+    def _end_content(self, channel: int, content: _Content, events: list[Event]) -> None:
         if content.missing == 0:
             del self._contents[channel]
             self._ready.add(channel)
-            body = content.parts[0] if len(content.parts) == 1 else b"".join(content.parts)
+            body = b"".join(content.parts)
             done: ContentEvent = (content.event, channel, content.arguments, content.header, body)  # type: ignore[assignment] # a Literal, from _CONTENT_EVENTS
             events.append(done)
 

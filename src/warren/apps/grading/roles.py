@@ -1,4 +1,4 @@
-"""The roles: what each takes, gives and publishes with (the table of contracts.md, section 4)."""
+"""The roles: what each takes, gives and publishes with."""
 
 from __future__ import annotations
 

@@ -14,13 +14,11 @@ from warren.amqp.client import Channel, Connection, Properties
 from warren.apps._session import FOR_EVER, stay_connected, until
 from warren.apps.grading.records import Database, outbox
 from warren.apps.grading.records.course import submission
-from warren.apps.grading.stages import APP, Office
+from warren.apps.grading.stages import APP, STATUS_QUEUE, Office
 from warren.exceptions import ProtocolViolation, PublishError, RecordsError
 from warren.flow.codec import JSON
 from warren.flow.message import first_properties
 
-STATUS_QUEUE: Final = f"{APP}.status"
-"""Where students ask what became of their submissions; the coordinators answer from the records."""
 LOOK: Final = 0.2
 """Seconds between two looks into the outbox."""
 PAUSE: Final = 5.0

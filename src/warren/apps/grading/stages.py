@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from warren.apps.grading.records import Database
 
 APP: Final = "grading"
+STATUS_QUEUE: Final = f"{APP}.status"
+"""Where students ask what became of their submissions; the coordinators answer from the records."""
 BY_ITSELF: Final = "automatic"
 """Who decided, where no person did."""
 

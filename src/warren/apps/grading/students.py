@@ -20,8 +20,7 @@ from warren.apps._declare import ensure_exchange
 from warren.apps.grading.message import Assignment, Progress, submission
 from warren.apps.grading.modules import Course, Module
 from warren.apps.grading.roles import PROGRESS_KEY, RESULTS
-from warren.apps.grading.service import STATUS_QUEUE
-from warren.apps.grading.stages import APP, Office, Seat, Wiring
+from warren.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
 from warren.exceptions import PublishReturned, RequestTimeout, UsageError
 from warren.flow.codec import JSON
 from warren.flow.message import first_properties

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Form, Request, Response, UploadFile
@@ -16,13 +16,15 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
 
 from warren.apps.grading.message import Decision, number, user_name
-from warren.apps.grading.modules import load_course
-from warren.apps.grading.records import Database, course, inbox, outbox
+from warren.apps.grading.modules import Course, load_course
 from warren.apps.grading.roles import ROLES, role_named
-from warren.apps.grading.service import answer
 from warren.apps.grading.stages import Wiring
 from warren.apps.grading.students import Desk, checked, student_number
 from warren.exceptions import Closed, ConnectFailed, PublishError, RecordsError, UsageError, WarrenError
+
+if TYPE_CHECKING:
+    from warren.apps.grading.records import Database
+    from warren.apps.grading.records.inbox import Item
 
 STATIC: Final = Path(__file__).parent / "static"
 SHOWN: Final = 100
@@ -36,24 +38,32 @@ T = TypeVar("T")
 log = logging.getLogger("warren.apps.grading")
 
 
-class _Told(APIRoute):
-    """A route that answers errors as JSON, which the page shows, and reads no body without looking at its length."""
+def _route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
+    """Make the class of routes that answer errors as JSON, which the page shows.
 
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handle = super().get_route_handler()
+    largest: gives how many bytes a request may have. That is looked at before its body is read: the parser of forms
+    would put all of it on the disk.
+    """
 
-        async def told(request: Request) -> Response:
-            try:
-                _check_length(request)
-                answered: Response = await handle(request)
-            except UsageError as error:
-                return JSONResponse({"error": str(error)}, 400)
-            except (ConnectFailed, PublishError, RecordsError, Closed) as error:
-                log.warning("%s %s: %s", request.method, request.url.path, error)
-                return JSONResponse({"error": str(error)}, 503)
-            return answered
+    class Told(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Any]:
+            handle = super().get_route_handler()
 
-        return told
+            async def told(request: Request) -> Response:
+                try:
+                    if request.method == "POST":
+                        _check_length(request, await largest())
+                    answered: Response = await handle(request)
+                except UsageError as error:
+                    return JSONResponse({"error": str(error)}, 400)
+                except (ConnectFailed, PublishError, RecordsError, Closed) as error:
+                    log.warning("%s %s: %s", request.method, request.url.path, error)
+                    return JSONResponse({"error": str(error)}, 503)
+                return answered
+
+            return told
+
+    return Told
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,13 +80,16 @@ class Verdict(msgspec.Struct, forbid_unknown_fields=True):
 class Pages:
     """The page's state: an open database and a desk, each from its first use on. `open` closes them at its end.
 
+    What needs a database is imported when somebody looks, since each start of the dashboard would pay for it.
+
     url: the broker's. database: its URL; None for the user's.
     """
 
     def __init__(self, url: str, database: str | None = None) -> None:
-        self.router = APIRouter(route_class=_Told)
+        self.router = APIRouter(route_class=_route_class(self._largest))
         self._url = url
         self._database_url = database
+        self._course: Course | None = None
         self._database: Database | None = None
         self._desk: Desk | None = None
         self._opening = asyncio.Lock()
@@ -110,7 +123,9 @@ class Pages:
 
     async def overview(self, find: str = "") -> Response:
         """Count the stages, and list the submissions that changed last."""
-        known = load_course()
+        from warren.apps.grading.records import course, inbox, outbox
+
+        known = await self._known()
 
         def read(connection: Any) -> dict[str, Any]:
             found = course.submissions_of(connection, find=find.strip()[:64] or None, limit=SHOWN)
@@ -127,15 +142,21 @@ class Pages:
 
     async def submission(self, identity: str) -> Response:
         """Give a submission with its history; `null` where nothing is known of it."""
+        from warren.apps.grading.service import answer
+
         return Response(await answer(await self._records(), identity), media_type="application/json")
 
     async def waiting(self, role: str) -> Response:
         """List what waits for a role's people."""
+        from warren.apps.grading.records import inbox
+
         items = await self._read(partial(inbox.waiting, role=role_named(role).name, limit=SHOWN))
         return _json([_brief(item) for item in items])
 
     async def item(self, role: str, identity: str) -> Response:
         """Give what waits, with the solution."""
+        from warren.apps.grading.records import inbox
+
         found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
         text = found.assignment.solution_text()
         return _json(
@@ -154,7 +175,7 @@ class Pages:
         self, request: Request, student: Annotated[str, Form()], module: Annotated[str, Form()], file: UploadFile
     ) -> Response:
         """Hand in a file; answers with its id once the broker has confirmed it."""
-        known = load_course()
+        known = await self._known()
         who, wanted = student_number(student.strip()), known.module(module)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution"))
@@ -162,6 +183,8 @@ class Pages:
 
     async def decide(self, role: str, identity: str, request: Request) -> Response:
         """Record a decision; the role that runs with --person publishes it."""
+        from warren.apps.grading.records import inbox
+
         try:
             verdict = msgspec.json.decode(await request.body(), type=Verdict)
         except msgspec.DecodeError as error:
@@ -169,13 +192,24 @@ class Pages:
         who = verdict.who.strip() or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
         found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
-        settle = partial(inbox.settle, found=found, action=verdict.action, decision=decision, course=load_course())
+        known = await self._known()
+        settle = partial(inbox.settle, found=found, action=verdict.action, decision=decision, course=known)
         done = await (await self._records()).write(settle)
         return _json({"id": done.id, "status": done.status})
 
     # -- what it needs ---------------------------------------------------------------------------------
 
+    async def _known(self) -> Course:
+        if self._course is None:
+            self._course = await asyncio.to_thread(load_course)
+        return self._course
+
+    async def _largest(self) -> int:
+        return (await self._known()).largest_submission + _FORM_BYTES
+
     async def _records(self) -> Database:
+        from warren.apps.grading.records import Database
+
         async with self._opening:
             if self._database is None:
                 database = Database(self._database_url)
@@ -187,8 +221,9 @@ class Pages:
         return await (await self._records()).read(work)
 
     async def _hand_in(self, submit: Callable[[Desk], Awaitable[str]]) -> str:
+        course = await self._known()
         if self._desk is None:
-            self._desk = Desk(Wiring(load_course()), self._url)
+            self._desk = Desk(Wiring(course), self._url)
         try:
             return await submit(self._desk)
         except Closed:
@@ -202,12 +237,8 @@ class Pages:
                 await desk.__aexit__(None, None, None)
 
 
-def _check_length(request: Request) -> None:
-    """Refuse what is too large before it is read: the parser would put all of it on the disk."""
-    if request.method != "POST":
-        return
+def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "")
-    limit = load_course().largest_submission + _FORM_BYTES
     if not length.isdigit():
         raise UsageError("say the length of what you send (Content-Length)")
     if int(length) > limit:
@@ -218,7 +249,7 @@ async def _submit(student: int, module: Any, data: bytes, name: str, desk: Desk)
     return await desk.submit(student, module, data, name[:200])
 
 
-def _brief(item: inbox.Item) -> dict[str, Any]:
+def _brief(item: Item) -> dict[str, Any]:
     assignment = item.assignment
     return {
         "id": assignment.id,

@@ -102,7 +102,7 @@ def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
 
 
 def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
-    """Give the first message of a queue. Raises NotLoaded."""
+    """Give the first message of a queue."""
     channel.connection.check("read", "queue", method.queue or channel.last_queue)
     queue = named(channel, method.queue)
     if queue.rules.quorum and queue.rules.single_active_consumer:
@@ -113,7 +113,10 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
         raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
     entry = queue.get()
     if entry is None:
-        return BasicGetEmpty()
+        if not queue.ready:
+            return BasicGetEmpty()
+        channel.connection.carry_out_when_loaded(channel.number, method)  # what there is is in the store alone
+        return None
     channel.deliver_got(queue, entry, method.no_ack)
     return None
 

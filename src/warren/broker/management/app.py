@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from warren.amqp.protocol.states import ConnectionState
 from warren.broker.access import User
-from warren.broker.errors import NotLoaded, Refusal
+from warren.broker.errors import Refusal
 from warren.broker.login import may_come_from
 from warren.broker.management.call import CREATED, DONE, TAGS, Answer, Call, Handler
 from warren.broker.management.definitions import BadDefinition
@@ -72,13 +73,9 @@ def _endpoint(broker: "Broker", rates: Rates, handler: Handler) -> Callable[[Req
             user = _authenticate(broker, request)
             body = await _read(request)
             changes = broker.journal.changes
-            call = Call(broker, rates, request, user, body)
-            while True:
-                try:
-                    result = handler(call)
-                    break
-                except NotLoaded:
-                    await broker.journal.committed_now()
+            result = handler(Call(broker, rates, request, user, body))
+            if inspect.isawaitable(result):
+                result = await result
             broker.dispatch()
             if broker.journal.changes != changes:
                 await broker.journal.committed_now()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from warren.amqp.protocol.properties import Properties, decode_header, encode_header
 from warren.amqp.protocol.tables import encode_short
-from warren.broker.errors import NotLoaded, precondition_failed
+from warren.broker.errors import precondition_failed
 from warren.broker.management import views
 from warren.broker.management.definitions import BadDefinition, table
 from warren.broker.management.views import Json
@@ -71,8 +71,8 @@ def _properties(given: object) -> Properties:
     return Properties(**values)
 
 
-def get(queue: Queue, body: Json) -> list[Json]:
-    """Take messages from a queue and give them as JSON. Raises BadDefinition, or NotLoaded: the first is on its way."""
+async def get(queue: Queue, body: Json) -> list[Json]:
+    """Take messages from a queue and give them as JSON. Raises BadDefinition."""
     count, mode = body.get("count"), body.get("ackmode")
     encoding, truncate = body.get("encoding", "auto"), body.get("truncate")
     count = int(count) if isinstance(count, str) and count.isdecimal() and len(count) < 10 else count
@@ -81,14 +81,12 @@ def get(queue: Queue, body: Json) -> list[Json]:
     entries: list[Entry] = []
     shown: list[Json] = []
     while len(entries) < count:
-        try:
-            entry = queue.get()
-        except NotLoaded:
-            if not entries:
-                raise
+        entry = queue.get()
+        if entry is None and not queue.ready:
             break
         if entry is None:
-            break
+            await queue.vhost.journal.committed_now()  # the store gives what it has
+            continue
         queue.unsettled += 1
         entries.append(entry)
         shown.append(_shown(queue, entry, str(encoding), truncate if isinstance(truncate, int) else None))

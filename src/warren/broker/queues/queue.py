@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.tables import Table
-from warren.broker.errors import NotLoaded
 from warren.broker.queues.arguments import Rules, with_policy
 from warren.broker.queues.consumer import Consumer
 from warren.broker.queues.dead_letter import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED
@@ -182,15 +181,13 @@ class Queue:
         return None
 
     def get(self) -> Entry | None:
-        """Take the first message, for basic.get. Raises NotLoaded where the store has it, and it is on its way."""
+        """Take the first message, for basic.get; None with `ready` above 0 says that the store was asked for it."""
         self.note_use()
         entry = self.take(time.time() if self._expiring else 0.0)
         if self._expiring:
             self.drop_expired()  # what is left is counted in the answer
         if entry is not None:
             self.got += 1
-        elif any(lane.is_loading for lane in self._lanes):
-            raise NotLoaded(self.name)
         return entry
 
     def settled(self, entry: Entry) -> None:

@@ -148,6 +148,14 @@ def submissions_of(
     return [_submission(row) for row in connection.execute(wanted)]
 
 
+def histories(connection: Connection) -> dict[str, list[Hop]]:
+    """Give the hops of all submissions by their ids, oldest first."""
+    found: dict[str, list[Hop]] = {}
+    for row in connection.execute(select(history).order_by(history.c.submission, history.c.step)):
+        found.setdefault(row.submission, []).append(_hop(row))
+    return found
+
+
 def counts(connection: Connection) -> dict[str, int]:
     """Count the submissions by status."""
     rows = connection.execute(select(submissions.c.status, func.count()).group_by(submissions.c.status))

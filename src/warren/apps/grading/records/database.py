@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,8 @@ from warren.exceptions import RecordsError, UsageError
 VARIABLE: Final = "WARREN_DATABASE"
 HEAD: Final = "1"
 """The newest migration."""
+LINGER: Final = 0.01
+"""Seconds that work waits for more of its kind: most of what a commit costs, on CPU and disk, it costs but once."""
 _MOST_AT_ONCE: Final = 200
 _BUSY_SECONDS: Final = 30
 _READERS: Final = 4
@@ -110,18 +113,19 @@ class Database:
         return future
 
     def _write_all(self) -> None:
-        is_open = True
-        while is_open:
-            batch = []
-            item = self._work.get()
+        item = self._work.get()
+        while item is not None:
+            time.sleep(LINGER)
+            batch: list[tuple[Work[Any], Future[Any]]] = []
             while item is not None:
                 if item[1].set_running_or_notify_cancel():
                     batch.append(item)
                 if len(batch) == _MOST_AT_ONCE or self._work.empty():
                     break
                 item = self._work.get()
-            is_open = item is not None
             self._write_batch(batch)
+            if item is not None:
+                item = self._work.get()
 
     def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         if not batch:

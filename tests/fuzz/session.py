@@ -1,0 +1,67 @@
+"""What a client does in a while: the session whose broker is then made to say all kinds of things."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import warren
+from warren.amqp.client import Channel
+from warren.exceptions import WarrenError
+
+_DEADLINE = 20.0
+
+
+async def session(url: str) -> list[WarrenError]:
+    """Do a bit of everything over one connection. Gives the documented errors; any other is raised."""
+    failures: list[WarrenError] = []
+
+    async def attempt(step: Awaitable[object]) -> None:
+        try:
+            await step
+        except WarrenError as error:
+            failures.append(error)
+
+    async with asyncio.timeout(_DEADLINE):
+        try:
+            connection = await warren.connect(url, recover=False, timeout=1.0, request_timeout=1.0, publish_timeout=1.0)
+        except WarrenError as error:
+            return [error]
+        async with connection:
+            try:
+                channel = await connection.channel()
+            except WarrenError as error:
+                return [error]
+            for step in _steps(channel):
+                await attempt(step())
+            await attempt(channel.close(timeout=1.0))
+    return failures
+
+
+def _steps(channel: Channel) -> list[Callable[[], Awaitable[object]]]:
+    headers = warren.Properties(headers={"a": [1, {"b": None}]}, message_id="m")
+    return [
+        lambda: channel.declare_queue("fuzz", arguments={"x-max-length": 1000}),
+        lambda: channel.declare_exchange("fuzz", "topic"),
+        lambda: channel.bind_queue("fuzz", "fuzz", "#"),
+        lambda: channel.publish(b"one", exchange="fuzz", routing_key="k", properties=headers),
+        lambda: channel.publish(b"two" * 2000, routing_key="fuzz"),
+        lambda: _returned(channel),
+        lambda: channel.get("fuzz"),
+        lambda: _consume(channel),
+        lambda: channel.purge_queue("fuzz"),
+        lambda: channel.delete_exchange("fuzz"),
+        lambda: channel.delete_queue("fuzz"),
+    ]
+
+
+async def _returned(channel: Channel) -> None:
+    with contextlib.suppress(warren.PublishReturned):
+        await channel.publish(b"back", routing_key="nowhere", properties=warren.Properties(message_id="m"))
+
+
+async def _consume(channel: Channel) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with channel.consume("fuzz", consumer_tag="c") as deliveries, asyncio.timeout(1.0):
+            async for delivery in deliveries:
+                delivery.ack()
+                return
