@@ -1,5 +1,6 @@
 """TLS on a port of its own, and logins by certificate (EXTERNAL)."""
 
+import socket
 import ssl
 from pathlib import Path
 from urllib.parse import quote
@@ -88,3 +89,8 @@ async def test_the_command_listens_for_tls(files: Files) -> None:
     assert done.returncode == 2
     assert "can't take the TLS certificate" in done.stderr
     assert commands.run("broker", *options, "--tls-ca", files.authority).returncode == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = commands.run("broker", *options[:-1], str(port), "--tls-cert", files.server)
+        assert done.returncode == 2
+        assert f"port {port} is taken" in done.stderr

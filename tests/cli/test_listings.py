@@ -71,4 +71,5 @@ def test_a_broker_without_a_management_api_is_named(broker: dict[str, str]) -> N
     assert done.returncode == 3
     assert "refused the login" in done.stderr
     assert "wrong" not in done.stderr
-    assert commands.run("queues", "--management", "x", more=broker).returncode == 2
+    for url in ("x", "http://[::1"):
+        assert commands.run("queues", "--management", url, more=broker).returncode == 2

@@ -282,3 +282,10 @@ def default_exchange(peer: Peer) -> None:
     peer.publish("", "missing", b"nowhere")
     peer.get("q")
     peer.get("q")
+
+
+@case
+def binding_with_both_ends_missing(peer: Peer) -> None:
+    peer.call(m.ExchangeBind("destination", "source", "k"))
+    peer.open(1)
+    peer.call(m.QueueBind("destination", "source", "k"))

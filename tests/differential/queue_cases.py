@@ -581,3 +581,25 @@ def overflow_without_an_exchange_for_dead_letters(peer: Peer) -> None:
     peer.quiet(0.3)
     peer.get("q")
     peer.get("q")
+
+
+@case
+def quorum_get_counts_deliveries(peer: Peer) -> None:
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
+    peer.call(m.ConfirmSelect())
+    peer.publish("", "q", b"1", Properties(headers={"a": 1}))
+    peer.publish("", "q", b"2")
+    peer.quiet(0.4)
+    peer.get("q")
+    for _ in range(2):
+        peer.get("q", no_ack=False)
+        peer.send(m.BasicReject(peer.tag, True))
+        peer.quiet(0.3)
+    peer.get("q")
+
+
+@case
+def quorum_get_beside_a_single_active_consumer(peer: Peer) -> None:
+    arguments: Table = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments=arguments))
+    peer.get("q")

@@ -46,8 +46,9 @@ class Broker:
     host and port. data: the folder for what is durable; without one everything is in memory.
     management_port: where the management API listens on the same host, 0 takes a free one; None for none; or
     management_listener, a socket that listens already.
-    tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one. memory_limit,
-    disk_free_limit: bytes, where alarms begin (see `warren.broker.alarms`).
+    tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one; or tls_listener,
+    a socket that listens already. memory_limit, disk_free_limit: bytes, where alarms begin (see
+    `warren.broker.alarms`).
     close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
     known password on an address that others can reach, OSError where it can't listen there, StoreFailed where
     the folder can't be used.
@@ -70,6 +71,7 @@ class Broker:
         management_listener: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
         tls_port: int = 5671,
+        tls_listener: socket.socket | None = None,
         memory_limit: int | None = None,
         disk_free_limit: int | None = None,
         close_timeout: float = 1.0,
@@ -102,6 +104,7 @@ class Broker:
         self.alarms = Alarms(self, memory_limit, disk_free_limit)
         self.tls_port = tls_port
         self._tls = tls
+        self._tls_listener = tls_listener
         self._tls_server: asyncio.Server | None = None
         self._close_timeout = close_timeout
         self._server: asyncio.Server | None = None
@@ -117,20 +120,21 @@ class Broker:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
-        listener = self._listener or socket.create_server(
-            (self.host, self.port), family=_family(self.host), backlog=1024
-        )
+        listeners = [self._listener or self._listen(self.port)]
         try:
+            if self._tls is not None:
+                listeners.append(self._tls_listener or self._listen(self.tls_port))
             if self.data is not None:
                 await self._recover(self.data)
         except BaseException:
-            listener.close()
+            for listener in listeners:
+                listener.close()
             raise
-        self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listener, backlog=1024)
+        self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listeners[0], backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         if self._tls is not None:
             self._tls_server = await loop.create_server(
-                lambda: ClientConnection(self).driver, self.host, self.tls_port, ssl=self._tls, backlog=1024
+                lambda: ClientConnection(self).driver, sock=listeners[1], ssl=self._tls, backlog=1024
             )
             self.tls_port = self._tls_server.sockets[0].getsockname()[1]
         self.alarms.start()
@@ -139,6 +143,9 @@ class Broker:
         elif self.management_port is not None:
             self.start_management(self.management_port)
         return self
+
+    def _listen(self, port: int) -> socket.socket:
+        return socket.create_server((self.host, port), family=_family(self.host), backlog=1024)
 
     @property
     def has_tls(self) -> bool:

@@ -70,9 +70,10 @@ class Channel:
         self._write(consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + entry.message.destination, entry)
 
     def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
-        """Send a message that basic.get asked for."""
+        """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
         tag = self._hold(queue, None, entry, no_ack)
-        self._write(hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue)), entry)
+        payload = hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue))
+        self._write(payload, entry, counted=queue.rules.quorum)
 
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
         """Send a direct reply."""
@@ -82,9 +83,11 @@ class Channel:
             entry = Entry(0, message)
             self._write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
 
-    def _write(self, payload: bytes, entry: Entry) -> None:
+    def _write(self, payload: bytes, entry: Entry, *, counted: bool = False) -> None:
         message = entry.message
-        header = message.header if not entry.deliveries else _with_delivery_count(message, entry.deliveries)
+        header = message.header
+        if counted or entry.deliveries:
+            header = _with_delivery_count(message, entry.deliveries)
         connection = self.connection
         write, limit = connection.driver.write, connection.core.frame_limit
         method = hot.encode_method_frame(self.number, payload)

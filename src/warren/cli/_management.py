@@ -37,10 +37,13 @@ def management_url(management: str | None, login: BrokerURL) -> str:
 
 
 def open_client(url: str, login: BrokerURL) -> httpx.AsyncClient:
-    """Make a client that logs in as at the broker."""
+    """Make a client that logs in as at the broker. Raises UsageError for what is no URL."""
     import httpx
 
-    return httpx.AsyncClient(base_url=url, auth=(login.user, login.password), timeout=10)
+    try:
+        return httpx.AsyncClient(base_url=url, auth=(login.user, login.password), timeout=10)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"--management {url!r} is no URL: {error}") from error
 
 
 async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:

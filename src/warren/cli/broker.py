@@ -85,8 +85,10 @@ def serve(
     Example: warren broker --port 0 --memory
     """
     start_logging(log_level, log_json)
+    from warren.apps._listening import listen
     from warren.broker import Broker, StoreFailed
 
+    context = _tls(tls_cert, tls_key, tls_ca)
     broker = Broker(
         host,
         port,
@@ -95,8 +97,8 @@ def serve(
         listener=_listener(host, port),
         data=data_folder(data, memory),
         management_listener=None if no_management else _management_listener(host, management_port),
-        tls=_tls(tls_cert, tls_key, tls_ca),
-        tls_port=tls_port,
+        tls=context,
+        tls_listener=None if context is None else listen(host, tls_port),
     )
 
     async def service(stop: asyncio.Event) -> int:
@@ -148,8 +150,10 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
     if password_file is not None:
         try:
             password = password_file.read_text().split("\n", 1)[0].rstrip("\r")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise UsageError(f"the password file {password_file} can't be read: {error}") from error
+        except UnicodeDecodeError as error:  # its text would show a part of the password
+            raise UsageError(f"the password file {password_file} is no UTF-8 text") from error
     else:
         password = os.environ.get("RABBITMQ_PASSWORD", "")
     if not password:

@@ -304,3 +304,29 @@ async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCa
         channel = await connection.channel()
         assert [len(body) for body, _ in await _drain(channel, "dead")] == [1_000_000]
         assert await _drain(channel, "q") == []
+
+
+async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warren.broker.queues.queue.WINDOW_BYTES", 1000)
+    bodies = [b"%0*d" % (100 + number * 7 % 300, number) for number in range(60)]
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        for body in bodies:
+            await channel.publish(body, routing_key="q")
+        lane = broker.vhosts["/"].queues["q"]._lane
+        assert 0 < lane.size < 1400
+        assert lane.tail > 40
+        assert [body for body, _ in await _drain(channel, "q")] == bodies
+        assert (lane.size, lane.tail) == (0, 0)
+        for body in bodies:
+            await channel.publish(body, routing_key="q")
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel(prefetch=3)
+        async with channel.consume("q") as deliveries:
+            for body in bodies:
+                delivery = await anext(deliveries)
+                assert delivery.body == body
+                delivery.ack()

@@ -26,8 +26,10 @@ def _added(queue: int, count: int) -> Batch:
     return Batch(added={_entry(number): queue for number in range(count)})
 
 
-def _read(store: SQLiteStore, queue: int = 1, after: int = -1, limit: int = 1000, priority: int = 0) -> list[bytes]:
-    (found,) = store.apply(Batch(wanted=[Wanted(queue, priority, 1, after, limit)]))
+def _read(
+    store: SQLiteStore, queue: int = 1, after: int = -1, limit: int = 1000, priority: int = 0, most: int = 1 << 30
+) -> list[bytes]:
+    (found,) = store.apply(Batch(wanted=[Wanted(queue, priority, 1, after, limit, most)]))
     return [entry.message.body for entry in found.entries]
 
 
@@ -109,13 +111,22 @@ def test_a_tail_is_dropped_between_two_positions(store: SQLiteStore) -> None:
     store.close()
 
 
+def test_a_reading_ends_with_the_entry_that_makes_it_large(store: SQLiteStore) -> None:
+    store.apply(_added(1, 5))
+    bodies = _read(store)
+    assert _read(store, most=len(bodies[0])) == bodies[:1]
+    assert _read(store, most=len(bodies[0]) + 1) == bodies[:2]
+    assert _read(store, after=1, most=1) == bodies[2:3]
+    store.close()
+
+
 def test_what_changed_of_an_entry_is_kept(store: SQLiteStore) -> None:
     batch = _added(1, 1)
     (entry,) = batch.added
     store.apply(batch)
     entry.redelivered, entry.deliveries = True, 3
     store.apply(Batch(changed={entry: 1}))
-    (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9)]))
+    (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9, 1000)]))
     assert (found.entries[0].redelivered, found.entries[0].deliveries) == (True, 3)
     store.close()
 
@@ -147,7 +158,7 @@ def test_a_damaged_row_is_named_and_left_out(
     store.apply(_added(1, 3))
     store._open_connection().execute(statement)
     with caplog.at_level(logging.ERROR):
-        (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9)]))
+        (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9, 1000)]))
     assert [entry.message.body for entry in found.entries] == [b"body 0", b"body 2"]
     assert (found.damaged, found.last_position) == (1, 2)
     assert "damaged" in caplog.text

@@ -99,11 +99,18 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
         port = port[1:]
     else:
         name, _, port = text.partition(":")
+    host = unquote(name) or "127.0.0.1"
+    try:
+        is_name = b"\0" not in host.encode("idna")  # as the resolver will
+    except UnicodeError:
+        is_name = False
+    if not is_name:
+        raise UsageError("broker URL: the host's name is none that a host can have")
     if not port:
-        return unquote(name) or "127.0.0.1", default_port
+        return host, default_port
     if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise UsageError("broker URL: the port is no number from 1 to 65535")
-    return unquote(name) or "127.0.0.1", int(port)
+    return host, int(port)
 
 
 def _with_query(parsed: BrokerURL, query: str) -> BrokerURL:

@@ -20,7 +20,7 @@ from warren.amqp.protocol.methods import (
 )
 from warren.amqp.protocol.tables import Table, type_name
 from warren.broker.channel import Channel, Outcome
-from warren.broker.errors import ConnectionRefusal, access_refused, not_implemented, precondition_failed
+from warren.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, not_implemented, precondition_failed
 from warren.broker.handlers.queue import named
 from warren.broker.queues import Consumer, Queue, ReplyTo
 from warren.broker.queues.reply_to import REPLY_TO
@@ -105,6 +105,12 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     """Give the first message of a queue."""
     channel.connection.check("read", "queue", method.queue or channel.last_queue)
     queue = named(channel, method.queue)
+    if queue.rules.quorum and queue.rules.single_active_consumer:
+        text = (
+            f"cannot obtain access to locked queue '{queue.name}' in vhost '{channel.vhost.name}'. "
+            "basic.get operations are not supported by quorum queues with single active consumer"
+        )
+        raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
     entry = queue.get()
     if entry is None:
         if not queue.ready:

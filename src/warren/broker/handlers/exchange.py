@@ -51,6 +51,7 @@ def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
     _check(channel, method)
+    vhost.exchange(method.source)  # where both are missing, it is the source that is named
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()
 

@@ -11,16 +11,17 @@ class Lane:
 
     `returned` is a heap of entries that came back: each was taken from the front, so all of them stand before
     `ready`. What stands behind `ready` and is in the store alone is only counted: `tail` entries at positions
-    above `loaded_to`. `load` is the number of the last reading from the store that was asked for; an answer to
-    an older one comes from before a purge.
+    above `loaded_to`. `size` is how many bytes the bodies of `ready` have. `load` is the number of the last reading
+    from the store that was asked for; an answer to an older one comes from before a purge.
     """
 
-    __slots__ = ("is_loading", "load", "loaded_to", "priority", "ready", "returned", "tail")
+    __slots__ = ("is_loading", "load", "loaded_to", "priority", "ready", "returned", "size", "tail")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self.ready: deque[Entry] = deque()
         self.returned: list[Entry] = []
+        self.size = 0
         self.tail = 0
         self.loaded_to = -1
         self.is_loading = False
@@ -36,7 +37,11 @@ class Lane:
         """Take the first entry that is in memory."""
         if self.returned:
             return heapq.heappop(self.returned)
-        return self.ready.popleft() if self.ready else None
+        if not self.ready:
+            return None
+        entry = self.ready.popleft()
+        self.size -= len(entry.message.body)
+        return entry
 
     def put_back(self, entry: Entry) -> None:
         """Put an entry back to its place."""
@@ -47,7 +52,7 @@ class Lane:
         entries = [*self.returned, *self.ready]
         self.returned.clear()
         self.ready.clear()
-        self.tail = 0
+        self.size = self.tail = 0
         self.is_loading = False
         self.load += 1
         return entries

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 4096
 """Messages of one lane that are kept in memory; behind them a stored queue keeps messages in the store alone."""
+WINDOW_BYTES: Final = 32 << 20
+"""Bytes of bodies of one lane, likewise."""
 _LONGEST_WAIT: Final = 3600.0
 
 
@@ -123,10 +125,11 @@ class Queue:
 
     def _append(self, lane: Lane, entry: Entry) -> None:
         message = entry.message
+        size = len(message.body)
         self.ready += 1
-        self.ready_bytes += len(message.body)
+        self.ready_bytes += size
         if self.id:
-            if lane.tail or len(lane.ready) >= WINDOW:
+            if lane.tail or len(lane.ready) >= WINDOW or lane.size >= WINDOW_BYTES:
                 lane.tail += 1
                 self.vhost.journal.add(self, entry)
                 return
@@ -134,6 +137,7 @@ class Queue:
                 self.vhost.journal.add(self, entry)
             lane.loaded_to = entry.position
         lane.ready.append(entry)
+        lane.size += size
 
     def _lane_of(self, message: Message) -> Lane:
         highest = self.rules.max_priority
@@ -165,8 +169,8 @@ class Queue:
             while (entry := lane.take()) is not None:
                 self.ready -= 1
                 self.ready_bytes -= len(entry.message.body)
-                if lane.tail and len(lane.ready) < WINDOW // 2:
-                    self._load(lane)
+                if lane.tail:
+                    self._load_more(lane)
                 if entry.expires and entry.expires < now:
                     self._give_up(entry, EXPIRED)
                     continue
@@ -286,8 +290,8 @@ class Queue:
                 self.ready -= 1
                 self.ready_bytes -= len(entry.message.body)
                 self._give_up(entry, MAXLEN)
-            if lane.tail and len(lane.ready) < WINDOW // 2:
-                self._load(lane)
+            if lane.tail:
+                self._load_more(lane)
 
     # -- expiry ----------------------------------------------------------------------------------------
 
@@ -301,8 +305,8 @@ class Queue:
                 self.ready -= 1
                 self.ready_bytes -= len(head.message.body)
                 self._give_up(head, EXPIRED)
-            if lane.tail and len(lane.ready) < WINDOW // 2:
-                self._load(lane)
+            if lane.tail:
+                self._load_more(lane)
             if head is not None and head.expires and (not soonest or head.expires < soonest):
                 soonest = head.expires
         if self._timer is not None:
@@ -344,11 +348,18 @@ class Queue:
         self._expiring = True  # some may have a time-to-live; the first look at the head finds out
         self._load(lane)
 
+    def _load_more(self, lane: Lane) -> None:
+        """Read ahead where half of the window is free."""
+        if len(lane.ready) < WINDOW // 2 and lane.size < WINDOW_BYTES // 2:
+            self._load(lane)
+
     def _load(self, lane: Lane) -> None:
         if not lane.is_loading:
             lane.is_loading = True
             lane.load += 1
-            self.vhost.journal.load(self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, WINDOW))
+            self.vhost.journal.load(
+                self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, WINDOW, WINDOW_BYTES)
+            )
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
         """Take entries that were read from the store."""
@@ -364,6 +375,7 @@ class Queue:
             if entry.position <= self.recovered_to:
                 entry.redelivered = True
         lane.ready.extend(found.entries)
+        lane.size += sum(len(entry.message.body) for entry in found.entries)
         self.vhost.broker.touch(self)
         self.vhost.broker.dispatch()
 
@@ -375,7 +387,9 @@ class Queue:
         for lane in self._lanes:
             kept = [entry for entry in lane.ready if entry not in gone]
             lost = len(lane.ready) - len(kept)
-            self.ready_bytes -= sum(len(entry.message.body) for entry in lane.ready if entry in gone)
+            lost_bytes = sum(len(entry.message.body) for entry in lane.ready if entry in gone)
+            self.ready_bytes -= lost_bytes
+            lane.size -= lost_bytes
             lane.ready.clear()
             lane.ready.extend(kept)
             behind = [entry for entry in entries if entry.priority == lane.priority and entry.position > lane.loaded_to]

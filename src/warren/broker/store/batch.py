@@ -8,13 +8,17 @@ from warren.broker.queues.message import Entry
 
 
 class Wanted(NamedTuple):
-    """A reading: at most `limit` entries of a queue's priority, at positions above `after`. `load` numbers it."""
+    """A reading of a queue's priority at positions above `after`; `load` numbers it.
+
+    It ends after `limit` entries, or with the one that makes their bodies `most` bytes or more.
+    """
 
     queue: int
     priority: int
     load: int
     after: int
     limit: int
+    most: int
 
 
 class Found(NamedTuple):

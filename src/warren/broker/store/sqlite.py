@@ -272,7 +272,7 @@ class SQLiteStore:
             (wanted.queue, wanted.priority, wanted.after, wanted.limit),
         )
         entries: list[Entry] = []
-        damaged = damaged_bytes = 0
+        damaged = damaged_bytes = total = 0
         last = wanted.after
         for position, body_id, flags, expires, size, crc, destination, header, body, body_crc in rows:
             last = position
@@ -297,6 +297,9 @@ class SQLiteStore:
                 )
             else:
                 entries.append(entry)
+                total += size
+                if total >= wanted.most:
+                    break
         return Found(entries, last, damaged, damaged_bytes)
 
 
