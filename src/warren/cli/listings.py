@@ -91,76 +91,25 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Listing → its columns: heading → path in an item of the API."""
 
 
-@app.command()
-def queues(
-    context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
-    watch: Watch = False,
-) -> None:  # fmt: skip
-    """List the broker's queues, of all virtual hosts that the user may see.
+def _add_command(what: str, doc: str) -> None:
+    def command(
+        context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
+        watch: Watch = False,
+    ) -> None:  # fmt: skip
+        _list(context, what, broker, management, as_json, watch)
 
-    Example: warren queues --watch
-    """
-    _list(context, "queues", broker, management, as_json, watch)
+    app.command(what, help=doc)(command)
 
 
-@app.command()
-def exchanges(
-    context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
-    watch: Watch = False,
-) -> None:  # fmt: skip
-    """List the broker's exchanges.
-
-    Example: warren exchanges --json
-    """
-    _list(context, "exchanges", broker, management, as_json, watch)
-
-
-@app.command()
-def bindings(
-    context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
-    watch: Watch = False,
-) -> None:  # fmt: skip
-    """List the broker's bindings; the default exchange's have no name on the left.
-
-    Example: warren bindings
-    """
-    _list(context, "bindings", broker, management, as_json, watch)
-
-
-@app.command()
-def connections(
-    context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
-    watch: Watch = False,
-) -> None:  # fmt: skip
-    """List the broker's connections.
-
-    Example: warren connections --management http://127.0.0.1:15672
-    """
-    _list(context, "connections", broker, management, as_json, watch)
-
-
-@app.command()
-def channels(
-    context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
-    watch: Watch = False,
-) -> None:  # fmt: skip
-    """List the channels of the broker's connections.
-
-    Example: warren channels
-    """
-    _list(context, "channels", broker, management, as_json, watch)
-
-
-@app.command()
-def consumers(
-    context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
-    watch: Watch = False,
-) -> None:  # fmt: skip
-    """List who consumes what.
-
-    Example: warren consumers
-    """
-    _list(context, "consumers", broker, management, as_json, watch)
+for _what, _doc in {
+    "queues": "List the broker's queues, of all virtual hosts that the user may see.\n\nExample: warren queues --watch",
+    "exchanges": "List the broker's exchanges.\n\nExample: warren exchanges --json",
+    "bindings": "List the broker's bindings; the default exchange's name is empty.\n\nExample: warren bindings",
+    "connections": "List the broker's connections.\n\nExample: warren connections --management http://127.0.0.1:15672",
+    "channels": "List the channels of the broker's connections.\n\nExample: warren channels",
+    "consumers": "List who consumes what.\n\nExample: warren consumers",
+}.items():
+    _add_command(_what, _doc)
 
 
 def _list(
