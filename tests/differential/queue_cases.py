@@ -1,4 +1,7 @@
-"""Queues: declaring and its refusals, arguments, expiry, limits, dead letters, priorities."""
+"""Queues: declaring and its refusals, arguments, expiry, limits, dead letters, priorities.
+
+Longer than other files: the cases have nothing to do with each other, and are found by their names.
+"""
 
 from collections.abc import Mapping
 from typing import Final
