@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pika
 import pytest
 
 import warren
@@ -330,3 +331,40 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
                 delivery = await anext(deliveries)
                 assert delivery.body == body
                 delivery.ack()
+
+
+async def test_what_is_held_is_written_however_much_comes_and_goes_beside_it(tmp_path: Path) -> None:
+    """A batch waits for acks that are on their way, but for none that do not come."""
+    with BrokerProcess("--data", str(tmp_path / "data")) as broker:
+        async with warren.connect(broker.url) as connection:
+            channel = await connection.channel()
+            for queue in ("held", "busy"):
+                await channel.declare_queue(queue, durable=True)
+            async with channel.consume("held") as holding, channel.consume("busy") as busy:
+                coming_and_going = asyncio.create_task(asyncio.to_thread(_publish_unconfirmed, broker.url, 3000))
+                taken = 0
+                async for delivery in busy:
+                    delivery.ack()
+                    taken += 1
+                    if taken == 500:
+                        await channel.publish(b"confirmed", routing_key="held")
+                    if taken == 3000:
+                        break
+                await coming_and_going
+                held = [(await anext(holding)).body for _ in range(2)]
+                assert sorted(held) == [b"confirmed", b"unconfirmed"]
+                broker.kill()
+        broker.start()
+        async with warren.connect(broker.url) as connection:
+            channel = await connection.channel()
+            assert sorted(body for body, _ in await _drain(channel, "held")) == [b"confirmed", b"unconfirmed"]
+
+
+def _publish_unconfirmed(url: str, count: int) -> None:
+    persistent = pika.BasicProperties(delivery_mode=2)
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        for number in range(count):
+            if number == 100:
+                channel.basic_publish("", "held", b"unconfirmed", persistent)
+            channel.basic_publish("", "busy", b"x", persistent)

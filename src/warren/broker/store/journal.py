@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch from which on publishers are not read."""
+_OVERHEAD: Final = 256
+"""Bytes that an entry takes beside its body, more or less."""
 _LINGER: Final = 0.002
 """Seconds that a batch waits for the acks of messages that are all with consumers."""
 _RETRY: Final = 1.0
@@ -39,14 +41,23 @@ class Waiting:
         self.readers: list[Queue] = []
         self.confirms: dict[Channel, int] = {}
         self.callbacks: list[Callable[[], None]] = []
-        self.has_lingered = False
+        self.oldest: Entry | None = None
 
-    def may_vanish(self) -> bool:
-        """Whether consumers have all of it, so that their acks may come before anything has to be written."""
+    def lingers(self) -> bool:
+        """Whether it waits a moment (more): consumers have all of it, so their acks may come before it is written.
+
+        Asked again after that moment, it waits another one only where all that it had then is gone, and nobody waits
+        for a confirm: so nothing waits longer than two.
+        """
         batch = self.batch
         if self.callbacks or batch.records or batch.changed or batch.removed or batch.dropped or batch.wanted:
             return False
-        return bool(batch.added) and all(not queue.ready for queue in self.queues.values())
+        if not batch.added or self.size > MOST_WAITING or any(queue.ready for queue in self.queues.values()):
+            return False
+        if self.oldest is not None and (self.confirms or self.oldest in batch.added):
+            return False
+        self.oldest = next(iter(batch.added))
+        return True
 
 
 class Journal:
@@ -136,7 +147,7 @@ class Journal:
         entry.stored = True
         waiting.batch.added[entry] = queue.id
         waiting.queues[queue.id] = queue
-        waiting.size += len(message.body) + 256
+        waiting.size += len(message.body) + _OVERHEAD
 
     def change(self, queue: "Queue", entry: Entry) -> None:
         """Keep what changed of an entry: how often it was delivered."""
@@ -149,7 +160,9 @@ class Journal:
         if not queue.id:
             return
         waiting = self._gathering if self._scheduled else self._open()
-        if waiting.batch.added.pop(entry, None) is None:
+        if waiting.batch.added.pop(entry, None) is not None:
+            waiting.size -= len(entry.message.body) + _OVERHEAD
+        else:
             waiting.batch.removed[entry] = queue.id
             waiting.batch.changed.pop(entry, None)
 
@@ -226,17 +239,21 @@ class Journal:
         if self._writing is not None or self._failed is not None or self._thread is None or self.is_full:
             return
         writing = self._gathering
-        if not writing.has_lingered and writing.may_vanish():
-            writing.has_lingered = self._scheduled = True
+        if not self._throttled and writing.lingers():
+            self._scheduled = True
             asyncio.get_running_loop().call_later(_LINGER, self._hand_over)
             return
         if writing.batch.is_empty() and not writing.confirms and not writing.callbacks:
+            self._tell_throttled()
             return
         self._gathering = Waiting(writing.number + 1)
         if writing.batch.is_empty():
             self._committed(writing, [])  # everything was acknowledged meanwhile
         else:
             self._write(writing)
+        self._tell_throttled()
+
+    def _tell_throttled(self) -> None:
         throttled, self._throttled = self._throttled, []
         for callback in throttled:
             callback()
