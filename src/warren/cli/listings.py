@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer()
-_T = TypeVar("_T")
 _PERIOD = 2.0
 Watch = Annotated[bool, typer.Option("--watch", help=f"List again each {_PERIOD:g} s until Ctrl-C.")]
 
@@ -116,14 +115,14 @@ def _list(
     context: typer.Context, what: str, broker: str | None, management: str | None, as_json: bool, watch: bool
 ) -> None:
     from warren.amqp.client import parse_url
+    from warren.apps._session import until
 
     login = parse_url(broker_url(context, broker))
     url = management_url(management, login)
 
     async def service(stop: asyncio.Event) -> int:
         async with open_client(url, login) as client:
-            asking = asyncio.ensure_future(get(client, f"/api/{what}"))
-            items = await _unless(stop, asking)
+            items = await until(stop, get(client, f"/api/{what}"))
             if items is None:
                 return ExitCode.INTERRUPTED
             if not watch:
@@ -132,29 +131,16 @@ def _list(
             with _Screen(what, as_json) as screen:
                 while items is not None:
                     screen.show(items)
-                    await _unless(stop, asyncio.ensure_future(asyncio.sleep(_PERIOD)))
+                    await until(stop, asyncio.sleep(_PERIOD))
                     if stop.is_set():
                         break
                     try:
-                        items = await _unless(stop, asyncio.ensure_future(get(client, f"/api/{what}")))
+                        items = await until(stop, get(client, f"/api/{what}"))
                     except ConnectFailed as error:
                         screen.say(one_line(str(error)))
         return ExitCode.DONE
 
     raise typer.Exit(run_service(service, deadline=2.0))
-
-
-async def _unless(stop: asyncio.Event, future: asyncio.Future[_T]) -> _T | None:
-    """Wait for a future; None once the user has stopped the command."""
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((future, stopping), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        if not future.done():
-            future.cancel()
-            await asyncio.wait((future,))
-    return None if future.cancelled() else future.result()
 
 
 class _Screen:
