@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 import zlib
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -407,8 +407,3 @@ def user(item: User) -> Json:
 def permission(vhost_name: str, user_name: str, item: Permission) -> Json:
     """Give a permission."""
     return {"user": user_name, "vhost": vhost_name, **item._asdict()}
-
-
-def rabbitmq_time(seconds: float) -> str:
-    """Print a time as RabbitMQ does."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
