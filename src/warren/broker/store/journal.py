@@ -43,6 +43,11 @@ class Waiting:
         self.callbacks: list[Callable[[], None]] = []
         self.oldest: Entry | None = None
 
+    def withdraw(self, entry: Entry) -> None:
+        """Take out an entry that need not be written any more."""
+        del self.batch.added[entry]
+        self.size -= len(entry.message.body) + _OVERHEAD
+
     def lingers(self) -> bool:
         """Whether it waits a moment (more): consumers have all of it, so their acks may come before it is written.
 
@@ -160,8 +165,8 @@ class Journal:
         if not queue.id:
             return
         waiting = self._gathering if self._scheduled else self._open()
-        if waiting.batch.added.pop(entry, None) is not None:
-            waiting.size -= len(entry.message.body) + _OVERHEAD
+        if entry in waiting.batch.added:
+            waiting.withdraw(entry)
         else:
             waiting.batch.removed[entry] = queue.id
             waiting.batch.changed.pop(entry, None)
@@ -174,10 +179,10 @@ class Journal:
     def drop_queue(self, queue: "Queue") -> None:
         """Forget all entries of a queue."""
         self.changes += 1
-        batch = self._open().batch
-        for entry in [entry for entry, number in batch.added.items() if number == queue.id]:
-            del batch.added[entry]
-        batch.dropped.append(Dropped(queue.id))
+        waiting = self._open()
+        for entry in [entry for entry, number in waiting.batch.added.items() if number == queue.id]:
+            waiting.withdraw(entry)
+        waiting.batch.dropped.append(Dropped(queue.id))
 
     def load(self, queue: "Queue", wanted: Wanted) -> None:
         """Read entries; the queue's `loaded` is called with them."""
