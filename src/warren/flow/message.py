@@ -32,8 +32,6 @@ FAILED_AT: Final = "x-warren-failed-at"
 NODE: Final = "x-warren-node"
 TRACEPARENT: Final = "traceparent"
 
-REASONS: Final = ("rejected", "failed", "undecodable", "unroutable", "refused", "wrong-status", "expired")
-
 _LONGEST_ERROR: Final = 2_000
 _LONGEST_TRACEBACK: Final = 16_000
 # Written by brokers, each in its own way, or read by them as an order to route further copies.

@@ -10,7 +10,6 @@ FRAME_HEADER: Final = 2
 FRAME_BODY: Final = 3
 FRAME_HEARTBEAT: Final = 8
 FRAME_END: Final = 0xCE
-FRAME_END_BYTE: Final = b"\xce"
 FRAME_OVERHEAD: Final = 8
 """Bytes of a frame beside its payload: type, channel, size, end."""
 FRAME_MIN_SIZE: Final = 4096

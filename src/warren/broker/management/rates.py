@@ -19,7 +19,6 @@ class Rates:
 
     def __init__(self, broker: "Broker") -> None:
         self._broker = broker
-        self._looks: dict[int, tuple[float, dict[object, Counters]]] = {}
         self._now: dict[object, Counters] = {}
         self._before: dict[object, Counters] = {}
         self._now_at = self._before_at = time.monotonic()

@@ -29,7 +29,6 @@ class ManagementServer:
             ws="none",
         )
         self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined] # signals are the broker's
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
