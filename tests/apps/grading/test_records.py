@@ -1,6 +1,8 @@
 """The records, on both databases: once each, in any order, and nothing decided without being published."""
 
+import sqlite3
 import threading
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,18 @@ def test_several_processes_may_open_it_at_once(database_url: str) -> None:
     assert errors == []
     with Database(database_url) as database:
         assert database.read_now(course.counts) == {"submitted": 6}
+
+
+def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "records.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.2, other.execute, ["COMMIT"])
+        release.start()
+        with Database(f"sqlite:///{file}") as database:
+            assert database.read_now(course.counts) == {}
+        release.join()
 
 
 def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:

@@ -10,6 +10,8 @@ import asyncio
 import logging
 import os
 import queue
+import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -169,8 +171,26 @@ def _engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # sqlite3 begins transactions of its own, too late, otherwise
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    _set_wal(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_wal(connection: Any) -> None:
+    # SQLite's own waiting ("timeout") does not cover this statement: it fails at once where another process is
+    # just making the database, or is the last to close it.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the upper bits say of which kind
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+        pause = min(pause * 2, 0.1)
 
 
 def _begin_sqlite(connection: Connection) -> None:
