@@ -75,6 +75,10 @@ Strict = Annotated[
 Person = Annotated[
     bool, typer.Option("--person", help="What arrives waits in this role's inbox for a person to decide.")
 ]
+People = Annotated[
+    list[RoleChoice] | None,
+    typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
+]
 Attempts = Annotated[
     int | None,
     typer.Option(
@@ -311,10 +315,7 @@ def coordinator(
 @app.command("run")
 def run_all(
     context: typer.Context,
-    person: Annotated[
-        list[RoleChoice] | None,
-        typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
-    ] = None,
+    person: People = None,
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
     exchange_type: Type = ExchangeType.DIRECT,
