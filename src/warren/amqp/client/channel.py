@@ -360,8 +360,8 @@ class Channel(Declaring):
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether the broker owes an answer or a confirm."""
-        return bool(self._requests or self._window)
+        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
+        return bool(self._requests) or not self._window.is_idle
 
     def wake_publishers(self) -> None:
         """Let publishers go on: the socket takes data again, or the broker no longer blocks."""

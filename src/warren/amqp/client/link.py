@@ -80,7 +80,7 @@ class ChannelHandler(Protocol):
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether the broker owes an answer or a confirm."""
+        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
 
     def measure_buffers(self) -> None:
         """Let each consumer see how much it has read ahead."""

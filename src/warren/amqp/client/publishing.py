@@ -155,8 +155,10 @@ class PublishWindow:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def __len__(self) -> int:
-        return len(self._pending)
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is unconfirmed and nobody waits to send."""
+        return not self._pending and not self._waiters
 
     # -- sending ---------------------------------------------------------------------------------------
 
