@@ -178,8 +178,9 @@ class Channel(Declaring):
 
     def _attach_window(self, link: Link) -> None:
         self._window.attach(
-            self.number, link.core.frame_limit, self._write_publish, self._can_write, self._topology.current
-        )
+            self.number, link.core.frame_limit, self._write_publish, self._flush, self._can_write,
+            self._topology.current,
+        )  # fmt: skip
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
@@ -350,6 +351,12 @@ class Channel(Declaring):
             link.driver.write(data)
             if link.is_held:
                 link.read()
+
+    def _flush(self) -> None:
+        self._settlements.flush()  # acks of this turn travel with it
+        link = self._link
+        if link is not None:
+            link.driver.flush()
 
     def _can_write(self) -> bool:
         link = self._link
