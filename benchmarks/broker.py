@@ -31,7 +31,7 @@ MEMORY: Final = "Warren, in memory"
 DURABLE: Final = "Warren, durable"
 MESSAGES: Final = 40_000
 ROUNDS: Final = 3
-BACKLOGS: Final = (40_960, 200_000, 1_000_000)  # from ten windows of a queue on
+BACKLOGS: Final = (163_840, 400_000, 1_000_000)  # from ten windows of a queue on
 BINDINGS: Final = (10, 100, 1_000, 10_000)
 _QUEUE: Final = "bench"
 
