@@ -377,11 +377,12 @@ class Queue:
         self.ready -= found.damaged
         self.ready_bytes -= found.damaged_bytes
         lane.loaded_to = max(lane.loaded_to, found.last_position)
-        for entry in found.entries:
-            if entry.position <= self.recovered_to:
-                entry.redelivered = True
+        if found.entries and found.entries[0].position <= self.recovered_to:
+            for entry in found.entries:
+                if entry.position <= self.recovered_to:
+                    entry.redelivered = True
         lane.ready.extend(found.entries)
-        lane.size += sum(len(entry.message.body) for entry in found.entries)
+        lane.size += found.size
         self.vhost.broker.touch(self)
         self.vhost.broker.dispatch()
 

@@ -305,14 +305,15 @@ class SQLiteStore:
             entry = Entry(position, message)
             entry.priority = priority
             entry.expires = expires
-            entry.redelivered = bool(flags & _REDELIVERED)
-            entry.deliveries = flags >> _DELIVERIES
             entry.stored = True
+            if flags:
+                entry.redelivered = bool(flags & _REDELIVERED)
+                entry.deliveries = flags >> _DELIVERIES
             entries.append(entry)
             total += size
             if total >= most:
                 break
-        return Found(entries, last, damaged, damaged_bytes)
+        return Found(entries, total, last, damaged, damaged_bytes)
 
 
 def free_bytes(folder: Path) -> int:
