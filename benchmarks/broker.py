@@ -148,7 +148,7 @@ def fdatasync_ms(folder: Path) -> float:
 
 
 def _write_bytecode() -> None:
-    """Start Warren once, unmeasured: Python then has its bytecode, as it has where pip installed it or it ran before."""
+    """Start Warren once, unmeasured: Python then has its bytecode, as where pip installed it or it ran before."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with BrokerProcess():
         pass
