@@ -100,9 +100,9 @@ class Driver(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send `data` with everything else of this turn of the loop. Ignored once it is being closed."""
-        if self._transport is None or self._transport.is_closing():
-            return
         if not self._out:
+            if self._transport is None or self._transport.is_closing():
+                return
             self._loop.call_soon(self.flush)
         self._out.append(data)
         self.unsent += len(data)
