@@ -79,9 +79,8 @@ class Queue:
         self.rules = with_policy(self._own_rules, self.arguments, definition)
         self._read_rules()
         self.note_use()
-        if self._limited and self.rules.overflow == "drop-head" and self._is_over():
+        if self._is_over():
             self.dispatch()
-            self._drop_what_is_over()
 
     def _read_rules(self) -> None:
         rules = self.rules
@@ -118,9 +117,8 @@ class Queue:
         self._append(lane, entry)
         if entry.expires and entry.expires <= now:
             self.dispatch(now)  # with a time-to-live of 0 it is for a consumer that has room now
-        if self._limited and self._is_over():
-            self.dispatch(now)  # what a consumer takes at once was never too much
-            self._drop_what_is_over()
+        if self._is_over():
+            self.dispatch(now)
         return True
 
     def _append(self, lane: Lane, entry: Entry) -> None:
@@ -220,7 +218,7 @@ class Queue:
         self.ready += 1
         self.ready_bytes += len(entry.message.body)
         self._lane_at(entry.priority).put_back(entry)
-        if self._limited and self.rules.overflow == "drop-head" and self._is_over():
+        if self._is_over():
             self._drop_what_is_over()
 
     def purge(self) -> int:
@@ -269,7 +267,10 @@ class Queue:
     # -- too many --------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
+        """Whether there is more than the queue may have, so that it has to drop some."""
         rules = self.rules
+        if not self._limited or rules.overflow != "drop-head":
+            return False
         return (rules.max_length is not None and self.ready > rules.max_length) or (
             rules.max_length_bytes is not None and self.ready_bytes > rules.max_length_bytes
         )
@@ -285,6 +286,7 @@ class Queue:
         return False
 
     def _drop_what_is_over(self) -> None:
+        """Give up what is too much, from the head on; what is in the store alone when it has been read."""
         for lane in self._lanes:
             while self._is_over() and (entry := lane.take()) is not None:
                 self.ready -= 1
@@ -292,6 +294,7 @@ class Queue:
                 self._give_up(entry, MAXLEN)
             if lane.tail:
                 self._load_more(lane)
+                return  # what waits in the store stands before the lower priorities
 
     # -- expiry ----------------------------------------------------------------------------------------
 
@@ -417,7 +420,7 @@ class Queue:
         self.vhost.broker.touch(self)  # another one may be the active one now
 
     def dispatch(self, now: float = 0.0) -> None:
-        """Deliver what is ready, in turns, as far as consumers have room.
+        """Deliver what is ready, in turns, as far as consumers have room; then drop what is too much.
 
         now: POSIX seconds to which messages are looked at as alive.
         """
@@ -438,3 +441,5 @@ class Queue:
                 consumer.channel.deliver(consumer, entry)
         if self._expiring:
             self.drop_expired()
+        if self._limited and self._is_over():
+            self._drop_what_is_over()  # what a consumer took at once was never too much
