@@ -7,6 +7,7 @@ import logging
 import platform
 import socket
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
+_LONGEST_DISPATCH: Final = 0.02
+"""Seconds after which dead letters that go from queue to queue wait for the others' turn."""
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -94,6 +97,7 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
+        self._dispatching: asyncio.Handle | None = None
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
@@ -207,6 +211,8 @@ class Broker:
             await asyncio.wait(closed)
         await self._server.wait_closed()
         self._server = None
+        if self._dispatching is not None:
+            self._dispatching.cancel()
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.close()
@@ -321,11 +327,28 @@ class Broker:
         self.dirty[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched, in that order."""
+        """Deliver from every queue that was touched, in that order.
+
+        What goes from queue to queue as a dead letter goes on in later turns of the loop where it takes long.
+        """
+        ends_at = 0.0
         while self.dirty:
             touched, self.dirty = self.dirty, {}
             for queue in touched:
                 queue.dispatch()
+            if not self.dirty:
+                return
+            now = time.monotonic()
+            if not ends_at:
+                ends_at = now + _LONGEST_DISPATCH
+            elif now > ends_at:
+                if self._dispatching is None:
+                    self._dispatching = asyncio.get_running_loop().call_soon(self._dispatch_on)
+                return
+
+    def _dispatch_on(self) -> None:
+        self._dispatching = None
+        self.dispatch()
 
 
 def _rank(kind: str) -> int:

@@ -65,6 +65,8 @@ class Queue:
         self._lanes = [self._lane]
         self._next_position = 0
         self._expiring = False
+        self._as_of = 0.0
+        """When the first dead letter with a time-to-live of 0 came that was not dispatched yet."""
         self._read_rules()
         self._timer: asyncio.TimerHandle | None = None
         self._unused_timer: asyncio.TimerHandle | None = None
@@ -101,25 +103,40 @@ class Queue:
 
     def push(self, message: Message) -> bool:
         """Put a message at the end. Says whether the queue took it: one that is full may refuse."""
-        entry = Entry(self._next_position, message)
         if self._plain and message.expiration is None:
+            entry = Entry(self._next_position, message)
             self._next_position += 1
             self._append(self._lane, entry)
             return True
+        taken = self._put(message)
+        if taken is None:
+            return False
+        if taken.expires and taken.expires <= time.time():
+            self.dispatch(taken.expires)  # with a time-to-live of 0 it is for a consumer that has room now
+        if self._is_over():
+            self.dispatch()
+        return True
+
+    def push_letter(self, letter: Message) -> None:
+        """Put a dead letter at the end, where there is room. What comes of it is left to `Broker.dispatch`."""
+        entry = self._put(letter)
+        if entry is not None and entry.expires and not self._as_of and entry.expires <= time.time():
+            self._as_of = entry.expires
+        self.vhost.broker.touch(self)
+
+    def _put(self, message: Message) -> Entry | None:
+        """Put a message at the end; None where the queue is full and refuses."""
         if self._limited and self.rules.overflow != "drop-head" and not self._has_room_for(message):
             if self.rules.overflow == "reject-publish-dlx":
                 self.vhost.dead_letter(self, message, MAXLEN)
-            return False
+            return None
+        entry = Entry(self._next_position, message)
         self._next_position += 1
         lane = self._lane_of(message)
         entry.priority = lane.priority
-        now = self._set_expiry(entry)
+        self._set_expiry(entry)
         self._append(lane, entry)
-        if entry.expires and entry.expires <= now:
-            self.dispatch(now)  # with a time-to-live of 0 it is for a consumer that has room now
-        if self._is_over():
-            self.dispatch(now)
-        return True
+        return entry
 
     def _append(self, lane: Lane, entry: Entry) -> None:
         message = entry.message
@@ -144,17 +161,15 @@ class Queue:
         priority = min(message.priority, highest)
         return self._lane_at(priority)
 
-    def _set_expiry(self, entry: Entry) -> float:
-        """Set when an entry expires, by the smaller of queue's and message's time-to-live; gives the time now."""
+    def _set_expiry(self, entry: Entry) -> None:
+        """Set when an entry expires, by the smaller of queue's and message's time-to-live."""
         ttl = self.rules.message_ttl
         expiration = entry.message.expiration
-        now = time.time()
         if expiration is not None:
             ttl = expiration if ttl is None else min(ttl, expiration)
         if ttl is not None:
-            entry.expires = now + ttl / 1000
+            entry.expires = time.time() + ttl / 1000
             self._expiring = True
-        return now
 
     # -- messages go -----------------------------------------------------------------------------------
 
@@ -260,8 +275,8 @@ class Queue:
             if lane.priority == priority:
                 return lane
         lane = Lane(priority)
-        self._lanes.append(lane)
-        self._lanes.sort(key=lambda known: known.priority, reverse=True)
+        # A new list, since somebody who goes over the old one may be giving up what comes back here as a dead letter.
+        self._lanes = sorted([*self._lanes, lane], key=lambda known: known.priority, reverse=True)
         return lane
 
     # -- too many --------------------------------------------------------------------------------------
@@ -424,8 +439,9 @@ class Queue:
 
         now: POSIX seconds to which messages are looked at as alive.
         """
-        if self._expiring and not now:
-            now = time.time()
+        if self._expiring:
+            now = self._as_of or now or time.time()
+            self._as_of = 0.0
         for circle in self.turns.circles:
             while circle and self.ready:
                 consumer = circle[0]
