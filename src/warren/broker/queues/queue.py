@@ -64,6 +64,8 @@ class Queue:
         self._lane = Lane(0)
         self._lanes = [self._lane]
         self._next_position = 0
+        self._put_again = 0
+        self._returns = 0
         self._expiring = False
         self._as_of = 0.0
         """When the first dead letter with a time-to-live of 0 came that was not dispatched yet."""
@@ -97,7 +99,7 @@ class Queue:
     @property
     def published(self) -> int:
         """How many messages came, since the queue was made."""
-        return self._next_position
+        return self._next_position - self._put_again
 
     # -- messages come ---------------------------------------------------------------------------------
 
@@ -216,8 +218,12 @@ class Queue:
         if not self.is_deleted:
             self._give_up(entry, REJECTED)
 
-    def requeue(self, entry: Entry) -> None:
-        """Put a message back to its place; it will come as redelivered. A quorum queue counts how often."""
+    def requeue(self, entry: Entry, *, asked: bool = True) -> None:
+        """Put a message back, which was `asked` for or comes of its channel's end; it will come as redelivered.
+
+        It goes to its place. A quorum queue counts how often, and puts it behind what came back before; where it was
+        asked for, and there is no delivery limit, behind everything (as RabbitMQ 3.10's rabbit_fifo does).
+        """
         self.unsettled -= 1
         if self.is_deleted:
             return
@@ -228,13 +234,28 @@ class Queue:
             if limit is not None and entry.deliveries > limit:
                 self._give_up(entry, DELIVERY_LIMIT)
                 return
-        if entry.stored:
-            self.vhost.journal.change(self, entry)
-        self.ready += 1
-        self.ready_bytes += len(entry.message.body)
-        self._lane_at(entry.priority).put_back(entry)
+        if self.rules.quorum and asked and self.rules.delivery_limit is None:
+            self._append_again(entry)
+        else:
+            if entry.stored:
+                self.vhost.journal.change(self, entry)
+            self.ready += 1
+            self.ready_bytes += len(entry.message.body)
+            self._returns += 1
+            self._lane_at(entry.priority).put_back(entry, self._returns if self.rules.quorum else entry.position)
         if self._is_over():
             self._drop_what_is_over()
+
+    def _append_again(self, entry: Entry) -> None:
+        """Put a message to the end; the store has it as a new one then."""
+        again = Entry(self._next_position, entry.message.again())
+        self._next_position += 1
+        self._put_again += 1
+        again.priority, again.expires = entry.priority, entry.expires
+        again.redelivered, again.deliveries = True, entry.deliveries
+        if entry.stored:
+            self.vhost.journal.remove(self, entry)
+        self._append(self._lane_at(entry.priority), again)
 
     def purge(self) -> int:
         """Drop all messages that are ready, and say how many they were."""
@@ -418,7 +439,7 @@ class Queue:
     def held(self) -> Iterator[Entry]:
         """Go over the entries in memory that are ready."""
         for lane in self._lanes:
-            yield from lane.returned
+            yield from (entry for _, entry in lane.returned)
             yield from lane.ready
 
     # -- consumers -------------------------------------------------------------------------------------
