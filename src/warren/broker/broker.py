@@ -23,6 +23,7 @@ from warren.broker.connection import ClientConnection
 from warren.broker.policies import POLICY, Policies, Policy
 from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from warren.broker.shares import Shares
 from warren.broker.store.batch import Contents
 from warren.broker.store.journal import Journal
 from warren.broker.store.sqlite import SQLiteStore
@@ -97,7 +98,8 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
-        self._dispatching: asyncio.Handle | None = None
+        self.shares = Shares()
+        self._dispatches_later = False
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
@@ -211,8 +213,7 @@ class Broker:
             await asyncio.wait(closed)
         await self._server.wait_closed()
         self._server = None
-        if self._dispatching is not None:
-            self._dispatching.cancel()
+        self.shares.stop()
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.close()
@@ -342,12 +343,13 @@ class Broker:
             if not ends_at:
                 ends_at = now + _LONGEST_DISPATCH
             elif now > ends_at:
-                if self._dispatching is None:
-                    self._dispatching = asyncio.get_running_loop().call_soon(self._dispatch_on)
+                if not self._dispatches_later:
+                    self._dispatches_later = True
+                    self.shares.wait(self._dispatch_on)
                 return
 
     def _dispatch_on(self) -> None:
-        self._dispatching = None
+        self._dispatches_later = False
         self.dispatch()
 
 

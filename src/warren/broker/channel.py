@@ -272,9 +272,12 @@ class Channel:
             self.remove_consumer(consumer)
         if self.transaction is not None:
             self.transaction.roll_back(self)
-        for _, held in sorted(self.unsettled.items(), key=_by_consumer_or_tag):
-            self.release(held, Outcome.RETURNED)
+        settled = list(self.unsettled.items())
         self.unsettled.clear()
+        if any(queue.rules.quorum for _, (queue, _, _) in settled):  # in others everything has its place
+            settled.sort(key=_by_consumer_or_tag)
+        for _, held in settled:
+            self.release(held, Outcome.RETURNED)
 
 
 def _by_consumer(settled: tuple[int, Held]) -> tuple[str, int]:
