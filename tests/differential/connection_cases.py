@@ -118,6 +118,8 @@ _FRAMES = {
     "body_without_header": _PUBLISH + _frame(3, 1, b"abc"),
     "header_twice": _PUBLISH + _frame(2, 1, _HEADER) * 2,
     "header_of_another_class": _PUBLISH + _frame(2, 1, b"\0\x14" + _HEADER[2:]),
+    "header_with_a_weight": _PUBLISH + _frame(2, 1, _HEADER[:2] + b"\0\1" + _HEADER[4:]),
+    "header_with_a_large_weight": _PUBLISH + _frame(2, 1, _HEADER[:2] + b"\1\0" + _HEADER[4:]) + _frame(3, 1, b"abc"),
     "body_too_long": _PUBLISH + _frame(2, 1, _HEADER) + _frame(3, 1, b"abcd"),
     "body_with_empty_frames": _PUBLISH
     + _frame(2, 1, _HEADER)

@@ -155,6 +155,16 @@ class Peer:
         """Write down how many messages and consumers a queue has."""
         self.call(m.QueueDeclare(queue=queue, passive=True), channel)
 
+    def until_it_has(self, queue: str, messages: int) -> None:
+        """Wait until a queue has so many messages; what is seen meanwhile is not written down, but confirms are."""
+        deadline = time.monotonic() + _ANSWER
+        while time.monotonic() < deadline:
+            self.quiet()
+            self.count(queue)
+            if f"message_count={messages}," in self.log.pop():
+                return
+        self.log.append(f"{queue} NEVER HAD {messages}")
+
     def open(self, channel: int) -> None:
         """Open a channel."""
         self.call(m.ChannelOpen(), channel)

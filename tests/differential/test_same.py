@@ -12,6 +12,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
     exchange_cases,
     publish_cases,
     queue_cases,
+    requeue_cases,
 )
 from tests.differential.peer import Peer
 from tests.differential.registry import CASES

@@ -7,6 +7,7 @@ import logging
 import platform
 import socket
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from warren.broker.connection import ClientConnection
 from warren.broker.policies import POLICY, Policies, Policy
 from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from warren.broker.shares import Shares
 from warren.broker.store.batch import Contents
 from warren.broker.store.journal import Journal
 from warren.broker.store.sqlite import SQLiteStore
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
+_LONGEST_DISPATCH: Final = 0.02
+"""Seconds after which dead letters that go from queue to queue wait for the others' turn."""
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -94,6 +98,8 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
+        self.shares = Shares()
+        self._dispatches_later = False
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
@@ -207,6 +213,7 @@ class Broker:
             await asyncio.wait(closed)
         await self._server.wait_closed()
         self._server = None
+        self.shares.stop()
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.close()
@@ -321,11 +328,29 @@ class Broker:
         self.dirty[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched, in that order."""
+        """Deliver from every queue that was touched, in that order.
+
+        What goes from queue to queue as a dead letter goes on in later turns of the loop where it takes long.
+        """
+        ends_at = 0.0
         while self.dirty:
             touched, self.dirty = self.dirty, {}
             for queue in touched:
                 queue.dispatch()
+            if not self.dirty:
+                return
+            now = time.monotonic()
+            if not ends_at:
+                ends_at = now + _LONGEST_DISPATCH
+            elif now > ends_at:
+                if not self._dispatches_later:
+                    self._dispatches_later = True
+                    self.shares.wait(self._dispatch_on)
+                return
+
+    def _dispatch_on(self) -> None:
+        self._dispatches_later = False
+        self.dispatch()
 
 
 def _rank(kind: str) -> int:

@@ -28,6 +28,8 @@ class Outcome(enum.Enum):
 
     ACKED = enum.auto()
     REQUEUED = enum.auto()
+    RETURNED = enum.auto()
+    """Put back as nobody can settle it any more: the channel is gone."""
     REJECTED = enum.auto()
 
 
@@ -144,10 +146,20 @@ class Channel:
         if self.transaction is not None:
             self.transaction.settled += [(known, held, outcome) for known, held in settled]
             return
-        for _, held in settled:
-            self.release(held, outcome)
+        self.release_all(settled, outcome)
         if self.parked:
             self.unpark()
+
+    def release_all(self, settled: list[tuple[int, Held]], outcome: Outcome) -> None:
+        """Take deliveries off the channel that are settled in one go.
+
+        Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
+        order of dead letters, and of what comes back to a quorum queue.
+        """
+        if outcome is not Outcome.ACKED:
+            settled = sorted(settled, key=_by_consumer)
+        for _, held in settled:
+            self.release(held, outcome)
 
     def release(self, held: Held, outcome: Outcome) -> None:
         """Take a delivery off the channel."""
@@ -160,15 +172,17 @@ class Channel:
         elif outcome is Outcome.REQUEUED:
             queue.requeue(entry)
             self.connection.broker.touch(queue)
+        elif outcome is Outcome.RETURNED:
+            queue.requeue(entry, asked=False)
+            self.connection.broker.touch(queue)
         else:
             queue.rejected(entry)
 
     def recover(self) -> None:
         """Put everything that is not settled back to its queue (basic.recover)."""
-        held = list(self.unsettled.values())
+        held = list(self.unsettled.items())
         self.unsettled.clear()
-        for one in held:
-            self.release(one, Outcome.REQUEUED)
+        self.release_all(held, Outcome.REQUEUED)
         self.unpark()
 
     def unpark(self) -> None:
@@ -257,9 +271,23 @@ class Channel:
             self.remove_consumer(consumer)
         if self.transaction is not None:
             self.transaction.roll_back(self)
-        for held in self.unsettled.values():
-            self.release(held, Outcome.REQUEUED)
+        settled = list(self.unsettled.items())
         self.unsettled.clear()
+        if any(queue.rules.quorum for _, (queue, _, _) in settled):  # in others everything has its place
+            settled.sort(key=_by_consumer_or_tag)
+        for _, held in settled:
+            self.release(held, Outcome.RETURNED)
+
+
+def _by_consumer(settled: tuple[int, Held]) -> tuple[str, int]:
+    tag, (_, consumer, _) = settled
+    return consumer.tag if consumer is not None else "", tag
+
+
+def _by_consumer_or_tag(settled: tuple[int, Held]) -> tuple[str, int]:
+    """Order what a channel's end gives back: a basic.get is a consumer to a quorum queue, with its tag as the name."""
+    tag, (_, consumer, _) = settled
+    return consumer.tag if consumer is not None else str(tag), tag
 
 
 def _with_delivery_count(message: Message, deliveries: int) -> bytes:

@@ -174,11 +174,11 @@ class ClientConnection:
         self.broker.journal.after_commit(self._take_held)
 
     def _yield(self, events: list[Event]) -> None:
-        """Let other clients have their turn: one chunk of publishes to a thousand queues takes a second."""
+        """Let other clients have their turn (see `warren.broker.shares`)."""
         self.copies = 0
         self._held = events
         self.driver.pause_reading()
-        self._loop.call_soon(self._take_held)
+        self.broker.shares.wait(self._take_held)
 
     def _wait_for_room(self, events: list[Event]) -> None:
         """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""

@@ -4,11 +4,11 @@ For each queue or exchange the matching policy of highest priority holds. A queu
 of two numbers the smaller one holds, of two texts the argument.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from warren.amqp.protocol.tables import FieldValue, Table
+from warren.broker.patterns import check_pattern, matches
 from warren.broker.queues.arguments import check_timer
 from warren.broker.records import key
 from warren.broker.store.journal import Journal
@@ -126,7 +126,7 @@ class Policies:
         found = [
             policy
             for policy in self._known.values()
-            if policy.vhost == vhost and policy.apply_to in ("all", kind) and re.search(policy.pattern, name)
+            if policy.vhost == vhost and policy.apply_to in ("all", kind) and matches(policy.pattern, name)
         ]
         return max(found, key=lambda policy: policy.priority, default=None)
 
@@ -136,8 +136,8 @@ def check(policy: Policy) -> None:
     if policy.apply_to not in APPLY_TO:
         raise UsageError(f"policy {policy.name!r}: apply-to is one of {', '.join(APPLY_TO)}, not {policy.apply_to!r}")
     try:
-        re.compile(policy.pattern)
-    except re.error as error:
+        check_pattern(policy.pattern)
+    except UsageError as error:
         raise UsageError(f"policy {policy.name!r}: pattern {policy.pattern!r}: {error}") from error
     if not policy.definition:
         raise UsageError(f"policy {policy.name!r}: the definition has no setting")

@@ -2,6 +2,7 @@
 
 import secrets
 from base64 import urlsafe_b64encode
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from warren.broker.exchanges import TYPES, Binding, DefaultExchange, Destination
 from warren.broker.exchanges.headers import check_arguments
 from warren.broker.queues import Message, Queue
 from warren.broker.queues.arguments import COMPARED, read_rules
-from warren.broker.queues.dead_letter import REJECTED, copies, dead_letter, headers_of, is_cycle, origin_of
+from warren.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from warren.broker.records import (
     BINDING,
     EXCHANGE,
@@ -60,6 +61,8 @@ class VirtualHost:
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
+        self._dying: deque[tuple[Queue, Message, str]] = deque()
+        self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
             self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS)
@@ -334,19 +337,32 @@ class VirtualHost:
         return list(queues.values()), by_headers
 
     def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
-        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped."""
+        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
+
+        It is with its next queues when this returns, unless another one is just being published: then it comes
+        after that. A chain of queues takes no recursion so.
+        """
+        self._dying.append((queue, message, reason))
+        if self._is_burying:
+            return
+        self._is_burying = True
+        try:
+            while self._dying:
+                self._publish_letter(*self._dying.popleft())
+        finally:
+            self._is_burying = False
+
+    def _publish_letter(self, queue: Queue, message: Message, reason: str) -> None:
         rules = queue.rules
         name = rules.dead_letter_exchange
         exchange = None if name is None else self.exchanges.get(name)
         if exchange is None:
             return
-        letter = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
-        headers = headers_of(letter)
+        letter, headers = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
         keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
         for target in self.route(exchange, keys, headers)[0]:
             if reason == REJECTED or not is_cycle(target.name, headers):
-                target.push(letter)
-                self.broker.touch(target)
+                target.push_letter(letter)
 
     # -- comparing what is declared twice --------------------------------------------------------------
 

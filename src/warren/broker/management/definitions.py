@@ -10,6 +10,7 @@ from warren.broker.management import views
 from warren.broker.management.views import Json
 from warren.broker.policies import Policy
 from warren.broker.queues import Queue
+from warren.exceptions import UsageError
 
 if TYPE_CHECKING:
     from warren.broker.broker import Broker
@@ -90,7 +91,7 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
         permission = Permission(*(_text(item, kind) for kind in Permission._fields))
         try:
             broker.access.put_permission(_text(item, "vhost"), _text(item, "user"), permission)
-        except re.error as error:
+        except UsageError as error:
             raise BadDefinition(
                 f"permissions of {_text(item, 'user')!r}: invalid regular expression: {error}"
             ) from error

@@ -1,0 +1,54 @@
+"""What comes back to a quorum queue goes behind everything else, in the store too."""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import warren
+from warren.amqp.client import Channel
+from warren.broker import Broker
+
+
+@pytest.fixture(autouse=True)
+def window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that a test fills quickly."""
+    monkeypatch.setattr("warren.broker.queues.queue.WINDOW", 32)
+
+
+async def _drain(channel: Channel) -> list[tuple[bytes, object]]:
+    got: list[tuple[bytes, object]] = []
+    while (delivery := await channel.get("q")) is not None:
+        got.append((delivery.body, (delivery.properties.headers or {}).get("x-delivery-count")))
+        delivery.ack()
+    return got
+
+
+def _rows(folder: Path) -> tuple[int, int]:
+    with contextlib.closing(sqlite3.connect(folder / "broker.sqlite")) as connection:
+        ((bodies,),) = connection.execute("SELECT COUNT(*) FROM bodies").fetchall()
+        ((entries,),) = connection.execute("SELECT COUNT(*) FROM entries").fetchall()
+    return bodies, entries
+
+
+@pytest.mark.parametrize("count", [20, 100])
+async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True, arguments={"x-queue-type": "quorum"})
+        for number in range(count):
+            await channel.publish(b"%d" % number, routing_key="q")
+        for _ in range(2):  # 0 to 4, then 5 to 9
+            for delivery in [await channel.get("q") for _ in range(5)]:
+                assert delivery is not None
+                delivery.reject(requeue=True)
+        queue = broker.vhosts["/"].queues["q"]
+        await channel.declare_queue("q", passive=True)
+        assert (len(queue), queue.published) == (count, count)
+    assert _rows(tmp_path) == (count, count)
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        expected = [(b"%d" % number, 0) for number in range(10, count)] + [(b"%d" % number, 1) for number in range(10)]
+        assert await _drain(channel) == expected
+    assert _rows(tmp_path) == (0, 0)
