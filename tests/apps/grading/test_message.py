@@ -107,6 +107,9 @@ def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
         ("coordinator", "send-back", Decision("x", remark="no"), "can't send-back"),
         ("assistant", "send-back", Decision("x", remark="  "), "say why"),
         ("assistant", "validate", Decision("x", mark=3.0), "gives no mark"),
+        ("assistant", "validate", Decision("x", feedback="well done"), "no feedback"),
+        ("coordinator", "confirm", Decision("x", out_of=1.0), "gives no mark"),
+        ("demonstrator", "correct", Decision("x", out_of=10.0), "goes with a mark"),
         ("demonstrator", "correct", Decision("x", mark=11.0, out_of=10.0), "11 out of 10"),
         ("demonstrator", "correct", Decision("x", mark=-1.0), "makes no sense"),
         ("demonstrator", "correct", Decision("x", mark=float("nan")), "makes no sense"),
@@ -118,6 +121,18 @@ def test_a_role_decides_only_what_is_its_own(role: str, action: str, decision: D
     named = next(item for item in ROLES.values() if item.name == role)
     with pytest.raises(UsageError, match=text):
         decide(assignment, named, action, decision)
+
+
+def test_a_mark_that_a_student_wrote_into_the_message_does_not_count() -> None:
+    assignment = Assignment.received(FOUR | {"Mark": 10, "OutOf": 10, "Feedback": "splendid", "Extra": 1}, message())
+    demonstrator = ROLES["demonstrator"]
+    corrected = decide(assignment, demonstrator, "correct", Decision("automatic"))
+    assert not {"Mark", "OutOf", "Feedback"} & set(corrected)
+    assert corrected["Extra"] == 1
+    marked = decide(assignment, demonstrator, "correct", Decision("ann", 3.0))
+    assert (marked["Mark"], "OutOf" in marked, "Feedback" in marked) == (3.0, False, False)
+    validated = decide(marked, ROLES["assistant"], "validate", Decision("bob"))
+    assert validated["Mark"] == 3.0
 
 
 def test_the_records_are_told_no_solution() -> None:

@@ -126,6 +126,10 @@ class Assignment(dict[str, Any]):
         except Reject:
             return str(self.get(SOLUTION))
 
+    def without(self, *names: str) -> Self:
+        """Give it without these fields."""
+        return type(self)({name: value for name, value in self.items() if name not in names})
+
     def moved(self, status: str, role: str, decision: Decision) -> Self:
         """Give it in its next status, with the hop appended to its History; nothing else is touched."""
         entry: dict[str, Any] = {
