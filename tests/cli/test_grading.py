@@ -287,3 +287,25 @@ def test_a_folder_shows_a_progress_bar_on_a_terminal_and_ids_in_a_pipe(more: dic
     assert b"submitting" in shown
     assert b"%" in shown
     assert [line.split()[1] for line in done.stdout.decode().splitlines()] == ["1001.py", "1002.py", "1003.py"]
+
+
+def test_names_that_are_no_text_are_handed_in_and_asked_for(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in (b"1001_bad\xff.py", b"1002_esc\x1b[31m.py"):
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).write_text("x = 1\n")
+    done = run("submit", str(folder), "--module", "data_mining", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["student"] for line in done.stdout.splitlines()] == [1001, 1002]
+    assert "\x1b" not in done.stdout
+    odd = os.fsdecode(b"3f2a\xff")
+    database = f"sqlite:///{tmp_path}/records.sqlite3"
+    assert run("status", odd, "--database", database).returncode == 1
+    for command in (("show", odd), ("decide", odd, "--mark", "1", "--feedback", odd)):
+        assert run("inbox", *command, "--database", database).returncode == 2
+
+
+def test_a_path_that_can_not_be_looked_at_is_refused(run: Run, tmp_path: Path) -> None:
+    for path, why in ((str(tmp_path / ("x" * 300)), "File name too long"), ("", "name is empty")):
+        done = run("submit", path, *_WHO)
+        assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (2, True, 1)

@@ -49,6 +49,13 @@ class Decision:
     feedback: str | None = None
     remark: str | None = None
 
+    def __post_init__(self) -> None:
+        """Take what a command line holds that is no UTF-8, as text that can be sent."""
+        for name in ("who", "feedback", "remark"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, sendable(value))
+
 
 class Assignment(dict[str, Any]):
     """The JSON object of an assignment; what is in it came over the wire, so it is looked at before use."""
@@ -191,13 +198,18 @@ def submission(
     except UnicodeDecodeError:
         fields[SOLUTION] = base64.b64encode(solution).decode()
         fields[ENCODING] = "base64"
-    fields |= {MODULE: module, STATUS: "submitted", NAME: name, ID: identity_}
+    fields |= {MODULE: module, STATUS: "submitted", NAME: sendable(name), ID: identity_}
     return Assignment(fields).moved("submitted", "student", Decision(who or user_name()))
 
 
 def identity(text: str) -> str:
     """Give an id that can be shown and typed: the text itself where it can, else one that stands for it."""
     return text if _GOOD_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
+
+
+def sendable(text: str) -> str:
+    """Give text as UTF-8 can say it: names of files, and command lines, may hold bytes that are none."""
+    return text.encode(errors="replace").decode()
 
 
 def now() -> str:
