@@ -95,6 +95,12 @@ def one_line(text: str) -> str:
     return redact("".join(letter if letter.isprintable() else " " for letter in text)).strip()
 
 
+def many_lines(text: str) -> str:
+    """`text` as it stands, indents and all, without what a terminal would act on."""
+    lines = text.expandtabs(4).splitlines()
+    return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+
+
 def warn(what: str) -> None:
     """Print a warning on stderr, for a command that has no log (yet)."""
     print(f"warren: warning: {one_line(what)}", file=sys.stderr)

@@ -18,13 +18,15 @@ from warren.exceptions import SandboxUnavailable
 _MACHINES: Final = {
     "x86_64": (
         0xC000003E,
-        {"clone": 56, "socket": 41, "setsockopt": 54, "shmget": 29, "msgget": 68, "add_key": 248, "request_key": 249, "keyctl": 250,
-         "unshare": 272, "perf_event_open": 298, "setns": 308, "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
+        {"clone": 56, "socket": 41, "setsockopt": 54, "shmget": 29, "msgget": 68, "add_key": 248,
+         "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298, "setns": 308,
+         "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
     ),
     "aarch64": (
         0xC00000B7,
-        {"clone": 220, "socket": 198, "setsockopt": 208, "shmget": 194, "msgget": 186, "add_key": 217, "request_key": 218, "keyctl": 219,
-         "unshare": 97, "perf_event_open": 241, "setns": 268, "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
+        {"clone": 220, "socket": 198, "setsockopt": 208, "shmget": 194, "msgget": 186, "add_key": 217,
+         "request_key": 218, "keyctl": 219, "unshare": 97, "perf_event_open": 241, "setns": 268,
+         "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
     ),
 }  # fmt: skip
 _EVERYWHERE: Final = {"io_uring_setup": 425, "memfd_secret": 447}
