@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 import warren
@@ -41,12 +42,19 @@ def test_the_input_is_not_touched() -> None:
     assert dict(assignment) == before
 
 
-@pytest.mark.parametrize("data", [b"print('hello')\n", "ünïcode ✓".encode(), b"\xff\xfe\0binary", b"line\r\nline\r"])
+@pytest.mark.parametrize(
+    "data", [b"print('hello')\n", "ünïcode ✓".encode(), b"\xff\xfe\0binary", bytes(1000), b"line\r\nline\r"]
+)
 def test_a_solution_comes_back_as_it_was(data: bytes) -> None:
     made = submission(1, "m", data, "file.bin", "id1")
     assert made.solution() == data
-    assert made.get("SolutionEncoding") == ("base64" if b"\xff" in data else None)
+    assert made.get("SolutionEncoding") == ("base64" if b"\0" in data else None)
     assert (made.name, made.status, made.step, made["StudentID"]) == ("file.bin", "submitted", 1, 1)
+
+
+def test_what_json_would_make_six_times_as_large_is_no_text() -> None:
+    assert len(msgspec.json.encode(submission(7, "m", bytes(30_000), "zeros", "id"))) < 42_000
+    assert submission(7, "m", b"a\tb\r\n\f", "text", "id")["Solution"] == "a\tb\r\n\f"
 
 
 def test_base64_that_is_none_is_refused() -> None:

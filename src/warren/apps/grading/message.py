@@ -36,6 +36,8 @@ LONGEST_NAME: Final = 200
 """Letters of a module's or student's name that come over the wire."""
 MOST_HOPS: Final = 1_000
 """Entries of a History; an assignment that was sent back that often goes round in circles."""
+_NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")
+"""Control characters that no text has; JSON needs six bytes for each, and brokers bound the size of a message."""
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -196,6 +198,10 @@ def submission(
     try:
         fields[SOLUTION] = solution.decode()
     except UnicodeDecodeError:
+        is_text = False
+    else:
+        is_text = _NO_TEXT.search(solution) is None
+    if not is_text:
         fields[SOLUTION] = base64.b64encode(solution).decode()
         fields[ENCODING] = "base64"
     fields |= {MODULE: module, STATUS: "submitted", NAME: sendable(name), ID: identity_}
