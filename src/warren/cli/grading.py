@@ -103,7 +103,7 @@ def _wiring(config: Path | None, exchange: str, type_: ExchangeType, plain: bool
 @app.command("submit")
 def submit(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file for each.")],
+    path: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file for each.")],
     module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module, e.g. cloud_computing.")],
     student: Annotated[
         str | None,
@@ -127,7 +127,9 @@ def submit(
 
     url = broker_url(context, broker)
     wiring = _wiring(config, exchange, exchange_type, plain)
-    wanted = entries(path, student, module, wiring.course)
+    if not path:  # an empty variable of a script, which as a Path would be the folder it runs in
+        raise UsageError("the file's name is empty")
+    wanted = entries(Path(path), student, module, wiring.course)
 
     def tell(entry: Entry, identity: str) -> None:
         if as_json:
