@@ -146,6 +146,8 @@ class Queue:
         self.ready += 1
         self.ready_bytes += size
         if self.id:
+            if self.rules.quorum:
+                message.persistent = True  # a quorum queue keeps whatever it gets (RabbitMQ's docs/quorum-queues)
             if lane.tail or len(lane.ready) >= WINDOW or lane.size >= WINDOW_BYTES:
                 lane.tail += 1
                 self.vhost.journal.add(self, entry)
