@@ -302,12 +302,12 @@ class Broker:
     def put_policy(self, policy: Policy) -> None:
         """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
         self.policies.put(policy)
-        self.vhosts[policy.vhost].follow_policies()
+        self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def delete_policy(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""
         self.policies.delete(vhost, name)
-        self.vhosts[vhost].follow_policies()
+        self.vhosts[vhost].follow_policies(name)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:

@@ -160,7 +160,7 @@ class Channel:
         Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
         order of dead letters, and of what comes back to a quorum queue.
         """
-        if outcome is not Outcome.ACKED:
+        if outcome is not Outcome.ACKED and len({consumer for _, (_, consumer, _) in settled}) > 1:
             settled = sorted(settled, key=_by_consumer)
         for _, held in settled:
             self.release(held, outcome)

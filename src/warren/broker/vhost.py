@@ -75,13 +75,18 @@ class VirtualHost:
         """Where what is durable is written down."""
         return self.broker.journal
 
-    def follow_policies(self) -> None:
-        """Find anew which policy holds for each queue and exchange, and go by it."""
+    def follow_policies(self, changed: str) -> None:
+        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for."""
         policies = self.broker.policies
+        policy = policies.get(self.name, changed)
         for exchange in self.exchanges.values():
-            exchange.policy = policies.matching(self.name, exchange.name, "exchanges") if exchange.name else None
+            held = exchange.policy is not None and exchange.policy.name == changed
+            if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
+                exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
         for queue in list(self.queues.values()):
-            queue.follow(policies.matching(self.name, queue.name, "queues"))
+            held = queue.policy is not None and queue.policy.name == changed
+            if held or (policy is not None and policy.is_for(queue.name, "queues")):
+                queue.follow(policies.matching(self.name, queue.name, "queues"))
         self.generation += 1
 
     # -- exchanges -------------------------------------------------------------------------------------
