@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 
+import pytest
+
 import warren
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
 from warren.amqp.protocol import methods as m
 from warren.amqp.protocol.properties import Properties
 from warren.broker import Broker
+from warren.broker.policies import Policy
 
 
 async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> None:
@@ -64,3 +67,37 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
         channel.confirm(300_000)
         assert channel.unconfirmed == 0
         assert connection.driver.bytes_sent + connection.driver.unsent > 200_000 * 21
+
+
+@pytest.mark.parametrize("reason", ["expired", "maxlen"])
+async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.broker.queues.queue._LONGEST_TURN", 0.0)  # one message in each turn
+    async with (
+        Broker(port=0) as broker,
+        warren.connect(broker.url) as connection,
+        await connection.channel() as channel,
+    ):
+        await channel.declare_queue("dead")
+        await channel.declare_queue(
+            "q",
+            arguments={
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": "dead",
+                **({"x-message-ttl": 1000} if reason == "expired" else {}),
+            },
+        )
+        for number in range(200):
+            await channel.publish(b"%d" % number, routing_key="q")
+        queues = broker.vhosts["/"].queues
+        assert len(queues["q"]) == 200
+        if reason == "maxlen":
+            broker.put_policy(Policy("/", "short", "^q$", {"max-length": 0}))
+        else:
+            await eventually(lambda: len(queues["dead"]), "the first expires")
+        assert 0 < len(queues["dead"]) < 200, "the rest waits for a next turn"
+        await eventually(lambda: len(queues["dead"]) == 200, "all have become dead letters", within=30)
+        assert not len(queues["q"])
+        for number in range(200):
+            letter = await channel.get("dead", no_ack=True)
+            assert letter is not None
+            assert letter.body == b"%d" % number

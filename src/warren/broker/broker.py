@@ -343,10 +343,14 @@ class Broker:
             if not ends_at:
                 ends_at = now + _LONGEST_DISPATCH
             elif now > ends_at:
-                if not self._dispatches_later:
-                    self._dispatches_later = True
-                    self.shares.wait(self._dispatch_on)
+                self.dispatch_later()
                 return
+
+    def dispatch_later(self) -> None:
+        """Deliver from every queue that was touched when it is the turn of what takes long."""
+        if not self._dispatches_later:
+            self._dispatches_later = True
+            self.shares.wait(self._dispatch_on)
 
     def _dispatch_on(self) -> None:
         self._dispatches_later = False
