@@ -330,6 +330,22 @@ _SENSELESS: Final = (
     ("POST", "/api/definitions", b'{"permissions":[{"user":"guest","vhost":"/","configure":"("}]}'),
     ("POST", "/api/definitions", b'{"bindings":[{"source":"amq.topic","vhost":"/","destination_type":"queue"}]}'),
     ("POST", "/api/definitions", b'{"users":[{"name":"' + b"n" * 256 + b'"}]}'),
+    ("POST", "/api/definitions", b'{"users":[{}]}'),
+    ("POST", "/api/definitions", b'{"vhosts":[{}]}'),
+    ("POST", "/api/definitions", b'{"queues":[{"vhost":"/"}]}'),
+    ("POST", "/api/definitions", b'{"exchanges":[{"vhost":"/","type":"direct"}]}'),
+    ("POST", "/api/definitions", b'{"permissions":[{"user":"guest","vhost":"nowhere"}]}'),
+    ("POST", "/api/definitions", b'{"permissions":[{"user":"nobody","vhost":"/"}]}'),
+    (
+        "POST",
+        "/api/exchanges/%2F/amq.default/publish",
+        b'{"routing_key":"q","payload":"","properties":{"delivery_mode":3}}',
+    ),
+    (
+        "POST",
+        "/api/exchanges/%2F/amq.default/publish",
+        b'{"routing_key":"q","payload":"","properties":{"reply_to":"amq.rabbitmq.reply-to"}}',
+    ),
     ("POST", "/api/exchanges/%2F/amq.default/publish", b'{"routing_key":"q","payload":"\\ud800"}'),
     (
         "POST",

@@ -302,12 +302,12 @@ class Broker:
     def put_policy(self, policy: Policy) -> None:
         """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
         self.policies.put(policy)
-        self.vhosts[policy.vhost].follow_policies()
+        self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def delete_policy(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""
         self.policies.delete(vhost, name)
-        self.vhosts[vhost].follow_policies()
+        self.vhosts[vhost].follow_policies(name)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
@@ -343,10 +343,14 @@ class Broker:
             if not ends_at:
                 ends_at = now + _LONGEST_DISPATCH
             elif now > ends_at:
-                if not self._dispatches_later:
-                    self._dispatches_later = True
-                    self.shares.wait(self._dispatch_on)
+                self.dispatch_later()
                 return
+
+    def dispatch_later(self) -> None:
+        """Deliver from every queue that was touched when it is the turn of what takes long."""
+        if not self._dispatches_later:
+            self._dispatches_later = True
+            self.shares.wait(self._dispatch_on)
 
     def _dispatch_on(self) -> None:
         self._dispatches_later = False

@@ -4,6 +4,7 @@ import asyncio
 import enum
 import functools
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol import hot
@@ -17,6 +18,8 @@ from warren.broker.transaction import Transaction
 if TYPE_CHECKING:
     from warren.broker.connection import ClientConnection
 
+_MOST_UNREAD: Final = 32 << 20
+"""Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 Held = tuple[Queue, Consumer | None, Entry]
@@ -55,7 +58,7 @@ class Channel:
         self.published = 0
         self.waits_for = 0
         """The batch of the store with the channel's last durable publish."""
-        self._rejected: list[int] = []
+        self._rejected: deque[int] = deque()
         self._confirmed = 0
         self._unsettled_by_consumers = 0
         self._next_tag = 1
@@ -78,8 +81,8 @@ class Channel:
         self._write(payload, entry, counted=queue.rules.quorum)
 
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
-        """Send a direct reply."""
-        if self.is_open:
+        """Send a direct reply; to a client that has left too many unread it is lost, as to one that is gone."""
+        if self.is_open and self.connection.driver.unsent < _MOST_UNREAD:
             tag = self._next_tag
             self._next_tag = tag + 1
             entry = Entry(0, message)
@@ -156,7 +159,7 @@ class Channel:
         Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
         order of dead letters, and of what comes back to a quorum queue.
         """
-        if outcome is not Outcome.ACKED:
+        if outcome is not Outcome.ACKED and len({consumer for _, (_, consumer, _) in settled}) > 1:
             settled = sorted(settled, key=_by_consumer)
         for _, held in settled:
             self.release(held, outcome)
@@ -235,12 +238,12 @@ class Channel:
         """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
         if not self.is_open:
             return
-        frames = b""
+        frames: list[bytes] = []
         while self._rejected and self._rejected[0] <= up_to:
-            tag = self._rejected.pop(0)
-            frames += self._ack_up_to(tag - 1) + hot.encode_nack(self.number, tag)
+            tag = self._rejected.popleft()
+            frames += (self._ack_up_to(tag - 1), hot.encode_nack(self.number, tag))
             self._confirmed = tag
-        self.connection.driver.write(frames + self._ack_up_to(up_to))
+        self.connection.driver.write(b"".join((*frames, self._ack_up_to(up_to))))
 
     @property
     def unconfirmed(self) -> int:
@@ -249,7 +252,7 @@ class Channel:
 
     def refuse(self, up_to: int) -> None:
         """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""
-        self._rejected = sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)})
+        self._rejected = deque(sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)}))
         self.confirm(up_to)
 
     def _ack_up_to(self, tag: int) -> bytes:

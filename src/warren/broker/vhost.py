@@ -75,13 +75,18 @@ class VirtualHost:
         """Where what is durable is written down."""
         return self.broker.journal
 
-    def follow_policies(self) -> None:
-        """Find anew which policy holds for each queue and exchange, and go by it."""
+    def follow_policies(self, changed: str) -> None:
+        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for."""
         policies = self.broker.policies
+        policy = policies.get(self.name, changed)
         for exchange in self.exchanges.values():
-            exchange.policy = policies.matching(self.name, exchange.name, "exchanges") if exchange.name else None
+            held = exchange.policy is not None and exchange.policy.name == changed
+            if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
+                exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
         for queue in list(self.queues.values()):
-            queue.follow(policies.matching(self.name, queue.name, "queues"))
+            held = queue.policy is not None and queue.policy.name == changed
+            if held or (policy is not None and policy.is_for(queue.name, "queues")):
+                queue.follow(policies.matching(self.name, queue.name, "queues"))
         self.generation += 1
 
     # -- exchanges -------------------------------------------------------------------------------------
@@ -137,16 +142,15 @@ class VirtualHost:
             return
         if if_unused and exchange.bindings:
             raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
-        self._remove_exchange(exchange)
+        self._drop(*self._remove_exchange(exchange))
 
-    def _remove_exchange(self, exchange: Exchange) -> None:
+    def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
+        """Take an exchange away; gives its bindings, which go with it."""
         del self.exchanges[exchange.name]
-        for binding in list(exchange.bindings.values()):
-            self._drop(binding)
-        self._unbind_all(exchange)
         self.generation += 1
         if exchange.durable and self.journal.is_on:
             self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
+        return [*exchange.bindings.values(), *self.bindings_to(exchange)]
 
     def refuse_default(self, *names: str) -> None:
         """Refuse what is not for the default exchange (403)."""
@@ -231,7 +235,7 @@ class VirtualHost:
         if self.queues.get(queue.name) is not queue:
             return 0
         del self.queues[queue.name]
-        self._unbind_all(queue)
+        self._drop(*self.bindings_to(queue))
         self.generation += 1
         for consumer in queue.turns.clear():
             consumer.channel.on_queue_deleted(consumer)
@@ -251,7 +255,7 @@ class VirtualHost:
             self.delete_queue(queue)
         for exchange in list(self.exchanges.values()):
             if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
-                self._remove_exchange(exchange)
+                self._drop(*self._remove_exchange(exchange))
 
     # -- bindings --------------------------------------------------------------------------------------
 
@@ -291,23 +295,23 @@ class VirtualHost:
         """Give the bindings of a queue or exchange that messages come by."""
         return list(self._bound_to.get(id(destination), {}).values())
 
-    def _drop(self, binding: Binding) -> None:
-        exchange = binding.source
-        if not exchange.unbind(binding):
-            return
-        bound = self._bound_to[id(binding.destination)]
-        del bound[id(exchange), binding.identity]
-        if not bound:
-            del self._bound_to[id(binding.destination)]
-        self.generation += 1
-        if self.journal.is_on and is_durable(binding):
-            self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
-        if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
-            self._remove_exchange(exchange)
-
-    def _unbind_all(self, destination: Destination) -> None:
-        for binding in list(self._bound_to.get(id(destination), {}).values()):
-            self._drop(binding)
+    def _drop(self, *bindings: Binding) -> None:
+        """Undo bindings. An auto-delete exchange goes with its last one, and with it the bindings that lead to it."""
+        waiting = deque(bindings)
+        while waiting:
+            binding = waiting.popleft()
+            exchange = binding.source
+            if not exchange.unbind(binding):
+                continue
+            bound = self._bound_to[id(binding.destination)]
+            del bound[id(exchange), binding.identity]
+            if not bound:
+                del self._bound_to[id(binding.destination)]
+            self.generation += 1
+            if self.journal.is_on and is_durable(binding):
+                self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
+            if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
+                waiting.extend(self._remove_exchange(exchange))
 
     # -- routing ---------------------------------------------------------------------------------------
 

@@ -2,12 +2,18 @@
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 import warren
+from tests.differential.peer import Peer
+from tests.support.embedded import BrokerProcess
+from tests.support.rabbitmq import RabbitMQ
 from warren.amqp.client import Channel
+from warren.amqp.protocol import methods as m
+from warren.amqp.protocol.properties import Properties
 from warren.broker import Broker
 
 
@@ -52,3 +58,36 @@ async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int)
         expected = [(b"%d" % number, 0) for number in range(10, count)] + [(b"%d" % number, 1) for number in range(10)]
         assert await _drain(channel) == expected
     assert _rows(tmp_path) == (0, 0)
+
+
+@pytest.mark.parametrize("broker", ["embedded", "rabbitmq"])
+def test_a_quorum_queue_keeps_what_is_not_persistent(
+    broker: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As RabbitMQ's do, whatever the publisher asks for; and so its confirm comes after the commit."""
+    server: RabbitMQ | BrokerProcess
+    with contextlib.ExitStack() as stack:
+        if broker == "rabbitmq":
+            server = request.getfixturevalue("own_rabbitmq")
+        else:
+            server = stack.enter_context(BrokerProcess("--data", str(tmp_path)))
+        with Peer(server.url) as peer:
+            for name, kind in (("q", "quorum"), ("c", "classic")):
+                peer.call(m.QueueDeclare(name, durable=True, arguments={"x-queue-type": kind}))
+            peer.call(m.ConfirmSelect())
+            for name in ("q", "c"):
+                peer.publish("", name, b"transient", Properties(delivery_mode=1))
+            peer.until_it_has("q", 1)
+            peer.quiet()
+            assert {"1: ack 1", "1: ack 2"} <= set(peer.log)
+        server.stop()
+        server.start()
+        with Peer(server.url) as peer:
+            peer.until_it_has("q", 1)
+            peer.count("c")
+            assert "message_count=0" in peer.log[-1]
+            peer.consume("q", no_ack=True)  # RabbitMQ's has to elect a leader first
+            deadline = time.monotonic() + 30
+            while "b'transient'" not in peer.log[-1] and time.monotonic() < deadline:
+                peer.quiet()
+            assert peer.log[-1].endswith("{delivery_mode: 1} b'transient'")

@@ -13,6 +13,8 @@ from warren.broker.management.views import Json
 from warren.broker.publishing import read_expiration, routing_keys
 from warren.broker.queues import Entry, Message, Queue
 from warren.broker.queues.dead_letter import origin_of
+from warren.broker.queues.message import check_delivery_mode
+from warren.broker.queues.reply_to import REPLY_TO
 
 if TYPE_CHECKING:
     from warren.broker.vhost import VirtualHost
@@ -39,6 +41,10 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
     else:
         raise BadDefinition(f"Unsupported encoding: {encoding}")
     properties = _properties(body.get("properties") or {})
+    if properties.delivery_mode is not None:
+        check_delivery_mode(properties.delivery_mode)
+    if properties.reply_to == REPLY_TO:
+        raise precondition_failed("fast reply consumer does not exist")
     message = Message(
         encode_short(exchange) + encode_short(key),
         encode_header(properties, len(content)),

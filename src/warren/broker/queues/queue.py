@@ -30,6 +30,8 @@ WINDOW_BYTES: Final = 32 << 20
 _AT_ONCE: Final = 4096
 """Messages that are read from the store in one piece: confirms wait meanwhile."""
 _LONGEST_WAIT: Final = 3600.0
+_LONGEST_TURN: Final = 0.02
+"""Seconds that a queue gives up messages for before it lets others have their turn."""
 
 
 class Queue:
@@ -73,6 +75,8 @@ class Queue:
         self._put_again = 0
         self._returns = 0
         self._expiring = False
+        self._is_dropping = False
+        """Whether more is too much than one turn of the loop could drop, so that the next ones go on."""
         self._as_of = 0.0
         """When the first dead letter with a time-to-live of 0 came that was not dispatched yet."""
         self._read_rules()
@@ -121,7 +125,7 @@ class Queue:
             return False
         if taken.expires and taken.expires <= time.time():
             self.dispatch(taken.expires)  # with a time-to-live of 0 it is for a consumer that has room now
-        if self._is_over():
+        if self._is_over() and not self._is_dropping:
             self.dispatch()
         return True
 
@@ -152,6 +156,8 @@ class Queue:
         self.ready += 1
         self.ready_bytes += size
         if self.id:
+            if self.rules.quorum:
+                message.persistent = True  # a quorum queue keeps whatever it gets (RabbitMQ's docs/quorum-queues)
             if lane.tail or len(lane.ready) >= WINDOW or lane.size >= WINDOW_BYTES:
                 lane.tail += 1
                 self.vhost.journal.add(self, entry)
@@ -329,11 +335,18 @@ class Queue:
 
     def _drop_what_is_over(self) -> None:
         """Give up what is too much, from the head on; what is in the store alone when it has been read."""
+        ends_at = time.monotonic() + _LONGEST_TURN
+        self._is_dropping = False
         for lane in self._lanes:
             while self._is_over() and (entry := lane.take()) is not None:
                 self.ready -= 1
                 self.ready_bytes -= len(entry.message.body)
                 self._give_up(entry, MAXLEN)
+                if time.monotonic() > ends_at:
+                    self._is_dropping = True
+                    self.vhost.broker.touch(self)
+                    self.vhost.broker.dispatch_later()
+                    return
             if lane.tail:
                 self._load_more(lane)
                 return  # what waits in the store stands before the lower priorities
@@ -341,8 +354,12 @@ class Queue:
     # -- expiry ----------------------------------------------------------------------------------------
 
     def drop_expired(self) -> None:
-        """Give up what expired at the head (what stands behind a message that did not stays), and wait for the next."""
+        """Give up what expired at the head (what stands behind a message that did not stays), and wait for the next.
+
+        Where it is much, the rest waits for a next turn of the loop.
+        """
         now = time.time()
+        ends_at = time.monotonic() + _LONGEST_TURN
         soonest = 0.0
         for lane in self._lanes:
             while (head := lane.head()) is not None and head.expires and head.expires < now:
@@ -350,6 +367,9 @@ class Queue:
                 self.ready -= 1
                 self.ready_bytes -= len(head.message.body)
                 self._give_up(head, EXPIRED)
+                if time.monotonic() > ends_at:
+                    head = lane.head()
+                    break
             if lane.tail:
                 self._load_more(lane)
             if head is not None and head.expires and (not soonest or head.expires < soonest):
