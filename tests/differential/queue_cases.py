@@ -550,7 +550,7 @@ def quorum_exclusive_consumer(peer: Peer) -> None:
 def unbinding_what_another_connection_owns(peer: Peer) -> None:
     peer.queue("q", exclusive=True)
     peer.call(m.QueueBind(queue="q", exchange="amq.direct", routing_key="k"))
-    with Peer(peer.url) as other:
+    with Peer(peer.url, patience=peer.patience) as other:
         other.call(m.QueueUnbind(queue="q", exchange="amq.direct", routing_key="missing"))
         other.call(m.QueueUnbind(queue="q", exchange="amq.direct", routing_key="k"))
         peer.log += other.log

@@ -94,15 +94,14 @@ class Channel:
         if counted or entry.deliveries:
             header = _with_delivery_count(message, entry.deliveries)
         connection = self.connection
-        write, limit = connection.driver.write, connection.core.frame_limit
-        method = hot.encode_method_frame(self.number, payload)
+        driver, limit = connection.driver, connection.core.frame_limit
         if len(message.body) <= limit:
-            write(method + hot.encode_content(self.number, header, message.body, limit))
+            driver.write(hot.encode_message(self.number, payload, header, message.body))
         else:
-            write(method)
+            driver.write(hot.encode_method_frame(self.number, payload))
             for piece in hot.content_frames(self.number, header, message.body, limit):
-                write(piece)
-        if not connection.driver.can_write:
+                driver.write(piece)
+        if not driver.can_write:
             connection.stop_delivering()
 
     def _hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:

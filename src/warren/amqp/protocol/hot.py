@@ -140,6 +140,21 @@ def encode_content(channel: int, header: bytes, body: bytes, frame_limit: int) -
     )
 
 
+def encode_message(channel: int, payload: bytes, header: bytes, body: bytes) -> bytes:
+    """Encode a method with payload `payload` and its content, where the body goes into one frame."""
+    if not body:
+        return encode_method_frame(channel, payload) + encode_content(channel, header, body, 0)
+    pack = _FRAME.pack
+    return b"%b%b\xce%b%b\xce%b%b\xce" % (
+        pack(1, channel, len(payload)),
+        payload,
+        pack(2, channel, len(header)),
+        header,
+        pack(3, channel, len(body)),
+        body,
+    )
+
+
 def content_frames(channel: int, header: bytes, body: bytes, frame_limit: int) -> Iterator[bytes]:
     """Encode a content frame by frame: a large body is copied once, in pieces that memory is kept for."""
     yield b"%b%b\xce" % (_FRAME.pack(2, channel, len(header)), header)

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from warren.broker.policies import Policy
     from warren.broker.vhost import VirtualHost
 
-WINDOW: Final = 4096
-"""Messages of one lane that are kept in memory; behind them a stored queue keeps messages in the store alone."""
+WINDOW: Final = 16_384
+"""Messages of one lane that are kept in memory; behind them a stored queue keeps messages in the store alone.
+
+A message of 200 bytes takes some 600 there. One that need not be read back saves a third of the CPU time that
+delivering it costs (`make bench-broker`).
+"""
 WINDOW_BYTES: Final = 32 << 20
 """Bytes of bodies of one lane, likewise."""
+_AT_ONCE: Final = 4096
+"""Messages that are read from the store in one piece: confirms wait meanwhile."""
 _LONGEST_WAIT: Final = 3600.0
 _LONGEST_TURN: Final = 0.02
 """Seconds that a queue gives up messages for before it lets others have their turn."""
@@ -417,7 +423,7 @@ class Queue:
             lane.is_loading = True
             lane.load += 1
             self.vhost.journal.load(
-                self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, WINDOW, WINDOW_BYTES)
+                self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, _AT_ONCE, WINDOW_BYTES)
             )
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
@@ -430,11 +436,12 @@ class Queue:
         self.ready -= found.damaged
         self.ready_bytes -= found.damaged_bytes
         lane.loaded_to = max(lane.loaded_to, found.last_position)
-        for entry in found.entries:
-            if entry.position <= self.recovered_to:
-                entry.redelivered = True
+        if found.entries and found.entries[0].position <= self.recovered_to:
+            for entry in found.entries:
+                if entry.position <= self.recovered_to:
+                    entry.redelivered = True
         lane.ready.extend(found.entries)
-        lane.size += sum(len(entry.message.body) for entry in found.entries)
+        lane.size += found.size
         self.vhost.broker.touch(self)
         self.vhost.broker.dispatch()
 
