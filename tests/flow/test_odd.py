@@ -9,8 +9,8 @@ import warren
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.test_worker import take_and_die
 from tests.support.waiting import eventually
-from warren.amqp.client import Properties
-from warren.flow import settle
+from warren.amqp.client import Properties, consuming, publishing
+from warren.flow import dead, settle
 from warren.flow.message import Outgoing
 from warren.flow.outlet import Outlet
 from warren.telemetry.report import encode_report
@@ -159,3 +159,24 @@ def test_a_handler_that_yields_is_refused() -> None:
     for delay in (float("nan"), float("inf")):
         with pytest.raises(warren.UsageError, match="delays"):
             app.stage("in", delays=[delay])(lambda text: None)
+
+
+async def test_more_dead_letters_than_are_read_ahead_are_replayed_over_their_one_connection(
+    broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "_BUFFER_MESSAGES", 100)
+    monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 20)
+    app = warren.App("much")
+
+    @app.stage("in", name="h", queue="much.h")
+    async def handle(text: str) -> None: ...
+
+    async with app.publisher(broker_url):
+        pass  # declares
+    async with warren.connect(broker_url, publish_timeout=20) as connection, await connection.channel() as channel:
+        origin = Properties(headers={"x-warren-queue": "much.h", "x-warren-reason": "failed"})
+        for number in range(300):
+            await channel.send(b"%d" % number, routing_key="much.dead", properties=origin)
+        await channel.wait_for_confirms()
+        assert await dead.replay(connection, "much", dead.which(everything=True)) == (300, [])
+    assert await counts(broker_url, ["much.h", "much.dead"]) == {"much.h": 300, "much.dead": 0}
