@@ -35,6 +35,7 @@ WarrenError
 └── RecordsError                  an application's database can't be used
 """
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Self, TypeVar
 
@@ -228,11 +229,14 @@ class Reject(WarrenError):
 class Retry(WarrenError):
     """Raised by a handler: the message comes again later, as one attempt more.
 
-    after: seconds, rounded up to a rung of the ladder; None means the delay of the stage's policy.
+    after: seconds, rounded up to a rung of the ladder; None means the delay of the stage's policy. What is no finite
+    number raises UsageError.
     """
 
     def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:
         super().__init__(text)
+        if after is not None and not (isinstance(after, int | float) and math.isfinite(after)):
+            raise UsageError(f"Retry(after={after!r}): give a finite number of seconds")
         self.after = after
 
 

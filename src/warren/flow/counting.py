@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from warren.amqp.client import Properties
-from warren.amqp.protocol.tables import decode_text
+from warren.amqp.protocol.tables import encode_text
 from warren.flow.job import Job, Result
 from warren.flow.message import REASON, Outgoing, node_name
 from warren.telemetry.histogram import BUCKETS, Histogram
@@ -61,7 +61,7 @@ class StageCounts:
         names = ("received", "redelivered", "repeated", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
         counts["done"] = len(self.handling) - sum(self.not_done.values())
-        counts |= self.not_done | {f"to.{key}": number for key, number in self.to.items()}
+        counts |= self.not_done | {f"to.{_readable(key)}": number for key, number in self.to.items()}
         return {name: number for name, number in counts.items() if number}
 
 
@@ -93,8 +93,8 @@ class Counting:
         if result.kind != "done":
             counts.not_done[result.kind] += 1
         if len(counts.passages) < MOST_PASSAGES:
-            keys = [message.routing_key for message in outgoing]
-            identity = decode_text(job.trail.correlation)
+            keys = [_readable(message.routing_key) for message in outgoing]
+            identity = job.trail.correlation.decode(errors="replace")  # reports are JSON
             counts.passages.append(Passage(identity, result.kind, round(job.seconds, 6), keys))
 
     def dead(self, job: Job, number: int) -> None:
@@ -132,6 +132,11 @@ class Counting:
                 )
             )
         return reports
+
+
+def _readable(key: str) -> str:
+    """Give a routing key, which may be any bytes, as text for JSON."""
+    return key if key.isascii() else encode_text(key).decode(errors="replace")
 
 
 def _is_dead(message: Outgoing) -> bool:

@@ -107,10 +107,13 @@ class AsyncExecutor:
             try:
                 result = await handling.call_async(stage, job.delivery.body, job.message)
             except asyncio.CancelledError as error:
-                if not self._is_only_late(me):
+                if not me.cancelling():
+                    result = handling.failed(error)  # of something that the handler waited for
+                elif self._is_only_late(me):
+                    result = handling.failed(_too_long(stage, error))
+                else:
                     self._report(job, ABANDONED)
                     raise
-                result = handling.failed(_too_long(stage, error))
             except BaseException:
                 self._report(job, ABANDONED)
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from warren.exceptions import Reject, Retry, Undecodable
@@ -40,14 +41,16 @@ def failed(error: BaseException) -> Result:
 
 
 async def call_async(stage: Stage, body: bytes, message: Callable[[], Message]) -> Result:
-    """Run an `async def` handler; errors are results."""
+    """Run an `async def` handler; errors are results, but what ends the task or the program."""
     try:
         value = stage.codec.decode(body)
     except Undecodable as error:
         return failed(error)
     try:
         return succeeded(stage, body, await stage.handler(**stage.arguments(value, message)))
-    except Exception as error:  # noqa: BLE001 - whatever a user's code raises is the message's fate
+    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a user's code raises is the message's fate
         return failed(error)
 
 

@@ -32,6 +32,7 @@ FAILED_AT: Final = "x-warren-failed-at"
 NODE: Final = "x-warren-node"
 TRACEPARENT: Final = "traceparent"
 
+_MOST_ATTEMPTS: Final = 1 << 31
 _LONGEST_ERROR: Final = 2_000
 _LONGEST_TRACEBACK: Final = 16_000
 # Written by brokers, each in its own way, or read by them as an order to route further copies.
@@ -82,7 +83,7 @@ def properties_of(delivery: Delivery) -> Properties:
 def attempt_of(properties: Properties) -> int:
     """Say which attempt this is."""
     value = (properties.headers or {}).get(ATTEMPT)
-    return max(1, value) if isinstance(value, int) else 1
+    return min(max(1, value), _MOST_ATTEMPTS) if isinstance(value, int) else 1
 
 
 def wait_of(properties: Properties) -> float:
@@ -189,7 +190,10 @@ def _kept(properties: Properties, headers: Table) -> Properties:
 
 def described(error: BaseException) -> str:
     """Name an error in one line."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception as odd:  # noqa: BLE001 - a user's `__str__`
+        text = f"(its text can't be had: {type(odd).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from warren.exceptions import AlreadySettled, Closed, PublishError, PublishRefused, PublishReturned, WarrenError
+from warren.exceptions import AlreadySettled, Closed, PublishError, PublishRefused, PublishReturned
 from warren.flow.dead import dead_letter_of, dead_letter_of_product
 from warren.flow.hot import next_properties
 from warren.flow.job import Job, Result
@@ -155,7 +155,7 @@ class Settler:
     async def _send(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
         try:
             future = await self._outlet.send(message)
-        except WarrenError as error:
+        except Exception as error:  # noqa: BLE001 - what can't be published must not end the others; it is logged
             self._sent(pending, message, error)
         else:
             future.add_done_callback(partial(self._confirmed, pending, message, refusals))

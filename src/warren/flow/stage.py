@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 import typing
@@ -75,7 +76,12 @@ class Stage:
 
     def key_for(self, result: object) -> str | None:
         """Give the key that a result is published with; None where it goes nowhere."""
-        return self.then(result) if callable(self.then) else self.then
+        if not callable(self.then):
+            return self.then
+        key: object = self.then(result)
+        if key is not None and not isinstance(key, str):
+            raise TypeError(f"`then` gave {key!r} for a key; it must be a string, or None")
+        return key
 
 
 def make_stage(
@@ -99,8 +105,10 @@ def make_stage(
         raise AppError(f"{where(handler)}: processes=True is for `def`; an `async def` handler can't use it")
     kind: Kind = "async" if is_async else "process" if processes else "thread"
     number = CONCURRENCY[kind] if concurrency is None else concurrency
-    if attempts < 1 or number < 1 or time_limit <= 0 or any(delay < 0 for delay in delays):
+    if attempts < 1 or number < 1 or time_limit <= 0 or not all(0 <= delay < math.inf for delay in delays):
         raise AppError(f"{where(handler)}: attempts, concurrency and time_limit are positive, delays not negative")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise AppError(f"{where(handler)}: a handler can't yield; return a list for several results")
     if processes and _importable(handler) is not handler:
         # Worker processes import it by this name. While its module is being imported the name is not there yet.
         module = sys.modules.get(handler.__module__)

@@ -52,6 +52,11 @@ async def _has_messages(connection: Connection, queue: str) -> bool:
     return False
 
 
+def _answer(asker: asyncio.AbstractEventLoop, answered: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the worker has ended meanwhile, and its loop is closed
+        asker.call_soon_threadsafe(answered.set)
+
+
 async def watch_loop(loop: asyncio.AbstractEventLoop, thread_id: int, every: float = STALL) -> None:
     """Look from the I/O thread whether the loop of the handlers turns; name what keeps it where it does not."""
     mine = asyncio.get_running_loop()
@@ -59,7 +64,7 @@ async def watch_loop(loop: asyncio.AbstractEventLoop, thread_id: int, every: flo
         await asyncio.sleep(every)
         answered = asyncio.Event()
         asked = time.monotonic()
-        loop.call_soon_threadsafe(mine.call_soon_threadsafe, answered.set)
+        loop.call_soon_threadsafe(_answer, mine, answered)
         waiting = asyncio.ensure_future(answered.wait())
         try:
             await asyncio.wait((waiting,), timeout=every)

@@ -21,11 +21,12 @@ from warren.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from warren.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, connect
 from warren.amqp.client.consuming import Consumer, Delivery
 from warren.amqp.client.io_thread import IOThread
+from warren.amqp.client.publishing import as_body
 from warren.amqp.client.recovery import RecoveryEvent
 from warren.amqp.client.url import BrokerURL
 from warren.amqp.protocol.properties import Properties
 from warren.amqp.protocol.tables import FieldValue, Table
-from warren.exceptions import AlreadySettled, Closed, RequestTimeout, WarrenError
+from warren.exceptions import AlreadySettled, Closed, RequestTimeout, UsageError, WarrenError
 
 _log = logging.getLogger(__name__)
 _UNSENT_MESSAGES: Final = 10_000
@@ -168,6 +169,8 @@ class BlockingConsumer:
         What waited here when the connection was lost is left out: it comes again. Raises RequestTimeout when
         none came, StopIteration when the consumer was cancelled here.
         """
+        if self._pump is None:
+            raise UsageError("iterate within `with channel.consume(…) as deliveries:`")
         deadline = None if timeout is None else time.monotonic() + timeout
         delivery = self._take(timeout)
         while delivery.is_lost and not self._consumer.no_ack:
@@ -314,6 +317,7 @@ class BlockingChannel:
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
         the errors come from the future, and from `wait_for_confirms`.
         """
+        body = as_body(body)
         self._room.take(len(body))
         confirm: _Confirm = concurrent.futures.Future()
         send = functools.partial(
@@ -377,7 +381,7 @@ class BlockingChannel:
             except asyncio.CancelledError:
                 confirm.cancel()
                 raise
-            except WarrenError as error:
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
                 confirm.set_exception(error)
             else:
                 sent.add_done_callback(functools.partial(_pass_on, confirm))

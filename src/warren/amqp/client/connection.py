@@ -289,7 +289,8 @@ def connect(
 
     recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
     channels, what was declared over it, consumers and unconfirmed publishes; see `warren.amqp.client.recovery`.
-    recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: told of each step.
+    recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: called with each step; what it
+    raises is logged.
 
     Raises UsageError for a URL that makes no sense, ConnectFailed where no host answers, LoginRefused and
     VirtualHostRefused.

@@ -176,6 +176,8 @@ class PublishWindow:
         tracked: bool,
     ) -> asyncio.Future[None]:
         """Send a message, having waited for room; gives the future of its confirm."""
+        if type(body) is not bytes:
+            body = as_body(body)
         deadline = None if timeout is None else self._loop.time() + timeout
         if self._waiters or not self._has_room():
             await self._wait_for_room(deadline)
@@ -400,6 +402,13 @@ class PublishWindow:
                 deadlines.append(entry.deadline)
         if deadlines:
             self._watch(max(min(deadlines), now + _TIMER_STEP))
+
+
+def as_body(body: object) -> bytes:
+    """Give a body as bytes, a copy where its owner may change it. Raises UsageError for what is none."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise UsageError(f"a body is bytes, not {type(body).__name__}; text becomes bytes with .encode()")
 
 
 def _same_properties(header: bytes) -> Callable[[bytes], bool]:

@@ -55,9 +55,16 @@ class Recovery:
     """How one connection recovers."""
 
     def __init__(self, timeout: float | None, tell: Callable[[RecoveryEvent], None] | None) -> None:
-        """timeout: seconds that one recovery may take, or None. tell: is called with each step; must not raise."""
+        """timeout: seconds that one recovery may take, or None. tell: is called with each step."""
         self._timeout = timeout
-        self._tell = tell or (lambda event: None)
+        self._listener = tell
+
+    def _tell(self, event: RecoveryEvent) -> None:
+        if self._listener is not None:
+            try:
+                self._listener(event)
+            except Exception:  # noqa: BLE001 - a user's code; the connection is to come back all the same
+                _log.exception("on_recovery failed at %r; the recovery goes on", event.kind)
 
     async def run(self, connection: "Connection", error: ConnectionClosed) -> None:
         """Bring a connection back, or end it with the reason why that is of no use."""

@@ -88,11 +88,13 @@ def decode_text(raw: bytes) -> str:
 
 
 def encode_text(text: str) -> bytes:
-    """Encode a name; the opposite of `decode_text`. Raises UsageError for text that has no bytes."""
+    """Encode a name; the opposite of `decode_text`. Raises UsageError for what has no bytes."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise UsageError(f"{text[:40]!r} can't be encoded in UTF-8: {error.reason}") from error
+    except AttributeError as error:
+        raise UsageError(f"a name is text, not {type(text).__name__}") from error
 
 
 def encode_short(text: str) -> bytes:

@@ -1,0 +1,119 @@
+"""Programs that do what makes little sense get an error that says so; nobody waits for ever, and others go on."""
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import warren
+from tests.support.waiting import eventually
+from warren.amqp.client.recovery import RecoveryEvent
+from warren.exceptions import UsageError
+
+_BAD: list[tuple[dict[str, Any], str]] = [
+    ({"body": "text"}, "a body is bytes, not str"),
+    ({"body": "long" * 100_000}, "a body is bytes, not str"),
+    ({"body": None}, "a body is bytes, not NoneType"),
+    ({"routing_key": 5}, "a name is text, not int"),
+    ({"exchange": None}, "a name is text, not NoneType"),
+    ({"routing_key": "k" * 300}, "255"),
+    ({"properties": warren.Properties(headers={"a": object()})}, "'a': object has no"),  # type: ignore[dict-item] # as users do
+]
+
+
+async def test_what_is_no_message_is_refused_and_the_channel_goes_on(broker_url: str, no_leaks: None) -> None:
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        for arguments, text in _BAD:
+            with pytest.raises(UsageError, match=text):
+                await channel.publish(**{"body": b"x", "routing_key": queue} | arguments)
+        body = bytearray(b"mine")
+        sent = await channel.send(body, routing_key=queue)  # type: ignore[arg-type] # as users do
+        body[:] = b"else"
+        await sent
+        got = await channel.get(queue, no_ack=True)
+        assert got is not None
+        assert got.body == b"mine"
+        assert await channel.get(queue) is None
+
+
+def test_what_is_no_message_is_refused_in_scripts_too(broker_url: str) -> None:
+    with warren.connect_blocking(broker_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True).name
+        for arguments, text in _BAD:
+            with pytest.raises(UsageError, match=text):
+                channel.send(**{"body": b"x", "routing_key": queue} | arguments).result(20)
+        channel.send(b"x", routing_key=queue).result(20)
+        channel.wait_for_confirms(timeout=20)
+
+
+def test_iterating_outside_of_the_block_is_an_error_in_scripts_too(embedded_url: str) -> None:
+    with warren.connect_blocking(embedded_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True).name
+        with pytest.raises(UsageError, match="iterate within `with"):
+            next(channel.consume(queue))
+
+
+async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
+    broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds: list[str] = []
+
+    def tell(event: RecoveryEvent) -> None:
+        kinds.append(event.kind)
+        raise ZeroDivisionError("a mistake of the user's")
+
+    async with warren.connect(broker_url, on_recovery=tell) as connection:
+        channel = await connection.channel()
+        assert connection.link is not None
+        connection.link.driver.abort()
+        await eventually(lambda: "recovered" in kinds, "the recovery", within=30)
+        async with asyncio.timeout(20):
+            await channel.declare_queue(exclusive=True)
+    assert "a mistake of the user's" in caplog.text
+
+
+_ENDS = {
+    "a loop that ends with its connection open": """
+async def main():
+    connection = await warren.connect(url)
+    channel = await connection.channel()
+    queue = (await channel.declare_queue(exclusive=True)).name
+    await channel.consume(queue).start()
+    await channel.send(b"x", routing_key=queue)
+asyncio.run(main())
+""",
+    "a script that ends with its connection open": """
+connection = warren.connect_blocking(url)
+channel = connection.channel()
+queue = channel.declare_queue(exclusive=True).name
+deliveries = channel.consume(queue).__enter__()
+futures = [channel.send(b"x", routing_key=queue) for _ in range(100)]
+""",
+    "Ctrl-C while a script waits": """
+with warren.connect_blocking(url) as connection:
+    channel = connection.channel()
+    queue = channel.declare_queue(exclusive=True).name
+    with channel.consume(queue) as deliveries:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            next(deliveries)
+        except KeyboardInterrupt:
+            pass
+    channel.declare_queue(queue, passive=True)
+""",
+}
+
+
+@pytest.mark.parametrize("what", _ENDS)
+def test_programs_end(embedded_url: str, what: str) -> None:
+    head = f"import asyncio, os, signal, threading, warren\nurl = {embedded_url!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{head}{_ENDS[what]}\nprint('end')"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")

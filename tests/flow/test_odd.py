@@ -1,0 +1,182 @@
+"""What users' code and other people's messages do that nobody thought of costs that message, and not the worker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+import warren
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
+from tests.flow.test_worker import take_and_die
+from tests.support.waiting import eventually
+from warren.amqp.client import Properties, consuming, publishing
+from warren.flow import dead, settle
+from warren.flow.message import Outgoing
+from warren.flow.outlet import Outlet
+from warren.telemetry.report import encode_report
+
+
+class _Odd(BaseException):
+    pass
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+_ODD: dict[str, tuple[Callable[[], BaseException], str]] = {
+    "nan": (lambda: warren.Retry(after=float("nan")), "UsageError: Retry(after=nan)"),
+    "text": (lambda: warren.Retry(after="5"), "UsageError: Retry(after='5')"),  # type: ignore[arg-type] # as a user may
+    "endless": (lambda: warren.Retry(after=float("inf")), "UsageError: Retry(after=inf)"),
+    "own": (lambda: _Odd("mine"), "_Odd: mine"),
+    "exit": (lambda: SystemExit(3), "SystemExit: 3"),
+    "cancelled": (lambda: asyncio.CancelledError("by something below"), "CancelledError: by something below"),
+    "mute": (_Mute, "_Mute: (its text can't be had: ValueError)"),
+}
+
+
+async def test_whatever_a_handler_raises_is_its_messages_fate(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("odd")
+
+    @app.stage("async", attempts=1)
+    async def raise_in_loop(what: str) -> None:
+        raise _ODD[what][0]()
+
+    @app.stage("thread", attempts=1)
+    def raise_in_thread(what: str) -> None:
+        raise _ODD[what][0]()
+
+    async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+        for what in _ODD:
+            for key in ("async", "thread"):
+                await publisher.publish(what, key=key)
+        await eventually_dead(broker_url, app, 2 * len(_ODD))
+        assert worker.is_healthy
+    letters = await dead_of(broker_url, app)
+    for letter in letters:
+        assert letter.error.startswith(_ODD[letter.body.decode()][1]), letter
+        assert (letter.reason, letter.attempts) == ("failed", 1)
+    assert len({(letter.body, letter.stage) for letter in letters}) == 2 * len(_ODD)
+
+
+async def test_a_key_that_is_no_text_costs_the_message_alone(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("keys")
+
+    @app.stage("in", attempts=1, then=lambda text: 5 if text == "odd" else "out")  # type: ignore[arg-type,return-value] # as a user may
+    async def pass_on(text: str) -> str:
+        return text
+
+    app.output("out", queue="keys.out")
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+        await publisher.publish("odd", key="in")
+        await publisher.publish("even", key="in")
+        await eventually_holds(broker_url, "keys.out", 1)
+        await eventually_dead(broker_url, app, 1)
+    (letter,) = await dead_of(broker_url, app)
+    assert "`then` gave 5 for a key" in letter.error
+
+
+async def test_names_that_are_no_utf8_are_reported_all_the_same(broker_url: str, no_leaks: None) -> None:
+    app = warren.App("bytes")
+    keys: list[str] = []
+
+    @app.stage("in", then=lambda text: "\udcff", name="h", queue="bytes.h")
+    async def pass_on(text: str, message: warren.Message) -> str:
+        keys.append(message.correlation_id)
+        return text
+
+    async with app.worker(broker_url, connect_attempts=1) as worker:
+        await put(broker_url, "bytes.h", b"x", Properties(correlation_id="\udcff\udc80", headers={"\udcfe": "\udcfd"}))
+        await eventually_dead(broker_url, app, 1)
+        assert keys == ["\udcff\udc80"]
+        (report,) = worker._engine.counting.reports("heartbeat")
+        assert "to.\ufffd" in encode_report(report).decode()
+        assert worker.is_healthy
+
+
+async def test_more_attempts_than_can_be_counted_are_many(
+    broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "PAUSE", 0.05)
+    app = warren.App("many")
+
+    @app.stage("in", name="h", queue="many.h")
+    async def handle(text: str) -> None: ...
+
+    async with app.publisher(broker_url):
+        pass  # declares
+    await put(broker_url, "many.h", b"x", Properties(headers={"x-warren-attempt": (1 << 63) - 1}))
+    await take_and_die(broker_url, "many.h")
+    async with app.worker(broker_url, connect_attempts=1):
+        await eventually_holds(broker_url, "many.h", 0)
+        await eventually_holds(broker_url, "many.suspects.h", 0)
+    assert await counts(broker_url, ["many.h", "many.suspects.h"]) == {"many.h": 0, "many.suspects.h": 0}
+
+
+async def test_what_can_not_be_published_does_not_end_the_worker(
+    embedded_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "PAUSE", 0.05)
+    app = warren.App("unsendable")
+    seen: list[str] = []
+
+    @app.stage("in", then="out", attempts=1)
+    async def pass_on(text: str) -> str:
+        seen.append(text)
+        return text
+
+    app.output("out", queue="unsendable.out")
+    send = Outlet.send
+
+    async def fail(outlet: Outlet, message: Outgoing) -> "asyncio.Future[None]":
+        if message.product and message.body == b"odd":
+            raise ZeroDivisionError("a mistake of ours")
+        return await send(outlet, message)
+
+    monkeypatch.setattr(Outlet, "send", fail)
+    async with app.worker(embedded_url, connect_attempts=1) as worker, app.publisher(embedded_url) as publisher:
+        await publisher.publish("odd", key="in")
+        await publisher.publish("even", key="in")
+        await eventually_holds(embedded_url, "unsendable.out", 1)
+        await eventually_dead(embedded_url, app, 1)
+        await eventually(lambda: worker.is_healthy, "the worker to go on")
+    assert seen.count("odd") == 3
+
+
+def test_a_handler_that_yields_is_refused() -> None:
+    app = warren.App("yields")
+
+    def generate(text: str) -> Iterator[str]:
+        yield text
+
+    async def generate_async(text: str) -> AsyncIterator[str]:
+        yield text
+
+    for handler in (generate, generate_async):
+        with pytest.raises(warren.UsageError, match=f"{handler.__name__}: a handler can't yield"):
+            app.stage("in")(handler)
+    for delay in (float("nan"), float("inf")):
+        with pytest.raises(warren.UsageError, match="delays"):
+            app.stage("in", delays=[delay])(lambda text: None)
+
+
+async def test_more_dead_letters_than_are_read_ahead_are_replayed_over_their_one_connection(
+    broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "_BUFFER_MESSAGES", 100)
+    monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 20)
+    app = warren.App("much")
+
+    @app.stage("in", name="h", queue="much.h")
+    async def handle(text: str) -> None: ...
+
+    async with app.publisher(broker_url):
+        pass  # declares
+    async with warren.connect(broker_url, publish_timeout=20) as connection, await connection.channel() as channel:
+        origin = Properties(headers={"x-warren-queue": "much.h", "x-warren-reason": "failed"})
+        for number in range(300):
+            await channel.send(b"%d" % number, routing_key="much.dead", properties=origin)
+        await channel.wait_for_confirms()
+        assert await dead.replay(connection, "much", dead.which(everything=True)) == (300, [])
+    assert await counts(broker_url, ["much.h", "much.dead"]) == {"much.h": 300, "much.dead": 0}
