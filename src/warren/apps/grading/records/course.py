@@ -110,6 +110,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
     assignment: as it is confirmed. message: the id of the one that led to it. When that comes again, the result
     is published again, since it may not have been; another one, of a hop done twice, changes nothing.
     """
+    message = text(message, 300)
     known = connection.execute(
         select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id).with_for_update()
     ).scalar()
