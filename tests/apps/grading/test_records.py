@@ -101,6 +101,10 @@ def test_ids_of_messages_that_are_no_text_do_not_break_the_records(database: Dat
         assert _put(database, "coordinator", odd, name)
         confirm = partial(course.confirm, assignment=odd, message=name)
         assert [database.write_now(confirm) for _ in range(2)] == [True, True]
+        assert database.read_now(partial(course.submission, identity=name)) is None
+        assert database.read_now(partial(course.submissions_of, find=name)) == []
+        with pytest.raises(UsageError, match="nothing waits"):
+            database.read_now(partial(inbox.item, identity=name))
 
 
 def _put(database: Database, role: str, assignment: Assignment, name: str = "m1") -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
 
 from warren.apps.grading.message import (
     FEEDBACK,
+    LONGEST_TEXT,
     MARK,
     MODULE,
     OUT_OF,
@@ -206,7 +207,7 @@ def _hop_row(identity: str, step: int, hop: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _optional(value: object) -> str | None:
-    return None if value is None else text(value, 100_000)
+    return None if value is None else text(value, LONGEST_TEXT)
 
 
 def _time(value: object) -> str:
