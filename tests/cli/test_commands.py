@@ -1,8 +1,12 @@
 """The small commands, exit codes, and errors in one line."""
 
 import json
+import os
+import pty
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,28 @@ def _one_line(text: str) -> bool:
 def test_version() -> None:
     assert commands.run("version").stdout == f"warren {warren.__version__}\n"
     assert json.loads(commands.run("version", "--json").stdout) == {"version": warren.__version__}
+
+
+def test_an_output_that_can_not_be_written_is_said_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "warren", "version"],
+            env=commands.environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "warren: can't write: No space left on device\n")
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_a_log_has_colours_where_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
+    program = "import logging; from warren.cli._logging import *; configure(Level.INFO, False); logging.warning('said')"
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        environment = commands.environment({"TERM": "xterm"} | more)
+        subprocess.run([sys.executable, "-c", program], env=environment, stderr=theirs, timeout=30, check=True)
+        shown = terminal.read(4096)
+        os.close(theirs)
+    assert b"said" in shown
+    assert (b"\x1b[" in shown) is coloured
 
 
 def test_help_has_every_command_and_an_example_each() -> None:

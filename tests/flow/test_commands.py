@@ -201,6 +201,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, br
     assert sorted(line["body"] for line in listed) == ["no json", '{"n":-1}', '{"n":-2}', '{"n":-3}']
     first = next(line for line in listed if line["body"] == '{"n":-1}')
     done = run("dead", "show", "shop", first["id"], url=broker_url)
+    assert "\n  File " in done.stdout, "a traceback keeps its indents"
     assert done.stderr == ""
     shown = done.stdout
     assert "ValueError: below zero" in shown

@@ -10,9 +10,17 @@ import warren
 from tests.support.waiting import eventually
 from warren.exceptions import Undecodable
 from warren.telemetry import Collector, Histogram, Report, decode_report
-from warren.telemetry.report import Kind, encode_report
+from warren.telemetry.report import Kind, Passage, encode_report
 
 _seconds = st.lists(st.floats(0, 1e5), max_size=50)
+
+
+def test_ids_that_are_no_text_stop_no_report() -> None:
+    passage = Passage("m\udcff", "done", 0.1, ["k\udcff", "fine"])
+    report = Report("heartbeat", "app", "role", "id", "host", 1, 2.0, 1.0, {"done": 1}, passages=[passage])
+    decoded = decode_report(encode_report(report))
+    assert decoded.passages == [Passage("m?", "done", 0.1, ["k?", "fine"])]
+    assert decoded.counters == {"done": 1}
 
 
 @given(_seconds, _seconds)

@@ -1,7 +1,8 @@
 """The log of every `warren` process: one line an event, with time, level, where, and what and why.
 
-On a terminal the time is short and the level coloured; elsewhere the time is ISO 8601 with its zone, so
-that lines from several machines sort. `--log-json` writes one JSON object a line with the same fields.
+On a terminal the time is short and the level coloured (unless NO_COLOR is set); elsewhere the time is ISO 8601
+with its zone, so that lines from several machines sort. `--log-json` writes one JSON object a line with the same
+fields.
 Passwords in URLs are struck out. What repeats with each message is logged at debug level only, anywhere
 in Warren.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from datetime import datetime
@@ -72,7 +74,7 @@ class JsonFormatter(logging.Formatter):
 def configure(level: Level, as_json: bool) -> None:
     """Send every log of this process to stderr: our own, and those of libraries from warning up."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else LineFormatter(colours=sys.stderr.isatty()))
+    handler.setFormatter(JsonFormatter() if as_json else LineFormatter(colours=_has_colours()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -81,6 +83,11 @@ def configure(level: Level, as_json: bool) -> None:
         for library in ("asyncio", "uvicorn", "websockets", "httpx"):
             logging.getLogger(library).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+
+
+def _has_colours() -> bool:
+    """Whether stderr is a terminal that shows colours, and its user wants them (https://no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _where(record: logging.LogRecord) -> str:

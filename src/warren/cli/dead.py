@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warren.cli._apps import AppName, app_name
-from warren.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, warn
+from warren.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, warn
+from warren.cli._logging import redact
 from warren.cli._service import run_once
 from warren.exceptions import NotFound, UsageError, WarrenError
 
@@ -145,7 +146,7 @@ def _print_whole(letter: DeadLetter, as_json: bool) -> None:
     for field, value in data.items():
         if field not in ("traceback", "body"):
             print(f"{field:15} {one_line(str(value))}")
-    print("\n".join(one_line(line) for line in letter.traceback.splitlines()))
+    print(redact(many_lines(letter.traceback)))
     print(one_line(str(data["body"])) if sys.stdout.isatty() else str(data["body"]))
 
 

@@ -59,8 +59,17 @@ _decoder = msgspec.json.Decoder(Report)
 
 
 def encode_report(report: Report) -> bytes:
-    """Encode a report as JSON."""
-    return _encoder.encode(report)
+    """Encode a report as JSON. Bytes of ids and keys that are no UTF-8, as AMQP allows, become question marks."""
+    try:
+        return _encoder.encode(report)
+    except UnicodeEncodeError:
+        passages = [
+            msgspec.structs.replace(
+                passage, correlation_id=_utf8(passage.correlation_id), keys=[_utf8(key) for key in passage.keys]
+            )
+            for passage in report.passages
+        ]
+        return _encoder.encode(msgspec.structs.replace(report, passages=passages))
 
 
 def decode_report(body: bytes) -> Report:
@@ -69,6 +78,10 @@ def decode_report(body: bytes) -> Report:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Undecodable(f"no report of a node: {error}") from error
+
+
+def _utf8(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _word(text: str) -> str:

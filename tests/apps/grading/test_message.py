@@ -117,6 +117,8 @@ def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
         ("assistant", "validate", Decision("x", mark=3.0), "gives no mark"),
         ("assistant", "validate", Decision("x", feedback="well done"), "no feedback"),
         ("coordinator", "confirm", Decision("x", out_of=1.0), "gives no mark"),
+        ("demonstrator", "correct", Decision("x", 1.0, feedback="x" * 100_001), "up to 100000 letters"),
+        ("assistant", "send-back", Decision("x", remark="x" * 100_001), "up to 100000 letters"),
         ("demonstrator", "correct", Decision("x", out_of=10.0), "goes with a mark"),
         ("demonstrator", "correct", Decision("x", mark=11.0, out_of=10.0), "11 out of 10"),
         ("demonstrator", "correct", Decision("x", mark=-1.0), "makes no sense"),

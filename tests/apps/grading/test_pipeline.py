@@ -12,11 +12,13 @@ from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.waiting import eventually
+from warren.amqp.client import Properties
 from warren.apps.grading.message import Decision, now
 from warren.apps.grading.records import Database, outbox
 from warren.apps.grading.stages import Office, Seat, Wiring
 from warren.apps.grading.students import Asking, results
 from warren.exceptions import RequestTimeout
+from warren.telemetry.report import INTERVAL
 
 pytestmark = pytest.mark.timeout(120)
 FOUR: dict[str, Any] = {"StudentID": 23200858, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}
@@ -176,6 +178,25 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
                 plain.channel.basic_publish("", "correction_queue_cc", body)
         letters = await _dead(broker_url, 4)
     assert {letter.body: letter.reason for letter in letters} == bodies
+
+
+@pytest.mark.parametrize("seats", [ALL, PEOPLE], ids=["automatic", "people"])
+async def test_properties_that_are_no_text_stop_no_role(
+    broker_url: str, one_database: Database, seats: tuple[Seat, ...]
+) -> None:
+    odd = [Properties(message_id="m\udcff"), Properties(message_id="a\0b"), Properties(correlation_id="c\udcff\0")]
+    async with office(broker_url, one_database, seats), warren.connect(broker_url) as connection:
+        channel = await connection.channel()
+        for number, properties in enumerate([*odd, Properties()]):
+            body = json.dumps(FOUR | {"StudentID": 1000 + number}).encode()
+            await channel.publish(
+                body, exchange="assignment_exchange", routing_key="demonstrator_cc", properties=properties
+            )
+        if seats is ALL:
+            await recorded(one_database, "confirmed", 4)
+        else:
+            await arrived(one_database, "demonstrator", 4)
+        await asyncio.sleep(INTERVAL * 1.5)  # all of it is reported, and the roles' end says whether that went well
 
 
 async def test_a_demonstrator_marks_and_the_feedback_travels(broker_url: str, one_database: Database) -> None:

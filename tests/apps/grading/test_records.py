@@ -95,6 +95,18 @@ def test_what_came_over_the_wire_does_not_break_the_records(database: Database) 
     assert found[0].student == "x'; DROP TABLE history; --"
 
 
+def test_ids_of_messages_that_are_no_text_do_not_break_the_records(database: Database) -> None:
+    for number, name in enumerate(("a\0b", "m\udcff")):
+        odd = Assignment.received(FOUR | {"SubmissionID": f"odd{number}"}, message())
+        assert _put(database, "coordinator", odd, name)
+        confirm = partial(course.confirm, assignment=odd, message=name)
+        assert [database.write_now(confirm) for _ in range(2)] == [True, True]
+        assert database.read_now(partial(course.submission, identity=name)) is None
+        assert database.read_now(partial(course.submissions_of, find=name)) == []
+        with pytest.raises(UsageError, match="nothing waits"):
+            database.read_now(partial(inbox.item, identity=name))
+
+
 def _put(database: Database, role: str, assignment: Assignment, name: str = "m1") -> bool:
     named = next(item for item in ROLES.values() if item.name == role)
     put = partial(inbox.put, role=named, assignment=assignment, exchange="assignment_exchange", message=name)

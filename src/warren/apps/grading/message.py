@@ -34,6 +34,8 @@ FEEDBACK: Final = "Feedback"
 
 LONGEST_NAME: Final = 200
 """Letters of a module's or student's name that come over the wire."""
+LONGEST_TEXT: Final = 100_000
+"""Letters of a feedback or a remark; each hop carries all of them on."""
 MOST_HOPS: Final = 1_000
 """Entries of a History; an assignment that was sent back that often goes round in circles."""
 _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from warren.apps.grading.message import FEEDBACK, MARK, OUT_OF, Assignment, Decision
+from warren.apps.grading.message import FEEDBACK, LONGEST_TEXT, MARK, OUT_OF, Assignment, Decision
 from warren.apps.grading.modules import Course
 from warren.exceptions import UsageError
 
@@ -87,6 +87,8 @@ def decide(assignment: Assignment, role: Role, action: str, decision: Decision) 
     if role.name != "demonstrator" and any(value is not None for value in given):
         raise UsageError(f"the {role.name} gives no mark and no feedback; the demonstrator does")
     _check_mark(decision.mark, decision.out_of)
+    if max(len(decision.feedback or ""), len(decision.remark or "")) > LONGEST_TEXT:
+        raise UsageError(f"a feedback or a remark has up to {LONGEST_TEXT} letters")
     if action == "send-back":
         if not (decision.remark or "").strip():
             raise UsageError("say why it is sent back, in a remark")

@@ -115,6 +115,18 @@ def fail(result):
     assert "Operation not permitted" in _output(run(program))
 
 
+def test_the_kernel_s_tables_of_an_address_space_count_as_memory(run: Run) -> None:
+    # Reading takes no page of the process's own, but a table of the kernel's for each 2 MiB.
+    program = """
+import mmap, time
+room = mmap.mmap(-1, 400 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+for place in range(0, len(room), 2 << 20): room[place]
+time.sleep(60)
+"""
+    marking = run(program, memory="256 MiB", wall_seconds=30)
+    assert "used more than 256 MiB of memory" in _output(marking)
+
+
 _SOCKETS = """
 import os, socket, sys, time
 kept = []

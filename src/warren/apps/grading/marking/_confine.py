@@ -1,6 +1,7 @@
 """What all ways to shut a submission in have in common: the limits, the user, and how much it uses."""
 
 import random
+import re
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -50,23 +51,36 @@ class Running(ABC):
 
     def memory(self, bound: int) -> int:
         """Return the bytes of memory of all its processes; pages that they share count once where it matters."""
-        resident, exact = 0, 0
         processes = []
         with suppress(psutil.NoSuchProcess):
             processes = psutil.Process(self.process.pid).children(recursive=True)
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                resident += process.memory_info().rss
-        if resident <= bound:
-            return resident
+        used = [_memory_of(process.pid) for process in processes]
+        resident, tables = sum(pages for pages, _ in used), sum(tables for _, tables in used)
+        if resident + tables <= bound:
+            return resident + tables
+        exact = 0
         for process in processes:
             try:
                 exact += process.memory_full_info().pss
             except psutil.NoSuchProcess:
                 continue
             except psutil.AccessDenied:
-                return resident
-        return exact
+                return resident + tables
+        return exact + tables
+
+
+_USED: Final = re.compile(rb"^Vm(RSS|PTE):\s+(\d+) kB$", re.MULTILINE)
+
+
+def _memory_of(pid: int) -> tuple[int, int]:
+    """Return the bytes of a process's resident pages, and of the kernel's tables for its address space, which can
+    take more than the pages do. (0, 0) where it is gone.
+    """
+    try:
+        found = dict(_USED.findall(Path(f"/proc/{pid}/status").read_bytes()))
+    except OSError:
+        return 0, 0
+    return int(found.get(b"RSS", 0)) * 1024, int(found.get(b"PTE", 0)) * 1024
 
 
 class Confinement(ABC):

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
 
 from warren.apps.grading.message import (
     FEEDBACK,
+    LONGEST_TEXT,
     MARK,
     MODULE,
     OUT_OF,
@@ -110,6 +111,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
     assignment: as it is confirmed. message: the id of the one that led to it. When that comes again, the result
     is published again, since it may not have been; another one, of a hop done twice, changes nothing.
     """
+    message = text(message, 300)
     known = connection.execute(
         select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id).with_for_update()
     ).scalar()
@@ -205,7 +207,7 @@ def _hop_row(identity: str, step: int, hop: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _optional(value: object) -> str | None:
-    return None if value is None else text(value, 100_000)
+    return None if value is None else text(value, LONGEST_TEXT)
 
 
 def _time(value: object) -> str:

@@ -45,7 +45,7 @@ def put(connection: Connection, role: Role, assignment: Assignment, exchange: st
             "student": text(assignment.student, 200),
             "module": text(assignment.module, 200),
             "exchange": exchange,
-            "message": message,
+            "message": text(message, 300),
             "body": _encode(assignment),
             "arrived_at": now(),
         },

@@ -111,5 +111,8 @@ def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sql
 
 
 def text(value: object, limit: int = 10_000) -> str:
-    """Give text from the wire as the databases take it: PostgreSQL has no zero byte, and no table is endless."""
-    return (value if isinstance(value, str) else "" if value is None else str(value)).replace("\0", "\ufffd")[:limit]
+    """Give text from the wire as the databases take it: no zero byte, UTF-8 alone (names in AMQP may be other
+    bytes), and not endless.
+    """
+    found = value if isinstance(value, str) else "" if value is None else str(value)
+    return found.replace("\0", "\ufffd").encode(errors="replace").decode()[:limit]
