@@ -7,7 +7,8 @@ import logging
 import platform
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -94,6 +95,7 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
+        self._turns: deque[Callable[[], None]] = deque()
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
@@ -143,6 +145,22 @@ class Broker:
         elif self.management_port is not None:
             self.start_management(self.management_port)
         return self
+
+    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        """Call `go_on` in a later turn of the event loop: one that waits in each, so that however many have much to do,
+        whoever has little is served between two of them.
+        """
+        self._turns.append(go_on)
+        if len(self._turns) == 1:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        try:
+            self._turns[0]()
+        finally:
+            self._turns.popleft()
+            if self._turns:
+                asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _listen(self, port: int) -> socket.socket:
         return socket.create_server((self.host, port), family=_family(self.host), backlog=1024)
