@@ -278,7 +278,7 @@ async def test_publishers_to_a_thousand_queues_leave_turns_for_a_client_with_one
     payload = hot.publish_payload(b"\x0aamq.fanout", b"\0", mandatory=False)
     publish = hot.encode_method_frame(1, payload) + hot.encode_content(1, hot.encode_header(1, 0, b""), b"x", 4096)
     async with contextlib.AsyncExitStack() as stack:
-        asking, *publishers = [await stack.enter_async_context(await _Raw.connect(broker)) for _ in range(31)]
+        asking, *publishers = [await stack.enter_async_context(await _Raw.connect(broker)) for _ in range(61)]
         for client in (asking, *publishers):
             await client.log_in()
         for number in range(1000):
@@ -295,4 +295,4 @@ async def test_publishers_to_a_thousand_queues_leave_turns_for_a_client_with_one
         asking.send(1, QueueDeclare(queue="q0", passive=True))
         await asking.receive()
         assert len(queue) - before < len(publishers)
-        await eventually(lambda: len(queue) == 600, "all of them", within=60)
+        await eventually(lambda: len(queue) == 1200, "all of them", within=60)

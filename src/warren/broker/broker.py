@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
+_WORK_OF_A_TURN: Final = 3_000
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -95,7 +96,8 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
-        self._turns: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._work = 0
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
@@ -146,21 +148,32 @@ class Broker:
             self.start_management(self.management_port)
         return self
 
-    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` in a later turn of the event loop: one that waits in each, so that however many have much to do,
-        whoever has little is served between two of them.
+    def may_go_on(self, work: int) -> bool:
+        """Whether a client may do much in this turn of the event loop: until enough was done, and nobody waits.
+
+        So however many clients have much to do, whoever has little is served between two turns.
         """
-        self._turns.append(go_on)
-        if len(self._turns) == 1:
+        if self._waiting or self._work > _WORK_OF_A_TURN:
+            return False
+        self._count_work(work)
+        return True
+
+    def wait_for_turn(self, work: int, go_on: Callable[[], None]) -> None:
+        """Call `go_on` in a later turn of the event loop; it will do about so much work (events, or copies)."""
+        self._waiting.append((work, go_on))
+        self._count_work(1)
+
+    def _count_work(self, work: int) -> None:
+        if not self._work:
             asyncio.get_running_loop().call_soon(self._next_turn)
+        self._work += work
 
     def _next_turn(self) -> None:
-        try:
-            self._turns[0]()
-        finally:
-            self._turns.popleft()
-            if self._turns:
-                asyncio.get_running_loop().call_soon(self._next_turn)
+        self._work = 0
+        while self._waiting and self._work <= _WORK_OF_A_TURN:
+            work, go_on = self._waiting.popleft()
+            self._count_work(work)
+            go_on()
 
     def _listen(self, port: int) -> socket.socket:
         return socket.create_server((self.host, port), family=_family(self.host), backlog=1024)
