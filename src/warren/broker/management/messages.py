@@ -86,7 +86,10 @@ def _properties(given: object) -> Properties:
 
 
 async def get(queue: Queue, body: Json) -> list[Json]:
-    """Take messages from a queue and give them as JSON. Raises Answer for a request that makes no sense."""
+    """Take messages from a queue and give them as JSON, as a body with count, ackmode and encoding asks.
+
+    Raises Answer for one that makes no sense.
+    """
     count, mode, encoding = _integer(body["count"]), body["ackmode"], body["encoding"]
     truncate = _integer(body["truncate"]) if "truncate" in body else None
     if mode not in _ACK_MODES:
