@@ -12,9 +12,10 @@ up: $(VENV)/.up
 	@exec $(VENV)/bin/warren up $(ARGS)
 
 # With WARREN_STRICT=1 a test fails, and is not skipped, where a program that it needs is missing.
+# Two processes share the tests, a file at a time; in one, to debug:  make test ARGS="-n 0 --pdb tests/amqp"
 test: $(VENV)/.dev
 	@scripts/system-deps
-	@exec $(PYTHON) -m pytest $(ARGS)
+	@exec $(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .

@@ -1,18 +1,24 @@
 """Policies: set by HTTP, they hold for queues and exchanges that are there and that will be; as on RabbitMQ."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import warren
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from warren.amqp.client import Channel
 from warren.broker import Broker
+from warren.broker.policies import Policy
+from warren.broker.queues import Queue
+from warren.broker.queues.arguments import Rules
 
 
 class Server:
@@ -169,3 +175,44 @@ async def test_policies_outlive_a_restart_and_travel_in_definitions(tmp_path: Pa
             assert (await server.http.post("definitions", json=document)).status_code == 204
             assert await server.get("policies") == document["policies"]
             assert (await server.get("queues/%2F/short"))["policy"] == "short"
+
+
+_CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["p", "q", "r", "s"]),
+        st.one_of(
+            st.none(),
+            st.tuples(
+                st.sampled_from(["^a", "b$", "", "ab"]),
+                st.integers(0, 2),
+                st.sampled_from(["all", "queues", "exchanges"]),
+            ),
+        ),
+    ),
+    max_size=12,
+)
+
+
+@given(_CHANGES)
+def test_whatever_changes_the_policy_of_highest_priority_holds(
+    changes: list[tuple[str, tuple[str, int, str] | None]],
+) -> None:
+    broker = Broker()
+    vhost = broker.vhosts["/"]
+    names = ("a", "b", "ab", "aab")
+    rules = Rules()
+    for name in names:
+        vhost.queues[name] = Queue(vhost, name, durable=False, auto_delete=False, owner=None, arguments={}, rules=rules)
+    known: dict[str, Policy] = {}
+    for name, change in changes:
+        if change is not None:
+            pattern, priority, apply_to = change
+            known[name] = Policy("/", name, pattern, {"max-length": 1}, priority, apply_to)
+            broker.put_policy(known[name])
+        elif known.pop(name, None) is not None:
+            broker.delete_policy("/", name)
+        for things, kind in ((vhost.queues, "queues"), (vhost.exchanges, "exchanges")):
+            for thing in things.values():
+                mine = [one for one in known.values() if one.apply_to in ("all", kind) and thing.name]
+                mine = [one for one in mine if re.search(one.pattern, thing.name)]
+                assert thing.policy == max(mine, key=lambda one: one.priority, default=None)

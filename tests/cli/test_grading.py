@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_blocking
+from warren.apps.grading.message import Assignment
+from warren.apps.grading.records import Database, course, inbox
+from warren.apps.grading.roles import ROLES
 from warren.cli import _root
 
 pytestmark = pytest.mark.timeout(180)
@@ -287,3 +291,54 @@ def test_a_folder_shows_a_progress_bar_on_a_terminal_and_ids_in_a_pipe(more: dic
     assert b"submitting" in shown
     assert b"%" in shown
     assert [line.split()[1] for line in done.stdout.decode().splitlines()] == ["1001.py", "1002.py", "1003.py"]
+
+
+def test_names_that_are_no_text_are_handed_in_and_asked_for(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in (b"1001_bad\xff.py", b"1002_esc\x1b[31m.py"):
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).write_text("x = 1\n")
+    done = run("submit", str(folder), "--module", "data_mining", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["student"] for line in done.stdout.splitlines()] == [1001, 1002]
+    assert "\x1b" not in done.stdout
+    odd = os.fsdecode(b"3f2a\xff")
+    database = f"sqlite:///{tmp_path}/records.sqlite3"
+    assert run("status", odd, "--database", database).returncode == 1
+    for command in (("show", odd), ("decide", odd, "--mark", "1", "--feedback", odd)):
+        assert run("inbox", *command, "--database", database).returncode == 2
+
+
+def test_a_path_that_can_not_be_looked_at_is_refused(run: Run, tmp_path: Path) -> None:
+    for path, why in ((str(tmp_path / ("x" * 300)), "File name too long"), ("", "name is empty")):
+        done = run("submit", path, *_WHO)
+        assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+def test_what_students_wrote_steers_neither_terminal_nor_spreadsheet(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/records.sqlite3"
+    solution = "def f():\n\tif 1:\n        return 2  # \x1b]0;x\x07 \x9b31m\n"
+    texts = ["=1+1", " =1+1", "\uff1d1+1", "\n-1", "a;=1+1", "one\ntwo\x1b[31m\x9b0m"]
+    with Database(url) as database:
+        for number, text in enumerate(texts):
+            fields = {"StudentID": 100 + number, "Feedback": text, "status": "confirmed", "SubmissionID": str(number)}
+            database.write_now(partial(course.record, assignment=Assignment(fields)))
+        waits = Assignment({"StudentID": 7, "Solution": solution, "status": "submitted", "SubmissionID": "waits"})
+        waits["Feedback"] = "\x9b31m"
+        put = partial(inbox.put, role=ROLES["demonstrator"], assignment=waits, exchange="x", message="m")
+        assert database.write_now(put)
+    shown = run("inbox", "show", "waits", "--database", url).stdout
+    assert "def f():\n    if 1:\n        return 2  #" in shown
+    exported = run("export", "--database", url).stdout
+    cells = {row["student"]: row["feedback"] for row in csv.DictReader(io.StringIO(exported))}
+    assert [cells[str(100 + number)] for number in range(4)] == ["'=1+1", "' =1+1", "'\uff1d1+1", "'\n-1"]
+    assert '"a;=1+1"' in exported
+    assert cells["105"] == "one\ntwo [31m 0m"
+    as_json = run("inbox", "show", "waits", "--json", "--database", url).stdout
+    assert json.loads(as_json)["solution"] == solution
+    assert not {"\x1b", "\x9b", "\x07"} & set(shown + exported + as_json)
+
+
+def test_results_are_not_followed_on_the_default_exchange(run: Run) -> None:
+    done = run("results", "--follow", "--exchange", "")
+    assert (done.returncode, "default exchange" in done.stderr) == (2, True)

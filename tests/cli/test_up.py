@@ -1,6 +1,7 @@
 """`warren up`: everything starts, everything ends, and what dies comes back."""
 
 import signal
+from pathlib import Path
 
 import httpx
 import psutil
@@ -37,8 +38,9 @@ def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
     with commands.service("up", *_FREE) as up:
         page = _page(up)
         eventually_blocking(lambda: _health(page)["samples"], "samples")
+        eventually_blocking(lambda: "grading" in _children(up), "the roles of grading")
         children = _children(up)
-        assert sorted(children) == ["broker", "monitor", "web"]
+        assert sorted(children) == ["broker", "grading", "monitor", "web"]
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(20) == 0, up.output
         assert _all_gone(list(children.values()))
@@ -95,6 +97,37 @@ def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
             eventually_blocking(lambda: _health(page)["samples"], "samples")
             assert sorted(_children(up)) == ["monitor", "web"]
             assert not [word for child in _children(up).values() for word in child.cmdline() if "guest" in word]
+
+
+def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
+    solution = tmp_path / "solution.py"
+    solution.write_text("print(42)\n")
+    database = {"WARREN_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
+    with commands.service("up", *_FREE, "--person", "assistant", more=database) as up:
+        url = up.wait_for(r"broker on (amqp://\S+/)")[1]
+        up.wait_for(r"grading: demonstrator_cc")
+        handed_in = commands.run(
+            "grading", "submit", str(solution), "--student", "7", "--module", "data_mining", "--broker", url
+        )
+        assert handed_in.returncode == 0, handed_in.stderr
+        identity = handed_in.stdout.split()[-1]
+
+        def status() -> str:
+            return commands.run("grading", "status", identity, "--broker", url).stdout
+
+        # Refused until it has come to the assistant's inbox.
+        def decided() -> bool:
+            return commands.run("grading", "inbox", "decide", identity, more=database).returncode == 0
+
+        eventually_blocking(decided, "the demonstrator", within=30)
+        eventually_blocking(lambda: "confirmed" in status(), "the coordinator", within=30)
+
+
+def test_roles_are_run_on_a_broker_of_one_s_own_alone() -> None:
+    done = commands.run("up", *_FREE, "--broker", "amqp://127.0.0.1:1/", "--person", "assistant")
+    assert done.returncode == 2
+    assert "warren grading run --person" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_port_of_another_broker_is_named_with_what_to_do() -> None:

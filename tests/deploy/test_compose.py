@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.files import DEPLOY, Service, compose, copy_with_secrets
+from warren.cli._service import GRACE
+from warren.cli.grading import DEADLINE
 
 SERVICES = list(compose()["services"])
 OURS = [name for name in SERVICES if name != "rabbitmq"]
@@ -49,6 +51,19 @@ def test_all_are_on_one_bridge_network() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_starts_again(name: str) -> None:
     assert compose()["services"][name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_fills_no_disk_with_its_log_and_gets_no_new_rights(name: str) -> None:
+    service = compose()["services"][name]
+    assert service["logging"] == {"driver": "local"}
+    assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_all_have_more_time_to_end_than_they_take() -> None:
+    grace = {name: int(compose()["services"][name]["stop_grace_period"].removesuffix("s")) for name in SERVICES}
+    assert grace.pop("rabbitmq") >= 60
+    assert min(grace.values()) >= DEADLINE + 5 * GRACE
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -13,7 +13,7 @@ from warren.amqp.protocol.properties import Properties, encode_header
 
 def _other(script: Callable[[Peer], None], peer: Peer) -> None:
     """Run a script on a connection that has not logged in yet."""
-    with Peer(peer.url, log_in=False) as other:
+    with Peer(peer.url, log_in=False, patience=peer.patience) as other:
         script(other)
         peer.log += other.log
         other.is_open = False
@@ -118,6 +118,8 @@ _FRAMES = {
     "body_without_header": _PUBLISH + _frame(3, 1, b"abc"),
     "header_twice": _PUBLISH + _frame(2, 1, _HEADER) * 2,
     "header_of_another_class": _PUBLISH + _frame(2, 1, b"\0\x14" + _HEADER[2:]),
+    "header_with_a_weight": _PUBLISH + _frame(2, 1, _HEADER[:2] + b"\0\1" + _HEADER[4:]),
+    "header_with_a_large_weight": _PUBLISH + _frame(2, 1, _HEADER[:2] + b"\1\0" + _HEADER[4:]) + _frame(3, 1, b"abc"),
     "body_too_long": _PUBLISH + _frame(2, 1, _HEADER) + _frame(3, 1, b"abcd"),
     "body_with_empty_frames": _PUBLISH
     + _frame(2, 1, _HEADER)
@@ -175,7 +177,7 @@ def connection_close_ok_that_nobody_asked_for(peer: Peer) -> None:
 
 @case
 def exclusive_queues_go_before_close_ok(peer: Peer) -> None:
-    with Peer(peer.url) as other:
+    with Peer(peer.url, patience=peer.patience) as other:
         other.queue("mine", exclusive=True)
         peer.queue("mine")
         peer.open(1)
@@ -186,7 +188,7 @@ def exclusive_queues_go_before_close_ok(peer: Peer) -> None:
 
 @case
 def other_connections_queue(peer: Peer) -> None:
-    with Peer(peer.url) as other:
+    with Peer(peer.url, patience=peer.patience) as other:
         other.queue("mine", exclusive=True)
         for method in (
             m.QueueDeclare("mine", passive=True),

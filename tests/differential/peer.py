@@ -32,8 +32,11 @@ CAPABILITIES: Final[Table] = {
 class Peer:
     """A connection with channel 1 open. `log` is what came back, in words, with what is random masked."""
 
-    def __init__(self, url: str, *, capabilities: Table = CAPABILITIES, log_in: bool = True) -> None:
+    def __init__(
+        self, url: str, *, capabilities: Table = CAPABILITIES, log_in: bool = True, patience: float = 1
+    ) -> None:
         self.url = url
+        self.patience = patience
         parts = urlsplit(url)
         self.vhost = unquote(parts.path[1:]) or "/"
         self.log: list[str] = []
@@ -155,12 +158,23 @@ class Peer:
         """Write down how many messages and consumers a queue has."""
         self.call(m.QueueDeclare(queue=queue, passive=True), channel)
 
+    def until_it_has(self, queue: str, messages: int) -> None:
+        """Wait until a queue has so many messages; what is seen meanwhile is not written down, but confirms are."""
+        deadline = time.monotonic() + _ANSWER * self.patience
+        while time.monotonic() < deadline:
+            self.quiet()
+            self.count(queue)
+            if f"message_count={messages}," in self.log.pop():
+                return
+        self.log.append(f"{queue} NEVER HAD {messages}")
+
     def open(self, channel: int) -> None:
         """Open a channel."""
         self.call(m.ChannelOpen(), channel)
 
     def quiet(self, silence: float = _SILENCE) -> None:
         """Take what comes until nothing more does."""
+        silence *= self.patience
         quiet_at = time.monotonic() + silence
         while self.is_open and (left := quiet_at - time.monotonic()) > 0:
             if self._read(left, None):
@@ -175,7 +189,7 @@ class Peer:
     # -- receiving -------------------------------------------------------------------------------------
 
     def _until(self, done: Callable[[], bool], see: Callable[[int, Method], None] | None = None) -> None:
-        deadline = time.monotonic() + _ANSWER
+        deadline = time.monotonic() + _ANSWER * self.patience
         while not done() or self._pending is not None:
             if not self.is_open:
                 return

@@ -356,6 +356,25 @@ def limit_when_messages_come_back(peer: Peer) -> None:
     peer.get("q")
 
 
+@case
+def dead_letters_through_260_queues(peer: Peer) -> None:
+    kinds: tuple[Table, ...] = (
+        {"x-message-ttl": 0},
+        {"x-max-length": 0},
+        {"x-max-length": 0, "x-overflow": "reject-publish-dlx"},
+    )
+    peer.queue("q260")
+    for number in range(260):
+        dead: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"q{number + 1}"}
+        peer.send(m.QueueDeclare(queue=f"q{number}", nowait=True, arguments={**dead, **kinds[number % 3]}))
+    peer.call(m.ConfirmSelect())
+    for body in (b"1", b"2", b"3"):
+        peer.publish("", "q0", body)
+    peer.until_it_has("q260", 3)
+    for _ in range(4):
+        peer.get("q260")
+
+
 def _rejected(exchange: str, key: str | None, headers: Mapping[str, FieldValue] | None, peer: Peer) -> None:
     peer.queue("dead")
     peer.call(m.QueueBind(queue="dead", exchange="amq.fanout"))
@@ -531,7 +550,7 @@ def quorum_exclusive_consumer(peer: Peer) -> None:
 def unbinding_what_another_connection_owns(peer: Peer) -> None:
     peer.queue("q", exclusive=True)
     peer.call(m.QueueBind(queue="q", exchange="amq.direct", routing_key="k"))
-    with Peer(peer.url) as other:
+    with Peer(peer.url, patience=peer.patience) as other:
         other.call(m.QueueUnbind(queue="q", exchange="amq.direct", routing_key="missing"))
         other.call(m.QueueUnbind(queue="q", exchange="amq.direct", routing_key="k"))
         peer.log += other.log

@@ -12,6 +12,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
     exchange_cases,
     publish_cases,
     queue_cases,
+    requeue_cases,
 )
 from tests.differential.peer import Peer
 from tests.differential.registry import CASES
@@ -49,11 +50,11 @@ def rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[str]:
     rabbitmq_server.delete_vhost("differential")
 
 
-def _see(name: str, url: str) -> list[str]:
+def _see(name: str, url: str, patience: float) -> list[str]:
     """Run a script, take away what it declared, and give what it saw."""
-    with Peer(url) as peer:
+    with Peer(url, patience=patience) as peer:
         CASES[name](peer)
-    with Peer(url) as cleaner:
+    with Peer(url, patience=patience) as cleaner:
         for queue in sorted(peer.queues - {""}):
             cleaner.call(m.QueueDelete(queue))
         for exchange in sorted(peer.exchanges):
@@ -64,8 +65,13 @@ def _see(name: str, url: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DIFFERENT])
 def test_both_brokers_do_the_same(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        expected, got, got_durable = pool.map(_see, [name] * 3, [rabbitmq, embedded, durable])
+    # On a busy machine an answer that is late looks like none. A difference is looked at again, with patience.
+    for patience in (1, 10):
+        with ThreadPoolExecutor(3) as pool:
+            urls = [rabbitmq, embedded, durable]
+            expected, got, got_durable = pool.map(_see, [name] * 3, urls, [patience] * 3)
+        if got == got_durable == expected:
+            break
     assert expected
     assert got == expected
     assert got_durable == expected

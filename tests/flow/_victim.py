@@ -12,7 +12,7 @@ import warren
 from warren.flow import engine
 from warren.flow.job import Job, Result
 from warren.flow.message import Outgoing
-from warren.flow.settle import Settler
+from warren.flow.settle import Settler, _Pending
 
 app = warren.App("victim")
 STEPS = ("delivered", "handling", "handled", "sent", "confirmed", "acked", "rejected", "failed")
@@ -54,8 +54,8 @@ class Victim(Settler):
         _at("handled" if result.kind == "done" else result.kind)
         super().finish(job, result)
 
-    async def _send(self, job: Job, result: Result | None, outgoing: list[Outgoing]) -> None:
-        await super()._send(job, result, outgoing)
+    async def _send(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+        await super()._send(pending, message, refusals)
         _at("sent")
 
     def _ack(self, job: Job) -> None:

@@ -61,7 +61,7 @@ class BrokerProcess:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"warren broker printed no ready line:\n{text}")
-            time.sleep(0.01)
+            time.sleep(0.002)
 
     def stop(self) -> int:
         """Shut it down in order (SIGTERM) and return its exit code."""

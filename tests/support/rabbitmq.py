@@ -125,7 +125,7 @@ class RabbitMQ:
             command = [str(_BIN / "rabbitmq-server")]
             self._process = _spawn(command, self._environment(), log.fileno(), str(self.directory))
         try:
-            _wait_until(lambda: _speaks_amqp(self.port), self.node, self._process, self.log)
+            _wait_until(self._is_ready, self.node, self._process, self.log)
         except BaseException:
             self.kill()
             raise
@@ -208,6 +208,11 @@ class RabbitMQ:
     ) -> None:
         self.close()
 
+    def _is_ready(self) -> bool:
+        # It opens one listener after the other, those of TLS last.
+        more = [line.rpartition(" ")[2].rpartition(":") for line in self._settings if line.startswith("listeners.")]
+        return _speaks_amqp(self.port) and all(_accepts(int(port), host) for host, _, port in more)
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError(f"{self.node} does not run")
@@ -287,8 +292,8 @@ def _wait_until(
         time.sleep(0.02)
 
 
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def _accepts(port: int, host: str = "127.0.0.1") -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
 

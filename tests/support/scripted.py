@@ -43,7 +43,8 @@ _CHANNEL_MAX: Final = 100
 class ScriptedLink:
     """One client's connection.
 
-    published: (exchange, routing key, header, body), in the order of the delivery tags. consumed: consumer tags of
+    published: (exchange, routing key, header, body), in the order of the delivery tags. channels: where each of them
+    came. closed: channels that the client closed. consumed: consumer tags of
     basic.consume in their order; answered at once while `agrees`.
     """
 
@@ -51,6 +52,8 @@ class ScriptedLink:
         self.core = Core(Role.BROKER, frame_max=_FRAME_MAX, channel_max=_CHANNEL_MAX, max_body_size=1 << 20)
         self.driver = Driver(self.core, self)
         self.published: list[tuple[str, str, bytes, bytes]] = []
+        self.channels: list[int] = []
+        self.closed: list[int] = []
         self.consumed: list[str] = []
         self.agrees = True
         self.lost = False
@@ -62,6 +65,7 @@ class ScriptedLink:
             elif event[0] == PUBLISH:
                 exchange, routing_key, _, _ = hot.parse_publish(event[2])
                 self.published.append((exchange, routing_key, event[3], event[4]))
+                self.channels.append(event[1])
             elif event[0] == METHOD:
                 self._on_method(event[1], event[2])
 
@@ -93,6 +97,7 @@ class ScriptedLink:
         elif isinstance(method, BasicCancel):
             self.send(channel, BasicCancelOk(method.consumer_tag))
         elif isinstance(method, ChannelClose):
+            self.closed.append(channel)
             self.send(channel, ChannelCloseOk())
 
     # -- what a test tells it, on channel 1 ------------------------------------------------------------

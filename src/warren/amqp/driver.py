@@ -100,9 +100,9 @@ class Driver(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send `data` with everything else of this turn of the loop. Ignored once it is being closed."""
-        if self._transport is None or self._transport.is_closing():
-            return
         if not self._out:
+            if self._transport is None or self._transport.is_closing():
+                return
             self._loop.call_soon(self.flush)
         self._out.append(data)
         self.unsent += len(data)
@@ -155,12 +155,12 @@ class Driver(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Take nothing from the socket until `resume_reading`; heartbeats are not expected meanwhile."""
-        if self._transport is not None and self._transport.is_reading():
+        if self._transport is not None and self.is_reading:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take data from the socket again."""
-        if self._transport is not None and not self._transport.is_reading():
+        if self._transport is not None and not self.is_reading:
             self._read_at = self._loop.time()
             self._transport.resume_reading()
 
@@ -186,6 +186,11 @@ class Driver(asyncio.Protocol):
         """Leave the socket as it is and forget it: it is another process's (see `fork`)."""
         self._transport = None
         self._out.clear()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether data is taken from the socket."""
+        return self._transport is not None and self._transport.is_reading()
 
     @property
     def is_closed(self) -> bool:

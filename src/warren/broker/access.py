@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from warren.amqp.protocol.tables import Table
+from warren.broker.patterns import check_pattern, matches
 from warren.broker.records import key
 from warren.broker.store.journal import Journal
 
@@ -84,9 +84,9 @@ class Access:
                 self.delete_permission(vhost, user)
 
     def put_permission(self, vhost: str, user: str, permission: Permission) -> None:
-        """Say what a user may do in a virtual host. Raises re.error for a pattern that is none."""
+        """Say what a user may do in a virtual host. Raises UsageError for a pattern that is none."""
         for pattern in permission:
-            re.compile(pattern)
+            check_pattern(pattern)
         self.permissions[vhost, user] = permission
         self.generation += 1
         if self.journal.is_on:
@@ -132,7 +132,7 @@ class Access:
             return False
         pattern = getattr(permission, kind)
         # An empty pattern stands for one that matches the empty name alone.
-        return re.search(pattern or "^$", name) is not None
+        return matches(pattern or "^$", name)
 
 
 def initial_access(users: Mapping[str, str], vhosts: Iterable[str]) -> Access:

@@ -7,8 +7,8 @@ import logging
 import platform
 import socket
 import ssl
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -23,6 +23,7 @@ from warren.broker.connection import ClientConnection
 from warren.broker.policies import POLICY, Policies, Policy
 from warren.broker.queues import Queue, ReplyTo
 from warren.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from warren.broker.shares import Shares
 from warren.broker.store.batch import Contents
 from warren.broker.store.journal import Journal
 from warren.broker.store.sqlite import SQLiteStore
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
+_LONGEST_DISPATCH: Final = 0.02
+"""Seconds after which dead letters that go from queue to queue wait for the others' turn."""
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
-_WORK_OF_A_TURN: Final = 3_000
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -96,8 +98,8 @@ class Broker:
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
-        self._work = 0
+        self.shares = Shares()
+        self._dispatches_later = False
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
         self._listener = listener
@@ -147,33 +149,6 @@ class Broker:
         elif self.management_port is not None:
             self.start_management(self.management_port)
         return self
-
-    def may_go_on(self, work: int) -> bool:
-        """Whether a client may do much in this turn of the event loop: until enough was done, and nobody waits.
-
-        So however many clients have much to do, whoever has little is served between two turns.
-        """
-        if self._waiting or self._work > _WORK_OF_A_TURN:
-            return False
-        self._count_work(work)
-        return True
-
-    def wait_for_turn(self, work: int, go_on: Callable[[], None]) -> None:
-        """Call `go_on` in a later turn of the event loop; it will do about so much work (events, or copies)."""
-        self._waiting.append((work, go_on))
-        self._count_work(1)
-
-    def _count_work(self, work: int) -> None:
-        if not self._work:
-            asyncio.get_running_loop().call_soon(self._next_turn)
-        self._work += work
-
-    def _next_turn(self) -> None:
-        self._work = 0
-        while self._waiting and self._work <= _WORK_OF_A_TURN:
-            work, go_on = self._waiting.popleft()
-            self._count_work(work)
-            go_on()
 
     def _listen(self, port: int) -> socket.socket:
         return socket.create_server((self.host, port), family=_family(self.host), backlog=1024)
@@ -238,6 +213,7 @@ class Broker:
             await asyncio.wait(closed)
         await self._server.wait_closed()
         self._server = None
+        self.shares.stop()
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.close()
@@ -326,12 +302,12 @@ class Broker:
     def put_policy(self, policy: Policy) -> None:
         """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
         self.policies.put(policy)
-        self.vhosts[policy.vhost].follow_policies()
+        self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def delete_policy(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""
         self.policies.delete(vhost, name)
-        self.vhosts[vhost].follow_policies()
+        self.vhosts[vhost].follow_policies(name)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
@@ -352,11 +328,33 @@ class Broker:
         self.dirty[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched, in that order."""
+        """Deliver from every queue that was touched, in that order.
+
+        What goes from queue to queue as a dead letter goes on in later turns of the loop where it takes long.
+        """
+        ends_at = 0.0
         while self.dirty:
             touched, self.dirty = self.dirty, {}
             for queue in touched:
                 queue.dispatch()
+            if not self.dirty:
+                return
+            now = time.monotonic()
+            if not ends_at:
+                ends_at = now + _LONGEST_DISPATCH
+            elif now > ends_at:
+                self.dispatch_later()
+                return
+
+    def dispatch_later(self) -> None:
+        """Deliver from every queue that was touched when it is the turn of what takes long."""
+        if not self._dispatches_later:
+            self._dispatches_later = True
+            self.shares.wait(self._dispatch_on)
+
+    def _dispatch_on(self) -> None:
+        self._dispatches_later = False
+        self.dispatch()
 
 
 def _rank(kind: str) -> int:

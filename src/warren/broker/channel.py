@@ -4,6 +4,7 @@ import asyncio
 import enum
 import functools
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol import hot
@@ -17,6 +18,8 @@ from warren.broker.transaction import Transaction
 if TYPE_CHECKING:
     from warren.broker.connection import ClientConnection
 
+_MOST_UNREAD: Final = 32 << 20
+"""Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 Held = tuple[Queue, Consumer | None, Entry]
@@ -28,6 +31,8 @@ class Outcome(enum.Enum):
 
     ACKED = enum.auto()
     REQUEUED = enum.auto()
+    RETURNED = enum.auto()
+    """Put back as nobody can settle it any more: the channel is gone."""
     REJECTED = enum.auto()
 
 
@@ -53,7 +58,7 @@ class Channel:
         self.published = 0
         self.waits_for = 0
         """The batch of the store with the channel's last durable publish."""
-        self._rejected: list[int] = []
+        self._rejected: deque[int] = deque()
         self._confirmed = 0
         self._unsettled_by_consumers = 0
         self._next_tag = 1
@@ -76,8 +81,8 @@ class Channel:
         self._write(payload, entry, counted=queue.rules.quorum)
 
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
-        """Send a direct reply."""
-        if self.is_open:
+        """Send a direct reply; to a client that has left too many unread it is lost, as to one that is gone."""
+        if self.is_open and self.connection.driver.unsent < _MOST_UNREAD:
             tag = self._next_tag
             self._next_tag = tag + 1
             entry = Entry(0, message)
@@ -89,15 +94,14 @@ class Channel:
         if counted or entry.deliveries:
             header = _with_delivery_count(message, entry.deliveries)
         connection = self.connection
-        write, limit = connection.driver.write, connection.core.frame_limit
-        method = hot.encode_method_frame(self.number, payload)
+        driver, limit = connection.driver, connection.core.frame_limit
         if len(message.body) <= limit:
-            write(method + hot.encode_content(self.number, header, message.body, limit))
+            driver.write(hot.encode_message(self.number, payload, header, message.body))
         else:
-            write(method)
+            driver.write(hot.encode_method_frame(self.number, payload))
             for piece in hot.content_frames(self.number, header, message.body, limit):
-                write(piece)
-        if not connection.driver.can_write:
+                driver.write(piece)
+        if not driver.can_write:
             connection.stop_delivering()
 
     def _hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
@@ -145,10 +149,20 @@ class Channel:
         if self.transaction is not None:
             self.transaction.settled += [(known, held, outcome) for known, held in settled]
             return
-        for _, held in settled:
-            self.release(held, outcome)
+        self.release_all(settled, outcome)
         if self.parked:
             self.unpark()
+
+    def release_all(self, settled: list[tuple[int, Held]], outcome: Outcome) -> None:
+        """Take deliveries off the channel that are settled in one go.
+
+        Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
+        order of dead letters, and of what comes back to a quorum queue.
+        """
+        if outcome is not Outcome.ACKED and len({consumer for _, (_, consumer, _) in settled}) > 1:
+            settled = sorted(settled, key=_by_consumer)
+        for _, held in settled:
+            self.release(held, outcome)
 
     def release(self, held: Held, outcome: Outcome) -> None:
         """Take a delivery off the channel."""
@@ -161,15 +175,17 @@ class Channel:
         elif outcome is Outcome.REQUEUED:
             queue.requeue(entry)
             self.connection.broker.touch(queue)
+        elif outcome is Outcome.RETURNED:
+            queue.requeue(entry, asked=False)
+            self.connection.broker.touch(queue)
         else:
             queue.rejected(entry)
 
     def recover(self) -> None:
         """Put everything that is not settled back to its queue (basic.recover)."""
-        held = list(self.unsettled.values())
+        held = list(self.unsettled.items())
         self.unsettled.clear()
-        for one in held:
-            self.release(one, Outcome.REQUEUED)
+        self.release_all(held, Outcome.REQUEUED)
         self.unpark()
 
     def unpark(self) -> None:
@@ -222,12 +238,12 @@ class Channel:
         """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
         if not self.is_open:
             return
-        frames = b""
+        frames: list[bytes] = []
         while self._rejected and self._rejected[0] <= up_to:
-            tag = self._rejected.pop(0)
-            frames += self._ack_up_to(tag - 1) + hot.encode_nack(self.number, tag)
+            tag = self._rejected.popleft()
+            frames += (self._ack_up_to(tag - 1), hot.encode_nack(self.number, tag))
             self._confirmed = tag
-        self.connection.driver.write(frames + self._ack_up_to(up_to))
+        self.connection.driver.write(b"".join((*frames, self._ack_up_to(up_to))))
 
     @property
     def unconfirmed(self) -> int:
@@ -236,7 +252,7 @@ class Channel:
 
     def refuse(self, up_to: int) -> None:
         """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""
-        self._rejected = sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)})
+        self._rejected = deque(sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)}))
         self.confirm(up_to)
 
     def _ack_up_to(self, tag: int) -> bytes:
@@ -258,9 +274,23 @@ class Channel:
             self.remove_consumer(consumer)
         if self.transaction is not None:
             self.transaction.roll_back(self)
-        for held in self.unsettled.values():
-            self.release(held, Outcome.REQUEUED)
+        settled = list(self.unsettled.items())
         self.unsettled.clear()
+        if any(queue.rules.quorum for _, (queue, _, _) in settled):  # in others everything has its place
+            settled.sort(key=_by_consumer_or_tag)
+        for _, held in settled:
+            self.release(held, Outcome.RETURNED)
+
+
+def _by_consumer(settled: tuple[int, Held]) -> tuple[str, int]:
+    tag, (_, consumer, _) = settled
+    return consumer.tag if consumer is not None else "", tag
+
+
+def _by_consumer_or_tag(settled: tuple[int, Held]) -> tuple[str, int]:
+    """Order what a channel's end gives back: a basic.get is a consumer to a quorum queue, with its tag as the name."""
+    tag, (_, consumer, _) = settled
+    return consumer.tag if consumer is not None else str(tag), tag
 
 
 def _with_delivery_count(message: Message, deliveries: int) -> bytes:

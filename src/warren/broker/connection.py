@@ -110,8 +110,8 @@ class ClientConnection:
         """Carry out what one chunk brought: little at once, much when there is a turn for it."""
         if self._held is not None:
             self._held += events  # what the socket had read already; the next chunk waits in the socket
-        elif len(events) > _MUCH and not self.broker.may_go_on(len(events)):
-            self._yield(events, len(events))
+        elif len(events) > _MUCH and not self.broker.shares.may_go_on(len(events)):
+            self._yield(events)
         else:
             self._carry_out(events)
 
@@ -138,7 +138,7 @@ class ClientConnection:
                     if channel is not None:
                         publish(channel, event[2], event[3], event[4])
                         if self.copies > _MOST_COPIES:
-                            self._yield(events[index + 1 :], _MOST_COPIES)
+                            self._yield(events[index + 1 :])
                             return
                         if driver.unsent > _MOST_UNSENT:  # of returned messages
                             self._wait_for_room(events[index + 1 :])
@@ -181,12 +181,12 @@ class ClientConnection:
         self.driver.pause_reading()
         self.broker.journal.after_commit(self._take_held)
 
-    def _yield(self, events: list[Event], work: int) -> None:
-        """Let other clients have their turn: one chunk of publishes takes 20 ms, to a thousand queues a second."""
+    def _yield(self, events: list[Event]) -> None:
+        """Let other clients have their turn (see `warren.broker.shares`)."""
         self.copies = 0
         self._held = events
         self.driver.pause_reading()
-        self.broker.wait_for_turn(work, self._take_held)
+        self.broker.shares.wait(self._take_held)
 
     def _wait_for_room(self, events: list[Event]) -> None:
         """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""

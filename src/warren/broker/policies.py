@@ -4,11 +4,11 @@ For each queue or exchange the matching policy of highest priority holds. A queu
 of two numbers the smaller one holds, of two texts the argument.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from warren.amqp.protocol.tables import FieldValue, Table
+from warren.broker.patterns import check_pattern, matches
 from warren.broker.queues.arguments import check_timer
 from warren.broker.records import key
 from warren.broker.store.journal import Journal
@@ -28,6 +28,10 @@ class Policy(NamedTuple):
     definition: Table
     priority: int = 0
     apply_to: str = "all"
+
+    def is_for(self, name: str, kind: Literal["queues", "exchanges"]) -> bool:
+        """Whether it matches a queue or exchange of that name."""
+        return self.apply_to in ("all", kind) and matches(self.pattern, name)
 
 
 def _is_count(value: FieldValue) -> bool:
@@ -87,6 +91,8 @@ class Policies:
     def __init__(self) -> None:
         self.journal = Journal()
         self._known: dict[tuple[str, str], Policy] = {}
+        self._ranked: dict[str, list[Policy]] = {}
+        """Virtual host → its policies, those of a higher priority first."""
 
     def __iter__(self) -> Iterator[Policy]:
         return iter(list(self._known.values()))
@@ -107,6 +113,7 @@ class Policies:
             str(record["apply_to"]),
         )
         self._known[policy.vhost, policy.name] = policy
+        self._ranked.clear()
 
     def put(self, policy: Policy) -> None:
         """Set a policy. Raises UsageError for a pattern, a setting or a value that makes no sense."""
@@ -114,21 +121,22 @@ class Policies:
         if self.journal.is_on:
             self.journal.put(POLICY, key(policy.vhost, policy.name), dict(policy._asdict()))
         self._known[policy.vhost, policy.name] = policy
+        self._ranked.clear()
 
     def delete(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""
         del self._known[vhost, name]
+        self._ranked.clear()
         if self.journal.is_on:
             self.journal.put(POLICY, key(vhost, name), None)
 
     def matching(self, vhost: str, name: str, kind: Literal["queues", "exchanges"]) -> Policy | None:
         """Give the policy that holds for a queue or exchange."""
-        found = [
-            policy
-            for policy in self._known.values()
-            if policy.vhost == vhost and policy.apply_to in ("all", kind) and re.search(policy.pattern, name)
-        ]
-        return max(found, key=lambda policy: policy.priority, default=None)
+        ranked = self._ranked.get(vhost)
+        if ranked is None:
+            own = [policy for policy in self._known.values() if policy.vhost == vhost]
+            ranked = self._ranked[vhost] = sorted(own, key=lambda policy: -policy.priority)
+        return next((policy for policy in ranked if policy.is_for(name, kind)), None)
 
 
 def check(policy: Policy) -> None:
@@ -136,8 +144,8 @@ def check(policy: Policy) -> None:
     if policy.apply_to not in APPLY_TO:
         raise UsageError(f"policy {policy.name!r}: apply-to is one of {', '.join(APPLY_TO)}, not {policy.apply_to!r}")
     try:
-        re.compile(policy.pattern)
-    except re.error as error:
+        check_pattern(policy.pattern)
+    except UsageError as error:
         raise UsageError(f"policy {policy.name!r}: pattern {policy.pattern!r}: {error}") from error
     if not policy.definition:
         raise UsageError(f"policy {policy.name!r}: the definition has no setting")

@@ -1,5 +1,6 @@
 """Class tx: what a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ class Transaction:
         self.publishes, self.settled = [], []
         for publish in publishes:
             publish()
-        for _, held, outcome in settled:
-            channel.release(held, outcome)
+        for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
+            channel.release_all([(tag, held) for tag, held, _ in group], outcome)
         channel.unpark()
 
     def roll_back(self, channel: "Channel") -> None:

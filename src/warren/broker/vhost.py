@@ -2,6 +2,7 @@
 
 import secrets
 from base64 import urlsafe_b64encode
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from warren.broker.exchanges import TYPES, Binding, DefaultExchange, Destination
 from warren.broker.exchanges.headers import check_arguments
 from warren.broker.queues import Message, Queue
 from warren.broker.queues.arguments import COMPARED, read_rules
-from warren.broker.queues.dead_letter import REJECTED, copies, dead_letter, headers_of, is_cycle, origin_of
+from warren.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from warren.broker.records import (
     BINDING,
     EXCHANGE,
@@ -60,6 +61,8 @@ class VirtualHost:
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
+        self._dying: deque[tuple[Queue, Message, str]] = deque()
+        self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
             self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS)
@@ -72,13 +75,18 @@ class VirtualHost:
         """Where what is durable is written down."""
         return self.broker.journal
 
-    def follow_policies(self) -> None:
-        """Find anew which policy holds for each queue and exchange, and go by it."""
+    def follow_policies(self, changed: str) -> None:
+        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for."""
         policies = self.broker.policies
+        policy = policies.get(self.name, changed)
         for exchange in self.exchanges.values():
-            exchange.policy = policies.matching(self.name, exchange.name, "exchanges") if exchange.name else None
+            held = exchange.policy is not None and exchange.policy.name == changed
+            if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
+                exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
         for queue in list(self.queues.values()):
-            queue.follow(policies.matching(self.name, queue.name, "queues"))
+            held = queue.policy is not None and queue.policy.name == changed
+            if held or (policy is not None and policy.is_for(queue.name, "queues")):
+                queue.follow(policies.matching(self.name, queue.name, "queues"))
         self.generation += 1
 
     # -- exchanges -------------------------------------------------------------------------------------
@@ -134,16 +142,15 @@ class VirtualHost:
             return
         if if_unused and exchange.bindings:
             raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
-        self._remove_exchange(exchange)
+        self._drop(*self._remove_exchange(exchange))
 
-    def _remove_exchange(self, exchange: Exchange) -> None:
+    def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
+        """Take an exchange away; gives its bindings, which go with it."""
         del self.exchanges[exchange.name]
-        for binding in list(exchange.bindings.values()):
-            self._drop(binding)
-        self._unbind_all(exchange)
         self.generation += 1
         if exchange.durable and self.journal.is_on:
             self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
+        return [*exchange.bindings.values(), *self.bindings_to(exchange)]
 
     def refuse_default(self, *names: str) -> None:
         """Refuse what is not for the default exchange (403)."""
@@ -228,7 +235,7 @@ class VirtualHost:
         if self.queues.get(queue.name) is not queue:
             return 0
         del self.queues[queue.name]
-        self._unbind_all(queue)
+        self._drop(*self.bindings_to(queue))
         self.generation += 1
         for consumer in queue.turns.clear():
             consumer.channel.on_queue_deleted(consumer)
@@ -248,7 +255,7 @@ class VirtualHost:
             self.delete_queue(queue)
         for exchange in list(self.exchanges.values()):
             if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
-                self._remove_exchange(exchange)
+                self._drop(*self._remove_exchange(exchange))
 
     # -- bindings --------------------------------------------------------------------------------------
 
@@ -288,23 +295,23 @@ class VirtualHost:
         """Give the bindings of a queue or exchange that messages come by."""
         return list(self._bound_to.get(id(destination), {}).values())
 
-    def _drop(self, binding: Binding) -> None:
-        exchange = binding.source
-        if not exchange.unbind(binding):
-            return
-        bound = self._bound_to[id(binding.destination)]
-        del bound[id(exchange), binding.identity]
-        if not bound:
-            del self._bound_to[id(binding.destination)]
-        self.generation += 1
-        if self.journal.is_on and is_durable(binding):
-            self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
-        if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
-            self._remove_exchange(exchange)
-
-    def _unbind_all(self, destination: Destination) -> None:
-        for binding in list(self._bound_to.get(id(destination), {}).values()):
-            self._drop(binding)
+    def _drop(self, *bindings: Binding) -> None:
+        """Undo bindings. An auto-delete exchange goes with its last one, and with it the bindings that lead to it."""
+        waiting = deque(bindings)
+        while waiting:
+            binding = waiting.popleft()
+            exchange = binding.source
+            if not exchange.unbind(binding):
+                continue
+            bound = self._bound_to[id(binding.destination)]
+            del bound[id(exchange), binding.identity]
+            if not bound:
+                del self._bound_to[id(binding.destination)]
+            self.generation += 1
+            if self.journal.is_on and is_durable(binding):
+                self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
+            if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
+                waiting.extend(self._remove_exchange(exchange))
 
     # -- routing ---------------------------------------------------------------------------------------
 
@@ -334,19 +341,32 @@ class VirtualHost:
         return list(queues.values()), by_headers
 
     def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
-        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped."""
+        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
+
+        It is with its next queues when this returns, unless another one is just being published: then it comes
+        after that. A chain of queues takes no recursion so.
+        """
+        self._dying.append((queue, message, reason))
+        if self._is_burying:
+            return
+        self._is_burying = True
+        try:
+            while self._dying:
+                self._publish_letter(*self._dying.popleft())
+        finally:
+            self._is_burying = False
+
+    def _publish_letter(self, queue: Queue, message: Message, reason: str) -> None:
         rules = queue.rules
         name = rules.dead_letter_exchange
         exchange = None if name is None else self.exchanges.get(name)
         if exchange is None:
             return
-        letter = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
-        headers = headers_of(letter)
+        letter, headers = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
         keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
         for target in self.route(exchange, keys, headers)[0]:
             if reason == REJECTED or not is_cycle(target.name, headers):
-                target.push(letter)
-                self.broker.touch(target)
+                target.push_letter(letter)
 
     # -- comparing what is declared twice --------------------------------------------------------------
 

@@ -95,6 +95,12 @@ def one_line(text: str) -> str:
     return redact("".join(letter if letter.isprintable() else " " for letter in text)).strip()
 
 
+def many_lines(text: str) -> str:
+    """`text` as it stands, indents and all, without what a terminal would act on."""
+    lines = text.expandtabs(4).splitlines()
+    return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+
+
 def warn(what: str) -> None:
     """Print a warning on stderr, for a command that has no log (yet)."""
     print(f"warren: warning: {one_line(what)}", file=sys.stderr)
@@ -107,8 +113,14 @@ def fail(what: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """Print one JSON object on one line of stdout, at once."""
-    print(json.dumps(data, ensure_ascii=False, separators=(",", ":")), flush=True)
+    """Print one JSON object on one line of stdout, at once.
+
+    What a terminal would act on, and what UTF-8 can't say (names of files), is escaped.
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+    print(text, flush=True)
 
 
 def version() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MANAGEMENT_PORT = 15672
 LISTENER = "WARREN_LISTENER"
 """Environment variable with the number of a socket that listens already; `warren up` hands it over."""
+_GARBAGE = 50_000
+"""Objects made and not gone from which on the garbage collector looks for cycles (a closed connection leaves some)."""
 
 Data = Annotated[
     Path | None,
@@ -88,6 +91,9 @@ def serve(
     from warren.apps._listening import listen
     from warren.broker import Broker, StoreFailed
 
+    # Messages are in no cycles: looking through those that wait after every 700 cost 5 % of the time.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE, 10, 10)
     context = _tls(tls_cert, tls_key, tls_ca)
     broker = Broker(
         host,

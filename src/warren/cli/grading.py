@@ -75,6 +75,10 @@ Strict = Annotated[
 Person = Annotated[
     bool, typer.Option("--person", help="What arrives waits in this role's inbox for a person to decide.")
 ]
+People = Annotated[
+    list[RoleChoice] | None,
+    typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
+]
 Attempts = Annotated[
     int | None,
     typer.Option(
@@ -99,7 +103,7 @@ def _wiring(config: Path | None, exchange: str, type_: ExchangeType, plain: bool
 @app.command("submit")
 def submit(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file for each.")],
+    path: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file for each.")],
     module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module, e.g. cloud_computing.")],
     student: Annotated[
         str | None,
@@ -123,7 +127,9 @@ def submit(
 
     url = broker_url(context, broker)
     wiring = _wiring(config, exchange, exchange_type, plain)
-    wanted = entries(path, student, module, wiring.course)
+    if not path:  # an empty variable of a script, which as a Path would be the folder it runs in
+        raise UsageError("the file's name is empty")
+    wanted = entries(Path(path), student, module, wiring.course)
 
     def tell(entry: Entry, identity: str) -> None:
         if as_json:
@@ -311,10 +317,7 @@ def coordinator(
 @app.command("run")
 def run_all(
     context: typer.Context,
-    person: Annotated[
-        list[RoleChoice] | None,
-        typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
-    ] = None,
+    person: People = None,
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
     exchange_type: Type = ExchangeType.DIRECT,

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import typer
 
-from warren.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, warn
+from warren.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, warn
 from warren.cli._service import run_once
 from warren.exceptions import UsageError
 
@@ -166,7 +166,7 @@ def show(
     ):
         if value:
             print(f"{name:10}{one_line(str(value))}")
-    print("\n".join(one_line(line) for line in assignment.solution_text().splitlines()))
+    print(many_lines(assignment.solution_text()))
 
 
 @inbox_app.command("decide")
@@ -269,6 +269,8 @@ def results(
     url = broker_url(context, broker)
     if exchange_type not in ("direct", "fanout"):
         raise UsageError(f"--exchange-type is direct or fanout, and not {exchange_type!r}")
+    if not exchange:
+        raise UsageError("the default exchange can't be bound to; give another one's name")
 
     async def work() -> int:
         from warren.apps.grading.stages import Wiring
@@ -308,12 +310,22 @@ def export(
         for row in rows:
             print_json(row.as_dict() | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
         return
-    writer = csv.DictWriter(sys.stdout, list(Submission.__dataclass_fields__))
+    # All text in quotes: a spreadsheet that divides at `;` would find a formula behind one.
+    writer = csv.DictWriter(sys.stdout, list(Submission.__dataclass_fields__), quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.as_dict().items()})
 
 
+_FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a formula begins with; the last four are the first four in full width."""
+
+
 def _cell(value: object) -> object:
-    """Keep a spreadsheet from taking a student's text for a formula (OWASP, CSV injection)."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """Keep a spreadsheet from taking a student's text for a formula (OWASP, CSV injection), and a terminal from
+    acting on it.
+    """
+    if not isinstance(value, str):
+        return value
+    safe = f"'{value}" if value.lstrip(" \ufeff").startswith(_FORMULA) else value
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in safe)

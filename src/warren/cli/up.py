@@ -1,4 +1,4 @@
-"""`warren up`: broker, this machine's agent and the dashboard, in one command."""
+"""`warren up`: broker, this machine's agent, the roles of grading and the dashboard, in one command."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from warren.cli._common import Broker, ExitCode, LogJson, LogLevel, broker_url, 
 from warren.cli._logging import Level
 from warren.cli._service import run_service
 from warren.cli.broker import LISTENER, Data, Memory
+from warren.cli.grading import People
 from warren.exceptions import UsageError
 
 HOST: Final = "127.0.0.1"
 _ANSWER_WITHIN: Final = 1.0
 _PAGE_WITHIN: Final = 60.0
+_ROLES: Final = "the roles of grading"
 
 log = logging.getLogger("warren.cli.up")
 app = typer.Typer()
@@ -42,12 +44,15 @@ def up(
             show_default=False,
         ),
     ] = None,
+    person: People = None,
     data: Data = None,
     memory: Memory = False,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Run broker, this machine's agent and the dashboard until Ctrl-C. With --broker, no broker of its own.
+    """Run broker, this machine's agent, the roles of grading and the dashboard until Ctrl-C.
+
+    With --broker it runs agent and dashboard on that broker: who decides there is not this machine's to say.
 
     Example: warren up --port 0 --web-port 9000
     """
@@ -62,7 +67,10 @@ def up(
     kept = ["--memory"] if memory else ["--data", str(data)] if data else []
     if management_port is not None:
         kept += ["--management-port", str(management_port)]
-    children = _children(listener, page, url, http_port, kept, verbosity)
+    people = [word for choice in person or () for word in ("--person", choice.value)]
+    if people and listener is None:
+        raise UsageError("with --broker no roles are run here, so --person is for: warren grading run --person ROLE")
+    children = _children(listener, page, url, http_port, kept, people, verbosity)
 
     async def service(stop: asyncio.Event) -> int:
         return await _run(children, page, listener, stop)
@@ -71,7 +79,13 @@ def up(
 
 
 def _children(
-    listener: socket.socket | None, page: socket.socket, url: str, http_port: int, kept: list[str], verbosity: list[str]
+    listener: socket.socket | None,
+    page: socket.socket,
+    url: str,
+    http_port: int,
+    kept: list[str],
+    people: list[str],
+    verbosity: list[str],
 ) -> list[Child]:
     """The children in the order in which they are ended: who publishes and reads before the broker."""
     pipe, environment = lifeline()
@@ -85,6 +99,7 @@ def _children(
     ]
     if listener is not None:
         own = environment | {LISTENER: str(listener.fileno())}
+        children.insert(0, Child(_ROLES, ["grading", "run", *people, *verbosity], environment, (pipe,)))
         children.append(Child("the broker", ["broker", *kept, *verbosity], own, (pipe, listener.fileno())))
     return children
 
@@ -93,8 +108,8 @@ async def _run(children: list[Child], page: socket.socket, listener: socket.sock
     if listener is not None:
         log.info("broker on amqp://%s:%d/", HOST, listener.getsockname()[1])
     # The broker first: its socket listens already, so the others may connect before it has begun to accept.
-    kept = {asyncio.create_task(child.keep(), name=child.name): child for child in reversed(children)}
     announcing = asyncio.create_task(_announce(page.getsockname()[1]), name="announce")
+    kept = [asyncio.create_task(_keep(child, announcing), name=child.name) for child in reversed(children)]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     code = ExitCode.DONE
     try:
@@ -111,6 +126,13 @@ async def _run(children: list[Child], page: socket.socket, listener: socket.sock
             task.cancel()
         await asyncio.gather(*kept, announcing, stopping, return_exceptions=True)
     return code
+
+
+async def _keep(child: Child, announcing: asyncio.Task[None]) -> int:
+    if child.name == _ROLES:
+        # Whoever waits for the page is served first: on a small machine one more start would take its processors.
+        await asyncio.wait([announcing])
+    return await child.keep()
 
 
 async def _announce(port: int) -> None:

@@ -17,6 +17,7 @@ from warren.flow.counting import Counting
 from warren.flow.intake import Intake
 from warren.flow.job import Job, Result
 from warren.flow.message import node_name
+from warren.flow.outlet import Outlet
 from warren.flow.retry import suspects_queue
 from warren.flow.settle import Settler, before_handling
 from warren.flow.stage import Stage
@@ -83,8 +84,8 @@ class Engine:
         consuming = await self._connect("consume", attempts, self._on_recovery)
         publishing = await self._connect("publish", attempts, None)
         await topology.declare(consuming, self.app, strict=strict)
-        channel = await publishing.channel()
-        settler = self._settler = Settler(self.app, channel, self.counting, self._declare_again)
+        outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
+        settler = self._settler = Settler(self.app, outlet, self.counting)
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
         for stage in self._stages:

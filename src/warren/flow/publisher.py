@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from warren.amqp.client import BrokerURL, Channel, Connection, Properties, connect
-from warren.exceptions import PublishTimeout, UsageError
+from warren.amqp.client import BrokerURL, Connection, Properties, connect
+from warren.exceptions import PublishRefused, UsageError
 from warren.flow import topology
 from warren.flow.codec import Encoded, encode
-from warren.flow.message import first_properties
+from warren.flow.message import Outgoing, first_properties
+from warren.flow.outlet import Outlet
 
 if TYPE_CHECKING:
     from warren.flow.app import App
@@ -30,13 +32,14 @@ class Publisher:
         self._url = url
         self._strict = strict
         self._connection: Connection | None = None
-        self._channel: Channel | None = None
+        self._outlet: Outlet | None = None
 
     async def __aenter__(self) -> Self:
         connection = await connect(self._url, name=f"{self.app.name} publisher")
         try:
             await topology.declare(connection, self.app, strict=self._strict)
-            self._channel = await connection.channel()
+            redeclare = partial(topology.declare, connection, self.app)
+            self._outlet = Outlet(connection, await connection.channel(), redeclare)
         except BaseException:
             await connection.close()
             raise
@@ -49,17 +52,17 @@ class Publisher:
         if self._connection is None:
             return
         try:
-            if error is None and self._channel is not None:
+            if error is None and self._outlet is not None:
                 # Closing at once would leave the outcome of the last ones unknown. Failures are in their futures.
-                with contextlib.suppress(ExceptionGroup, PublishTimeout):
-                    await self._channel.wait_for_confirms()
+                with contextlib.suppress(ExceptionGroup):
+                    await self._outlet.wait_for_confirms()
         finally:
             await self._connection.close()
 
     async def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
-        if self._channel is not None:
-            await self._channel.wait_for_confirms()
+        if self._outlet is not None:
+            await self._outlet.wait_for_confirms()
 
     async def publish(self, value: object, *, key: str) -> str:
         """Publish a value and return the message's id once the broker has confirmed it.
@@ -82,19 +85,19 @@ class Publisher:
 
     async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:
         """Publish a body that is encoded already; see `send`."""
-        if self._channel is None:
+        if self._outlet is None:
             raise UsageError("enter the publisher first: `async with app.publisher() as publisher:`")
         if not self.app.leads_somewhere(key):
             keys = sorted({*(stage.key for stage in self.app.stages.values()), *self.app.outputs})
             raise UsageError(f"key {key!r} leads nowhere in app {self.app.name!r}; it has {', '.join(keys)}")
-        future = await self._channel.send(
-            body,
-            exchange=self.app.exchange_of(key),
-            routing_key=key,
-            properties=properties,
-            mandatory=self.app.is_required(key),
-        )
+        message = Outgoing(self.app.exchange_of(key), key, body, properties, mandatory=self.app.is_required(key))
+        future = await self._outlet.send(message)
+        future.add_done_callback(self._on_done)
         return properties.message_id or "", future
+
+    def _on_done(self, future: asyncio.Future[None]) -> None:
+        if self._outlet is not None and not future.cancelled() and isinstance(future.exception(), PublishRefused):
+            self._outlet.refused()
 
     def _encode(self, value: object, key: str) -> Encoded:
         try:

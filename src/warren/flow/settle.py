@@ -1,8 +1,8 @@
 """Settlement, on the I/O thread: publish what a job led to, wait for the confirms, then ack. The one place.
 
-Nothing is acked before everything that it led to is confirmed. A product that nobody takes, or that the broker
-refuses, becomes a dead letter, confirmed in turn. Where even that fails, the delivery is given back after a
-pause, to come again with one attempt more.
+Nothing is acked before everything that it led to is confirmed. What the broker refuses is published again a few times.
+A product that nobody takes, or that is refused to the end, becomes a dead letter, confirmed in turn. Where even that
+fails, the delivery is given back after a pause, to come again with one attempt more.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from warren.amqp.client import Channel
 from warren.exceptions import AlreadySettled, Closed, PublishError, PublishRefused, PublishReturned, WarrenError
 from warren.flow.dead import dead_letter_of, dead_letter_of_product
 from warren.flow.hot import next_properties
 from warren.flow.job import Job, Result
 from warren.flow.message import Outgoing, again
+from warren.flow.outlet import Outlet
 from warren.flow.retry import later, suspects_queue
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 PAUSE: Final = 1.0
 """Seconds before a delivery that could not be settled is given back."""
+REFUSED_PAUSES: Final = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before what the broker refused is published again: a quorum queue may be without a leader, or full."""
 FEWEST_DELIVERIES: Final = 3
 """A suspect is a dead letter after this many attempts at least, also where its stage tries but once: the worker
 may have ended for a reason of its own."""
@@ -91,21 +92,15 @@ class _Pending:
 
 
 class Settler:
-    """Settles jobs over one publishing channel. `run` sends; confirms come by themselves."""
+    """Settles jobs over one outlet. `run` sends; confirms come by themselves."""
 
-    def __init__(
-        self,
-        app: App,
-        channel: Channel,
-        counting: Counting,
-        redeclare: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, app: App, outlet: Outlet, counting: Counting) -> None:
         self.in_hand = 0
         self._app = app
-        self._channel = channel
+        self._outlet = outlet
         self._counting = counting
-        self._redeclare = redeclare
-        self._waiting: deque[tuple[Job, Result | None, list[Outgoing]]] = deque()
+        self._waiting: deque[tuple[_Pending, Outgoing, int]] = deque()
+        """What is to be published, and how often it was refused."""
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -137,7 +132,12 @@ class Settler:
         if not outgoing:
             self._ack(job)
             return
-        self._waiting.append((job, result, outgoing))
+        pending = _Pending(job, result, len(outgoing))
+        for message in outgoing:
+            self._put(pending, message, 0)
+
+    def _put(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+        self._waiting.append((pending, message, refusals))
         self._woken.set()
 
     async def wait_idle(self) -> None:
@@ -152,34 +152,22 @@ class Settler:
             self._woken.clear()
             await self._woken.wait()
 
-    async def _send(self, job: Job, result: Result | None, outgoing: list[Outgoing]) -> None:
-        pending = _Pending(job, result, len(outgoing))
-        for message in outgoing:
-            try:
-                if not self._channel.is_open:
-                    await self._reopen()
-                future = await self._channel.send(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    properties=message.properties,
-                    mandatory=message.mandatory,
-                )
-            except WarrenError as error:
-                self._sent(pending, message, error)
-            else:
-                future.add_done_callback(partial(self._confirmed, pending, message))
-
-    async def _reopen(self) -> None:
-        log.warning("the publishing channel was closed (%s); opened again", self._channel.close_reason)
-        await self._redeclare()
-        await self._channel.open()
-
-    def _confirmed(self, pending: _Pending, message: Outgoing, future: asyncio.Future[None]) -> None:
-        if future.cancelled():
-            self._sent(pending, message, asyncio.CancelledError())
+    async def _send(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+        try:
+            future = await self._outlet.send(message)
+        except WarrenError as error:
+            self._sent(pending, message, error)
         else:
-            self._sent(pending, message, future.exception())
+            future.add_done_callback(partial(self._confirmed, pending, message, refusals))
+
+    def _confirmed(self, pending: _Pending, message: Outgoing, refusals: int, future: asyncio.Future[None]) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if isinstance(error, PublishRefused):
+            self._outlet.refused()
+            if refusals < len(REFUSED_PAUSES):
+                self._loop.call_later(REFUSED_PAUSES[refusals], self._put, pending, message, refusals + 1)
+                return
+        self._sent(pending, message, error)
 
     def _sent(self, pending: _Pending, message: Outgoing, error: BaseException | None) -> None:
         if error is not None:

@@ -164,3 +164,24 @@ async def test_closing_fails_what_is_not_confirmed(broker_url: str) -> None:
         assert result is None or isinstance(result, ChannelClosed)
         with pytest.raises(ChannelClosed):
             await channel.publish(b"x", routing_key=queue)
+
+
+async def test_a_lone_message_goes_at_once_with_the_acks_before_it_and_others_together(embedded_url: str) -> None:
+    async with warren.connect(embedded_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(b"x", routing_key=queue)
+        async with channel.consume(queue) as deliveries:
+            delivery = await anext(deliveries)
+            assert connection.link is not None
+            driver = connection.link.driver
+            before = driver.bytes_sent
+            delivery.ack()
+            await channel.send(b"y" * 100, routing_key=queue)
+            assert driver.unsent == 0
+            assert driver.bytes_sent - before > 21 + 100  # an ack, and the message
+            sent = driver.bytes_sent
+            await channel.send(b"z" * 100, routing_key=queue)
+            assert driver.bytes_sent == sent
+            assert driver.unsent > 100
+            await channel.wait_for_confirms()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 import warren
@@ -41,12 +42,19 @@ def test_the_input_is_not_touched() -> None:
     assert dict(assignment) == before
 
 
-@pytest.mark.parametrize("data", [b"print('hello')\n", "ünïcode ✓".encode(), b"\xff\xfe\0binary", b"line\r\nline\r"])
+@pytest.mark.parametrize(
+    "data", [b"print('hello')\n", "ünïcode ✓".encode(), b"\xff\xfe\0binary", bytes(1000), b"line\r\nline\r"]
+)
 def test_a_solution_comes_back_as_it_was(data: bytes) -> None:
     made = submission(1, "m", data, "file.bin", "id1")
     assert made.solution() == data
-    assert made.get("SolutionEncoding") == ("base64" if b"\xff" in data else None)
+    assert made.get("SolutionEncoding") == ("base64" if b"\0" in data else None)
     assert (made.name, made.status, made.step, made["StudentID"]) == ("file.bin", "submitted", 1, 1)
+
+
+def test_what_json_would_make_six_times_as_large_is_no_text() -> None:
+    assert len(msgspec.json.encode(submission(7, "m", bytes(30_000), "zeros", "id"))) < 42_000
+    assert submission(7, "m", b"a\tb\r\n\f", "text", "id")["Solution"] == "a\tb\r\n\f"
 
 
 def test_base64_that_is_none_is_refused() -> None:
@@ -107,6 +115,9 @@ def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
         ("coordinator", "send-back", Decision("x", remark="no"), "can't send-back"),
         ("assistant", "send-back", Decision("x", remark="  "), "say why"),
         ("assistant", "validate", Decision("x", mark=3.0), "gives no mark"),
+        ("assistant", "validate", Decision("x", feedback="well done"), "no feedback"),
+        ("coordinator", "confirm", Decision("x", out_of=1.0), "gives no mark"),
+        ("demonstrator", "correct", Decision("x", out_of=10.0), "goes with a mark"),
         ("demonstrator", "correct", Decision("x", mark=11.0, out_of=10.0), "11 out of 10"),
         ("demonstrator", "correct", Decision("x", mark=-1.0), "makes no sense"),
         ("demonstrator", "correct", Decision("x", mark=float("nan")), "makes no sense"),
@@ -118,6 +129,18 @@ def test_a_role_decides_only_what_is_its_own(role: str, action: str, decision: D
     named = next(item for item in ROLES.values() if item.name == role)
     with pytest.raises(UsageError, match=text):
         decide(assignment, named, action, decision)
+
+
+def test_a_mark_that_a_student_wrote_into_the_message_does_not_count() -> None:
+    assignment = Assignment.received(FOUR | {"Mark": 10, "OutOf": 10, "Feedback": "splendid", "Extra": 1}, message())
+    demonstrator = ROLES["demonstrator"]
+    corrected = decide(assignment, demonstrator, "correct", Decision("automatic"))
+    assert not {"Mark", "OutOf", "Feedback"} & set(corrected)
+    assert corrected["Extra"] == 1
+    marked = decide(assignment, demonstrator, "correct", Decision("ann", 3.0))
+    assert (marked["Mark"], "OutOf" in marked, "Feedback" in marked) == (3.0, False, False)
+    validated = decide(marked, ROLES["assistant"], "validate", Decision("bob"))
+    assert validated["Mark"] == 3.0
 
 
 def test_the_records_are_told_no_solution() -> None:

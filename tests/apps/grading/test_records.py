@@ -1,6 +1,7 @@
 """The records, on both databases: once each, in any order, and nothing decided without being published."""
 
 import sqlite3
+import stat
 import threading
 from contextlib import closing
 from functools import partial
@@ -251,3 +252,13 @@ def test_more_work_than_one_transaction_takes_is_done_in_its_order_also_while_cl
     with Database(database_url) as database:
         futures = [database._submit(partial(note, number=number)) for number in range(450)]
     assert [future.result(0) for future in futures] == done == list(range(450))
+
+
+def test_a_new_file_is_its_user_s_alone_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    new, shared = tmp_path / "new.sqlite3", tmp_path / "shared.sqlite3"
+    shared.touch()
+    shared.chmod(0o660)
+    for file, mode in ((new, 0o600), (shared, 0o660)):
+        with Database(f"sqlite:///{file}"):
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob(f"{file.name}*")}
+        assert modes == {mode}

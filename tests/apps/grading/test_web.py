@@ -72,6 +72,33 @@ async def test_a_body_of_unknown_length_is_not_read(served: Served) -> None:
     assert (answer.status_code, "Content-Length" in answer.json()["error"]) == (400, True)
 
 
+async def test_a_body_in_chunks_is_not_read_whatever_length_it_says(served: Served) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise AssertionError("it was read")
+
+    both = {"Content-Length": "5", "Transfer-Encoding": "chunked"}
+    answer = await served.http.post("/api/submissions", content=endless(), headers=both)
+    assert (answer.status_code, "Content-Length" in answer.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        ({"data": {"student": "7"}}, "file, module"),
+        ({"data": {"student": "7", "module": "x", "file": "text"}}, "file"),
+        ({"data": {"module": "x"}, "files": {"file": b"x", "student": b"7"}}, "student"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "boundary"),
+    ],
+)
+async def test_a_form_that_is_none_is_said_as_the_page_shows_it(
+    served: Served, request_: dict[str, Any], why: str
+) -> None:
+    answer = await served.http.post("/api/submissions", **request_)
+    assert answer.status_code == 400
+    assert (list(answer.json()), why in answer.json()["error"]) == (["error"], True), answer.text
+
+
 async def test_decisions_that_make_no_sense_are_refused(served: Served, embedded_url: str, database_url: str) -> None:
     with Database(database_url) as database:
         async with office(embedded_url, database, PEOPLE):

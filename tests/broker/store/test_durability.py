@@ -16,6 +16,7 @@ from warren.amqp.client import Channel
 from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
 from warren.broker import Broker, StoreFailed
 from warren.broker.management import messages
+from warren.broker.queues import queue as queue_module
 from warren.broker.store.batch import Batch, Found
 from warren.broker.store.sqlite import SQLiteStore
 
@@ -65,8 +66,16 @@ async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> No
         assert "logs" not in broker.vhosts["/"].exchanges
 
 
-async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path) -> None:
-    count = 12_000
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let queues keep so few messages in memory that a test can have many more."""
+    monkeypatch.setattr(queue_module, "WINDOW", 2_000)
+    monkeypatch.setattr(queue_module, "_AT_ONCE", 500)
+    return 2_000
+
+
+async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path, small_window: int) -> None:
+    count = 6 * small_window
     async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=100)
         await channel.declare_queue("long", durable=True)
@@ -83,16 +92,17 @@ async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path) 
         assert (await channel.declare_queue("long", passive=True)).message_count == 0
 
 
-async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path) -> None:
+async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_window: int) -> None:
+    count = 3 * small_window
     async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
-        for number in range(6_000):
+        for number in range(count):
             await channel.send(b"%d" % number, routing_key="q")
         await channel.wait_for_confirms()
         held = await channel.get("q")
         assert held is not None
-        assert await channel.purge_queue("q") == 5_999
+        assert await channel.purge_queue("q") == count - 1
         await channel.publish(b"after", routing_key="q")
         held.nack()
         assert [body for body, _ in await _drain(channel, "q")] == [b"0", b"after"]

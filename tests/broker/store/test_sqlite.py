@@ -2,7 +2,9 @@
 
 import logging
 import sqlite3
+import struct
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -10,10 +12,12 @@ from warren.broker.queues import Entry, Message
 from warren.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
 from warren.broker.store.sqlite import VERSION, SQLiteStore
 
+HEADER = bytes(14)
+
 
 def _entry(number: int, *, priority: int = 0, message: Message | None = None) -> Entry:
     if message is None:
-        message = Message(b"\x01e\x01k", b"header", b"body %d" % number, True)
+        message = Message(b"\x01e\x01k", HEADER, b"body %d" % number, True)
         message.id = number + 1
     message.copies += 1
     entry = Entry(number, message)
@@ -89,7 +93,7 @@ def _bodies(store: SQLiteStore) -> int:
 
 
 def test_a_shared_body_stays_until_its_last_queue_is_done(store: SQLiteStore) -> None:
-    message = Message(b"\0\0", b"header", b"shared", True)
+    message = Message(b"\0\0", HEADER, b"shared", True)
     message.id = 1
     first, second, third = (_entry(0, message=message) for _ in range(3))
     store.apply(Batch(added={first: 1, second: 2, third: 3}))
@@ -150,8 +154,14 @@ def test_priorities_are_read_by_themselves(store: SQLiteStore) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("statement", ["UPDATE bodies SET body = x'00' WHERE id = 2", "DELETE FROM bodies WHERE id = 2",
-                                       "UPDATE entries SET body = 1 WHERE position = 1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE bodies SET content = x'00' WHERE id = 2",
+        "DELETE FROM bodies WHERE id = 2",
+        "UPDATE entries SET body = 1 WHERE position = 1",
+    ],
+)
 def test_a_damaged_row_is_named_and_left_out(
     store: SQLiteStore, statement: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,6 +193,41 @@ def test_a_newer_store_is_refused_and_untouched(store: SQLiteStore) -> None:
     assert {path.name: path.read_bytes() for path in store.path.parent.iterdir()} == before
 
 
+_VERSION_1 = """
+CREATE TABLE records (kind TEXT, key TEXT, value BLOB, crc INTEGER, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE bodies (
+    id INTEGER PRIMARY KEY, refs INTEGER, destination BLOB, header BLOB, body BLOB, crc INTEGER);
+CREATE TABLE entries (
+    queue INTEGER, priority INTEGER, position INTEGER, body INTEGER, flags INTEGER, expires REAL, size INTEGER,
+    crc INTEGER, PRIMARY KEY (queue, priority, position)) WITHOUT ROWID;
+CREATE TABLE state (clean INTEGER);
+INSERT INTO state VALUES (1);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_store_of_version_1_is_brought_up(tmp_path: Path) -> None:
+    path = tmp_path / "broker.sqlite"
+    messages = {1: (b"\x01e\x01k", b"\xff\x00" * 7, b"a\x00\xff"), 2: (b"\0\0", HEADER, b"")}
+    with sqlite3.connect(path) as connection:
+        connection.executescript(_VERSION_1)
+        for number, parts in messages.items():
+            crc = crc32(b"".join((number.to_bytes(8, "big"), *parts)))
+            connection.execute("INSERT INTO bodies VALUES (?, 1, ?, ?, ?, ?)", (number, *parts, crc))
+            size = len(parts[2])
+            crc = crc32(struct.pack(">QHQQdQ", 1, 0, number, number, 0.0, size))
+            connection.execute("INSERT INTO entries VALUES (1, 0, ?, ?, 0, 0.0, ?, ?)", (number, number, size, crc))
+    connection.close()
+    store = SQLiteStore(tmp_path)
+    assert store.open().last_message == 2
+    for _ in range(2):
+        (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 9, 1000)]))
+        parts_found = [(entry.message.destination, entry.message.header, entry.message.body) for entry in found.entries]
+        assert parts_found == list(messages.values())
+        store = _again(store)
+    store.close()
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broker.sqlite").write_bytes(b"something else, which is long enough to be looked at" * 3)
     with pytest.raises(StoreFailed, match="is not a store of Warren's broker"):
@@ -194,7 +239,7 @@ def test_without_room_nothing_of_a_batch_is_written(store: SQLiteStore) -> None:
     connection = store._open_connection()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    message = Message(b"\0\0", b"header", b"x" * 1_000_000, True)
+    message = Message(b"\0\0", HEADER, b"x" * 1_000_000, True)
     message.id = 50
     with pytest.raises(StoreFull, match="no room in"):
         store.apply(Batch(added={_entry(50, message=message): 1}, records={("queue", "q"): {"a": 1}}))

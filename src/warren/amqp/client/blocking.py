@@ -28,9 +28,10 @@ from warren.amqp.protocol.tables import FieldValue, Table
 from warren.exceptions import AlreadySettled, Closed, RequestTimeout, WarrenError
 
 _log = logging.getLogger(__name__)
-_MOST_UNSENT: Final = 10_000
-_INBOX_HIGH: Final = 10_000
-_INBOX_LOW: Final = 2_000
+_UNSENT_MESSAGES: Final = 10_000
+_UNSENT_BYTES: Final = 64 << 20
+_INBOX_MESSAGES: Final = 10_000
+_INBOX_BYTES: Final = 64 << 20
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -140,6 +141,7 @@ class BlockingConsumer:
         self._pump: asyncio.Task[None] | None = None
         self._may_go_on = asyncio.Event()
         self._is_held = False
+        self._low = 0
 
     def __enter__(self) -> Self:
         self._io.run(self._start())
@@ -177,7 +179,7 @@ class BlockingConsumer:
             delivery = self._inbox.get(timeout=timeout)
         except queue.Empty:
             raise RequestTimeout(f"no delivery within {timeout} s") from None
-        if self._is_held and self._inbox.qsize() <= _INBOX_LOW:
+        if self._is_held and self._inbox.qsize() <= self._low:
             self._is_held = False
             self._io.post(self._may_go_on.set)
         if delivery is None:
@@ -199,19 +201,54 @@ class BlockingConsumer:
 
     async def _hand_over(self) -> None:
         inbox, io = self._inbox, self._io
+        sizes: deque[int] = deque()  # of what is in the inbox, and of what was taken since the last look
+        total = 0
         try:
             async for delivery in self._consumer:
                 inbox.put(BlockingDelivery(delivery, io))
-                if inbox.qsize() >= _INBOX_HIGH:  # only without a prefetch can so many be here
+                size = len(delivery.body) + len(delivery.header)
+                sizes.append(size)
+                total += size
+                if total < _INBOX_BYTES and len(sizes) < _INBOX_MESSAGES:
+                    continue
+                waiting = inbox.qsize()
+                while len(sizes) > waiting:
+                    total -= sizes.popleft()
+                if total >= _INBOX_BYTES or waiting >= _INBOX_MESSAGES:
                     self._may_go_on.clear()
+                    self._low = waiting // 2
                     self._is_held = True
                     # Whoever takes one after this line sees that the consumer is held; before it, so do we.
-                    if inbox.qsize() > _INBOX_LOW:
+                    if inbox.qsize() > self._low:
                         await self._may_go_on.wait()
         except WarrenError as error:
             self._error = error
         finally:
             inbox.put(None)
+
+
+class _Room:
+    """How much more may wait to be sent. For any thread."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for a message of `size` bytes; one that never fits waits until it is alone."""
+        with self._changed:
+            while self._messages >= _UNSENT_MESSAGES or (self._messages and self._bytes + size > _UNSENT_BYTES):
+                self._changed.wait()
+            self._messages += 1
+            self._bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Undo `take`."""
+        with self._changed:
+            self._messages -= 1
+            self._bytes -= size
+            self._changed.notify()
 
 
 class BlockingChannel:
@@ -223,8 +260,8 @@ class BlockingChannel:
     def __init__(self, channel: Channel, io: IOThread) -> None:
         self._channel = channel
         self._io = io
-        self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, asyncio.Future[None]]], _Confirm]] = deque()
-        self._room = threading.Semaphore(_MOST_UNSENT)
+        self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, asyncio.Future[None]]], _Confirm, int]] = deque()
+        self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -277,7 +314,7 @@ class BlockingChannel:
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
         the errors come from the future, and from `wait_for_confirms`.
         """
-        self._room.acquire()
+        self._room.take(len(body))
         confirm: _Confirm = concurrent.futures.Future()
         send = functools.partial(
             self._channel.send,
@@ -288,7 +325,7 @@ class BlockingChannel:
             mandatory=mandatory,
             timeout=timeout,
         )
-        self._unsent.append((send, confirm))
+        self._unsent.append((send, confirm, len(body)))
         self._io.post(self._go_on_sending)
         return confirm
 
@@ -324,9 +361,9 @@ class BlockingChannel:
     def abandon(self) -> None:
         """End the futures of what was never sent; for the connection, once its thread has ended."""
         while self._unsent:
-            _, confirm = self._unsent.popleft()
+            _, confirm, size = self._unsent.popleft()
             confirm.cancel()
-            self._room.release()
+            self._room.give_back(size)
 
     def _go_on_sending(self) -> None:
         if self._unsent and (self._sending is None or self._sending.done()):
@@ -334,7 +371,7 @@ class BlockingChannel:
 
     async def _send_all(self) -> None:
         while self._unsent:
-            send, confirm = self._unsent.popleft()
+            send, confirm, size = self._unsent.popleft()
             try:
                 sent = await send()
             except asyncio.CancelledError:
@@ -345,7 +382,7 @@ class BlockingChannel:
             else:
                 sent.add_done_callback(functools.partial(_pass_on, confirm))
             finally:
-                self._room.release()
+                self._room.give_back(size)
 
     async def _confirmed(self, timeout: float | None) -> None:
         started = time.monotonic()

@@ -178,8 +178,9 @@ class Channel(Declaring):
 
     def _attach_window(self, link: Link) -> None:
         self._window.attach(
-            self.number, link.core.frame_limit, self._write_publish, self._can_write, self._topology.current
-        )
+            self.number, link.core.frame_limit, self._write_publish, self._flush, self._can_write,
+            self._topology.current,
+        )  # fmt: skip
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
@@ -203,6 +204,7 @@ class Channel(Declaring):
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._requests.append(_Request((ChannelCloseOk,), future, lambda _: self._forget_link()))
         link.send(self.number, ChannelClose(Reply.SUCCESS, "Goodbye"))
+        link.hold_or_read()
         return future
 
     def _fail(self, error: Closed) -> None:
@@ -210,15 +212,15 @@ class Channel(Declaring):
         if self._closed is None:
             self._closed = error
         self.connection.channels.discard(self)
-        self._lose(error)
-        self._window.fail(error)
         consumers, self._consumers = self._consumers, {}
-        for consumer in consumers.values():
+        for consumer in consumers.values():  # while there is a link, which they may hold
             consumer.end(error)
         restoring, self._restoring = self._restoring, {}
         for consumer, task in restoring.values():
             task.cancel()
             consumer.end(error)
+        self._lose(error)
+        self._window.fail(error)
 
     def _lose(self, error: Closed) -> None:
         """Part with the link: what it was asked fails, what it brought can't be settled any more."""
@@ -253,7 +255,7 @@ class Channel(Declaring):
             for key, consumer in self._consumers.items()
             if not consumer.has_ended and key not in self._restoring
         }
-        for consumer in self._consumers.values():
+        for consumer in [*self._consumers.values(), *(consumer for consumer, _ in self._restoring.values())]:
             consumer.drop_buffer()
 
     async def restore(self, link: Link) -> None:
@@ -347,6 +349,14 @@ class Channel(Declaring):
         link = self._link
         if link is not None:
             link.driver.write(data)
+            if link.is_held:
+                link.read()
+
+    def _flush(self) -> None:
+        self._settlements.flush()  # acks of this turn travel with it
+        link = self._link
+        if link is not None:
+            link.driver.flush()
 
     def _can_write(self) -> bool:
         link = self._link
@@ -354,6 +364,11 @@ class Channel(Declaring):
 
     def _no_write(self, data: bytes) -> None:
         raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
+        return bool(self._requests) or not self._window.is_idle
 
     def wake_publishers(self) -> None:
         """Let publishers go on: the socket takes data again, or the broker no longer blocks."""
@@ -487,6 +502,11 @@ class Channel(Declaring):
         if isinstance(answer, Delivery):
             self._settlements.open[answer.delivery_tag] = None
 
+    def measure_buffers(self) -> None:
+        """Let each consumer see how much it has read ahead."""
+        for consumer in self._consumers.values():
+            consumer.measure()
+
     def hold_reading(self, consumer: Consumer) -> None:
         """Take nothing more from the socket; for `Consumer`."""
         if self._link is not None:
@@ -516,6 +536,8 @@ class Channel(Declaring):
         self._send(method)
         future: asyncio.Future[Method | Delivery] = self.loop.create_future()
         self._requests.append(_Request(kinds, future, then))
+        if self._link is not None:
+            self._link.hold_or_read()
         return future
 
     async def _until_usable(self, timeout: float | None) -> None:

@@ -16,8 +16,10 @@ from warren.exceptions import AlreadySettled, Closed, ConsumerCancelled, UsageEr
 if TYPE_CHECKING:
     from warren.amqp.client.channel import Channel
 
-_BUFFER_HIGH: Final = 10_000
-_BUFFER_LOW: Final = 2_000
+_BUFFER_MESSAGES: Final = 10_000
+_BUFFER_BYTES: Final = 64 << 20
+LOOK_EVERY: Final = 8 << 20
+"""Bytes from the socket after which buffers are measured: counting them would be paid for each message."""
 
 
 class Settlements:
@@ -205,6 +207,7 @@ class Consumer:
         self.gives_back = True
         self._channel = channel
         self._buffer: deque[Delivery] = deque()
+        self._low = 0
         self._waiter: asyncio.Future[None] | None = None
         self._end: WarrenError | None = None
         self._ended = False
@@ -259,9 +262,8 @@ class Consumer:
             finally:
                 self._waiter = None
         delivery = self._buffer.popleft()
-        if self._holding and len(self._buffer) <= _BUFFER_LOW:
-            self._holding = False
-            self._channel.release_reading(self)
+        if self._holding and len(self._buffer) <= self._low:
+            self._release()
         return delivery
 
     # -- for the channel -------------------------------------------------------------------------------
@@ -275,10 +277,25 @@ class Consumer:
         if waiter is not None:
             if not waiter.done():
                 waiter.set_result(None)
-        elif len(self._buffer) >= _BUFFER_HIGH and not self._holding:
-            # Only without a prefetch can so many be here; the socket is then the only brake.
-            self._holding = True
-            self._channel.hold_reading(self)
+        elif len(self._buffer) >= _BUFFER_MESSAGES and not self._holding:
+            self._hold()
+
+    def measure(self) -> None:
+        """Hold reading where the buffer has its bytes: a prefetch allows so much, or there is none."""
+        if not self._holding:
+            size = sum(len(delivery.body) + len(delivery.header) for delivery in self._buffer)
+            if size >= _BUFFER_BYTES:
+                self._hold()
+
+    def _hold(self) -> None:
+        self._low = len(self._buffer) // 2
+        self._holding = True
+        self._channel.hold_reading(self)
+
+    def _release(self) -> None:
+        if self._holding:
+            self._holding = False
+            self._channel.release_reading(self)
 
     @property
     def has_ended(self) -> bool:
@@ -288,15 +305,14 @@ class Consumer:
     def drop_buffer(self) -> None:
         """Forget what was not taken: its link is gone, or it goes back to the queue."""
         self._buffer.clear()
-        if self._holding:
-            self._holding = False
-            self._channel.release_reading(self)
+        self._release()
 
     def end(self, error: WarrenError | None) -> None:
         """End the iteration, with `error` after what is in the buffer."""
         if not self._ended:
             self._ended = True
             self._end = error
+        self._release()  # nothing more comes
         if not isinstance(error, ConsumerCancelled):
             self.drop_buffer()
         if self._waiter is not None and not self._waiter.done():

@@ -10,7 +10,7 @@ import platform
 import ssl
 from typing import Final, Protocol, TypeVar
 
-from warren.amqp.client import watchdog
+from warren.amqp.client import consuming, watchdog
 from warren.amqp.client.tls import make_context
 from warren.amqp.client.url import BrokerURL
 from warren.amqp.driver import Driver
@@ -78,9 +78,19 @@ class ChannelHandler(Protocol):
     def on_link_gone(self, error: Closed) -> None:
         """Learn that the link is gone for good."""
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
+
+    def measure_buffers(self) -> None:
+        """Let each consumer see how much it has read ahead."""
+
 
 class LinkOwner(Protocol):
     """What is told of a link's fate: the connection."""
+
+    blocked: str | None
+    """Why the broker blocks publishers; None while it does not."""
 
     def on_blocked(self, reason: str | None) -> None:
         """Learn that the broker blocks publishers (with its reason), or no longer does (None)."""
@@ -109,7 +119,8 @@ class Link:
         self._lost: asyncio.Future[ConnectionClosed] = self._loop.create_future()
         self._reason: ConnectionClosed | None = None
         self._open = False
-        self._holders: set[int] = set()
+        self._holders: set[object] = set()
+        self._measure_at = consuming.LOOK_EVERY
         self._last_resort: asyncio.TimerHandle | None = None
 
     # -- opening ---------------------------------------------------------------------------------------
@@ -210,6 +221,12 @@ class Link:
             self._dispatch(events)
         except ProtocolViolation as violation:
             self._on_violation(violation)
+        if self.driver.bytes_received >= self._measure_at:
+            self._measure_at = self.driver.bytes_received + consuming.LOOK_EVERY
+            for channel in self.channels.values():
+                channel.measure_buffers()
+        if self._holders:
+            self.hold_or_read()
 
     def _dispatch(self, events: list[Event]) -> None:
         channels = self.channels
@@ -296,15 +313,33 @@ class Link:
         return next((n for n in range(1, self.core.channel_max + 1) if n not in self.channels), None)
 
     def hold_reading(self, holder: object) -> None:
-        """Take nothing more from the socket until every holder has let go. Confirms and answers wait too."""
-        self._holders.add(id(holder))
-        self.driver.pause_reading()
+        """Take nothing more from the socket until every holder has let go, or the broker owes an answer, a confirm or
+        `connection.unblocked`: these come behind deliveries, and whoever waits for one in a consumer's loop would wait
+        for ever.
+        """
+        self._holders.add(holder)
+        self.hold_or_read()
 
     def release_reading(self, holder: object) -> None:
         """Undo `hold_reading`."""
-        self._holders.discard(id(holder))
-        if not self._holders:
+        self._holders.discard(holder)
+        self.hold_or_read()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether anybody wants nothing to be taken from the socket."""
+        return bool(self._holders)
+
+    def hold_or_read(self) -> None:
+        """Pause reading or go on with it, as it is to be now."""
+        if not self._holders or self._owner.blocked or any(channel.awaits_answer for channel in self.channels.values()):
             self.driver.resume_reading()
+        else:
+            self.driver.pause_reading()
+
+    def read(self) -> None:
+        """Go on reading, whoever holds: an answer or a confirm is to come."""
+        self.driver.resume_reading()
 
     @property
     def is_open(self) -> bool:
@@ -324,6 +359,8 @@ class Link:
             self._reason = reason
         if self.is_open:
             self.send(0, ConnectionClose(Reply.SUCCESS, "Goodbye"))
+        self._holders.clear()
+        self.read()
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._lost), timeout)

@@ -84,6 +84,7 @@ class PublishWindow:
         self._sent = 0
         self._current_name: Callable[[str], str] = str
         self._write: Callable[[bytes], None] | None = None
+        self._flush: Callable[[], None] = lambda: None
         self._channel = 0
         self._frame_limit = 0
         self._can_write: Callable[[], bool] = bool
@@ -106,10 +107,12 @@ class PublishWindow:
         channel: int,
         frame_limit: int,
         write: Callable[[bytes], None],
+        flush: Callable[[], None],
         can_write: Callable[[], bool],
         current_name: Callable[[str], str],
     ) -> None:
-        """Send over a (new) link: the broker counts delivery tags from 1 again.
+        """Send over a (new) link: the broker counts delivery tags from 1 again. flush: hands what was written to the
+        socket, without waiting for the end of this turn of the loop.
 
         What was not confirmed over the old one is sent again, in order and with its first deadline. What has
         an outcome for its sender already (returned, late, cancelled) is not. `current_name` gives the name that
@@ -117,7 +120,7 @@ class PublishWindow:
         """
         self._current_name = current_name
         self._channel, self._frame_limit = channel, frame_limit
-        self._write, self._can_write = write, can_write
+        self._write, self._flush, self._can_write = write, flush, can_write
         self._closed = None
         self._routes.clear()
         self._next_tag = 1
@@ -155,8 +158,10 @@ class PublishWindow:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def __len__(self) -> int:
-        return len(self._pending)
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is unconfirmed and nobody waits to send."""
+        return not self._pending and not self._waiters
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -184,7 +189,11 @@ class PublishWindow:
             future = self._loop.create_future()
             number = self._sent + 1
             entry = Unconfirmed(number, future, exchange, routing_key, mandatory, header, body, deadline, tracked)
+            is_alone = not self._pending
             self._put(entry, write)
+            if is_alone:
+                # Nothing is on its way that it could go with (Nagle's rule): `benchmarks/client.py`, ping.
+                self._flush()
         finally:
             if self._waiters:
                 self.wake()  # also where nothing was sent: no confirm would wake the next in line

@@ -447,6 +447,8 @@ class Connection:
         if class_id != CLASS_BASIC:
             text = f"UNEXPECTED_FRAME - expected content header for class 60, got one for class {class_id} instead"
             raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, method_id)
+        if payload[2:4] != b"\0\0":
+            raise _no_content(content)  # a weight, which has to be 0 (section 4.2.6.1): no content header to RabbitMQ
         size = int.from_bytes(payload[4:12], "big")
         content.header = payload
         content.missing = size

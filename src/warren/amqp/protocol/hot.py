@@ -19,7 +19,8 @@ from warren.amqp.protocol.tables import decode_text
 from warren.exceptions import ProtocolViolation
 
 _METHOD_FRAME = struct.Struct(">BHII")  # type, channel, size, class and method
-_HEADER_FRAME = struct.Struct(">BHIHHQ")  # type, channel, size, class, weight, body size
+_HEADER_FRAME = struct.Struct(">BHIIQ")  # type, channel, size, class and weight, body size
+_BASIC_WITHOUT_WEIGHT = 60 << 16
 _FRAME = struct.Struct(">BHI")
 _ACK = struct.Struct(">QB")
 _ACK_FRAME = struct.Struct(">BHIIQBB")
@@ -72,12 +73,12 @@ def scan(
         at = stop + 1
         if end - at < 22:
             return offset
-        kind, header_channel, size, class_id, _, body_size = header_frame(data, at)
+        kind, header_channel, size, class_and_weight, body_size = header_frame(data, at)
         header_stop = at + 7 + size
         if (
             kind != 2
             or header_channel != channel
-            or class_id != 60
+            or class_and_weight != _BASIC_WITHOUT_WEIGHT
             or size < 14
             or size > frame_limit
             or header_stop >= end
@@ -135,6 +136,21 @@ def encode_content(channel: int, header: bytes, body: bytes, frame_limit: int) -
         _FRAME.pack(2, channel, len(header)),
         header,
         _FRAME.pack(3, channel, size),
+        body,
+    )
+
+
+def encode_message(channel: int, payload: bytes, header: bytes, body: bytes) -> bytes:
+    """Encode a method with payload `payload` and its content, where the body goes into one frame."""
+    if not body:
+        return encode_method_frame(channel, payload) + encode_content(channel, header, body, 0)
+    pack = _FRAME.pack
+    return b"%b%b\xce%b%b\xce%b%b\xce" % (
+        pack(1, channel, len(payload)),
+        payload,
+        pack(2, channel, len(header)),
+        header,
+        pack(3, channel, len(body)),
         body,
     )
 

@@ -36,6 +36,8 @@ LONGEST_NAME: Final = 200
 """Letters of a module's or student's name that come over the wire."""
 MOST_HOPS: Final = 1_000
 """Entries of a History; an assignment that was sent back that often goes round in circles."""
+_NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")
+"""Control characters that no text has; JSON needs six bytes for each, and brokers bound the size of a message."""
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -48,6 +50,13 @@ class Decision:
     out_of: float | None = None
     feedback: str | None = None
     remark: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take what a command line holds that is no UTF-8, as text that can be sent."""
+        for name in ("who", "feedback", "remark"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, sendable(value))
 
 
 class Assignment(dict[str, Any]):
@@ -126,6 +135,10 @@ class Assignment(dict[str, Any]):
         except Reject:
             return str(self.get(SOLUTION))
 
+    def without(self, *names: str) -> Self:
+        """Give it without these fields."""
+        return type(self)({name: value for name, value in self.items() if name not in names})
+
     def moved(self, status: str, role: str, decision: Decision) -> Self:
         """Give it in its next status, with the hop appended to its History; nothing else is touched."""
         entry: dict[str, Any] = {
@@ -185,15 +198,24 @@ def submission(
     try:
         fields[SOLUTION] = solution.decode()
     except UnicodeDecodeError:
+        is_text = False
+    else:
+        is_text = _NO_TEXT.search(solution) is None
+    if not is_text:
         fields[SOLUTION] = base64.b64encode(solution).decode()
         fields[ENCODING] = "base64"
-    fields |= {MODULE: module, STATUS: "submitted", NAME: name, ID: identity_}
+    fields |= {MODULE: module, STATUS: "submitted", NAME: sendable(name), ID: identity_}
     return Assignment(fields).moved("submitted", "student", Decision(who or user_name()))
 
 
 def identity(text: str) -> str:
     """Give an id that can be shown and typed: the text itself where it can, else one that stands for it."""
     return text if _GOOD_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
+
+
+def sendable(text: str) -> str:
+    """Give text as UTF-8 can say it: names of files, and command lines, may hold bytes that are none."""
+    return text.encode(errors="replace").decode()
 
 
 def now() -> str:

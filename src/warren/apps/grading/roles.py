@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from warren.apps.grading.message import Assignment, Decision
+from warren.apps.grading.message import FEEDBACK, MARK, OUT_OF, Assignment, Decision
 from warren.apps.grading.modules import Course
 from warren.exceptions import UsageError
 
@@ -83,8 +83,9 @@ def decide(assignment: Assignment, role: Role, action: str, decision: Decision) 
     """Do what a role decided. Raises UsageError for what it can't decide, or not so."""
     if action not in role.actions:
         raise UsageError(f"the {role.name} can't {action}: {' or '.join(role.actions)}")
-    if role.name != "demonstrator" and decision.mark is not None:
-        raise UsageError(f"the {role.name} gives no mark; the demonstrator does")
+    given = (decision.mark, decision.out_of, decision.feedback)
+    if role.name != "demonstrator" and any(value is not None for value in given):
+        raise UsageError(f"the {role.name} gives no mark and no feedback; the demonstrator does")
     _check_mark(decision.mark, decision.out_of)
     if action == "send-back":
         if not (decision.remark or "").strip():
@@ -92,11 +93,16 @@ def decide(assignment: Assignment, role: Role, action: str, decision: Decision) 
         return assignment.moved("submitted", role.name, decision)
     if decision.remark is not None:
         raise UsageError("a remark goes with what is sent back")
+    if action == "correct":
+        # Only the demonstrator's count: not what a student wrote into the message, nor an earlier round's.
+        assignment = assignment.without(MARK, OUT_OF, FEEDBACK)
     return assignment.moved(role.gives, role.name, decision)
 
 
 def _check_mark(mark: float | None, out_of: float | None) -> None:
     if mark is None:
+        if out_of is not None:
+            raise UsageError("what a mark is out of goes with a mark")
         return
     total = mark if out_of is None else out_of
     if not (math.isfinite(mark) and math.isfinite(total) and 0 <= mark <= total):

@@ -178,7 +178,7 @@ async def _answer_all(database: Database, channel: Channel) -> None:
 
 async def answer(database: Database, identity: str) -> bytes:
     """Give what is known of a submission as JSON: `null` where nothing is."""
-    found = await database.read(partial(submission, identity=identity[:64]))
+    found = await database.read(partial(submission, identity=identity))
     if found is None:
         return b"null"
     return msgspec.json.encode(found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]})

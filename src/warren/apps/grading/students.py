@@ -17,7 +17,8 @@ import msgspec
 
 from warren.amqp.client import Properties, connect
 from warren.apps._declare import ensure_exchange
-from warren.apps.grading.message import Assignment, Progress, submission
+from warren.apps.grading.message import ID, Assignment, Progress, submission
+from warren.apps.grading.message import identity as known_as
 from warren.apps.grading.modules import Course, Module
 from warren.apps.grading.roles import PROGRESS_KEY, RESULTS
 from warren.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
@@ -57,16 +58,21 @@ def entries(path: Path, student: str | None, module: str, course: Course) -> lis
     """
     known = course.module(module)
     number = None if student is None else student_number(student)
-    if path.is_dir():
-        paths = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
-        if not paths:
-            raise UsageError(f"{path}: no files there")
-    else:
-        paths = [path]
+    try:
+        paths = _files_of(path) if path.is_dir() else [path]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
     found = [Entry(_number_of(item) if number is None else number, known, item) for item in paths]
     for entry in found:
         read(entry.path, course)
     return found
+
+
+def _files_of(folder: Path) -> list[Path]:
+    paths = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
+    if not paths:
+        raise UsageError(f"{folder}: no files there")
+    return paths
 
 
 def read(path: Path, course: Course) -> bytes:
@@ -202,7 +208,7 @@ class Asking:
             expiration=str(int(ANSWER_WITHIN * 1000)),
         )
         try:
-            body = msgspec.json.encode({"SubmissionID": identity})
+            body = msgspec.json.encode({ID: known_as(identity)})
             await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
             async with asyncio.timeout(ANSWER_WITHIN):
                 while (delivery := await anext(self._answers)).properties.correlation_id != question:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
-from warren.apps.grading.message import Decision, number, user_name
+from warren.apps.grading.message import LONGEST_NAME, Decision, number, user_name
 from warren.apps.grading.modules import Course, load_course
 from warren.apps.grading.roles import ROLES, role_named
 from warren.apps.grading.stages import Wiring
@@ -56,6 +58,11 @@ def _route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
                     answered: Response = await handle(request)
                 except UsageError as error:
                     return JSONResponse({"error": str(error)}, 400)
+                except RequestValidationError as error:
+                    wrong = ", ".join(sorted({str(each["loc"][-1]) for each in error.errors()}))
+                    return JSONResponse({"error": f"missing, or not as the form sends it: {wrong}"}, 400)
+                except HTTPException as error:  # of the parser of forms
+                    return JSONResponse({"error": error.detail}, error.status_code)
                 except (ConnectFailed, PublishError, RecordsError, Closed) as error:
                     log.warning("%s %s: %s", request.method, request.url.path, error)
                     return JSONResponse({"error": str(error)}, 503)
@@ -189,7 +196,7 @@ class Pages:
             verdict = msgspec.json.decode(await request.body(), type=Verdict)
         except msgspec.DecodeError as error:
             raise UsageError(f"that is no decision: {error}") from error
-        who = verdict.who.strip() or user_name()
+        who = verdict.who.strip()[:LONGEST_NAME] or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
         found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
         known = await self._known()
@@ -239,7 +246,8 @@ class Pages:
 
 def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "")
-    if not length.isdigit():
+    # Where both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
+    if not length.isdigit() or "transfer-encoding" in request.headers:
         raise UsageError("say the length of what you send (Content-Length)")
     if int(length) > limit:
         raise UsageError(f"too large: more than {limit} bytes")

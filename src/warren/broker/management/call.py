@@ -11,6 +11,8 @@ from starlette.requests import Request
 from warren.broker.access import User
 from warren.broker.management.rates import Rates
 from warren.broker.management.views import Json
+from warren.broker.patterns import Pattern
+from warren.exceptions import UsageError
 
 if TYPE_CHECKING:
     from warren.broker.broker import Broker
@@ -139,7 +141,11 @@ class Call:
             items.sort(key=lambda item: tuple(str(item.get(key, "")) for key in ("vhost", "name", "user")))
         total = len(items)
         if (name := query.get("name")) and "page" in query:
-            items = [item for item in items if _matches(name, str(item.get("name", "")), query.get("use_regex"))]
+            found = _filter(name, query.get("use_regex"))
+            try:
+                items = [item for item in items if found(str(item.get("name", "")))]
+            except TimeoutError as error:
+                raise bad("name takes too long as a regular expression") from error
         filtered = len(items)
         page: Json | None = None
         if "page" in query:
@@ -169,12 +175,13 @@ class Call:
         return items if page is None else {**page, "items": items}
 
 
-def _matches(pattern: str, name: str, regex: str | None) -> bool:
-    if regex != "true":
-        return pattern in name
+def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
+    """Give what finds a name that holds a text, or a regular expression."""
+    if use_regex != "true":
+        return lambda name: text in name
     try:
-        return re.search(pattern, name) is not None
-    except re.error as error:
+        return Pattern(text).find
+    except UsageError as error:
         raise bad("Pagination parameters are invalid") from error
 
 

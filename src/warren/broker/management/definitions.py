@@ -10,6 +10,7 @@ from warren.broker.management import views
 from warren.broker.management.views import Json
 from warren.broker.policies import Policy
 from warren.broker.queues import Queue
+from warren.exceptions import UsageError
 
 if TYPE_CHECKING:
     from warren.broker.broker import Broker
@@ -87,10 +88,12 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
     for item in _items(document, "vhosts"):
         broker.add_vhost(_name(item, "name"))
     for item in _items(document, "permissions"):
+        if item.get("vhost") not in broker.vhosts or item.get("user") not in broker.access.users:
+            raise BadDefinition(f"permissions for {item.get('user')!r} in {item.get('vhost')!r}: one does not exist")
         permission = Permission(*(_text(item, kind) for kind in Permission._fields))
         try:
             broker.access.put_permission(_text(item, "vhost"), _text(item, "user"), permission)
-        except re.error as error:
+        except UsageError as error:
             raise BadDefinition(
                 f"permissions of {_text(item, 'user')!r}: invalid regular expression: {error}"
             ) from error
@@ -120,7 +123,7 @@ def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | 
         destination = known.get(_text(item, "destination"))
         if destination is None:
             raise BadDefinition(f"a binding names {item.get('destination')!r}, which does not exist")
-        host.bind(_text(item, "source"), destination, _name(item, "routing_key"), table(item.get("arguments")))
+        host.bind(_text(item, "source"), destination, _key(item, "routing_key"), table(item.get("arguments")))
 
 
 def policy(item: Mapping[str, object]) -> Policy:
@@ -183,7 +186,14 @@ def _text(item: Mapping[str, object], name: str) -> str:
 
 
 def _name(item: Mapping[str, object], name: str) -> str:
-    """Take what travels as a short string: at most 255 bytes."""
+    """Take a name: what travels as a short string, at most 255 bytes."""
+    text = _key(item, name)
+    if not text:
+        raise BadDefinition(f"{name} is missing, or empty")
+    return text
+
+
+def _key(item: Mapping[str, object], name: str) -> str:
     text = _text(item, name)
     encode_short(text)  # raises UsageError
     return text

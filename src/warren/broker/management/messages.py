@@ -15,6 +15,7 @@ from warren.broker.publishing import read_expiration, routing_keys
 from warren.broker.queues import Entry, Message, Queue
 from warren.broker.queues.dead_letter import origin_of
 from warren.broker.queues.message import check_delivery_mode
+from warren.broker.queues.reply_to import REPLY_TO
 
 if TYPE_CHECKING:
     from warren.broker.vhost import VirtualHost
@@ -36,6 +37,8 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
     given = _properties(body["properties"])
     if given.delivery_mode is not None:
         check_delivery_mode(given.delivery_mode)
+    if given.reply_to == REPLY_TO:
+        raise precondition_failed("fast reply consumer does not exist")
     headers = given.headers or {}
     keys = routing_keys(key, headers)
     shown = {name: value for name, value in headers.items() if name != "BCC"}

@@ -5,7 +5,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from warren.amqp.protocol.properties import decode_header, encode_header
-from warren.amqp.protocol.tables import FieldValue, Table, TaggedInt, decode_text, encode_short, encode_text
+from warren.amqp.protocol.tables import (
+    FieldValue,
+    Table,
+    TaggedInt,
+    decode_text,
+    encode_short,
+    encode_table,
+    encode_text,
+)
 from warren.broker.queues.message import Message
 
 REJECTED: Final = "rejected"
@@ -14,8 +22,13 @@ MAXLEN: Final = "maxlen"
 DELIVERY_LIMIT: Final = "delivery_limit"
 
 
-def dead_letter(message: Message, queue: str, reason: str, exchange: str, routing_key: str | None) -> Message:
-    """Make the message that goes to `exchange`; without a routing key of the queue's it keeps its own."""
+def dead_letter(
+    message: Message, queue: str, reason: str, exchange: str, routing_key: str | None
+) -> tuple[Message, Table]:
+    """Make the message that goes to `exchange`, and give its headers too.
+
+    Without a routing key of the queue's it keeps its own.
+    """
     origin, own_key = origin_of(message)
     properties = decode_header(message.header)
     headers = dict(properties.headers or {})
@@ -31,7 +44,8 @@ def dead_letter(message: Message, queue: str, reason: str, exchange: str, routin
     _add_death(headers, death)
     if routing_key is not None:
         headers.pop("CC", None)
-    properties = properties._replace(headers=dict(sorted(headers.items())), expiration=None)
+    headers = dict(sorted(headers.items()))
+    properties = properties._replace(headers=headers, expiration=None)
     key = encode_text(own_key if routing_key is None else routing_key)[:255]  # a queue's may be longer than can travel
     letter = Message(
         encode_short(exchange) + bytes((len(key),)) + key,
@@ -43,18 +57,13 @@ def dead_letter(message: Message, queue: str, reason: str, exchange: str, routin
     letter.is_owed = True
     if routing_key is None:
         letter.hidden_keys = message.hidden_keys
-    return letter
+    return letter, headers
 
 
 def origin_of(message: Message) -> tuple[str, str]:
     """Give exchange and routing key that a message was published with."""
     middle = 1 + message.destination[0]
     return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])
-
-
-def headers_of(message: Message) -> Table:
-    """Give a message's headers."""
-    return decode_header(message.header).headers or {}
 
 
 def copies(headers: Table) -> list[str]:
@@ -89,9 +98,10 @@ def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> 
             headers["x-first-death-exchange"] = death["exchange"]
         return
     others: list[FieldValue] = []
+    place = _place(death)
     first: dict[str, FieldValue] = {"count": TaggedInt(1, b"l"), **death}
     for known in _grouped(deaths):
-        if _place(known) == _place(death):
+        if _place(known) == place:
             count = known.get("count")
             number = count + 1 if isinstance(count, int) else 1
             first = dict(sorted({**known, "count": TaggedInt(number, b"l")}.items()))
@@ -100,8 +110,11 @@ def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> 
     headers["x-death"] = [first, *others]
 
 
-def _place(death: Table) -> tuple[FieldValue, FieldValue]:
-    return death.get("queue"), death.get("reason")
+def _place(death: Table) -> tuple[FieldValue, FieldValue] | bytes:
+    queue, reason = death.get("queue"), death.get("reason")
+    if isinstance(queue, str) and isinstance(reason, str):
+        return queue, reason
+    return encode_table({"queue": queue, "reason": reason})  # from a client; as such it can be a key
 
 
 def _grouped(deaths: list[FieldValue]) -> list[Table]:
@@ -109,10 +122,13 @@ def _grouped(deaths: list[FieldValue]) -> list[Table]:
 
     RabbitMQ turns the list round while it does so; what is no table has no place in it.
     """
-    tables = [death for death in deaths if isinstance(death, dict)]
-    grouped: list[Table] = []
-    for table in tables:
-        if all(_place(table) != _place(known) for known in grouped):
-            number = sum(_place(table) == _place(other) for other in tables)
-            grouped.append(table if "count" in table else {"count": TaggedInt(number, b"l"), **table})
-    return grouped[::-1]
+    grouped: dict[tuple[FieldValue, FieldValue] | bytes, tuple[Table, int]] = {}
+    for table in deaths:
+        if isinstance(table, dict):
+            place = _place(table)
+            first, number = grouped.get(place, (table, 0))
+            grouped[place] = first, number + 1
+    return [
+        table if "count" in table else {"count": TaggedInt(number, b"l"), **table}
+        for table, number in reversed(grouped.values())
+    ]

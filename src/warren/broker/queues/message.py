@@ -48,6 +48,15 @@ class Message:
         self.copies = 0
         self.is_owed = False
 
+    def again(self) -> "Message":
+        """Make the same message once more, for a store that has this one and is to have the other in its place."""
+        message = Message(self.destination, self.header, self.body, self.persistent)
+        message.expiration = self.expiration
+        message.priority = self.priority
+        message.hidden_keys = self.hidden_keys
+        message.is_owed = True
+        return message
+
 
 class Entry:
     """A message's place in one queue.
@@ -66,9 +75,6 @@ class Entry:
         self.redelivered = False
         self.deliveries = 0
         self.stored = False
-
-    def __lt__(self, other: "Entry") -> bool:
-        return self.position < other.position
 
 
 _STRING: Final = 0

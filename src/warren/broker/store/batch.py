@@ -22,9 +22,13 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a reading found, in order. `damaged` rows were skipped; `last_position` is that of the last row read."""
+    """What a reading found, in order, and how many bytes their bodies have.
+
+    `damaged` rows were skipped; `last_position` is that of the last row read.
+    """
 
     entries: list[Entry]
+    size: int
     last_position: int
     damaged: int
     damaged_bytes: int

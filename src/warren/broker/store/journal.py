@@ -180,8 +180,9 @@ class Journal:
         """Forget all entries of a queue."""
         self.changes += 1
         waiting = self._open()
-        for entry in [entry for entry, number in waiting.batch.added.items() if number == queue.id]:
-            waiting.withdraw(entry)
+        if queue.id in waiting.queues:
+            for entry in [entry for entry, number in waiting.batch.added.items() if number == queue.id]:
+                waiting.withdraw(entry)
         waiting.batch.dropped.append(Dropped(queue.id))
 
     def load(self, queue: "Queue", wanted: Wanted) -> None:

@@ -115,6 +115,38 @@ def fail(result):
     assert "Operation not permitted" in _output(run(program))
 
 
+_SOCKETS = """
+import os, socket, sys, time
+kept = []
+def full(number):
+    total = 0
+    for _ in range(number):
+        pair = socket.socketpair()
+        kept.append(pair)
+        for end in pair:
+            end.setblocking(False)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF, 32, 33):  # and SO_SNDBUFFORCE, SO_RCVBUFFORCE
+                end.setsockopt(socket.SOL_SOCKET, option, 1 << 24)
+            try:
+                while True: total += end.send(bytes(1 << 12))
+            except BlockingIOError: pass
+    return total
+"""
+
+
+def test_a_socket_s_buffers_can_not_be_made_larger(run: Run) -> None:
+    program = _SOCKETS + "print('bytes', full(1))\nkept[0][0].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)\n"
+    marking = run(program)
+    assert marking.mark == 4, marking.feedback
+    assert int(_output(run(program + "sys.exit(1)")).split()[-1]) < 1 << 20
+
+
+def test_what_waits_in_sockets_counts_as_memory(run: Run) -> None:
+    program = _SOCKETS + "for _ in range(3):\n    os.fork()\nfull(100)\ntime.sleep(60)\n"
+    marking = run(program, memory="256 MiB", wall_seconds=30)
+    assert "used more than 256 MiB of memory" in _output(marking)
+
+
 _FILL = """
 import os, sys
 def fill(folder):

@@ -21,6 +21,7 @@ from warren.apps.grading.message import (
     now,
     number,
 )
+from warren.apps.grading.message import identity as known_as
 from warren.apps.grading.records.schema import history, insert_into, submissions, text
 
 CONFIRMED: Final = "confirmed"
@@ -125,6 +126,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
 
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
     """Give a submission with its hops, oldest first; None where it is not known."""
+    identity = known_as(identity)
     own = select(submissions.c.student, submissions.c.module).where(submissions.c.id == identity).subquery()
     found = _with_attempts(and_(submissions.c.student == own.c.student, submissions.c.module == own.c.module))
     numbered = found.subquery()
@@ -144,6 +146,7 @@ def submissions_of(
     if status is not None:
         wanted = wanted.where(numbered.c.status == status)
     if find:
+        find = text(find, 200)
         wanted = wanted.where(or_(numbered.c.id == find, numbered.c.student.startswith(find, autoescape=True)))
     return [_submission(row) for row in connection.execute(wanted)]
 

@@ -163,10 +163,21 @@ def _engine(url: str) -> Engine:
         Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the database's folder can't be made: {error}") from error
+    _make_private(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(file: Path) -> None:
+    # Marks are nobody else's business, wherever the file lies; SQLite's own further files are as this one is.
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass  # whoever made it has decided who may read it
+    except OSError as error:
+        raise RecordsError(f"database {file}: {error.strerror or error}") from error
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Select, func, select
 
 from warren.apps.grading.message import Assignment, Decision, Progress, now
+from warren.apps.grading.message import identity as known_as
 from warren.apps.grading.modules import Course
 from warren.apps.grading.records import course as course_records
 from warren.apps.grading.records.schema import decisions, inbox, insert_into, outbox, text
@@ -66,7 +67,7 @@ def counts(connection: Connection) -> dict[str, int]:
 
 def item(connection: Connection, identity: str, role: RoleName | None = None) -> Item:
     """Find what waits by the submission's id. Raises UsageError where nothing does."""
-    wanted = _waiting().where(inbox.c.submission == identity)
+    wanted = _waiting().where(inbox.c.submission == known_as(identity))
     if role is not None:
         wanted = wanted.where(inbox.c.role == role)
     row = connection.execute(wanted.limit(1)).first()

@@ -1,12 +1,12 @@
 """Virtual hosts, users, permissions and policies."""
 
 import base64
-import re
 
 from warren.broker.access import Permission, hash_password
 from warren.broker.management import definitions, views
 from warren.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
 from warren.broker.management.views import Json
+from warren.exceptions import UsageError
 
 
 @route("/api/vhosts")
@@ -142,7 +142,7 @@ def _permission(call: Call) -> object:
             raise bad("permissions are regular expressions")
         try:
             access.put_permission(vhost, user, Permission(*(str(body[kind]) for kind in Permission._fields)))
-        except re.error as error:
+        except UsageError as error:
             raise bad(f"invalid regular expression: {error}") from error
         return CREATED if known is None else DONE
     if known is None:

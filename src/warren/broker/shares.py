@@ -1,0 +1,60 @@
+"""Fairness between clients: those with much left to do share a part of each turn of the event loop.
+
+A chunk of publishes that each go to a thousand queues takes seconds. Were each client with such a chunk served in each
+turn of the loop, a hundred of them would make it a hundred times as long, and whoever else asks for something waits for
+one at each step. So all of them together get some milliseconds of each, one after the other.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+_SECONDS: Final = 0.01
+"""What all who wait here get of a turn of the loop; the one who is served then still ends its step."""
+_WORK: Final = 3_000
+"""Events that clients with large chunks may bring in one turn, before the others of them wait."""
+
+
+class Shares:
+    """Who waits for the next step of what it has to do."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._handle: asyncio.Handle | None = None
+        self._work = 0
+
+    def may_go_on(self, work: int) -> bool:
+        """Whether a client may do so much (events) in this turn: until enough was done in it, while nobody waits."""
+        if self._waiting or self._work > _WORK:
+            return False
+        self._work += work
+        self._schedule()
+        return True
+
+    def wait(self, go_on: Callable[[], None]) -> None:
+        """Call back when it is its turn, after those who wait already."""
+        self._waiting.append(go_on)
+        self._schedule()
+
+    def stop(self) -> None:
+        """Call nobody back any more."""
+        self._waiting.clear()
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _schedule(self) -> None:
+        if self._handle is None:
+            self._handle = asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        self._work = 0
+        ends_at = time.monotonic() + _SECONDS
+        while self._waiting:
+            self._waiting.popleft()()
+            if time.monotonic() > ends_at:
+                break
+        self._handle = None
+        if self._waiting:
+            self._schedule()

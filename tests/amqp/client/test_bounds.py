@@ -1,0 +1,194 @@
+"""Memory is bounded, by count and by bytes, and what bounds it makes nobody wait for ever: on both brokers."""
+
+import asyncio
+import threading
+
+import pytest
+
+import warren
+from tests.support.waiting import eventually, eventually_blocking
+from warren.amqp.client import Channel, Connection, blocking, consuming
+from warren.amqp.client.recovery import RecoveryEvent
+
+_SIZE = 100_000
+_COUNT = 100
+_BOUND = 1_000_000
+_LOOK = 100_000
+_AHEAD = _BOUND + _SIZE + _LOOK + (1 << 18)
+"""Bytes that may be read ahead: a message and a look late, and what one reading of the socket brings."""
+
+
+@pytest.fixture(autouse=True)
+def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consuming, "_BUFFER_BYTES", _BOUND)
+    monkeypatch.setattr(consuming, "LOOK_EVERY", _LOOK)
+    monkeypatch.setattr(blocking, "_INBOX_BYTES", _BOUND)
+    monkeypatch.setattr(blocking, "_UNSENT_BYTES", _BOUND)
+
+
+def _body(number: int) -> bytes:
+    return b"%d " % number + b"x" * _SIZE
+
+
+async def _full_queue(url: str, name: str = "full") -> str:
+    async with warren.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(name, durable=True)
+        for number in range(_COUNT):
+            await channel.send(_body(number), routing_key=name)
+        await channel.wait_for_confirms()
+    return name
+
+
+def _is_paused(connection: Connection) -> bool:
+    assert connection.link is not None
+    return not connection.link.driver.is_reading
+
+
+def _read(connection: Connection) -> int:
+    assert connection.link is not None
+    return connection.link.driver.bytes_received
+
+
+@pytest.mark.parametrize("prefetch", [0, 1000])
+async def test_a_slow_consumer_of_large_messages_reads_so_many_bytes_ahead(
+    no_leaks: None, broker_url: str, prefetch: int
+) -> None:
+    queue = await _full_queue(broker_url)
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel(prefetch=prefetch)
+        async with channel.consume(queue) as deliveries:
+            await eventually(lambda: _is_paused(connection), "a full buffer")
+            assert _read(connection) < _AHEAD
+            for number in range(_COUNT):
+                delivery = await anext(deliveries)
+                assert delivery.body == _body(number)
+                delivery.ack()
+                assert _read(connection) < _AHEAD + (number + 1) * (_SIZE + 200)
+        assert (await channel.declare_queue(queue, passive=True)).message_count == 0
+
+
+async def test_a_full_buffer_is_not_taken_for_a_silent_broker(broker_url: str) -> None:
+    queue = await _full_queue(broker_url)
+    events: list[RecoveryEvent] = []
+    async with warren.connect(f"{broker_url}?heartbeat=1", on_recovery=events.append) as connection:
+        channel = await connection.channel(prefetch=0)
+        async with channel.consume(queue) as deliveries:
+            await eventually(lambda: _is_paused(connection), "a full buffer")
+            await asyncio.sleep(4)  # both sides hang up after two heartbeats
+            for number in range(_COUNT):
+                delivery = await anext(deliveries)
+                assert delivery.body == _body(number)
+                delivery.ack()
+    assert not events
+
+
+async def _is_answered(channel: Channel, queue: str, what: str) -> None:
+    async with asyncio.timeout(20):
+        if what == "publish":
+            await channel.publish(b"answer", routing_key="answers")
+        elif what == "declare":
+            await channel.declare_queue(queue, passive=True)
+        else:
+            await channel.close()
+
+
+@pytest.mark.parametrize("what", ["publish", "declare", "close"])
+async def test_who_waits_for_the_broker_is_answered_while_a_buffer_is_full(
+    no_leaks: None, broker_url: str, what: str
+) -> None:
+    queue = await _full_queue(broker_url)
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel(prefetch=0)
+        other = await connection.channel()
+        await other.declare_queue("answers", durable=True)
+        async with channel.consume(queue):
+            await eventually(lambda: _is_paused(connection), "a full buffer")
+            await _is_answered(other, queue, what)
+
+
+async def test_a_consumer_that_publishes_what_it_makes_of_each_message_comes_through(
+    no_leaks: None, broker_url: str
+) -> None:
+    queue = await _full_queue(broker_url)
+    async with warren.connect(broker_url, publish_timeout=20) as connection:
+        channel = await connection.channel(prefetch=0)
+        await channel.declare_queue("answers", durable=True)
+        async with channel.consume(queue) as deliveries:
+            await eventually(lambda: _is_paused(connection), "a full buffer")
+            for _ in range(_COUNT):
+                delivery = await anext(deliveries)
+                await channel.publish(delivery.body[:10], routing_key="answers")
+                delivery.ack()
+        assert (await channel.declare_queue("answers", passive=True)).message_count == _COUNT
+
+
+async def test_a_channel_that_is_closed_with_a_full_buffer_does_not_hold_the_others(
+    no_leaks: None, broker_url: str
+) -> None:
+    queue = await _full_queue(broker_url)
+    async with warren.connect(broker_url) as connection:
+        channel = await connection.channel(prefetch=0)
+        other = await connection.channel(prefetch=1)
+        async with channel.consume(queue):
+            await eventually(lambda: _is_paused(connection), "a full buffer")
+            async with asyncio.timeout(20):
+                await channel.close()
+                assert not _is_paused(connection)
+                async with other.consume(queue) as deliveries:
+                    assert (await anext(deliveries)).redelivered
+
+
+async def test_a_connection_closes_at_once_with_a_full_buffer(no_leaks: None, broker_url: str) -> None:
+    queue = await _full_queue(broker_url)
+    connection = await warren.connect(broker_url)
+    channel = await connection.channel(prefetch=0)
+    consumer = channel.consume(queue)
+    await consumer.start()
+    await eventually(lambda: _is_paused(connection), "a full buffer")
+    link = connection.link
+    assert link is not None
+    await connection.close(timeout=60)  # it would hang up then
+    assert "closed by this program" in str(connection.close_reason)
+    assert link.driver.bytes_received > _BOUND
+
+
+def test_the_blocking_consumer_reads_so_many_bytes_ahead(broker_url: str) -> None:
+    queue = asyncio.run(_full_queue(broker_url))
+    with warren.connect_blocking(broker_url) as connection:
+        channel = connection.channel(prefetch=0)
+        inner = connection._connection
+        with channel.consume(queue) as deliveries:
+            eventually_blocking(lambda: _is_paused(inner), "a full buffer")
+            assert _read(inner) < 2 * _AHEAD  # here, and in the client under it
+            for number in range(_COUNT):
+                delivery = next(deliveries)
+                assert delivery.body == _body(number)
+                delivery.ack()
+
+
+def test_what_waits_to_be_sent_is_bounded_in_bytes(embedded_url: str) -> None:
+    with warren.connect_blocking(embedded_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue("q", durable=True).name
+        goes_on = threading.Event()
+
+        def stand_still() -> None:
+            goes_on.wait(20)
+
+        channel._io.post(stand_still)  # the thread that sends
+        sent: list[int] = []
+
+        def send() -> None:
+            for number in range(_COUNT):
+                channel.send(_body(number), routing_key=queue)
+                sent.append(number)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        eventually_blocking(lambda: len(sent) == _BOUND // (_SIZE + 2), "no more room")
+        assert sending.is_alive()
+        goes_on.set()
+        sending.join(20)
+        channel.wait_for_confirms()
+        assert channel.declare_queue(queue, passive=True).message_count == _COUNT

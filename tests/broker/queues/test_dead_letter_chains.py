@@ -1,0 +1,102 @@
+"""Dead letters that go through many queues in a row: none is lost, and nobody else waits for them."""
+
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.support.waiting import eventually
+from warren.amqp.protocol.methods import NO_ARGUMENTS
+from warren.amqp.protocol.properties import Properties, decode_header, encode_header
+from warren.amqp.protocol.tables import FieldValue, Table
+from warren.broker import Broker
+from warren.broker.queues import Message, Queue
+from warren.broker.queues.dead_letter import dead_letter
+
+KINDS: dict[str, Table] = {
+    "expired": {"x-message-ttl": 0},
+    "maxlen": {"x-max-length": 0},
+    "refused": {"x-max-length": 0, "x-overflow": "reject-publish-dlx"},
+}
+
+
+def _chain(broker: Broker, arguments: Table, length: int) -> Queue:
+    """Declare queues of which each dead-letters into the next one, and give the last one, which keeps what comes."""
+    vhost = broker.vhosts["/"]
+    for number in range(length):
+        next_one: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"q{number + 1}"}
+        _declare(broker, f"q{number}", {**arguments, **next_one})
+    _declare(broker, f"q{length}", NO_ARGUMENTS)
+    return vhost.queues[f"q{length}"]
+
+
+def _declare(broker: Broker, name: str, arguments: Table) -> None:
+    vhost = broker.vhosts["/"]
+    vhost.declare_queue(name, None, durable=True, exclusive=False, auto_delete=False, arguments=arguments)
+
+
+def _deaths(message: Message) -> list[object]:
+    deaths = (decode_header(message.header).headers or {})["x-death"]
+    assert isinstance(deaths, list)
+    return deaths
+
+
+async def _pass(broker: Broker, kind: str, length: int) -> None:
+    last = _chain(broker, KINDS[kind], length)
+    async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+        await channel.publish(b"1", routing_key="q0", timeout=60)
+        assert not len(last), "the confirm does not wait for all of the chain"
+        await channel.declare_queue("other")  # nor does anybody else
+        assert not len(last)
+        await eventually(lambda: len(last) == 1, "the letter has passed all queues", within=240)
+    assert all(not len(queue) for queue in broker.vhosts["/"].queues.values() if queue is not last)
+    (entry,) = last.held()
+    assert entry.message.body == b"1"
+    assert len(_deaths(entry.message)) == length
+
+
+@pytest.mark.parametrize("kind", ["expired", "maxlen"])
+async def test_a_letter_passes_a_chain_of_queues(kind: str, tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker:
+        await _pass(broker, kind, 400)
+
+
+@pytest.mark.faults
+async def test_a_letter_passes_a_chain_of_two_thousand_queues() -> None:
+    async with Broker(port=0) as broker:
+        await _pass(broker, "expired", 2000)
+
+
+async def test_what_a_chain_of_full_queues_refuses_comes_to_its_end() -> None:
+    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+        last = _chain(broker, KINDS["refused"], 400)
+        channel = await connection.channel()
+        with pytest.raises(warren.PublishRefused):
+            await channel.publish(b"1", routing_key="q0", timeout=60)
+        assert len(last) == 1
+
+
+async def test_a_letter_with_a_time_to_live_of_zero_is_for_a_consumer_that_waits() -> None:
+    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+        last = _chain(broker, KINDS["expired"], 2)
+        channel = await connection.channel()
+        async with channel.consume("q1") as deliveries:
+            for body in (b"1", b"2"):
+                await channel.publish(body, routing_key="q0")
+                delivery = await anext(deliveries)
+                assert delivery.body == body
+                delivery.ack()
+        assert not len(last)
+
+
+def test_deaths_are_counted_in_time_that_grows_with_their_number() -> None:
+    """A client may send thousands of them; compared each with each they would take minutes."""
+    deaths: list[FieldValue] = [{"queue": f"q{number % 20_000}", "reason": "expired"} for number in range(40_000)]
+    deaths += [{"queue": ["no name"], "reason": {"of": "any kind"}}] * 2
+    header = encode_header(Properties(headers={"x-death": deaths}), 1)
+    letter, headers = dead_letter(Message(b"\0\1q", header, b"x", False), "q7", "expired", "", None)
+    assert len(_deaths(letter)) == 20_001
+    counted = headers["x-death"]
+    assert isinstance(counted, list)
+    assert counted[0] == {"queue": "q7", "reason": "expired", "count": 3}
+    assert counted[1] == {"queue": ["no name"], "reason": {"of": "any kind"}, "count": 2}

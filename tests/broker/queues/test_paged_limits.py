@@ -1,0 +1,94 @@
+"""Limits of a queue whose backlog is in the store: what is too many goes, wherever it waits."""
+
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.support.waiting import eventually
+from warren.amqp.client import Channel
+from warren.amqp.protocol.tables import Table
+from warren.broker import Broker
+from warren.broker.policies import Policy
+from warren.broker.queues import Queue
+
+
+@pytest.fixture(autouse=True)
+def window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that a test fills quickly."""
+    monkeypatch.setattr("warren.broker.queues.queue.WINDOW", 32)
+
+
+async def _fill(channel: Channel, queue: str, bodies: list[bytes], priority: int | None = None) -> None:
+    properties = warren.Properties(delivery_mode=2, priority=priority)
+    for body in bodies:
+        await channel.publish(body, routing_key=queue, properties=properties)
+
+
+async def _drain(channel: Channel, queue: str) -> list[bytes]:
+    got: list[bytes] = []
+    while (delivery := await channel.get(queue, no_ack=True)) is not None:
+        got.append(delivery.body)
+    return got
+
+
+def _limit(broker: Broker, definition: Table) -> Queue:
+    broker.put_policy(Policy("/", "limit", "^q$", definition))
+    return broker.vhosts["/"].queues["q"]
+
+
+def _bodies(first: int, last: int) -> list[bytes]:
+    return [b"%06d" % number for number in range(first, last)]
+
+
+@pytest.mark.parametrize("definition", [{"max-length": 10}, {"max-length-bytes": 60}])
+async def test_a_lower_limit_holds_for_what_is_in_the_store(tmp_path: Path, definition: Table) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True, arguments={"x-dead-letter-exchange": "amq.fanout"})
+        await channel.declare_queue("dead", durable=True)
+        await channel.bind_queue("dead", "amq.fanout")
+        await _fill(channel, "q", _bodies(0, 300))
+        queue = _limit(broker, definition)
+        await eventually(lambda: len(queue) == 10, "what is too many goes")
+        assert await _drain(channel, "q") == _bodies(290, 300)
+        assert await _drain(channel, "dead") == _bodies(0, 290)
+
+
+async def test_a_lower_limit_holds_after_a_restart(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        await _fill(channel, "q", _bodies(0, 300))
+        _limit(broker, {"max-length": 10})
+        await connection.close()
+        # It ends before it has read, and dropped, what is in the store.
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        queue = broker.vhosts["/"].queues["q"]
+        await eventually(lambda: len(queue) == 10, "what is too many goes")
+        assert await _drain(channel, "q") == _bodies(290, 300)
+
+
+async def test_what_is_in_the_store_goes_before_lower_priorities(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True, arguments={"x-max-priority": 1})
+        await _fill(channel, "q", _bodies(0, 5), 0)
+        await _fill(channel, "q", _bodies(5, 300), 1)
+        queue = _limit(broker, {"max-length": 10})
+        await eventually(lambda: len(queue) == 10, "what is too many goes")
+        assert await _drain(channel, "q") == [*_bodies(295, 300), *_bodies(0, 5)]
+
+
+async def test_a_consumer_takes_what_it_has_room_for_before_anything_is_too_much(tmp_path: Path) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel(prefetch=100)
+        await channel.declare_queue("q", durable=True, arguments={"x-max-length": 200})
+        await _fill(channel, "q", _bodies(0, 200))
+        async with channel.consume("q") as deliveries:
+            taken = [(await anext(deliveries)).body for _ in range(100)]
+            assert taken == _bodies(0, 100)
+            await _fill(channel, "q", _bodies(200, 350))
+        assert len(broker.vhosts["/"].queues["q"]) == 200
+        assert await _drain(channel, "q") == _bodies(150, 350)

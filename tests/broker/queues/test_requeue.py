@@ -1,0 +1,93 @@
+"""What comes back to a quorum queue goes behind everything else, in the store too."""
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.differential.peer import Peer
+from tests.support.embedded import BrokerProcess
+from tests.support.rabbitmq import RabbitMQ
+from warren.amqp.client import Channel
+from warren.amqp.protocol import methods as m
+from warren.amqp.protocol.properties import Properties
+from warren.broker import Broker
+
+
+@pytest.fixture(autouse=True)
+def window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that a test fills quickly."""
+    monkeypatch.setattr("warren.broker.queues.queue.WINDOW", 32)
+
+
+async def _drain(channel: Channel) -> list[tuple[bytes, object]]:
+    got: list[tuple[bytes, object]] = []
+    while (delivery := await channel.get("q")) is not None:
+        got.append((delivery.body, (delivery.properties.headers or {}).get("x-delivery-count")))
+        delivery.ack()
+    return got
+
+
+def _rows(folder: Path) -> tuple[int, int]:
+    with contextlib.closing(sqlite3.connect(folder / "broker.sqlite")) as connection:
+        ((bodies,),) = connection.execute("SELECT COUNT(*) FROM bodies").fetchall()
+        ((entries,),) = connection.execute("SELECT COUNT(*) FROM entries").fetchall()
+    return bodies, entries
+
+
+@pytest.mark.parametrize("count", [20, 100])
+async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True, arguments={"x-queue-type": "quorum"})
+        for number in range(count):
+            await channel.publish(b"%d" % number, routing_key="q")
+        for _ in range(2):  # 0 to 4, then 5 to 9
+            for delivery in [await channel.get("q") for _ in range(5)]:
+                assert delivery is not None
+                delivery.reject(requeue=True)
+        queue = broker.vhosts["/"].queues["q"]
+        await channel.declare_queue("q", passive=True)
+        assert (len(queue), queue.published) == (count, count)
+    assert _rows(tmp_path) == (count, count)
+    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+        channel = await connection.channel()
+        expected = [(b"%d" % number, 0) for number in range(10, count)] + [(b"%d" % number, 1) for number in range(10)]
+        assert await _drain(channel) == expected
+    assert _rows(tmp_path) == (0, 0)
+
+
+@pytest.mark.parametrize("broker", ["embedded", "rabbitmq"])
+def test_a_quorum_queue_keeps_what_is_not_persistent(
+    broker: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As RabbitMQ's do, whatever the publisher asks for; and so its confirm comes after the commit."""
+    server: RabbitMQ | BrokerProcess
+    with contextlib.ExitStack() as stack:
+        if broker == "rabbitmq":
+            server = request.getfixturevalue("own_rabbitmq")
+        else:
+            server = stack.enter_context(BrokerProcess("--data", str(tmp_path)))
+        with Peer(server.url) as peer:
+            for name, kind in (("q", "quorum"), ("c", "classic")):
+                peer.call(m.QueueDeclare(name, durable=True, arguments={"x-queue-type": kind}))
+            peer.call(m.ConfirmSelect())
+            for name in ("q", "c"):
+                peer.publish("", name, b"transient", Properties(delivery_mode=1))
+            peer.until_it_has("q", 1)
+            peer.quiet()
+            assert {"1: ack 1", "1: ack 2"} <= set(peer.log)
+        server.stop()
+        server.start()
+        with Peer(server.url) as peer:
+            peer.until_it_has("q", 1)
+            peer.count("c")
+            assert "message_count=0" in peer.log[-1]
+            peer.consume("q", no_ack=True)  # RabbitMQ's has to elect a leader first
+            deadline = time.monotonic() + 30
+            while "b'transient'" not in peer.log[-1] and time.monotonic() < deadline:
+                peer.quiet()
+            assert peer.log[-1].endswith("{delivery_mode: 1} b'transient'")

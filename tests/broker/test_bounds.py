@@ -1,0 +1,103 @@
+"""What one client does has an end: in memory, in recursion, in time."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+import warren
+from tests.differential.peer import Peer
+from tests.support.waiting import eventually
+from warren.amqp.protocol import methods as m
+from warren.amqp.protocol.properties import Properties
+from warren.broker import Broker
+from warren.broker.policies import Policy
+
+
+async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> None:
+    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+        vhost = broker.vhosts["/"]
+        before = set(vhost.exchanges)
+        length = 3000
+        for number in range(length):
+            vhost.declare_exchange(
+                f"e{number}", "fanout", durable=False, auto_delete=True, internal=False, arguments={}
+            )
+        for number in range(length - 1):
+            vhost.bind(f"e{number}", vhost.exchanges[f"e{number + 1}"], "", {})
+        channel = await connection.channel()
+        await channel.declare_queue("q")
+        await channel.bind_queue("q", f"e{length - 1}")
+        await channel.delete_queue("q")
+        assert set(vhost.exchanges) == before
+        assert list(vhost.all_bindings()) == []
+
+
+async def test_replies_do_not_pile_up_for_a_client_that_reads_none() -> None:
+    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+        peer = await asyncio.to_thread(Peer, broker.url)
+        stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
+        await asyncio.to_thread(peer.consume, "amq.rabbitmq.reply-to", no_ack=True)
+        (asking,) = broker.connections
+        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+            await channel.declare_queue("requests")
+            peer.publish("", "requests", b"?", Properties(reply_to="amq.rabbitmq.reply-to"))
+            await eventually(lambda: len(broker.vhosts["/"].queues["requests"]), "the request is there")
+            request = await channel.get("requests", no_ack=True)
+            assert request is not None
+            reply_to = request.properties.reply_to
+            assert reply_to is not None
+            for _ in range(100):
+                await channel.publish(bytes(1 << 20), routing_key=reply_to)
+            assert asking.driver.unsent < 34 << 20
+            assert asking.driver.unsent > 16 << 20, "there was much to read"
+
+
+async def test_a_hundred_thousand_refusals_are_told() -> None:
+    """Built up one by one to a single buffer they would take minutes."""
+    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+        peer = await asyncio.to_thread(Peer, broker.url)
+        stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
+        await asyncio.to_thread(peer.call, m.ConfirmSelect())
+        (connection,) = broker.connections
+        channel = connection.channels[1]
+        channel.published = 300_000
+        channel.refuse(200_000)
+        assert channel.unconfirmed == 100_000
+        channel.confirm(300_000)
+        assert channel.unconfirmed == 0
+        assert connection.driver.bytes_sent + connection.driver.unsent > 200_000 * 21
+
+
+@pytest.mark.parametrize("reason", ["expired", "maxlen"])
+async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.broker.queues.queue._LONGEST_TURN", 0.0)  # one message in each turn
+    async with (
+        Broker(port=0) as broker,
+        warren.connect(broker.url) as connection,
+        await connection.channel() as channel,
+    ):
+        await channel.declare_queue("dead")
+        await channel.declare_queue(
+            "q",
+            arguments={
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": "dead",
+                **({"x-message-ttl": 1000} if reason == "expired" else {}),
+            },
+        )
+        for number in range(200):
+            await channel.publish(b"%d" % number, routing_key="q")
+        queues = broker.vhosts["/"].queues
+        assert len(queues["q"]) == 200
+        if reason == "maxlen":
+            broker.put_policy(Policy("/", "short", "^q$", {"max-length": 0}))
+        else:
+            await eventually(lambda: len(queues["dead"]), "the first expires")
+        assert 0 < len(queues["dead"]) < 200, "the rest waits for a next turn"
+        await eventually(lambda: len(queues["dead"]) == 200, "all have become dead letters", within=30)
+        assert not len(queues["q"])
+        for number in range(200):
+            letter = await channel.get("dead", no_ack=True)
+            assert letter is not None
+            assert letter.body == b"%d" % number

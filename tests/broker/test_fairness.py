@@ -1,0 +1,68 @@
+"""Clients that publish to very many queues: the others are still served."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import pytest
+
+import warren
+from tests.differential.peer import Peer
+from tests.support.waiting import eventually
+from warren.broker import Broker
+from warren.broker.shares import Shares
+
+
+async def test_those_who_wait_get_a_share_of_each_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    shares = Shares()
+    done: list[int] = []
+
+    def step(number: int, left: int) -> Callable[[], None]:
+        def take() -> None:
+            nonlocal now
+            now += 0.004
+            done.append(number)
+            if left > 1:
+                shares.wait(step(number, left - 1))
+
+        return take
+
+    for number in range(4):
+        shares.wait(step(number, 2))
+    turns: list[list[int]] = []
+    while len(done) < 8:
+        before = len(done)
+        await asyncio.sleep(0)
+        turns.append(done[before:])
+    assert [turn for turn in turns if turn] == [[0, 1, 2], [3, 0, 1], [2, 3]]
+    shares.wait(step(9, 1))
+    shares.stop()
+    await asyncio.sleep(0)
+    assert done.count(9) == 0
+
+
+async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connecting() -> None:
+    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+        vhost = broker.vhosts["/"]
+        for number in range(1000):
+            queue = vhost.declare_queue(
+                f"q{number}", None, durable=False, exclusive=False, auto_delete=False, arguments={"x-max-length": 1}
+            )
+            vhost.bind("amq.fanout", queue, "", {})
+        peers: list[Peer] = []
+        for _ in range(20):
+            peer = await asyncio.to_thread(Peer, broker.url)
+            stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
+            peers.append(peer)
+        for peer in peers * 100:
+            peer.publish("amq.fanout", "")
+        await eventually(lambda: queue.published, "the first has come")
+        before = queue.published
+        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+            await channel.declare_queue("mine")
+        # Were each of the twenty served in each turn of the loop, more than a thousand would have gone by.
+        assert queue.published - before < 700
+        await eventually(lambda: queue.published == 2000, "all have come", within=60)
