@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import warren
 from tests.support.waiting import eventually
+from warren.amqp.protocol import hot
 from warren.amqp.protocol.connection import Connection, Role
 from warren.amqp.protocol.constants import PROTOCOL_HEADER
 from warren.amqp.protocol.events import METHOD
@@ -26,6 +27,7 @@ from warren.amqp.protocol.methods import (
     ConnectionStartOk,
     ConnectionTuneOk,
     Method,
+    QueueBind,
     QueueDeclare,
     QueueDeclareOk,
     encode_method,
@@ -270,3 +272,27 @@ async def test_who_does_not_take_the_answers_is_not_heard(broker: Broker) -> Non
             async with asyncio.timeout(30):
                 missing -= len(await client.reader.read(1 << 20))
             assert connected.driver.unsent < (32 << 20) + 2 * len(body)
+
+
+async def test_publishers_to_a_thousand_queues_leave_turns_for_a_client_with_one_question(broker: Broker) -> None:
+    payload = hot.publish_payload(b"\x0aamq.fanout", b"\0", mandatory=False)
+    publish = hot.encode_method_frame(1, payload) + hot.encode_content(1, hot.encode_header(1, 0, b""), b"x", 4096)
+    async with contextlib.AsyncExitStack() as stack:
+        asking, *publishers = [await stack.enter_async_context(await _Raw.connect(broker)) for _ in range(61)]
+        for client in (asking, *publishers):
+            await client.log_in()
+        for number in range(1000):
+            asking.send(1, QueueDeclare(queue=f"q{number}"))
+            asking.send(1, QueueBind(queue=f"q{number}", exchange="amq.fanout"))
+        answers = 0
+        while answers < 2000:
+            answers += len(await asking.receive())
+        queue = broker.vhosts["/"].queues["q0"]
+        for client in publishers:
+            client.writer.write(20 * publish)
+        await eventually(lambda: len(queue) > 0, "the first of them")
+        before = len(queue)
+        asking.send(1, QueueDeclare(queue="q0", passive=True))
+        await asking.receive()
+        assert len(queue) - before < 3 * len(publishers)
+        await eventually(lambda: len(queue) == 1200, "all of them", within=60)

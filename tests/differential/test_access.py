@@ -98,6 +98,21 @@ async def test_a_limited_user(rabbitmq_server: RabbitMQ) -> None:
     assert any("refused for user 'limited'" in line for line in got)
 
 
+async def test_an_empty_password_lets_nobody_in(rabbitmq_server: RabbitMQ) -> None:
+    rabbitmq_server.eval(
+        'rabbit_auth_backend_internal:add_user(<<"blank">>, <<"">>, <<"tests">>),'
+        'rabbit_auth_backend_internal:set_permissions(<<"blank">>, <<"/">>,'
+        ' <<".*">>, <<".*">>, <<".*">>, <<"tests">>).'
+    )
+    expected = await asyncio.to_thread(_refused, rabbitmq_server.url.replace("guest:guest", "blank:"))
+    rabbitmq_server.eval('rabbit_auth_backend_internal:delete_user(<<"blank">>, <<"tests">>).')
+    async with Broker(port=0) as broker:
+        broker.access.put_user("blank", hash_password(""))
+        broker.access.put_permission("/", "blank", Permission())
+        assert await asyncio.to_thread(_refused, broker.url.replace("guest:guest", "blank:")) == expected
+    assert any("ACCESS_REFUSED" in line for line in expected)
+
+
 async def test_a_permission_that_is_taken_away_counts_at_once() -> None:
     async with Broker(port=0) as broker:
         broker.access.put_user("ann", hash_password("secret"))

@@ -103,7 +103,10 @@ class Access:
     # -- questions -------------------------------------------------------------------------------------
 
     def is_password(self, name: str, password: str) -> bool:
-        """Whether this is a user's password. Takes as long for a user that does not exist."""
+        """Whether this is a user's password; an empty one never is, as on RabbitMQ.
+
+        Takes as long for a user that does not exist.
+        """
         user = self.users.get(name)
         try:
             stored = base64.b64decode(user.password_hash, validate=True) if user is not None else b""
@@ -111,7 +114,7 @@ class Access:
             stored = b""
         salt, expected = stored[:_SALT], stored[_SALT:]
         given = hashlib.sha256(salt + password.encode("utf-8", "surrogateescape")).digest()
-        return hmac.compare_digest(given, expected or b"\0" * 32) and bool(expected)
+        return hmac.compare_digest(given, expected or b"\0" * 32) and bool(expected and password)
 
     def may_enter(self, vhost: str, user: str) -> bool:
         """Whether a user has any permission in a virtual host."""

@@ -53,6 +53,8 @@ _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
 _SILENT_CLOSE: Final = 3.0
+_MUCH: Final = 250
+"""Events of one chunk from which on it counts as work of a turn of the event loop."""
 _MOST_COPIES: Final = 2_000
 _MOST_UNSENT: Final = 32 << 20
 """Bytes of answers that a client has not taken from which on it is not heard any more."""
@@ -105,10 +107,16 @@ class ClientConnection:
         self.broker.connections.add(self)
 
     def on_events(self, events: list[Event]) -> None:
-        """Take what one chunk brought, then confirm it and deliver what came by it."""
+        """Carry out what one chunk brought: little at once, much when there is a turn for it."""
         if self._held is not None:
             self._held += events  # what the socket had read already; the next chunk waits in the socket
-            return
+        elif len(events) > _MUCH and not self.broker.shares.may_go_on(len(events)):
+            self._yield(events)
+        else:
+            self._carry_out(events)
+
+    def _carry_out(self, events: list[Event]) -> None:
+        """Take what came, then confirm it and deliver what came by it."""
         self._take(events)
         journal = self.broker.journal
         for channel in self.to_confirm:
@@ -194,7 +202,7 @@ class ClientConnection:
             self.tell(number, answer)
         self.go_on()
         if events:
-            self.on_events(events)
+            self._carry_out(events)
 
     def go_on(self) -> None:
         """Read the client again, unless something else still speaks against it."""

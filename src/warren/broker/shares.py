@@ -13,6 +13,8 @@ from typing import Final
 
 _SECONDS: Final = 0.01
 """What all who wait here get of a turn of the loop; the one who is served then still ends its step."""
+_WORK: Final = 3_000
+"""Events that clients with large chunks may bring in one turn, before the others of them wait."""
 
 
 class Shares:
@@ -21,6 +23,15 @@ class Shares:
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._handle: asyncio.Handle | None = None
+        self._work = 0
+
+    def may_go_on(self, work: int) -> bool:
+        """Whether a client may do so much (events) in this turn: until enough was done in it, while nobody waits."""
+        if self._waiting or self._work > _WORK:
+            return False
+        self._work += work
+        self._schedule()
+        return True
 
     def wait(self, go_on: Callable[[], None]) -> None:
         """Call back when it is its turn, after those who wait already."""
@@ -38,6 +49,7 @@ class Shares:
             self._handle = asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
+        self._work = 0
         ends_at = time.monotonic() + _SECONDS
         while self._waiting:
             self._waiting.popleft()()

@@ -276,7 +276,8 @@ async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch:
     async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [body for body, _ in await _drain(channel, "q")] == bodies
-        got = await messages.get(broker.vhosts["/"].queues["over http"], {"count": 9, "ackmode": "ack_requeue_true"})
+        asked: dict[str, object] = {"count": 9, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        got = await messages.get(broker.vhosts["/"].queues["over http"], asked)
         assert [item["payload"] for item in got] == [body.decode() for body in bodies]
 
 

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from warren.amqp.protocol.constants import Reply
 from warren.amqp.protocol.states import ConnectionState
 from warren.broker.access import User
 from warren.broker.errors import Refusal
 from warren.broker.login import may_come_from
-from warren.broker.management.call import CREATED, DONE, TAGS, Answer, Call, Handler
+from warren.broker.management.call import CREATED, DONE, TAGS, Answer, Call, Handler, only, refused
 from warren.broker.management.definitions import BadDefinition
 from warren.broker.management.rates import Rates
 from warren.broker.management.routes import ROUTES
@@ -85,13 +86,19 @@ def _endpoint(broker: "Broker", rates: Rates, handler: Handler) -> Callable[[Req
             if early.status == 401 and early.body is None:
                 return Response(status_code=401, headers={"www-authenticate": 'Basic realm="RabbitMQ Management"'})
             return JSONResponse(early.body, early.status)
-        except (Refusal, BadDefinition, ProtocolViolation, UsageError) as error:
-            text = error.reply_text.partition(" - ")[2] if isinstance(error, Refusal) else str(error)
-            return JSONResponse({"error": "bad_request", "reason": text}, 400)
+        except Refusal as error:
+            if error.reply_code is Reply.ACCESS_REFUSED:
+                return JSONResponse(refused().body, 401)
+            return JSONResponse({"error": "bad_request", "reason": error.reply_text.partition(" - ")[2]}, 400)
+        except (BadDefinition, ProtocolViolation, UsageError) as error:
+            return JSONResponse({"error": "bad_request", "reason": str(error)}, 400)
         if isinstance(result, Response):
             return result
         if result is CREATED or result is DONE:
             return Response(status_code=201 if result is CREATED else 204)
+        query = request.query_params
+        if isinstance(result, dict) and "columns" in query and "page" not in query:
+            result = only(result, query["columns"])
         return JSONResponse(result)
 
     return answer

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_PAGE: Final = 500
 _LONGEST_NAME: Final = 255
+_LINE: Final = 80
 ADMINISTRATOR: Final = "administrator"
 MONITORING: Final = "monitoring"
 TAGS: Final = ("management", "policymaker", MONITORING, ADMINISTRATOR)
@@ -40,9 +41,22 @@ def not_found() -> Answer:
     return Answer(404, "Object Not Found", "Not Found")
 
 
-def bad(reason: str) -> Answer:
+def bad(reason: object) -> Answer:
     """RabbitMQ's answer for a request that makes no sense."""
     return Answer(400, "bad_request", reason)
+
+
+def refused() -> Answer:
+    """RabbitMQ's answer for what whoever asks may not do."""
+    return Answer(401, "not_authorised", "Access refused.")
+
+
+def need_keys(body: Json, *names: str) -> None:
+    """See that a body has what it must have; what it has not is named as RabbitMQ prints it."""
+    missing = [f"{{key_missing,{name}}}" for name in names if name not in body]
+    if missing:
+        text = f"[{','.join(missing)}]"
+        raise bad(text if len(text) <= _LINE else text.replace(",{", ",\n {"))
 
 
 class Call:
@@ -74,7 +88,7 @@ class Call:
         except (ValueError, RecursionError) as error:
             raise bad("not_json") from error
         if not isinstance(value, dict):
-            raise bad(f"invalid payload: the request body JSON-decoded to {type(value).__name__}, not to an object")
+            raise bad("not_json")
         return value
 
     def vhost(self, kind: str = "") -> "VirtualHost":
@@ -100,8 +114,7 @@ class Call:
     def need(self, kind: Any, vhost: str, name: str) -> None:
         """See that whoever asks may do something to a name."""
         if not self.broker.access.may(kind, vhost, self.user.name, name or "amq.default"):
-            text = f"ACCESS_REFUSED - access to '{name}' in vhost '{vhost}' refused for user '{self.user.name}'"
-            raise bad(text)
+            raise refused()
 
     def administrator(self) -> None:
         """See that whoever asks is an administrator."""
@@ -136,12 +149,18 @@ class Call:
         filtered = len(items)
         page: Json | None = None
         if "page" in query:
-            page_number, size = number(query["page"], "page"), number(query.get("page_size", "100"), "page_size")
-            if not 1 <= size <= _MOST_PAGE:
-                raise bad(f"page_size must be between 1 and {_MOST_PAGE}")
-            pages = max(-(-filtered // size), 1)
-            if not 1 <= page_number <= pages:
-                raise bad(f"page out of range, must be between 1 and {pages}")
+            page_number, size = (
+                number(text, "Pagination parameters are invalid")
+                for text in (query["page"], query.get("page_size", "100"))
+            )
+            if page_number < 1 or not 1 <= size <= _MOST_PAGE:
+                asked = query.get("page_size", "undefined")
+                text = f"Invalid pagination parameters: page number {page_number}, page size {asked}"
+                raise Answer(400, "invalid_pagination_parameters", text)
+            pages = -(-filtered // size)
+            if page_number > max(pages, 1):
+                text = f"Page out of range, page: {page_number} page size: {size}, len: {filtered}"
+                raise Answer(400, "page_out_of_range", text)
             items = items[(page_number - 1) * size : page_number * size]
             page = {
                 "filtered_count": filtered,
@@ -152,7 +171,7 @@ class Call:
                 "total_count": total,
             }
         if (columns := query.get("columns")) is not None:
-            items = [_columns(item, columns.split(",")) for item in items]
+            items = [only(item, columns) for item in items]
         return items if page is None else {**page, "items": items}
 
 
@@ -163,12 +182,13 @@ def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
     try:
         return Pattern(text).find
     except UsageError as error:
-        raise bad(f"name is no regular expression: {error}") from error
+        raise bad("Pagination parameters are invalid") from error
 
 
-def _columns(item: Json, columns: list[str]) -> Json:
+def only(item: Json, columns: str) -> Json:
+    """Give of an object what a query's `columns` names."""
     shown: Json = {}
-    for column in columns:
+    for column in columns.split(","):
         value: object = item
         for part in column.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -183,10 +203,10 @@ def _columns(item: Json, columns: list[str]) -> Json:
     return shown
 
 
-def number(text: str, name: str) -> int:
-    """Read a positive integer of the query."""
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise bad(f"{name} must be a positive integer")
+def number(text: str, otherwise: str) -> int:
+    """Read an integer; where it is none, that is answered."""
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise bad(otherwise)
     return int(text)
 
 

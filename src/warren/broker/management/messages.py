@@ -2,12 +2,13 @@
 
 import base64
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from warren.amqp.protocol.properties import Properties, decode_header, encode_header
 from warren.amqp.protocol.tables import encode_short
 from warren.broker.errors import precondition_failed
 from warren.broker.management import views
+from warren.broker.management.call import bad, need_keys
 from warren.broker.management.definitions import BadDefinition, table
 from warren.broker.management.views import Json
 from warren.broker.publishing import read_expiration, routing_keys
@@ -19,71 +20,85 @@ from warren.broker.queues.reply_to import REPLY_TO
 if TYPE_CHECKING:
     from warren.broker.vhost import VirtualHost
 
-_ACK_MODES = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
+_DIGITS: Final = 10
+_ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
 def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
     """Publish a message that came as JSON; says whether any queue took it.
 
-    Raises BadDefinition, Refusal or UsageError.
+    Raises Answer, BadDefinition, Refusal or UsageError.
     """
-    key, payload = body.get("routing_key"), body.get("payload")
-    encoding = body.get("payload_encoding", "string")
-    if not isinstance(key, str) or not isinstance(payload, str):
-        raise BadDefinition("routing_key and payload are strings")
-    if encoding == "base64":
-        try:
-            content = base64.b64decode(payload, validate=True)
-        except ValueError as error:
-            raise BadDefinition("the payload is no base64") from error
-    elif encoding == "string":
-        content = payload.encode()
-    else:
-        raise BadDefinition(f"Unsupported encoding: {encoding}")
-    properties = _properties(body.get("properties") or {})
-    if properties.delivery_mode is not None:
-        check_delivery_mode(properties.delivery_mode)
-    if properties.reply_to == REPLY_TO:
+    need_keys(body, "routing_key", "properties", "payload", "payload_encoding")
+    key = body["routing_key"]
+    if not isinstance(key, str):
+        raise BadDefinition("the routing_key is a string")
+    content = _content(body["payload"], body["payload_encoding"])
+    given = _properties(body["properties"])
+    if given.delivery_mode is not None:
+        check_delivery_mode(given.delivery_mode)
+    if given.reply_to == REPLY_TO:
         raise precondition_failed("fast reply consumer does not exist")
+    headers = given.headers or {}
+    keys = routing_keys(key, headers)
+    shown = {name: value for name, value in headers.items() if name != "BCC"}
+    properties = given if len(shown) == len(headers) else given._replace(headers=shown)
     message = Message(
         encode_short(exchange) + encode_short(key),
         encode_header(properties, len(content)),
         content,
         properties.delivery_mode == 2,
     )
+    message.hidden_keys = tuple(keys[len(routing_keys(key, shown)) :])
     message.priority = properties.priority or 0
     if properties.expiration is not None:
         message.expiration = read_expiration(properties.expiration)
     if properties.user_id not in (None, user):
         text = f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
         raise precondition_failed(text)
-    headers = properties.headers or {}
-    queues, _ = vhost.route(vhost.exchange(exchange), routing_keys(key, headers), headers)
+    queues, _ = vhost.route(vhost.exchange(exchange), keys, headers)
     for queue in queues:
         queue.push(message)
         vhost.broker.touch(queue)
     return bool(queues)
 
 
+def _content(payload: object, encoding: object) -> bytes:
+    if not isinstance(payload, str):
+        raise bad("payload_not_string")
+    if encoding == "string":
+        return payload.encode()
+    if encoding != "base64":
+        raise bad(["unsupported_encoding", encoding])
+    try:
+        return base64.b64decode(payload, validate=True)
+    except ValueError as error:
+        raise bad(["not_base64", payload]) from error
+
+
 def _properties(given: object) -> Properties:
+    """Read a message's properties; what is none is left out, as RabbitMQ does. An empty list stands for none too."""
+    if given == []:
+        given = {}
     if not isinstance(given, dict):
         raise BadDefinition("properties are an object")
-    unknown = set(given) - set(Properties._fields)
-    if unknown:
-        raise BadDefinition(f"unknown property: {sorted(unknown)[0]}")
-    values = dict(given)
+    values = {name: value for name, value in given.items() if name in Properties._fields}
     if "headers" in values:
         values["headers"] = table(values["headers"])
     return Properties(**values)
 
 
 async def get(queue: Queue, body: Json) -> list[Json]:
-    """Take messages from a queue and give them as JSON. Raises BadDefinition."""
-    count, mode = body.get("count"), body.get("ackmode")
-    encoding, truncate = body.get("encoding", "auto"), body.get("truncate")
-    count = int(count) if isinstance(count, str) and count.isdecimal() and len(count) < 10 else count
-    if not isinstance(count, int) or mode not in _ACK_MODES or encoding not in ("auto", "base64"):
-        raise BadDefinition(f"count is a number, ackmode one of {', '.join(_ACK_MODES)}, encoding auto or base64")
+    """Take messages from a queue and give them as JSON, as a body with count, ackmode and encoding asks.
+
+    Raises Answer for one that makes no sense.
+    """
+    count, mode, encoding = _integer(body["count"]), body["ackmode"], body["encoding"]
+    truncate = _integer(body["truncate"]) if "truncate" in body else None
+    if mode not in _ACK_MODES:
+        raise bad(f"ackmode is one of {', '.join(_ACK_MODES)}")
+    if encoding not in ("auto", "base64"):
+        raise bad("Unsupported encoding. Please use auto or base64.")
     entries: list[Entry] = []
     shown: list[Json] = []
     while len(entries) < count:
@@ -95,7 +110,7 @@ async def get(queue: Queue, body: Json) -> list[Json]:
             continue
         queue.unsettled += 1
         entries.append(entry)
-        shown.append(_shown(queue, entry, str(encoding), truncate if isinstance(truncate, int) else None))
+        shown.append(_shown(queue, entry, encoding, truncate))
     for entry in entries:
         if mode.endswith("requeue_true"):
             queue.requeue(entry)
@@ -105,6 +120,13 @@ async def get(queue: Queue, body: Json) -> list[Json]:
             queue.settled(entry)
     queue.vhost.broker.touch(queue)
     return shown
+
+
+def _integer(value: object) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < _DIGITS else value
+    if not isinstance(number, int):
+        raise bad(["not_integer", value])
+    return number
 
 
 def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> Json:
@@ -133,7 +155,10 @@ def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> J
 def aliveness(vhost: "VirtualHost") -> None:
     """Declare a queue, publish to it and take the message back. Raises BadDefinition where that does not work."""
     queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
-    publish(vhost, "", {"routing_key": queue.name, "payload": f"test_message {time.time()}"}, "")
+    payload = f"test_message {time.time()}"
+    publish(
+        vhost, "", {"routing_key": queue.name, "payload": payload, "payload_encoding": "string", "properties": {}}, ""
+    )
     entry = queue.get()
     if entry is None:
         raise BadDefinition("the message did not come back")

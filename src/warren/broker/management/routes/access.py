@@ -1,8 +1,11 @@
 """Virtual hosts, users, permissions and policies."""
 
+import base64
+
 from warren.broker.access import Permission, hash_password
 from warren.broker.management import definitions, views
-from warren.broker.management.call import CREATED, DONE, Answer, Call, bad, not_found, route
+from warren.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
+from warren.broker.management.views import Json
 from warren.exceptions import UsageError
 
 
@@ -69,18 +72,8 @@ def _user(call: Call) -> object:
     if call.method == "PUT":
         is_new = name not in access.users
         body = call.body()
-        tags = body.get("tags")
-        if tags is None:
-            raise bad("[{key_missing,tags}]")
-        names = (
-            tags.split(",") if isinstance(tags, str) else [str(tag) for tag in tags] if isinstance(tags, list) else []
-        )
-        password, hashed = body.get("password"), body.get("password_hash", "")
-        access.put_user(
-            name,
-            hash_password(password) if isinstance(password, str) else str(hashed),
-            [tag.strip() for tag in names if tag.strip()],
-        )
+        tags = _tags(body)
+        access.put_user(name, _hash(body), tags)
         return CREATED if is_new else DONE
     if name not in access.users:
         raise not_found()
@@ -88,6 +81,34 @@ def _user(call: Call) -> object:
         call.broker.delete_user(name)
         return DONE
     return views.user(access.users[name])
+
+
+def _tags(body: Json) -> list[str]:
+    tags = body.get("tags")
+    if tags is None:
+        raise bad("tags_not_present")
+    names = tags.split(",") if isinstance(tags, str) else tags
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise bad("tags are names with commas between them, or a list of names")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _hash(body: Json) -> str:
+    """Give the hash of a user's password; an empty one, which fits none, where neither is given."""
+    password, hashed = body.get("password"), body.get("password_hash", "")
+    if password is None:
+        if not isinstance(hashed, str):
+            raise bad(["not_base64", hashed])
+        try:
+            base64.b64decode(hashed, validate=True)
+        except ValueError as error:
+            raise bad(["not_base64", hashed]) from error
+        return hashed
+    if "password_hash" in body:
+        raise bad("both_password_and_password_hash_are_provided")
+    if not isinstance(password, str):
+        raise bad("the password is a string")
+    return hash_password(password)
 
 
 @route("/api/users/{name}/permissions")
@@ -110,15 +131,15 @@ def _permissions(call: Call) -> object:
 @route("/api/permissions/{vhost}/{user}", "GET", "PUT", "DELETE")
 def _permission(call: Call) -> object:
     call.administrator()
-    access, vhost, user = call.broker.access, call.vhost().name, call.path("user")
-    if user not in access.users:
-        raise not_found()
+    access, vhost, user = call.broker.access, call.path("vhost"), call.path("user")
+    if vhost not in call.broker.vhosts or user not in access.users:
+        raise bad("vhost_or_user_not_found") if call.method == "PUT" else not_found()
     known = access.permissions.get((vhost, user))
     if call.method == "PUT":
         body = call.body()
-        missing = [kind for kind in Permission._fields if not isinstance(body.get(kind), str)]
-        if missing:
-            raise bad(f"[{{key_missing,{missing[0]}}}]")
+        need_keys(body, *Permission._fields)
+        if not all(isinstance(body[kind], str) for kind in Permission._fields):
+            raise bad("permissions are regular expressions")
         try:
             access.put_permission(vhost, user, Permission(*(str(body[kind]) for kind in Permission._fields)))
         except UsageError as error:

@@ -5,8 +5,9 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
+from warren.broker.errors import Refusal
 from warren.broker.management import definitions, messages, views
-from warren.broker.management.call import CREATED, DONE, Answer, Call, bad, not_found, route
+from warren.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
 from warren.broker.management.views import Json
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def _exchange_bindings(call: Call) -> object:
 def _publish(call: Call) -> object:
     vhost, name = call.vhost(), _exchange_name(call)
     call.need("write", vhost.name, name)
-    if name not in vhost.exchanges:
-        raise not_found()
-    return {"routed": messages.publish(vhost, name, call.body(), call.user.name)}
+    try:
+        return {"routed": messages.publish(vhost, name, call.body(), call.user.name)}
+    except Refusal as error:
+        raise bad(f"{error.reply_code.value} {error.reply_text}") from error
 
 
 def _flag(body: Json, name: str, default: bool) -> bool:
@@ -76,7 +78,7 @@ def _flag(body: Json, name: str, default: bool) -> bool:
     if value in ("true", "false"):
         return value == "true"
     if not isinstance(value, bool):
-        raise bad(f"{name} is true or false, not {value!r}")
+        raise bad(["not_boolean", value])
     return value
 
 
@@ -136,9 +138,12 @@ def _contents(call: Call) -> object:
 
 @route("/api/queues/{vhost}/{name}/get", "POST")
 def _get(call: Call) -> object:
-    queue = call.queue()
-    call.need("read", queue.vhost.name, queue.name)
-    return messages.get(queue, call.body())
+    vhost, name, body = call.vhost(), call.path("name"), call.body()
+    need_keys(body, "ackmode", "count", "encoding")
+    call.need("read", vhost.name, name)
+    if name not in vhost.queues:
+        raise Answer(404, "not_found", f"NOT_FOUND - no queue '{name}' in vhost '{vhost.name}'")
+    return messages.get(vhost.queues[name], body)
 
 
 @route("/api/queues/{vhost}/{name}/actions", "POST")

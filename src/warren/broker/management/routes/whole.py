@@ -74,7 +74,7 @@ def _quorum(call: Call) -> object:
 
 @route("/api/health/checks/port-listener/{port}")
 def _port_listener(call: Call) -> object:
-    port = number(call.path("port"), "port")
+    port = number(call.path("port"), "Invalid port")
     ports = [item["port"] for item in views.listeners(call.broker)]
     if port not in ports:
         body: Json = {"status": "failed", "reason": "No active listener", "missing": port, "ports": ports}
