@@ -1,6 +1,7 @@
 """Fixtures for all tests: the two brokers, programs that may be missing, and what a test leaves behind."""
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests.support.rabbitmq import RabbitMQ
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("warren", deadline=None)
 settings.load_profile("warren")
+
+# What a shell starts in the background ignores Ctrl-C, and so would all programs that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = itertools.count(1)
 

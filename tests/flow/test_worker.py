@@ -511,3 +511,35 @@ async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_ur
         await channel.declare_exchange("apart", "fanout")
         await channel.declare_queue("apart.note", durable=True)
         assert (await channel.declare_queue("apart.work")).message_count == 0
+
+
+async def test_work_that_came_before_all_consumers_had_begun_is_finished_when_the_start_is_cancelled(
+    broker_url: str, no_leaks: None
+) -> None:
+    app = warren.App("beginning")
+    loop = asyncio.get_running_loop()
+    began, finish = threading.Event(), threading.Event()
+
+    @app.stage("first", then="done")
+    def first(item: Item) -> Item:
+        loop.call_soon_threadsafe(entering.cancel)  # on the embedded broker all of it is mostly done by now
+        began.set()
+        finish.wait(20)
+        return item
+
+    async def later(item: Item) -> None:
+        pass
+
+    for number in range(30):
+        app.stage(f"later{number}", name=f"later{number}")(later)
+    app.output("done", queue="beginning.done")
+    await app.publish(Item(1), key="first", url=broker_url)
+    worker = app.worker(broker_url, connect_attempts=1)
+    entering = asyncio.ensure_future(worker.__aenter__())
+    await eventually(began.is_set, "the first handler", within=20)
+    await asyncio.sleep(0.1)  # what was cancelled has its turns
+    finish.set()
+    await asyncio.wait([entering])
+    if not entering.cancelled():
+        await worker.stop()
+    await eventually_holds(broker_url, "beginning.done", 1)

@@ -81,14 +81,11 @@ async def _supervise(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
-        return await task
+        return await task  # closing the loop, which may wait for threads, takes the handlers away
     except asyncio.CancelledError:
         if not expired:
             raise
         return ExitCode.FAILED
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 def _exit_at_once(code: int) -> NoReturn:

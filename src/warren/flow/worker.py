@@ -95,7 +95,7 @@ class Worker:
             self._make_executors()
             await self._on_io(self._engine.start(self._strict, self._attempts))
         except BaseException:
-            await self.stop(0.0)
+            await self.stop()  # the first consumers may have brought work before the last one has begun
             raise
         asyncio.run_coroutine_threadsafe(watch_loop(loop, threading.get_ident()), self._io.loop)
         return self
