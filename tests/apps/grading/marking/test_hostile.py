@@ -355,6 +355,13 @@ def test_an_archive_as_large_as_it_may_be_fits_into_the_sandbox(scheme: MakeSche
     assert mark(checked, packed.getvalue(), "homework.zip").mark == 1
 
 
+def _is_python(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).cmdline()[:1] == ["python3"]
+    except psutil.NoSuchProcess:  # what starts the submission has ended meanwhile
+        return False
+
+
 def test_when_the_marking_process_is_killed_nothing_of_a_submission_runs_on(
     scheme: MakeScheme, token: str, tmp_path: Path
 ) -> None:
@@ -369,7 +376,7 @@ mark(load_scheme(Path(sys.argv[2])), b"import time; time.sleep(600)", "main.py")
     marker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(tmp_path / "course" / "scheme.toml")])
     try:
         # Until the submission itself runs, not only what starts it.
-        while not any(psutil.Process(pid).cmdline()[:1] == ["python3"] for pid in of_token(token)):
+        while not any(_is_python(pid) for pid in of_token(token)):
             assert marker.poll() is None
     finally:
         marker.kill()

@@ -221,9 +221,13 @@ class _InNamespace(Running):
 
     def usage(self) -> tuple[int, int]:
         try:
-            if os.stat(self._tmp).st_dev == os.stat("/tmp").st_dev:  # noqa: S108
-                return 0, 0  # it has not changed its root yet
-            found = os.statvfs(self._tmp)
-        except OSError:  # nor, or it has ended
+            folder = os.open(self._tmp, os.O_PATH)  # once, since the root may be changed between two looks
+        except OSError:  # it has not changed its root yet, or has ended
             return 0, 0
+        try:
+            if os.fstat(folder).st_dev == os.stat("/tmp").st_dev:  # noqa: S108
+                return 0, 0  # nor has it here
+            found = os.fstatvfs(folder)
+        finally:
+            os.close(folder)
         return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree
