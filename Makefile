@@ -1,4 +1,4 @@
-# The two commands to know: `make up` runs Warren here, `make test` tests it.
+# The two commands to know: `make up` runs Rabbitry here, `make test` tests it.
 # ARGS is passed on:  make up ARGS="--web-port 9000"   make test ARGS="tests/amqp -k table"
 
 VENV := .venv
@@ -7,11 +7,11 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: up test check format faults bench bench-client bench-broker bench-flow lock clean
 
-# The shell becomes warren, so a Ctrl-C is answered by warren alone.
+# The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
-	@exec $(VENV)/bin/warren up $(ARGS)
+	@exec $(VENV)/bin/rabbitry up $(ARGS)
 
-# With WARREN_STRICT=1 a test fails, and is not skipped, where a program that it needs is missing.
+# With RABBITRY_STRICT=1 a test fails, and is not skipped, where a program that it needs is missing.
 # Two processes share the tests, a file at a time; in one, to debug:  make test ARGS="-n 0 --pdb tests/amqp"
 test: $(VENV)/.dev
 	@scripts/system-deps
@@ -29,8 +29,8 @@ format: $(VENV)/.dev
 
 # The long tests that break things, and the test of a fresh clone.
 faults: $(VENV)/.dev
-	@WARREN_STRICT=1 scripts/system-deps
-	@WARREN_STRICT=1 exec $(PYTHON) -m pytest -m "faults or fresh_clone" $(ARGS)
+	@RABBITRY_STRICT=1 scripts/system-deps
+	@RABBITRY_STRICT=1 exec $(PYTHON) -m pytest -m "faults or fresh_clone" $(ARGS)
 
 # All benchmarks, or those named:  make bench ARGS=client
 bench: $(VENV)/.dev

@@ -39,9 +39,9 @@ class Peers:
 
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="warren-peers-")
+        self._folder = tempfile.TemporaryDirectory(prefix="rabbitry-peers-")
         self._commands = {
-            "warren": [sys.executable, "-m", "benchmarks.peers.peer_warren"],
+            "rabbitry": [sys.executable, "-m", "benchmarks.peers.peer_rabbitry"],
             "pika": [sys.executable, "-m", "benchmarks.peers.peer_pika"],
             "aio-pika": [sys.executable, "-m", "benchmarks.peers.peer_aio_pika"],
         }
@@ -57,7 +57,7 @@ class Peers:
     ) -> Result:
         """Measure one scenario with bodies of `size` bytes; the queue must be there, and hold `count` for "consume".
 
-        `exchange`, in place of the default one, is for the C client alone, and "through" for Warren's.
+        `exchange`, in place of the default one, is for the C client alone, and "through" for Rabbitry's.
 
         Raises RuntimeError with what the peer said when it fails.
         """

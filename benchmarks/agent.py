@@ -10,7 +10,7 @@ import time
 import psutil
 from tests.support.embedded import BrokerProcess
 
-import warren
+import rabbitry
 
 SETTLE = 5.0
 """Seconds after the start before the measurement: the start itself costs more than a minute of samples."""
@@ -20,7 +20,7 @@ _MIB = 1 << 20
 
 async def _listen(url: str) -> None:
     """Hold a queue for each exchange of the agent, and read it."""
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue("", exclusive=True)).name
         await channel.declare_exchange("pi_utilization")
@@ -33,8 +33,8 @@ async def _listen(url: str) -> None:
 
 
 async def _measure(url: str, *options: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "warren", "monitor", "publish", "-k", "bench", *options]
-    process = subprocess.Popen(command, env=os.environ | {"WARREN_BROKER": url}, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - it does not wait
+    command = [sys.executable, "-m", "rabbitry", "monitor", "publish", "-k", "bench", *options]
+    process = subprocess.Popen(command, env=os.environ | {"RABBITRY_BROKER": url}, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - it does not wait
     try:
         await asyncio.sleep(SETTLE)
         agent = psutil.Process(process.pid)

@@ -12,8 +12,8 @@ import pika
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 
-import warren
-from warren.amqp.client.blocking import BlockingChannel
+import rabbitry
+from rabbitry.amqp.client.blocking import BlockingChannel
 
 _BODY: Final = b"x" * 200
 _ONE_BY_ONE: Final = 1_000
@@ -47,8 +47,8 @@ def _pika_consume(channel: Any) -> int:
     return _MANY
 
 
-def _warren(url: str, work: Callable[[BlockingChannel], int]) -> float:
-    with warren.connect_blocking(url) as connection:
+def _rabbitry(url: str, work: Callable[[BlockingChannel], int]) -> float:
+    with rabbitry.connect_blocking(url) as connection:
         channel = connection.channel(prefetch=200)
         channel.declare_queue("bench", durable=True)
         started = time.perf_counter()
@@ -91,11 +91,11 @@ def _rounds(url: str) -> dict[str, float]:
         _purge(url)
         measures: list[tuple[str, Callable[[], float]]] = [
             ("pika publish one by one", lambda: _pika(url, _pika_publish)),
-            ("warren publish one by one", lambda: _warren(url, _publish)),
-            ("warren send in a window", lambda: _warren(url, _send)),
+            ("rabbitry publish one by one", lambda: _rabbitry(url, _publish)),
+            ("rabbitry send in a window", lambda: _rabbitry(url, _send)),
             ("pika consume", lambda: _pika(url, _pika_consume)),
-            ("warren send again", lambda: _warren(url, _send)),
-            ("warren consume", lambda: _warren(url, _consume)),
+            ("rabbitry send again", lambda: _rabbitry(url, _send)),
+            ("rabbitry consume", lambda: _rabbitry(url, _consume)),
         ]
         for name, measure in measures:
             rates.setdefault(name, []).append(measure())
@@ -109,10 +109,10 @@ def main() -> None:
             rates = _rounds(broker.url)
         print(f"on {label}, messages of {len(_BODY)} bytes, durable, median of {_ROUNDS}:")
         for name, rate in rates.items():
-            if name != "warren send again":
+            if name != "rabbitry send again":
                 print(f"  {name:28} {rate:10,.0f}/s")
-        publish = rates["warren publish one by one"] / rates["pika publish one by one"]
-        consume = rates["warren consume"] / rates["pika consume"]
+        publish = rates["rabbitry publish one by one"] / rates["pika publish one by one"]
+        consume = rates["rabbitry consume"] / rates["pika consume"]
         print(f"  {'ratio to pika':28} publish {publish:.2f}, consume {consume:.2f}")
 
 

@@ -27,8 +27,8 @@ from benchmarks._peers import C, Peers, Result
 from benchmarks.picture import Measure, draw
 
 RABBITMQ: Final = "RabbitMQ 3.10.8"
-MEMORY: Final = "Warren, in memory"
-DURABLE: Final = "Warren, durable"
+MEMORY: Final = "Rabbitry, in memory"
+DURABLE: Final = "Rabbitry, durable"
 MESSAGES: Final = 40_000
 ROUNDS: Final = 3
 BACKLOGS: Final = (163_840, 400_000, 1_000_000)  # from ten windows of a queue on
@@ -148,7 +148,7 @@ def fdatasync_ms(folder: Path) -> float:
 
 
 def _write_bytecode() -> None:
-    """Start Warren once, unmeasured: Python then has its bytecode, as where pip installed it or it ran before."""
+    """Start Rabbitry once, unmeasured: Python then has its bytecode, as where pip installed it or it ran before."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with BrokerProcess():
         pass
@@ -256,7 +256,7 @@ def _table(figures: list[Figure], growth: list[str], note: str) -> str:
 
 def main() -> int:
     """Measure, print, draw and write."""
-    with Peers() as peers, tempfile.TemporaryDirectory(prefix="warren-bench-") as folder:
+    with Peers() as peers, tempfile.TemporaryDirectory(prefix="rabbitry-bench-") as folder:
         if C in peers.missing:
             print(peers.missing[C], file=sys.stderr)
             return 1

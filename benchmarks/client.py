@@ -23,7 +23,7 @@ from benchmarks.picture import Measure, draw
 
 RABBITMQ: Final = "RabbitMQ 3.10.8"
 EMBEDDED: Final = "embedded"
-WARREN: Final = "warren"
+RABBITRY: Final = "rabbitry"
 COUNTS: Final[dict[Scenario, int]] = {
     "publish": 30_000,
     "publish-one-by-one": 2_000,
@@ -39,7 +39,7 @@ QUEUE: Final = "bench"
 
 @dataclass(frozen=True)
 class Row:
-    """One measure of one client on one broker. times: how many times better Warren is; target: what it was to be."""
+    """One measure of one client on one broker. times: how many times better Rabbitry is; target: what it was to be."""
 
     broker: str
     measure: str
@@ -72,7 +72,7 @@ def _rounds(
     return results
 
 
-# What Warren was to be, in times of each of the others: (broker, measure, client) → times.
+# What Rabbitry was to be, in times of each of the others: (broker, measure, client) → times.
 _TARGETS: Final = {
     (RABBITMQ, "publish", C): 0.95,
     (RABBITMQ, "publish", "aio-pika"): 3,
@@ -94,7 +94,7 @@ _TARGETS: Final = {
 
 def _rows(broker: str, measure: str, unit: str, values: dict[str, tuple[float, float]], more: bool = True) -> list[Row]:
     """Make the rows of one measure; values: client → value, CPU. more: whether a larger value is better."""
-    ours = values[WARREN][0]
+    ours = values[RABBITRY][0]
     rows = []
     for client, (value, cpu) in values.items():
         times = ours / value if more else value / ours
@@ -124,7 +124,7 @@ def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
         rows += _rows(broker, scenario.replace("-one", ", one", 1).replace("-", " "), "messages/s", values)
     large: tuple[Scenario, ...] = ("publish", "consume")
     for scenario in large:
-        results = _rounds(peers, url, [WARREN, C], scenario, LARGE_COUNT, LARGE)
+        results = _rounds(peers, url, [RABBITRY, C], scenario, LARGE_COUNT, LARGE)
         values = {
             name: (_median(runs, "per_second") * LARGE / 1e6, _median(runs, "cpu_us")) for name, runs in results.items()
         }
@@ -135,7 +135,7 @@ def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
 def _memory(peers: Peers, url: str) -> str:
     """Say how the client's memory is over a million messages published and consumed."""
     _prepare(url, 0)
-    result = peers.run(WARREN, "through", url, QUEUE, THROUGH)
+    result = peers.run(RABBITRY, "through", url, QUEUE, THROUGH)
     first, last, most = (value / (1 << 20) for value in (result.rss[0], result.rss[-1], max(result.rss)))
     line = f"{first:.1f} MiB after the first {THROUGH // 20:,}, {last:.1f} MiB at the end, {most:.1f} MiB at most"
     print(json.dumps({"measure": "memory", "messages": THROUGH, "rss": result.rss}), flush=True)
@@ -146,7 +146,7 @@ def _table(rows: list[Row], memory: str, note: str) -> str:
     lines = [
         note,
         "",
-        "| broker | measure | client | value | CPU of a message, µs | Warren is … times better | to be reached |",
+        "| broker | measure | client | value | CPU of a message, µs | Rabbitry is … times better | to be reached |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -176,11 +176,11 @@ def main() -> int:
             memory = _memory(peers, embedded.url)
     note = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, median of {ROUNDS} rounds"
     measures = [
-        Measure(f"{row.measure}\n{row.broker}, beside {row.client}", {WARREN: row.times}, row.target)
+        Measure(f"{row.measure}\n{row.broker}, beside {row.client}", {RABBITRY: row.times}, row.target)
         for row in rows
         if row.target is not None
     ]
-    draw(DOCS / "img/client.svg", "Warren's client beside others", "the other client", measures, note)
+    draw(DOCS / "img/client.svg", "Rabbitry's client beside others", "the other client", measures, note)
     write_table("bench-client", _table(rows, memory, f"Measured on {note}."))
     return 0
 

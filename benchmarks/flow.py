@@ -1,6 +1,6 @@
-"""Workers of `warren.flow` beside FastStream, Celery and Dramatiq, in one run: `make bench-flow`.
+"""Workers of `rabbitry.flow` beside FastStream, Celery and Dramatiq, in one run: `make bench-flow`.
 
-Decode → handle → publish confirmed → ack, on RabbitMQ 3.10.8 and on the embedded broker; then Warren alone: four
+Decode → handle → publish confirmed → ack, on RabbitMQ 3.10.8 and on the embedded broker; then Rabbitry alone: four
 processes beside one, what telemetry costs, the replay of dead letters, and a pipeline of three stages with its memory.
 Rounds go in turns and the median counts. Prints a line for each measure, draws docs/img/flow.svg and writes the tables
 in docs/performance.md. `--messages N` sets the length of the pipeline; with `--quick` everything is short and nothing
@@ -24,18 +24,18 @@ from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 
-import warren
+import rabbitry
 from benchmarks._docs import DOCS, write_table
 from benchmarks.flow_peers import Item, pipeline
-from benchmarks.flow_peers._running import PEERS, WARREN, Queues, Run, cpu_seconds, measure, program, told, worker
+from benchmarks.flow_peers._running import PEERS, RABBITRY, Queues, Run, cpu_seconds, measure, program, told, worker
 from benchmarks.picture import Measure, draw
-from warren.amqp.client import Properties
-from warren.flow import dead
+from rabbitry.amqp.client import Properties
+from rabbitry.flow import dead
 
 RABBITMQ: Final = "RabbitMQ 3.10.8"
 EMBEDDED: Final = "embedded, in memory"
 ROUNDS: Final = 3
-COUNTS: Final = {WARREN: 60_000, "FastStream": 6_000, "Celery": 4_000, "Dramatiq": 8_000}
+COUNTS: Final = {RABBITRY: 60_000, "FastStream": 6_000, "Celery": 4_000, "Dramatiq": 8_000}
 _TELEMETRY: Final = 300_000
 LETTERS: Final = 20_000
 MESSAGES: Final = 1_000_000
@@ -71,17 +71,17 @@ class Bench:
         return self._in_turns(
             {
                 name: (lambda name=name: measure(name, self._url, self._count(COUNTS[name])))  # type: ignore[misc] # bound now
-                for name in (WARREN, *PEERS)
+                for name in (RABBITRY, *PEERS)
             }
         )
 
     def processes(self) -> list[Row]:
         """Run four worker processes beside one."""
-        count = self._count(COUNTS[WARREN])
+        count = self._count(COUNTS[RABBITRY])
         runs = self._in_turns(
             {
-                "1": lambda: measure(WARREN, self._url, count),
-                "4": lambda: measure(WARREN, self._url, count, worker(WARREN, 4)),
+                "1": lambda: measure(RABBITRY, self._url, count),
+                "4": lambda: measure(RABBITRY, self._url, count, worker(RABBITRY, 4)),
             }
         )
         ratio = runs["4"].per_second / runs["1"].per_second
@@ -94,8 +94,8 @@ class Bench:
         """Say what counting and reporting cost."""
         with Queues(self._url) as queues:
             queues.clear()
-            told(WARREN, self._url, "fill", self._count(_TELEMETRY))
-            costs = json.loads(told(WARREN, self._url, "telemetry", int(self._count(_TELEMETRY) * 0.9)))
+            told(RABBITRY, self._url, "fill", self._count(_TELEMETRY))
+            costs = json.loads(told(RABBITRY, self._url, "telemetry", int(self._count(_TELEMETRY) * 0.9)))
             queues.clear()
         share = 1 - costs["without"] / costs["with"]
         return [self._row("telemetry, share of the worker's CPU", f"{share:.1%}", "< 5 %")]
@@ -113,8 +113,12 @@ class Bench:
     async def replay(self) -> list[Row]:
         """Replay dead letters, each with a traceback, to a queue that nobody reads."""
         count = self._count(LETTERS)
-        headers = {"x-warren-reason": "failed", "x-warren-traceback": "x" * 1500, "x-warren-queue": "bench.replayed"}
-        async with warren.connect(self._url) as connection:
+        headers = {
+            "x-rabbitry-reason": "failed",
+            "x-rabbitry-traceback": "x" * 1500,
+            "x-rabbitry-queue": "bench.replayed",
+        }
+        async with rabbitry.connect(self._url) as connection:
             channel = await connection.channel()
             for queue in ("bench.dead", "bench.replayed"):
                 await channel.declare_queue(queue, durable=True)
@@ -134,7 +138,7 @@ class Bench:
     async def pipeline(self, count: int) -> list[Row]:
         """Send messages through three stages in one worker process, and watch its memory."""
         port = free_port()
-        command = ["warren", "worker", "benchmarks.flow_peers.pipeline:app", "--health-port", str(port)]
+        command = ["rabbitry", "worker", "benchmarks.flow_peers.pipeline:app", "--health-port", str(port)]
         samples: list[float] = []
         began = time.perf_counter()
         with Queues(self._url) as queues, program(command, self._url) as process:
@@ -187,18 +191,18 @@ async def _done(client: httpx.AsyncClient, port: int) -> int:
 
 def _beside(broker: str, runs: dict[str, Run]) -> tuple[list[str], list[Measure]]:
     """Give the lines of a table, and what is drawn of it."""
-    ours, lines = runs[WARREN], []
+    ours, lines = runs[RABBITRY], []
     for name, run in runs.items():
         times, less = ours.per_second / run.per_second, run.cpu_us / ours.cpu_us
         lines.append(f"| {broker} | {name} | {run.per_second:,.0f} | {run.cpu_us:.1f} | {times:.1f} | {less:.1f} |")
         print(
             json.dumps(
                 {"broker": broker, "worker": name, "per_second": round(run.per_second), "cpu_us": round(run.cpu_us, 1),
-                 "warren_is_times": round(times, 2), "warren_takes_cpu_less_times": round(less, 2)}
+                 "rabbitry_is_times": round(times, 2), "rabbitry_takes_cpu_less_times": round(less, 2)}
             ),
             flush=True,
         )  # fmt: skip
-    peers = {name: run for name, run in runs.items() if name != WARREN}
+    peers = {name: run for name, run in runs.items() if name != RABBITRY}
     return lines, [
         Measure(f"messages/s, {broker}", {n: ours.per_second / run.per_second for n, run in peers.items()}, 5),
         Measure(f"less CPU a message, {broker}", {n: run.cpu_us / ours.cpu_us for n, run in peers.items()}, 8),
@@ -209,7 +213,7 @@ def _table(peers: list[str], rows: list[Row], note: str) -> str:
     lines = [
         f"Measured on {note}.",
         "",
-        "| broker | worker | messages/s | CPU, µs | Warren's rate is … times | Warren's CPU is less … times |",
+        "| broker | worker | messages/s | CPU, µs | Rabbitry's rate is … times | Rabbitry's CPU is less … times |",
         "|---|---|---|---|---|---|",
         *peers,
         "",
@@ -222,7 +226,7 @@ def _table(peers: list[str], rows: list[Row], note: str) -> str:
 
 def main() -> int:
     """Measure, print, draw and write."""
-    parser = argparse.ArgumentParser(description="Warren's workers beside others.")
+    parser = argparse.ArgumentParser(description="Rabbitry's workers beside others.")
     parser.add_argument("--messages", type=int, default=MESSAGES, help="how many go through the pipeline")
     parser.add_argument("--quick", action="store_true", help="a twentieth of everything, one round; write nothing")
     options = parser.parse_args()
@@ -242,7 +246,7 @@ def main() -> int:
         note = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {psutil.virtual_memory().total / (1 << 30):.0f} GiB"
         )
-        draw(DOCS / "img/flow.svg", "One worker process of Warren beside others", "the peer", measures, note)
+        draw(DOCS / "img/flow.svg", "One worker process of Rabbitry beside others", "the peer", measures, note)
         write_table("bench-flow", _table(peers, rows, note))
     return 0
 

@@ -18,10 +18,10 @@ from typing import Final
 import psutil
 from tests.support.embedded import BrokerProcess
 
-from warren.apps.grading.message import user_name
-from warren.apps.grading.records import Database, course
-from warren.apps.grading.stages import Wiring
-from warren.apps.grading.students import Desk
+from rabbitry.apps.grading.message import user_name
+from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.students import Desk
 
 COUNT: Final = 10_000
 PER_SECOND: Final = 250
@@ -91,12 +91,12 @@ def _processes(broker: BrokerProcess, roles: int) -> list[tuple[str, int]]:
 
 def main() -> int:
     """Measure and print one JSON line."""
-    with tempfile.TemporaryDirectory(prefix="warren-grading-") as name:
+    with tempfile.TemporaryDirectory(prefix="rabbitry-grading-") as name:
         folder = Path(name)
         with BrokerProcess("--data", str(folder / "broker")) as broker:
             url = f"sqlite:///{folder / 'course.sqlite3'}"
-            more = {"WARREN_BROKER": broker.url, "WARREN_DATABASE": url, "XDG_CONFIG_HOME": name}
-            command = [sys.executable, "-m", "warren", "grading", "run", "--log-level", "warning"]
+            more = {"RABBITRY_BROKER": broker.url, "RABBITRY_DATABASE": url, "XDG_CONFIG_HOME": name}
+            command = [sys.executable, "-m", "rabbitry", "grading", "run", "--log-level", "warning"]
             with subprocess.Popen(command, env=os.environ | more) as roles, Database(url) as database:
                 try:
                     print(json.dumps(asyncio.run(_measure(broker, roles.pid, database))), flush=True)

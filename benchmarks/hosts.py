@@ -13,7 +13,7 @@ from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.programs import CHROMIUM
 
-import warren
+import rabbitry
 
 HOSTS = 100
 SECONDS = 20
@@ -23,7 +23,7 @@ _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-n
 async def _publish(url: str) -> int:
     """Publish as each host once a second, spread over the second; gives how many samples."""
     sent = 0
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         began = time.perf_counter()
         for second in range(SECONDS):
@@ -57,7 +57,7 @@ async def _measure() -> dict[str, object]:
     port = free_port()
     with (
         BrokerProcess() as broker,
-        commands.service("web", "--port", str(port), more={"WARREN_BROKER": broker.url}) as web,
+        commands.service("web", "--port", str(port), more={"RABBITRY_BROKER": broker.url}) as web,
     ):
         web.wait_for("broker connected")
         server = psutil.Process(web.process.pid)

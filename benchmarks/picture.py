@@ -27,7 +27,7 @@ def draw(path: Path, title: str, reference: str, measures: Sequence[Measure], no
     reference: the peer that everything is measured in; note: a line on how and where it was measured.
     """
     peers = list(dict.fromkeys(peer for measure in measures for peer in measure.times))
-    with mpl.rc_context({"svg.hashsalt": "warren", "svg.fonttype": "none", "font.family": "sans-serif"}):
+    with mpl.rc_context({"svg.hashsalt": "rabbitry", "svg.fonttype": "none", "font.family": "sans-serif"}):
         rows = sum(len(measure.times) + 1 for measure in measures)
         figure = Figure(figsize=(9, 1.5 + rows * _INCHES_PER_BAR), layout="constrained")
         axes = figure.subplots()

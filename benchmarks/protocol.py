@@ -2,7 +2,7 @@
 
 Read and write of a 200-byte message that is persistent and has a message id, in one process, without sockets.
 The plain way is the core with a hot path that takes nothing. pamqp decodes names and properties too, which
-Warren's core leaves to whoever needs them; `parsed` adds that to the hot path, for a like comparison.
+Rabbitry's core leaves to whoever needs them; `parsed` adds that to the hot path, for a like comparison.
 """
 
 import json
@@ -15,10 +15,10 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.connection import Connection, Role
-from warren.amqp.protocol.events import DELIVER, PUBLISH
-from warren.amqp.protocol.methods import (
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection, Role
+from rabbitry.amqp.protocol.events import DELIVER, PUBLISH
+from rabbitry.amqp.protocol.methods import (
     BasicDeliver,
     BasicPublish,
     ChannelOpen,
@@ -31,8 +31,8 @@ from warren.amqp.protocol.methods import (
     ConnectionTuneOk,
     Method,
 )
-from warren.amqp.protocol.properties import Properties, decode_header, encode_header
-from warren.amqp.protocol.tables import encode_short
+from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
+from rabbitry.amqp.protocol.tables import encode_short
 
 BODY = b"x" * 200
 PROPERTIES = Properties(delivery_mode=2, message_id="0123456789abcdef0123456789abcdef")

@@ -1,4 +1,4 @@
-"""How long `warren broker` takes until it accepts, and `warren up` until the first sample is on the page."""
+"""How long `rabbitry broker` takes until it accepts, and `rabbitry up` until the first sample is on the page."""
 
 import asyncio
 import json
@@ -23,14 +23,14 @@ def _broker() -> float:
     """Seconds from the start of the process to its ready line."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "warren", "broker", "--port", "0", "--log-level", "error"],
+        [sys.executable, "-m", "rabbitry", "broker", "--port", "0", "--log-level", "error"],
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
     seconds = time.perf_counter() - began
-    assert re.match(r"warren broker ready amqp://", line)
+    assert re.match(r"rabbitry broker ready amqp://", line)
     process.terminate()
     process.wait()
     process.stdout.close()
@@ -43,7 +43,7 @@ def _listens(port: int) -> bool:
 
 
 async def _page(browser: Browser) -> float:
-    """Seconds from the start of `warren up` to a card in a browser that was open before."""
+    """Seconds from the start of `rabbitry up` to a card in a browser that was open before."""
     port = free_port()
     page = await browser.new_page()
     began = time.perf_counter()
@@ -75,8 +75,8 @@ def _print(measure: str, seconds: list[float]) -> None:
 
 def main() -> int:
     """Measure and print one JSON line each."""
-    _print("warren broker until it accepts", [_broker() for _ in range(ROUNDS)])
-    _print("warren up until the first sample is on the page", asyncio.run(_pages()))
+    _print("rabbitry broker until it accepts", [_broker() for _ in range(ROUNDS)])
+    _print("rabbitry up until the first sample is on the page", asyncio.run(_pages()))
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The tests of Warren, laid out as the source is."""
+"""The tests of Rabbitry, laid out as the source is."""

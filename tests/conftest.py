@@ -13,8 +13,8 @@ from tests.support.leaks import no_leaks_in_block
 from tests.support.rabbitmq import RabbitMQ
 
 # How long an example takes says nothing on a machine that does other things too.
-settings.register_profile("warren", deadline=None)
-settings.load_profile("warren")
+settings.register_profile("rabbitry", deadline=None)
+settings.load_profile("rabbitry")
 
 # What a shell starts in the background ignores Ctrl-C, and so would all programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -55,7 +55,7 @@ def own_rabbitmq() -> Iterator[RabbitMQ]:
 @pytest.fixture
 def embedded_url() -> Iterator[str]:
     """URL of an embedded broker that is this test's own; it runs in a thread with a loop of its own."""
-    from warren.testing import RunningBroker
+    from rabbitry.testing import RunningBroker
 
     with RunningBroker(debug=True) as broker:
         yield broker.url

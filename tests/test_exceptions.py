@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from warren import exceptions
-from warren.amqp.protocol.constants import Reply
-from warren.exceptions import (
+from rabbitry import exceptions
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.exceptions import (
     CHANNEL_ERRORS,
     CONNECTION_ERRORS,
     ChannelClosed,
@@ -20,8 +20,8 @@ from warren.exceptions import (
     ProtocolViolation,
     PublishReturned,
     PublishTimeout,
+    RabbitryError,
     RequestTimeout,
-    WarrenError,
     channel_closed,
     connection_closed,
 )
@@ -30,13 +30,13 @@ _CLASSES = [value for value in vars(exceptions).values() if inspect.isclass(valu
 
 
 @pytest.mark.parametrize("cls", _CLASSES)
-def test_every_error_is_a_warren_error_that_says_what_it_means(cls: type[Exception]) -> None:
-    assert issubclass(cls, WarrenError)
+def test_every_error_is_a_rabbitry_error_that_says_what_it_means(cls: type[Exception]) -> None:
+    assert issubclass(cls, RabbitryError)
     assert cls.__doc__
 
 
 def test_the_drawing_shows_every_class_but_those_of_a_reply_code() -> None:
-    drawn = set(re.findall(r"[├└]── (\w+)", exceptions.__doc__ or "")) | {"WarrenError"}
+    drawn = set(re.findall(r"[├└]── (\w+)", exceptions.__doc__ or "")) | {"RabbitryError"}
     of_a_code = {cls.__name__ for cls in [*CONNECTION_ERRORS.values(), *CHANNEL_ERRORS.values()]}
     assert drawn == {cls.__name__ for cls in _CLASSES} - of_a_code
 
@@ -102,7 +102,7 @@ def test_what_the_others_carry() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_pass_between_processes(error: WarrenError) -> None:
+def test_errors_pass_between_processes(error: RabbitryError) -> None:
     other = pickle.loads(pickle.dumps(error))  # noqa: S301 # our own bytes
     assert type(other) is type(error)
     assert str(other) == str(error)

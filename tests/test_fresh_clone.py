@@ -22,14 +22,14 @@ pytestmark = [pytest.mark.fresh_clone, pytest.mark.timeout(1500)]
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of what is committed."""
-    path = tmp_path_factory.mktemp("fresh") / "warren"
+    path = tmp_path_factory.mktemp("fresh") / "rabbitry"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(path)], check=True)
     return path
 
 
 def _environment() -> dict[str, str]:
     """Ours, without what a virtual environment or an outer make has put there."""
-    ours = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "WARREN_BROKER", "ARGS")
+    ours = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "RABBITRY_BROKER", "ARGS")
     return {key: value for key, value in os.environ.items() if key not in ours}
 
 
@@ -69,12 +69,12 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
         return int(known["samples"]) if known["broker"] == "connected" else 0
 
     eventually_blocking(samples, "a first sample")
-    assert "<title>Warren</title>" in httpx.get(page, timeout=10).text
+    assert "<title>Rabbitry</title>" in httpx.get(page, timeout=10).text
 
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3
     os.killpg(process.pid, signal.SIGINT)
-    # Warren ends with 0; make, which gets the signal too, waits for it and then ends by the signal itself.
+    # Rabbitry ends with 0; make, which gets the signal too, waits for it and then ends by the signal itself.
     assert process.wait(30) in (0, -signal.SIGINT), output.read_text()
     assert not [child for child in children if child.is_running()]
     said = output.read_text()

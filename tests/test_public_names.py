@@ -1,32 +1,32 @@
-"""The public names, word for word, and that importing Warren costs next to nothing."""
+"""The public names, word for word, and that importing Rabbitry costs next to nothing."""
 
 import subprocess
 import sys
 
 import pytest
 
-import warren
+import rabbitry
 
 _NAMES = {
     "AlreadySettled", "App", "AppError", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
     "DeliveryTimeout", "LoginRefused", "Message", "Properties", "ProtocolViolation", "PublishError", "PublishRefused",
     "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry", "TopologyMismatch", "UsageError",
-    "UsedAfterFork", "VirtualHostRefused", "WarrenError", "connect", "connect_blocking",
+    "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",
 }  # fmt: skip
 
 
 def test_the_names_are_these() -> None:
-    assert set(warren.__all__) == _NAMES
-    assert set(dir(warren)) == _NAMES | {"__version__"}
+    assert set(rabbitry.__all__) == _NAMES
+    assert set(dir(rabbitry)) == _NAMES | {"__version__"}
     for name in _NAMES:
-        assert getattr(warren, name).__name__ == name
+        assert getattr(rabbitry, name).__name__ == name
 
 
 def test_other_names_are_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
-        _ = warren.nonsense
+        _ = rabbitry.nonsense
 
 
 def test_importing_it_imports_no_asyncio() -> None:
-    code = "import sys, warren; sys.exit('asyncio' in sys.modules)"
+    code = "import sys, rabbitry; sys.exit('asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -44,7 +44,7 @@ def test_no_python_cache_or_database_is_tracked() -> None:
 
 
 def _packages() -> list[Path]:
-    return sorted(path for top in ("src/warren", "tests") for path in (ROOT / top).rglob("__init__.py"))
+    return sorted(path for top in ("src/rabbitry", "tests") for path in (ROOT / top).rglob("__init__.py"))
 
 
 @pytest.mark.parametrize("module", _packages(), ids=lambda path: str(path.relative_to(ROOT).parent))
@@ -53,7 +53,7 @@ def test_every_package_says_what_lives_in_it(module: Path) -> None:
 
 
 def _source_folders() -> list[Path]:
-    modules = (ROOT / "src/warren").rglob("*.py")
+    modules = (ROOT / "src/rabbitry").rglob("*.py")
     return sorted({path.parent for path in modules})
 
 

@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.flow_peers import IN, OUT
 
-WARREN: Final = "Warren"
+RABBITRY: Final = "Rabbitry"
 PEERS: Final = ("FastStream", "Celery", "Dramatiq")
 _DEADLINE: Final = 300.0
 _LOOK: Final = 0.02
@@ -68,7 +68,7 @@ def module(name: str) -> str:
 
 def environment(url: str) -> dict[str, str]:
     """Give the environment of a program."""
-    return os.environ | {"BENCH_URL": url, "WARREN_BROKER": url}
+    return os.environ | {"BENCH_URL": url, "RABBITRY_BROKER": url}
 
 
 @contextlib.contextmanager
@@ -95,8 +95,8 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 def worker(name: str, processes: int = 1) -> list[str]:
     """Give the command of a framework's worker."""
-    if name == WARREN:
-        return ["warren", "worker", f"{module(name)}:app", "--processes", str(processes)]
+    if name == RABBITRY:
+        return ["rabbitry", "worker", f"{module(name)}:app", "--processes", str(processes)]
     return [module(name), "work"]
 
 

@@ -1,9 +1,9 @@
 """Three stages in a row, for the benchmark of a million messages."""
 
-import warren
+import rabbitry
 from benchmarks.flow_peers import Item
 
-app = warren.App("pipeline")
+app = rabbitry.App("pipeline")
 
 
 @app.stage("one", then="two")

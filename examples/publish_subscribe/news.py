@@ -1,13 +1,13 @@
 """One message for several kinds of consumer: each kind has a queue of its own, which fills while it is away.
 
-warren worker news:app --stage archive      # each in a terminal of its own, in any order
-warren worker news:app --stage notify
-echo '"it rains"' | warren publish news:app news
+rabbitry worker news:app --stage archive      # each in a terminal of its own, in any order
+rabbitry worker news:app --stage notify
+echo '"it rains"' | rabbitry publish news:app news
 """
 
-import warren
+import rabbitry
 
-app = warren.App("news")
+app = rabbitry.App("news")
 
 
 @app.stage("news")

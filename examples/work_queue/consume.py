@@ -2,11 +2,11 @@
 
 import asyncio
 
-import warren
+import rabbitry
 
 
 async def main() -> None:
-    async with warren.connect() as connection:
+    async with rabbitry.connect() as connection:
         channel = await connection.channel(prefetch=10)
         await channel.declare_queue("worker_queue", durable=True)
         async with channel.consume("worker_queue") as deliveries:

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from rabbitry.amqp.driver import WRITE_HIGH, Driver, HeartbeatMissed
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection, Role
+from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from rabbitry.amqp.protocol.events import HEADER, Event
 from tests.support.waiting import eventually
-from warren.amqp.driver import WRITE_HIGH, Driver, HeartbeatMissed
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.connection import Connection, Role
-from warren.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
-from warren.amqp.protocol.events import HEADER, Event
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

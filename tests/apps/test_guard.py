@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from warren.apps._guard import Guard
+from rabbitry.apps._guard import Guard
 
 
 async def _hello(request: Request) -> PlainTextResponse:

@@ -5,22 +5,22 @@ from dataclasses import replace
 
 import pytest
 
-import warren
-from tests.support.ports import free_port
-from warren.amqp.client import Connection, parse_url
-from warren.apps import _session
-from warren.apps._session import FOR_EVER, Patience, background, stay_connected, until
-from warren.exceptions import (
+import rabbitry
+from rabbitry.amqp.client import Connection, parse_url
+from rabbitry.apps import _session
+from rabbitry.apps._session import FOR_EVER, Patience, background, stay_connected, until
+from rabbitry.exceptions import (
     AccessRefused,
     ConnectFailed,
     ConnectionClosed,
     ConsumerCancelled,
     LoginRefused,
     NotFound,
+    RabbitryError,
     RequestTimeout,
     VirtualHostRefused,
-    WarrenError,
 )
+from tests.support.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 class Sessions:
     """Sessions that end, one after the other, with the errors given; the last one returns."""
 
-    def __init__(self, *errors: WarrenError) -> None:
+    def __init__(self, *errors: RabbitryError) -> None:
         self._errors = list(errors)
         self.connections: list[Connection] = []
         self.lost: list[str] = []
@@ -55,7 +55,7 @@ class Sessions:
         RequestTimeout("no answer"),
     ],
 )
-async def test_a_loss_is_told_and_the_session_runs_anew(broker_url: str, no_leaks: None, error: WarrenError) -> None:
+async def test_a_loss_is_told_and_the_session_runs_anew(broker_url: str, no_leaks: None, error: RabbitryError) -> None:
     sessions = Sessions(error, error)
     await stay_connected(
         broker_url, sessions.run, name="test", stop=asyncio.Event(), patience=FOR_EVER, lost=sessions.note
@@ -112,7 +112,7 @@ async def test_patience_at_the_start_does_not_end_it_after_a_loss(
         attempts += 1
         if 1 < attempts < 6:
             raise ConnectFailed("not yet")
-        return warren.connect(broker_url, recover=False)
+        return rabbitry.connect(broker_url, recover=False)
 
     monkeypatch.setattr(_session, "connect", connect)
     await stay_connected(broker_url, sessions.run, name="test", stop=asyncio.Event(), patience=Patience(at_start=1))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import warren
+import rabbitry
 from tests.flow._running import counts, eventually_holds
 from tests.support import commands
 from tests.support.commands import Service
@@ -18,7 +18,7 @@ COUNT = 20_000
 
 
 def _produce(url: str, count: int) -> list[dict[str, object]]:
-    done = commands.run("workqueue", "produce", "--count", str(count), "--json", more={"WARREN_BROKER": url})
+    done = commands.run("workqueue", "produce", "--count", str(count), "--json", more={"RABBITRY_BROKER": url})
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -36,7 +36,7 @@ def _done(service: Service) -> int:
 
 
 def test_three_consumers_get_equal_shares_and_know_of_each_other(broker_url: str) -> None:
-    more = {"WARREN_BROKER": broker_url}
+    more = {"RABBITRY_BROKER": broker_url}
     # Each gets its turn as long as it has room; with room for all of them the machine's load makes no difference.
     command = ("workqueue", "consume", "--json", "--prefetch", str(COUNT))
     with contextlib.ExitStack() as stack:
@@ -53,7 +53,7 @@ def test_three_consumers_get_equal_shares_and_know_of_each_other(broker_url: str
 async def _eventually_consumed(url: str, number: int) -> None:
     """Wait until a queue has so many consumers."""
     deadline = asyncio.get_running_loop().time() + 30
-    async with warren.connect(url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         while (await channel.declare_queue("worker_queue", durable=True)).consumer_count != number:
             assert asyncio.get_running_loop().time() < deadline, f"not {number} consumers"
             await asyncio.sleep(0.02)
@@ -67,7 +67,7 @@ def _shares(service: Service) -> dict[str, int]:
 
 def test_what_waited_and_what_a_killed_consumer_had_goes_to_another(broker_url: str) -> None:
     _produce(broker_url, COUNT)
-    more = {"WARREN_BROKER": broker_url}
+    more = {"RABBITRY_BROKER": broker_url}
     with commands.service("workqueue", "consume", "--json", "--prefetch", "500", more=more) as first:
         eventually_blocking(lambda: _done(first) > 0, "the first to begin", within=20)
         first.process.kill()
@@ -86,7 +86,7 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
 
     async def half() -> None:
         # A consumer that takes and acks, and dies with 100 in hand.
-        async with warren.connect(broker_url, recover=False) as connection:
+        async with rabbitry.connect(broker_url, recover=False) as connection:
             channel = await connection.channel(prefetch=100)
             async with channel.consume("worker_queue") as deliveries:
                 async for delivery in deliveries:
@@ -102,7 +102,7 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
     asyncio.run(half())
     assert len(seen) == count // 2
     arguments = [sys.executable, str(EXAMPLES / "consume.py")]
-    environment = commands.environment({"WARREN_BROKER": broker_url})
+    environment = commands.environment({"RABBITRY_BROKER": broker_url})
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -114,6 +114,6 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
 
 
 def test_the_example_produces_all_numbers(embedded_url: str) -> None:
-    environment = commands.environment({"WARREN_BROKER": embedded_url})
+    environment = commands.environment({"RABBITRY_BROKER": embedded_url})
     subprocess.run([sys.executable, str(EXAMPLES / "produce.py")], env=environment, check=True, timeout=50)
     assert asyncio.run(counts(embedded_url, ["worker_queue"])) == {"worker_queue": 100_001}

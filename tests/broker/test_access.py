@@ -9,9 +9,9 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ProbableAccessDeniedError
 
+from rabbitry.broker import Broker
+from rabbitry.broker.access import Permission, hash_password
 from tests.support.rabbitmq import RabbitMQ
-from warren.broker import Broker
-from warren.broker.access import Permission, hash_password
 
 Step = Callable[[BlockingChannel], object]
 Outcome = tuple[int, str]

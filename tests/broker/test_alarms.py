@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Connection
+from rabbitry.broker import Broker
+from rabbitry.exceptions import PublishTimeout
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
-from warren.amqp.client import Connection
-from warren.broker import Broker
-from warren.exceptions import PublishTimeout
 
 Switch = Callable[[bool], Awaitable[None]]
 
@@ -19,7 +19,7 @@ Switch = Callable[[bool], Awaitable[None]]
 async def _told_and_held(url: str, switch: Switch) -> str:
     """Set and lift an alarm beside a publisher and a consumer; gives the reason that the publisher got."""
     reason = ""
-    async with warren.connect(url) as publisher, warren.connect(url) as consumer:
+    async with rabbitry.connect(url) as publisher, rabbitry.connect(url) as consumer:
         publishing, consuming = await publisher.channel(), await consumer.channel(prefetch=1)
         await publishing.declare_queue("alarmed")
         for number in range(3):
@@ -36,7 +36,7 @@ async def _told_and_held(url: str, switch: Switch) -> str:
                 (await anext(deliveries)).ack()
             assert _reason(consumer) == ""
             # Who has not published yet is let in, and blocked by the first publish.
-            async with warren.connect(url) as third:
+            async with rabbitry.connect(url) as third:
                 channel = await third.channel()
                 await channel.declare_queue("beside", exclusive=True)
                 assert _reason(third) == ""
@@ -80,7 +80,7 @@ async def test_an_alarm_on_rabbitmq(own_rabbitmq: RabbitMQ) -> None:
 async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path) -> None:
     async with Broker(port=0, data=tmp_path, memory_limit=1, disk_free_limit=1 << 62) as broker:
         await eventually(lambda: broker.alarms.on == {"memory", "disk"}, "both alarms")
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
             await channel.declare_queue("q", durable=True)
             await channel.send(b"x", routing_key="q")
@@ -105,7 +105,7 @@ async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> Non
 
 async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
     async with Broker(port=0) as broker:
-        async with warren.connect(broker.url) as first, warren.connect(broker.url) as second:
+        async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:
             for connection in (first, second):
                 channel = await connection.channel()
                 await channel.declare_queue("q")

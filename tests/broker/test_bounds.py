@@ -5,17 +5,17 @@ import contextlib
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.broker import Broker
+from rabbitry.broker.policies import Policy
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.properties import Properties
-from warren.broker import Broker
-from warren.broker.policies import Policy
 
 
 async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> None:
-    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
         vhost = broker.vhosts["/"]
         before = set(vhost.exchanges)
         length = 3000
@@ -39,7 +39,7 @@ async def test_replies_do_not_pile_up_for_a_client_that_reads_none() -> None:
         stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
         await asyncio.to_thread(peer.consume, "amq.rabbitmq.reply-to", no_ack=True)
         (asking,) = broker.connections
-        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             await channel.declare_queue("requests")
             peer.publish("", "requests", b"?", Properties(reply_to="amq.rabbitmq.reply-to"))
             await eventually(lambda: len(broker.vhosts["/"].queues["requests"]), "the request is there")
@@ -71,10 +71,10 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
 
 @pytest.mark.parametrize("reason", ["expired", "maxlen"])
 async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warren.broker.queues.queue._LONGEST_TURN", 0.0)  # one message in each turn
+    monkeypatch.setattr("rabbitry.broker.queues.queue._LONGEST_TURN", 0.0)  # one message in each turn
     async with (
         Broker(port=0) as broker,
-        warren.connect(broker.url) as connection,
+        rabbitry.connect(broker.url) as connection,
         await connection.channel() as channel,
     ):
         await channel.declare_queue("dead")

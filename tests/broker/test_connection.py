@@ -8,13 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import warren
-from tests.support.waiting import eventually
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.connection import Connection, Role
-from warren.amqp.protocol.constants import PROTOCOL_HEADER
-from warren.amqp.protocol.events import METHOD
-from warren.amqp.protocol.methods import (
+import rabbitry
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection, Role
+from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
+from rabbitry.amqp.protocol.events import METHOD
+from rabbitry.amqp.protocol.methods import (
     BasicConsume,
     BasicGet,
     BasicNack,
@@ -32,7 +31,8 @@ from warren.amqp.protocol.methods import (
     QueueDeclareOk,
     encode_method,
 )
-from warren.broker import Broker
+from rabbitry.broker import Broker
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_a_violation_closes_the_connection_and_the_broker_serves_on(
         await client.log_in()
         client.writer.write(data + b"\x00" * 8)
         assert await client.until_closed() == code
-    async with warren.connect(broker.url) as connection:
+    async with rabbitry.connect(broker.url) as connection:
         await connection.channel()
     await eventually(lambda: not broker.connections, "no connection is left")
 
@@ -141,13 +141,13 @@ async def test_garbage_never_stops_the_broker(broker: Broker, chunks: list[bytes
             client.writer.write(chunk)
             await asyncio.sleep(0)
     await eventually(lambda: not broker.connections, "no connection is left")
-    async with warren.connect(broker.url) as connection:
+    async with rabbitry.connect(broker.url) as connection:
         assert connection.is_open
 
 
 async def test_a_client_that_reads_nothing_holds_a_bounded_part_of_the_queue(broker: Broker) -> None:
     body, count = b"x" * 100_000, 300
-    async with await _Raw.connect(broker) as slow, warren.connect(broker.url) as publisher:
+    async with await _Raw.connect(broker) as slow, rabbitry.connect(broker.url) as publisher:
         await slow.log_in()
         slow.send(1, QueueDeclare("q"))
         slow.send(1, BasicQos(0, 0))
@@ -165,7 +165,7 @@ async def test_a_client_that_reads_nothing_holds_a_bounded_part_of_the_queue(bro
 
 
 async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
-    async with warren.connect(broker.url) as connection:
+    async with rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q")
         await channel.publish(b"held", routing_key="q")
@@ -182,7 +182,7 @@ async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
 
 async def test_closing_the_broker_tells_its_clients_why() -> None:
     async with Broker(port=0) as broker:
-        connection = await warren.connect(broker.url, recover=False)
+        connection = await rabbitry.connect(broker.url, recover=False)
     await connection.wait_closed()
     assert connection.close_reason is not None
     assert connection.close_reason.reply_code == 320
@@ -207,7 +207,7 @@ async def test_a_silent_client_is_given_up(broker: Broker) -> None:
 
 
 async def test_three_consumers_with_equal_prefetch_get_equal_shares(broker: Broker) -> None:
-    async with warren.connect(broker.url) as connection:
+    async with rabbitry.connect(broker.url) as connection:
         channels = [await connection.channel(prefetch=10) for _ in range(3)]
         await channels[0].declare_queue("q")
         shares = [0, 0, 0]
@@ -259,7 +259,7 @@ async def test_who_does_not_take_the_answers_is_not_heard(broker: Broker) -> Non
     body, wanted = bytes(1 << 20), 64
     async with await _Raw.connect(broker) as client:
         await client.log_in()
-        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             await channel.declare_queue("q")
             await channel.publish(body, routing_key="q")
         get, back = _method(1, BasicGet("q")), _method(1, BasicNack(0, True, True))

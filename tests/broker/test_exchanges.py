@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.amqp.protocol.methods import NO_ARGUMENTS
-from warren.amqp.protocol.tables import Table
-from warren.broker import Broker
-from warren.broker.errors import Refusal
-from warren.broker.exchanges import TYPES, Binding, Exchange
-from warren.broker.queues import Queue
-from warren.broker.queues.arguments import Rules
-from warren.broker.vhost import VirtualHost
+from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker import Broker
+from rabbitry.broker.errors import Refusal
+from rabbitry.broker.exchanges import TYPES, Binding, Exchange
+from rabbitry.broker.queues import Queue
+from rabbitry.broker.queues.arguments import Rules
+from rabbitry.broker.vhost import VirtualHost
 
 
 def _queue(name: str) -> Queue:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.broker import Broker
+from rabbitry.broker.shares import Shares
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
-from warren.broker import Broker
-from warren.broker.shares import Shares
 
 
 async def test_those_who_wait_get_a_share_of_each_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connectin
             peer.publish("amq.fanout", "")
         await eventually(lambda: queue.published, "the first has come")
         before = queue.published
-        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             await channel.declare_queue("mine")
         # Were each of the twenty served in each turn of the loop, more than a thousand would have gone by.
         assert queue.published - before < 700

@@ -2,10 +2,10 @@
 
 import pytest
 
-import warren
-from warren.amqp.protocol.tables import encode_table
-from warren.broker.access import Permission, initial_access
-from warren.broker.login import credentials, distinguished_name, may_come_from
+import rabbitry
+from rabbitry.amqp.protocol.tables import encode_table
+from rabbitry.broker.access import Permission, initial_access
+from rabbitry.broker.login import credentials, distinguished_name, may_come_from
 
 _USERS = {"guest": "guest", "ann": "pässword"}
 
@@ -53,7 +53,7 @@ def test_permissions_are_patterns() -> None:
     assert not access.may("configure", "/", "ann", "grape")
     assert access.may("read", "/", "ann", "a b c")
     assert not access.may("write", "/", "ann", "x")
-    with pytest.raises(warren.UsageError):
+    with pytest.raises(rabbitry.UsageError):
         access.put_permission("/", "ann", Permission("(", "", ""))
     access.delete_user("ann")
     assert not access.may_enter("/", "ann")

@@ -15,13 +15,13 @@ from typing import Any, Final
 import pika
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.broker import Broker
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually_blocking
-from warren.amqp.protocol.properties import Properties
-from warren.amqp.protocol.tables import FieldValue
-from warren.broker import Broker
 
 
 class _Api:
@@ -347,7 +347,7 @@ async def test_rabbitmqadmin_works(rabbit: RabbitMQ, broker: Broker, tmp_path: P
 async def test_the_root_says_what_it_is(broker: Broker) -> None:
     with await asyncio.to_thread(urllib.request.urlopen, broker.management_url) as answer:
         page = answer.read().decode()
-    assert "Warren" in page
+    assert "Rabbitry" in page
     assert "8003" in page
 
 
@@ -442,7 +442,7 @@ async def test_a_virtual_host_that_was_deleted_stays_so(tmp_path: Path) -> None:
 
 async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> None:
     odd: dict[str, FieldValue] = {"\udcff": "\udcff".encode("utf-8", "surrogateescape"), "x": [math.nan, math.inf]}
-    async with warren.connect(broker.url) as connection:
+    async with rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("odd", arguments=odd)
         await channel.declare_exchange("odd", arguments=odd)

@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel
 from tests.support.embedded import BrokerProcess
-from warren.amqp.client import Channel
 
 _MIB: Final = 1 << 20
 _MOST: Final = 200 * _MIB
@@ -30,7 +30,7 @@ def _memory(pid: int) -> int:
 
 
 async def _backlog(url: str, number: int, full: Callable[[], None]) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("backlog", durable=True)
         for _ in range(number):
@@ -48,7 +48,7 @@ async def _spread(channel: Channel, number: int, step: Callable[[int], Awaitable
 
 
 async def _queues(url: str, number: int, full: Callable[[], None]) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await _spread(channel, number, lambda index: channel.declare_queue(f"queue.{index}", durable=True))
         await channel.publish(b"still there", routing_key=f"queue.{number - 1}")
@@ -56,7 +56,7 @@ async def _queues(url: str, number: int, full: Callable[[], None]) -> None:
 
 
 async def _bindings(url: str, number: int, full: Callable[[], None]) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("bound", durable=True)
         await _spread(
@@ -69,7 +69,7 @@ async def _bindings(url: str, number: int, full: Callable[[], None]) -> None:
 async def _connections(url: str, number: int, full: Callable[[], None]) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(number):
-            connection = await stack.enter_async_context(warren.connect(url, recover=False))
+            connection = await stack.enter_async_context(rabbitry.connect(url, recover=False))
         channel = await connection.channel()
         await channel.declare_queue("last", durable=True)
         await channel.publish(b"still there", routing_key="last")

@@ -7,11 +7,11 @@ import re
 import httpx
 import pytest
 
-import warren
-from warren.broker import Broker
-from warren.broker.access import Permission
-from warren.broker.patterns import check_pattern, matches
-from warren.broker.policies import Policy
+import rabbitry
+from rabbitry.broker import Broker
+from rabbitry.broker.access import Permission
+from rabbitry.broker.patterns import check_pattern, matches
+from rabbitry.broker.policies import Policy
 
 EVIL = r"^(a|aa)+$"
 VICTIM = "a" * 100 + "!"
@@ -53,24 +53,24 @@ def test_patterns_in_use(pattern: str, name: str, found: bool) -> None:
     ],
 )
 def test_patterns_that_are_refused(pattern: str, text: str) -> None:
-    with pytest.raises(warren.UsageError, match=re.escape(text)):
+    with pytest.raises(rabbitry.UsageError, match=re.escape(text)):
         check_pattern(pattern)
 
 
 async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "warren.broker.patterns")
+    caplog.set_level(logging.WARNING, "rabbitry.broker.patterns")
     async with Broker(port=0, management_port=0) as broker:
         broker.access.put_permission("/", "guest", Permission(configure=EVIL))
         broker.put_policy(Policy("/", "evil", f"(?:){EVIL}", {"max-length": 1}))
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             for number in range(30):
                 channel = await connection.channel()
-                with pytest.raises(warren.ChannelClosed, match="refused for user 'guest'"):
+                with pytest.raises(rabbitry.ChannelClosed, match="refused for user 'guest'"):
                     await channel.declare_queue(f"{number}{'a' * 60}{VICTIM}"[-101:])
             async with await connection.channel() as channel:
                 await channel.declare_queue("aaa")
         broker.access.put_permission("/", "guest", Permission())
-        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             await channel.declare_queue(VICTIM)
         assert broker.vhosts["/"].queues[VICTIM].policy is None
         assert broker.vhosts["/"].queues["aaa"].policy is not None

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.broker import Broker
+from rabbitry.broker.policies import Policy
+from rabbitry.broker.queues import Queue
+from rabbitry.broker.queues.arguments import Rules
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
-from warren.amqp.client import Channel
-from warren.broker import Broker
-from warren.broker.policies import Policy
-from warren.broker.queues import Queue
-from warren.broker.queues.arguments import Rules
 
 
 class Server:
@@ -66,7 +66,7 @@ async def _depth(channel: Channel, queue: str) -> int:
 
 
 async def test_a_policy_holds_for_what_is_there_and_what_will_be(server: Server) -> None:
-    async with warren.connect(server.url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(server.url) as connection, await connection.channel() as channel:
         await channel.declare_queue("short.old")
         await channel.declare_queue("short.own", arguments={"x-max-length": 1})
         await channel.declare_queue("other")
@@ -99,7 +99,7 @@ async def test_a_policy_holds_for_what_is_there_and_what_will_be(server: Server)
 
 
 async def test_expiry_and_dead_letters_by_policy(server: Server) -> None:
-    async with warren.connect(server.url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(server.url) as connection, await connection.channel() as channel:
         definition = {"message-ttl": 0, "dead-letter-exchange": "", "dead-letter-routing-key": "late"}
         assert await server.put("low", "^timed$", {"message-ttl": 3_600_000}, priority=1) == 201
         assert await server.put("high", "^timed$", definition, priority=2) == 201
@@ -117,10 +117,10 @@ async def test_expiry_and_dead_letters_by_policy(server: Server) -> None:
 
 
 async def test_an_alternate_exchange_by_policy(server: Server) -> None:
-    async with warren.connect(server.url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(server.url) as connection, await connection.channel() as channel:
         await channel.declare_exchange("strict", "direct")
         await channel.declare_queue("rest")
-        with pytest.raises(warren.PublishReturned):
+        with pytest.raises(rabbitry.PublishReturned):
             await channel.publish(b"x", exchange="strict", routing_key="nowhere")
         await channel.declare_exchange("catch", "fanout")
         await channel.bind_queue("rest", "catch", "")
@@ -128,7 +128,7 @@ async def test_an_alternate_exchange_by_policy(server: Server) -> None:
         await channel.publish(b"x", exchange="strict", routing_key="nowhere")
         assert await _depth(channel, "rest") == 1
         assert await server.delete("ae") == 204
-        with pytest.raises(warren.PublishReturned):
+        with pytest.raises(rabbitry.PublishReturned):
             await channel.publish(b"x", exchange="strict", routing_key="nowhere")
         await channel.delete_queue("rest")
         await channel.delete_exchange("strict")
@@ -158,12 +158,12 @@ async def test_a_policy_that_makes_no_sense_is_refused(
 async def test_policies_outlive_a_restart_and_travel_in_definitions(tmp_path: Path) -> None:
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
         server = Server(broker.url, broker.management_url)
-        async with server.http, warren.connect(broker.url) as connection, await connection.channel() as channel:
+        async with server.http, rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             assert await server.put("short", "^short$", {"max-length": 2}, priority=3) == 201
             await channel.declare_queue("short", durable=True)
             document = await server.get("definitions")
     async with Broker(port=0, data=tmp_path) as broker:
-        async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             for _ in range(4):
                 await channel.publish(b"x", routing_key="short")
             assert await _depth(channel, "short") == 2

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-import warren
-from warren.amqp.protocol.methods import NO_ARGUMENTS
-from warren.amqp.protocol.tables import Table
-from warren.broker import Broker
-from warren.broker.queues import Entry, Message, Queue
-from warren.broker.queues.arguments import Rules
+import rabbitry
+from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker import Broker
+from rabbitry.broker.queues import Entry, Message, Queue
+from rabbitry.broker.queues.arguments import Rules
 
 
 def _queue(count: int) -> Queue:
@@ -65,7 +65,7 @@ def test_purge_counts_what_is_ready() -> None:
 
 async def test_a_dead_letters_key_is_cut_where_it_is_too_long_to_travel() -> None:
     arguments: Table = {"x-dead-letter-exchange": "amq.fanout", "x-dead-letter-routing-key": "k" * 300}
-    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", arguments=arguments)
         await channel.declare_queue("dead")

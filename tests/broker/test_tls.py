@@ -8,11 +8,11 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-import warren
+import rabbitry
+from rabbitry.broker import Broker
+from rabbitry.broker.access import Permission
+from rabbitry.exceptions import ConnectFailed, LoginRefused
 from tests.support import commands
-from warren.broker import Broker
-from warren.broker.access import Permission
-from warren.exceptions import ConnectFailed, LoginRefused
 
 
 class Files:
@@ -46,18 +46,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 async def test_tls_beside_the_plain_port(files: Files) -> None:
     async with Broker(port=0, tls=files.context(), tls_port=0) as broker:
-        async with warren.connect(files.url(broker.tls_port)) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(files.url(broker.tls_port)) as connection, await connection.channel() as channel:
             await channel.declare_queue("q")
             await channel.publish(bytes(300_000), routing_key="q")
             delivery = await channel.get("q")
             assert delivery is not None
             assert len(delivery.body) == 300_000
-        async with warren.connect(broker.url) as plain:
+        async with rabbitry.connect(broker.url) as plain:
             assert plain.is_open
         with pytest.raises(ConnectFailed):
-            await warren.connect(files.url(broker.port), timeout=5)
+            await rabbitry.connect(files.url(broker.port), timeout=5)
         with pytest.raises(ConnectFailed):
-            await warren.connect(f"amqps://localhost:{broker.tls_port}/", timeout=5)  # unknown authority
+            await rabbitry.connect(f"amqps://localhost:{broker.tls_port}/", timeout=5)  # unknown authority
 
 
 async def test_a_certificate_logs_in_as_the_user_of_its_name(files: Files) -> None:
@@ -69,21 +69,21 @@ async def test_a_certificate_logs_in_as_the_user_of_its_name(files: Files) -> No
     external = {"certfile": files.client, "auth_mechanism": "external"}
     async with Broker(port=0, tls=files.context(), tls_port=0) as broker:
         with pytest.raises(LoginRefused):
-            await warren.connect(files.url(broker.tls_port, **external))
+            await rabbitry.connect(files.url(broker.tls_port, **external))
         broker.access.put_user(name, "")
         broker.access.put_permission("/", name, Permission())
-        async with warren.connect(files.url(broker.tls_port, **external)) as connection:
+        async with rabbitry.connect(files.url(broker.tls_port, **external)) as connection:
             assert (await connection.channel()).is_open
             assert [known.user for known in broker.connections] == [name]
         with pytest.raises((LoginRefused, ConnectFailed)):
-            await warren.connect(files.url(broker.tls_port, auth_mechanism="external"))  # shows no certificate
+            await rabbitry.connect(files.url(broker.tls_port, auth_mechanism="external"))  # shows no certificate
 
 
 async def test_the_command_listens_for_tls(files: Files) -> None:
     options = ("--port", "0", "--memory", "--no-management", "--tls-port", "0")
     with commands.service("broker", *options, "--tls-cert", files.server, "--tls-ca", files.authority) as broker:
         port = int(broker.wait_for(r"TLS on amqps://127\.0\.0\.1:(\d+)/")[1])
-        async with warren.connect(files.url(port, certfile=files.client)) as connection:
+        async with rabbitry.connect(files.url(port, certfile=files.client)) as connection:
             assert connection.is_open
     done = commands.run("broker", *options, "--tls-cert", files.authority)
     assert done.returncode == 2

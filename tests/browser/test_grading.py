@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
+from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.students import Desk
 from tests.apps.grading._running import PEOPLE, office
 from tests.support import commands
 from tests.support.ports import free_port
-from warren.apps.grading.records import Database
-from warren.apps.grading.stages import Wiring
-from warren.apps.grading.students import Desk
 
 pytestmark = pytest.mark.timeout(180)
 _WITHIN = 30_000
@@ -50,7 +50,7 @@ def database_url(tmp_path: Path) -> str:
 async def _web(broker: str, database_url: str) -> AsyncIterator[str]:
     """Serve a course's page; gives its URL."""
     port = free_port()
-    more = {"WARREN_BROKER": broker, "WARREN_DATABASE": database_url}
+    more = {"RABBITRY_BROKER": broker, "RABBITRY_DATABASE": database_url}
     with commands.service("web", "--port", str(port), more=more) as service:
         service.wait_for("broker connected")
         yield f"http://127.0.0.1:{port}/grading/"

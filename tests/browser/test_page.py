@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
-import warren
+import rabbitry
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -43,7 +43,7 @@ async def _open(
 
 
 async def _publish(url: str, *bodies: object) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         for body in bodies:
             await channel.publish(json.dumps(body).encode(), exchange="system_info", routing_key="from-the-test")
@@ -53,13 +53,13 @@ async def _publish(url: str, *bodies: object) -> None:
 async def web(broker_url: str) -> AsyncIterator[str]:
     """The URL of a dashboard on a broker."""
     port = free_port()
-    with commands.service("web", "--port", str(port), more={"WARREN_BROKER": broker_url}) as web:
+    with commands.service("web", "--port", str(port), more={"RABBITRY_BROKER": broker_url}) as web:
         web.wait_for("broker connected")
         yield f"http://127.0.0.1:{port}/"
 
 
 async def test_real_samples_of_this_machine_appear(browser: Browser, web: str, broker_url: str) -> None:
-    with commands.service("monitor", "publish", "-k", "here", more={"WARREN_BROKER": broker_url}):
+    with commands.service("monitor", "publish", "-k", "here", more={"RABBITRY_BROKER": broker_url}):
         watched = await _open(browser, web)
         page = watched.page
         await expect(page.locator(".card")).to_have_count(1, timeout=_WITHIN)
@@ -116,7 +116,7 @@ async def test_a_phone_needs_no_scrolling_sideways(
 async def test_a_broker_that_is_killed_is_told_and_comes_back(browser: Browser) -> None:
     port = free_port()
     with BrokerProcess() as broker:
-        more = {"WARREN_BROKER": broker.url}
+        more = {"RABBITRY_BROKER": broker.url}
         with commands.service("web", "--port", str(port), more=more) as web:
             web.wait_for("broker connected")
             watched = await _open(browser, f"http://127.0.0.1:{port}/")
@@ -134,7 +134,7 @@ async def test_a_broker_that_is_killed_is_told_and_comes_back(browser: Browser) 
 
 async def test_a_dashboard_that_is_killed_is_told_and_comes_back(browser: Browser, broker_url: str) -> None:
     port = free_port()
-    more = {"WARREN_BROKER": broker_url}
+    more = {"RABBITRY_BROKER": broker_url}
     with commands.service("web", "--port", str(port), more=more) as web:
         web.wait_for("broker connected")
         watched = await _open(browser, f"http://127.0.0.1:{port}/")

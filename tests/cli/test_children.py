@@ -5,15 +5,15 @@ import logging
 
 import pytest
 
+from rabbitry.cli._children import Child
 from tests.support.waiting import eventually
-from warren.cli._children import Child
 
 
 async def test_a_child_that_is_ended_while_it_waits_to_be_started_again_stays_ended(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     child = Child("broker", ["broker", "--memory", "--port", "0", "--no-management"], {}, ())
-    with caplog.at_level(logging.WARNING, "warren.cli.up"):
+    with caplog.at_level(logging.WARNING, "rabbitry.cli.up"):
         keeping = asyncio.create_task(child.keep())
         await eventually(lambda: child._process is not None, "the child to be started", within=20)
         first = child._process

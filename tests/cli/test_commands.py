@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -24,22 +24,24 @@ def _one_line(text: str) -> bool:
 
 
 def test_version() -> None:
-    assert commands.run("version").stdout == f"warren {warren.__version__}\n"
-    assert json.loads(commands.run("version", "--json").stdout) == {"version": warren.__version__}
+    assert commands.run("version").stdout == f"rabbitry {rabbitry.__version__}\n"
+    assert json.loads(commands.run("version", "--json").stdout) == {"version": rabbitry.__version__}
 
 
 def test_an_output_that_can_not_be_written_is_said_in_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "warren", "version"],
+            [sys.executable, "-m", "rabbitry", "version"],
             env=commands.environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
         )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "warren: can't write: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "rabbitry: can't write: No space left on device\n")
 
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_a_log_has_colours_where_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
-    program = "import logging; from warren.cli._logging import *; configure(Level.INFO, False); logging.warning('said')"
+    program = (
+        "import logging; from rabbitry.cli._logging import *; configure(Level.INFO, False); logging.warning('said')"
+    )
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as terminal:
         environment = commands.environment({"TERM": "xterm"} | more)
@@ -70,7 +72,7 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
 def test_the_broker_says_when_it_is_ready_and_ends_with_sigterm() -> None:
     for option, page in (("--no-management", ""), ("--management-port=0", r" http://127\.0\.0\.1:\d+/")):
         with commands.service("broker", "--port", "0", option, "--log-level", "error") as broker:
-            assert broker.wait_for(rf"\Awarren broker ready amqp://127\.0\.0\.1:\d+/{page}\n\Z")
+            assert broker.wait_for(rf"\Arabbitry broker ready amqp://127\.0\.0\.1:\d+/{page}\n\Z")
             broker.process.send_signal(signal.SIGTERM)
             assert broker.process.wait(10) == 0
 
@@ -107,10 +109,10 @@ async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:
         "broker", "--port", "0", "--management-port", "0", "--user", "ann", "--password-file", str(file)
     ) as broker:
         port = broker.wait_for(r"amqp://127\.0\.0\.1:(\d+)/")[1]
-        async with warren.connect(f"amqp://ann:{_SECRET}@127.0.0.1:{port}/") as connection:
+        async with rabbitry.connect(f"amqp://ann:{_SECRET}@127.0.0.1:{port}/") as connection:
             assert connection.is_open
-        with pytest.raises(warren.LoginRefused):
-            await warren.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
+        with pytest.raises(rabbitry.LoginRefused):
+            await rabbitry.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
         assert _SECRET not in broker.output
 
 
@@ -129,7 +131,7 @@ def test_a_page_that_others_reach_needs_a_password() -> None:
 
 def test_logs_can_be_json() -> None:
     with BrokerProcess() as broker:
-        more = {"WARREN_BROKER": broker.url}
+        more = {"RABBITRY_BROKER": broker.url}
         with commands.service("web", "--port", "0", "--log-json", more=more) as web:
             web.wait_for("broker connected")
             lines = [json.loads(line) for line in web.output.splitlines()]
@@ -141,7 +143,7 @@ def test_logs_can_be_json() -> None:
 
 def _doctor(broker: str, *more: str) -> tuple[int, dict[str, dict[str, str]]]:
     page = f"http://127.0.0.1:{free_port()}/"
-    done = commands.run("doctor", "--json", "--page", page, *more, more={"WARREN_BROKER": broker})
+    done = commands.run("doctor", "--json", "--page", page, *more, more={"RABBITRY_BROKER": broker})
     assert "Traceback" not in done.stderr
     return done.returncode, {found["check"]: found for found in map(json.loads, done.stdout.splitlines())}
 
@@ -152,7 +154,7 @@ def test_doctor_finds_a_broker_that_is_not_there() -> None:
     assert code == 3
     assert found["broker"]["verdict"] == "bad"
     assert "Connection refused" in found["broker"]["what"]
-    assert "warren broker" in found["broker"]["todo"]
+    assert "rabbitry broker" in found["broker"]["todo"]
 
 
 def test_doctor_finds_a_wrong_login_and_virtual_host(broker_url: str) -> None:
@@ -171,7 +173,7 @@ def test_doctor_finds_that_nobody_publishes(broker_url: str) -> None:
 
 
 def test_doctor_finds_that_all_is_well(broker_url: str) -> None:
-    more = {"WARREN_BROKER": broker_url}
+    more = {"RABBITRY_BROKER": broker_url}
     port = free_port()
     with (
         commands.service("web", "--port", str(port), more=more) as web,

@@ -1,4 +1,4 @@
-"""`warren grading` as students, roles and people use it."""
+"""`rabbitry grading` as students, roles and people use it."""
 
 import asyncio
 import csv
@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.apps.grading.message import Assignment
+from rabbitry.apps.grading.records import Database, course, inbox
+from rabbitry.apps.grading.roles import ROLES
+from rabbitry.cli import _root
 from tests.flow._running import counts
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_blocking
-from warren.apps.grading.message import Assignment
-from warren.apps.grading.records import Database, course, inbox
-from warren.apps.grading.roles import ROLES
-from warren.cli import _root
 
 pytestmark = pytest.mark.timeout(180)
 _WHO = ("--student", "23200858", "--module", "cloud_computing")
@@ -34,7 +34,7 @@ _WAY = ["submitted", "corrected", "validated", "confirmed"]
 @pytest.fixture
 def more(embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of all commands of a test, whether they run in a process of their own or here."""
-    more = {"WARREN_BROKER": embedded_url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
+    more = {"RABBITRY_BROKER": embedded_url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
     for name, value in more.items():
         monkeypatch.setenv(name, value)
     return more
@@ -94,7 +94,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(more: dict[str, st
         assert "Traceback" not in roles.output
     away = run("status", identity)
     assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
-    database = f"sqlite:///{more['XDG_DATA_HOME']}/warren/grading.sqlite3"
+    database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"
     assert run("status", identity, "--database", database).returncode == 0
     row = json.loads(run("results", "--json").stdout)
     assert (row["id"], row["status"], row["latest"]) == (identity, "confirmed", True)
@@ -152,7 +152,7 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(
         assert (done.returncode, done.stdout) == (2, ""), arguments
         assert why in done.stderr
         assert done.stderr.count("\n") == 1
-    queues = asyncio.run(counts(more["WARREN_BROKER"], ["correction_queue_cc", "correction_queue_dm"]))
+    queues = asyncio.run(counts(more["RABBITRY_BROKER"], ["correction_queue_cc", "correction_queue_dm"]))
     assert set(queues.values()) == {-1}
 
 
@@ -171,11 +171,11 @@ def test_a_marking_scheme_that_does_not_parse_is_named_with_its_line(
 def test_one_shot_commands_fail_at_once_where_no_broker_is(
     run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WARREN_BROKER", f"amqp://127.0.0.1:{free_port()}/")
+    monkeypatch.setenv("RABBITRY_BROKER", f"amqp://127.0.0.1:{free_port()}/")
     for arguments in (("submit", str(file), *_WHO), ("status", "x"), ("results", "--follow")):
         done = run(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
-    more = {"WARREN_BROKER": os.environ["WARREN_BROKER"]}
+    more = {"RABBITRY_BROKER": os.environ["RABBITRY_BROKER"]}
     assert commands.run("grading", "assistant", "--connect-attempts", "1", more=more).returncode == 3
 
 
@@ -183,8 +183,8 @@ def test_roles_that_started_before_their_broker_find_it(
     more: dict[str, str], run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with BrokerProcess() as broker:
-        more["WARREN_BROKER"] = broker.url
-        monkeypatch.setenv("WARREN_BROKER", broker.url)
+        more["RABBITRY_BROKER"] = broker.url
+        monkeypatch.setenv("RABBITRY_BROKER", broker.url)
         broker.kill()
         with (
             commands.service("grading", "demonstrator", "--module", "cloud_computing", more=more) as one,
@@ -260,7 +260,7 @@ def test_by_broadcast_with_the_options_of_the_command_line(more: dict[str, str],
         roles.process.terminate()
         assert roles.process.wait(30) == 0, roles.output
         assert "messages of others left alone" in roles.output
-    with warren.connect_blocking(more["WARREN_BROKER"]) as connection, connection.channel() as channel:
+    with rabbitry.connect_blocking(more["RABBITRY_BROKER"]) as connection, connection.channel() as channel:
         channel.declare_exchange("everybody", "fanout")  # not durable, or this raised 406
 
 
@@ -270,7 +270,7 @@ def test_a_password_in_a_database_s_url_is_warned_of(run: Run, monkeypatch: pyte
     assert done.returncode == 1
     assert "warning" in done.stderr
     assert "secret" not in done.stderr
-    monkeypatch.setenv("WARREN_DATABASE", url)
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
     assert "warning" not in run("export").stderr
 
 
@@ -282,7 +282,7 @@ def test_a_folder_shows_a_progress_bar_on_a_terminal_and_ids_in_a_pipe(more: dic
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as terminal:
         done = subprocess.run(
-            [sys.executable, "-m", "warren", "grading", "submit", str(folder), "--module", "data_mining"],
+            [sys.executable, "-m", "rabbitry", "grading", "submit", str(folder), "--module", "data_mining"],
             env=commands.environment(more | {"TERM": "xterm"}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=theirs, timeout=60, check=True,
         )  # fmt: skip

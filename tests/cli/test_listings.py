@@ -1,4 +1,4 @@
-"""`warren queues` and its sisters, from either broker."""
+"""`rabbitry queues` and its sisters, from either broker."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import warren
+import rabbitry
 from tests.support import commands, programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
@@ -21,15 +21,15 @@ def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         programs.require(rabbitmq.why_missing())
         with RabbitMQ(management=True) as server:
             assert server.management_url is not None
-            yield {"WARREN_BROKER": server.url, "WARREN_MANAGEMENT": server.management_url}
+            yield {"RABBITRY_BROKER": server.url, "RABBITRY_MANAGEMENT": server.management_url}
         return
     with commands.service("broker", "--port", "0", "--memory", "--management-port", "0") as service:
         found = service.wait_for(r"ready amqp://(\S+)/ (http://\S+/)")
-        yield {"WARREN_BROKER": f"amqp://guest:guest@{found[1]}/", "WARREN_MANAGEMENT": found[2]}
+        yield {"RABBITRY_BROKER": f"amqp://guest:guest@{found[1]}/", "RABBITRY_MANAGEMENT": found[2]}
 
 
 async def test_what_is_there_is_listed(broker: dict[str, str]) -> None:
-    async with warren.connect(broker["WARREN_BROKER"], name="a lister") as connection:
+    async with rabbitry.connect(broker["RABBITRY_BROKER"], name="a lister") as connection:
         channel = await connection.channel(prefetch=7)
         await channel.declare_exchange("listed_exchange", "topic", durable=True)
         await channel.declare_queue("[red]listed", exclusive=True)
@@ -64,10 +64,10 @@ async def test_what_is_there_is_listed(broker: dict[str, str]) -> None:
 
 
 def test_a_broker_without_a_management_api_is_named(broker: dict[str, str]) -> None:
-    done = commands.run("queues", more=broker | {"WARREN_MANAGEMENT": "http://127.0.0.1:1"})
+    done = commands.run("queues", more=broker | {"RABBITRY_MANAGEMENT": "http://127.0.0.1:1"})
     assert done.returncode == 3
-    assert re.fullmatch(r"warren: no management API at http://127\.0\.0\.1:1\S*: .*\n", done.stderr)
-    done = commands.run("queues", more=broker | {"WARREN_BROKER": "amqp://guest:wrong@127.0.0.1/"})
+    assert re.fullmatch(r"rabbitry: no management API at http://127\.0\.0\.1:1\S*: .*\n", done.stderr)
+    done = commands.run("queues", more=broker | {"RABBITRY_BROKER": "amqp://guest:wrong@127.0.0.1/"})
     assert done.returncode == 3
     assert "refused the login" in done.stderr
     assert "wrong" not in done.stderr

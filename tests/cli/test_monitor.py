@@ -1,4 +1,4 @@
-"""The command line of `warren monitor`: how a broker is said, and what bad input gets."""
+"""The command line of `rabbitry monitor`: how a broker is said, and what bad input gets."""
 
 import re
 import stat
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.amqp.client import parse_url
 from tests.apps.monitor.program import Program
 from tests.apps.monitor.test_client import publishing, sample
 from tests.apps.monitor.wire import as_options
 from tests.support.ports import free_port
-from warren.amqp.client import parse_url
 
 PUBLISH = ["monitor", "publish", "--connect-attempts", "1"]
 STATS = ["monitor", "stats", "-k", "pi-1"]
@@ -23,12 +23,12 @@ def ends_with(code: int, line: str, folder: Path, *arguments: str, **environment
     """Run a command that must end with `code` and one line on stderr."""
     with Program(folder, *arguments, **environment) as program:
         assert program.wait() == code, program
-        assert re.fullmatch(f"warren: {line}\n", program.err), program
+        assert re.fullmatch(f"rabbitry: {line}\n", program.err), program
         assert program.out == ""
 
 
 def listens(client: Program, url: str) -> None:
-    """Wait until `warren monitor stats` is connected and counts."""
+    """Wait until `rabbitry monitor stats` is connected and counts."""
     with publishing(url) as publisher:
         publisher.wait_for_listener("pi-1", sample(0.5))
         client.wait_for("pi-1 cpu 0.5")
@@ -133,7 +133,7 @@ def test_help_tells_the_contract_s_options(tmp_path: Path, command: list[str]) -
 def test_output_that_nobody_reads_any_more_is_no_error(broker_url: str, tmp_path: Path) -> None:
     with publishing(broker_url) as publisher:
         client = subprocess.Popen(
-            [sys.executable, "-m", "warren", *STATS, *as_options(broker_url)],
+            [sys.executable, "-m", "rabbitry", *STATS, *as_options(broker_url)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
         )  # fmt: skip
         assert client.stdout is not None

@@ -1,4 +1,4 @@
-"""`warren up`: everything starts, everything ends, and what dies comes back."""
+"""`rabbitry up`: everything starts, everything ends, and what dies comes back."""
 
 import signal
 from pathlib import Path
@@ -88,11 +88,11 @@ def test_a_child_that_dies_is_started_again(name: str) -> None:
 def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
     with BrokerProcess() as broker:
         url = broker.url.replace("guest:guest", f"guest:{_SECRET}")
-        with commands.service("up", *_FREE, more={"WARREN_BROKER": url}) as up:
+        with commands.service("up", *_FREE, more={"RABBITRY_BROKER": url}) as up:
             assert up.process.wait(20) == 3
             assert "refused the login of user 'guest'" in up.output
             assert _SECRET not in up.output
-        with commands.service("up", *_FREE, more={"WARREN_BROKER": broker.url}) as up:
+        with commands.service("up", *_FREE, more={"RABBITRY_BROKER": broker.url}) as up:
             page = _page(up)
             eventually_blocking(lambda: _health(page)["samples"], "samples")
             assert sorted(_children(up)) == ["monitor", "web"]
@@ -102,7 +102,7 @@ def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
 def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
     solution = tmp_path / "solution.py"
     solution.write_text("print(42)\n")
-    database = {"WARREN_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
+    database = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
     with commands.service("up", *_FREE, "--person", "assistant", more=database) as up:
         url = up.wait_for(r"broker on (amqp://\S+/)")[1]
         up.wait_for(r"grading: demonstrator_cc")
@@ -126,7 +126,7 @@ def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
 def test_roles_are_run_on_a_broker_of_one_s_own_alone() -> None:
     done = commands.run("up", *_FREE, "--broker", "amqp://127.0.0.1:1/", "--person", "assistant")
     assert done.returncode == 2
-    assert "warren grading run --person" in done.stderr
+    assert "rabbitry grading run --person" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

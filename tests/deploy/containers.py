@@ -25,7 +25,7 @@ def why_missing() -> str | None:
     """Why no container can be played here, or None when it can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (as root: scripts/system-deps)"
-    if not (ROOT / "src/warren/__init__.py").stat().st_mode & 0o004:
+    if not (ROOT / "src/rabbitry/__init__.py").stat().st_mode & 0o004:
         return "the containers' user could not read this folder's files (umask)"
     return None
 

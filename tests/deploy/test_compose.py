@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.cli._service import GRACE
+from rabbitry.cli.grading import DEADLINE
 from tests.deploy.files import DEPLOY, Service, compose, copy_with_secrets
-from warren.cli._service import GRACE
-from warren.cli.grading import DEADLINE
 
 SERVICES = list(compose()["services"])
 OURS = [name for name in SERVICES if name != "rabbitmq"]
@@ -44,8 +44,8 @@ def test_every_role_is_a_service() -> None:
 
 
 def test_all_are_on_one_bridge_network() -> None:
-    assert compose()["networks"] == {"warren": {"driver": "bridge"}}
-    assert [service["networks"] for service in compose()["services"].values()] == [["warren"]] * len(SERVICES)
+    assert compose()["networks"] == {"rabbitry": {"driver": "bridge"}}
+    assert [service["networks"] for service in compose()["services"].values()] == [["rabbitry"]] * len(SERVICES)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -70,7 +70,7 @@ def test_all_have_more_time_to_end_than_they_take() -> None:
 def test_ours_start_when_the_broker_is_healthy_without_rights_that_they_do_not_need(name: str) -> None:
     service = compose()["services"][name]
     assert service["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
-    assert service["image"] == "warren"
+    assert service["image"] == "rabbitry"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"][0] == "no-new-privileges:true"
@@ -97,8 +97,8 @@ def test_secrets_are_in_files_and_nowhere_else(tmp_path: Path) -> None:
     assert (deploy / "secrets").stat().st_mode & 0o777 == 0o700
     login = dict(re.findall(r"^(\w+) = (\w+)$", (deploy / "secrets/rabbitmq.conf").read_text(), re.MULTILINE))
     environment = Service("web", deploy).environment
-    assert environment["WARREN_BROKER"] == f"amqp://warren:{login['default_pass']}@rabbitmq:5672/"
-    assert login["default_user"] == "warren"
+    assert environment["RABBITRY_BROKER"] == f"amqp://rabbitry:{login['default_pass']}@rabbitmq:5672/"
+    assert login["default_user"] == "rabbitry"
     assert len({login["default_pass"], environment["APP_PASSWORD"]}) == 2
     assert min(len(login["default_pass"]), len(environment["APP_PASSWORD"])) == 48
     assert "APP_PASSWORD" not in Service("demonstrator_cc", deploy).environment

@@ -14,7 +14,7 @@ import pytest
 
 from tests.deploy.files import DEPLOY, ROOT, dockerfile, instruction
 
-PLACE = "/usr/local/lib/warren"
+PLACE = "/usr/local/lib/rabbitry"
 
 
 def _copied() -> list[str]:
@@ -42,7 +42,7 @@ def test_no_secret_is_sent_to_the_engine() -> None:
     assert [line for line in lines if line.startswith("!") and fnmatch("deploy/secrets", line[1:])] == []
 
 
-def test_it_runs_warren_and_not_as_root() -> None:
+def test_it_runs_rabbitry_and_not_as_root() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     [program] = json.loads(instruction("ENTRYPOINT"))
     assert program in scripts
@@ -59,7 +59,7 @@ def test_marking_finds_its_tools() -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_the_build_stage_makes_an_environment_that_runs(tmp_path: Path) -> None:
-    build, place = tmp_path / "build", tmp_path / "warren"
+    build, place = tmp_path / "build", tmp_path / "rabbitry"
     build.mkdir()
     for name in _copied():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -74,6 +74,6 @@ def test_the_build_stage_makes_an_environment_that_runs(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     shutil.rmtree(build)
-    for command in ("warren version", "warren grading --help", "python -c 'import pytest'"):
+    for command in ("rabbitry version", "rabbitry grading --help", "python -c 'import pytest'"):
         program, *arguments = shlex.split(command)
         subprocess.run([place / "bin" / program, *arguments], capture_output=True, timeout=60, check=True)

@@ -101,7 +101,7 @@ class Broker:
 
 def _why_no_marking(deployment: Deployment) -> str | None:
     """Why a demonstrator's container can't run submissions on this machine, or None when it can."""
-    trial = "from warren.apps.grading.marking._bubblewrap import bubblewrap; bubblewrap()"
+    trial = "from rabbitry.apps.grading.marking._bubblewrap import bubblewrap; bubblewrap()"
     container = deployment.run("demonstrator_cc", ["python", "-c", trial])
     try:
         code = container.wait(_WITHIN)
@@ -144,7 +144,7 @@ def _overview(deployment: Deployment) -> dict[str, Any]:
     return found
 
 
-SUBMITS = documented(f"{_EXEC} warren grading submit")
+SUBMITS = documented(f"{_EXEC} rabbitry grading submit")
 
 
 def test_the_documentation_hands_in_for_every_module() -> None:
@@ -153,9 +153,9 @@ def test_the_documentation_hands_in_for_every_module() -> None:
 
 @pytest.mark.parametrize("command", SUBMITS, ids=lambda words: str(words[-1]))
 def test_what_a_student_hands_in_is_confirmed(deployment: Deployment, command: list[str]) -> None:
-    identity = deployment.done("student", ["warren", "grading", "submit", *command]).strip()
-    [[_, *options]] = documented(f"{_EXEC} warren grading status")
-    status = deployment.done("student", ["warren", "grading", "status", identity, *options])
+    identity = deployment.done("student", ["rabbitry", "grading", "submit", *command]).strip()
+    [[_, *options]] = documented(f"{_EXEC} rabbitry grading status")
+    status = deployment.done("student", ["rabbitry", "grading", "status", identity, *options])
     total = _OUT_OF[command[-1]]
     assert re.search(rf"corrected +by demonstrator .* {total} of {total} ", status), status
     assert re.search(r"validated +by assistant ", status), status

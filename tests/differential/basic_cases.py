@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.tables import FieldValue
 from tests.differential.peer import Peer
 from tests.differential.registry import add, case, of
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.tables import FieldValue
 
 
 def _fill(peer: Peer, count: int, **arguments: FieldValue) -> None:

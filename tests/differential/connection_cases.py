@@ -3,12 +3,12 @@
 import struct
 from collections.abc import Callable
 
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
+from rabbitry.amqp.protocol.methods import encode_method
+from rabbitry.amqp.protocol.properties import Properties, encode_header
 from tests.differential.peer import Peer, signature
 from tests.differential.registry import add, case, of
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.constants import PROTOCOL_HEADER
-from warren.amqp.protocol.methods import encode_method
-from warren.amqp.protocol.properties import Properties, encode_header
 
 
 def _other(script: Callable[[Peer], None], peer: Peer) -> None:

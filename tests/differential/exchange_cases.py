@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import FieldValue, TaggedInt
 from tests.differential.peer import Peer
 from tests.differential.registry import add, case, flagged, of
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.properties import Properties
-from warren.amqp.protocol.tables import FieldValue, TaggedInt
 
 _FLAGS: Final = ("durable", "auto_delete", "internal")
 

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.constants import PROTOCOL_HEADER
-from warren.amqp.protocol.methods import BY_TYPE, Method, decode_method, encode_method
-from warren.amqp.protocol.properties import Properties, decode_header, encode_header
-from warren.amqp.protocol.tables import FieldValue, Table
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
+from rabbitry.amqp.protocol.methods import BY_TYPE, Method, decode_method, encode_method
+from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
+from rabbitry.amqp.protocol.tables import FieldValue, Table
 
 _ANSWER: Final = 5.0
 _SILENCE: Final = 0.06

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
+from rabbitry.amqp.protocol.methods import Method
 from tests.differential.peer import Peer
-from warren.amqp.protocol.methods import Method
 
 Script = Callable[[Peer], None]
 CASES: Final[dict[str, Script]] = {}

@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.tables import Table
 from tests.differential.peer import Peer
 from tests.differential.registry import add, case, of
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.tables import Table
 
 _SETTLES: Final = 0.3
 """Seconds of silence after which a quorum queue is done: its answers come in their own time."""

@@ -3,11 +3,11 @@
 import asyncio
 from typing import Final
 
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.broker import Broker
+from rabbitry.broker.access import Permission, hash_password
 from tests.differential.peer import Peer
 from tests.support.rabbitmq import RabbitMQ
-from warren.amqp.protocol import methods as m
-from warren.broker import Broker
-from warren.broker.access import Permission, hash_password
 
 _PATTERNS: Final = Permission("^own", "^own|^amq\\.topic$", "^own|^amq\\.direct$")
 _STEPS: Final[tuple[m.Method, ...]] = (

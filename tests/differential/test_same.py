@@ -6,6 +6,8 @@ from typing import Final
 
 import pytest
 
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.testing.broker import RunningBroker
 from tests.differential import (  # noqa: F401 - importing registers the scripts
     basic_cases,
     connection_cases,
@@ -18,8 +20,6 @@ from tests.differential.peer import Peer
 from tests.differential.registry import CASES
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
-from warren.amqp.protocol import methods as m
-from warren.testing.broker import RunningBroker
 
 DIFFERENT: Final[dict[str, str]] = {
     "frame_unknown_class": "RabbitMQ's reader crashes and closes the socket without a word; here it is 540",

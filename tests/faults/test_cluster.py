@@ -9,13 +9,13 @@ from typing import Final
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.protocol.tables import Table
 from tests.support import programs, rabbitmq
 from tests.support.cluster import Cluster
 from tests.support.load import Load, running_load
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
-from warren.amqp.protocol.tables import Table
 
 _LONG: Final = 600
 _QUORUM: Final[Table] = {"x-queue-type": "quorum", "x-quorum-initial-group-size": 3}
@@ -103,8 +103,8 @@ async def test_a_queue_whose_node_is_down_is_consumed_again_when_it_is_back() ->
         home, other = cluster.nodes
         # One is connected to the queue's node and loses its connection, one to the other node and is cancelled.
         async with (
-            warren.connect(f"{cluster.url}?connection_timeout=3000") as lost,
-            warren.connect(other.url) as cancelled,
+            rabbitry.connect(f"{cluster.url}?connection_timeout=3000") as lost,
+            rabbitry.connect(other.url) as cancelled,
         ):
             losing, told = await lost.channel(prefetch=1), await cancelled.channel(prefetch=1)
             await losing.declare_queue("at-home", durable=True)

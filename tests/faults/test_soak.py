@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel, Consumer, parse_url
 from tests.support.embedded import BrokerProcess
 from tests.support.load import running_load
 from tests.support.proxy import FaultProxy, Way
-from warren.amqp.client import Channel, Consumer, parse_url
 
 _SHORT: Final = 10
 _LONG: Final = 600
@@ -124,7 +124,7 @@ async def _soak(broker_url: str, seconds: float, each_round: int, broker: int | 
     end = asyncio.get_running_loop().time() + seconds
     async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),), heartbeat=1, connection_timeout=1.0)
-        async with running_load(url) as load, warren.connect(url) as connection:
+        async with running_load(url) as load, rabbitry.connect(url) as connection:
             channel = await connection.channel()
             queue = (await channel.declare_queue(exclusive=True)).name
             await channel.bind_queue(queue, "amq.fanout")

@@ -1,1 +1,1 @@
-"""Tests of warren.flow, on both brokers."""
+"""Tests of rabbitry.flow, on both brokers."""

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 
-import warren
+import rabbitry
 from tests.flow._running import dead_of, eventually_holds
 from tests.flow._victim import app
 from tests.support import commands
@@ -54,10 +54,10 @@ async def settle_all(url: str) -> None:
         # What is in hand has left its queue; stopping settles it.
 
 
-async def accounted(url: str, of: warren.App = app, queue: str = "victim.out") -> tuple[Counter[str], Counter[str]]:
+async def accounted(url: str, of: rabbitry.App = app, queue: str = "victim.out") -> tuple[Counter[str], Counter[str]]:
     """Give what came out, and what is a dead letter."""
     out: Counter[str] = Counter()
-    async with warren.connect(url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         while (delivery := await channel.get(queue)) is not None:
             out[delivery.body.decode()] += 1
             delivery.ack()

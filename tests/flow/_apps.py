@@ -7,7 +7,7 @@ import time
 import msgspec
 import pydantic
 
-import warren
+import rabbitry
 
 
 class Item(msgspec.Struct):
@@ -29,7 +29,7 @@ class Model(pydantic.BaseModel):
     n: int
 
 
-kinds = warren.App("kinds")
+kinds = rabbitry.App("kinds")
 
 
 @kinds.stage("struct", then="dataclass")
@@ -58,19 +58,19 @@ async def with_text(item: str) -> bytes:
 
 
 @kinds.stage("bytes", then="process")
-def with_bytes(item: bytes, message: warren.Message) -> Item:
+def with_bytes(item: bytes, message: rabbitry.Message) -> Item:
     assert message.stage == "with_bytes"
     return Item(int(item) + 1)
 
 
 @kinds.stage("process", then="end", processes=True, concurrency=1)
-def in_process(item: Item, message: warren.Message) -> dict[str, object]:
+def in_process(item: Item, message: rabbitry.Message) -> dict[str, object]:
     return {"n": item.n + 1, "correlation_id": message.correlation_id, "pid": os.getpid()}
 
 
 kinds.output("end")
 
-dangerous = warren.App("dangerous")
+dangerous = rabbitry.App("dangerous")
 
 
 @dangerous.stage("work", processes=True, concurrency=1, attempts=1, time_limit=3.0, then="end")

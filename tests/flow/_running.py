@@ -3,26 +3,26 @@
 import asyncio
 from collections.abc import Sequence
 
-import warren
-from warren.amqp.client import Properties
-from warren.flow import dead
-from warren.flow.dead import DeadLetter
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.flow import dead
+from rabbitry.flow.dead import DeadLetter
 
 
-async def dead_of(url: str, app: warren.App) -> list[DeadLetter]:
+async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
     """Give all dead letters of an app."""
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         return [letter async for letter in dead.letters(connection, app.name)]
 
 
 async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
     """Give how many messages are ready in each queue; -1 where it does not exist."""
     found = {}
-    async with warren.connect(url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         for queue in queues:
             try:
                 found[queue] = (await channel.declare_queue(queue, passive=True)).message_count
-            except warren.ChannelClosed:
+            except rabbitry.ChannelClosed:
                 found[queue] = -1
                 await channel.open()
     return found
@@ -30,7 +30,7 @@ async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
 
 async def put(url: str, queue: str, body: bytes, properties: Properties | None = None) -> None:
     """Publish straight to a queue."""
-    async with warren.connect(url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         await channel.publish(body, routing_key=queue, properties=properties)
 
 
@@ -42,6 +42,6 @@ async def eventually_holds(url: str, queue: str, number: int, *, within: float =
         await asyncio.sleep(0.02)
 
 
-async def eventually_dead(url: str, app: warren.App, number: int) -> None:
+async def eventually_dead(url: str, app: rabbitry.App, number: int) -> None:
     """Wait until an app has so many dead letters, or more."""
     await eventually_holds(url, f"{app.name}.dead", number, at_least=True)

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 
-import warren
-from warren.flow import engine
-from warren.flow.job import Job, Result
-from warren.flow.message import Outgoing
-from warren.flow.settle import Settler, _Pending
+import rabbitry
+from rabbitry.flow import engine
+from rabbitry.flow.job import Job, Result
+from rabbitry.flow.message import Outgoing
+from rabbitry.flow.settle import Settler, _Pending
 
-app = warren.App("victim")
+app = rabbitry.App("victim")
 STEPS = ("delivered", "handling", "handled", "sent", "confirmed", "acked", "rejected", "failed")
 
 
@@ -23,7 +23,7 @@ async def handle(text: str) -> str:
     _at("handling")
     await asyncio.sleep(0)
     if text.startswith("reject"):
-        raise warren.Reject
+        raise rabbitry.Reject
     if text.startswith("fail"):
         raise ValueError(text)
     return text

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.flow import topology
+from rabbitry.flow.retry import RUNGS
 from tests.flow._running import counts
-from warren.flow import topology
-from warren.flow.retry import RUNGS
 
 
 class Broken:
@@ -58,19 +58,19 @@ async def unknown_name(value: "NoSuchType") -> None: ...  # type: ignore[name-de
     ],
 )
 def test_a_handler_that_makes_no_sense_is_named_with_its_file(handler: Callable[..., Any], text: str) -> None:
-    with pytest.raises(warren.AppError, match=text) as caught:
-        warren.App("wrong").stage("in")(handler)
+    with pytest.raises(rabbitry.AppError, match=text) as caught:
+        rabbitry.App("wrong").stage("in")(handler)
     assert f"test_app.py:{handler.__code__.co_firstlineno}: {handler.__name__}" in str(caught.value)
 
 
 def test_processes_need_a_plain_function_at_the_top_of_its_module() -> None:
-    app = warren.App("wrong")
+    app = rabbitry.App("wrong")
 
     def inner(value: str) -> None: ...
 
-    with pytest.raises(warren.AppError, match="top of its module"):
+    with pytest.raises(rabbitry.AppError, match="top of its module"):
         app.stage("in", processes=True)(inner)
-    with pytest.raises(warren.AppError, match="is for `def`"):
+    with pytest.raises(rabbitry.AppError, match="is for `def`"):
         app.stage("in", processes=True)(none_at_all)
 
 
@@ -78,13 +78,13 @@ def test_processes_need_a_plain_function_at_the_top_of_its_module() -> None:
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     async def handler(value: str) -> None: ...
 
-    with pytest.raises(warren.AppError, match="positive"):
-        warren.App("wrong").stage("in", **options)(handler)
+    with pytest.raises(rabbitry.AppError, match="positive"):
+        rabbitry.App("wrong").stage("in", **options)(handler)
 
 
 def test_stages_and_keys_that_make_no_sense() -> None:
-    app = warren.App("wrong")
-    with pytest.raises(warren.AppError, match="no stages"):
+    app = rabbitry.App("wrong")
+    with pytest.raises(rabbitry.AppError, match="no stages"):
         app.validate()
 
     async def one(value: str) -> str:
@@ -93,17 +93,17 @@ def test_stages_and_keys_that_make_no_sense() -> None:
     async def two(value: str) -> None: ...
 
     app.stage("in", queue="q", then="out")(one)
-    with pytest.raises(warren.AppError, match=r"queue 'q' is already that of .*one"):
+    with pytest.raises(rabbitry.AppError, match=r"queue 'q' is already that of .*one"):
         app.stage("in", queue="q")(two)
-    with pytest.raises(warren.AppError, match="stage 'one' is there already"):
+    with pytest.raises(rabbitry.AppError, match="stage 'one' is there already"):
         app.stage("in", name="one")(two)
-    with pytest.raises(warren.AppError, match=r"one: then='out' leads nowhere"):
+    with pytest.raises(rabbitry.AppError, match=r"one: then='out' leads nowhere"):
         app.worker()
     app.output("out")
     app.validate()
-    with pytest.raises(warren.AppError, match="before"):
+    with pytest.raises(rabbitry.AppError, match="before"):
         app.output("out")
-    with pytest.raises(warren.UsageError, match="no stage 'three'"):
+    with pytest.raises(rabbitry.UsageError, match="no stage 'three'"):
         app.worker(stages=["three"])
 
 
@@ -113,8 +113,8 @@ def test_stages_and_keys_that_make_no_sense() -> None:
      {"name": "x", "exchange_type": "headers"}, {"name": "x", "queue_type": "quorum", "plain": True}],
 )  # fmt: skip
 def test_apps_that_make_no_sense(options: dict[str, Any]) -> None:
-    with pytest.raises(warren.AppError):
-        warren.App(**options)
+    with pytest.raises(rabbitry.AppError):
+        rabbitry.App(**options)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_apps_that_make_no_sense(options: dict[str, Any]) -> None:
     [("a.*", "a.b", True), ("a.*", "a.b.c", False), ("a.#", "a", True), ("#.c", "a.b.c", True), ("a", "b", False)],
 )
 def test_a_then_is_matched_as_a_topic_exchange_does(pattern: str, key: str, matches: bool) -> None:
-    app = warren.App("topics", exchange_type="topic")
+    app = rabbitry.App("topics", exchange_type="topic")
 
     async def handler(value: str) -> None: ...
 
@@ -130,8 +130,8 @@ def test_a_then_is_matched_as_a_topic_exchange_does(pattern: str, key: str, matc
     assert app.leads_somewhere(key) is matches
 
 
-def _app(**options: Any) -> warren.App:
-    app = warren.App("shape", **options)
+def _app(**options: Any) -> rabbitry.App:
+    app = rabbitry.App("shape", **options)
 
     @app.stage("in", queue="in_queue", then="out")
     async def handle(value: str) -> str:
@@ -143,7 +143,7 @@ def _app(**options: Any) -> warren.App:
 
 async def test_check_says_what_is_missing_and_what_differs_and_changes_nothing(broker_url: str) -> None:
     app = _app()
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("in_queue", durable=False)
         await channel.declare_exchange("shape", "fanout", durable=True)
@@ -152,7 +152,7 @@ async def test_check_says_what_is_missing_and_what_differs_and_changes_nothing(b
         assert "durable" in findings["queue 'in_queue'"].text
         assert "type" in findings["exchange 'shape'"].text
         assert findings["queue 'out_queue'"].text == "missing"
-        with pytest.raises(warren.TopologyMismatch, match=r"exchange 'shape'.*queue 'in_queue'.*nothing was changed"):
+        with pytest.raises(rabbitry.TopologyMismatch, match=r"exchange 'shape'.*queue 'in_queue'.*nothing was changed"):
             await topology.declare(connection, app, strict=True)
     assert await counts(broker_url, ["in_queue", "out_queue", "shape.dead"]) == {
         "in_queue": 0, "out_queue": -1, "shape.dead": -1,
@@ -161,7 +161,7 @@ async def test_check_says_what_is_missing_and_what_differs_and_changes_nothing(b
 
 async def test_what_exists_otherwise_is_used_and_said(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
     app = _app()
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("shape", "direct", durable=False)
         await channel.declare_queue("in_queue", durable=True, arguments={"x-max-length": 10})
@@ -176,7 +176,7 @@ async def test_what_exists_otherwise_is_used_and_said(broker_url: str, caplog: p
 async def test_what_was_declared_checks_out(broker_url: str) -> None:
     for options in ({}, {"queue_type": "quorum"}):
         app = _app(**options)
-        async with warren.connect(broker_url) as connection:
+        async with rabbitry.connect(broker_url) as connection:
             await topology.declare(connection, app, strict=True)
             assert await topology.check(connection, app) == []
             channel = await connection.channel()

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-import warren
+import rabbitry
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.support import commands
 from tests.support.ports import free_port
@@ -22,12 +22,12 @@ from tests.support.waiting import eventually_blocking
 
 SHOP = """
 import time
-import msgspec, warren
+import msgspec, rabbitry
 
 class Order(msgspec.Struct):
     n: int
 
-app = warren.App("shop")
+app = rabbitry.App("shop")
 
 @app.stage("order", then="bill", attempts=1)
 async def take(order: Order) -> Order:
@@ -49,7 +49,7 @@ app.output("paid", queue="shop.paid")
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> warren.App:
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> rabbitry.App:
     """A module `shop_of_tests` in the working directory and on the path of child processes."""
     (tmp_path / "shop_of_tests.py").write_text(SHOP)
     monkeypatch.chdir(tmp_path)
@@ -59,24 +59,24 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> warren.App:
     import importlib
 
     app = importlib.import_module("shop_of_tests").app
-    assert isinstance(app, warren.App)
+    assert isinstance(app, rabbitry.App)
     return app
 
 
 def run(*arguments: str, url: str, text: str = "") -> "subprocess.CompletedProcess[str]":
     """Run a command to its end, with `text` as its input."""
-    more: Mapping[str, str] = {"WARREN_BROKER": url}
+    more: Mapping[str, str] = {"RABBITRY_BROKER": url}
     return subprocess.run(
-        [sys.executable, "-m", "warren", *arguments], env=commands.environment(more), input=text,
+        [sys.executable, "-m", "rabbitry", *arguments], env=commands.environment(more), input=text,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
-def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: warren.App, broker_url: str) -> None:
+def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: rabbitry.App, broker_url: str) -> None:
     lines = "".join(f'{{"n": {n}}}\n' for n in range(50))
     done = run("publish", "shop_of_tests:app", "order", "--json", url=broker_url, text=lines)
     assert (done.returncode, json.loads(done.stdout)) == (0, {"published": 50, "key": "order"}), done.stderr
-    more = {"WARREN_BROKER": broker_url}
+    more = {"RABBITRY_BROKER": broker_url}
     with commands.service("worker", "shop_of_tests:app", "--health-port", "0", more=more) as worker:
         port = worker.wait_for(r"health: http://127\.0\.0\.1:(\d+)/health")[1]
         asyncio.run(eventually_holds(broker_url, "shop.paid", 50))
@@ -88,10 +88,10 @@ def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: wa
     }  # fmt: skip
 
 
-def test_several_processes_work_and_stop_together(shop: warren.App, rabbitmq_url: str) -> None:
+def test_several_processes_work_and_stop_together(shop: rabbitry.App, rabbitmq_url: str) -> None:
     lines = "".join(f'{{"n": {n}}}\n' for n in range(200))
     assert run("publish", "shop_of_tests:app", "order", url=rabbitmq_url, text=lines).returncode == 0
-    more = {"WARREN_BROKER": rabbitmq_url}
+    more = {"RABBITRY_BROKER": rabbitmq_url}
     with commands.service("worker", "shop_of_tests:app", "--processes", "2", more=more) as worker:
         asyncio.run(eventually_holds(rabbitmq_url, "shop.paid", 200))
         worker.process.terminate()
@@ -99,9 +99,9 @@ def test_several_processes_work_and_stop_together(shop: warren.App, rabbitmq_url
     assert asyncio.run(counts(rabbitmq_url, ["shop.dead"])) == {"shop.dead": 0}
 
 
-def test_a_second_signal_ends_at_once_and_the_message_comes_again(shop: warren.App, rabbitmq_url: str) -> None:
+def test_a_second_signal_ends_at_once_and_the_message_comes_again(shop: rabbitry.App, rabbitmq_url: str) -> None:
     asyncio.run(shop.publish("30", key="slow", url=rabbitmq_url))
-    more = {"WARREN_BROKER": rabbitmq_url}
+    more = {"RABBITRY_BROKER": rabbitmq_url}
     with commands.service("worker", "shop_of_tests:app", "--deadline", "30", more=more) as worker:
         worker.wait_for("slow began")
         worker.process.send_signal(signal.SIGINT)
@@ -113,7 +113,7 @@ def test_a_second_signal_ends_at_once_and_the_message_comes_again(shop: warren.A
 
 def _consumers(url: str) -> int:
     async def ask() -> int:
-        async with warren.connect(url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(url) as connection, await connection.channel() as channel:
             return (await channel.declare_queue("shop.slow", passive=True)).consumer_count
 
     return asyncio.run(ask())
@@ -130,10 +130,10 @@ def _consumers(url: str) -> int:
     ],
 )
 def test_what_is_no_app_is_said_before_anything_is_declared(
-    shop: warren.App, tmp_path: Path, path: str, code: int, text: str
+    shop: rabbitry.App, tmp_path: Path, path: str, code: int, text: str
 ) -> None:
     (tmp_path / "broken_of_tests.py").write_text(
-        'import warren\n\napp = warren.App("broken")\n\n@app.stage("in", then="away")\n'
+        'import rabbitry\n\napp = rabbitry.App("broken")\n\n@app.stage("in", then="away")\n'
         "async def lost(x: str) -> str:\n    return x\n"
     )
     done = run("worker", path, url=f"amqp://127.0.0.1:{free_port()}/")
@@ -142,7 +142,7 @@ def test_what_is_no_app_is_said_before_anything_is_declared(
     assert "Traceback" not in done.stderr
 
 
-def test_exit_codes_of_a_worker_say_why(shop: warren.App, rabbitmq_url: str) -> None:
+def test_exit_codes_of_a_worker_say_why(shop: rabbitry.App, rabbitmq_url: str) -> None:
     away = f"amqp://127.0.0.1:{free_port()}/"
     assert run("worker", "shop_of_tests:app", "--connect-attempts", "1", url=away).returncode == 3
     refused = rabbitmq_url.replace("guest:guest@", "guest:wrong@")
@@ -150,7 +150,7 @@ def test_exit_codes_of_a_worker_say_why(shop: warren.App, rabbitmq_url: str) -> 
     assert run("worker", "shop_of_tests:app", "--stage", "none", url=rabbitmq_url).returncode == 2
 
     async def other() -> None:
-        async with warren.connect(rabbitmq_url) as connection:
+        async with rabbitry.connect(rabbitmq_url) as connection:
             await (await connection.channel()).declare_queue("shop.take", durable=False)
 
     asyncio.run(other())
@@ -160,7 +160,7 @@ def test_exit_codes_of_a_worker_say_why(shop: warren.App, rabbitmq_url: str) -> 
     assert asyncio.run(counts(rabbitmq_url, ["shop.bill"])) == {"shop.bill": -1}
 
 
-def test_a_line_that_can_not_be_decoded_ends_publishing(shop: warren.App, embedded_url: str) -> None:
+def test_a_line_that_can_not_be_decoded_ends_publishing(shop: rabbitry.App, embedded_url: str) -> None:
     done = run("publish", "shop_of_tests:app", "order", url=embedded_url, text='{"n": 1}\n{"n": "x"}\n{"n": 3}\n')
     assert done.returncode == 1
     assert "line 2: Expected `int`, got `str` - at `$.n`" in done.stderr
@@ -168,11 +168,11 @@ def test_a_line_that_can_not_be_decoded_ends_publishing(shop: warren.App, embedd
     assert run("publish", "shop_of_tests:app", "nowhere", url=embedded_url, text="{}\n").returncode == 2
 
 
-def test_publishing_shows_its_progress_on_a_terminal(shop: warren.App, embedded_url: str) -> None:
+def test_publishing_shows_its_progress_on_a_terminal(shop: rabbitry.App, embedded_url: str) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "warren", "publish", "shop_of_tests:app", "order"]
+    command = [sys.executable, "-m", "rabbitry", "publish", "shop_of_tests:app", "order"]
     lines = "".join(f'{{"n": {n}}}\n' for n in range(3000)).encode()
-    environment = commands.environment({"WARREN_BROKER": embedded_url, "TERM": "xterm"})
+    environment = commands.environment({"RABBITRY_BROKER": embedded_url, "TERM": "xterm"})
     try:
         with subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs
@@ -188,7 +188,7 @@ def test_publishing_shows_its_progress_on_a_terminal(shop: warren.App, embedded_
     assert "000/?" in shown
 
 
-def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, broker_url: str) -> None:
+def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: rabbitry.App, broker_url: str) -> None:
     async def fail() -> None:
         async with shop.worker(broker_url, connect_attempts=1):
             for n in (-1, -2, -3):
@@ -217,7 +217,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: warren.App, br
     assert [letter.body for letter in asyncio.run(dead_of(broker_url, shop))] == [b"no json"]
 
 
-def test_the_topology_is_shown_exported_and_checked(shop: warren.App) -> None:
+def test_the_topology_is_shown_exported_and_checked(shop: rabbitry.App) -> None:
     shown = run("topology", "show", "shop_of_tests:app", url="")
     assert "exchange  shop  direct durable" in shown.stdout
     assert "binding   shop --order--> shop.take" in shown.stdout
@@ -227,7 +227,7 @@ def test_the_topology_is_shown_exported_and_checked(shop: warren.App) -> None:
     ]
 
 
-def test_a_check_finds_bindings_where_the_management_api_is(shop: warren.App) -> None:
+def test_a_check_finds_bindings_where_the_management_api_is(shop: rabbitry.App) -> None:
     with RabbitMQ(management=True) as server:
         assert server.management_url is not None
         arguments = ("topology", "check", "shop_of_tests:app")
@@ -244,20 +244,20 @@ def test_a_check_finds_bindings_where_the_management_api_is(shop: warren.App) ->
         assert done.stdout == "binding of queue 'shop.take' to exchange 'shop' with key 'order': missing\n"
 
 
-async def _declare(app: warren.App, url: str) -> None:
+async def _declare(app: rabbitry.App, url: str) -> None:
     async with app.publisher(url):
         pass
 
 
 async def _unbind(url: str) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         await (await connection.channel()).unbind_queue("shop.take", "shop", "order")
 
 
 def test_both_kinds_of_subscriber_get_the_news(broker_url: str) -> None:
     folder = Path(__file__).parents[2] / "examples" / "publish_subscribe"
-    more = {"WARREN_BROKER": broker_url, "PYTHONPATH": str(folder)}
-    arguments = [sys.executable, "-m", "warren", "publish", "news:app", "news"]
+    more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(folder)}
+    arguments = [sys.executable, "-m", "rabbitry", "publish", "news:app", "news"]
     environment = commands.environment(more)
     subprocess.run(arguments, env=environment, input="it rains\n", text=True, check=True, timeout=30)
     for stage, text in (("archive", "archived: it rains"), ("notify", "told everybody: it rains")):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import parse_url
 from tests.flow._accounts import accounted, lose_nothing, publish, settle_all
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.flow._victim import STEPS, app
@@ -16,7 +17,6 @@ from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy, Way
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
-from warren.amqp.client import parse_url
 
 
 async def test_a_worker_killed_at_each_step_of_settlement_loses_nothing(broker_url: str) -> None:
@@ -29,15 +29,15 @@ async def test_two_hundred_killed_workers_lose_nothing(broker_url: str) -> None:
     repeated = 0
     for seed in range(25):
         repeated += await lose_nothing(broker_url, random.Random(seed).sample(STEPS, len(STEPS)), 400, seed)
-        async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             await channel.purge_queue("victim.dead")
     print(f"{25 * len(STEPS)} kills, 10000 inputs, {repeated} done more than once", file=sys.stderr)
 
 
 async def test_a_message_that_kills_its_worker_each_time_becomes_a_dead_letter(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "poison_of_tests.py").write_text(
-        "import os, signal, warren\n"
-        "app = warren.App('poisoned')\n"
+        "import os, signal, rabbitry\n"
+        "app = rabbitry.App('poisoned')\n"
         "@app.stage('in', then='out', attempts=2)\n"
         "async def handle(text: str) -> str:\n"
         "    if text == 'poison':\n"
@@ -46,12 +46,12 @@ async def test_a_message_that_kills_its_worker_each_time_becomes_a_dead_letter(b
         "app.output('out', queue='poisoned.out')\n"
     )
     names = {f"innocent {n}" for n in range(30)}
-    async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_queue("poisoned.handle", durable=True)
         for name in ("poison", *names):
             await channel.publish(name.encode(), routing_key="poisoned.handle")
-    poisoned = warren.App("poisoned")
-    more = {"WARREN_BROKER": broker_url, "PYTHONPATH": str(tmp_path)}
+    poisoned = rabbitry.App("poisoned")
+    more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(tmp_path)}
     with commands.service("worker", "poison_of_tests:app", "--processes", "2", more=more) as workers:
         await eventually_dead(broker_url, poisoned, 1)
         for queue in ("poisoned.handle", "poisoned.suspects.handle"):
@@ -123,7 +123,7 @@ async def test_a_restart_of_the_broker_under_load_is_no_event(
 async def test_a_signal_under_load_loses_and_repeats_nothing(broker_url: str) -> None:
     names = [f"take {n}" for n in range(5000)]
     await publish(broker_url, names)
-    more = {"WARREN_BROKER": broker_url, "PYTHONPATH": str(Path(__file__).parents[2])}
+    more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(Path(__file__).parents[2])}
     with commands.service("worker", "tests.flow._victim:app", more=more) as worker:
         worker.wait_for("in, out|victim: handle")
         worker.process.terminate()

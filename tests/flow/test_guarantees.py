@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Properties, parse_url
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually
-from warren.amqp.client import Properties, parse_url
 
 
 def _through(url: str, proxy: FaultProxy) -> str:
@@ -31,12 +31,12 @@ async def settled(url: str, *queues: str) -> None:
 
 
 async def test_an_input_is_not_acked_before_its_result_is_confirmed(broker_url: str) -> None:
-    app = warren.App("first")
+    app = rabbitry.App("first")
     began, release = asyncio.Event(), asyncio.Event()
     attempts: list[int] = []
 
     @app.stage("in", then="out")
-    async def handle(text: str, message: warren.Message) -> str:
+    async def handle(text: str, message: rabbitry.Message) -> str:
         attempts.append(message.attempt)
         began.set()
         await release.wait()
@@ -59,7 +59,7 @@ async def test_an_input_is_not_acked_before_its_result_is_confirmed(broker_url: 
 
 
 async def test_what_nobody_takes_is_a_dead_letter_also_where_the_network_breaks(broker_url: str) -> None:
-    app = warren.App("second")
+    app = rabbitry.App("second")
 
     @app.stage("in", then=lambda text: f"nowhere.{text}")
     async def handle(text: str) -> str:
@@ -83,7 +83,7 @@ async def test_what_nobody_takes_is_a_dead_letter_also_where_the_network_breaks(
 
 
 async def test_a_broker_that_is_away_for_a_while_is_waited_for(broker_url: str) -> None:
-    app = warren.App("third")
+    app = rabbitry.App("third")
     seen: list[str] = []
 
     @app.stage("in")
@@ -107,22 +107,22 @@ async def test_a_broker_that_is_away_for_a_while_is_waited_for(broker_url: str) 
 
 async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "fourth_of_tests.py").write_text(
-        "import warren\n"
-        "app = warren.App('fourth')\n"
+        "import rabbitry\n"
+        "app = rabbitry.App('fourth')\n"
         "@app.stage('in', then='out')\n"
         "async def handle(text: str) -> str:\n"
         "    print('handled', flush=True)\n"
         "    return text\n"
         "app.output('out', queue='fourth.out')\n"
     )
-    fourth = warren.App("fourth")
+    fourth = rabbitry.App("fourth")
 
     @fourth.stage("in", queue="fourth.handle")
     async def handle(text: str) -> None: ...
 
     loop = asyncio.get_running_loop()
     async with _proxy(broker_url) as proxy:
-        more = {"WARREN_BROKER": _through(broker_url, proxy), "PYTHONPATH": str(tmp_path)}
+        more = {"RABBITRY_BROKER": _through(broker_url, proxy), "PYTHONPATH": str(tmp_path)}
         with commands.service("worker", "fourth_of_tests:app", "--deadline", "0.5", more=more) as worker:
             await loop.run_in_executor(None, worker.wait_for, "fourth: handle")
             proxy.swallow(Way.TO_SERVER)
@@ -137,7 +137,7 @@ async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: s
 async def test_a_worker_that_starts_before_its_broker_says_so_and_waits(
     caplog: pytest.LogCaptureFixture, no_leaks: None
 ) -> None:
-    app = warren.App("early")
+    app = rabbitry.App("early")
     seen: list[str] = []
 
     @app.stage("in")
@@ -149,7 +149,7 @@ async def test_a_worker_that_starts_before_its_broker_says_so_and_waits(
         await loop.run_in_executor(None, server.stop)
         worker = app.worker(server.url)
         entering = asyncio.create_task(worker.__aenter__())
-        with caplog.at_level(logging.WARNING, "warren.flow"):
+        with caplog.at_level(logging.WARNING, "rabbitry.flow"):
             await eventually(lambda: "trying again in 2 s" in caplog.text, "the worker to say so", within=20)
         await loop.run_in_executor(None, server.start)
         await entering
@@ -161,20 +161,20 @@ async def test_a_worker_that_starts_before_its_broker_says_so_and_waits(
 
 
 async def test_what_comes_down_the_ladder_with_seconds_left_goes_up_again(broker_url: str) -> None:
-    app = warren.App("climbing")
+    app = rabbitry.App("climbing")
     came: list[float] = []
 
     @app.stage("in", delays=[1.2])
-    async def handle(text: str, message: warren.Message) -> None:
+    async def handle(text: str, message: rabbitry.Message) -> None:
         came.append(asyncio.get_running_loop().time())
-        assert "x-warren-wait" not in message.headers
+        assert "x-rabbitry-wait" not in message.headers
         if message.attempt == 1:
             raise ValueError
 
-    async with app.worker(broker_url, connect_attempts=1), warren.connect(broker_url) as connection:
+    async with app.worker(broker_url, connect_attempts=1), rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         sent = asyncio.get_running_loop().time()
-        headers = {"x-warren-wait": 0.5}
+        headers = {"x-rabbitry-wait": 0.5}
         await channel.publish(b"x", routing_key="climbing.handle", properties=Properties(headers=headers))
         await eventually(lambda: len(came) == 1, "the message after its wait", within=20)
         assert came[0] - sent >= 0.95, "what is left rounds up to a rung, one second"

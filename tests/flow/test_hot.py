@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.amqp.client import Delivery, Properties
-from warren.amqp.protocol.properties import CONTENT_HEADER, EncodedProperties, decode_header, encode_header
-from warren.exceptions import ProtocolViolation
-from warren.flow import hot
-from warren.flow.codec import BYTES, JSON, TEXT
-from warren.flow.message import ATTEMPT, TRACEPARENT, WAIT, first_properties
+from rabbitry.amqp.client import Delivery, Properties
+from rabbitry.amqp.protocol.properties import CONTENT_HEADER, EncodedProperties, decode_header, encode_header
+from rabbitry.exceptions import ProtocolViolation
+from rabbitry.flow import hot
+from rabbitry.flow.codec import BYTES, JSON, TEXT
+from rabbitry.flow.message import ATTEMPT, TRACEPARENT, WAIT, first_properties
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Properties, consuming, publishing
+from rabbitry.flow import dead, settle
+from rabbitry.flow.message import Outgoing
+from rabbitry.flow.outlet import Outlet
+from rabbitry.telemetry.report import encode_report
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.test_worker import take_and_die
 from tests.support.waiting import eventually
-from warren.amqp.client import Properties, consuming, publishing
-from warren.flow import dead, settle
-from warren.flow.message import Outgoing
-from warren.flow.outlet import Outlet
-from warren.telemetry.report import encode_report
 
 
 class _Odd(BaseException):
@@ -26,9 +26,9 @@ class _Mute(Exception):
 
 
 _ODD: dict[str, tuple[Callable[[], BaseException], str]] = {
-    "nan": (lambda: warren.Retry(after=float("nan")), "UsageError: Retry(after=nan)"),
-    "text": (lambda: warren.Retry(after="5"), "UsageError: Retry(after='5')"),  # type: ignore[arg-type] # as a user may
-    "endless": (lambda: warren.Retry(after=float("inf")), "UsageError: Retry(after=inf)"),
+    "nan": (lambda: rabbitry.Retry(after=float("nan")), "UsageError: Retry(after=nan)"),
+    "text": (lambda: rabbitry.Retry(after="5"), "UsageError: Retry(after='5')"),  # type: ignore[arg-type] # as a user may
+    "endless": (lambda: rabbitry.Retry(after=float("inf")), "UsageError: Retry(after=inf)"),
     "own": (lambda: _Odd("mine"), "_Odd: mine"),
     "exit": (lambda: SystemExit(3), "SystemExit: 3"),
     "cancelled": (lambda: asyncio.CancelledError("by something below"), "CancelledError: by something below"),
@@ -37,7 +37,7 @@ _ODD: dict[str, tuple[Callable[[], BaseException], str]] = {
 
 
 async def test_whatever_a_handler_raises_is_its_messages_fate(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("odd")
+    app = rabbitry.App("odd")
 
     @app.stage("async", attempts=1)
     async def raise_in_loop(what: str) -> None:
@@ -61,7 +61,7 @@ async def test_whatever_a_handler_raises_is_its_messages_fate(broker_url: str, n
 
 
 async def test_a_key_that_is_no_text_costs_the_message_alone(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("keys")
+    app = rabbitry.App("keys")
 
     @app.stage("in", attempts=1, then=lambda text: 5 if text == "odd" else "out")  # type: ignore[arg-type,return-value] # as a user may
     async def pass_on(text: str) -> str:
@@ -78,11 +78,11 @@ async def test_a_key_that_is_no_text_costs_the_message_alone(broker_url: str, no
 
 
 async def test_names_that_are_no_utf8_are_reported_all_the_same(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("bytes")
+    app = rabbitry.App("bytes")
     keys: list[str] = []
 
     @app.stage("in", then=lambda text: "\udcff", name="h", queue="bytes.h")
-    async def pass_on(text: str, message: warren.Message) -> str:
+    async def pass_on(text: str, message: rabbitry.Message) -> str:
         keys.append(message.correlation_id)
         return text
 
@@ -99,7 +99,7 @@ async def test_more_attempts_than_can_be_counted_are_many(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settle, "PAUSE", 0.05)
-    app = warren.App("many")
+    app = rabbitry.App("many")
     handled: list[str] = []
 
     @app.stage("in", name="h", queue="many.h")
@@ -108,7 +108,7 @@ async def test_more_attempts_than_can_be_counted_are_many(
 
     async with app.publisher(broker_url):
         pass  # declares
-    await put(broker_url, "many.h", b"x", Properties(headers={"x-warren-attempt": (1 << 63) - 1}))
+    await put(broker_url, "many.h", b"x", Properties(headers={"x-rabbitry-attempt": (1 << 63) - 1}))
     await take_and_die(broker_url, "many.h")
     async with app.worker(broker_url, connect_attempts=1):
         await eventually(lambda: handled, "the message", within=10)
@@ -119,7 +119,7 @@ async def test_what_can_not_be_published_does_not_end_the_worker(
     embedded_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settle, "PAUSE", 0.05)
-    app = warren.App("unsendable")
+    app = rabbitry.App("unsendable")
     seen: list[str] = []
 
     @app.stage("in", then="out", attempts=1)
@@ -146,7 +146,7 @@ async def test_what_can_not_be_published_does_not_end_the_worker(
 
 
 def test_a_handler_that_yields_is_refused() -> None:
-    app = warren.App("yields")
+    app = rabbitry.App("yields")
 
     def generate(text: str) -> Iterator[str]:
         yield text
@@ -155,10 +155,10 @@ def test_a_handler_that_yields_is_refused() -> None:
         yield text
 
     for handler in (generate, generate_async):
-        with pytest.raises(warren.UsageError, match=f"{handler.__name__}: a handler can't yield"):
+        with pytest.raises(rabbitry.UsageError, match=f"{handler.__name__}: a handler can't yield"):
             app.stage("in")(handler)
     for delay in (float("nan"), float("inf")):
-        with pytest.raises(warren.UsageError, match="delays"):
+        with pytest.raises(rabbitry.UsageError, match="delays"):
             app.stage("in", delays=[delay])(lambda text: None)
 
 
@@ -167,15 +167,15 @@ async def test_more_dead_letters_than_are_read_ahead_are_replayed_over_their_one
 ) -> None:
     monkeypatch.setattr(consuming, "_BUFFER_MESSAGES", 100)
     monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 20)
-    app = warren.App("much")
+    app = rabbitry.App("much")
 
     @app.stage("in", name="h", queue="much.h")
     async def handle(text: str) -> None: ...
 
     async with app.publisher(broker_url):
         pass  # declares
-    async with warren.connect(broker_url, publish_timeout=20) as connection, await connection.channel() as channel:
-        origin = Properties(headers={"x-warren-queue": "much.h", "x-warren-reason": "failed"})
+    async with rabbitry.connect(broker_url, publish_timeout=20) as connection, await connection.channel() as channel:
+        origin = Properties(headers={"x-rabbitry-queue": "much.h", "x-rabbitry-reason": "failed"})
         for number in range(300):
             await channel.send(b"%d" % number, routing_key="much.dead", properties=origin)
         await channel.wait_for_confirms()

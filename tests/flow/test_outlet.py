@@ -6,19 +6,19 @@ from typing import Final
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Connection, Properties
+from rabbitry.amqp.protocol.methods import BasicAck, BasicNack
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import PublishRefused
+from rabbitry.flow import outlet, settle
+from rabbitry.flow.message import Outgoing
+from rabbitry.flow.outlet import Outlet
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support import programs, rabbitmq
 from tests.support.cluster import Cluster
 from tests.support.scripted import ScriptedBroker, ScriptedLink
 from tests.support.waiting import eventually
-from warren.amqp.client import Connection, Properties
-from warren.amqp.protocol.methods import BasicAck, BasicNack
-from warren.amqp.protocol.tables import Table
-from warren.exceptions import PublishRefused
-from warren.flow import outlet, settle
-from warren.flow.message import Outgoing
-from warren.flow.outlet import Outlet
 
 _FULL: Final[Table] = {"x-max-length": 1, "x-overflow": "reject-publish"}
 
@@ -31,7 +31,7 @@ async def broker() -> AsyncIterator[ScriptedBroker]:
 
 @pytest.fixture
 async def connection(broker: ScriptedBroker) -> AsyncIterator[Connection]:
-    async with warren.connect(broker.url) as connection:
+    async with rabbitry.connect(broker.url) as connection:
         yield connection
 
 
@@ -102,14 +102,14 @@ async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
 
 
 async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("again")
+    app = rabbitry.App("again")
 
     @app.stage("in", then="out")
     async def pass_on(text: str) -> str:
         return text
 
     app.output("out", queue="again.out")
-    async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_queue("again.out", durable=True, arguments=_FULL)
         await channel.publish(b"full", routing_key="again.out")
         async with app.worker(broker_url, connect_attempts=1):
@@ -128,14 +128,14 @@ async def test_a_result_that_is_refused_to_the_end_is_a_dead_letter(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settle, "REFUSED_PAUSES", (0.01, 0.02))
-    app = warren.App("full")
+    app = rabbitry.App("full")
 
     @app.stage("in", then="out")
     async def pass_on(text: str) -> str:
         return text
 
     app.output("out", queue="full.out")
-    async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_queue("full.out", durable=True, arguments=_FULL)
         await channel.publish(b"full", routing_key="full.out")
         async with app.worker(broker_url, connect_attempts=1):
@@ -156,7 +156,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.mark.timeout(240)
 async def test_results_find_the_next_leader_of_a_quorum_queue(cluster: Cluster) -> None:
     """A channel that first publishes to the queue just when its leader dies is refused until that node is back."""
-    app = warren.App("leader", queue_type="quorum")
+    app = rabbitry.App("leader", queue_type="quorum")
 
     @app.stage("in", then=lambda text: f"out.{int(text) % 10}")
     async def pass_on(text: str) -> str:
@@ -167,7 +167,7 @@ async def test_results_find_the_next_leader_of_a_quorum_queue(cluster: Cluster) 
         app.output(f"out.{number}", queue=queue)
     first, second, _ = cluster.nodes
     arguments: Table = {"x-queue-type": "quorum", "x-delivery-limit": 20}
-    async with warren.connect(first.url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(first.url) as connection, await connection.channel() as channel:
         for queue in outputs:  # a quorum queue's first leader is where it is declared
             await channel.declare_queue(queue, durable=True, arguments=arguments)
     async with app.publisher(second.url) as publisher, app.worker(second.url, connect_attempts=1):

@@ -4,9 +4,9 @@ from typing import Any, cast
 
 import pytest
 
-from warren.amqp.client import Delivery, Properties
-from warren.flow.message import ATTEMPT, WAIT, wait_of
-from warren.flow.retry import later
+from rabbitry.amqp.client import Delivery, Properties
+from rabbitry.flow.message import ATTEMPT, WAIT, wait_of
+from rabbitry.flow.retry import later
 
 
 class _Delivered:
@@ -44,7 +44,7 @@ def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
     properties = later("app", "queue", _delivery(**headers), 2, 1).properties
     assert isinstance(properties, Properties)
     assert properties.headers == {
-        "theirs": 1, ATTEMPT: 2, "x-warren-exchange": "app", "x-warren-routing-key": "key",
+        "theirs": 1, ATTEMPT: 2, "x-rabbitry-exchange": "app", "x-rabbitry-routing-key": "key",
     }  # fmt: skip
     assert (properties.message_id, properties.expiration, properties.user_id) == ("m", None, None)
 

@@ -5,19 +5,19 @@ import logging
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.flow import topology
+from rabbitry.flow.intake import Intake
+from rabbitry.flow.job import Job
+from rabbitry.flow.watchdog import watch_queues
 from tests.flow._running import put
 from tests.support.waiting import eventually
-from warren.flow import topology
-from warren.flow.intake import Intake
-from warren.flow.job import Job
-from warren.flow.watchdog import watch_queues
 
 
 async def test_a_consumer_that_gets_nothing_from_a_queue_with_messages_is_started_anew(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = warren.App("silent")
+    app = rabbitry.App("silent")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
@@ -25,7 +25,7 @@ async def test_a_consumer_that_gets_nothing_from_a_queue_with_messages_is_starte
     async def redeclare() -> None: ...
 
     jobs: list[Job] = []
-    async with app.publisher(broker_url), warren.connect(broker_url) as connection:
+    async with app.publisher(broker_url), rabbitry.connect(broker_url) as connection:
         # One delivery, never settled, uses up its prefetch: to the worker it has nothing in hand, and none comes.
         intake = Intake(app.stages["handle"], "silent.handle", connection, 1, jobs.append, redeclare)
         tasks = [
@@ -48,7 +48,7 @@ async def test_a_consumer_that_gets_nothing_from_a_queue_with_messages_is_starte
 async def test_a_consumer_whose_queue_is_empty_or_that_works_is_left_alone(
     embedded_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = warren.App("steady")
+    app = rabbitry.App("steady")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
@@ -57,7 +57,7 @@ async def test_a_consumer_whose_queue_is_empty_or_that_works_is_left_alone(
 
     jobs: list[Job] = []
     in_hand = 0
-    async with app.publisher(embedded_url), warren.connect(embedded_url) as connection:
+    async with app.publisher(embedded_url), rabbitry.connect(embedded_url) as connection:
         intake = Intake(app.stages["handle"], "steady.handle", connection, 1, jobs.append, redeclare)
         looks = 0
 
@@ -89,12 +89,12 @@ async def test_a_consumer_whose_queue_is_empty_or_that_works_is_left_alone(
 async def test_a_limit_beyond_the_delivery_timeout_is_told_at_the_start(
     embedded_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = warren.App("slow")
+    app = rabbitry.App("slow")
 
     @app.stage("in", time_limit=3600)
     async def handle(text: str) -> None: ...
 
-    with caplog.at_level(logging.WARNING, "warren.flow"):
+    with caplog.at_level(logging.WARNING, "rabbitry.flow"):
         async with app.worker(embedded_url, connect_attempts=1):
             pass
     assert "stage 'handle': its time limit of 3600 s is beyond the broker's delivery timeout (1800 s" in caplog.text
@@ -102,7 +102,7 @@ async def test_a_limit_beyond_the_delivery_timeout_is_told_at_the_start(
 
 @pytest.mark.parametrize(("limit", "prefetch"), [(600.0, 14), (899.0, 14), (900.0, 7), (3600.0, 7)])
 def test_nothing_waits_in_a_worker_that_might_wait_beyond_the_delivery_timeout(limit: float, prefetch: int) -> None:
-    app = warren.App("ahead")
+    app = rabbitry.App("ahead")
 
     @app.stage("in", time_limit=limit, concurrency=7)
     async def handle(text: str) -> None: ...
@@ -116,6 +116,6 @@ def test_nothing_waits_in_a_worker_that_might_wait_beyond_the_delivery_timeout(l
      ((4, 3, 0), False, ""), ((), True, "")],
 )  # fmt: skip
 def test_what_does_not_fit_a_brokers_version_is_told(version: tuple[int, ...], plain: bool, text: str) -> None:
-    app = warren.App("versions", plain=plain)
+    app = rabbitry.App("versions", plain=plain)
     told = topology.misfits(app, version)
     assert (text in told[0]) if text else told == []

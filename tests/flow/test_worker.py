@@ -8,24 +8,24 @@ import time
 import httpx
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.flow import dead
 from tests.flow._apps import Data, Item, Model, dangerous
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.support.waiting import eventually
-from warren.amqp.client import Properties
-from warren.flow import dead
 
 
 async def test_unknown_fields_survive_and_metadata_is_kept(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("keeping")
-    seen: list[tuple[dict[str, int], warren.Message]] = []
+    app = rabbitry.App("keeping")
+    seen: list[tuple[dict[str, int], rabbitry.Message]] = []
 
     @app.stage("a", then="b", keep_unknown=True)
     async def first(item: Item) -> list[Item]:
         return [Item(item.n + 1), Item(item.n + 2)]
 
     @app.stage("b")
-    def second(item: dict[str, int], message: warren.Message) -> None:
+    def second(item: dict[str, int], message: rabbitry.Message) -> None:
         seen.append((item, message))
 
     async with app.worker(broker_url, connect_attempts=1):
@@ -44,16 +44,16 @@ async def test_unknown_fields_survive_and_metadata_is_kept(broker_url: str, no_l
 
 
 async def test_a_failure_waits_on_the_ladder_and_comes_again(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("retrying")
-    attempts: list[tuple[float, warren.Message]] = []
+    app = rabbitry.App("retrying")
+    attempts: list[tuple[float, rabbitry.Message]] = []
 
     @app.stage("in", delays=[0.2])
-    async def fail_twice(text: str, message: warren.Message) -> None:
+    async def fail_twice(text: str, message: rabbitry.Message) -> None:
         attempts.append((time.monotonic(), message))
         if len(attempts) == 1:
             raise ValueError("first")
         if len(attempts) == 2:
-            raise warren.Retry(after=0)
+            raise rabbitry.Retry(after=0)
 
     async with app.worker(broker_url, connect_attempts=1):
         identity = await app.publish("x", key="in", url=broker_url)
@@ -66,12 +66,12 @@ async def test_a_failure_waits_on_the_ladder_and_comes_again(broker_url: str, no
 
 
 async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("failing")
+    app = rabbitry.App("failing")
     is_mended = threading.Event()
     done: list[tuple[str, int]] = []
 
     @app.stage("in", attempts=2, delays=[0])
-    def fail(text: str, message: warren.Message) -> None:
+    def fail(text: str, message: rabbitry.Message) -> None:
         if not is_mended.is_set():
             raise LookupError("no such thing")
         done.append((text, message.attempt))
@@ -87,7 +87,7 @@ async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broke
         assert letter.failed_at
         assert letter.node
         is_mended.set()
-        async with warren.connect(broker_url) as connection:
+        async with rabbitry.connect(broker_url) as connection:
             assert await dead.replay(connection, app.name, dead.which(reason="rejected")) == (0, [])
             assert await dead.replay(connection, app.name, dead.which(id=identity)) == (1, [])
         await eventually(lambda: done == [("x", 1)], "the replayed message", within=20)
@@ -95,12 +95,12 @@ async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broke
 
 
 async def test_bad_bodies_and_rejections_are_dead_letters_at_once(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("strictly")
+    app = rabbitry.App("strictly")
     texts: list[str] = []
 
     @app.stage("struct")
     async def struct(item: Item) -> None:
-        raise warren.Reject("wrong", reason="wrong-status")
+        raise rabbitry.Reject("wrong", reason="wrong-status")
 
     @app.stage("model")
     def model(item: Model) -> None: ...
@@ -129,7 +129,7 @@ async def test_bad_bodies_and_rejections_are_dead_letters_at_once(broker_url: st
 
 
 async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done(broker_url: str) -> None:
-    app = warren.App("unheard")
+    app = rabbitry.App("unheard")
 
     @app.stage("in", then=lambda text: text)
     async def send_on(text: str) -> str:
@@ -145,7 +145,7 @@ async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done
             "unroutable", "", "unheard", "nowhere",
         )  # fmt: skip
         assert letter.body == b"nowhere"
-        async with warren.connect(broker_url) as connection:
+        async with rabbitry.connect(broker_url) as connection:
             replayed, problems = await dead.replay(connection, app.name, dead.which(everything=True))
             assert (replayed, len(problems)) == (0, 1)
             assert await dead.drop(connection, app.name, dead.which(stage="send_on")) == 1
@@ -153,11 +153,11 @@ async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done
 
 
 async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("counted")
+    app = rabbitry.App("counted")
     attempts: list[int] = []
 
     @app.stage("in", attempts=1)
-    async def handle(text: str, message: warren.Message) -> None:
+    async def handle(text: str, message: rabbitry.Message) -> None:
         attempts.append(message.attempt)
 
     async with app.publisher(broker_url) as publisher:
@@ -168,7 +168,7 @@ async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url
         await eventually(lambda: attempts == [2], "the redelivered message", within=20)
     # Past its attempts it is a dead letter only where it was alone with its worker: among the suspects.
     for attempt, queue in ((3, "counted.handle"), (4, "counted.suspects.handle")):
-        await put(broker_url, queue, b"y", Properties(headers={"x-warren-attempt": attempt - 1}))
+        await put(broker_url, queue, b"y", Properties(headers={"x-rabbitry-attempt": attempt - 1}))
         await take_and_die(broker_url, queue)
         async with app.worker(broker_url, connect_attempts=1):
             if attempt == 3:
@@ -182,7 +182,7 @@ async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url
 
 async def take_and_die(url: str, queue: str) -> None:
     """Take a message and lose the connection, as a worker does that is killed."""
-    async with warren.connect(url, recover=False) as connection:
+    async with rabbitry.connect(url, recover=False) as connection:
         channel = await connection.channel(prefetch=1)
         assert await channel.get(queue) is not None
         assert connection.link is not None
@@ -193,7 +193,7 @@ async def take_and_die(url: str, queue: str) -> None:
 async def test_a_time_limit_ends_handlers_of_each_kind(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = warren.App("slow")
+    app = rabbitry.App("slow")
     release = threading.Event()
 
     @app.stage("async", attempts=1, time_limit=0.2)
@@ -212,7 +212,7 @@ async def test_a_time_limit_ends_handlers_of_each_kind(
             assert worker.is_healthy
             for _ in range(2):
                 await app.publish("x", key="thread", url=broker_url)
-            with pytest.raises(warren.WarrenError, match="3 handlers hang"):
+            with pytest.raises(rabbitry.RabbitryError, match="3 handlers hang"):
                 await asyncio.wait_for(worker.wait(), 20)
     finally:
         release.set()
@@ -224,7 +224,7 @@ async def test_a_time_limit_ends_handlers_of_each_kind(
 
 
 async def test_a_handler_that_takes_no_notice_of_its_limit_does_not_cost_the_next_one(embedded_url: str) -> None:
-    app = warren.App("deaf")
+    app = rabbitry.App("deaf")
     done: list[str] = []
 
     @app.stage("in", time_limit=0.2, concurrency=1)
@@ -257,7 +257,7 @@ async def test_a_process_that_dies_or_hangs_costs_its_message_alone(rabbitmq_url
 
 
 async def test_stopping_finishes_what_is_in_hand_and_gives_back_the_rest(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("stopping")
+    app = rabbitry.App("stopping")
     began, finished = asyncio.Event(), []
 
     @app.stage("in", then="out", concurrency=2)
@@ -281,11 +281,11 @@ async def test_stopping_finishes_what_is_in_hand_and_gives_back_the_rest(broker_
 
 
 async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("patient")
+    app = rabbitry.App("patient")
     attempts: list[int] = []
 
     @app.stage("in", concurrency=2)
-    def handle(text: str, message: warren.Message) -> None:
+    def handle(text: str, message: rabbitry.Message) -> None:
         attempts.append(message.attempt)
         time.sleep(0.2)
 
@@ -302,7 +302,7 @@ async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url:
 
 
 async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("obstinate")
+    app = rabbitry.App("obstinate")
     began, release = threading.Event(), threading.Event()
     waits, was_cancelled = asyncio.Event(), asyncio.Event()
 
@@ -334,7 +334,7 @@ async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, n
 
 
 async def test_a_queue_that_is_deleted_comes_back_with_its_consumer(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("deleted")
+    app = rabbitry.App("deleted")
     seen: list[str] = []
 
     @app.stage("in")
@@ -342,7 +342,7 @@ async def test_a_queue_that_is_deleted_comes_back_with_its_consumer(broker_url: 
         seen.append(text)
 
     async with app.worker(broker_url, connect_attempts=1) as worker:
-        async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             await channel.delete_queue("deleted.handle")
         await eventually(lambda: not worker.is_healthy, "the loss to be noticed", within=20)
         await eventually(lambda: worker.is_healthy, "the consumer to come back", within=20)
@@ -353,7 +353,7 @@ async def test_a_queue_that_is_deleted_comes_back_with_its_consumer(broker_url: 
 async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = warren.App("stalling")
+    app = rabbitry.App("stalling")
     answers: list[httpx.Response] = []
     port = 0
 
@@ -364,7 +364,7 @@ async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
             time.sleep(0.05)  # noqa: ASYNC251 # what a handler must not do
         answers.append(httpx.get(f"http://127.0.0.1:{port}/health"))  # noqa: ASYNC210 # the same
 
-    with caplog.at_level(logging.WARNING, "warren.flow"):
+    with caplog.at_level(logging.WARNING, "rabbitry.flow"):
         async with app.worker(broker_url, connect_attempts=1) as worker:
             port = await worker.serve_health(0)
             await app.publish("x", key="in", url=broker_url)
@@ -375,7 +375,7 @@ async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
 
 
 async def test_health_refuses_what_it_does_not_serve(embedded_url: str, no_leaks: None) -> None:
-    app = warren.App("healthy")
+    app = rabbitry.App("healthy")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
@@ -388,7 +388,7 @@ async def test_health_refuses_what_it_does_not_serve(embedded_url: str, no_leaks
 
 
 async def test_two_stages_on_one_key_both_get_what_came_while_one_was_away(broker_url: str) -> None:
-    app = warren.App("twice")
+    app = rabbitry.App("twice")
     seen: dict[str, list[str]] = {"first": [], "second": []}
 
     @app.stage("news")
@@ -409,7 +409,7 @@ async def test_two_stages_on_one_key_both_get_what_came_while_one_was_away(broke
 
 
 async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> None:
-    app = warren.App("quorum", exchange_type="topic", queue_type="quorum")
+    app = rabbitry.App("quorum", exchange_type="topic", queue_type="quorum")
     seen: list[str] = []
 
     @app.stage("a.*", then="b.x")
@@ -428,7 +428,7 @@ async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> N
 async def test_what_goes_wrong_in_settlement_ends_the_worker(
     embedded_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = warren.App("broken")
+    app = rabbitry.App("broken")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
@@ -436,7 +436,7 @@ async def test_what_goes_wrong_in_settlement_ends_the_worker(
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("warren.flow.settle.Settler.finish", fail)
+    monkeypatch.setattr("rabbitry.flow.settle.Settler.finish", fail)
     async with app.worker(embedded_url, connect_attempts=1) as worker:
         await app.publish("x", key="in", url=embedded_url)
         with pytest.raises(ZeroDivisionError):
@@ -449,18 +449,18 @@ async def test_what_goes_wrong_in_settlement_ends_the_worker(
 async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: None) -> None:
     from tests.support.ports import free_port
 
-    app = warren.App("lonely")
+    app = rabbitry.App("lonely")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
 
-    with pytest.raises(warren.ConnectFailed):
+    with pytest.raises(rabbitry.ConnectFailed):
         async with app.worker(f"amqp://127.0.0.1:{free_port()}/", connect_attempts=1):
             pass
 
 
 async def test_leaving_a_publisher_waits_for_what_is_not_confirmed(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("hasty")
+    app = rabbitry.App("hasty")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
@@ -472,16 +472,16 @@ async def test_leaving_a_publisher_waits_for_what_is_not_confirmed(broker_url: s
 
 
 def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
-    app = warren.App("scripted")
+    app = rabbitry.App("scripted")
 
     @app.stage("in")
     async def handle(text: str) -> None: ...
 
     with app.publisher_blocking(embedded_url) as publisher:
         identities = {publisher.publish(str(n), key="in") for n in range(10)}
-        with pytest.raises(warren.UsageError, match="'out' leads nowhere"):
+        with pytest.raises(rabbitry.UsageError, match="'out' leads nowhere"):
             publisher.publish("x", key="out")
-        with pytest.raises(warren.UsageError, match="can't be published"):
+        with pytest.raises(rabbitry.UsageError, match="can't be published"):
             publisher.publish(object(), key="in")
     assert len(identities) == 10
     assert app.publish_blocking("x", key="in", url=embedded_url)
@@ -491,7 +491,7 @@ def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
 async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_url: str) -> None:
     """A fanout exchange brings every message to every stage; what is kept apart from it goes over another one."""
     seen: list[str] = []
-    app = warren.App("apart", exchange_type="fanout", plain=True)
+    app = rabbitry.App("apart", exchange_type="fanout", plain=True)
 
     @app.stage("in", then=lambda text: "note" if text.startswith("note") else "out")
     async def work(text: str) -> list[str]:
@@ -506,7 +506,7 @@ async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_ur
         await publisher.publish("straight", key="note")
         await eventually(lambda: len(seen) == 2, "both notes", within=30)
         assert sorted(seen) == ["note hello", "straight"]
-    async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_exchange("apart.notes", "direct", durable=True)  # or this raised 406
         await channel.declare_exchange("apart", "fanout")
         await channel.declare_queue("apart.note", durable=True)
@@ -516,7 +516,7 @@ async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_ur
 async def test_work_that_came_before_all_consumers_had_begun_is_finished_when_the_start_is_cancelled(
     broker_url: str, no_leaks: None
 ) -> None:
-    app = warren.App("beginning")
+    app = rabbitry.App("beginning")
     loop = asyncio.get_running_loop()
     began, finish = threading.Event(), threading.Event()
 

@@ -9,6 +9,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from rabbitry.testing import RunningBroker
 from tests import data
 from tests.differential import basic_cases, connection_cases, exchange_cases, publish_cases, queue_cases  # noqa: F401 - importing registers the scripts
 from tests.differential.peer import Peer
@@ -17,7 +18,6 @@ from tests.fuzz import replay
 from tests.fuzz.session import session
 from tests.support.proxy import FaultProxy, Way
 from tests.support.rabbitmq import RabbitMQ
-from warren.testing import RunningBroker
 
 _FOLDER: Final = Path(__file__).parent / "corpus"
 _EVERY: Final = 12

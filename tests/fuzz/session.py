@@ -4,32 +4,34 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-import warren
-from warren.amqp.client import Channel
-from warren.exceptions import WarrenError
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.exceptions import RabbitryError
 
 _DEADLINE = 20.0
 
 
-async def session(url: str) -> list[WarrenError]:
+async def session(url: str) -> list[RabbitryError]:
     """Do a bit of everything over one connection. Gives the documented errors; any other is raised."""
-    failures: list[WarrenError] = []
+    failures: list[RabbitryError] = []
 
     async def attempt(step: Awaitable[object]) -> None:
         try:
             await step
-        except WarrenError as error:
+        except RabbitryError as error:
             failures.append(error)
 
     async with asyncio.timeout(_DEADLINE):
         try:
-            connection = await warren.connect(url, recover=False, timeout=1.0, request_timeout=1.0, publish_timeout=1.0)
-        except WarrenError as error:
+            connection = await rabbitry.connect(
+                url, recover=False, timeout=1.0, request_timeout=1.0, publish_timeout=1.0
+            )
+        except RabbitryError as error:
             return [error]
         async with connection:
             try:
                 channel = await connection.channel()
-            except WarrenError as error:
+            except RabbitryError as error:
                 return [error]
             for step in _steps(channel):
                 await attempt(step())
@@ -38,7 +40,7 @@ async def session(url: str) -> list[WarrenError]:
 
 
 def _steps(channel: Channel) -> list[Callable[[], Awaitable[object]]]:
-    headers = warren.Properties(headers={"a": [1, {"b": None}]}, message_id="m")
+    headers = rabbitry.Properties(headers={"a": [1, {"b": None}]}, message_id="m")
     return [
         lambda: channel.declare_queue("fuzz", arguments={"x-max-length": 1000}),
         lambda: channel.declare_exchange("fuzz", "topic"),
@@ -55,8 +57,8 @@ def _steps(channel: Channel) -> list[Callable[[], Awaitable[object]]]:
 
 
 async def _returned(channel: Channel) -> None:
-    with contextlib.suppress(warren.PublishReturned):
-        await channel.publish(b"back", routing_key="nowhere", properties=warren.Properties(message_id="m"))
+    with contextlib.suppress(rabbitry.PublishReturned):
+        await channel.publish(b"back", routing_key="nowhere", properties=rabbitry.Properties(message_id="m"))
 
 
 async def _consume(channel: Channel) -> None:

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.broker import Broker
+from rabbitry.broker.connection import ClientConnection
 from tests.fuzz.mutations import corpus, frames, in_chunks, mutated
 from tests.fuzz.replay import Replay, Step, decode
 from tests.fuzz.session import session
-from warren.amqp.client.io_thread import new_event_loop
-from warren.amqp.protocol.constants import Reply
-from warren.broker import Broker
-from warren.broker.connection import ClientConnection
 
 _TURNS: Final = 4
 """Turns of the loop that the broker gets after each chunk: what it puts off, it puts off to the next."""

@@ -23,9 +23,9 @@ import pytest
 import trustme
 from cryptography import x509
 
+from rabbitry.broker import Broker
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
-from warren.broker import Broker
 
 _VERSION: Final = "3.1.4"
 _SHA256: Final = "8c4c81430b3e3f06c88474a8ed883b48a62068f14490e339d6e0fc3329f030d3"
@@ -107,7 +107,7 @@ def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: tuple[
     }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={suite}", "-p", "no:cacheprovider",
-         "-p", "no:warren", "-q", "--tb=short", f"--junit-xml={report}", *tests],
+         "-p", "no:rabbitry", "-q", "--tb=short", f"--junit-xml={report}", *tests],
         cwd=suite, env=os.environ | settings, capture_output=True, text=True, timeout=_RUN_WITHIN, check=False,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stdout + done.stderr  # all passed, or some failed

@@ -9,9 +9,9 @@ import aio_pika
 import pika
 import pytest
 
-import warren
-from warren.amqp.client import Properties
-from warren.amqp.protocol.tables import Table
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.tables import Table
 
 kombu: Any = importlib.import_module("kombu")  # it has no types
 
@@ -42,8 +42,8 @@ def _pika_get(url: str, queue: str) -> tuple[Any, bytes]:
     raise AssertionError("nothing came")
 
 
-async def _warren_publish(url: str, queue: str) -> None:
-    async with warren.connect(url) as connection:
+async def _rabbitry_publish(url: str, queue: str) -> None:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue(queue, durable=True)
         properties = Properties(
@@ -52,8 +52,8 @@ async def _warren_publish(url: str, queue: str) -> None:
         await channel.publish(_BODY, routing_key=queue, properties=properties)
 
 
-async def _warren_get(url: str, queue: str) -> warren.Properties:
-    async with warren.connect(url) as connection:
+async def _rabbitry_get(url: str, queue: str) -> rabbitry.Properties:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         async with channel.consume(queue) as deliveries:
             delivery = await anext(deliveries)
@@ -64,13 +64,13 @@ async def _warren_get(url: str, queue: str) -> warren.Properties:
 
 async def test_pika_publishes_and_we_read(broker_url: str) -> None:
     await asyncio.to_thread(_pika_publish, broker_url, "q")
-    properties = await _warren_get(broker_url, "q")
+    properties = await _rabbitry_get(broker_url, "q")
     assert properties.headers == _HEADERS
     assert (properties.content_type, properties.delivery_mode, properties.priority) == ("application/json", 2, 1)
 
 
 async def test_we_publish_and_pika_reads(broker_url: str) -> None:
-    await _warren_publish(broker_url, "q")
+    await _rabbitry_publish(broker_url, "q")
     properties, body = await asyncio.to_thread(_pika_get, broker_url, "q")
     assert body == _BODY
     assert properties.headers == _HEADERS
@@ -86,11 +86,11 @@ async def test_aio_pika_publishes_and_we_read(broker_url: str) -> None:
         await channel.declare_queue("q", durable=True)
         message = aio_pika.Message(_BODY, headers=dict(_HEADERS), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)  # type: ignore[arg-type] # its type for headers is narrower than what it takes
         await channel.default_exchange.publish(message, routing_key="q")
-    assert (await _warren_get(broker_url, "q")).headers == _HEADERS
+    assert (await _rabbitry_get(broker_url, "q")).headers == _HEADERS
 
 
 async def test_we_publish_and_aio_pika_reads(broker_url: str) -> None:
-    await _warren_publish(broker_url, "q")
+    await _rabbitry_publish(broker_url, "q")
     connection = await aio_pika.connect(broker_url)
     async with connection:
         channel = await connection.channel()
@@ -121,13 +121,13 @@ def _kombu_get(url: str) -> tuple[object, dict[str, object]]:
 
 async def test_kombu_publishes_and_we_read(broker_url: str) -> None:
     await asyncio.to_thread(_kombu_publish, broker_url)
-    properties = await _warren_get(broker_url, "q")
+    properties = await _rabbitry_get(broker_url, "q")
     assert properties.headers is not None
     assert properties.headers["nested"] == {"list": [1, 2]}
 
 
 async def test_we_publish_and_kombu_reads(broker_url: str) -> None:
-    await _warren_publish(broker_url, "q")
+    await _rabbitry_publish(broker_url, "q")
     payload, headers = await asyncio.to_thread(_kombu_get, broker_url)
     assert payload == {"cpu": 0.5}
     assert headers == _HEADERS

@@ -1,1 +1,1 @@
-"""Helpers of the tests: servers, proxies and waiting. Nothing here is part of Warren."""
+"""Helpers of the tests: servers, proxies and waiting. Nothing here is part of Rabbitry."""

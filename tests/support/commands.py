@@ -1,4 +1,4 @@
-"""Running `warren` as a user does: a process of its own, what it prints, and the page that it serves."""
+"""Running `rabbitry` as a user does: a process of its own, what it prints, and the page that it serves."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 
 from tests.support.waiting import eventually_blocking
 
-_KEPT_OUT = ("WARREN_", "RABBITMQ_", "APP_", "EXCHANGE_NAME", "QUEUE_NAME")
+_KEPT_OUT = ("RABBITRY_", "RABBITMQ_", "APP_", "EXCHANGE_NAME", "QUEUE_NAME")
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment without settings of Warren's, and with `more`."""
+    """Our environment without settings of Rabbitry's, and with `more`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_OUT)}
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(more or {})
 
@@ -22,7 +22,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def run(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "warren", *arguments],
+        [sys.executable, "-m", "rabbitry", *arguments],
         env=environment(more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
 
@@ -56,12 +56,12 @@ class Service:
 @contextlib.contextmanager
 def service(*arguments: str, more: Mapping[str, str] | None = None) -> Iterator[Service]:
     """Start a command; it is killed at the end where it still runs."""
-    with tempfile.TemporaryDirectory(prefix="warren-test-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rabbitry-test-") as folder:
         path = f"{folder}/output"
         more = {"XDG_DATA_HOME": folder} | dict(more or {})  # nothing of this goes into the user's own folders
         with open(path, "wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "warren", *arguments],
+                [sys.executable, "-m", "rabbitry", *arguments],
                 env=environment(more), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=folder,
             )  # fmt: skip
         try:

@@ -1,4 +1,4 @@
-"""The embedded broker as a process of its own; `warren.testing.RunningBroker` runs one in the test process."""
+"""The embedded broker as a process of its own; `rabbitry.testing.RunningBroker` runs one in the test process."""
 
 import contextlib
 import os
@@ -17,14 +17,14 @@ _DEADLINE = 20.0
 
 
 class BrokerProcess:
-    """`warren broker` as a process of its own, on a free port; to be killed and paused.
+    """`rabbitry broker` as a process of its own, on a free port; to be killed and paused.
 
     A context manager. `options` are added to the command line; without `--data` it keeps everything in memory, and
     without `--management-port` it has no management API. After `kill` or `stop`, `start` starts it anew on the same
     port.
     """
 
-    def __init__(self, *options: str, module: str = "warren", prefix: Sequence[str] = ()) -> None:
+    def __init__(self, *options: str, module: str = "rabbitry", prefix: Sequence[str] = ()) -> None:
         self.port = 0
         self._module = module
         self._prefix = prefix
@@ -55,12 +55,12 @@ class BrokerProcess:
         deadline = time.monotonic() + _DEADLINE
         while True:
             text = os.pread(self._output.fileno(), 65536, 0).decode(errors="replace")
-            if found := re.search(r"^warren broker ready amqp://127\.0\.0\.1:(\d+)/.*\n", text, re.MULTILINE):
+            if found := re.search(r"^rabbitry broker ready amqp://127\.0\.0\.1:(\d+)/.*\n", text, re.MULTILINE):
                 self.port = int(found[1])
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"warren broker printed no ready line:\n{text}")
+                raise RuntimeError(f"rabbitry broker printed no ready line:\n{text}")
             time.sleep(0.002)
 
     def stop(self) -> int:

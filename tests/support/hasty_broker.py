@@ -1,12 +1,12 @@
-"""`warren` with a broker that confirms before it writes: the tests of durability must catch it."""
+"""`rabbitry` with a broker that confirms before it writes: the tests of durability must catch it."""
 
 import time
 
-from warren.broker.channel import Channel
-from warren.broker.store.batch import Batch, Found
-from warren.broker.store.journal import Journal
-from warren.broker.store.sqlite import SQLiteStore
-from warren.cli import main
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.store.batch import Batch, Found
+from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.cli import main
 
 _apply = SQLiteStore.apply
 

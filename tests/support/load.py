@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import BrokerURL, Channel
+from rabbitry.amqp.client.consuming import Delivery
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import PublishError, PublishRefused
 from tests.support.waiting import eventually
-from warren.amqp.client import BrokerURL, Channel
-from warren.amqp.client.consuming import Delivery
-from warren.amqp.client.recovery import RecoveryEvent
-from warren.amqp.protocol.tables import Table
-from warren.exceptions import PublishError, PublishRefused
 
 _TURN: Final = 0.02
 """Seconds between two batches."""
@@ -210,8 +210,8 @@ async def running_load(
     """
     load = Load(Account(), queue, batch)
     async with (
-        warren.connect(url, name="publisher", on_recovery=partial(load.note, "publisher")) as publishing,
-        warren.connect(url, name="consumer", on_recovery=partial(load.note, "consumer")) as consuming,
+        rabbitry.connect(url, name="publisher", on_recovery=partial(load.note, "publisher")) as publishing,
+        rabbitry.connect(url, name="consumer", on_recovery=partial(load.note, "consumer")) as consuming,
     ):
         await load.start(await publishing.channel(), await consuming.channel(), arguments)
         try:

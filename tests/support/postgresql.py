@@ -35,7 +35,7 @@ class PostgreSQL:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._data = Path(tempfile.mkdtemp(prefix="warren-postgresql-"))
+        self._data = Path(tempfile.mkdtemp(prefix="rabbitry-postgresql-"))
         self._process: subprocess.Popen[bytes] | None = None
         # As root it refuses to run.
         self._as: list[str] = []
@@ -51,7 +51,7 @@ class PostgreSQL:
         data = self._data / "data"
         with open(self._data / "log", "wb") as log:
             subprocess.run(
-                [*self._as, folder / "initdb", "-D", data, "-U", "warren", "-A", "trust", "-E", "UTF8", "-N"],
+                [*self._as, folder / "initdb", "-D", data, "-U", "rabbitry", "-A", "trust", "-E", "UTF8", "-N"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, cwd=self._data, timeout=_DEADLINE,
             )  # fmt: skip
             settings = {"fsync": "off", "unix_socket_directories": "", "listen_addresses": "127.0.0.1"}
@@ -85,7 +85,7 @@ class PostgreSQL:
         return self._url(name)
 
     def _url(self, database: str) -> str:
-        return f"postgresql://warren@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://rabbitry@127.0.0.1:{self.port}/{database}"
 
     def _wait(self) -> None:
         import psycopg

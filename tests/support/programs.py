@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-STRICT = os.environ.get("WARREN_STRICT") == "1"
+STRICT = os.environ.get("RABBITRY_STRICT") == "1"
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -14,7 +14,7 @@ CHROMIUM_FLAGS = [
 
 
 def require(missing: str | None) -> None:
-    """Skip the test when something is missing; fail it instead in strict mode (WARREN_STRICT=1).
+    """Skip the test when something is missing; fail it instead in strict mode (RABBITRY_STRICT=1).
 
     `missing` says what is not there and how to get it, or is None when all is there.
     """

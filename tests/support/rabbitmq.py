@@ -3,8 +3,8 @@
 It has its own folder, ports, Erlang cookie and port mapper (epmd), listens on 127.0.0.1 alone, and
 is ended by its own process id. By hand: `.venv/bin/python -m tests.support.rabbitmq [--management]`.
 
-WARREN_RABBITMQ_ROOT names a folder with another system in which a RabbitMQ is installed (scripts/rabbitmq-4 makes one);
-it is then that one which runs.
+RABBITRY_RABBITMQ_ROOT names a folder with another system in which a RabbitMQ is installed (scripts/rabbitmq-4 makes
+one); it is then that one which runs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from tests.support.ports import free_port
 
-ROOT = Path(os.environ.get("WARREN_RABBITMQ_ROOT", "/"))
+ROOT = Path(os.environ.get("RABBITRY_RABBITMQ_ROOT", "/"))
 _BIN = Path("/usr/lib/rabbitmq/bin")
 _INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
 _START_DEADLINE = 60.0
@@ -79,9 +79,9 @@ class RabbitMQ:
     ) -> None:
         self.port = free_port()
         self.directory = Path(
-            tempfile.mkdtemp(prefix="warren-rabbitmq-", dir=None if Path("/") == ROOT else ROOT / "tmp")
+            tempfile.mkdtemp(prefix="rabbitry-rabbitmq-", dir=None if Path("/") == ROOT else ROOT / "tmp")
         )
-        self.node = f"warren-{self.port}@localhost"
+        self.node = f"rabbitry-{self.port}@localhost"
         self.log = self.directory / "server.log"
         self.management_url = f"http://127.0.0.1:{free_port()}/" if management else None
         self._epmd = epmd or Epmd()
@@ -231,7 +231,7 @@ class RabbitMQ:
             "disk_free_limit.absolute = 1MB",
             "vm_memory_high_watermark.relative = 0.8",
             # Otherwise the name of the machine, which the server tells every client.
-            "cluster_name = warren-tests",
+            "cluster_name = rabbitry-tests",
             "log.console = true",
             "log.file = false",
         ]

@@ -4,12 +4,12 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
-from warren.amqp.driver import Driver
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.connection import Connection as Core
-from warren.amqp.protocol.connection import Role
-from warren.amqp.protocol.events import HEADER, METHOD, PUBLISH, Event
-from warren.amqp.protocol.methods import (
+from rabbitry.amqp.driver import Driver
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection as Core
+from rabbitry.amqp.protocol.connection import Role
+from rabbitry.amqp.protocol.events import HEADER, METHOD, PUBLISH, Event
+from rabbitry.amqp.protocol.methods import (
     BasicAck,
     BasicCancel,
     BasicCancelOk,

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import warren
+import rabbitry
+from rabbitry.exceptions import Undecodable
+from rabbitry.telemetry import Collector, Histogram, Report, decode_report
+from rabbitry.telemetry.report import Kind, Passage, encode_report
 from tests.support.waiting import eventually
-from warren.exceptions import Undecodable
-from warren.telemetry import Collector, Histogram, Report, decode_report
-from warren.telemetry.report import Kind, Passage, encode_report
 
 _seconds = st.lists(st.floats(0, 1e5), max_size=50)
 
@@ -80,7 +80,7 @@ def test_a_node_is_gone_when_it_says_so_or_after_twenty_silent_seconds() -> None
 
 
 async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, no_leaks: None) -> None:
-    app = warren.App("reporting")
+    app = rabbitry.App("reporting")
 
     @app.stage("in", then="out", attempts=1)
     async def handle(text: str) -> str:
@@ -90,7 +90,7 @@ async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, n
 
     app.output("out", queue="reporting.out")
     collector, heard = Collector(), list[Report]()
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         listening = asyncio.create_task(collector.run(connection, heard.append))
         try:
             async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:

@@ -10,10 +10,10 @@ import pika
 import pika.exceptions
 import pytest
 
-import warren
-from warren.amqp.protocol.events import Event
-from warren.broker.connection import ClientConnection
-from warren.testing import RunningBroker
+import rabbitry
+from rabbitry.amqp.protocol.events import Event
+from rabbitry.broker.connection import ClientConnection
+from rabbitry.testing import RunningBroker
 
 
 def _declare_passively(url: str, queue: str) -> None:
@@ -40,7 +40,7 @@ def test_two_at_a_time_share_nothing() -> None:
 async def test_it_leaves_nothing_behind(no_leaks: None) -> None:
     with RunningBroker() as broker:
         assert _is_open(broker.port)
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             await connection.channel()
     assert not _is_open(broker.port)
 

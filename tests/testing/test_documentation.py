@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from warren.testing import RunningBroker
+from rabbitry.testing import RunningBroker
 
 _DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -35,7 +35,7 @@ def test_a_snippet_runs_as_it_stands(page: str, name: str, tmp_path: Path) -> No
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", name] if is_test else [name]
     with RunningBroker() as broker:
         done = subprocess.run(
-            [sys.executable, *arguments], env=os.environ | {"WARREN_BROKER": broker.url}, cwd=tmp_path,
+            [sys.executable, *arguments], env=os.environ | {"RABBITRY_BROKER": broker.url}, cwd=tmp_path,
             capture_output=True, text=True, check=False, timeout=100,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,9 +6,9 @@ from multiprocessing import resource_tracker
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.testing import harness
 from tests.flow._apps import Item, kinds
-from warren.testing import harness
 
 # Python keeps one such pipe for the life of a process that has had children; no leak of a test's.
 resource_tracker.ensure_running()
@@ -28,7 +28,7 @@ async def test_each_kind_of_handler_passes_its_value_on(no_leaks: None) -> None:
 
 
 async def test_lists_and_computed_keys_go_where_they_should(no_leaks: None) -> None:
-    app = warren.App("sorting")
+    app = rabbitry.App("sorting")
 
     @app.stage("numbers", then=lambda number: {0: "even", 1: None}.get(number["n"] % 3, "odd"))
     async def split(numbers: list[int]) -> list[dict[str, int]]:
@@ -47,7 +47,7 @@ async def test_lists_and_computed_keys_go_where_they_should(no_leaks: None) -> N
 
 
 async def test_an_exception_of_a_handler_surfaces_where_the_test_waits(no_leaks: None) -> None:
-    app = warren.App("failing")
+    app = rabbitry.App("failing")
 
     @app.stage("in", then="out")
     async def fail(text: str) -> str:
@@ -65,7 +65,7 @@ async def test_an_exception_of_a_handler_surfaces_where_the_test_waits(no_leaks:
 
 
 async def test_an_exception_of_a_handler_surfaces_at_the_end(no_leaks: None) -> None:
-    app = warren.App("failing")
+    app = rabbitry.App("failing")
     was_called = asyncio.Event()
 
     @app.stage("in", attempts=1)
@@ -84,11 +84,11 @@ async def test_an_exception_of_a_handler_surfaces_at_the_end(no_leaks: None) -> 
 
 
 async def test_a_rejected_message_is_a_dead_letter_and_no_failure(no_leaks: None) -> None:
-    app = warren.App("rejecting")
+    app = rabbitry.App("rejecting")
 
     @app.stage("in")
     async def reject(text: str) -> None:
-        raise warren.Reject("not this one")
+        raise rabbitry.Reject("not this one")
 
     async with harness(app) as h:
         identity = await h.publish("x", key="in")
@@ -100,5 +100,5 @@ async def test_nothing_published_is_a_timeout_and_an_unknown_key_an_error(no_lea
     async with harness(kinds) as h:
         with pytest.raises(TimeoutError, match="'end'"):
             await h.published("end", timeout=0.05)
-        with pytest.raises(warren.UsageError, match="'nowhere'"):
+        with pytest.raises(rabbitry.UsageError, match="'nowhere'"):
             await h.published("nowhere")

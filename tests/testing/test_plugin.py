@@ -10,17 +10,17 @@ import socket
 seen = set()
 
 
-def test_it_runs(warren_broker):
-    seen.add(warren_broker.port)
-    with socket.create_connection((warren_broker.host, warren_broker.port)) as client:
+def test_it_runs(rabbitry_broker):
+    seen.add(rabbitry_broker.port)
+    with socket.create_connection((rabbitry_broker.host, rabbitry_broker.port)) as client:
         client.sendall(b"AMQP\\x00\\x00\\x09\\x01")
         assert client.recv(1) == b"\\x01"
 
 
-def test_the_next_has_its_own(warren_broker, request):
+def test_the_next_has_its_own(rabbitry_broker, request):
     (before,) = seen
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", before)) != 0 or before == warren_broker.port
+        assert probe.connect_ex(("127.0.0.1", before)) != 0 or before == rabbitry_broker.port
 """
 
 _LAZY = """
@@ -28,10 +28,10 @@ import sys
 
 
 def test_nothing_is_imported_before_a_test_asks(request):
-    assert "warren.testing.plugin" in sys.modules
-    assert [name for name in sys.modules if name.startswith("warren.broker") or name == "asyncio.events"] == []
-    request.getfixturevalue("warren_broker")
-    assert "warren.broker" in sys.modules
+    assert "rabbitry.testing.plugin" in sys.modules
+    assert [name for name in sys.modules if name.startswith("rabbitry.broker") or name == "asyncio.events"] == []
+    request.getfixturevalue("rabbitry_broker")
+    assert "rabbitry.broker" in sys.modules
 """
 
 
@@ -58,5 +58,5 @@ def test_a_run_that_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
 
 def test_it_says_what_it_brings(tmp_path: Path) -> None:
     done = _pytest(tmp_path, "--fixtures")
-    assert "warren_broker" in done.stdout
+    assert "rabbitry_broker" in done.stdout
     assert "A running broker of this test's own" in done.stdout

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from warren.web import hub as limits
-from warren.web.hub import Hub, TooManyPages
+from rabbitry.web import hub as limits
+from rabbitry.web.hub import Hub, TooManyPages
 
 
 class _Clock:

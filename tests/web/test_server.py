@@ -13,14 +13,14 @@ import httpx
 import pytest
 import websockets
 
-import warren.web
-from warren.apps._listening import listen
-from warren.apps._serving import serve
-from warren.apps.monitor.consumer import Connected, Lost, Received
-from warren.apps.monitor.settings import Settings
-from warren.web.server import Event, create_app
+import rabbitry.web
+from rabbitry.apps._listening import listen
+from rabbitry.apps._serving import serve
+from rabbitry.apps.monitor.consumer import Connected, Lost, Received
+from rabbitry.apps.monitor.settings import Settings
+from rabbitry.web.server import Event, create_app
 
-_STATIC = Path(warren.web.__file__).parent / "static"
+_STATIC = Path(rabbitry.web.__file__).parent / "static"
 _SAMPLE = b'{"hostname": "h", "cpu": 0.5, "net": {}}'
 
 
@@ -86,7 +86,7 @@ async def test_the_page_and_its_headers(served: Served) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{served.url}/")
         assert answer.status_code == 200
-        assert "<title>Warren</title>" in answer.text
+        assert "<title>Rabbitry</title>" in answer.text
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
@@ -174,4 +174,4 @@ def test_vendored_files_are_unmodified() -> None:
 
 def test_uvicorn_finds_the_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert warren.web.app.title == "Warren"
+    assert rabbitry.web.app.title == "Rabbitry"

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from rabbitry.amqp.client import BrokerURL, parse_url
 from tests.support.proxy import FaultProxy
-from warren.amqp.client import BrokerURL, parse_url
 
 
 @pytest.fixture

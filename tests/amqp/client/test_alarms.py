@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.broker import Broker
+from rabbitry.exceptions import PublishTimeout
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
-from warren.broker import Broker
-from warren.exceptions import PublishTimeout
 
 
 class _AlarmedBroker:
@@ -44,7 +44,7 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
 
 
 async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _AlarmedBroker) -> None:
-    async with warren.connect(alarmed.url) as publishing, warren.connect(alarmed.url) as consuming:
+    async with rabbitry.connect(alarmed.url) as publishing, rabbitry.connect(alarmed.url) as consuming:
         publisher = await publishing.channel()
         consumer = await consuming.channel(prefetch=10)
         await publisher.declare_queue("q", durable=True)
@@ -86,7 +86,7 @@ async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _Alar
 
 async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _AlarmedBroker) -> None:
     """RabbitMQ reads nothing of a publishing connection, acks included; so they come late, and count."""
-    async with warren.connect(alarmed.url) as connection, warren.connect(alarmed.url) as other:
+    async with rabbitry.connect(alarmed.url) as connection, rabbitry.connect(alarmed.url) as other:
         channel = await connection.channel(prefetch=5)
         looking = await other.channel()
         await channel.declare_queue("q", durable=True)
@@ -117,7 +117,7 @@ async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_m
 ) -> None:
     """The broker says so only to who publishes. The first message is on the wire by then."""
     await alarmed.alarm(True)
-    async with warren.connect(alarmed.url) as connection:
+    async with rabbitry.connect(alarmed.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         first = await channel.send(b"first", routing_key="q")

@@ -10,24 +10,24 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client.io_thread import IOThread
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually_blocking
-from warren.amqp.client.io_thread import IOThread
 
 
 def test_publish_get_and_consume(broker_url: str) -> None:
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         assert connection.server_properties["product"] == "RabbitMQ"
         channel = connection.channel(prefetch=10)
         queue = channel.declare_queue(exclusive=True).name
-        channel.publish(b"one", routing_key=queue, properties=warren.Properties(message_id="m"))
+        channel.publish(b"one", routing_key=queue, properties=rabbitry.Properties(message_id="m"))
         delivery = channel.get(queue)
         assert delivery is not None
         assert (delivery.body, delivery.routing_key, delivery.exchange) == (b"one", queue, "")
         assert delivery.properties.message_id == "m"
         delivery.ack()
-        with pytest.raises(warren.AlreadySettled):
+        with pytest.raises(rabbitry.AlreadySettled):
             delivery.nack()
         for number in range(100):
             channel.send(b"%d" % number, routing_key=queue)
@@ -44,7 +44,7 @@ def test_publish_get_and_consume(broker_url: str) -> None:
 
 
 def test_leaving_the_consumer_gives_back_what_is_not_settled(broker_url: str) -> None:
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(prefetch=5)
         queue = channel.declare_queue(exclusive=True).name
         for number in range(8):
@@ -57,50 +57,50 @@ def test_leaving_the_consumer_gives_back_what_is_not_settled(broker_url: str) ->
 
 
 def test_a_wait_has_an_end(broker_url: str) -> None:
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
-        with channel.consume(queue) as deliveries, pytest.raises(warren.RequestTimeout, match="no delivery within"):
+        with channel.consume(queue) as deliveries, pytest.raises(rabbitry.RequestTimeout, match="no delivery within"):
             deliveries.next(timeout=0.01)
         with pytest.raises(StopIteration):
             deliveries.next()
 
 
 def test_errors_are_those_of_the_asyncio_client(broker_url: str) -> None:
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
-        with pytest.raises(warren.PublishReturned):
+        with pytest.raises(rabbitry.PublishReturned):
             channel.publish(b"x", routing_key="nowhere")
         lost = channel.send(b"x", routing_key="nowhere")
-        with pytest.raises(warren.PublishReturned):
+        with pytest.raises(rabbitry.PublishReturned):
             lost.result(10)
         channel.send(b"x", routing_key="nowhere")
         with pytest.raises(ExceptionGroup):
             channel.wait_for_confirms()
-        with pytest.raises(warren.ChannelClosed, match="no queue 'missing'"):
+        with pytest.raises(rabbitry.ChannelClosed, match="no queue 'missing'"):
             channel.declare_queue("missing", passive=True)
-        with pytest.raises(warren.ChannelClosed):
+        with pytest.raises(rabbitry.ChannelClosed):
             channel.publish(b"x", routing_key="q")
         channel.open()
         queue = channel.declare_queue(exclusive=True).name
         other = connection.channel()
         with channel.consume(queue) as deliveries:
             other.delete_queue(queue)
-            with pytest.raises(warren.ConsumerCancelled):
+            with pytest.raises(rabbitry.ConsumerCancelled):
                 deliveries.next(timeout=10)
-    with pytest.raises(warren.UsageError, match="closed"):
+    with pytest.raises(rabbitry.UsageError, match="closed"):
         connection.channel()
 
 
 def test_nobody_there() -> None:
     before = threading.active_count()
-    with pytest.raises(warren.ConnectFailed):
-        warren.connect_blocking("amqp://127.0.0.1:1")
+    with pytest.raises(rabbitry.ConnectFailed):
+        rabbitry.connect_blocking("amqp://127.0.0.1:1")
     assert threading.active_count() == before
 
 
 def test_many_threads_share_a_channel(broker_url: str) -> None:
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(prefetch=50)
         queue = channel.declare_queue(exclusive=True).name
         seen: list[bytes] = []
@@ -144,7 +144,7 @@ def test_it_recovers(broker_url: str) -> None:
     proxy = FaultProxy(address.port or 0)
     io.run(proxy.__aenter__())
     url = broker_url.replace(f":{address.port}/", f":{proxy.port}/")
-    with warren.connect_blocking(url, on_recovery=lambda event: events.append(event.kind)) as connection:
+    with rabbitry.connect_blocking(url, on_recovery=lambda event: events.append(event.kind)) as connection:
         channel = connection.channel(prefetch=5)
         queue = channel.declare_queue(exclusive=True).name
         with channel.consume(queue) as deliveries:
@@ -152,7 +152,7 @@ def test_it_recovers(broker_url: str) -> None:
             old = deliveries.next(timeout=10)
             io.run(proxy.cut())
             eventually_blocking(lambda: "recovered" in events, "recovery")
-            with pytest.raises(warren.AlreadySettled):
+            with pytest.raises(rabbitry.AlreadySettled):
                 old.ack()
             channel.publish(b"after", routing_key=queue)
             while deliveries.next(timeout=10).body != b"after":
@@ -162,8 +162,8 @@ def test_it_recovers(broker_url: str) -> None:
 
 
 _SCRIPT = """
-import sys, warren
-connection = warren.connect_blocking(sys.argv[1])
+import sys, rabbitry
+connection = rabbitry.connect_blocking(sys.argv[1])
 channel = connection.channel()
 queue = channel.declare_queue(exclusive=True).name
 with channel.consume(queue) as deliveries:
@@ -185,14 +185,14 @@ def test_ctrl_c_ends_a_wait_and_nothing_hangs(embedded_url: str) -> None:
 
 
 def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
-    with warren.connect_blocking(embedded_url) as connection:
+    with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
         child = os.fork()
         if child == 0:
             try:
                 channel.publish(b"from the child", routing_key=queue)
-            except warren.UsedAfterFork as error:
+            except rabbitry.UsedAfterFork as error:
                 os._exit(7 if "open a connection after the fork" in str(error) else 8)
             os._exit(9)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -213,5 +213,5 @@ def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
     io.stop()
     io.stop()
     assert time.monotonic() - started < 10
-    with pytest.raises(warren.UsageError):
+    with pytest.raises(rabbitry.UsageError):
         io.post(done.set)

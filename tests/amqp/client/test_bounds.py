@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel, Connection, blocking, consuming
+from rabbitry.amqp.client.recovery import RecoveryEvent
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import Channel, Connection, blocking, consuming
-from warren.amqp.client.recovery import RecoveryEvent
 
 _SIZE = 100_000
 _COUNT = 100
@@ -31,7 +31,7 @@ def _body(number: int) -> bytes:
 
 
 async def _full_queue(url: str, name: str = "full") -> str:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue(name, durable=True)
         for number in range(_COUNT):
@@ -55,7 +55,7 @@ async def test_a_slow_consumer_of_large_messages_reads_so_many_bytes_ahead(
     no_leaks: None, broker_url: str, prefetch: int
 ) -> None:
     queue = await _full_queue(broker_url)
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=prefetch)
         async with channel.consume(queue) as deliveries:
             await eventually(lambda: _is_paused(connection), "a full buffer")
@@ -71,7 +71,7 @@ async def test_a_slow_consumer_of_large_messages_reads_so_many_bytes_ahead(
 async def test_a_full_buffer_is_not_taken_for_a_silent_broker(broker_url: str) -> None:
     queue = await _full_queue(broker_url)
     events: list[RecoveryEvent] = []
-    async with warren.connect(f"{broker_url}?heartbeat=1", on_recovery=events.append) as connection:
+    async with rabbitry.connect(f"{broker_url}?heartbeat=1", on_recovery=events.append) as connection:
         channel = await connection.channel(prefetch=0)
         async with channel.consume(queue) as deliveries:
             await eventually(lambda: _is_paused(connection), "a full buffer")
@@ -98,7 +98,7 @@ async def test_who_waits_for_the_broker_is_answered_while_a_buffer_is_full(
     no_leaks: None, broker_url: str, what: str
 ) -> None:
     queue = await _full_queue(broker_url)
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=0)
         other = await connection.channel()
         await other.declare_queue("answers", durable=True)
@@ -111,7 +111,7 @@ async def test_a_consumer_that_publishes_what_it_makes_of_each_message_comes_thr
     no_leaks: None, broker_url: str
 ) -> None:
     queue = await _full_queue(broker_url)
-    async with warren.connect(broker_url, publish_timeout=20) as connection:
+    async with rabbitry.connect(broker_url, publish_timeout=20) as connection:
         channel = await connection.channel(prefetch=0)
         await channel.declare_queue("answers", durable=True)
         async with channel.consume(queue) as deliveries:
@@ -127,7 +127,7 @@ async def test_a_channel_that_is_closed_with_a_full_buffer_does_not_hold_the_oth
     no_leaks: None, broker_url: str
 ) -> None:
     queue = await _full_queue(broker_url)
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=0)
         other = await connection.channel(prefetch=1)
         async with channel.consume(queue):
@@ -141,7 +141,7 @@ async def test_a_channel_that_is_closed_with_a_full_buffer_does_not_hold_the_oth
 
 async def test_a_connection_closes_at_once_with_a_full_buffer(no_leaks: None, broker_url: str) -> None:
     queue = await _full_queue(broker_url)
-    connection = await warren.connect(broker_url)
+    connection = await rabbitry.connect(broker_url)
     channel = await connection.channel(prefetch=0)
     consumer = channel.consume(queue)
     await consumer.start()
@@ -155,7 +155,7 @@ async def test_a_connection_closes_at_once_with_a_full_buffer(no_leaks: None, br
 
 def test_the_blocking_consumer_reads_so_many_bytes_ahead(broker_url: str) -> None:
     queue = asyncio.run(_full_queue(broker_url))
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(prefetch=0)
         inner = connection._connection
         with channel.consume(queue) as deliveries:
@@ -168,7 +168,7 @@ def test_the_blocking_consumer_reads_so_many_bytes_ahead(broker_url: str) -> Non
 
 
 def test_what_waits_to_be_sent_is_bounded_in_bytes(embedded_url: str) -> None:
-    with warren.connect_blocking(embedded_url) as connection:
+    with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue("q", durable=True).name
         goes_on = threading.Event()

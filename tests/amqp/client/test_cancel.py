@@ -5,27 +5,27 @@ import asyncio
 import pika
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import pause
+from rabbitry.amqp.protocol.methods import BasicCancel, BasicConsumeOk
+from rabbitry.exceptions import DeliveryTimeoutCancelled, DeliveryTimeoutClosed, PreconditionFailed, channel_closed
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.scripted import ScriptedBroker
 from tests.support.waiting import eventually
-from warren.amqp.client import pause
-from warren.amqp.protocol.methods import BasicCancel, BasicConsumeOk
-from warren.exceptions import DeliveryTimeoutCancelled, DeliveryTimeoutClosed, PreconditionFailed, channel_closed
 
 
 async def test_a_consumer_whose_queue_goes_is_told(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel, other = await connection.channel(), await connection.channel()
         queue = (await channel.declare_queue("goes")).name
         async with channel.consume(queue) as deliveries:
             await other.delete_queue(queue)
-            with pytest.raises(warren.ConsumerCancelled, match="goes"):
+            with pytest.raises(rabbitry.ConsumerCancelled, match="goes"):
                 await anext(deliveries)
 
 
 async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue("comes-back")).name
         await channel.declare_exchange("there", "fanout")
@@ -40,7 +40,7 @@ async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, 
                     try:
                         await publisher.publish(b"again", exchange="there")
                         return
-                    except warren.PublishReturned:
+                    except rabbitry.PublishReturned:
                         await asyncio.sleep(0.05)
 
             async with asyncio.timeout(20):
@@ -53,7 +53,7 @@ async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, 
 
 
 async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: None, broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection, warren.connect(broker_url) as other:
+    async with rabbitry.connect(broker_url) as connection, rabbitry.connect(broker_url) as other:
         declaring = await other.channel()
         queue = (await declaring.declare_queue("stays-away")).name
         channel = await connection.channel()
@@ -66,7 +66,7 @@ async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: Non
 async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second basic.consume with its tag would cost the connection (530)."""
     monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
-    async with ScriptedBroker() as broker, warren.connect(broker.url, request_timeout=0.5) as connection:
+    async with ScriptedBroker() as broker, rabbitry.connect(broker.url, request_timeout=0.5) as connection:
         channel = await connection.channel()
         async with channel.consume("q", restore=True) as deliveries:
             peer = broker.links[0]
@@ -86,33 +86,33 @@ async def test_a_late_settlement_is_a_delivery_timeout() -> None:
     text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms"
     error = channel_closed(406, text, 0, 0)
     assert isinstance(error, DeliveryTimeoutClosed)
-    assert isinstance(error, warren.DeliveryTimeout)
+    assert isinstance(error, rabbitry.DeliveryTimeout)
     assert isinstance(error, PreconditionFailed)
-    assert isinstance(error.fresh(), warren.DeliveryTimeout)
+    assert isinstance(error.fresh(), rabbitry.DeliveryTimeout)
     assert "ack earlier" in str(error)
     cancelled = DeliveryTimeoutCancelled("tag", "queue")
-    assert isinstance(cancelled, warren.DeliveryTimeout)
-    assert isinstance(cancelled, warren.ConsumerCancelled)
+    assert isinstance(cancelled, rabbitry.DeliveryTimeout)
+    assert isinstance(cancelled, rabbitry.ConsumerCancelled)
     assert "ack earlier" in str(cancelled)
 
 
 async def test_rabbitmq_closes_the_channel_of_who_is_late(own_rabbitmq: RabbitMQ) -> None:
     own_rabbitmq.eval("application:set_env(rabbit, consumer_timeout, 500).")
     own_rabbitmq.eval("application:set_env(rabbit, channel_tick_interval, 500).")
-    async with warren.connect(own_rabbitmq.url) as connection:
+    async with rabbitry.connect(own_rabbitmq.url) as connection:
         channel = await connection.channel(prefetch=1)
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(b"slow", routing_key=queue)
         async with channel.consume(queue) as deliveries:
             await anext(deliveries)
             await eventually(lambda: not channel.is_open, "the end of the channel", within=40)
-            with pytest.raises(warren.DeliveryTimeout, match="raise consumer_timeout"):
+            with pytest.raises(rabbitry.DeliveryTimeout, match="raise consumer_timeout"):
                 await anext(deliveries)
 
 
 async def test_waits_have_an_end(embedded_url: str) -> None:
-    async with warren.connect(embedded_url) as connection:
-        with pytest.raises(warren.RequestTimeout, match="still open"):
+    async with rabbitry.connect(embedded_url) as connection:
+        with pytest.raises(rabbitry.RequestTimeout, match="still open"):
             await connection.wait_closed(timeout=0.01)
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name

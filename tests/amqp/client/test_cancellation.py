@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, parse_url
 from tests.support.proxy import FaultProxy, Way
-from warren.amqp.client import BrokerURL, Channel, Connection, parse_url
 
 _DELAY = 0.006
 _STEP = 0.004
@@ -92,7 +92,7 @@ async def _is_in_order(channel: Channel) -> None:
 
 @pytest.mark.parametrize("operation", _OPERATIONS)
 async def test_the_channel_goes_on(no_leaks: None, slow_url: BrokerURL, operation: str) -> None:
-    async with warren.connect(slow_url) as connection:
+    async with rabbitry.connect(slow_url) as connection:
         channel = await connection.channel()
         for queue in ("q", "other", "check"):
             await channel.declare_queue(queue)
@@ -119,14 +119,14 @@ async def test_opening_and_closing_leave_nothing(no_leaks: None, slow_url: Broke
         await (channel.close() if what == "channel.close" else connection.close())
 
     async def opened() -> None:
-        async with warren.connect(slow_url):
+        async with rabbitry.connect(slow_url):
             pass
 
     for turns in itertools.count():
         if what == "connect":
             task = asyncio.create_task(opened())
         else:
-            connection = await warren.connect(slow_url)
+            connection = await rabbitry.connect(slow_url)
             task = asyncio.create_task(close(connection, await connection.channel()))
         for _ in range(turns):
             await asyncio.sleep(_STEP)

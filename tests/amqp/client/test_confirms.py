@@ -7,12 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-import warren
-from tests.support.scripted import ScriptedBroker, ScriptedLink
-from tests.support.waiting import eventually
-from warren.amqp.client import Channel
-from warren.amqp.protocol.methods import ChannelClose, ConnectionBlocked, ConnectionClose, ConnectionUnblocked
-from warren.exceptions import (
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol.methods import ChannelClose, ConnectionBlocked, ConnectionClose, ConnectionUnblocked
+from rabbitry.exceptions import (
     ConnectionClosed,
     InternalError,
     PreconditionFailed,
@@ -21,6 +19,8 @@ from warren.exceptions import (
     PublishReturned,
     PublishTimeout,
 )
+from tests.support.scripted import ScriptedBroker, ScriptedLink
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -30,9 +30,9 @@ async def _publishing(
     count: int, body: Callable[[int], bytes] = b"%d".__mod__
 ) -> AsyncIterator[tuple[ScriptedBroker, Channel, list[asyncio.Future[None]]]]:
     """A channel that has sent `count` messages, all of them with the broker."""
-    async with ScriptedBroker() as broker, warren.connect(broker.url) as connection:
+    async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
-        same = warren.Properties(message_id="equal")
+        same = rabbitry.Properties(message_id="equal")
         futures = [await channel.send(body(n), routing_key="q", properties=same) for n in range(count)]
         await eventually(lambda: len(broker.links[0].published) == count, "all messages")
         yield broker, channel, futures
@@ -203,7 +203,7 @@ async def test_a_406_in_the_middle_of_a_window_fails_the_rest_and_the_channel_op
 
 
 async def test_what_is_late_keeps_its_place_and_is_never_sent_again() -> None:
-    async with ScriptedBroker() as broker, warren.connect(broker.url) as connection:
+    async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         with pytest.raises(PublishTimeout, match="unknown"):
             await channel.publish(b"late", routing_key="q", timeout=0.05)

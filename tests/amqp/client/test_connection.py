@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import parse_url
+from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RequestTimeout, VirtualHostRefused
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually
-from warren.amqp.client import parse_url
-from warren.amqp.client.url import BrokerURL
-from warren.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RequestTimeout, VirtualHostRefused
 
 
 def _changed(url: str, *, password: str = "guest", virtual_host: str = "/") -> BrokerURL:
@@ -20,7 +20,7 @@ def _changed(url: str, *, password: str = "guest", virtual_host: str = "/") -> B
 
 
 async def test_it_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> None:
-    connection = await warren.connect(broker_url, name="a test")
+    connection = await rabbitry.connect(broker_url, name="a test")
     was_open = connection.is_open
     assert connection.server_properties["product"] == "RabbitMQ"
     assert connection.close_reason is None
@@ -36,19 +36,19 @@ async def test_it_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> 
 
 async def test_a_wrong_password_is_a_refused_login_without_the_password(broker_url: str) -> None:
     with pytest.raises(LoginRefused, match="guest") as error:
-        await warren.connect(_changed(broker_url, password="not-the-one"))
+        await rabbitry.connect(_changed(broker_url, password="not-the-one"))
     assert "not-the-one" not in str(error.value)
 
 
 async def test_an_unknown_virtual_host_is_refused(broker_url: str) -> None:
     with pytest.raises(VirtualHostRefused, match="no-such-vhost"):
-        await warren.connect(_changed(broker_url, virtual_host="no-such-vhost"))
+        await rabbitry.connect(_changed(broker_url, virtual_host="no-such-vhost"))
 
 
 async def test_a_port_where_nobody_listens_is_named() -> None:
     port = free_port()
     with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}"):
-        await warren.connect(f"amqp://127.0.0.1:{port}/")
+        await rabbitry.connect(f"amqp://127.0.0.1:{port}/")
 
 
 async def test_the_next_host_is_tried(broker_url: str) -> None:
@@ -59,7 +59,7 @@ async def test_the_next_host_is_tried(broker_url: str) -> None:
         password=url.password,
         virtual_host=url.virtual_host,
     )
-    async with warren.connect(several) as connection:
+    async with rabbitry.connect(several) as connection:
         assert connection.is_open
 
 
@@ -75,18 +75,18 @@ async def test_what_speaks_no_amqp_is_named(answer: bytes) -> None:
     port = server.sockets[0].getsockname()[1]
     async with server:
         with pytest.raises(ConnectFailed, match="AMQP"):
-            await warren.connect(f"amqp://127.0.0.1:{port}/")
+            await rabbitry.connect(f"amqp://127.0.0.1:{port}/")
 
 
 async def test_a_host_that_says_nothing_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
-            await warren.connect(f"amqp://127.0.0.1:{port}/", timeout=0.2)
+            await rabbitry.connect(f"amqp://127.0.0.1:{port}/", timeout=0.2)
 
 
 async def test_a_timeout_on_a_request_leaves_the_channel_in_order(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         with pytest.raises(RequestTimeout):
             await channel.declare_queue("q", timeout=0)
@@ -95,14 +95,14 @@ async def test_a_timeout_on_a_request_leaves_the_channel_in_order(broker_url: st
 
 
 async def test_channel_numbers_are_used_again(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         for _ in range(5):
             async with await connection.channel() as channel:
                 assert channel.number == 1
 
 
 async def test_a_broker_that_goes_away_ends_everything_with_the_cause(broker_url: str) -> None:
-    async with warren.connect(broker_url, recover=False) as connection:
+    async with rabbitry.connect(broker_url, recover=False) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         async with channel.consume(queue) as deliveries:
@@ -117,7 +117,7 @@ async def test_a_broker_that_goes_away_ends_everything_with_the_cause(broker_url
 
 
 async def test_exchanges_are_bound_to_each_other(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("source", "topic", durable=True)
         await channel.declare_exchange("destination", "fanout")
@@ -127,7 +127,7 @@ async def test_exchanges_are_bound_to_each_other(broker_url: str) -> None:
         await channel.publish(b"through both", exchange="source", routing_key="a.b")
         assert await channel.purge_queue(queue) == 1
         await channel.unbind_exchange("destination", "source", "a.*")
-        with pytest.raises(warren.PublishReturned):
+        with pytest.raises(rabbitry.PublishReturned):
             await channel.publish(b"x", exchange="source", routing_key="a.b")
         await channel.unbind_queue(queue, "destination")
         await channel.delete_exchange("source")
@@ -147,7 +147,7 @@ async def test_a_broker_that_hangs_up_after_the_login_is_lost_and_has_refused_no
         url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
 
         async def connect() -> None:
-            await warren.connect(url)
+            await rabbitry.connect(url)
 
         connecting = asyncio.create_task(connect())
         await eventually(lambda: heard >= 2, "protocol header and login")
@@ -158,13 +158,13 @@ async def test_a_broker_that_hangs_up_after_the_login_is_lost_and_has_refused_no
 
 
 async def test_what_ends_after_its_connection_began_to_close_ends_in_peace(broker_url: str) -> None:
-    connection = await warren.connect(broker_url)
+    connection = await rabbitry.connect(broker_url)
     channel = await connection.channel()
     consumer = channel.consume((await channel.declare_queue("", exclusive=True)).name)
     await consumer.start()
     closing = asyncio.create_task(connection.close())
     await asyncio.sleep(0)  # connection.close is sent, the answer is not here yet
-    with pytest.raises(warren.ConnectionClosed):
+    with pytest.raises(rabbitry.ConnectionClosed):
         await channel.declare_queue("", exclusive=True)
     await consumer.cancel()
     await channel.close()

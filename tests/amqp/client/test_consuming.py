@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-import warren
-from warren.amqp.client import Channel, Delivery
-from warren.exceptions import AlreadySettled, ChannelClosed, ConsumerCancelled, ResourceLocked, UsageError
+import rabbitry
+from rabbitry.amqp.client import Channel, Delivery
+from rabbitry.exceptions import AlreadySettled, ChannelClosed, ConsumerCancelled, ResourceLocked, UsageError
 
 
 async def _fill(channel: Channel, queue: str, count: int) -> None:
@@ -16,7 +16,7 @@ async def _fill(channel: Channel, queue: str, count: int) -> None:
 
 
 async def test_deliveries_come_in_order_and_are_settled_once(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=10)
         await channel.declare_queue("q", durable=True)
         await _fill(channel, "q", 100)
@@ -36,7 +36,7 @@ async def test_deliveries_come_in_order_and_are_settled_once(broker_url: str, no
 
 
 async def test_leaving_the_block_gives_back_what_was_not_settled_in_its_place(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=5)
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 10)
@@ -55,7 +55,7 @@ async def test_leaving_the_block_gives_back_what_was_not_settled_in_its_place(br
 
 
 async def test_prefetch_bounds_what_is_unsettled(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=3)
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 10)
@@ -69,7 +69,7 @@ async def test_prefetch_bounds_what_is_unsettled(broker_url: str) -> None:
 
 
 async def test_settling_out_of_order_acks_each_and_only_each(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=10)
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 10)
@@ -86,7 +86,7 @@ async def test_settling_out_of_order_acks_each_and_only_each(broker_url: str) ->
 
 
 async def test_a_nack_brings_the_message_again_as_redelivered(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=1)
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 1)
@@ -101,7 +101,7 @@ async def test_a_nack_brings_the_message_again_as_redelivered(broker_url: str) -
 
 
 async def test_deleting_the_queue_cancels_its_consumer(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue()).name
         async with channel.consume(queue) as deliveries:
@@ -112,13 +112,13 @@ async def test_deleting_the_queue_cancels_its_consumer(broker_url: str) -> None:
 
 
 async def test_a_closed_channel_ends_the_iteration_with_its_cause(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 1)
         async with channel.consume(queue) as deliveries:
             delivery = await anext(deliveries)
-            with pytest.raises(warren.ChannelClosed):
+            with pytest.raises(rabbitry.ChannelClosed):
                 await channel.declare_exchange("amq.reserved")
             with pytest.raises(ChannelClosed, match="403"):
                 await anext(deliveries)
@@ -131,7 +131,7 @@ async def test_a_closed_channel_ends_the_iteration_with_its_cause(broker_url: st
 
 
 async def test_an_exclusive_queue_is_locked_to_others(broker_url: str) -> None:
-    async with warren.connect(broker_url) as owner, warren.connect(broker_url) as other:
+    async with rabbitry.connect(broker_url) as owner, rabbitry.connect(broker_url) as other:
         queue = (await (await owner.channel()).declare_queue(exclusive=True)).name
         channel = await other.channel()
         with pytest.raises(ResourceLocked, match="405"):
@@ -139,7 +139,7 @@ async def test_an_exclusive_queue_is_locked_to_others(broker_url: str) -> None:
 
 
 async def test_no_ack_consumers_take_everything(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=1)
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 500)
@@ -151,7 +151,7 @@ async def test_no_ack_consumers_take_everything(broker_url: str) -> None:
 
 
 async def test_cancelling_a_get_gives_the_message_back(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await _fill(channel, queue, 1)
@@ -167,7 +167,7 @@ async def test_cancelling_a_get_gives_the_message_back(broker_url: str) -> None:
 
 
 async def test_misuse_is_named(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         consumer = channel.consume(queue)

@@ -22,7 +22,7 @@ def test_a_program_runs_as_it_stands(name: str, broker_url: str, tmp_path: Path)
     (tmp_path / name).write_text(_PROGRAMS[name])
     done = subprocess.run(
         [sys.executable, "-W", "error", name],
-        cwd=tmp_path, env=commands.environment({"WARREN_BROKER": broker_url}), capture_output=True, text=True,
+        cwd=tmp_path, env=commands.environment({"RABBITRY_BROKER": broker_url}), capture_output=True, text=True,
         timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -6,13 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-import warren
-from tests.support.load import running_load
-from tests.support.proxy import FaultProxy, Way
-from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import BrokerURL, parse_url, pause, recovery
-from warren.amqp.client.recovery import RecoveryEvent
-from warren.exceptions import (
+import rabbitry
+from rabbitry.amqp.client import BrokerURL, parse_url, pause, recovery
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.exceptions import (
     ConnectFailed,
     ConnectionClosed,
     NotFound,
@@ -20,6 +17,9 @@ from warren.exceptions import (
     RequestTimeout,
     ResourceLocked,
 )
+from tests.support.load import running_load
+from tests.support.proxy import FaultProxy, Way
+from tests.support.waiting import eventually, eventually_blocking
 
 _Switch = Callable[[FaultProxy], None]
 _STALLS: dict[str, tuple[_Switch, _Switch]] = {
@@ -115,9 +115,9 @@ async def test_connecting_to_what_is_silent_ends_in_time(
     begin, end = _STALLS[fault]
     begin(proxy)
     with pytest.raises(ConnectFailed, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.3 s"):
-        await warren.connect(url, timeout=0.3)
+        await rabbitry.connect(url, timeout=0.3)
     end(proxy)
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         assert connection.is_open
 
 
@@ -128,7 +128,7 @@ async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
     """Each attempt is broken a little later than the one before, until one comes through."""
     monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.3)
     events: list[RecoveryEvent] = []
-    async with warren.connect(url, on_recovery=events.append) as connection:
+    async with rabbitry.connect(url, on_recovery=events.append) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("e", "fanout")
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -156,7 +156,7 @@ async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
 async def test_requests_in_a_black_hole_are_asked_again(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(quick_url) as connection:
+    async with rabbitry.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         proxy.swallow()
@@ -176,7 +176,7 @@ async def test_requests_in_a_black_hole_are_asked_again(
 async def test_a_request_gives_up_at_its_own_time_and_the_channel_stays(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         proxy.pause(Way.TO_CLIENT)
         with pytest.raises(RequestTimeout, match=r"QueueDeclare within 0\.1 s"):
@@ -189,7 +189,7 @@ async def test_a_request_gives_up_at_its_own_time_and_the_channel_stays(
 async def test_a_channel_whose_connection_is_lost_while_it_closes_is_closed(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         proxy.pause(Way.TO_CLIENT)
         closing = asyncio.create_task(channel.close())
@@ -205,7 +205,7 @@ async def test_a_channel_whose_connection_is_lost_while_it_closes_is_closed(
 async def test_what_was_got_in_a_black_hole_comes_again(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(quick_url) as connection:
+    async with rabbitry.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"kept", routing_key="q")
@@ -222,7 +222,7 @@ async def test_what_was_got_in_a_black_hole_comes_again(
 
 
 async def test_a_406_in_the_middle_of_a_window(no_leaks: None, url: BrokerURL, proxy: FaultProxy) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         proxy.chunk(11)
@@ -243,7 +243,7 @@ async def test_a_406_in_the_middle_of_a_window(no_leaks: None, url: BrokerURL, p
 
 
 async def test_a_404_over_a_network_that_breaks_behind_it(no_leaks: None, url: BrokerURL, proxy: FaultProxy) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         failing, other = await connection.channel(), await connection.channel()
         await other.declare_queue("q", durable=True)
         futures = [await failing.send(b"x", routing_key="q") for _ in range(20)]
@@ -259,8 +259,8 @@ async def test_a_404_over_a_network_that_breaks_behind_it(no_leaks: None, url: B
 
 
 async def test_equal_messages_returned_among_confirmed_ones(no_leaks: None, url: BrokerURL, proxy: FaultProxy) -> None:
-    equal = warren.Properties(message_id="equal")
-    async with warren.connect(url) as connection:
+    equal = rabbitry.Properties(message_id="equal")
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.bind_queue(queue, "amq.direct", "k")
@@ -280,7 +280,7 @@ async def test_equal_messages_returned_among_confirmed_ones(no_leaks: None, url:
         results = await asyncio.gather(*futures, return_exceptions=True)
         await asyncio.gather(unbinding, binding)
         returned = [result for result in results if result is not None]
-        assert all(isinstance(result, warren.PublishReturned) for result in returned)
+        assert all(isinstance(result, rabbitry.PublishReturned) for result in returned)
         assert len(returned) == 30
         assert await channel.purge_queue(queue) == 60
 
@@ -293,7 +293,7 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
 ) -> None:
     """The client's machine lost its power, as the broker sees it: 405 until a heartbeat is missed."""
     monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
-    async with warren.connect(quick_url) as connection:
+    async with rabbitry.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("mine", exclusive=True)
         async with channel.consume("mine", exclusive=True) as deliveries:
@@ -310,7 +310,7 @@ async def test_an_exclusive_queue_that_stays_locked_ends_its_consumer_alone(
 ) -> None:
     monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.2)
     monkeypatch.setattr(recovery, "LOCKED_PAUSE", 0.05)
-    async with warren.connect(replace(url, heartbeat=0)) as connection:  # the broker will never notice
+    async with rabbitry.connect(replace(url, heartbeat=0)) as connection:  # the broker will never notice
         channel, other = await connection.channel(), await connection.channel()
         await channel.declare_queue("mine", exclusive=True)
         await other.declare_queue("q", durable=True)
@@ -331,7 +331,7 @@ async def test_a_script_goes_on_behind_a_network_that_fell_silent(quick_url: Bro
     seen: list[bytes] = []
 
     def script() -> None:
-        with warren.connect_blocking(quick_url) as connection:
+        with rabbitry.connect_blocking(quick_url) as connection:
             channel = connection.channel()
             channel.declare_queue("q", durable=True)
             with channel.consume("q") as deliveries:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.exceptions import UsageError
 from tests.support.waiting import eventually
-from warren.amqp.client.recovery import RecoveryEvent
-from warren.exceptions import UsageError
 
 _BAD: list[tuple[dict[str, Any], str]] = [
     ({"body": "text"}, "a body is bytes, not str"),
@@ -19,12 +19,12 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"routing_key": 5}, "a name is text, not int"),
     ({"exchange": None}, "a name is text, not NoneType"),
     ({"routing_key": "k" * 300}, "255"),
-    ({"properties": warren.Properties(headers={"a": object()})}, "'a': object has no"),  # type: ignore[dict-item] # as users do
+    ({"properties": rabbitry.Properties(headers={"a": object()})}, "'a': object has no"),  # type: ignore[dict-item] # as users do
 ]
 
 
 async def test_what_is_no_message_is_refused_and_the_channel_goes_on(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         for arguments, text in _BAD:
@@ -41,7 +41,7 @@ async def test_what_is_no_message_is_refused_and_the_channel_goes_on(broker_url:
 
 
 def test_what_is_no_message_is_refused_in_scripts_too(broker_url: str) -> None:
-    with warren.connect_blocking(broker_url) as connection:
+    with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
         for arguments, text in _BAD:
@@ -52,7 +52,7 @@ def test_what_is_no_message_is_refused_in_scripts_too(broker_url: str) -> None:
 
 
 def test_iterating_outside_of_the_block_is_an_error_in_scripts_too(embedded_url: str) -> None:
-    with warren.connect_blocking(embedded_url) as connection:
+    with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
         with pytest.raises(UsageError, match="iterate within `with"):
@@ -68,7 +68,7 @@ async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
         kinds.append(event.kind)
         raise ZeroDivisionError("a mistake of the user's")
 
-    async with warren.connect(broker_url, on_recovery=tell) as connection:
+    async with rabbitry.connect(broker_url, on_recovery=tell) as connection:
         channel = await connection.channel()
         assert connection.link is not None
         connection.link.driver.abort()
@@ -81,7 +81,7 @@ async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
 _ENDS = {
     "a loop that ends with its connection open": """
 async def main():
-    connection = await warren.connect(url)
+    connection = await rabbitry.connect(url)
     channel = await connection.channel()
     queue = (await channel.declare_queue(exclusive=True)).name
     await channel.consume(queue).start()
@@ -89,14 +89,14 @@ async def main():
 asyncio.run(main())
 """,
     "a script that ends with its connection open": """
-connection = warren.connect_blocking(url)
+connection = rabbitry.connect_blocking(url)
 channel = connection.channel()
 queue = channel.declare_queue(exclusive=True).name
 deliveries = channel.consume(queue).__enter__()
 futures = [channel.send(b"x", routing_key=queue) for _ in range(100)]
 """,
     "Ctrl-C while a script waits": """
-with warren.connect_blocking(url) as connection:
+with rabbitry.connect_blocking(url) as connection:
     channel = connection.channel()
     queue = channel.declare_queue(exclusive=True).name
     with channel.consume(queue) as deliveries:
@@ -112,7 +112,7 @@ with warren.connect_blocking(url) as connection:
 
 @pytest.mark.parametrize("what", _ENDS)
 def test_programs_end(embedded_url: str, what: str) -> None:
-    head = f"import asyncio, os, signal, threading, warren\nurl = {embedded_url!r}\n"
+    head = f"import asyncio, os, signal, threading, rabbitry\nurl = {embedded_url!r}\n"
     done = subprocess.run(
         [sys.executable, "-c", f"{head}{_ENDS[what]}\nprint('end')"], capture_output=True, text=True, timeout=60
     )

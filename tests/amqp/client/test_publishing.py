@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-import warren
-from warren.amqp.client import Properties
-from warren.amqp.protocol.tables import Table
-from warren.exceptions import ChannelClosed, NotFound, PreconditionFailed, UsageError
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import ChannelClosed, NotFound, PreconditionFailed, UsageError
 
 
 async def test_a_confirmed_message_is_on_its_queue(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("tasks", durable=True)
         await channel.publish(b"work", routing_key="tasks")
@@ -40,7 +40,7 @@ async def test_all_properties_arrive_as_they_were(broker_url: str) -> None:
         type="t",
         app_id="a",
     )
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(b"x", routing_key=queue, properties=sent)
@@ -52,7 +52,7 @@ async def test_all_properties_arrive_as_they_were(broker_url: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 1 << 20])
 async def test_bodies_of_any_size_are_split_over_frames_and_joined(broker_url: str, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(body, routing_key=queue)
@@ -62,12 +62,12 @@ async def test_bodies_of_any_size_are_split_over_frames_and_joined(broker_url: s
 
 
 async def test_an_unroutable_mandatory_message_is_returned_and_others_are_confirmed(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         futures = [await channel.send(b"same", routing_key=queue if number % 3 else "nowhere") for number in range(90)]
         results = await asyncio.gather(*futures, return_exceptions=True)
-        returned = [number for number, result in enumerate(results) if isinstance(result, warren.PublishReturned)]
+        returned = [number for number, result in enumerate(results) if isinstance(result, rabbitry.PublishReturned)]
         assert returned == list(range(0, 90, 3))
         assert all(result is None for number, result in enumerate(results) if number % 3)
         with pytest.raises(ExceptionGroup) as group:
@@ -79,27 +79,27 @@ async def test_an_unroutable_mandatory_message_is_returned_and_others_are_confir
 
 async def test_equal_messages_that_are_returned_are_interchangeable(broker_url: str) -> None:
     same = Properties(message_id="equal")
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         futures = [await channel.send(b"x", routing_key="nowhere", properties=same) for _ in range(10)]
         results = await asyncio.gather(*futures, return_exceptions=True)
-        assert all(isinstance(result, warren.PublishReturned) for result in results)
+        assert all(isinstance(result, rabbitry.PublishReturned) for result in results)
 
 
 async def test_a_refused_message_says_so(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         limits: Table = {"x-max-length": 1, "x-overflow": "reject-publish"}
         queue = (await channel.declare_queue(exclusive=True, arguments=limits)).name
         await channel.publish(b"fits", routing_key=queue)
-        with pytest.raises(warren.PublishRefused):
+        with pytest.raises(rabbitry.PublishRefused):
             await channel.publish(b"does not", routing_key=queue)
 
 
 async def test_a_404_in_the_middle_of_a_window_fails_what_is_unconfirmed_and_the_channel_opens_again(
     broker_url: str,
 ) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         futures = [await channel.send(b"x", routing_key=queue) for _ in range(10)]
@@ -118,7 +118,7 @@ async def test_a_404_in_the_middle_of_a_window_fails_what_is_unconfirmed_and_the
 
 
 async def test_a_failed_declare_closes_its_channel_with_the_brokers_words(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         other = await connection.channel()
         await channel.declare_queue("q", durable=True)
@@ -132,7 +132,7 @@ async def test_a_failed_declare_closes_its_channel_with_the_brokers_words(broker
 
 
 async def test_cancelling_a_publish_leaves_the_channel_in_order(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         task = asyncio.create_task(channel.publish(b"given up", routing_key=queue))
@@ -145,7 +145,7 @@ async def test_cancelling_a_publish_leaves_the_channel_in_order(broker_url: str)
 
 
 async def test_what_amqp_cannot_carry_is_refused_before_it_is_sent(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         with pytest.raises(UsageError, match="255"):
             await channel.publish(b"x", routing_key="k" * 256)
@@ -155,7 +155,7 @@ async def test_what_amqp_cannot_carry_is_refused_before_it_is_sent(broker_url: s
 
 
 async def test_closing_fails_what_is_not_confirmed(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         future = await channel.send(b"x", routing_key=queue)
@@ -167,7 +167,7 @@ async def test_closing_fails_what_is_not_confirmed(broker_url: str) -> None:
 
 
 async def test_a_lone_message_goes_at_once_with_the_acks_before_it_and_others_together(embedded_url: str) -> None:
-    async with warren.connect(embedded_url) as connection:
+    async with rabbitry.connect(embedded_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(b"x", routing_key=queue)

@@ -8,15 +8,15 @@ from contextlib import suppress
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import BrokerURL, Channel, blocking, pause, publishing, watchdog
+from rabbitry.amqp.client.io_thread import IOThread
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import BrokerURL, Channel, blocking, pause, publishing, watchdog
-from warren.amqp.client.io_thread import IOThread
 
 
 async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks: None, broker_url: str) -> None:
-    async with warren.connect(broker_url) as other, warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as other, rabbitry.connect(broker_url) as connection:
         declaring = await other.channel()
         queue = (await declaring.declare_queue("stays-away")).name
         channel = await connection.channel()
@@ -26,14 +26,14 @@ async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks
             await channel.publish(b"x", routing_key=queue, mandatory=False)  # the cancel has come before its confirm
             await channel.close()
             async with asyncio.timeout(20):
-                with pytest.raises(warren.ChannelClosed):
+                with pytest.raises(rabbitry.ChannelClosed):
                     await waiting
 
 
 async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel_ok(
     no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+    async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:
         looking = await other.channel()
         channel = await connection.channel()
         queue = (await channel.declare_queue("left")).name
@@ -54,7 +54,7 @@ async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel
 async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
     no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy, restore: bool
 ) -> None:
-    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+    async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:
         looking = await other.channel()
         channel = await connection.channel()
         queue = (await channel.declare_queue("never")).name
@@ -78,7 +78,7 @@ async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
 async def test_a_get_that_is_cancelled_with_its_answer_there_gives_it_back(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(b"kept", routing_key=queue)
@@ -102,12 +102,12 @@ async def test_a_get_that_is_cancelled_with_its_answer_there_gives_it_back(
 
 
 async def test_properties_that_cannot_be_encoded_leave_the_next_message_whole(broker_url: str) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(b"1", routing_key=queue)
-        bad = warren.Properties(message_id="x" * 300)
-        with pytest.raises(warren.UsageError):
+        bad = rabbitry.Properties(message_id="x" * 300)
+        with pytest.raises(rabbitry.UsageError):
             await channel.publish(b"2", routing_key=queue, properties=bad)
         await channel.publish(b"3", routing_key=queue)
         bodies = []
@@ -121,7 +121,7 @@ async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 1)
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         first = await channel.send(b"1", routing_key=queue)
@@ -129,7 +129,7 @@ async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
         last = asyncio.create_task(channel.publish(b"3", routing_key=queue))
         async with asyncio.timeout(20):
             await first
-            with pytest.raises(warren.UsageError):
+            with pytest.raises(rabbitry.UsageError):
                 await bad
             await last
 
@@ -137,7 +137,7 @@ async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
 async def test_a_close_that_is_cancelled_while_it_recovers_has_closed(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         proxy.refuse()
         await proxy.cut()
@@ -149,13 +149,13 @@ async def test_a_close_that_is_cancelled_while_it_recovers_has_closed(
         await asyncio.gather(closing, return_exceptions=True)
         async with asyncio.timeout(20):
             await connection.wait_closed()
-            with pytest.raises(warren.ConnectionClosed):
+            with pytest.raises(rabbitry.ConnectionClosed):
                 await waiting
 
 
 def test_many_threads_take_from_a_consumer_that_was_held(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocking, "_INBOX_MESSAGES", 20)
-    with warren.connect_blocking(embedded_url) as connection:
+    with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel(prefetch=0)
         queue = channel.declare_queue(exclusive=True).name
         for number in range(3000):
@@ -189,7 +189,7 @@ def test_a_thread_that_is_stopped_leaves_nobody_waiting() -> None:
     def ask() -> None:
         try:
             io.run(wait())
-        except warren.UsageError as error:
+        except rabbitry.UsageError as error:
             ends.append(error)
 
     thread = threading.Thread(target=ask)
@@ -201,14 +201,14 @@ def test_a_thread_that_is_stopped_leaves_nobody_waiting() -> None:
 
 
 def test_what_was_not_sent_when_the_connection_closed_is_cancelled(embedded_url: str) -> None:
-    connection = warren.connect_blocking(embedded_url)
+    connection = rabbitry.connect_blocking(embedded_url)
     channel = connection.channel()
     confirms = [channel.send(b"x", routing_key="nowhere", mandatory=False) for _ in range(2000)]
     connection.close()
     for confirm in confirms:
-        with suppress(warren.ConnectionClosed, warren.ChannelClosed, CancelledError):
+        with suppress(rabbitry.ConnectionClosed, rabbitry.ChannelClosed, CancelledError):
             confirm.result(20)
-    with pytest.raises(warren.UsageError):
+    with pytest.raises(rabbitry.UsageError):
         channel.send(b"x", routing_key="nowhere")
 
 
@@ -220,7 +220,7 @@ def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedde
             try:
 
                 async def own() -> None:
-                    async with asyncio.timeout(20), warren.connect(embedded_url) as connection:
+                    async with asyncio.timeout(20), rabbitry.connect(embedded_url) as connection:
                         await (await connection.channel()).declare_queue(exclusive=True)
 
                 own_thread = threading.Thread(target=lambda: asyncio.run(own()), daemon=True)
@@ -244,7 +244,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
     """The loss comes in every step of declaring, looking and consuming again."""
     monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
     proxy.delay(0.005)
-    async with warren.connect(broker_url) as other, warren.connect(url) as connection:
+    async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:
         looking = await other.channel()
         channel = await connection.channel()
         queue = (await channel.declare_queue("comes-back", durable=True)).name
@@ -254,7 +254,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
             await proxy.cut()
             async with asyncio.timeout(20):
                 while True:
-                    with suppress(warren.PublishReturned):
+                    with suppress(rabbitry.PublishReturned):
                         await channel.publish(b"x", routing_key=queue)
                         break
                 (await anext(deliveries)).ack()
@@ -266,7 +266,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
 async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, milliseconds: int
 ) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         proxy.delay(0.1)

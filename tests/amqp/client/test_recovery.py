@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import BrokerURL
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.exceptions import AlreadySettled, ConnectionClosed, PublishTimeout, RequestTimeout
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
-from warren.amqp.client import BrokerURL
-from warren.amqp.client.recovery import RecoveryEvent
-from warren.exceptions import AlreadySettled, ConnectionClosed, PublishTimeout, RequestTimeout
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset"])
 async def test_every_confirmed_message_arrives_over_many_losses(url: BrokerURL, proxy: FaultProxy, fault: str) -> None:
     seen: set[int] = set()
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         publishing = await connection.channel()
         consuming = await connection.channel(prefetch=50)
         await publishing.declare_queue("q", durable=True)
@@ -42,7 +42,7 @@ async def test_every_confirmed_message_arrives_over_many_losses(url: BrokerURL, 
 async def test_a_queue_named_by_the_broker_comes_back_with_its_binding_and_consumer(
     url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("e", "topic")
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -60,7 +60,7 @@ async def test_a_queue_named_by_the_broker_comes_back_with_its_binding_and_consu
 
 
 async def test_old_deliveries_cannot_be_settled_and_come_again(url: BrokerURL, proxy: FaultProxy) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"once", routing_key="q")
@@ -78,7 +78,7 @@ async def test_old_deliveries_cannot_be_settled_and_come_again(url: BrokerURL, p
 
 async def test_publishers_wait_and_their_deadline_counts(url: BrokerURL, proxy: FaultProxy) -> None:
     events: list[RecoveryEvent] = []
-    async with warren.connect(url, on_recovery=events.append) as connection:
+    async with rabbitry.connect(url, on_recovery=events.append) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         proxy.refuse()
@@ -99,7 +99,7 @@ async def test_publishers_wait_and_their_deadline_counts(url: BrokerURL, proxy: 
 
 
 async def test_what_was_sent_and_not_confirmed_is_sent_again(url: BrokerURL, proxy: FaultProxy) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"first", routing_key="q")
@@ -116,7 +116,7 @@ async def test_what_was_sent_and_not_confirmed_is_sent_again(url: BrokerURL, pro
 async def test_a_recovery_that_takes_too_long_ends_everything_with_both_causes(
     url: BrokerURL, proxy: FaultProxy, no_leaks: None
 ) -> None:
-    async with warren.connect(url, recovery_timeout=0.3) as connection:
+    async with rabbitry.connect(url, recovery_timeout=0.3) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         async with channel.consume(queue) as deliveries:
@@ -130,7 +130,7 @@ async def test_a_recovery_that_takes_too_long_ends_everything_with_both_causes(
 
 
 async def test_closing_while_it_recovers_ends_it(url: BrokerURL, proxy: FaultProxy) -> None:
-    connection = await warren.connect(url)
+    connection = await rabbitry.connect(url)
     channel = await connection.channel()
     proxy.refuse()
     await proxy.cut()
@@ -143,7 +143,7 @@ async def test_closing_while_it_recovers_ends_it(url: BrokerURL, proxy: FaultPro
 
 
 async def test_a_broker_that_is_restarted_gives_back_what_is_durable(own_rabbitmq: RabbitMQ) -> None:
-    async with warren.connect(own_rabbitmq.url) as connection:
+    async with rabbitry.connect(own_rabbitmq.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"kept", routing_key="q")
@@ -156,7 +156,7 @@ async def test_a_broker_that_is_restarted_gives_back_what_is_durable(own_rabbitm
 
 
 async def test_a_channel_that_is_closed_while_it_is_restored_stops_nothing(url: BrokerURL, proxy: FaultProxy) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         closing, staying = await connection.channel(), await connection.channel()
         queue = (await staying.declare_queue(exclusive=True)).name
         proxy.delay(0.1)
@@ -171,7 +171,7 @@ async def test_a_channel_that_is_closed_while_it_is_restored_stops_nothing(url: 
 
 
 async def test_opening_a_channel_waits_over_a_loss(url: BrokerURL, proxy: FaultProxy) -> None:
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         proxy.swallow()
         opening = asyncio.create_task(connection.channel())
         await eventually(lambda: proxy.lost, "channel.open in the black hole")

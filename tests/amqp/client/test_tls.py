@@ -8,12 +8,12 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import parse_url
+from rabbitry.exceptions import ConnectFailed, LoginRefused, UsageError
 from tests.support import programs, rabbitmq
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
-from warren.amqp.client import parse_url
-from warren.exceptions import ConnectFailed, LoginRefused, UsageError
 
 
 @dataclass
@@ -38,7 +38,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
-    client = authority.issue_cert("warren-client@example.org", common_name="warren-client")
+    client = authority.issue_cert("rabbitry-client@example.org", common_name="rabbitry-client")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
     certificate.private_key_pem.write_to_path(folder / "server.key")
@@ -60,7 +60,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 async def test_a_trusted_broker_is_used_over_tls(secured: Secured, no_leaks: None) -> None:
-    async with warren.connect(secured.url()) as connection:
+    async with rabbitry.connect(secured.url()) as connection:
         assert connection.link is not None
         assert connection.link.driver.get_extra_info("ssl_object") is not None
         channel = await connection.channel()
@@ -74,41 +74,41 @@ async def test_a_trusted_broker_is_used_over_tls(secured: Secured, no_leaks: Non
 
 async def test_a_broker_that_nobody_vouches_for_is_refused(secured: Secured) -> None:
     with pytest.raises(ConnectFailed, match="not trusted"):
-        await warren.connect(secured.url(cacertfile=""))
+        await rabbitry.connect(secured.url(cacertfile=""))
 
 
 async def test_a_certificate_for_another_name_is_refused(secured: Secured) -> None:
     with pytest.raises(ConnectFailed, match=r"not trusted.*127\.0\.0\.1"):
-        await warren.connect(secured.url("127.0.0.1"))
-    async with warren.connect(secured.url("127.0.0.1", server_name_indication="localhost")) as connection:
+        await rabbitry.connect(secured.url("127.0.0.1"))
+    async with rabbitry.connect(secured.url("127.0.0.1", server_name_indication="localhost")) as connection:
         assert connection.is_open
 
 
 async def test_verify_none_takes_anybody(secured: Secured) -> None:
-    async with warren.connect(secured.url("127.0.0.1", cacertfile="", verify="verify_none")) as connection:
+    async with rabbitry.connect(secured.url("127.0.0.1", cacertfile="", verify="verify_none")) as connection:
         assert connection.is_open
 
 
 async def test_a_client_logs_in_with_its_certificate(secured: Secured) -> None:
     with pytest.raises(LoginRefused):
-        await warren.connect(secured.url(certfile=str(secured.client), auth_mechanism="external"))
-    secured.server.ctl("add_user", "warren-client", "unused")
-    secured.server.ctl("set_permissions", "warren-client", ".*", ".*", ".*")
-    async with warren.connect(secured.url(certfile=str(secured.client), auth_mechanism="external")) as connection:
+        await rabbitry.connect(secured.url(certfile=str(secured.client), auth_mechanism="external"))
+    secured.server.ctl("add_user", "rabbitry-client", "unused")
+    secured.server.ctl("set_permissions", "rabbitry-client", ".*", ".*", ".*")
+    async with rabbitry.connect(secured.url(certfile=str(secured.client), auth_mechanism="external")) as connection:
         assert connection.is_open
 
 
 async def test_tls_with_a_port_that_speaks_none_is_named(secured: Secured) -> None:
     plain = secured.server.port
     with pytest.raises(ConnectFailed, match=f"{plain}"):
-        await warren.connect(f"amqps://localhost:{plain}/", timeout=2)
+        await rabbitry.connect(f"amqps://localhost:{plain}/", timeout=2)
 
 
 @pytest.mark.parametrize("key", ["cacertfile", "certfile"])
 async def test_files_that_cannot_be_read_are_named(tmp_path: Path, key: str) -> None:
     missing = tmp_path / "missing.pem"
     with pytest.raises(UsageError, match=r"missing\.pem"):
-        await warren.connect(f"amqps://localhost:1/?{key}={missing}")
+        await rabbitry.connect(f"amqps://localhost:1/?{key}={missing}")
 
 
 @pytest.mark.parametrize(

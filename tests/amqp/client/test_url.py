@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
-from warren.exceptions import UsageError
+from rabbitry.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
+from rabbitry.exceptions import UsageError
 
 _LOCAL = "127.0.0.1"
 
@@ -17,7 +17,7 @@ def _url(user: str, password: str, host: str, port: int, virtual_host: str) -> B
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [
-        # The examples of RabbitMQ's URI specification, appendix A. What it leaves to the client is Warren's default;
+        # The examples of RabbitMQ's URI specification, appendix A. What it leaves to the client is Rabbitry's default;
         # a path of "/" alone is the default virtual host here.
         ("amqp://user:pass@host:10000/vhost", _url("user", "pass", "host", 10000, "vhost")),
         ("amqp://user%61:%61pass@ho%61st:10000/v%2fhost", _url("usera", "apass", "hoast", 10000, "v/host")),
@@ -58,9 +58,9 @@ def test_query_parameters() -> None:
 
 
 def test_without_a_url_it_is_the_environments_then_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WARREN_BROKER", raising=False)
+    monkeypatch.delenv("RABBITRY_BROKER", raising=False)
     assert parse_url() == parse_url(DEFAULT_URL) == BrokerURL(((_LOCAL, 5672),))
-    monkeypatch.setenv("WARREN_BROKER", "amqp://elsewhere")
+    monkeypatch.setenv("RABBITRY_BROKER", "amqp://elsewhere")
     assert parse_url().hosts == (("elsewhere", 5672),)
     assert parse_url("amqp://here").hosts == (("here", 5672),)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import parse_url
+from rabbitry.broker import Broker
 from tests.support.proxy import FaultProxy
-from warren.amqp.client import parse_url
-from warren.broker import Broker
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -22,7 +22,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 async def _through_a_loss(url: str) -> None:
     port = parse_url(url).hosts[0][1]
-    async with FaultProxy(port) as proxy, warren.connect(url.replace(f":{port}/", f":{proxy.port}/")) as connection:
+    async with FaultProxy(port) as proxy, rabbitry.connect(url.replace(f":{port}/", f":{proxy.port}/")) as connection:
         channel = await connection.channel(prefetch=10)
         queue = (await channel.declare_queue("", exclusive=True)).name
         large = bytes(range(256)) * 8192
@@ -56,7 +56,7 @@ def test_the_broker_on_uvloop() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
 def test_the_blocking_client_takes_it() -> None:
-    from warren.amqp.client.io_thread import new_event_loop
+    from rabbitry.amqp.client.io_thread import new_event_loop
 
     loop = new_event_loop()
     try:

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import watchdog
 from tests.support.waiting import eventually
-from warren.amqp.client import watchdog
 
 
 def block_the_loop(seconds: float) -> None:
@@ -20,7 +20,7 @@ async def test_the_log_names_what_blocks_the_loop(
     no_leaks: None, embedded_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger=watchdog.__name__):
-        async with warren.connect(f"{embedded_url}?heartbeat=1") as connection:
+        async with rabbitry.connect(f"{embedded_url}?heartbeat=1") as connection:
             block_the_loop(1.6)
             await eventually(lambda: "goes on" in caplog.text, "the end of the stall")
             channel = await connection.channel()
@@ -31,13 +31,13 @@ async def test_the_log_names_what_blocks_the_loop(
 
 
 async def test_a_loop_that_runs_is_not_told_of(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with warren.connect(f"{embedded_url}?heartbeat=1"):
+    async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
         await asyncio.sleep(1.5)
     assert "blocked" not in caplog.text
 
 
 async def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
-    async with warren.connect(embedded_url) as connection:
+    async with rabbitry.connect(embedded_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         child = os.fork()
@@ -45,7 +45,7 @@ async def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
             code = 9
             try:
                 channel.publish(b"x", routing_key=queue).send(None)
-            except warren.UsedAfterFork:
+            except rabbitry.UsedAfterFork:
                 code = 7
             finally:
                 os._exit(code)

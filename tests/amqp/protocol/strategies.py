@@ -1,11 +1,11 @@
-"""Values for hypothesis: what AMQP can carry, as Warren's codec holds it."""
+"""Values for hypothesis: what AMQP can carry, as Rabbitry's codec holds it."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from warren.amqp.protocol.tables import FieldValue, Float32, LongString, TaggedInt
+from rabbitry.amqp.protocol.tables import FieldValue, Float32, LongString, TaggedInt
 
 _RANGES = {
     b"b": (-(2**7), 2**7 - 1),
@@ -66,4 +66,4 @@ plain_tables = st.dictionaries(
     ),
     max_size=5,
 )
-"""Tables that pamqp encodes as Warren does."""
+"""Tables that pamqp encodes as Rabbitry does."""

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection, Role
+from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME
+from rabbitry.amqp.protocol.events import ACK, HEADER, METHOD, VIOLATION, Event
+from rabbitry.amqp.protocol.methods import BasicAck, ConnectionTuneOk
 from tests import data
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.connection import Connection, Role
-from warren.amqp.protocol.constants import HEARTBEAT_FRAME
-from warren.amqp.protocol.events import ACK, HEADER, METHOD, VIOLATION, Event
-from warren.amqp.protocol.methods import BasicAck, ConnectionTuneOk
 
 _VIOLATIONS = {
     "frame_error_501": 501,

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.connection import Connection, Role
-from warren.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
-from warren.amqp.protocol.events import ACK, DELIVER, METHOD, PUBLISH, VIOLATION, Event
-from warren.amqp.protocol.methods import (
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection, Role
+from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from rabbitry.amqp.protocol.events import ACK, DELIVER, METHOD, PUBLISH, VIOLATION, Event
+from rabbitry.amqp.protocol.methods import (
     BasicDeliver,
     BasicPublish,
     BasicQos,
@@ -27,8 +27,8 @@ from warren.amqp.protocol.methods import (
     Method,
     QueueDeclare,
 )
-from warren.amqp.protocol.properties import Properties, encode_header
-from warren.amqp.protocol.states import (
+from rabbitry.amqp.protocol.properties import Properties, encode_header
+from rabbitry.amqp.protocol.states import (
     CHANNEL_TRANSITIONS,
     CONNECTION_TRANSITIONS,
     ChannelEvent,
@@ -38,7 +38,7 @@ from warren.amqp.protocol.states import (
     step_channel,
     step_connection,
 )
-from warren.exceptions import ProtocolViolation, UsageError
+from rabbitry.exceptions import ProtocolViolation, UsageError
 
 
 def _core(role: Role) -> Connection:

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from tests.amqp.protocol import strategies
-from warren.amqp.protocol import hot
-from warren.amqp.protocol.events import ACK, DELIVER, PUBLISH, Event
-from warren.amqp.protocol.methods import (
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.events import ACK, DELIVER, PUBLISH, Event
+from rabbitry.amqp.protocol.methods import (
     BasicAck,
     BasicDeliver,
     BasicGetOk,
@@ -22,9 +21,10 @@ from warren.amqp.protocol.methods import (
     decode_method,
     encode_method,
 )
-from warren.amqp.protocol.properties import Properties, encode_header, encode_properties
-from warren.amqp.protocol.tables import encode_short
-from warren.exceptions import ProtocolViolation
+from rabbitry.amqp.protocol.properties import Properties, encode_header, encode_properties
+from rabbitry.amqp.protocol.tables import encode_short
+from rabbitry.exceptions import ProtocolViolation
+from tests.amqp.protocol import strategies
 
 _tags = st.integers(0, 2**64 - 1)
 _BODY = b"body"

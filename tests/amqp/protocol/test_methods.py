@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import base, commands
 
-from tests.amqp.protocol import strategies
-from warren.amqp.protocol.methods import (
+from rabbitry.amqp.protocol.methods import (
     BY_SIGNATURE,
     BY_TYPE,
     BasicAck,
@@ -19,7 +18,8 @@ from warren.amqp.protocol.methods import (
     encode_method,
     method_name,
 )
-from warren.exceptions import ProtocolViolation, UsageError
+from rabbitry.exceptions import ProtocolViolation, UsageError
+from tests.amqp.protocol import strategies
 
 _TYPES = {
     "octet": "o", "short": "h", "long": "l", "longlong": "q", "shortstr": "s", "longstr": "S", "bit": "b", "table": "t",

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from tests.amqp.protocol import strategies
-from warren.amqp.protocol.properties import (
+from rabbitry.amqp.protocol.properties import (
     CONTENT_HEADER,
     FLAG_DELIVERY_MODE,
     FLAG_EXPIRATION,
@@ -22,7 +21,8 @@ from warren.amqp.protocol.properties import (
     decode_header,
     encode_header,
 )
-from warren.exceptions import ProtocolViolation, UsageError
+from rabbitry.exceptions import ProtocolViolation, UsageError
+from tests.amqp.protocol import strategies
 
 _FULL = Properties(
     content_type="application/json",
@@ -37,7 +37,7 @@ _FULL = Properties(
     timestamp=datetime(2024, 2, 29, 12, 30, 45, tzinfo=UTC),
     type="t",
     user_id="guest",
-    app_id="warren",
+    app_id="rabbitry",
     cluster_id="x",
 )
 _properties = st.builds(

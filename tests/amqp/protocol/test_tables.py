@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.amqp.protocol import strategies
-from warren.amqp.protocol.tables import (
+from rabbitry.amqp.protocol.tables import (
     MAX_DEPTH,
     FieldValue,
     Float32,
@@ -29,7 +28,8 @@ from warren.amqp.protocol.tables import (
     encode_table,
     encode_text,
 )
-from warren.exceptions import ProtocolViolation, UsageError
+from rabbitry.exceptions import ProtocolViolation, UsageError
+from tests.amqp.protocol import strategies
 
 
 def table_bytes(fields: bytes) -> bytes:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pika
 
-import warren
+import rabbitry
+from rabbitry.apps.grading.message import Assignment
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course, inbox
+from rabbitry.apps.grading.service import run
+from rabbitry.apps.grading.stages import Marker, Office, Seat, Wiring
+from rabbitry.apps.grading.students import Desk
+from rabbitry.flow import topology
 from tests.support.waiting import eventually
-from warren.apps.grading.message import Assignment
-from warren.apps.grading.modules import Course
-from warren.apps.grading.records import Database, course, inbox
-from warren.apps.grading.service import run
-from warren.apps.grading.stages import Marker, Office, Seat, Wiring
-from warren.apps.grading.students import Desk
-from warren.flow import topology
 
 CC = Course().module("cloud_computing")
 DM = Course().module("data_mining")
@@ -38,7 +38,7 @@ async def office(
     """Run seats while the block is entered; what they need on the broker is there before."""
     stop = asyncio.Event()
     made = Office(wiring or Wiring(), seats, database, markers or {})
-    async with warren.connect(url) as connection:
+    async with rabbitry.connect(url) as connection:
         await topology.declare(connection, made.app())
     task = asyncio.create_task(run(made, url, stop, connect_attempts=20))
     try:

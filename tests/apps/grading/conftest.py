@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.grading.records import Database
 from tests.support import postgresql, programs
 from tests.support.postgresql import PostgreSQL
-from warren.apps.grading.records import Database
 
 
 @pytest.fixture(scope="session")

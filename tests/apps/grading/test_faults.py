@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.students import Desk
 from tests.apps.grading._running import CC
 from tests.flow._running import counts
 from tests.support import commands
 from tests.support.waiting import eventually
-from warren.apps.grading.records import Database, course
-from warren.apps.grading.stages import Wiring
-from warren.apps.grading.students import Desk
 
 _ROLES = (("demonstrator", "--module", "cloud_computing"), ("assistant",), ("coordinator",))
 
@@ -38,7 +38,7 @@ class Killed:
     async def _start(self, role: Sequence[str], number: int) -> None:
         with self._log(role, number).open("ab") as log:
             self._processes[role[0], number] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "warren", "grading", *role, *self._arguments,
+                sys.executable, "-m", "rabbitry", "grading", *role, *self._arguments,
                 env=commands.environment(self._more), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -83,7 +83,7 @@ async def _results(url: str) -> AsyncIterator[Counter[str]]:
             seen[msgspec.json.decode(delivery.body)["SubmissionID"]] += 1
             delivery.ack()
 
-    async with warren.connect(url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         await channel.declare_exchange("assignment_exchange", "direct", durable=True)
         await channel.declare_queue("results_queue", durable=True)
         await channel.bind_queue("results_queue", "assignment_exchange", "results")
@@ -112,9 +112,9 @@ async def confirm_all(
     arguments: Sequence[str] = (),
 ) -> None:
     """Hand in so many, kill roles meanwhile, and see each confirmed once, with one history."""
-    more = {"WARREN_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     deadline = asyncio.get_running_loop().time() + within
-    with Database(f"sqlite:///{folder / 'warren' / 'grading.sqlite3'}") as database:
+    with Database(f"sqlite:///{folder / 'rabbitry' / 'grading.sqlite3'}") as database:
         async with _results(url) as results, Killed(more, seed, pause, arguments) as roles:
             await roles.ready()
             identities = []

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.grading.marks import markers_for
+from rabbitry.apps.grading.modules import Course, load_course
+from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.stages import Seat, Wiring
+from rabbitry.apps.grading.students import Desk
+from rabbitry.exceptions import SchemeInvalid
 from tests.apps.grading._running import ALL, CC, office, recorded
 from tests.support import programs
-from warren.apps.grading.marks import markers_for
-from warren.apps.grading.modules import Course, load_course
-from warren.apps.grading.records import Database
-from warren.apps.grading.stages import Seat, Wiring
-from warren.apps.grading.students import Desk
-from warren.exceptions import SchemeInvalid
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,18 +5,18 @@ from typing import Any
 import msgspec
 import pytest
 
-import warren
-from warren.apps.grading.message import Assignment, Decision, Progress, identity, submission
-from warren.apps.grading.modules import Course
-from warren.apps.grading.roles import ROLES, decide, key_of
-from warren.exceptions import UsageError
+import rabbitry
+from rabbitry.apps.grading.message import Assignment, Decision, Progress, identity, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.roles import ROLES, decide, key_of
+from rabbitry.exceptions import UsageError
 
 FOUR: dict[str, Any] = {"StudentID": 23200858, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}
 
 
-def message(identity_: str = "m1", correlation: str = "c1") -> warren.Message:
+def message(identity_: str = "m1", correlation: str = "c1") -> rabbitry.Message:
     """Make a message's metadata."""
-    return warren.Message(identity_, correlation, 1, "s", "q", "e", "k", None, None, None, None, {})
+    return rabbitry.Message(identity_, correlation, 1, "s", "q", "e", "k", None, None, None, None, {})
 
 
 def test_every_field_is_kept_on_every_hop() -> None:
@@ -59,7 +59,7 @@ def test_what_json_would_make_six_times_as_large_is_no_text() -> None:
 
 def test_base64_that_is_none_is_refused() -> None:
     assignment = Assignment.received(FOUR | {"SolutionEncoding": "base64", "Solution": "???"}, message())
-    with pytest.raises(warren.Reject, match="no base64"):
+    with pytest.raises(rabbitry.Reject, match="no base64"):
         assignment.solution()
 
 
@@ -85,7 +85,7 @@ def test_an_answer_is_a_solution_too() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], text: str) -> None:
-    with pytest.raises(warren.Reject, match=text) as caught:
+    with pytest.raises(rabbitry.Reject, match=text) as caught:
         Assignment.received(FOUR | change, message())
     assert caught.value.reason == "rejected"
 

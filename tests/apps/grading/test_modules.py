@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from warren.apps.grading.modules import Course, load_course
-from warren.exceptions import UsageError
+from rabbitry.apps.grading.modules import Course, load_course
+from rabbitry.exceptions import UsageError
 
 
 def test_without_a_file_there_are_the_originals_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.delenv("WARREN_GRADING", raising=False)
+    monkeypatch.delenv("RABBITRY_GRADING", raising=False)
     course = load_course()
     assert course == Course()
     module = course.module("cloud_computing")
@@ -25,7 +25,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     module = course.module("Big Data")
     assert (module.queue, module.scheme) == ("correction_queue_bd", tmp_path / "bd" / "scheme.toml")
     assert course.largest_submission == 5
-    monkeypatch.setenv("WARREN_GRADING", str(file))
+    monkeypatch.setenv("RABBITRY_GRADING", str(file))
     assert load_course() == course
     with pytest.raises(UsageError, match="unknown module 'cloud_computing': there are Big Data"):
         course.module("cloud_computing")

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.apps.grading.message import Decision, now
+from rabbitry.apps.grading.records import Database, outbox
+from rabbitry.apps.grading.stages import Office, Seat, Wiring
+from rabbitry.apps.grading.students import Asking, results
+from rabbitry.exceptions import RequestTimeout
+from rabbitry.telemetry.report import INTERVAL
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.waiting import eventually
-from warren.amqp.client import Properties
-from warren.apps.grading.message import Decision, now
-from warren.apps.grading.records import Database, outbox
-from warren.apps.grading.stages import Office, Seat, Wiring
-from warren.apps.grading.students import Asking, results
-from warren.exceptions import RequestTimeout
-from warren.telemetry.report import INTERVAL
 
 pytestmark = pytest.mark.timeout(120)
 FOUR: dict[str, Any] = {"StudentID": 23200858, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}
@@ -185,7 +185,7 @@ async def test_properties_that_are_no_text_stop_no_role(
     broker_url: str, one_database: Database, seats: tuple[Seat, ...]
 ) -> None:
     odd = [Properties(message_id="m\udcff"), Properties(message_id="a\0b"), Properties(correlation_id="c\udcff\0")]
-    async with office(broker_url, one_database, seats), warren.connect(broker_url) as connection:
+    async with office(broker_url, one_database, seats), rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         for number, properties in enumerate([*odd, Properties()]):
             body = json.dumps(FOUR | {"StudentID": 1000 + number}).encode()
@@ -320,7 +320,7 @@ async def test_results_may_go_nowhere(broker_url: str, one_database: Database) -
 async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, one_database: Database) -> None:
     body = FOUR | {"SubmissionID": "twice", "History": [{"role": "student", "status": "submitted", "when": now()}]}
     async with office(broker_url, one_database, PEOPLE[:1]):
-        async with warren.connect(broker_url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             for _ in range(2):
                 await channel.publish(
                     json.dumps(body).encode(), exchange="assignment_exchange", routing_key="demonstrator_cc"
@@ -333,13 +333,13 @@ async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, o
 async def test_questions_that_are_none_are_left_and_the_next_one_answered(
     embedded_url: str, one_database: Database
 ) -> None:
-    from warren.amqp.client import Properties
-    from warren.apps.grading.stages import STATUS_QUEUE
+    from rabbitry.amqp.client import Properties
+    from rabbitry.apps.grading.stages import STATUS_QUEUE
 
     identity = await _running.submit(embedded_url)
     async with office(embedded_url, one_database):
         await recorded(one_database, "confirmed", 1)
-        async with warren.connect(embedded_url) as connection, await connection.channel() as channel:
+        async with rabbitry.connect(embedded_url) as connection, await connection.channel() as channel:
             for body in (b"", b"[]", b'{"SubmissionID": 3}', b'{"SubmissionID": "x", "a": ' + b"[" * 20_000):
                 await channel.publish(body, routing_key=STATUS_QUEUE)
             gone = Properties(reply_to="nobody's queue")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from rabbitry.apps.grading.message import Assignment, Decision, Progress, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course, inbox, outbox
+from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.exceptions import RecordsError, UsageError
 from tests.apps.grading.test_message import FOUR, message
-from warren.apps.grading.message import Assignment, Decision, Progress, submission
-from warren.apps.grading.modules import Course
-from warren.apps.grading.records import Database, course, inbox, outbox
-from warren.apps.grading.roles import ROLES, decide
-from warren.exceptions import RecordsError, UsageError
 
 NOBODY = Decision("automatic")
 
@@ -227,7 +227,7 @@ def test_the_migrations_make_what_the_schema_says(database: Database) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from warren.apps.grading.records.schema import metadata
+    from rabbitry.apps.grading.records.schema import metadata
 
     differences = database.read_now(
         lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.web import Pages
 from tests.apps.grading._running import PEOPLE, arrived, office, submit
 from tests.support.ports import free_port
-from warren.apps.grading.records import Database
-from warren.apps.grading.web import Pages
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -58,7 +58,7 @@ async def test_what_can_not_be_handed_in_is_refused(
 ) -> None:
     config = tmp_path / "course.toml"
     config.write_text('largest_submission = 100\n[modules.cloud_computing]\nshort = "cc"\n')
-    monkeypatch.setenv("WARREN_GRADING", str(config))
+    monkeypatch.setenv("RABBITRY_GRADING", str(config))
     answer = await served.http.post("/api/submissions", **form)
     assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
 

@@ -1,4 +1,4 @@
-"""`warren` as a child process, in an empty folder and without settings of the outer environment."""
+"""`rabbitry` as a child process, in an empty folder and without settings of the outer environment."""
 
 import os
 import re
@@ -13,18 +13,18 @@ from tests.support.waiting import eventually_blocking
 
 
 class Program:
-    """A context manager that runs `python -m warren ARGUMENTS`, or `python ARGUMENTS` with `module`.
+    """A context manager that runs `python -m rabbitry ARGUMENTS`, or `python ARGUMENTS` with `module`.
 
-    `url` is handed over as WARREN_BROKER, `environment` besides. What it prints lies in files of `folder`.
+    `url` is handed over as RABBITRY_BROKER, `environment` besides. What it prints lies in files of `folder`.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, url: str | None = None, module: str = "warren", **environment: str
+        self, folder: Path, *arguments: str, url: str | None = None, module: str = "rabbitry", **environment: str
     ) -> None:
         self._out, self._err = folder / "stdout", folder / "stderr"
-        kept = {key: value for key, value in os.environ.items() if not re.match("WARREN_|RABBITMQ_|APP_", key)}
+        kept = {key: value for key, value in os.environ.items() if not re.match("RABBITRY_|RABBITMQ_|APP_", key)}
         if url is not None:
-            kept["WARREN_BROKER"] = url
+            kept["RABBITRY_BROKER"] = url
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 [sys.executable, "-X", "dev", "-m", module, *arguments],

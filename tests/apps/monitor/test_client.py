@@ -1,4 +1,4 @@
-"""`warren monitor stats` as its user runs it, against publishers that are not Warren's."""
+"""`rabbitry monitor stats` as its user runs it, against publishers that are not Rabbitry's."""
 
 import asyncio
 import fcntl
@@ -21,13 +21,13 @@ import pika
 import pika.exceptions
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel, parse_url
+from rabbitry.exceptions import PublishReturned
 from tests.apps.monitor.program import Program
 from tests.apps.monitor.wire import Tap, as_options, through
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import Channel, parse_url
-from warren.exceptions import PublishReturned
 
 EXCHANGE = "pi_utilization"
 
@@ -166,7 +166,7 @@ async def test_it_ends_in_the_contract_s_order_and_counts_what_was_left(broker_u
     left = 450
     tap = Tap()
     async with (
-        warren.connect(broker_url) as connection,
+        rabbitry.connect(broker_url) as connection,
         FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy,
     ):
         channel = await connection.channel()
@@ -208,7 +208,7 @@ async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) 
 
 
 async def test_it_goes_on_after_the_connection_was_lost(broker_url: str, tmp_path: Path) -> None:
-    async with warren.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+    async with rabbitry.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         channel = await connection.channel()
         await channel.declare_exchange(EXCHANGE)
         options = as_options(through(proxy, broker_url))
@@ -234,7 +234,7 @@ def test_it_says_that_nothing_comes_and_what_to_look_at(broker_url: str, tmp_pat
         publishing(broker_url) as publisher,
         Program(tmp_path, "monitor", "stats", "-k", "pi-1", "-k", "pi-2", url=broker_url) as client,
     ):
-        client.wait_for("nothing came from 'pi-1', 'pi-2' for 5 s.*warren doctor")
+        client.wait_for("nothing came from 'pi-1', 'pi-2' for 5 s.*rabbitry doctor")
         publisher.publish("pi-2", sample(0.5))
         client.wait_for("samples of 'pi-2' come")
         assert client.end() == 0
@@ -257,7 +257,7 @@ def test_on_a_terminal_a_table_updates_in_place_and_the_log_stands_above_it(brok
     screen, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     client = subprocess.Popen(
-        [sys.executable, "-m", "warren", "monitor", "stats", *as_options(broker_url), "-k", "pi-1"],
+        [sys.executable, "-m", "rabbitry", "monitor", "stats", *as_options(broker_url), "-k", "pi-1"],
         stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=os.environ | {"TERM": "xterm"},
     )  # fmt: skip
     os.close(terminal)

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import parse_url
+from rabbitry.apps._session import Patience
+from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
+from rabbitry.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed
 from tests.apps.monitor.wire import through
 from tests.support.proxy import FaultProxy
-from warren.amqp.client import parse_url
-from warren.apps._session import Patience
-from warren.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
-from warren.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed
 
 
 async def test_it_gives_messages_as_they_came(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
+    async with rabbitry.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
         assert await anext(feed) == Connected()
         channel = await connection.channel()
         for body in (b'{"cpu": 0.5}', b"\xff", b""):
@@ -23,11 +23,11 @@ async def test_it_gives_messages_as_they_came(broker_url: str, no_leaks: None) -
 
 
 async def test_its_queue_is_the_contract_s_and_gone_at_the_end(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         async with SampleFeed(broker_url) as feed:
             assert await anext(feed) == Connected()
-            with pytest.raises(warren.exceptions.ResourceLocked):
+            with pytest.raises(rabbitry.exceptions.ResourceLocked):
                 await channel.declare_queue("Consumer", passive=True)
         await channel.open()
         with pytest.raises(NotFound):
@@ -38,7 +38,7 @@ async def test_a_second_one_gets_a_queue_of_the_broker_s_naming(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
-        warren.connect(broker_url) as connection,
+        rabbitry.connect(broker_url) as connection,
         SampleFeed(broker_url) as first,
         SampleFeed(broker_url) as second,
     ):
@@ -51,7 +51,7 @@ async def test_a_second_one_gets_a_queue_of_the_broker_s_naming(
 
 
 async def test_it_says_when_the_connection_is_lost_and_comes_back(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+    async with rabbitry.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         async with SampleFeed(through(proxy, broker_url)) as feed:
             assert await anext(feed) == Connected()
             await proxy.reset()
@@ -65,7 +65,7 @@ async def test_it_says_when_the_connection_is_lost_and_comes_back(broker_url: st
 
 
 async def test_flags_that_differ_are_used_as_they_are_unless_strict(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection:
+    async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("system_info", "direct")
         async with SampleFeed(broker_url) as feed:
@@ -88,7 +88,7 @@ async def test_patience_ends(no_leaks: None) -> None:
 
 
 async def test_leaving_it_while_messages_wait_leaves_nothing(broker_url: str, no_leaks: None) -> None:
-    async with warren.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
+    async with rabbitry.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
         assert await anext(feed) == Connected()
         channel = await connection.channel()
         for _ in range(1000):

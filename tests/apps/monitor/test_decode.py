@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.apps.monitor.decode import MAX_BODY, MAX_DEPTH, InvalidSample, decode, printable, utilization
-from warren.apps.monitor.statistics import MAX_INTERFACES
+from rabbitry.apps.monitor.decode import MAX_BODY, MAX_DEPTH, InvalidSample, decode, printable, utilization
+from rabbitry.apps.monitor.statistics import MAX_INTERFACES
 
 
 def read(body: bytes) -> Any:

@@ -5,8 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from warren.apps.monitor.display import json_sample, json_summary, plain_sample, plain_summary, table
-from warren.apps.monitor.statistics import Counts
+from rabbitry.apps.monitor.display import json_sample, json_summary, plain_sample, plain_summary, table
+from rabbitry.apps.monitor.statistics import Counts
 
 HOSTILE = "[red]\x1b[2Jpi\r\n‮"
 

@@ -1,4 +1,4 @@
-"""`warren monitor publish` as its user runs it, with consumers that are not Warren's."""
+"""`rabbitry monitor publish` as its user runs it, with consumers that are not Rabbitry's."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ from typing import Any
 import pika
 import pytest
 
+from rabbitry.amqp.client import parse_url
+from rabbitry.apps.monitor.decode import decode, utilization
 from tests.apps.monitor.program import Program
 from tests.apps.monitor.wire import Tap, as_options, through
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually, eventually_blocking
-from warren.amqp.client import parse_url
-from warren.apps.monitor.decode import decode, utilization
 
 
 class Consumer:

@@ -7,11 +7,11 @@ from datetime import datetime
 import msgspec
 import pytest
 
+from rabbitry.apps.monitor import sampling
+from rabbitry.apps.monitor.decode import decode, utilization
+from rabbitry.apps.monitor.sample import Memory, Net, Sample, Space
+from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from tests.support.waiting import eventually
-from warren.apps.monitor import sampling
-from warren.apps.monitor.decode import decode, utilization
-from warren.apps.monitor.sample import Memory, Net, Sample, Space
-from warren.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 
 GIB = 2**30
 

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from rabbitry.amqp.client import parse_url
 from tests.apps.monitor.program import Program
 from tests.apps.monitor.test_publisher import consuming
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_blocking
-from warren.amqp.client import parse_url
 
 
 def settings(url: str) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_uvicorn_starts_it_and_publish_answers_with_what_it_published(
     broker_url: str, tmp_path: Path, method: str
 ) -> None:
     port = free_port()
-    uvicorn = ["warren.apps.monitor.publisher:app", "--port", str(port)]
+    uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
     with (
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
         Program(tmp_path, *uvicorn, module="uvicorn", EXCHANGE_NAME="my_info", **settings(broker_url)) as service,
@@ -103,7 +103,7 @@ def test_while_the_broker_is_away_it_answers_with_the_sample(tmp_path: Path) -> 
 def test_on_its_own_it_stays_up_with_a_refused_login_and_says_so(broker_url: str, tmp_path: Path) -> None:
     port = free_port()
     variables = settings(broker_url) | {"RABBITMQ_PASSWORD": "not-the-one"}
-    uvicorn = ["warren.apps.monitor.publisher:app", "--port", str(port)]
+    uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
     with (
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
         Program(tmp_path, *uvicorn, module="uvicorn", **variables) as service,
@@ -121,7 +121,7 @@ def test_a_password_opens_it_to_other_machines(broker_url: str, tmp_path: Path) 
     options = ["monitor", "publish", "--http", "0"]
     with Program(tmp_path, *options, url=broker_url, APP_HOST="0.0.0.0") as agent:
         assert agent.wait() == 2
-        assert re.fullmatch(r"warren: APP_HOST 0\.0\.0\.0 .*APP_PASSWORD.*\n", agent.err)
+        assert re.fullmatch(r"rabbitry: APP_HOST 0\.0\.0\.0 .*APP_PASSWORD.*\n", agent.err)
     with Program(tmp_path, *options, url=broker_url, APP_HOST="0.0.0.0", APP_PASSWORD="open sesame") as agent:
         found = agent.wait_for(r"serving http://0\.0\.0\.0:(\d+)/publish")
         base = f"http://127.0.0.1:{found[1]}"  # without a client that would keep the cookie of a login
@@ -138,4 +138,4 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with Program(tmp_path, "monitor", "publish", "--http", str(port), url="amqp://127.0.0.1:1") as agent:
             assert agent.wait() == 2
-            assert re.fullmatch(rf"warren: port {port} is taken.*\n", agent.err)
+            assert re.fullmatch(rf"rabbitry: port {port} is taken.*\n", agent.err)

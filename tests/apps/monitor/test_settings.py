@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from warren.apps.monitor.settings import Settings, broker_url, from_environment, is_loopback, variables
-from warren.exceptions import UsageError
+from rabbitry.apps.monitor.settings import Settings, broker_url, from_environment, is_loopback, variables
+from rabbitry.exceptions import UsageError
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_environment_goes_before_the_file(env_file: Path) -> None:
 
 
 def test_a_url_of_the_file_yields_to_a_host_of_the_environment(env_file: Path) -> None:
-    env_file.write_text("WARREN_BROKER=amqp://from-file\n")
+    env_file.write_text("RABBITRY_BROKER=amqp://from-file\n")
     assert broker_url(variables(env_file, {})) == "amqp://from-file"
     found = variables(env_file, {"RABBITMQ_HOST": "from-environment"})
     assert broker_url(found) == "amqp://guest:guest@from-environment:5672/%2F"

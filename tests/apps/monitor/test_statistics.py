@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.apps.monitor.statistics import (
+from rabbitry.apps.monitor.statistics import (
     MAX_HOSTS,
     MAX_INTERFACES,
     RELATIVE_ERROR,

@@ -3,8 +3,8 @@
 import struct
 from dataclasses import replace
 
+from rabbitry.amqp.client import BrokerURL, parse_url
 from tests.support.proxy import FaultProxy, Way
-from warren.amqp.client import BrokerURL, parse_url
 
 _METHODS = {
     (10, 50): "connection.close",

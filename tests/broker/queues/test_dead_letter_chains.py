@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.broker import Broker
+from rabbitry.broker.queues import Message, Queue
+from rabbitry.broker.queues.dead_letter import dead_letter
 from tests.support.waiting import eventually
-from warren.amqp.protocol.methods import NO_ARGUMENTS
-from warren.amqp.protocol.properties import Properties, decode_header, encode_header
-from warren.amqp.protocol.tables import FieldValue, Table
-from warren.broker import Broker
-from warren.broker.queues import Message, Queue
-from warren.broker.queues.dead_letter import dead_letter
 
 KINDS: dict[str, Table] = {
     "expired": {"x-message-ttl": 0},
@@ -43,7 +43,7 @@ def _deaths(message: Message) -> list[object]:
 
 async def _pass(broker: Broker, kind: str, length: int) -> None:
     last = _chain(broker, KINDS[kind], length)
-    async with warren.connect(broker.url) as connection, await connection.channel() as channel:
+    async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
         await channel.publish(b"1", routing_key="q0", timeout=60)
         assert not len(last), "the confirm does not wait for all of the chain"
         await channel.declare_queue("other")  # nor does anybody else
@@ -68,16 +68,16 @@ async def test_a_letter_passes_a_chain_of_two_thousand_queues() -> None:
 
 
 async def test_what_a_chain_of_full_queues_refuses_comes_to_its_end() -> None:
-    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
         last = _chain(broker, KINDS["refused"], 400)
         channel = await connection.channel()
-        with pytest.raises(warren.PublishRefused):
+        with pytest.raises(rabbitry.PublishRefused):
             await channel.publish(b"1", routing_key="q0", timeout=60)
         assert len(last) == 1
 
 
 async def test_a_letter_with_a_time_to_live_of_zero_is_for_a_consumer_that_waits() -> None:
-    async with Broker(port=0) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
         last = _chain(broker, KINDS["expired"], 2)
         channel = await connection.channel()
         async with channel.consume("q1") as deliveries:

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.broker import Broker
 from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
-from warren.amqp.client import Channel
-from warren.amqp.protocol import methods as m
-from warren.amqp.protocol.properties import Properties
-from warren.broker import Broker
 
 
 @pytest.fixture(autouse=True)
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that a test fills quickly."""
-    monkeypatch.setattr("warren.broker.queues.queue.WINDOW", 32)
+    monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW", 32)
 
 
 async def _drain(channel: Channel) -> list[tuple[bytes, object]]:
@@ -40,7 +40,7 @@ def _rows(folder: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("count", [20, 100])
 async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-queue-type": "quorum"})
         for number in range(count):
@@ -53,7 +53,7 @@ async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int)
         await channel.declare_queue("q", passive=True)
         assert (len(queue), queue.published) == (count, count)
     assert _rows(tmp_path) == (count, count)
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         expected = [(b"%d" % number, 0) for number in range(10, count)] + [(b"%d" % number, 1) for number in range(10)]
         assert await _drain(channel) == expected

@@ -8,17 +8,17 @@ from pathlib import Path
 import pika
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
+from rabbitry.broker import Broker, StoreFailed
+from rabbitry.broker.management import messages
+from rabbitry.broker.queues import queue as queue_module
+from rabbitry.broker.store.batch import Batch, Found
+from rabbitry.broker.store.sqlite import SQLiteStore
 from tests.support import programs
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
-from warren.amqp.client import Channel
-from warren.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
-from warren.broker import Broker, StoreFailed
-from warren.broker.management import messages
-from warren.broker.queues import queue as queue_module
-from warren.broker.store.batch import Batch, Found
-from warren.broker.store.sqlite import SQLiteStore
 
 
 async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
@@ -30,7 +30,7 @@ async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
 
 
 async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("logs", "topic", durable=True, arguments={"alternate-exchange": "amq.fanout"})
         await channel.declare_exchange("gone", "direct")
@@ -42,12 +42,12 @@ async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> No
         await channel.bind_exchange("amq.topic", "logs", "x")
         for priority in (1, 3, 2):
             await channel.publish(
-                b"%d" % priority, exchange="logs", routing_key="a.b", properties=warren.Properties(priority=priority)
+                b"%d" % priority, exchange="logs", routing_key="a.b", properties=rabbitry.Properties(priority=priority)
             )
-        await channel.publish(b"transient", routing_key="kept", properties=warren.Properties(delivery_mode=1))
+        await channel.publish(b"transient", routing_key="kept", properties=rabbitry.Properties(delivery_mode=1))
         delivery = await channel.get("other")
         assert delivery is not None
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert await _drain(channel, "kept") == [(b"3", False), (b"2", False), (b"1", False)]
         assert await _drain(channel, "other") == [(b"1", True), (b"3", False), (b"2", False)]
@@ -55,7 +55,7 @@ async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> No
         await channel.publish(b"still bound", exchange="logs", routing_key="a.c")
         assert [body for body, _ in await _drain(channel, "kept")] == [b"still bound"]
         for queue in ("transient", "gone"):
-            with pytest.raises(warren.ChannelClosed):
+            with pytest.raises(rabbitry.ChannelClosed):
                 await channel.declare_queue(queue, passive=True)
             await channel.open()
         await channel.delete_queue("kept")
@@ -76,12 +76,12 @@ def small_window(monkeypatch: pytest.MonkeyPatch) -> int:
 
 async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path, small_window: int) -> None:
     count = 6 * small_window
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=100)
         await channel.declare_queue("long", durable=True)
         for number in range(count):
             mode = 1 if number % 7 == 0 else 2
-            await channel.send(b"%d" % number, routing_key="long", properties=warren.Properties(delivery_mode=mode))
+            await channel.send(b"%d" % number, routing_key="long", properties=rabbitry.Properties(delivery_mode=mode))
         await channel.wait_for_confirms()
         assert (await channel.declare_queue("long", passive=True)).message_count == count
         async with channel.consume("long") as deliveries:
@@ -94,7 +94,7 @@ async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path, 
 
 async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_window: int) -> None:
     count = 3 * small_window
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for number in range(count):
@@ -106,13 +106,13 @@ async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_wind
         await channel.publish(b"after", routing_key="q")
         held.nack()
         assert [body for body, _ in await _drain(channel, "q")] == [b"0", b"after"]
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert (await channel.declare_queue("q", passive=True)).message_count == 0
 
 
 async def test_dead_letters_move_in_one_piece(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
         await channel.declare_queue(
@@ -126,7 +126,7 @@ async def test_dead_letters_move_in_one_piece(tmp_path: Path) -> None:
             assert delivery is not None
             delivery.reject(requeue=False)
         await channel.declare_queue("q", passive=True)
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [body for body, _ in await _drain(channel, "dead")] == [b"%d" % number for number in range(50)]
         assert await _drain(channel, "q") == []
@@ -140,14 +140,14 @@ async def test_a_second_broker_on_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 async def test_no_room_nacks_and_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"fits", routing_key="q")
         store = broker.journal._store
         (pages,) = store._connection.execute("PRAGMA page_count").fetchone()  # type: ignore[union-attr] # SQLite's
         store._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr] # likewise
-        with pytest.raises(warren.PublishRefused):
+        with pytest.raises(rabbitry.PublishRefused):
             await channel.publish(b"x" * 1_000_000, routing_key="q")
         store._connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[union-attr] # likewise
         await eventually(lambda: "room for the store again" in caplog.text, "room")
@@ -159,7 +159,7 @@ async def _publish_until_lost(url: str, confirmed: set[bytes], unknown: set[byte
     """Publish numbered messages until the broker is gone; notes what was confirmed, and what may be there."""
     number = start
     try:
-        async with warren.connect(url, recover=False) as connection:
+        async with rabbitry.connect(url, recover=False) as connection:
             channel = await connection.channel()
             await channel.declare_queue("q", durable=True)
 
@@ -175,11 +175,11 @@ async def _publish_until_lost(url: str, confirmed: set[bytes], unknown: set[byte
                 future.add_done_callback(lambda future, body=body: done(body, future))  # type: ignore[misc] # bound
                 if number % 50 == 0:
                     await asyncio.sleep(0)
-    except warren.WarrenError:
+    except rabbitry.RabbitryError:
         return number
 
 
-async def kill_again_and_again(folder: Path, kills: int, module: str = "warren") -> tuple[int, int]:
+async def kill_again_and_again(folder: Path, kills: int, module: str = "rabbitry") -> tuple[int, int]:
     """Kill a broker under load `kills` times, then count. Gives how many were confirmed, and how many came twice.
 
     Raises AssertionError where a confirmed message is lost, or one is there that nobody published.
@@ -194,7 +194,7 @@ async def kill_again_and_again(folder: Path, kills: int, module: str = "warren")
             broker.kill()
             number = await work
             broker.start()
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel(prefetch=1000)
             left = (await channel.declare_queue("q", passive=True)).message_count
             got: list[bytes] = []
@@ -227,7 +227,7 @@ async def test_a_sync_comes_before_each_confirm(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     strace = ("strace", "-f", "-x", "-s", "64", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendto")
     with BrokerProcess("--data", str(tmp_path / "data"), prefix=strace) as broker:
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
             await channel.declare_queue("q", durable=True)
             for number in range(20):
@@ -259,7 +259,7 @@ async def test_two_hundred_kills(tmp_path: Path) -> None:
 async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of a backlog is in memory after a restart, and yet the queue is not empty."""
     bodies = [b"%d" % number for number in range(5)]
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         for queue in ("q", "over http"):
             await channel.declare_queue(queue, durable=True)
@@ -273,7 +273,7 @@ async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch:
 
     apply = SQLiteStore.apply
     monkeypatch.setattr(SQLiteStore, "apply", slow)
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [body for body, _ in await _drain(channel, "q")] == bodies
         asked: dict[str, object] = {"count": 9, "ackmode": "ack_requeue_true", "encoding": "auto"}
@@ -285,7 +285,7 @@ async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None
     nested: dict[str, FieldValue] = {}
     for _ in range(MAX_DEPTH - 1):
         nested = {"x": nested}
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("deep", durable=True, arguments=nested)
         await channel.declare_exchange("deep", durable=True, arguments=nested)
@@ -297,7 +297,7 @@ async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None
 
 
 async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
         arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
@@ -312,7 +312,7 @@ async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCa
         await eventually(lambda: "refused until there is room" in caplog.text, "no room")
         store._connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[union-attr] # likewise
         await eventually(lambda: "room for the store again" in caplog.text, "room")
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [len(body) for body, _ in await _drain(channel, "dead")] == [1_000_000]
         assert await _drain(channel, "q") == []
@@ -321,9 +321,9 @@ async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCa
 async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warren.broker.queues.queue.WINDOW_BYTES", 1000)
+    monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW_BYTES", 1000)
     bodies = [b"%0*d" % (100 + number * 7 % 300, number) for number in range(60)]
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for body in bodies:
@@ -335,7 +335,7 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
         assert (lane.size, lane.tail) == (0, 0)
         for body in bodies:
             await channel.publish(body, routing_key="q")
-    async with Broker(port=0, data=tmp_path) as broker, warren.connect(broker.url) as connection:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=3)
         async with channel.consume("q") as deliveries:
             for body in bodies:
@@ -347,7 +347,7 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
 async def test_what_is_held_is_written_however_much_comes_and_goes_beside_it(tmp_path: Path) -> None:
     """A batch waits for acks that are on their way, but for none that do not come."""
     with BrokerProcess("--data", str(tmp_path / "data")) as broker:
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
             for queue in ("held", "busy"):
                 await channel.declare_queue(queue, durable=True)
@@ -366,7 +366,7 @@ async def test_what_is_held_is_written_however_much_comes_and_goes_beside_it(tmp
                 assert sorted(held) == [b"confirmed", b"unconfirmed"]
                 broker.kill()
         broker.start()
-        async with warren.connect(broker.url) as connection:
+        async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
             assert sorted(body for body, _ in await _drain(channel, "held")) == [b"confirmed", b"unconfirmed"]
 

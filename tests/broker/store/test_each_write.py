@@ -120,7 +120,7 @@ def _drain(connection: Any, queue: str) -> list[bytes] | None:
         bodies.append(body)
 
 
-def _die_at(folder: Path, call: str, when: int, promises: _Promises | None, module: str = "warren") -> bool:
+def _die_at(folder: Path, call: str, when: int, promises: _Promises | None, module: str = "rabbitry") -> bool:
     """Start a broker, go through the script (None: do nothing), and have it killed at a system call.
 
     Gives whether it came so far.
@@ -141,7 +141,7 @@ def _die_at(folder: Path, call: str, when: int, promises: _Promises | None, modu
     return False
 
 
-def _die_and_look(folder: Path, call: str, when: int, again: int, module: str = "warren") -> bool:
+def _die_and_look(folder: Path, call: str, when: int, again: int, module: str = "rabbitry") -> bool:
     """Let a broker die at a call and, with `again`, at that one of its recovery; then see what there is."""
     promises = _Promises()
     died = _die_at(folder, call, when, promises, module)

@@ -8,9 +8,9 @@ from zlib import crc32
 
 import pytest
 
-from warren.broker.queues import Entry, Message
-from warren.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
-from warren.broker.store.sqlite import VERSION, SQLiteStore
+from rabbitry.broker.queues import Entry, Message
+from rabbitry.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.sqlite import VERSION, SQLiteStore
 
 HEADER = bytes(14)
 
@@ -188,7 +188,7 @@ def test_a_newer_store_is_refused_and_untouched(store: SQLiteStore) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.close()
     before = {path.name: path.read_bytes() for path in store.path.parent.iterdir()}
-    with pytest.raises(StoreFailed, match="written by a newer Warren"):
+    with pytest.raises(StoreFailed, match="written by a newer Rabbitry"):
         SQLiteStore(store.path.parent).open()
     assert {path.name: path.read_bytes() for path in store.path.parent.iterdir()} == before
 
@@ -230,7 +230,7 @@ def test_a_store_of_version_1_is_brought_up(tmp_path: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broker.sqlite").write_bytes(b"something else, which is long enough to be looked at" * 3)
-    with pytest.raises(StoreFailed, match="is not a store of Warren's broker"):
+    with pytest.raises(StoreFailed, match="is not a store of Rabbitry's broker"):
         SQLiteStore(tmp_path).open()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rabbitry.apps.grading.marking import Marking, Scheme, load_scheme, mark
 from tests.support import programs
-from warren.apps.grading.marking import Marking, Scheme, load_scheme, mark
 
 MakeScheme = Callable[[str], Scheme]
 Run = Callable[..., Marking]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.apps.grading.marking import is_archive
-from warren.apps.grading.marking.archives import MAX_ENTRIES, MAX_SUBMISSION, safe_name, unpack
-from warren.exceptions import SubmissionRefused
+from rabbitry.apps.grading.marking import is_archive
+from rabbitry.apps.grading.marking.archives import MAX_ENTRIES, MAX_SUBMISSION, safe_name, unpack
+from rabbitry.exceptions import SubmissionRefused
 
 _ROOM = 4 * 1024 * 1024
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.grading.marking import Marking, _bubblewrap, mark
+from rabbitry.apps.grading.marking._weak import namespaces
+from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 from tests.apps.grading.marking.conftest import MakeScheme
-from warren.apps.grading.marking import Marking, _bubblewrap, mark
-from warren.apps.grading.marking._weak import namespaces
-from warren.exceptions import SandboxFailed, SandboxUnavailable
 
 _PARTS = '[[part]]\nname = "x"\npoints = 1\ncommand = "sh main.py"\n'
 
@@ -136,8 +136,8 @@ def test_weak_bounds_keep_it_from_the_network_where_the_kernel_lets_us(scheme: M
 _AS_USER = """
 import os, socket, sys
 from pathlib import Path
-from warren.apps.grading.marking import load_scheme, mark
-from warren.apps.grading.marking.scheme import Limits
+from rabbitry.apps.grading.marking import load_scheme, mark
+from rabbitry.apps.grading.marking.scheme import Limits
 
 assert os.getuid() == 12345
 with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -149,7 +149,7 @@ def attempt(what, *arguments):
     else: print("done:", what, arguments)
 attempt(socket.create_connection, ("127.0.0.1", {listener.getsockname()[1]}), 5)
 attempt(open, {sys.argv[1]!r})
-attempt(open, "/warren/x", "w")
+attempt(open, "/rabbitry/x", "w")
 attempt(open, "/dev/x", "w")
 attempt(os.kill, {os.getpid()}, 9)
 attempt(os.memfd_create, "x")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from warren.apps.grading.marking import load_scheme, mark
-from warren.apps.grading.marking.scheme import Limits
+from rabbitry.apps.grading.marking import load_scheme, mark
+from rabbitry.apps.grading.marking.scheme import Limits
 
 _TEXT = (Path(__file__).parents[4] / "docs" / "marking.md").read_text()
 

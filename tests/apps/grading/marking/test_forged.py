@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.grading.marking import Marking, mark
+from rabbitry.apps.grading.marking._pytest_report import read_report
 from tests.apps.grading.marking.conftest import MakeScheme
-from warren.apps.grading.marking import Marking, mark
-from warren.apps.grading.marking._pytest_report import read_report
 
 _TESTS = """
 import main

@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rabbitry.apps.grading.marking import Marking, mark
+from rabbitry.exceptions import SubmissionRefused
 from tests.apps.grading.marking.conftest import MakeScheme, Run, of_token
-from warren.apps.grading.marking import Marking, mark
-from warren.exceptions import SubmissionRefused
 
 
 def _output(marking: Marking) -> str:
@@ -172,7 +172,7 @@ def fill(folder):
         print(folder, error.strerror, file=sys.stderr)
     return written >> 20
 print("home", fill(os.environ["HOME"]), "then tmp", fill("/tmp"), "shm", fill("/dev/shm"),
-      "elsewhere", sum(map(fill, ("/", "/dev", "/etc", "/usr", "/warren", "/warren/submission", "/var", "/run"))))
+      "elsewhere", sum(map(fill, ("/", "/dev", "/etc", "/usr", "/rabbitry", "/rabbitry/submission", "/var", "/run"))))
 """
 
 
@@ -230,7 +230,7 @@ for family, address in (
         try: connection.connect(address)
         except OSError as error: print("not reached:", error)
 """
-    name = f"warren-test-{os.getpid()}"
+    name = f"rabbitry-test-{os.getpid()}"
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind("\0" + name)
         unix.listen()
@@ -369,7 +369,7 @@ def test_when_the_marking_process_is_killed_nothing_of_a_submission_runs_on(
     code = """
 import sys, tempfile
 from pathlib import Path
-from warren.apps.grading.marking import load_scheme, mark
+from rabbitry.apps.grading.marking import load_scheme, mark
 tempfile.tempdir = sys.argv[1]
 mark(load_scheme(Path(sys.argv[2])), b"import time; time.sleep(600)", "main.py")
 """

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
+from rabbitry.apps.grading.marking import Marking, PartResult, mark
 from tests.apps.grading.marking.conftest import MakeScheme, Run
-from warren.apps.grading.marking import Marking, PartResult, mark
 
 _SORTING = """
 [[part]]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from warren.apps.grading.marking import load_scheme
-from warren.exceptions import SchemeInvalid, UsageError
+from rabbitry.apps.grading.marking import load_scheme
+from rabbitry.exceptions import SchemeInvalid, UsageError
 
 _RIGHT = """\
 [scheme]

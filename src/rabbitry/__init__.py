@@ -1,0 +1,82 @@
+"""Rabbitry: Python work and measurements across machines over RabbitMQ, seen live.
+
+The public names, imported when first used, so that `import rabbitry` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import Properties, connect, connect_blocking
+    from rabbitry.exceptions import (
+        AlreadySettled,
+        AppError,
+        ChannelClosed,
+        ConnectFailed,
+        ConnectionClosed,
+        ConsumerCancelled,
+        DeliveryTimeout,
+        LoginRefused,
+        ProtocolViolation,
+        PublishError,
+        PublishRefused,
+        PublishReturned,
+        PublishTimeout,
+        RabbitryError,
+        Reject,
+        RequestTimeout,
+        Retry,
+        TopologyMismatch,
+        UsageError,
+        UsedAfterFork,
+        VirtualHostRefused,
+    )
+    from rabbitry.flow import App, Message
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadySettled",
+    "App",
+    "AppError",
+    "ChannelClosed",
+    "ConnectFailed",
+    "ConnectionClosed",
+    "ConsumerCancelled",
+    "DeliveryTimeout",
+    "LoginRefused",
+    "Message",
+    "Properties",
+    "ProtocolViolation",
+    "PublishError",
+    "PublishRefused",
+    "PublishReturned",
+    "PublishTimeout",
+    "RabbitryError",
+    "Reject",
+    "RequestTimeout",
+    "Retry",
+    "TopologyMismatch",
+    "UsageError",
+    "UsedAfterFork",
+    "VirtualHostRefused",
+    "connect",
+    "connect_blocking",
+]
+
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("connect", "connect_blocking", "Properties"), "rabbitry.amqp.client"),
+    **dict.fromkeys(("App", "Message"), "rabbitry.flow"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'rabbitry' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_ELSEWHERE.get(name, "rabbitry.exceptions")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,506 @@
+"""The client for scripts: the same names without `await`, safe to use from many threads.
+
+All of it runs on one I/O thread. What waits for an answer (declaring, `publish`, `get`) costs a turn of that
+thread; what does not (`send`, `ack`, the next delivery) is handed over in batches (`benchmarks/blocking.py`).
+"""
+
+import asyncio
+import concurrent.futures
+import functools
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
+from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, connect
+from rabbitry.amqp.client.consuming import Consumer, Delivery
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.client.publishing import as_body
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.exceptions import AlreadySettled, Closed, RabbitryError, RequestTimeout, UsageError
+
+_log = logging.getLogger(__name__)
+_UNSENT_MESSAGES: Final = 10_000
+_UNSENT_BYTES: Final = 64 << 20
+_INBOX_MESSAGES: Final = 10_000
+_INBOX_BYTES: Final = 64 << 20
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _blocking(
+    method: Callable[Concatenate[Channel, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate["BlockingChannel", _P], _R]:
+    """Make a method of the blocking channel from the one of the same name that is awaited."""
+
+    def call(self: "BlockingChannel", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return self._io.run(method(self._channel, *args, **kwargs))
+
+    return functools.update_wrapper(call, method)
+
+
+class BlockingDelivery:
+    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`, from any thread."""
+
+    __slots__ = ("_delivery", "_io", "_is_settled")
+
+    def __init__(self, delivery: Delivery, io: IOThread) -> None:
+        self._delivery = delivery
+        self._io = io
+        self._is_settled = False
+
+    def __repr__(self) -> str:
+        return repr(self._delivery)
+
+    @property
+    def body(self) -> bytes:
+        """The message's body."""
+        return self._delivery.body
+
+    @property
+    def properties(self) -> Properties:
+        """The message's properties. Raises ProtocolViolation where they are malformed."""
+        return self._delivery.properties
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that the message was published to."""
+        return self._delivery.exchange
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that the message was published with."""
+        return self._delivery.routing_key
+
+    @property
+    def delivery_tag(self) -> int:
+        """The delivery's number on its channel."""
+        return self._delivery.delivery_tag
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the message was delivered before."""
+        return self._delivery.redelivered
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        return self._delivery.is_lost
+
+    def ack(self, multiple: bool = False) -> None:
+        """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
+
+        Raises AlreadySettled where it was settled, or came over a channel or connection that is gone.
+        """
+        self._settle(functools.partial(self._delivery.ack, multiple))
+
+    def nack(self, requeue: bool = True, multiple: bool = False) -> None:
+        """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settle(functools.partial(self._delivery.nack, requeue, multiple))
+
+    def reject(self, requeue: bool = True) -> None:
+        """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settle(functools.partial(self._delivery.reject, requeue))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        if self._is_settled:
+            raise AlreadySettled(f"delivery {self.delivery_tag} was settled before")
+        self._delivery.check_open()
+        self._is_settled = True
+        self._io.post(functools.partial(_quietly, settle))
+
+
+def _quietly(settle: Callable[[], None]) -> None:
+    """Settle in the I/O thread. A channel that went since the caller's check delivers again what it brought."""
+    try:
+        settle()
+    except AlreadySettled as error:
+        _log.info("%s", error)
+
+
+class BlockingConsumer:
+    """One consumer: a context manager, and an iterator over its deliveries.
+
+    Leaving the block cancels the consumer and gives back what was not settled. The iteration raises
+    ConsumerCancelled when the broker cancelled it, ChannelClosed or ConnectionClosed when its channel is gone.
+    """
+
+    def __init__(self, consumer: Consumer, io: IOThread) -> None:
+        self._consumer = consumer
+        self._io = io
+        self._inbox: queue.SimpleQueue[BlockingDelivery | None] = queue.SimpleQueue()
+        self._error: RabbitryError | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._may_go_on = asyncio.Event()
+        self._is_held = False
+        self._low = 0
+
+    def __enter__(self) -> Self:
+        self._io.run(self._start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Stop consuming and give back what was not settled. Does nothing where it has ended already."""
+        self._io.run(self._stop())
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> BlockingDelivery:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> BlockingDelivery:
+        """Wait for the next delivery, for `timeout` seconds (None: for ever).
+
+        What waited here when the connection was lost is left out: it comes again. Raises RequestTimeout when
+        none came, StopIteration when the consumer was cancelled here.
+        """
+        if self._pump is None:
+            raise UsageError("iterate within `with channel.consume(…) as deliveries:`")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        delivery = self._take(timeout)
+        while delivery.is_lost and not self._consumer.no_ack:
+            delivery = self._take(None if deadline is None else max(deadline - time.monotonic(), 0))
+        return delivery
+
+    def _take(self, timeout: float | None) -> BlockingDelivery:
+        try:
+            delivery = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            raise RequestTimeout(f"no delivery within {timeout} s") from None
+        if self._is_held and self._inbox.qsize() <= self._low:
+            self._is_held = False
+            self._io.post(self._may_go_on.set)
+        if delivery is None:
+            self._inbox.put(None)  # for other threads, and for whoever asks again
+            if self._error is None:
+                raise StopIteration
+            raise self._error.fresh() if isinstance(self._error, Closed) else self._error
+        return delivery
+
+    async def _start(self) -> None:
+        await self._consumer.__aenter__()
+        self._pump = asyncio.create_task(self._hand_over(), name=f"deliveries of {self._consumer.queue}")
+
+    async def _stop(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait((self._pump,))
+        await self._consumer.cancel()
+
+    async def _hand_over(self) -> None:
+        inbox, io = self._inbox, self._io
+        sizes: deque[int] = deque()  # of what is in the inbox, and of what was taken since the last look
+        total = 0
+        try:
+            async for delivery in self._consumer:
+                inbox.put(BlockingDelivery(delivery, io))
+                size = len(delivery.body) + len(delivery.header)
+                sizes.append(size)
+                total += size
+                if total < _INBOX_BYTES and len(sizes) < _INBOX_MESSAGES:
+                    continue
+                waiting = inbox.qsize()
+                while len(sizes) > waiting:
+                    total -= sizes.popleft()
+                if total >= _INBOX_BYTES or waiting >= _INBOX_MESSAGES:
+                    self._may_go_on.clear()
+                    self._low = waiting // 2
+                    self._is_held = True
+                    # Whoever takes one after this line sees that the consumer is held; before it, so do we.
+                    if inbox.qsize() > self._low:
+                        await self._may_go_on.wait()
+        except RabbitryError as error:
+            self._error = error
+        finally:
+            inbox.put(None)
+
+
+class _Room:
+    """How much more may wait to be sent. For any thread."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for a message of `size` bytes; one that never fits waits until it is alone."""
+        with self._changed:
+            while self._messages >= _UNSENT_MESSAGES or (self._messages and self._bytes + size > _UNSENT_BYTES):
+                self._changed.wait()
+            self._messages += 1
+            self._bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Undo `take`."""
+        with self._changed:
+            self._messages -= 1
+            self._bytes -= size
+            self._changed.notify()
+
+
+class BlockingChannel:
+    """A channel. Made by `BlockingConnection.channel`; a context manager that closes it.
+
+    Its methods are those of the asyncio client's channel; each waits until it is done.
+    """
+
+    def __init__(self, channel: Channel, io: IOThread) -> None:
+        self._channel = channel
+        self._io = io
+        self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, asyncio.Future[None]]], _Confirm, int]] = deque()
+        self._room = _Room()
+        self._sending: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return repr(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel can be used."""
+        return self._channel.is_open
+
+    @property
+    def close_reason(self) -> Closed | None:
+        """Why the channel is closed; None while it is open."""
+        return self._channel.close_reason
+
+    open = _blocking(Channel.open)
+    close = _blocking(Channel.close)
+    qos = _blocking(Channel.qos)
+    declare_exchange = _blocking(Channel.declare_exchange)
+    delete_exchange = _blocking(Channel.delete_exchange)
+    bind_exchange = _blocking(Channel.bind_exchange)
+    unbind_exchange = _blocking(Channel.unbind_exchange)
+    declare_queue = _blocking(Channel.declare_queue)
+    delete_queue = _blocking(Channel.delete_queue)
+    purge_queue = _blocking(Channel.purge_queue)
+    bind_queue = _blocking(Channel.bind_queue)
+    unbind_queue = _blocking(Channel.unbind_queue)
+    publish = _blocking(Channel.publish)
+
+    def send(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        properties: Properties | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> "concurrent.futures.Future[None]":
+        """Publish a message and return its future, which is done when the broker has confirmed it.
+
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
+        the errors come from the future, and from `wait_for_confirms`.
+        """
+        body = as_body(body)
+        self._room.take(len(body))
+        confirm: _Confirm = concurrent.futures.Future()
+        send = functools.partial(
+            self._channel.send,
+            body,
+            exchange=exchange,
+            routing_key=routing_key,
+            properties=properties,
+            mandatory=mandatory,
+            timeout=timeout,
+        )
+        self._unsent.append((send, confirm, len(body)))
+        self._io.post(self._go_on_sending)
+        return confirm
+
+    def wait_for_confirms(self, *, timeout: float | None = None) -> None:
+        """Wait until everything sent before is confirmed.
+
+        Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
+        seconds (None: no limit but the messages' own) have passed.
+        """
+        self._io.run(self._confirmed(timeout))
+
+    def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> BlockingDelivery | None:
+        """Take one message from a queue, or None where it is empty."""
+        delivery = self._io.run(self._channel.get(queue, no_ack=no_ack, timeout=timeout))
+        return None if delivery is None else BlockingDelivery(delivery, self._io)
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: Table | None = None,
+        restore: bool = False,
+    ) -> BlockingConsumer:
+        """Make a consumer of `queue`, to be entered with `with`, which starts it. See the asyncio client's."""
+        consumer = self._channel.consume(
+            queue, no_ack=no_ack, exclusive=exclusive, consumer_tag=consumer_tag, arguments=arguments, restore=restore
+        )
+        return BlockingConsumer(consumer, self._io)
+
+    def abandon(self) -> None:
+        """End the futures of what was never sent; for the connection, once its thread has ended."""
+        while self._unsent:
+            _, confirm, size = self._unsent.popleft()
+            confirm.cancel()
+            self._room.give_back(size)
+
+    def _go_on_sending(self) -> None:
+        if self._unsent and (self._sending is None or self._sending.done()):
+            self._sending = self._io.loop.create_task(self._send_all(), name="sending")
+
+    async def _send_all(self) -> None:
+        while self._unsent:
+            send, confirm, size = self._unsent.popleft()
+            try:
+                sent = await send()
+            except asyncio.CancelledError:
+                confirm.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
+                confirm.set_exception(error)
+            else:
+                sent.add_done_callback(functools.partial(_pass_on, confirm))
+            finally:
+                self._room.give_back(size)
+
+    async def _confirmed(self, timeout: float | None) -> None:
+        started = time.monotonic()
+        while self._sending is not None and not self._sending.done():
+            await asyncio.wait((self._sending,), timeout=timeout)
+            if timeout is not None and time.monotonic() - started >= timeout:
+                break
+        left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
+        await self._channel.wait_for_confirms(timeout=left)
+
+
+_Confirm = concurrent.futures.Future[None]
+
+
+def _pass_on(confirm: _Confirm, sent: "asyncio.Future[None]") -> None:
+    """Tell the other thread how a publish ended."""
+    if confirm.cancelled():
+        return
+    if sent.cancelled():
+        confirm.cancel()
+    elif (error := sent.exception()) is not None:
+        confirm.set_exception(error)
+    else:
+        confirm.set_result(None)
+
+
+class BlockingConnection:
+    """A connection to a broker. Made by `connect_blocking`; a context manager that closes it and ends its thread."""
+
+    def __init__(self, connection: Connection, io: IOThread) -> None:
+        self._connection = connection
+        self._io = io
+        self._channels: weakref.WeakSet[BlockingChannel] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return repr(self._connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be used at this moment."""
+        return self._connection.is_open
+
+    @property
+    def close_reason(self) -> Closed | None:
+        """Why the connection is closed for good; None while it is not."""
+        return self._connection.close_reason
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker blocks publishers; None while it does not."""
+        return self._connection.blocked
+
+    @property
+    def server_properties(self) -> dict[str, FieldValue]:
+        """What the broker says of itself: product, version, capabilities and more."""
+        return self._connection.server_properties
+
+    def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> BlockingChannel:
+        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit)."""
+        channel = BlockingChannel(self._io.run(self._connection.channel(prefetch, timeout=timeout)), self._io)
+        self._channels.add(channel)
+        return channel
+
+    def close(self) -> None:
+        """Close in order and end the I/O thread. Does nothing where it is closed."""
+        if self._io.is_stopped:
+            return
+        try:
+            self._io.run(self._connection.close())
+        finally:
+            self._io.stop()
+            for channel in self._channels:
+                channel.abandon()
+
+
+def connect_blocking(
+    url: str | BrokerURL | None = None,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    request_timeout: float = REQUEST_TIMEOUT,
+    publish_timeout: float = PUBLISH_TIMEOUT,
+    recover: bool = True,
+    recovery_timeout: float | None = None,
+    on_recovery: Callable[[RecoveryEvent], None] | None = None,
+) -> BlockingConnection:
+    """Connect to a broker, for programs without an event loop: `with connect_blocking(url) as connection`.
+
+    Arguments and errors are those of `connect`; `on_recovery` is called in the I/O thread.
+    """
+    io = IOThread()
+
+    async def open_connection() -> Connection:
+        return await connect(
+            url,
+            name=name,
+            timeout=timeout,
+            request_timeout=request_timeout,
+            publish_timeout=publish_timeout,
+            recover=recover,
+            recovery_timeout=recovery_timeout,
+            on_recovery=on_recovery,
+        )
+
+    try:
+        return BlockingConnection(io.run(open_connection()), io)
+    except BaseException:
+        io.stop()
+        raise

@@ -1,0 +1,301 @@
+"""A connection to a broker, and `connect`, which makes one."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Final, Self
+
+from rabbitry.amqp.client import fork
+from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
+from rabbitry.amqp.client.link import Link
+from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
+from rabbitry.amqp.client.topology import Topology
+from rabbitry.amqp.client.url import BrokerURL, parse_url
+from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.exceptions import (
+    ConnectFailed,
+    ConnectionClosed,
+    LoginRefused,
+    RequestTimeout,
+    UsageError,
+    UsedAfterFork,
+    VirtualHostRefused,
+)
+
+CONNECT_TIMEOUT: Final = 10.0
+REQUEST_TIMEOUT: Final = 60.0
+PUBLISH_TIMEOUT: Final = 60.0
+CLOSE_TIMEOUT: Final = 5.0
+
+
+class Connection:
+    """A connection to a broker. Made by `connect`; an async context manager that closes it.
+
+    request_timeout, publish_timeout: seconds, what methods of its channels wait where they are not told
+    otherwise. channels: those that are open, or come back with the connection.
+    """
+
+    def __init__(
+        self,
+        url: BrokerURL,
+        name: str | None,
+        request_timeout: float,
+        publish_timeout: float,
+        recovery: Recovery | None,
+    ) -> None:
+        self.url = url
+        self.name = name
+        self.request_timeout = request_timeout
+        self.publish_timeout = publish_timeout
+        self.blocked: str | None = None
+        self.link: Link | None = None
+        self.channels: set[Channel] = set()
+        self.topology = Topology()
+        self._recovery = recovery
+        self._recovering: asyncio.Task[None] | None = None
+        self._usable = asyncio.Event()
+        self._close_reason: ConnectionClosed | None = None
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timeout = CONNECT_TIMEOUT
+        fork.note(self)
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed" if self._close_reason else "recovering"
+        return f"<Connection to {self.url} {state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be used at this moment."""
+        return self._usable.is_set() and self.link is not None and self.link.is_open
+
+    @property
+    def close_reason(self) -> ConnectionClosed | None:
+        """Why the connection is closed for good; None while it is not."""
+        return self._close_reason
+
+    @property
+    def server_properties(self) -> dict[str, FieldValue]:
+        """What the broker says of itself: product, version, capabilities and more."""
+        return {} if self.link is None else self.link.server_properties
+
+    async def open(self, timeout: float) -> None:
+        """Connect, trying each host for `timeout` seconds; for `connect`. Raises as `connect` does."""
+        self._timeout = timeout
+        self.link = await self.new_link()
+        self._usable.set()
+
+    async def new_link(self) -> Link:
+        """Try the hosts in their order until one takes us.
+
+        Raises ConnectFailed naming every host and cause; LoginRefused and VirtualHostRefused at once, since
+        other hosts of the same cluster would say the same.
+        """
+        causes: list[str] = []
+        for host, port in self.url.hosts:
+            link = Link(self)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await link.open(host, port, self.url, self.name)
+            except (LoginRefused, VirtualHostRefused):
+                raise
+            except TimeoutError:
+                causes.append(f"no answer from {host}:{port} within {self._timeout} s")
+            except ConnectFailed as error:
+                causes.append(str(error))
+            else:
+                return link
+        raise ConnectFailed("; ".join(causes))
+
+    async def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> Channel:
+        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
+
+        Waits while the connection recovers. Raises ConnectionClosed where it is closed, UsageError where all
+        channels are in use, RequestTimeout.
+        """
+        channel = Channel(self, prefetch)
+        await channel.open(timeout=timeout)
+        return channel
+
+    async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Close in order: connection.close, wait for close-ok. Channels and what waits end with ConnectionClosed.
+
+        Does nothing where it is closed. A broker that does not answer within `timeout` seconds is hung up on;
+        cancelling hangs up at once.
+        """
+        if isinstance(self._close_reason, UsedAfterFork):
+            return
+        reason = ConnectionClosed(0, "the connection was closed by this program")
+        self._recovery = None  # a loss from here on is final
+        try:
+            if self._recovering is not None:
+                self._recovering.cancel()
+                await asyncio.wait((self._recovering,))
+            if self.link is not None:
+                await self.link.close(reason, timeout)
+        finally:
+            if self.link is not None:
+                self.link.driver.abort()
+            self.end(reason)
+
+    async def wait_closed(self, *, timeout: float | None = None) -> None:
+        """Wait until the connection is closed for good, by whomever; `close_reason` then says why.
+
+        Raises RequestTimeout past `timeout` seconds (None: no limit).
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._closed)
+        except TimeoutError as error:
+            raise RequestTimeout(f"the connection is still open after {timeout} s") from error
+
+    async def usable_link(self, timeout: float | None) -> Link:
+        """Give the link to send over, having waited while the connection recovers.
+
+        Raises ConnectionClosed where it is closed for good, RequestTimeout.
+        """
+        if not self.is_open and self._close_reason is None:
+            seconds = self.request_timeout if timeout is None else timeout
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wait_usable()
+            except TimeoutError as error:
+                raise RequestTimeout(f"the connection did not come back within {seconds} s") from error
+        if self._close_reason is not None:
+            raise self._close_reason.fresh()
+        if self.link is None:
+            raise UsageError("the connection was never opened; use `rabbitry.connect`")
+        return self.link
+
+    async def _wait_usable(self) -> None:
+        while not self.is_open and self._close_reason is None:  # it may be lost again before this task runs
+            if self._usable.is_set() and self.link is not None:
+                await self.link.wait_lost()  # it is being closed; then it comes back, or not
+            else:
+                await self._usable.wait()
+
+    # -- what the link tells ---------------------------------------------------------------------------
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's version as numbers, empty where it says none."""
+        text = str(self.server_properties.get("version", ""))
+        return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdecimal())
+
+    async def restore_topology(self) -> None:
+        """Declare again what was declared over this connection. Raises ConnectionClosed."""
+        await restore_topology(self, await self.usable_link(None))
+
+    def on_fork(self, parent: int) -> None:
+        """Learn that this is a child process: the socket is the parent's, and nothing of it is touched."""
+        error = UsedAfterFork.here(parent)
+        self._recovery = None
+        self._close_reason = error
+        self._usable.set()
+        if self.link is not None:
+            self.link.driver.detach()
+        for channel in list(self.channels):
+            channel.on_fork(error)
+
+    def on_blocked(self, reason: str | None) -> None:
+        """Note whether the broker blocks publishers, and let them go on when it no longer does."""
+        self.blocked = reason
+        if reason is None:
+            self.on_link_writable()
+
+    def on_link_writable(self) -> None:
+        """Let the publishers of all channels go on."""
+        for channel in list(self.channels):
+            channel.wake_publishers()
+
+    def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
+        """Recover, where that is wanted and of use; else end."""
+        if link is not self.link:
+            return  # one that recovery tried and lost
+        self.blocked = None
+        for handler in list(link.channels.values()):
+            if handler not in self.channels:
+                handler.on_link_gone(error)  # it was closing
+        if self._recovery is None or error.reply_code not in RECOVERABLE:
+            self.end(error)
+            return
+        self._usable.clear()
+        for channel in list(self.channels):
+            channel.suspend(error)
+        if self._recovering is None or self._recovering.done():
+            self._recovering = asyncio.create_task(self._recovery.run(self, error), name="recovery")
+
+    def resumed(self) -> None:
+        """Learn from recovery that all is as it was."""
+        self._usable.set()
+
+    def end(self, error: ConnectionClosed) -> None:
+        """End for good: channels and everybody who waits get the reason."""
+        if self._close_reason is None:
+            self._close_reason = error
+        for channel in list(self.channels):
+            channel.on_link_gone(error)
+        self._usable.set()
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+
+class Connecting:
+    """What `connect` gives: to be awaited, or entered with `async with`, which closes the connection at its end."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    def __await__(self) -> Generator[object, None, Connection]:
+        return self._open().__await__()
+
+    async def _open(self) -> Connection:
+        await self._connection.open(self._timeout)
+        return self._connection
+
+    async def __aenter__(self) -> Connection:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+
+def connect(
+    url: str | BrokerURL | None = None,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    request_timeout: float = REQUEST_TIMEOUT,
+    publish_timeout: float = PUBLISH_TIMEOUT,
+    recover: bool = True,
+    recovery_timeout: float | None = None,
+    on_recovery: Callable[[RecoveryEvent], None] | None = None,
+) -> Connecting:
+    """Connect to a broker: `async with connect(url) as connection`, or `connection = await connect(url)`.
+
+    url: see `rabbitry.amqp.client.url`; None means RABBITRY_BROKER, and where that is not set, guest on this
+    machine. name: what the broker's operator sees. timeout: seconds for each host, default 10 or what the
+    URL says. request_timeout, publish_timeout: seconds, see Connection.
+
+    recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
+    channels, what was declared over it, consumers and unconfirmed publishes; see `rabbitry.amqp.client.recovery`.
+    recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: called with each step; what it
+    raises is logged.
+
+    Raises UsageError for a URL that makes no sense, ConnectFailed where no host answers, LoginRefused and
+    VirtualHostRefused.
+    """
+    parsed = url if isinstance(url, BrokerURL) else parse_url(url)
+    seconds = timeout if timeout is not None else parsed.connection_timeout or CONNECT_TIMEOUT
+    recovery = Recovery(recovery_timeout, on_recovery) if recover else None
+    return Connecting(Connection(parsed, name, request_timeout, publish_timeout, recovery), seconds)

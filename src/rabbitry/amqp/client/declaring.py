@@ -1,0 +1,170 @@
+"""The part of a channel that declares, binds, purges and deletes exchanges and queues."""
+
+import abc
+from typing import NamedTuple, TypeVar
+
+from rabbitry.amqp.client.topology import Topology
+from rabbitry.amqp.protocol.methods import (
+    NO_ARGUMENTS,
+    ExchangeBind,
+    ExchangeBindOk,
+    ExchangeDeclare,
+    ExchangeDeclareOk,
+    ExchangeDelete,
+    ExchangeDeleteOk,
+    ExchangeUnbind,
+    ExchangeUnbindOk,
+    Method,
+    QueueBind,
+    QueueBindOk,
+    QueueDeclare,
+    QueueDeclareOk,
+    QueueDelete,
+    QueueDeleteOk,
+    QueuePurge,
+    QueuePurgeOk,
+    QueueUnbind,
+    QueueUnbindOk,
+)
+from rabbitry.amqp.protocol.tables import Table
+
+_T = TypeVar("_T")
+
+
+class QueueInfo(NamedTuple):
+    """What the broker says of a queue: its name, messages that are ready, and consumers."""
+
+    name: str
+    message_count: int
+    consumer_count: int
+
+
+class Declaring(abc.ABC):
+    """What `Channel` can do with exchanges and queues; each is noted for recovery once the broker has agreed."""
+
+    _topology: Topology
+
+    @abc.abstractmethod
+    async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
+        """Send a method and wait for its answer of type `kind`."""
+
+    async def declare_exchange(
+        self,
+        name: str,
+        type: str = "direct",
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        passive: bool = False,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Declare an exchange; with `passive` only check that it is there (NotFound where it is not).
+
+        Raises PreconditionFailed where it exists with other properties.
+        """
+        method = ExchangeDeclare(
+            name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
+        )
+        await self._request(method, ExchangeDeclareOk, timeout=timeout)
+        self._topology.exchange_declared(method)
+
+    async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
+        """Delete an exchange with its bindings. One that does not exist is no error."""
+        await self._request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
+        self._topology.exchange_deleted(name)
+
+    async def bind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
+        method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
+        await self._request(method, ExchangeBindOk, timeout=timeout)
+        self._topology.exchange_bound(method)
+
+    async def unbind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Undo `bind_exchange`. A binding that does not exist is no error."""
+        method = ExchangeUnbind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
+        await self._request(method, ExchangeUnbindOk, timeout=timeout)
+        self._topology.exchange_unbound(ExchangeBind(destination, source, routing_key, arguments=method.arguments))
+
+    async def declare_queue(
+        self,
+        name: str = "",
+        *,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        passive: bool = False,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> QueueInfo:
+        """Declare a queue (one without a name gets one of the broker's); with `passive` only look at it.
+
+        Raises PreconditionFailed where it exists with other properties, ResourceLocked where it is
+        another connection's, NotFound with `passive` where there is none.
+        """
+        method = QueueDeclare(
+            self._topology.current(name), passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS
+        )
+        answer = await self._request(method, QueueDeclareOk, timeout=timeout)
+        self._topology.queue_declared(method, answer.queue)
+        return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
+
+    async def bind_queue(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Bind a queue to an exchange."""
+        current = self._topology.current(queue)
+        method = QueueBind(current, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
+        await self._request(method, QueueBindOk, timeout=timeout)
+        self._topology.queue_bound(method, queue)
+
+    async def unbind_queue(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        *,
+        arguments: Table | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Undo `bind_queue`. A binding that does not exist is no error."""
+        method = QueueUnbind(self._topology.current(queue), exchange, routing_key, arguments or NO_ARGUMENTS)
+        await self._request(method, QueueUnbindOk, timeout=timeout)
+        self._topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
+
+    async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
+        """Drop all messages of a queue that are ready, and say how many they were."""
+        method = QueuePurge(self._topology.current(queue))
+        return (await self._request(method, QueuePurgeOk, timeout=timeout)).message_count
+
+    async def delete_queue(
+        self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
+    ) -> int:
+        """Delete a queue, and say how many messages went with it. One that does not exist is no error."""
+        method = QueueDelete(self._topology.current(queue), if_unused, if_empty)
+        count = (await self._request(method, QueueDeleteOk, timeout=timeout)).message_count
+        self._topology.queue_deleted(queue)
+        return count

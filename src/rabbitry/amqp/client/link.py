@@ -1,0 +1,402 @@
+"""One socket's life: connecting to a host, the handshake, and handing events to the channels.
+
+A connection outlives its link (recovery makes a new one); what belongs to one socket alone lives here.
+"""
+
+import asyncio
+import contextlib
+import os
+import platform
+import ssl
+from typing import Final, Protocol, TypeVar
+
+from rabbitry.amqp.client import consuming, watchdog
+from rabbitry.amqp.client.tls import make_context
+from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.amqp.driver import Driver
+from rabbitry.amqp.protocol.connection import Connection as Core
+from rabbitry.amqp.protocol.connection import Role
+from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
+from rabbitry.amqp.protocol.events import ACK, METHOD, VIOLATION, ContentEvent, Event
+from rabbitry.amqp.protocol.methods import (
+    ConnectionBlocked,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    ConnectionUnblocked,
+    Method,
+)
+from rabbitry.amqp.protocol.states import ConnectionState
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.exceptions import (
+    Closed,
+    ConnectFailed,
+    ConnectionClosed,
+    LoginRefused,
+    ProtocolViolation,
+    VirtualHostRefused,
+    connection_closed,
+)
+
+CAPABILITIES: Final[Table] = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+}
+_CLOSE_TIMEOUT: Final = 5.0
+_T = TypeVar("_T", bound=Method)
+
+
+class _ClosedByBroker(ConnectFailed):
+    """The broker closed the connection in the middle of the handshake, and said why."""
+
+    def __init__(self, reply_code: int, text: str) -> None:
+        super().__init__(text)
+        self.reply_code = reply_code
+
+
+class ChannelHandler(Protocol):
+    """What takes the events of one channel."""
+
+    def on_content(self, event: ContentEvent) -> None:
+        """Take a delivery, a returned message, or the answer to a get."""
+
+    def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
+        """Take an ack of the broker."""
+
+    def on_method(self, method: Method) -> None:
+        """Take any other method."""
+
+    def on_link_gone(self, error: Closed) -> None:
+        """Learn that the link is gone for good."""
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
+
+    def measure_buffers(self) -> None:
+        """Let each consumer see how much it has read ahead."""
+
+
+class LinkOwner(Protocol):
+    """What is told of a link's fate: the connection."""
+
+    blocked: str | None
+    """Why the broker blocks publishers; None while it does not."""
+
+    def on_blocked(self, reason: str | None) -> None:
+        """Learn that the broker blocks publishers (with its reason), or no longer does (None)."""
+
+    def on_link_lost(self, link: "Link", error: ConnectionClosed) -> None:
+        """Learn that the socket is gone. Called once, and only after the handshake was complete."""
+
+    def on_link_writable(self) -> None:
+        """Learn that the socket takes data again."""
+
+
+class Link:
+    """One TCP connection to a broker, from its handshake to its end."""
+
+    def __init__(self, owner: LinkOwner) -> None:
+        self.core = Core(
+            Role.CLIENT, frame_max=DEFAULT_FRAME_MAX, channel_max=DEFAULT_CHANNEL_MAX, max_body_size=1 << 40
+        )
+        self.driver = Driver(self.core, self)
+        self.channels: dict[int, ChannelHandler] = {}
+        self.server_properties: dict[str, FieldValue] = {}
+        self.heartbeat = 0
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._answers: asyncio.Queue[Method] = asyncio.Queue()
+        self._lost: asyncio.Future[ConnectionClosed] = self._loop.create_future()
+        self._reason: ConnectionClosed | None = None
+        self._open = False
+        self._holders: set[object] = set()
+        self._measure_at = consuming.LOOK_EVERY
+        self._last_resort: asyncio.TimerHandle | None = None
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    async def open(self, host: str, port: int, url: BrokerURL, name: str | None) -> None:
+        """Connect to `host` and log in.
+
+        Raises ConnectFailed, LoginRefused or VirtualHostRefused, naming host and cause. Cancelling closes
+        the socket.
+        """
+        try:
+            if url.tls:
+                context = await asyncio.to_thread(make_context, url)
+                name_to_check = url.server_name or host
+                await self._loop.create_connection(
+                    lambda: self.driver, host, port, ssl=context, server_hostname=name_to_check
+                )
+            else:
+                await self._loop.create_connection(lambda: self.driver, host, port)
+        except ssl.SSLCertVerificationError as error:
+            text = f"the certificate of {host}:{port} is not trusted: {error.verify_message}"
+            raise ConnectFailed(text) from error
+        except ssl.SSLError as error:
+            raise ConnectFailed(f"no TLS with {host}:{port}: {error.reason or error}") from error
+        except OSError as error:
+            # asyncio's text for a refused connection is that a call failed; the system's says why.
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            raise ConnectFailed(f"no broker at {host}:{port}: {reason}") from error
+        try:
+            await self._handshake(f"{host}:{port}", url, name)
+        except BaseException:
+            self.driver.abort()
+            raise
+        if self._lost.done():  # in the very turn of the loop that brought open-ok: nobody was told
+            raise ConnectFailed(f"the broker at {host}:{port} hung up after the login: {self._lost.result()}")
+        self._open = True
+        if self.heartbeat:
+            watchdog.watch(self.heartbeat)
+
+    async def _handshake(self, where: str, url: BrokerURL, name: str | None) -> None:
+        self.driver.write(self.core.send_header())
+        start = await self._expect(ConnectionStart, where, "it did not greet as an AMQP 0-9-1 broker does")
+        self.server_properties = dict(start.server_properties)
+        mechanism = "EXTERNAL" if url.external else "PLAIN"
+        if mechanism.encode() not in start.mechanisms.split():
+            offered = start.mechanisms.decode(errors="replace")
+            raise LoginRefused(f"the broker at {where} does not offer the login mechanism {mechanism}, only {offered}")
+        # EXTERNAL takes the name from the client's certificate (RFC 4422, appendix A).
+        response = b"" if url.external else b"\0" + url.user.encode() + b"\0" + url.password.encode()
+        self.send(0, ConnectionStartOk(_client_properties(name), mechanism, response))
+        try:
+            tune = await self._expect(ConnectionTune, where, "it closed the connection after the login")
+        except ConnectFailed as error:
+            # A broker that tells the reason of a refused login does it with 403. One that does not closes the
+            # socket, and there a refusal is the likelier cause (RabbitMQ's docs/auth-failure).
+            silent = not _tells_refusals(start) and not isinstance(error, _ClosedByBroker)
+            if silent or (isinstance(error, _ClosedByBroker) and error.reply_code == Reply.ACCESS_REFUSED):
+                who = "with its certificate" if url.external else f"of user {url.user!r}: check user and password"
+                raise LoginRefused(f"the broker at {where} refused the login {who} ({error})") from error
+            raise
+        frame_max = _agree(url.frame_max, tune.frame_max, DEFAULT_FRAME_MAX)
+        channel_max = _agree(url.channel_max, tune.channel_max, DEFAULT_CHANNEL_MAX)
+        self.heartbeat = _agree_heartbeat(url.heartbeat, tune.heartbeat)
+        self.send(0, ConnectionTuneOk(channel_max, frame_max, self.heartbeat))
+        self.core.tuned(frame_max, channel_max)
+        self.driver.start_heartbeat(self.heartbeat)
+        self.send(0, ConnectionOpen(url.virtual_host))
+        try:
+            await self._expect(ConnectionOpenOk, where, "it closed the connection on opening the virtual host")
+        except _ClosedByBroker as error:
+            if error.reply_code not in (Reply.NOT_ALLOWED, Reply.INVALID_PATH, Reply.ACCESS_REFUSED):
+                raise
+            text = f"the broker at {where} refused virtual host {url.virtual_host!r} to user {url.user!r} ({error})"
+            raise VirtualHostRefused(text) from error
+
+    async def _expect(self, kind: type[_T], where: str, otherwise: str) -> _T:
+        """Wait for the handshake's next method, which must be a `kind`."""
+        answer = asyncio.ensure_future(self._answers.get())
+        try:
+            await asyncio.wait((answer, self._lost), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answer.cancel()
+        if answer.done() and not answer.cancelled():
+            method = answer.result()
+            if isinstance(method, kind):
+                return method
+            if isinstance(method, ConnectionClose):
+                raise _ClosedByBroker(method.reply_code, f"{where}: {method.reply_code} {method.reply_text}")
+            raise ConnectFailed(f"the broker at {where} sent {type(method).__name__} in place of {kind.__name__}")
+        error = self._lost.result()
+        raise ConnectFailed(f"the broker at {where} hung up: {otherwise}; {error}") from error
+
+    # -- the driver's events ---------------------------------------------------------------------------
+
+    def on_events(self, events: list[Event]) -> None:
+        """Hand each event to its channel; connection methods end here."""
+        try:
+            self._dispatch(events)
+        except ProtocolViolation as violation:
+            self._on_violation(violation)
+        if self.driver.bytes_received >= self._measure_at:
+            self._measure_at = self.driver.bytes_received + consuming.LOOK_EVERY
+            for channel in self.channels.values():
+                channel.measure_buffers()
+        if self._holders:
+            self.hold_or_read()
+
+    def _dispatch(self, events: list[Event]) -> None:
+        channels = self.channels
+        for event in events:
+            kind = event[0]
+            if kind <= 4:
+                handler = channels.get(event[1])
+                if handler is not None:
+                    handler.on_content(event)  # type: ignore[arg-type] # kinds 1 to 4 are contents
+            elif event[0] == ACK:
+                handler = channels.get(event[1])
+                if handler is not None:
+                    handler.on_confirm(event[2], event[3])
+            elif event[0] == METHOD:
+                self._on_method(event[1], event[2])
+            elif event[0] == VIOLATION:
+                self._on_violation(event[2])
+
+    def _on_method(self, channel: int, method: Method) -> None:
+        if channel:
+            handler = self.channels.get(channel)
+            if handler is not None:
+                handler.on_method(method)
+        elif isinstance(method, ConnectionClose):
+            self._on_close(method)
+        elif isinstance(method, ConnectionCloseOk):
+            self.driver.close()
+        elif isinstance(method, ConnectionBlocked):
+            self._owner.on_blocked(method.reason)
+        elif isinstance(method, ConnectionUnblocked):
+            self._owner.on_blocked(None)
+        elif not self._open:
+            self._answers.put_nowait(method)
+
+    def _on_close(self, method: ConnectionClose) -> None:
+        if self._reason is None:
+            self._reason = connection_closed(*method)
+        if not self._open:
+            self._answers.put_nowait(method)
+        self.send(0, ConnectionCloseOk())
+        self._hang_up()
+
+    def _on_violation(self, violation: ProtocolViolation) -> None:
+        """Tell the broker what it did wrong and hang up: nothing it says can be trusted any more."""
+        if self._reason is None:
+            self._reason = connection_closed(violation.reply_code, f"the broker broke the protocol: {violation}", 0, 0)
+            self._reason.__cause__ = violation
+        if self.core.state is ConnectionState.OPEN:
+            self.send(0, ConnectionClose(violation.reply_code, violation.reply_text[:200]))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the socket once all is sent, or after a while towards a broker that reads nothing."""
+        if self._last_resort is None:
+            self._last_resort = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)
+        self.driver.close()
+
+    def on_lost(self, error: Exception | None) -> None:
+        """Close the books: everybody who waits gets the reason."""
+        reason = self._reason
+        if reason is None:
+            reason = ConnectionClosed(0, f"connection lost: {error or 'the broker closed the socket'}")
+            reason.__cause__ = error
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        self._lost.set_result(reason)
+        if self._open and self.heartbeat:
+            watchdog.unwatch(self.heartbeat)
+        if self._open:
+            self._owner.on_link_lost(self, reason)
+
+    def on_writable(self) -> None:
+        """Pass on that the socket takes data again."""
+        self._owner.on_link_writable()
+
+    # -- for the connection and its channels -----------------------------------------------------------
+
+    def send(self, channel: int, method: Method) -> None:
+        """Send a method with everything else of this turn of the loop. Raises UsageError as the core does."""
+        self.driver.write(self.core.send_method(channel, method))
+
+    def free_channel_number(self) -> int | None:
+        """Give the lowest channel number that is not in use, or None."""
+        return next((n for n in range(1, self.core.channel_max + 1) if n not in self.channels), None)
+
+    def hold_reading(self, holder: object) -> None:
+        """Take nothing more from the socket until every holder has let go, or the broker owes an answer, a confirm or
+        `connection.unblocked`: these come behind deliveries, and whoever waits for one in a consumer's loop would wait
+        for ever.
+        """
+        self._holders.add(holder)
+        self.hold_or_read()
+
+    def release_reading(self, holder: object) -> None:
+        """Undo `hold_reading`."""
+        self._holders.discard(holder)
+        self.hold_or_read()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether anybody wants nothing to be taken from the socket."""
+        return bool(self._holders)
+
+    def hold_or_read(self) -> None:
+        """Pause reading or go on with it, as it is to be now."""
+        if not self._holders or self._owner.blocked or any(channel.awaits_answer for channel in self.channels.values()):
+            self.driver.resume_reading()
+        else:
+            self.driver.pause_reading()
+
+    def read(self) -> None:
+        """Go on reading, whoever holds: an answer or a confirm is to come."""
+        self.driver.resume_reading()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether methods can be sent."""
+        return self.core.state is ConnectionState.OPEN and not self.driver.is_closed
+
+    async def wait_lost(self) -> None:
+        """Wait until the socket is closed, as it will be once either side has said so, and its owner knows."""
+        await asyncio.wait((self._lost,))
+
+    async def close(self, reason: ConnectionClosed, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Close in order: connection.close, wait for close-ok, close the socket. A broker that does not answer
+        within `timeout` seconds is hung up on. Cancelling hangs up at once."""
+        if self._lost.done():
+            return
+        if self._reason is None:
+            self._reason = reason
+        if self.is_open:
+            self.send(0, ConnectionClose(Reply.SUCCESS, "Goodbye"))
+        self._holders.clear()
+        self.read()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._lost), timeout)
+        finally:
+            self.driver.abort()
+        await self._lost
+
+
+def _tells_refusals(start: ConnectionStart) -> bool:
+    capabilities = start.server_properties.get("capabilities")
+    return isinstance(capabilities, dict) and capabilities.get("authentication_failure_close") is True
+
+
+def _client_properties(name: str | None) -> Table:
+    from rabbitry import __version__
+
+    properties: dict[str, FieldValue] = {
+        "product": "Rabbitry",
+        "version": __version__,
+        "platform": f"Python {platform.python_version()}",
+        "information": "Apache-2.0",
+        "capabilities": CAPABILITIES,
+    }
+    if name is not None:
+        properties["connection_name"] = name
+    return properties
+
+
+def _agree(ours: int | None, theirs: int, default: int) -> int:
+    """Agree on a limit: the smaller one, where 0 is no limit (section 4.2.2, connection.tune)."""
+    ours = default if ours is None else ours
+    return min(ours, theirs) if ours and theirs else ours or theirs or default
+
+
+def _agree_heartbeat(ours: int | None, theirs: int) -> int:
+    """Agree on a heartbeat: the broker's, unless the URL asks for another; 0 on either side means none."""
+    if ours is None:
+        return min(theirs, DEFAULT_HEARTBEAT)
+    return min(ours, theirs) if theirs else ours

@@ -1,0 +1,150 @@
+"""Broker URLs: where to connect, as whom, and how.
+
+    amqp://user:password@host:port/vhost,host2:port2…?heartbeat=30&connection_timeout=10000
+
+Spelling and defaults follow RabbitMQ's URI specification and URI query parameters (docs/uri-spec,
+docs/uri-query-parameters): everything may be left out, and `%2F` in the path is the virtual host `/`. Unlike
+there, and as most clients have it, a path of `/` alone is the default virtual host too, not one with the
+empty name. Several hosts stand after each other, separated by commas, behind the first or behind the virtual
+host. Errors show nothing of the URL that could be a piece of the password.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote
+
+from rabbitry.exceptions import UsageError
+
+DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
+_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+_PARAMETERS: Final = {
+    "heartbeat": 0xFFFF,
+    "frame_max": 0xFFFFFFFF,
+    "channel_max": 0xFFFF,
+    "connection_timeout": 0xFFFFFFFF,
+}
+"""Query parameter → its highest value, as the wire allows."""
+_TEXT_PARAMETERS: Final = ("cacertfile", "certfile", "keyfile", "verify", "server_name_indication", "auth_mechanism")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerURL:
+    """A parsed broker URL. The password shows in no representation.
+
+    hosts: (name or address, port) pairs, in the order in which they are tried. heartbeat: seconds or None
+    for the broker's choice. connection_timeout: seconds. cacertfile, certfile, keyfile: paths of PEM files.
+    verify: whether the broker's certificate and host name are checked. server_name: the name to check, and to
+    ask for (SNI), in place of the host's. external: log in with the client's certificate (EXTERNAL).
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    user: str = "guest"
+    password: str = field(default="guest", repr=False)
+    virtual_host: str = "/"
+    tls: bool = False
+    heartbeat: int | None = None
+    frame_max: int | None = None
+    channel_max: int | None = None
+    connection_timeout: float | None = None
+    cacertfile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    verify: bool = True
+    server_name: str | None = None
+    external: bool = False
+
+    def __str__(self) -> str:
+        """Give the URL without user and password, for logs and messages."""
+        scheme = "amqps" if self.tls else "amqp"
+        names = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        vhost = "" if self.virtual_host == "/" else quote(self.virtual_host, safe="")
+        return f"{scheme}://{names}/{vhost}"
+
+
+def parse_url(url: str | None = None) -> BrokerURL:
+    """Parse `url`; None means RABBITRY_BROKER, and where that is not set, guest on this machine.
+
+    Raises UsageError naming what is wrong, without the password.
+    """
+    text = url if url is not None else os.environ.get("RABBITRY_BROKER") or DEFAULT_URL
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in _PORTS:
+        raise UsageError("a broker URL begins with amqp:// or amqps://, such as amqp://user:password@host:5672/vhost")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    if "@" in path or "@" in query:
+        # A password with a bare "/" or "?" would be taken for host, port and virtual host, and shown as such.
+        raise UsageError("broker URL: '@' after the host; write %2F, %3F and %40 for '/', '?' and '@' in a name")
+    userinfo, _, first_hosts = authority.rpartition("@")
+    vhost, *more_hosts = path.split(",")
+    hosts = tuple(_host(item, _PORTS[scheme]) for item in [*first_hosts.split(","), *more_hosts])
+    parsed = BrokerURL(hosts=hosts, tls=scheme == "amqps")
+    if userinfo:
+        user, colon, password = userinfo.partition(":")
+        parsed = replace(parsed, user=unquote(user))
+        if colon:
+            parsed = replace(parsed, password=unquote(password))
+    if slash and vhost:
+        parsed = replace(parsed, virtual_host=unquote(vhost))
+    return _with_query(parsed, query)
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    if text.startswith("["):
+        name, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise UsageError("broker URL: an IPv6 address is written [address] or [address]:port")
+        port = port[1:]
+    else:
+        name, _, port = text.partition(":")
+    host = unquote(name) or "127.0.0.1"
+    try:
+        is_name = b"\0" not in host.encode("idna")  # as the resolver will
+    except UnicodeError:
+        is_name = False
+    if not is_name:
+        raise UsageError("broker URL: the host's name is none that a host can have")
+    if not port:
+        return host, default_port
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+        raise UsageError("broker URL: the port is no number from 1 to 65535")
+    return host, int(port)
+
+
+def _with_query(parsed: BrokerURL, query: str) -> BrokerURL:
+    changes: dict[str, int | float | str | bool] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key in _TEXT_PARAMETERS:
+            changes |= _text_parameter(key, value, tls=parsed.tls)
+            continue
+        highest = _PARAMETERS.get(key)
+        if highest is None:
+            raise UsageError(
+                f"broker URL: unknown query parameter; there are {', '.join([*_PARAMETERS, *_TEXT_PARAMETERS])}"
+            )
+        if not value.isascii() or not value.isdigit() or len(value) > 10 or int(value) > highest:
+            raise UsageError(f"broker URL: {key} is no whole number from 0 to {highest}")
+        # connection_timeout is in milliseconds, as RabbitMQ's clients read it.
+        changes[key] = int(value) / 1000 if key == "connection_timeout" else int(value)
+    return replace(parsed, **changes)  # type: ignore[arg-type] # each key got its field's type above
+
+
+def _text_parameter(key: str, value: str, *, tls: bool) -> dict[str, str | bool]:
+    if not tls:
+        raise UsageError(f"broker URL: {key} is for amqps:// alone")
+    if not value:
+        raise UsageError(f"broker URL: {key} has no value")
+    match key, value:
+        case "verify", "verify_peer" | "verify_none":
+            return {"verify": value == "verify_peer"}
+        case "verify", _:
+            raise UsageError("broker URL: verify is verify_peer or verify_none")
+        case "auth_mechanism", "external" | "plain":
+            return {"external": value == "external"}
+        case "auth_mechanism", _:
+            raise UsageError("broker URL: auth_mechanism is external or plain")
+        case "server_name_indication", _:
+            return {"server_name": value}
+    return {key: value}

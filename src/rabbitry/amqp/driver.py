@@ -1,0 +1,233 @@
+"""The asyncio transport under client and broker: it moves bytes between a socket and the protocol core.
+
+Writes of one turn of the event loop travel together; reading and writing are held back by watermarks;
+heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from rabbitry.amqp.protocol.connection import Connection
+from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME
+from rabbitry.amqp.protocol.events import Event
+
+WRITE_HIGH: Final = 1 << 18
+"""Bytes waiting for the socket from which on `can_write` is false."""
+WRITE_LOW: Final = 1 << 16
+_MOST_AT_ONCE: Final = (1 << 17) + 64
+"""Bytes that are handed to the transport in one piece where they are made of several: one of the largest frames."""
+_FLUSH_AT: Final = 1 << 17
+"""Bytes gathered in one turn of the loop that are handed to the socket without waiting for its end."""
+
+
+class HeartbeatMissed(ConnectionError):
+    """The peer was silent for two heartbeat intervals."""
+
+
+class Handler(Protocol):
+    """What stands on a driver: a client's connection, or a broker's."""
+
+    def on_events(self, events: list[Event]) -> None:
+        """Take the events of one chunk from the socket, in wire order."""
+
+    def on_lost(self, error: Exception | None) -> None:
+        """Learn that the socket is closed: by us or with an end of file (None), or with an error. Called once."""
+
+    def on_writable(self) -> None:
+        """Learn that the socket takes data again after `can_write` was false."""
+
+
+class Driver(asyncio.Protocol):
+    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio.
+
+    on_connected: called when there is a connection, over TLS after the handshake.
+    """
+
+    def __init__(self, core: Connection, handler: Handler, on_connected: Callable[[], None] | None = None) -> None:
+        self.core = core
+        self.can_write = True
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.unsent = 0
+        """Bytes gathered that the socket has no room for, or that wait for the end of this turn of the loop."""
+        self._handler = handler
+        self._on_connected = on_connected
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._drained: list[asyncio.Future[None]] = []
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._read_at = 0.0
+        self._written_at = 0.0
+        self._error: Exception | None = None
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        if self._on_connected is not None:
+            self._on_connected()
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at = self._loop.time()
+        self.bytes_received += len(data)
+        events = self.core.receive(data)
+        if events:
+            self._handler.on_events(events)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self._out.clear()
+        self._wake_drained()
+        self._handler.on_lost(self._error or exc)
+
+    def pause_writing(self) -> None:
+        self.can_write = False
+
+    def resume_writing(self) -> None:
+        self.can_write = True
+        self.flush()
+        if self.can_write:
+            self._wake_drained()
+            self._handler.on_writable()
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send `data` with everything else of this turn of the loop. Ignored once it is being closed."""
+        if not self._out:
+            if self._transport is None or self._transport.is_closing():
+                return
+            self._loop.call_soon(self.flush)
+        self._out.append(data)
+        self.unsent += len(data)
+        if self.unsent >= _FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was gathered to the socket."""
+        if self._transport is None or self._transport.is_closing() or not self._out or not self.can_write:
+            return
+        self._written_at = self._loop.time()
+        if self.unsent > _MOST_AT_ONCE:
+            self._flush_in_pieces(self._transport)
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self.unsent = 0
+        self.bytes_sent += len(data)
+        self._transport.write(data)
+
+    def _flush_in_pieces(self, transport: asyncio.Transport) -> None:
+        """Hand over much: what the socket does not take is copied by the transport, so it gets no more for now."""
+        out = self._out
+        end = 0
+        while end < len(out) and self.can_write:
+            begin, size = end, 0
+            while end < len(out) and (end == begin or size + len(out[end]) <= _MOST_AT_ONCE):
+                size += len(out[end])
+                end += 1
+            transport.write(out[begin] if end == begin + 1 else b"".join(out[begin:end]))
+            self.bytes_sent += size
+            self.unsent -= size
+        del out[:end]
+
+    async def drain(self) -> None:
+        """Wait until the socket takes data again, or is closed. Cancelling only stops the waiting."""
+        if self.can_write or self._transport is None:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._drained.append(waiter)
+        await waiter
+
+    def _wake_drained(self) -> None:
+        for waiter in self._drained:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._drained.clear()
+
+    # -- reading and closing ---------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Take nothing from the socket until `resume_reading`; heartbeats are not expected meanwhile."""
+        if self._transport is not None and self.is_reading:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take data from the socket again."""
+        if self._transport is not None and not self.is_reading:
+            self._read_at = self._loop.time()
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what was gathered, then close the socket. `on_lost` follows once the peer has taken it all.
+
+        A peer that takes nothing ends as a silent one does, where heartbeats are on.
+        """
+        if self._transport is not None:
+            self.can_write = True  # whether it takes it or not: all of it goes before the end
+            while self._out and not self._transport.is_closing():
+                self.flush()
+                self.can_write = True
+            self._transport.close()
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Close the socket at once, unsent data lost. `on_lost` follows, with the first `error` given."""
+        if self._transport is not None:
+            self._error = self._error or error
+            self._transport.abort()
+
+    def detach(self) -> None:
+        """Leave the socket as it is and forget it: it is another process's (see `fork`)."""
+        self._transport = None
+        self._out.clear()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether data is taken from the socket."""
+        return self._transport is not None and self._transport.is_reading()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the socket is gone, or was never there."""
+        return self._transport is None
+
+    def get_extra_info(self, name: str) -> object:
+        """Give asyncio's information on the socket (peername, sockname, ssl_object …), None where there is none."""
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
+    # -- heartbeats ------------------------------------------------------------------------------------
+
+    def start_heartbeat(self, interval: float) -> None:
+        """Send a heartbeat in each half `interval` (seconds) without another frame, and expect the peer's.
+
+        A peer that is silent for two intervals is gone: the socket is aborted with HeartbeatMissed.
+        0 turns heartbeats off.
+        """
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        if interval > 0:
+            self._read_at = self._written_at = self._loop.time()
+            self._heartbeat = self._loop.call_later(interval / 2, self._beat, interval)
+
+    def _beat(self, interval: float) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        now = self._loop.time()
+        if not transport.is_reading() and not transport.is_closing():
+            self._read_at = now
+        # A loop that was blocked reads what has come meanwhile before it runs its timers (asyncio appends
+        # ready sockets first), so silence seen here is the peer's.
+        if now - self._read_at > 2 * interval:
+            self.abort(HeartbeatMissed(f"nothing came from the peer for {now - self._read_at:.1f} s"))
+            return
+        if now - self._written_at >= interval / 2:
+            self.write(HEARTBEAT_FRAME)
+        self._heartbeat = self._loop.call_later(interval / 2, self._beat, interval)

@@ -1,0 +1,522 @@
+"""The protocol of one connection without I/O, for either side: bytes in, events out, bytes to send.
+
+The core knows frames, contents, states and limits; what a method means is for the client or the broker.
+A driver feeds `receive` with what the socket brings and writes what the encoders give.
+"""
+
+import enum
+from typing import Final
+
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.constants import (
+    CLASS_BASIC,
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    FRAME_MIN_SIZE,
+    FRAME_OVERHEAD,
+    PROTOCOL_HEADER,
+    Reply,
+)
+from rabbitry.amqp.protocol.events import (
+    ACK,
+    DELIVER,
+    GET_OK,
+    HEADER,
+    METHOD,
+    PUBLISH,
+    RETURN,
+    VIOLATION,
+    ContentEvent,
+    Event,
+)
+from rabbitry.amqp.protocol.methods import (
+    BY_SIGNATURE,
+    BY_TYPE,
+    BasicAck,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionSecure,
+    ConnectionSecureOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    Method,
+    Sender,
+    decode_method,
+    encode_method,
+    method_name,
+)
+from rabbitry.amqp.protocol.states import (
+    ChannelEvent,
+    ChannelState,
+    ConnectionEvent,
+    ConnectionState,
+    step_channel,
+    step_connection,
+)
+from rabbitry.amqp.protocol.tables import erlang_binary
+from rabbitry.exceptions import ProtocolViolation, UsageError
+
+
+class Role(enum.Enum):
+    """Which side of the connection we are."""
+
+    CLIENT = Sender.CLIENT
+    BROKER = Sender.SERVER
+
+
+_CONNECTION_EVENTS: Final[dict[type, ConnectionEvent]] = {
+    ConnectionStart: ConnectionEvent.START,
+    ConnectionStartOk: ConnectionEvent.START_OK,
+    ConnectionSecure: ConnectionEvent.SECURE,
+    ConnectionSecureOk: ConnectionEvent.SECURE_OK,
+    ConnectionTune: ConnectionEvent.TUNE,
+    ConnectionTuneOk: ConnectionEvent.TUNE_OK,
+    ConnectionOpen: ConnectionEvent.OPEN,
+    ConnectionOpenOk: ConnectionEvent.OPEN_OK,
+}
+_CONTENT_EVENTS: Final = {
+    60 << 16 | 40: PUBLISH,
+    60 << 16 | 60: DELIVER,
+    60 << 16 | 50: RETURN,
+    60 << 16 | 71: GET_OK,
+}
+_CLASS_CONNECTION: Final = 10
+_ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
+_HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", b"AMQP\x01\x01\x09\x01")
+"""What RabbitMQ takes for 0-9-1: the specification's header, and those of clients of 0-9."""
+_LONG_PART: Final = 4096
+"""Bytes of a body frame from which on its part is taken before the rest has come."""
+_OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
+"""States in which nothing that the peer still sends counts (section 2.2.4: its close was its last word)."""
+
+
+class _Content:
+    """A content whose header or body is still to come."""
+
+    __slots__ = ("arguments", "event", "header", "missing", "parts", "signature", "too_large")
+
+    def __init__(self, signature: int, event: int, arguments: bytes) -> None:
+        self.signature = signature
+        self.event = event
+        self.arguments = arguments
+        self.header = b""
+        self.missing = 0
+        self.too_large = False
+        self.parts: list[bytes | memoryview] = []
+
+    def add(self, part: memoryview, chunk: int) -> None:
+        """Take a part of the body out of a chunk of so many bytes, without a copy unless the chunk is mostly something
+        else: a part keeps all of its chunk in memory."""
+        self.missing -= len(part)
+        if part and not self.too_large:  # an empty frame is legal, but any number of them is no body
+            self.parts.append(part if len(part) * 4 >= chunk else bytes(part))
+
+
+class _CutFrame:
+    """A long body frame of which a part has come: what comes next is its rest, whatever it looks like."""
+
+    __slots__ = ("channel", "content", "missing", "octets")
+
+    def __init__(self, channel: int, content: _Content, size: int, octets: bytes) -> None:
+        self.channel = channel
+        self.content = content
+        self.missing = size
+        self.octets = octets
+
+    def add(self, part: memoryview, chunk: int) -> None:
+        self.missing -= len(part)
+        self.content.add(part, chunk)
+
+
+def _no_content(content: _Content) -> ProtocolViolation:
+    """505: another frame came than the content that has to follow (the words are RabbitMQ's)."""
+    if content.header:
+        text = "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
+    else:
+        text = "UNEXPECTED_FRAME - expected content header for class 60, got non content header frame instead"
+    return ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
+
+
+def _check_texts(method: Method) -> None:
+    """Refuse names that are no UTF-8 (501, in RabbitMQ's words); those of a publish are let pass, as there."""
+    for value in method:
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - Malformed UTF-8 in shortstr") from error
+
+
+def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
+    text = f"UNEXPECTED_FRAME - type {kind}, all octets = {erlang_binary(payload[:64])}"
+    return ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
+
+
+class Connection:
+    """One side of a connection. Not tied to any transport, clock or event loop."""
+
+    def __init__(self, role: Role, *, frame_max: int, channel_max: int, max_body_size: int) -> None:
+        """Make the core for `role`.
+
+        frame_max: bytes, the most that either side may send in a frame. channel_max: the highest channel
+        number. Both hold until `tuned`. max_body_size: bytes; the body of a larger content is not
+        kept: its event has an empty body, while its header tells the size.
+        """
+        self.role = role
+        self.frame_max = frame_max
+        self.channel_max = channel_max
+        self.max_body_size = max_body_size
+        self.state = ConnectionState.IDLE
+        self.framing_lost = False
+        self._channels: dict[int, ChannelState] = {}
+        self._contents: dict[int, _Content] = {}
+        self._ready: set[int] = set()
+        self._chunks: list[bytes] = []
+        self._waiting = 0
+        self._needed = 8
+        self._cut: _CutFrame | None = None
+        self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
+        self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
+
+    @property
+    def frame_limit(self) -> int:
+        """The largest payload of a frame, in bytes."""
+        return self.frame_max - FRAME_OVERHEAD
+
+    def tuned(self, frame_max: int, channel_max: int) -> None:
+        """Take the limits that both sides agreed on."""
+        self.frame_max = max(frame_max, FRAME_MIN_SIZE)
+        self.channel_max = channel_max
+
+    def channel_state(self, channel: int) -> ChannelState:
+        """Say where a channel is in its life."""
+        return self._channels.get(channel, ChannelState.CLOSED)
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def send_header(self) -> bytes:
+        """Give the protocol header that a client begins with."""
+        self.state = step_connection(self.state, ConnectionEvent.HEADER)
+        return PROTOCOL_HEADER
+
+    def send_method(self, channel: int, method: Method) -> bytes:
+        """Give the frame of `method`, and move the state on.
+
+        Raises UsageError where the method is not ours to send, is too long for a frame or illegal in this
+        state; the state is then as before.
+        """
+        layout = BY_TYPE[type(method)]
+        name = method_name(layout.class_id, layout.method_id)
+        if self.role.value not in layout.sender:
+            raise UsageError(f"{name} is not for the {self.role.name.lower()} to send")
+        payload = encode_method(method)
+        if len(payload) > self.frame_limit:
+            raise UsageError(f"{name} takes {len(payload)} bytes; the agreed frame size allows {self.frame_limit}")
+        try:
+            if layout.class_id == _CLASS_CONNECTION:
+                self._step_connection(method, sending=True)
+            else:
+                self._step_channel(channel, method, sending=True)
+        except ProtocolViolation as violation:
+            raise UsageError(f"can't send {name} on channel {channel}: {violation.reply_text}") from violation
+        return hot.encode_method_frame(channel, payload)
+
+    def send_content(self, channel: int, method: Method, header: bytes, body: bytes) -> bytes:
+        """Give the frames of a method that carries content. Raises as `send_method` does."""
+        return self.send_method(channel, method) + hot.encode_content(channel, header, body, self.frame_limit)
+
+    # -- receiving -------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take what the peer sent and give the events of it, in wire order; an incomplete rest is kept.
+
+        A violation is the last event, after everything that was right before it. What follows the frame at
+        fault is kept for the next call, by when the receiver has sent its close; where the framing itself is
+        lost (`framing_lost`), or the peer has closed the connection, nothing that follows is taken.
+        """
+        if self.framing_lost or self.state in _OVER:
+            return []
+        cut = self._cut
+        if cut is not None and len(data) <= cut.missing:
+            cut.add(memoryview(data), len(data))
+            return []
+        self._chunks.append(data)
+        self._waiting += len(data)
+        if self._waiting < self._needed:
+            return []
+        if len(self._chunks) > 1:
+            data = b"".join(self._chunks)
+        events: list[Event] = []
+        channel = 0
+        offset = 0
+        self._needed = FRAME_OVERHEAD
+        try:
+            if self.state is ConnectionState.IDLE:
+                offset = self._receive_header(data, events)
+            elif self._cut is not None:
+                offset = self._end_cut_frame(self._cut, data, events)
+            end = len(data)
+            limit = self.frame_limit
+            body_limit = min(limit, self.max_body_size)
+            while end - offset >= FRAME_OVERHEAD:
+                offset = hot.scan(data, offset, limit, body_limit, self._hot_contents, self._ready, events)
+                if end - offset < FRAME_OVERHEAD:
+                    break
+                channel = int.from_bytes(data[offset + 1 : offset + 3], "big")
+                after = self._receive_frame(data, offset, channel, events)
+                if after == offset:
+                    break
+                offset = end if self.state in _OVER else after
+        except ProtocolViolation as violation:
+            events.append((VIOLATION, channel, violation))
+            # A violation comes from one whole frame, or else it is the framing that is lost.
+            offset = len(data) if self.framing_lost else self._end_of_frame(data, offset)
+        self._chunks = [data[offset:]] if offset < len(data) else []
+        self._waiting = len(data) - offset
+        return events
+
+    @staticmethod
+    def _end_of_frame(data: bytes, offset: int) -> int:
+        return offset + FRAME_OVERHEAD + int.from_bytes(data[offset + 3 : offset + 7], "big")
+
+    def _lose_framing(self, text: str) -> ProtocolViolation:
+        self.framing_lost = True
+        return ProtocolViolation(Reply.FRAME_ERROR, f"FRAME_ERROR - {text}")
+
+    def _receive_header(self, data: bytes, events: list[Event]) -> int:
+        header = data[:8]
+        if header not in _HEADERS:
+            raise self._lose_framing(f"protocol header {header!r} is not AMQP 0-9-1")
+        self.state = step_connection(self.state, ConnectionEvent.HEADER)
+        events.append((HEADER, 0, header))
+        return 8
+
+    def _receive_frame(self, data: bytes, offset: int, channel: int, events: list[Event]) -> int:
+        """Take one frame the plain way; gives `offset` unchanged where it is not complete yet."""
+        kind = data[offset]
+        if self.state is ConnectionState.GREETED and data.startswith(b"AMQP", offset):
+            raise self._lose_framing(f"the broker answered with protocol header {data[offset : offset + 8]!r}")
+        size = int.from_bytes(data[offset + 3 : offset + 7], "big")
+        if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
+            octets = erlang_binary(data[offset + 7 : offset + 7 + min(size, 64)])
+            raise self._lose_framing(f"type {kind}, all octets = {octets}: unknown_frame")
+        if (
+            size > self.frame_max
+        ):  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
+            raise self._lose_framing(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_limit}}}")
+        stop = offset + 7 + size
+        content = self._body_of(channel, size) if kind == FRAME_BODY else None
+        if stop >= len(data):
+            if content is not None and len(data) - offset >= _LONG_PART:
+                self._cut = _CutFrame(channel, content, size, data[offset + 7 : offset + 71])
+                self._cut.add(memoryview(data)[offset + 7 :], len(data))
+                self._needed = 1
+                return len(data)
+            self._needed = size + FRAME_OVERHEAD
+            return offset
+        if data[stop] != FRAME_END:
+            raise self._wrong_end(kind, data[offset + 7 : min(stop, offset + 71)], data[stop])
+        if content is not None:
+            content.add(memoryview(data)[offset + 7 : stop], len(data))
+            self._end_content(channel, content, events)
+            return stop + 1
+        payload = data[offset + 7 : stop]
+        if kind == FRAME_METHOD:
+            self._receive_method(channel, payload, events)
+        elif kind == FRAME_HEARTBEAT:
+            if channel or size:
+                raise _unexpected(kind, payload)
+        elif channel == 0:
+            raise _unexpected(kind, payload)
+        else:
+            self._receive_content(channel, kind, payload, events)
+        return stop + 1
+
+    def _wrong_end(self, kind: int, octets: bytes, found: int) -> ProtocolViolation:
+        text = f"type {kind}, all octets = {erlang_binary(octets)}: {{invalid_frame_end_marker,{found}}}"
+        return self._lose_framing(text)
+
+    def _body_of(self, channel: int, size: int) -> _Content | None:
+        """Give the content that a body frame of this size belongs to; None where the plain way has to judge it."""
+        content = self._contents.get(channel)
+        if (
+            content is None
+            or not content.header
+            or size > content.missing
+            or self.state is ConnectionState.CLOSING
+            or self._channels.get(channel) is ChannelState.CLOSING
+        ):
+            return None
+        return content
+
+    def _end_cut_frame(self, cut: "_CutFrame", data: bytes, events: list[Event]) -> int:
+        """Take the end of a body frame whose beginning came with earlier chunks; gives where the next frame begins."""
+        end = cut.missing
+        if data[end] != FRAME_END:
+            raise self._wrong_end(FRAME_BODY, cut.octets, data[end])
+        self._cut = None
+        cut.add(memoryview(data)[:end], len(data))
+        if self._contents.get(cut.channel) is cut.content:  # else the channel was closed meanwhile
+            self._end_content(cut.channel, cut.content, events)
+        return end + 1
+
+    def _receive_method(self, channel: int, payload: bytes, events: list[Event]) -> None:
+        if self.state is ConnectionState.CLOSING and payload[:4] not in (
+            b"\x00\x0a\x00\x32",
+            b"\x00\x0a\x00\x33",
+        ):
+            return  # section 2.2.4: after sending close, everything but close and close-ok is discarded
+        signature = int.from_bytes(payload[:4], "big")
+        layout = BY_SIGNATURE.get(signature)
+        closing = self._channels.get(channel) is ChannelState.CLOSING
+        if closing and signature not in (20 << 16 | 40, 20 << 16 | 41):
+            return
+        if channel in self._contents:
+            raise _no_content(self._contents[channel])
+        if layout is not None and self._peer not in layout.sender:
+            text = "COMMAND_INVALID - unimplemented method"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text, layout.class_id, layout.method_id)
+        event = _CONTENT_EVENTS.get(signature)
+        if event is not None:
+            self._check_channel_open(channel, signature & 0xFFFF)
+            self._contents[channel] = _Content(signature, event, payload[4:])
+            self._ready.discard(channel)
+            return
+        method = decode_method(payload)
+        if self.role is Role.BROKER:
+            _check_texts(method)
+        try:
+            if signature >> 16 == _CLASS_CONNECTION:
+                if channel:
+                    text = "COMMAND_INVALID - a method of class connection off channel 0"
+                    raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+                self._step_connection(method, sending=False)
+            else:
+                self._step_channel(channel, method, sending=False)
+        except ProtocolViolation as violation:
+            violation.class_id, violation.method_id = signature >> 16, signature & 0xFFFF
+            raise
+        if isinstance(method, BasicAck):
+            events.append((ACK, channel, method.delivery_tag, method.multiple))
+        else:
+            events.append((METHOD, channel, method))
+
+    def _receive_content(self, channel: int, kind: int, payload: bytes, events: list[Event]) -> None:
+        if self.state is ConnectionState.CLOSING or self._channels.get(channel) is ChannelState.CLOSING:
+            return
+        content = self._contents.get(channel)
+        if content is None:
+            self._check_channel_open(channel)
+            text = "UNEXPECTED_FRAME - expected method frame, got non method frame instead"
+            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
+        if (kind == FRAME_HEADER) == bool(content.header):
+            raise _no_content(content)
+        if kind == FRAME_HEADER:
+            self._begin_body(content, payload)
+        else:
+            content.missing -= len(payload)
+            if content.missing < 0:
+                text = f"FRAME_ERROR - a body is {-content.missing} bytes longer than its header says"
+                raise ProtocolViolation(Reply.FRAME_ERROR, text, 60, content.signature & 0xFFFF)
+        self._end_content(channel, content, events)
+
+    def _end_content(self, channel: int, content: _Content, events: list[Event]) -> None:
+        if content.missing == 0:
+            del self._contents[channel]
+            self._ready.add(channel)
+            body = b"".join(content.parts)
+            done: ContentEvent = (content.event, channel, content.arguments, content.header, body)  # type: ignore[assignment] # a Literal, from _CONTENT_EVENTS
+            events.append(done)
+
+    def _begin_body(self, content: _Content, payload: bytes) -> None:
+        method_id = content.signature & 0xFFFF
+        if len(payload) < 14:
+            raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - a content header is cut short", 60, method_id)
+        class_id = int.from_bytes(payload[:2], "big")
+        if class_id != CLASS_BASIC:
+            text = f"UNEXPECTED_FRAME - expected content header for class 60, got one for class {class_id} instead"
+            raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, method_id)
+        if payload[2:4] != b"\0\0":
+            raise _no_content(content)  # a weight, which has to be 0 (section 4.2.6.1): no content header to RabbitMQ
+        size = int.from_bytes(payload[4:12], "big")
+        content.header = payload
+        content.missing = size
+        content.too_large = size > self.max_body_size
+
+    # -- states ----------------------------------------------------------------------------------------
+
+    def _check_channel_open(self, channel: int, method_id: int = 0) -> None:
+        if channel == 0:
+            raise ProtocolViolation(Reply.CHANNEL_ERROR, _ON_ZERO)
+        try:
+            step_channel(self.channel_state(channel), ChannelEvent.METHOD)
+        except ProtocolViolation as violation:
+            violation.class_id, violation.method_id = (60, method_id) if method_id else (0, 0)
+            raise
+
+    def _step_connection(self, method: Method, *, sending: bool) -> None:
+        event = _CONNECTION_EVENTS.get(type(method))
+        if isinstance(method, ConnectionClose):
+            event = ConnectionEvent.SEND_CLOSE if sending else ConnectionEvent.RECEIVE_CLOSE
+        elif isinstance(method, ConnectionCloseOk):
+            event = ConnectionEvent.SEND_CLOSE_OK if sending else ConnectionEvent.RECEIVE_CLOSE_OK
+        if event is not None:
+            self.state = step_connection(self.state, event)
+            if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED):
+                self._ready.clear()
+                self._contents.clear()
+        elif self.state is not ConnectionState.OPEN:
+            text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+
+    def _check_channel_count(self, channel: int) -> None:
+        """Refuse a channel beyond the agreed limit: RabbitMQ counts them, while our own side keeps to the numbers."""
+        if self.role is Role.CLIENT and channel > self.channel_max:
+            text = f"NOT_ALLOWED - channel number {channel} is not in the agreed 1 to {self.channel_max}"
+            raise ProtocolViolation(Reply.NOT_ALLOWED, text)
+        if channel not in self._channels and len(self._channels) >= self.channel_max:
+            text = (
+                f"NOT_ALLOWED - number of channels opened ({len(self._channels)}) has reached the negotiated "
+                f"channel_max ({self.channel_max})"
+            )
+            raise ProtocolViolation(Reply.NOT_ALLOWED, text)
+
+    def _step_channel(self, channel: int, method: Method, *, sending: bool) -> None:
+        if self.state is not ConnectionState.OPEN:
+            text = f"COMMAND_INVALID - a method on a connection that is {self.state.value}"
+            raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+        if not isinstance(method, ChannelOpen | ChannelOpenOk | ChannelClose | ChannelCloseOk):
+            self._check_channel_open(channel)
+            return
+        if channel == 0:
+            raise ProtocolViolation(Reply.CHANNEL_ERROR, _ON_ZERO)
+        if isinstance(method, ChannelOpen):
+            self._check_channel_count(channel)
+            event = ChannelEvent.OPEN
+        elif isinstance(method, ChannelOpenOk):
+            event = ChannelEvent.OPEN_OK
+        elif isinstance(method, ChannelClose):
+            event = ChannelEvent.SEND_CLOSE if sending else ChannelEvent.RECEIVE_CLOSE
+        else:
+            event = ChannelEvent.SEND_CLOSE_OK if sending else ChannelEvent.RECEIVE_CLOSE_OK
+        state = step_channel(self.channel_state(channel), event)
+        if state is ChannelState.CLOSED:
+            self._channels.pop(channel, None)
+        else:
+            self._channels[channel] = state
+        if state is ChannelState.OPEN:
+            self._ready.add(channel)
+        else:
+            self._ready.discard(channel)
+            self._contents.pop(channel, None)

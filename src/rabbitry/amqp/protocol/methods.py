@@ -1,0 +1,672 @@
+"""The methods of AMQP 0-9-1 with RabbitMQ's extensions, each a NamedTuple of its arguments.
+
+The decorator names class and method id, who may send it, and the wire layout, a letter for each argument:
+o octet, h short, l long, q longlong, s short string, S long string, b bit, t table; and for reserved
+arguments, which are sent as zero and not kept, 0 short, 1 short string, 2 bit, 3 long string.
+(Specification, section 1, and amqp0-9-1.xml.)
+
+This is the plain, complete way; the methods that travel once for each message have another in hot.py.
+Field names are the specification's; `global_` and `type` as Python allows. This file is as long as the
+specification's list of methods.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from enum import Flag
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.tables import Table, decode_table, decode_text, encode_short, encode_table, erlang_binary
+from rabbitry.exceptions import ProtocolViolation, UsageError
+
+NO_ARGUMENTS: Final[Table] = {}
+
+
+class Sender(Flag):
+    """Who may send a method."""
+
+    CLIENT = 1
+    SERVER = 2
+    BOTH = 3
+
+
+CLIENT, SERVER, BOTH = Sender.CLIENT, Sender.SERVER, Sender.BOTH
+
+
+class Layout(NamedTuple):
+    """How a method travels: its ids, who sends it, its class and its arguments' wire types."""
+
+    class_id: int
+    method_id: int
+    sender: Sender
+    make: Callable[..., "Method"]
+    letters: str
+
+    @property
+    def signature(self) -> int:
+        """Class and method id as one number, class first."""
+        return self.class_id << 16 | self.method_id
+
+
+BY_SIGNATURE: dict[int, Layout] = {}
+BY_TYPE: dict[type, Layout] = {}
+
+_T = TypeVar("_T", bound=type)
+
+
+def _method(class_id: int, method_id: int, sender: Sender, letters: str) -> Callable[[_T], _T]:
+    def register(cls: _T) -> _T:
+        layout = Layout(class_id, method_id, sender, cls, letters)
+        BY_SIGNATURE[layout.signature] = layout
+        BY_TYPE[cls] = layout
+        return cls
+
+    return register
+
+
+@_method(10, 10, SERVER, "ootSS")
+class ConnectionStart(NamedTuple):
+    version_major: int = 0
+    version_minor: int = 9
+    server_properties: Table = NO_ARGUMENTS
+    mechanisms: bytes = b"PLAIN AMQPLAIN"
+    locales: bytes = b"en_US"
+
+
+@_method(10, 11, CLIENT, "tsSs")
+class ConnectionStartOk(NamedTuple):
+    client_properties: Table = NO_ARGUMENTS
+    mechanism: str = "PLAIN"
+    response: bytes = b""
+    locale: str = "en_US"
+
+
+@_method(10, 20, SERVER, "S")
+class ConnectionSecure(NamedTuple):
+    challenge: bytes = b""
+
+
+@_method(10, 21, CLIENT, "S")
+class ConnectionSecureOk(NamedTuple):
+    response: bytes = b""
+
+
+@_method(10, 30, SERVER, "hlh")
+class ConnectionTune(NamedTuple):
+    channel_max: int = 0
+    frame_max: int = 0
+    heartbeat: int = 0
+
+
+@_method(10, 31, CLIENT, "hlh")
+class ConnectionTuneOk(NamedTuple):
+    channel_max: int = 0
+    frame_max: int = 0
+    heartbeat: int = 0
+
+
+@_method(10, 40, CLIENT, "s12")
+class ConnectionOpen(NamedTuple):
+    virtual_host: str = "/"
+
+
+@_method(10, 41, SERVER, "1")
+class ConnectionOpenOk(NamedTuple):
+    pass
+
+
+@_method(10, 50, BOTH, "hshh")
+class ConnectionClose(NamedTuple):
+    reply_code: int = 0
+    reply_text: str = ""
+    class_id: int = 0
+    method_id: int = 0
+
+
+@_method(10, 51, BOTH, "")
+class ConnectionCloseOk(NamedTuple):
+    pass
+
+
+@_method(10, 60, SERVER, "s")
+class ConnectionBlocked(NamedTuple):
+    reason: str = ""
+
+
+@_method(10, 61, SERVER, "")
+class ConnectionUnblocked(NamedTuple):
+    pass
+
+
+@_method(10, 70, CLIENT, "Ss")
+class ConnectionUpdateSecret(NamedTuple):
+    new_secret: bytes = b""
+    reason: str = ""
+
+
+@_method(10, 71, SERVER, "")
+class ConnectionUpdateSecretOk(NamedTuple):
+    pass
+
+
+@_method(20, 10, CLIENT, "1")
+class ChannelOpen(NamedTuple):
+    pass
+
+
+@_method(20, 11, SERVER, "3")
+class ChannelOpenOk(NamedTuple):
+    pass
+
+
+@_method(20, 20, BOTH, "b")
+class ChannelFlow(NamedTuple):
+    active: bool = True
+
+
+@_method(20, 21, BOTH, "b")
+class ChannelFlowOk(NamedTuple):
+    active: bool = True
+
+
+@_method(20, 40, BOTH, "hshh")
+class ChannelClose(NamedTuple):
+    reply_code: int = 0
+    reply_text: str = ""
+    class_id: int = 0
+    method_id: int = 0
+
+
+@_method(20, 41, BOTH, "")
+class ChannelCloseOk(NamedTuple):
+    pass
+
+
+@_method(30, 10, CLIENT, "sbbbbb")
+class AccessRequest(NamedTuple):
+    realm: str = ""
+    exclusive: bool = False
+    passive: bool = False
+    active: bool = False
+    write: bool = False
+    read: bool = False
+
+
+@_method(30, 11, SERVER, "h")
+class AccessRequestOk(NamedTuple):
+    ticket: int = 1
+
+
+@_method(40, 10, CLIENT, "0ssbbbbbt")
+class ExchangeDeclare(NamedTuple):
+    exchange: str = ""
+    type: str = "direct"
+    passive: bool = False
+    durable: bool = False
+    auto_delete: bool = False
+    internal: bool = False
+    nowait: bool = False
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(40, 11, SERVER, "")
+class ExchangeDeclareOk(NamedTuple):
+    pass
+
+
+@_method(40, 20, CLIENT, "0sbb")
+class ExchangeDelete(NamedTuple):
+    exchange: str = ""
+    if_unused: bool = False
+    nowait: bool = False
+
+
+@_method(40, 21, SERVER, "")
+class ExchangeDeleteOk(NamedTuple):
+    pass
+
+
+@_method(40, 30, CLIENT, "0sssbt")
+class ExchangeBind(NamedTuple):
+    destination: str = ""
+    source: str = ""
+    routing_key: str = ""
+    nowait: bool = False
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(40, 31, SERVER, "")
+class ExchangeBindOk(NamedTuple):
+    pass
+
+
+@_method(40, 40, CLIENT, "0sssbt")
+class ExchangeUnbind(NamedTuple):
+    destination: str = ""
+    source: str = ""
+    routing_key: str = ""
+    nowait: bool = False
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(40, 51, SERVER, "")
+class ExchangeUnbindOk(NamedTuple):
+    pass
+
+
+@_method(50, 10, CLIENT, "0sbbbbbt")
+class QueueDeclare(NamedTuple):
+    queue: str = ""
+    passive: bool = False
+    durable: bool = False
+    exclusive: bool = False
+    auto_delete: bool = False
+    nowait: bool = False
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(50, 11, SERVER, "sll")
+class QueueDeclareOk(NamedTuple):
+    queue: str = ""
+    message_count: int = 0
+    consumer_count: int = 0
+
+
+@_method(50, 20, CLIENT, "0sssbt")
+class QueueBind(NamedTuple):
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    nowait: bool = False
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(50, 21, SERVER, "")
+class QueueBindOk(NamedTuple):
+    pass
+
+
+@_method(50, 30, CLIENT, "0sb")
+class QueuePurge(NamedTuple):
+    queue: str = ""
+    nowait: bool = False
+
+
+@_method(50, 31, SERVER, "l")
+class QueuePurgeOk(NamedTuple):
+    message_count: int = 0
+
+
+@_method(50, 40, CLIENT, "0sbbb")
+class QueueDelete(NamedTuple):
+    queue: str = ""
+    if_unused: bool = False
+    if_empty: bool = False
+    nowait: bool = False
+
+
+@_method(50, 41, SERVER, "l")
+class QueueDeleteOk(NamedTuple):
+    message_count: int = 0
+
+
+@_method(50, 50, CLIENT, "0ssst")
+class QueueUnbind(NamedTuple):
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(50, 51, SERVER, "")
+class QueueUnbindOk(NamedTuple):
+    pass
+
+
+@_method(60, 10, CLIENT, "lhb")
+class BasicQos(NamedTuple):
+    prefetch_size: int = 0
+    prefetch_count: int = 0
+    global_: bool = False
+
+
+@_method(60, 11, SERVER, "")
+class BasicQosOk(NamedTuple):
+    pass
+
+
+@_method(60, 20, CLIENT, "0ssbbbbt")
+class BasicConsume(NamedTuple):
+    queue: str = ""
+    consumer_tag: str = ""
+    no_local: bool = False
+    no_ack: bool = False
+    exclusive: bool = False
+    nowait: bool = False
+    arguments: Table = NO_ARGUMENTS
+
+
+@_method(60, 21, SERVER, "s")
+class BasicConsumeOk(NamedTuple):
+    consumer_tag: str = ""
+
+
+@_method(60, 30, BOTH, "sb")
+class BasicCancel(NamedTuple):
+    consumer_tag: str = ""
+    nowait: bool = False
+
+
+@_method(60, 31, BOTH, "s")
+class BasicCancelOk(NamedTuple):
+    consumer_tag: str = ""
+
+
+@_method(60, 40, CLIENT, "0ssbb")
+class BasicPublish(NamedTuple):
+    exchange: str = ""
+    routing_key: str = ""
+    mandatory: bool = False
+    immediate: bool = False
+
+
+@_method(60, 50, SERVER, "hsss")
+class BasicReturn(NamedTuple):
+    reply_code: int = 0
+    reply_text: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+
+
+@_method(60, 60, SERVER, "sqbss")
+class BasicDeliver(NamedTuple):
+    consumer_tag: str = ""
+    delivery_tag: int = 0
+    redelivered: bool = False
+    exchange: str = ""
+    routing_key: str = ""
+
+
+@_method(60, 70, CLIENT, "0sb")
+class BasicGet(NamedTuple):
+    queue: str = ""
+    no_ack: bool = False
+
+
+@_method(60, 71, SERVER, "qbssl")
+class BasicGetOk(NamedTuple):
+    delivery_tag: int = 0
+    redelivered: bool = False
+    exchange: str = ""
+    routing_key: str = ""
+    message_count: int = 0
+
+
+@_method(60, 72, SERVER, "1")
+class BasicGetEmpty(NamedTuple):
+    pass
+
+
+@_method(60, 80, BOTH, "qb")
+class BasicAck(NamedTuple):
+    delivery_tag: int = 0
+    multiple: bool = False
+
+
+@_method(60, 90, CLIENT, "qb")
+class BasicReject(NamedTuple):
+    delivery_tag: int = 0
+    requeue: bool = True
+
+
+@_method(60, 100, CLIENT, "b")
+class BasicRecoverAsync(NamedTuple):
+    requeue: bool = False
+
+
+@_method(60, 110, CLIENT, "b")
+class BasicRecover(NamedTuple):
+    requeue: bool = False
+
+
+@_method(60, 111, SERVER, "")
+class BasicRecoverOk(NamedTuple):
+    pass
+
+
+@_method(60, 120, BOTH, "qbb")
+class BasicNack(NamedTuple):
+    delivery_tag: int = 0
+    multiple: bool = False
+    requeue: bool = True
+
+
+@_method(85, 10, CLIENT, "b")
+class ConfirmSelect(NamedTuple):
+    nowait: bool = False
+
+
+@_method(85, 11, SERVER, "")
+class ConfirmSelectOk(NamedTuple):
+    pass
+
+
+@_method(90, 10, CLIENT, "")
+class TxSelect(NamedTuple):
+    pass
+
+
+@_method(90, 11, SERVER, "")
+class TxSelectOk(NamedTuple):
+    pass
+
+
+@_method(90, 20, CLIENT, "")
+class TxCommit(NamedTuple):
+    pass
+
+
+@_method(90, 21, SERVER, "")
+class TxCommitOk(NamedTuple):
+    pass
+
+
+@_method(90, 30, CLIENT, "")
+class TxRollback(NamedTuple):
+    pass
+
+
+@_method(90, 31, SERVER, "")
+class TxRollbackOk(NamedTuple):
+    pass
+
+
+Method: TypeAlias = (
+    ConnectionStart
+    | ConnectionStartOk
+    | ConnectionSecure
+    | ConnectionSecureOk
+    | ConnectionTune
+    | ConnectionTuneOk
+    | ConnectionOpen
+    | ConnectionOpenOk
+    | ConnectionClose
+    | ConnectionCloseOk
+    | ConnectionBlocked
+    | ConnectionUnblocked
+    | ConnectionUpdateSecret
+    | ConnectionUpdateSecretOk
+    | ChannelOpen
+    | ChannelOpenOk
+    | ChannelFlow
+    | ChannelFlowOk
+    | ChannelClose
+    | ChannelCloseOk
+    | AccessRequest
+    | AccessRequestOk
+    | ExchangeDeclare
+    | ExchangeDeclareOk
+    | ExchangeDelete
+    | ExchangeDeleteOk
+    | ExchangeBind
+    | ExchangeBindOk
+    | ExchangeUnbind
+    | ExchangeUnbindOk
+    | QueueDeclare
+    | QueueDeclareOk
+    | QueueBind
+    | QueueBindOk
+    | QueuePurge
+    | QueuePurgeOk
+    | QueueDelete
+    | QueueDeleteOk
+    | QueueUnbind
+    | QueueUnbindOk
+    | BasicQos
+    | BasicQosOk
+    | BasicConsume
+    | BasicConsumeOk
+    | BasicCancel
+    | BasicCancelOk
+    | BasicPublish
+    | BasicReturn
+    | BasicDeliver
+    | BasicGet
+    | BasicGetOk
+    | BasicGetEmpty
+    | BasicAck
+    | BasicReject
+    | BasicRecoverAsync
+    | BasicRecover
+    | BasicRecoverOk
+    | BasicNack
+    | ConfirmSelect
+    | ConfirmSelectOk
+    | TxSelect
+    | TxSelectOk
+    | TxCommit
+    | TxCommitOk
+    | TxRollback
+    | TxRollbackOk
+)
+
+_INTEGERS: Final = {
+    "o": struct.Struct(">B"),
+    "h": struct.Struct(">H"),
+    "l": struct.Struct(">I"),
+    "q": struct.Struct(">Q"),
+}
+_RESERVED: Final = {"0": b"\x00\x00", "1": b"\x00", "3": b"\x00\x00\x00\x00"}
+
+
+def method_name(class_id: int, method_id: int) -> str:
+    """Give a method's name as the specification writes it, such as `queue.declare`, or its numbers."""
+    layout = BY_SIGNATURE.get(class_id << 16 | method_id)
+    if layout is None:
+        return f"{class_id}.{method_id}"
+    name: str = layout.make.__name__
+    cut = next(i for i, letter in enumerate(name) if i and letter.isupper())
+    words = "".join("-" + letter.lower() if letter.isupper() else letter for letter in name[cut:])
+    return f"{name[:cut].lower()}.{words[1:]}"
+
+
+def encode_method(method: Method) -> bytes:
+    """Encode a method frame's payload: class id, method id, arguments.
+
+    Raises UsageError for a value that does not fit its wire type.
+    """
+    layout = BY_TYPE[type(method)]
+    parts: list[bytes] = [layout.signature.to_bytes(4, "big")]
+    values = iter(method)
+    bits: list[bool] = []
+    for letter in layout.letters:
+        if letter in "b2":
+            bits.append(letter == "b" and bool(next(values)))
+            continue
+        if bits:
+            parts.append(_pack_bits(bits))
+            bits = []
+        parts.append(_RESERVED[letter] if letter in _RESERVED else _encode(letter, next(values), layout))
+    if bits:
+        parts.append(_pack_bits(bits))
+    return b"".join(parts)
+
+
+def _pack_bits(bits: list[bool]) -> bytes:
+    return bytes((sum(bit << index for index, bit in enumerate(bits)),))
+
+
+def _encode(letter: str, value: object, layout: Layout) -> bytes:
+    if letter == "s" and isinstance(value, str):
+        return encode_short(value)
+    if letter == "S" and isinstance(value, bytes):
+        return len(value).to_bytes(4, "big") + value
+    if letter == "t" and isinstance(value, Mapping):
+        return encode_table(value)
+    try:
+        return _INTEGERS[letter].pack(value)
+    except (struct.error, KeyError) as error:
+        name = method_name(layout.class_id, layout.method_id)
+        raise UsageError(f"{name}: {value!r} does not fit its wire type") from error
+
+
+def decode_method(payload: bytes) -> Method:
+    """Decode a method frame's payload.
+
+    Raises ProtocolViolation: 540 for an unknown method, 501 for arguments that are malformed, cut short or
+    overrun the frame, or where class and method are missing.
+    """
+    if len(payload) < 4:
+        text = f"FRAME_ERROR - type 1, all octets = {erlang_binary(payload)}: unknown_frame"
+        raise ProtocolViolation(Reply.FRAME_ERROR, text)
+    signature = int.from_bytes(payload[:4], "big")
+    layout = BY_SIGNATURE.get(signature)
+    if layout is None:
+        raise ProtocolViolation(
+            Reply.NOT_IMPLEMENTED,
+            f"NOT_IMPLEMENTED - unknown method {signature >> 16}.{signature & 0xFFFF}",
+            signature >> 16,
+            signature & 0xFFFF,
+        )
+    try:
+        return _decode_arguments(layout, payload)
+    except (IndexError, struct.error, ProtocolViolation) as error:
+        text = f"FRAME_ERROR - cannot decode {erlang_binary(payload[4:])}"
+        raise ProtocolViolation(Reply.FRAME_ERROR, text, layout.class_id, layout.method_id) from error
+
+
+def _decode_arguments(layout: Layout, payload: bytes) -> Method:
+    values: list[object] = []
+    offset = 4
+    bit = 0
+    for letter in layout.letters:
+        if letter in "b2":
+            if bit == 0:
+                octet = payload[offset]
+                offset += 1
+            if letter == "b":
+                values.append(bool(octet >> bit & 1))
+            bit += 1
+            continue
+        bit = 0
+        value, offset = _decode(letter, payload, offset)
+        if letter not in _RESERVED:
+            values.append(value)
+    if offset != len(payload):
+        raise IndexError("the arguments do not fill the frame")
+    return layout.make(*values)
+
+
+def _decode(letter: str, payload: bytes, offset: int) -> tuple[object, int]:
+    if letter in "s1":
+        start = offset + 1
+        offset = start + payload[offset]
+        return decode_text(payload[start:offset]), offset
+    if letter in "S3":
+        start = offset + 4
+        offset = start + struct.unpack_from(">I", payload, offset)[0]
+        return payload[start:offset], offset
+    if letter == "t":
+        return decode_table(payload, offset)
+    packed = _INTEGERS["h" if letter == "0" else letter]
+    return packed.unpack_from(payload, offset)[0], offset + packed.size

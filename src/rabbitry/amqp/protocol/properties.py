@@ -1,0 +1,158 @@
+"""The 14 properties of a message (AMQP 0-9-1, section 1.8.3) and the content header that carries them."""
+
+import struct
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from rabbitry.amqp.protocol.tables import (
+    FieldValue,
+    Table,
+    decode_table,
+    decode_text,
+    decode_timestamp,
+    encode_short,
+    encode_table,
+    encode_timestamp,
+)
+from rabbitry.exceptions import ProtocolViolation, UsageError
+
+CONTENT_HEADER: Final = struct.Struct(">HHQH")
+"""class, weight, body size, property flags: what every content header begins with."""
+PROPERTIES_AT: Final = CONTENT_HEADER.size
+FLAG_CONTENT_TYPE: Final = 1 << 15
+FLAG_CONTENT_ENCODING: Final = 1 << 14
+FLAG_HEADERS: Final = 1 << 13
+FLAG_DELIVERY_MODE: Final = 1 << 12
+FLAG_PRIORITY: Final = 1 << 11
+FLAG_CORRELATION_ID: Final = 1 << 10
+FLAG_REPLY_TO: Final = 1 << 9
+FLAG_EXPIRATION: Final = 1 << 8
+FLAG_MESSAGE_ID: Final = 1 << 7
+FLAG_TIMESTAMP: Final = 1 << 6
+FLAG_TYPE: Final = 1 << 5
+FLAG_USER_ID: Final = 1 << 4
+FLAG_APP_ID: Final = 1 << 3
+
+
+class Properties(NamedTuple):
+    """A message's properties; None where one is absent.
+
+    delivery_mode: 1 transient, 2 persistent. priority: 0 to 255. expiration: milliseconds, as a string.
+    timestamp: whole seconds, with zone (an int only beyond the year 9999). headers: a field table.
+    The others are strings of at most 255 bytes.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Table | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+
+
+class EncodedProperties(NamedTuple):
+    """Properties in their bytes, but for the message id, which the client gives.
+
+    flags: with that of the message id. before, after: what stands on the wire before it and after it.
+    """
+
+    flags: int
+    before: bytes
+    after: bytes
+
+    def decoded(self) -> Properties:
+        """Give them by name, without a message id."""
+        flags = self.flags & ~FLAG_MESSAGE_ID
+        return decode_header(CONTENT_HEADER.pack(60, 0, 0, flags) + self.before + self.after)
+
+
+_NAMES: Final = Properties._fields
+_FLAGS: Final = tuple(1 << (15 - index) for index in range(len(_NAMES)))
+
+
+def encode_properties(properties: Properties) -> tuple[int, list[bytes]]:
+    """Give the property flags and the encoded properties that are there, one item each, in wire order.
+
+    Raises UsageError for a value that AMQP can't carry.
+    """
+    flags = 0
+    parts: list[bytes] = []
+    for name, flag, value in zip(_NAMES, _FLAGS, properties, strict=True):
+        if value is None:
+            continue
+        flags |= flag
+        try:
+            parts.append(_encode(name, value))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"property {name} can't be {value!r}: {error}") from error
+    return flags, parts
+
+
+def encode_header(properties: Properties, body_size: int) -> bytes:
+    """Encode a content header's payload for a body of `body_size` bytes."""
+    flags, parts = encode_properties(properties)
+    return CONTENT_HEADER.pack(60, 0, body_size, flags) + b"".join(parts)
+
+
+def _encode(name: str, value: FieldValue) -> bytes:
+    if name == "headers":
+        if isinstance(value, Mapping):
+            return encode_table(value)
+        raise TypeError("headers are a mapping")
+    if name in ("delivery_mode", "priority"):
+        if isinstance(value, int):
+            return bytes((value,))
+        raise TypeError("it is an integer from 0 to 255")
+    if name == "timestamp":
+        if isinstance(value, datetime | int):
+            return encode_timestamp(value).to_bytes(8, "big")
+        raise TypeError("it is a datetime")
+    if isinstance(value, str):
+        return encode_short(value)
+    raise TypeError("it is a string")
+
+
+def decode_header(payload: bytes) -> Properties:
+    """Decode a content header's payload. Raises ProtocolViolation where it is malformed."""
+    flags = int.from_bytes(payload[12:14], "big")
+    if flags & 3:
+        raise ProtocolViolation(502, "SYNTAX_ERROR - a content header flags unknown properties")
+    offset = PROPERTIES_AT
+    values: list[FieldValue] = []
+    try:
+        for name, flag in zip(_NAMES, _FLAGS, strict=True):
+            if flags & flag:
+                value, offset = _decode(name, payload, offset)
+            else:
+                value = None
+            values.append(value)
+    except IndexError as error:
+        raise ProtocolViolation(502, "SYNTAX_ERROR - a content header is cut short") from error
+    if offset != len(payload):
+        raise ProtocolViolation(502, "SYNTAX_ERROR - a content header does not end with its properties")
+    return Properties._make(values)
+
+
+def _decode(name: str, payload: bytes, offset: int) -> tuple[FieldValue, int]:
+    if name == "headers":
+        return decode_table(payload, offset)
+    if name in ("delivery_mode", "priority"):
+        return payload[offset], offset + 1
+    if name == "timestamp":
+        if offset + 8 > len(payload):
+            raise IndexError
+        return decode_timestamp(int.from_bytes(payload[offset : offset + 8], "big")), offset + 8
+    start = offset + 1
+    offset = start + payload[offset]
+    if offset > len(payload):
+        raise IndexError
+    return decode_text(payload[start:offset]), offset

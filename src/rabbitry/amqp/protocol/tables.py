@@ -1,0 +1,337 @@
+"""Field tables: every type RabbitMQ reads and writes, with tags that survive a round trip.
+
+Types and tags are those of RabbitMQ (its "AMQP 0-9-1 errata", section 3), which differ from the
+specification's. What Python's own types cannot say is kept by small subclasses: an integer that came with
+another tag than Python's default is a `TaggedInt`, a single-precision float a `Float32`, a long string that
+is no UTF-8 a `LongString`, so that decode followed by encode gives the same bytes.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+from rabbitry.exceptions import ProtocolViolation, UsageError
+
+MAX_DEPTH: Final = 64
+"""Tables and arrays nested deeper than this are refused, in both directions."""
+
+
+class TaggedInt(int):
+    """An integer that travels with the type tag `tag` (one of b B s u I i l L T), not Python's default."""
+
+    tag: bytes
+
+    def __new__(cls, value: int, tag: bytes) -> "TaggedInt":
+        """Raises UsageError for a tag that is not an integer's."""
+        if tag not in _INTEGER_TAGS:
+            raise UsageError(f"{tag!r} is no type tag of an integer")
+        self = super().__new__(cls, value)
+        self.tag = tag
+        return self
+
+    def __reduce__(self) -> tuple[type["TaggedInt"], tuple[int, bytes]]:
+        return TaggedInt, (int(self), self.tag)  # copies and pickles keep the tag
+
+
+class Float32(float):
+    """A float that travels in single precision (tag f)."""
+
+
+class LongString(bytes):
+    """A long string (tag S) that is no UTF-8; plain `bytes` travel as a byte array (tag x)."""
+
+
+FieldValue: TypeAlias = (
+    "bool | int | float | Decimal | str | bytes | datetime | Mapping[str, FieldValue] | Sequence[FieldValue] | None"
+)
+Table: TypeAlias = Mapping[str, FieldValue]
+
+_U32 = struct.Struct(">I")
+_S32 = struct.Struct(">i")
+_U64 = struct.Struct(">Q")
+_INTEGERS: Final = {
+    ord(tag): (tag.encode(), struct.Struct(">" + code))
+    for tag, code in {
+        "b": "b",
+        "B": "B",
+        "s": "h",
+        "u": "H",
+        "I": "i",
+        "i": "I",
+        "l": "q",
+        "L": "q",
+    }.items()
+}
+_INTEGER_NAMES: Final = {
+    b"b": "byte",
+    b"B": "unsignedbyte",
+    b"s": "short",
+    b"u": "unsignedshort",
+    b"I": "signedint",
+    b"i": "unsignedint",
+    b"l": "long",
+    b"L": "long",
+    b"T": "timestamp",
+}
+_INTEGER_TAGS: Final = frozenset([*(tag for tag, _ in _INTEGERS.values()), b"T"])
+_FLOAT = struct.Struct(">f")
+_DOUBLE = struct.Struct(">d")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND: Final = int((datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH).total_seconds())
+
+
+def decode_text(raw: bytes) -> str:
+    """Decode a name. RabbitMQ takes any bytes; what is no UTF-8 comes back as it was on encoding."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def encode_text(text: str) -> bytes:
+    """Encode a name; the opposite of `decode_text`. Raises UsageError for what has no bytes."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text[:40]!r} can't be encoded in UTF-8: {error.reason}") from error
+    except AttributeError as error:
+        raise UsageError(f"a name is text, not {type(text).__name__}") from error
+
+
+def encode_short(text: str) -> bytes:
+    """Encode a short string: a length octet, then at most 255 bytes.
+
+    Raises UsageError where it is longer.
+    """
+    raw = encode_text(text)
+    if len(raw) > 255:
+        raise UsageError(f"{text[:40]!r}… has {len(raw)} bytes in UTF-8; AMQP allows 255")
+    return bytes((len(raw),)) + raw
+
+
+def decode_table(data: bytes, offset: int = 0) -> tuple[dict[str, FieldValue], int]:
+    """Decode the table at `offset`, length included. Gives the table and the offset behind it.
+
+    Raises ProtocolViolation (502) for anything malformed.
+    """
+    try:
+        return _read_table(data, offset, 0)
+    except (struct.error, IndexError) as error:
+        raise _malformed("is cut short") from error
+
+
+def encode_table(table: Table) -> bytes:
+    """Encode `table`, length included.
+
+    str → S, bytes → x, bool → t, int → I, or l where 32 bits are too few, float → d, Decimal → D,
+    datetime → T (whole seconds; one without a zone is taken as UTC), None → V, mapping → F, sequence → A.
+    Raises UsageError for a value of another type or out of range, naming its key.
+    """
+    return _write_table(table, 0)
+
+
+def type_name(value: FieldValue) -> str:
+    """Name the AMQP type that a value travels as, in RabbitMQ's words."""
+    match value:
+        case None:
+            return "void"
+        case bool():
+            return "bool"
+        case int():
+            tag = value.tag if isinstance(value, TaggedInt) else _default_tag(value)
+            return _INTEGER_NAMES[tag]
+        case float():
+            return "float" if isinstance(value, Float32) else "double"
+        case Decimal():
+            return "decimal"
+        case datetime():
+            return "timestamp"
+        case str() | LongString():
+            return "longstr"
+        case bytes():
+            return "binary"
+        case Mapping():
+            return "table"
+    return "array"
+
+
+def erlang_binary(data: bytes) -> str:
+    """Print bytes as RabbitMQ does in what it says of them."""
+    if data and all(32 <= octet < 127 for octet in data):
+        return '<<"' + data.decode().replace('"', '\\"') + '">>'
+    return "<<" + ",".join(map(str, data)) + ">>"
+
+
+def _malformed(what: str) -> ProtocolViolation:
+    return ProtocolViolation(502, f"SYNTAX_ERROR - a field table {what}")
+
+
+def _read_table(data: bytes, offset: int, depth: int) -> tuple[dict[str, FieldValue], int]:
+    if depth > MAX_DEPTH:
+        raise _malformed(f"is nested deeper than {MAX_DEPTH}")
+    (size,) = _U32.unpack_from(data, offset)
+    offset += 4
+    end = offset + size
+    if end > len(data):
+        raise _malformed("is longer than its frame")
+    table: dict[str, FieldValue] = {}
+    while offset < end:
+        start = offset + 1
+        offset = start + data[offset]
+        key = decode_text(data[start:offset])
+        table[key], offset = _read_value(data, offset, depth)
+    if offset != end:
+        raise _malformed("overruns its length")
+    return table, end
+
+
+def _read_array(data: bytes, offset: int, depth: int) -> tuple[list[FieldValue], int]:
+    if depth > MAX_DEPTH:
+        raise _malformed(f"is nested deeper than {MAX_DEPTH}")
+    (size,) = _U32.unpack_from(data, offset)
+    offset += 4
+    end = offset + size
+    if end > len(data):
+        raise _malformed("holds an array that is longer than it")
+    items: list[FieldValue] = []
+    while offset < end:
+        value, offset = _read_value(data, offset, depth)
+        items.append(value)
+    if offset != end:
+        raise _malformed("holds an array that overruns its length")
+    return items, end
+
+
+def _read_value(data: bytes, offset: int, depth: int) -> tuple[FieldValue, int]:
+    tag = data[offset]
+    offset += 1
+    integer = _INTEGERS.get(tag)
+    if integer is not None:
+        letter, packed = integer
+        (number,) = packed.unpack_from(data, offset)
+        return _untag(number, letter), offset + packed.size
+    match tag:
+        case 0x53 | 0x78:  # S, x
+            (size,) = _U32.unpack_from(data, offset)
+            start, offset = offset + 4, offset + 4 + size
+            if offset > len(data):
+                raise _malformed("holds a string that is longer than it")
+            raw = data[start:offset]
+            return (raw if tag == 0x78 else _long_string(raw)), offset
+        case 0x74:  # t
+            return data[offset] != 0, offset + 1
+        case 0x56:  # V
+            return None, offset
+        case 0x46:  # F
+            return _read_table(data, offset, depth + 1)
+        case 0x41:  # A
+            return _read_array(data, offset, depth + 1)
+        case 0x54:  # T
+            (seconds,) = _U64.unpack_from(data, offset)
+            return decode_timestamp(seconds), offset + 8
+        case 0x64:  # d
+            return _DOUBLE.unpack_from(data, offset)[0], offset + 8
+        case 0x66:  # f
+            return Float32(_FLOAT.unpack_from(data, offset)[0]), offset + 4
+        case 0x44:  # D
+            scale = data[offset]
+            (number,) = _S32.unpack_from(data, offset + 1)
+            digits = Decimal(abs(number)).as_tuple().digits  # arithmetic would round to the caller's context
+            return Decimal((int(number < 0), digits, -scale)), offset + 5
+    raise _malformed(f"holds a value of the unknown type {chr(tag)!r}")
+
+
+def _untag(number: int, letter: bytes) -> int:
+    return number if letter == _default_tag(number) else TaggedInt(number, letter)
+
+
+def _default_tag(number: int) -> bytes:
+    return b"I" if -0x80000000 <= number <= 0x7FFFFFFF else b"l"
+
+
+def _long_string(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return LongString(raw)
+
+
+def decode_timestamp(seconds: int) -> datetime | int:
+    """Give the time for POSIX `seconds`; beyond the year 9999 a TaggedInt that travels unchanged."""
+    return _EPOCH + timedelta(seconds=seconds) if seconds <= _LAST_SECOND else TaggedInt(seconds, b"T")
+
+
+def encode_timestamp(value: datetime | int) -> int:
+    """Give POSIX seconds. A datetime without a zone is taken as UTC."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        value = (aware - _EPOCH) // timedelta(seconds=1)
+    return value
+
+
+def _write_table(table: Table, depth: int) -> bytes:
+    if depth > MAX_DEPTH:
+        raise UsageError(f"a table is nested deeper than {MAX_DEPTH}")
+    parts: list[bytes] = []
+    for key, value in table.items():
+        if not isinstance(key, str):
+            raise UsageError(f"table key {key!r} is no string")
+        parts.append(encode_short(key))
+        try:
+            _write_value(value, parts, depth)
+        except (struct.error, OverflowError) as error:
+            raise UsageError(f"table field {key!r}: {value!r} does not fit its AMQP type: {error}") from error
+        except TypeError as error:
+            raise UsageError(f"table field {key!r}: {error}") from error
+    packed = b"".join(parts)
+    return _U32.pack(len(packed)) + packed
+
+
+def _write_value(value: FieldValue, parts: list[bytes], depth: int) -> None:
+    if isinstance(value, str):
+        raw = encode_text(value)
+        parts += (b"S", _U32.pack(len(raw)), raw)
+    elif isinstance(value, bool):
+        parts.append(b"t\x01" if value else b"t\x00")
+    elif isinstance(value, int):
+        parts += _tagged(value)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        raw = bytes(value)
+        parts += (b"S" if isinstance(value, LongString) else b"x", _U32.pack(len(raw)), raw)
+    elif value is None:
+        parts.append(b"V")
+    elif isinstance(value, float):
+        parts += (b"f", _FLOAT.pack(value)) if isinstance(value, Float32) else (b"d", _DOUBLE.pack(value))
+    elif isinstance(value, Mapping):
+        parts += (b"F", _write_table(value, depth + 1))
+    elif isinstance(value, datetime):
+        parts += (b"T", _U64.pack(encode_timestamp(value)))
+    elif isinstance(value, Decimal):
+        parts.append(_decimal(value))
+    elif isinstance(value, Sequence):
+        parts += (b"A", _write_array(value, depth + 1))
+    else:
+        raise TypeError(f"{type(value).__name__} has no AMQP type")
+
+
+def _tagged(value: int) -> tuple[bytes, bytes]:
+    tag = value.tag if isinstance(value, TaggedInt) else _default_tag(value)
+    packed = _U64 if tag == b"T" else _INTEGERS[tag[0]][1]
+    return tag, packed.pack(value)
+
+
+def _write_array(items: Sequence[FieldValue], depth: int) -> bytes:
+    if depth > MAX_DEPTH:
+        raise UsageError(f"an array is nested deeper than {MAX_DEPTH}")
+    parts: list[bytes] = []
+    for item in items:
+        _write_value(item, parts, depth)
+    packed = b"".join(parts)
+    return _U32.pack(len(packed)) + packed
+
+
+def _decimal(value: Decimal) -> bytes:
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or not -255 <= exponent <= 9:
+        raise TypeError(f"{value} is no decimal that AMQP can carry")
+    number = int("".join(map(str, digits))) * 10 ** max(exponent, 0)
+    return b"D" + bytes((max(-exponent, 0),)) + _S32.pack(-number if sign else number)

@@ -1,0 +1,233 @@
+"""Shuts a submission into bubblewrap's namespaces, which hold it whatever it does."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import lru_cache
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+from rabbitry.apps.grading.marking._confine import (
+    LAUNCH,
+    PATIENCE,
+    Confinement,
+    Running,
+    as_user,
+    limited,
+    new_uid,
+    run_tool,
+    start_process,
+)
+from rabbitry.apps.grading.marking._seccomp import seccomp_filter
+from rabbitry.apps.grading.marking.scheme import Limits
+from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
+
+_SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ETC: Final = ("alternatives", "ld.so.cache", "localtime")
+_NOT_CONFINED: Final = (
+    "submissions can't be held in bounds on this machine: {why}. Install bubblewrap (Debian: apt-get install "
+    "bubblewrap) and let it make namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces and "
+    "kernel.apparmor_restrict_unprivileged_userns; in a container, its seccomp profile), or allow weak bounds for "
+    "submissions that you trust"
+)
+
+
+@lru_cache(1)  # an error is not kept
+def bubblewrap() -> Confinement:
+    """Return it, tried out once. Raises SandboxUnavailable, which says what to install or to allow."""
+    tool = shutil.which("bwrap")
+    if tool is None:
+        raise SandboxUnavailable(_NOT_CONFINED.format(why="bubblewrap (bwrap) is not installed"))
+    found = Bubblewrap(tool)
+    why = found.try_out()
+    if why is not None:
+        raise SandboxUnavailable(_NOT_CONFINED.format(why=why))
+    return found
+
+
+class Bubblewrap(Confinement):
+    """Namespaces of its own for files, processes, network and the rest, made by bubblewrap.
+
+    As root bubblewrap needs no user namespace, and the command runs as a user that nothing belongs
+    to. As another user, it runs as that user in a user namespace.
+    """
+
+    def __init__(self, tool: str) -> None:
+        self._tool = tool
+        self._filter = seccomp_filter()
+
+    def inside(self, folder: Path) -> str:
+        return "/rabbitry"
+
+    def try_out(self) -> str | None:
+        """Return why it does not work here, or None."""
+        why = run_tool([*self._argv(Limits(), []), "--", *self._user(), "true"])
+        return None if why is None else f"bubblewrap fails: {why}"
+
+    def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
+        with ExitStack() as stack:
+            info, info_theirs = _pipe(stack)
+            go_theirs, go = _pipe(stack)
+            filter_theirs, filter_ours = _pipe(stack)
+            filter_ours.write(self._filter)  # a pipe holds it
+            theirs = {"--info-fd": info_theirs, "--block-fd": go_theirs, "--seccomp": filter_theirs}
+            own = [word for option, end in theirs.items() for word in (option, str(end.fileno()))]
+            shown = [("submission", "/rabbitry/submission"), ("part", "/rabbitry/part")]
+            mounts = [word for name, place in shown for word in ("--ro-bind", str(folder / name), place)]
+            command = [*self._user(), "sh", "-c", LAUNCH, "sh", "/rabbitry", *limited(argv, limits)]
+            process = start_process(
+                [*self._argv(limits, mounts), *own, "--", *command],
+                home="/tmp/work",  # noqa: S108  # in the sandbox's own /tmp
+                fds=(*(end.fileno() for end in theirs.values()), *fds),
+            )
+            try:
+                info_theirs.close()
+                filter_ours.close()
+                pid = _read_pid(info)
+                # The namespace's first process waits for `go`, so the number is still its own.
+                return _InNamespace(process, pid, go)
+            except BaseException as error:
+                process.kill()  # what it has started dies with it (--die-with-parent)
+                _, said = process.communicate(timeout=PATIENCE)
+                if isinstance(error, SandboxFailed):
+                    raise SandboxFailed(f"{error}: {said.decode('utf-8', 'replace').strip()[:300]}") from error
+                raise
+
+    def _user(self) -> list[str]:
+        return as_user(new_uid()) if os.geteuid() == 0 else []
+
+    def _argv(self, limits: Limits, mounts: list[str]) -> list[str]:
+        argv = [self._tool, "--die-with-parent", "--new-session"]
+        argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        argv += ["--cap-drop", "ALL"]
+        if os.geteuid() == 0:
+            for needed in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # setpriv's, which gives them up
+                argv += ["--cap-add", needed]
+        else:
+            argv += ["--unshare-user"]
+        argv += [
+            "--hostname",
+            "sandbox",
+            *_parents(Path("/rabbitry/part")),
+            *_parents(Path("/etc/x")),
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+        ]
+        for place in ("/dev/shm", "/tmp"):  # noqa: S108  # of the sandbox
+            argv += ["--perms", "1777", "--size", str(limits.disk), "--tmpfs", place]
+        for source in _readable():
+            argv += [*_parents(source), "--ro-bind", str(source), str(source)]
+        for name in _SYSTEM:
+            path = Path("/", name)
+            if path.is_symlink():
+                argv += ["--symlink", str(path.readlink()), str(path)]
+            elif path.exists():
+                argv += ["--ro-bind", str(path), str(path)]
+        for name in _ETC:
+            argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        # bubblewrap's own file systems have no bound: nothing may be written there.
+        return [*argv, *mounts, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def _parents(path: Path) -> list[str]:
+    """Make the folders above one; bubblewrap would make them for root alone."""
+    return [word for folder in reversed(path.parents[:-1]) for word in ("--perms", "0755", "--dir", str(folder))]
+
+
+def _readable() -> list[Path]:
+    """Return the folders that a submission sees: the system's programs and this Python."""
+    folders = [Path("/usr")]
+    prefixes = (Path(sys.base_prefix), Path(sys.prefix))
+    for folder in (*prefixes, *(prefix.resolve() for prefix in prefixes)):
+        if not any(folder.is_relative_to(other) for other in folders):
+            folders.append(folder)
+    return folders
+
+
+def shown_to_submissions(path: Path) -> bool:
+    """Return whether a file or folder lies where every submission can read."""
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in _readable())
+
+
+def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:
+    reading, writing = os.pipe()
+    return stack.enter_context(FileIO(reading, "rb")), stack.enter_context(FileIO(writing, "wb"))
+
+
+def _read_pid(info: FileIO) -> int:
+    """Read which process is the first of the namespace, which bubblewrap tells as JSON."""
+    text = b""
+    while b"}" not in text:
+        if not select.select([info], [], [], PATIENCE)[0] or not (more := info.read(4096)):
+            raise SandboxFailed("bubblewrap started no sandbox")
+        text += more
+    pid = json.loads(text)["child-pid"]
+    if not isinstance(pid, int):
+        raise SandboxFailed(f"bubblewrap told no process: {text[:200]!r}")
+    return pid
+
+
+@lru_cache(1)
+def _socket_buffer() -> int:
+    """Return the bytes that a socket holds at most, where it can't ask for more (see _seccomp.py)."""
+    try:
+        return max(int(Path(f"/proc/sys/net/core/{end}_default").read_text()) for end in ("wmem", "rmem"))
+    except OSError:  # these files are the machine's own: most containers do not show them
+        return 212_992
+
+
+class _InNamespace(Running):
+    def __init__(self, process: subprocess.Popen[bytes], pid: int, go: FileIO) -> None:
+        super().__init__(process)
+        self._first = os.pidfd_open(pid)
+        self._tmp = f"/proc/{pid}/root/tmp"
+        self._protocols = Path(f"/proc/{pid}/net/protocols")
+        go.write(b"x")
+
+    def end(self) -> None:
+        # The first process of a namespace takes all others with it, and is gone only after them.
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._first, signal.SIGKILL)
+        gone, _, _ = select.select([self._first], [], [], PATIENCE)
+        os.close(self._first)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+        if not gone:
+            raise SandboxFailed(f"processes of a submission do not die, below process {self.process.pid}")
+
+    def memory(self, bound: int) -> int:
+        # What waits in sockets to be read is the kernel's memory, and of no process.
+        buffers = self._sockets() * _socket_buffer()
+        return super().memory(max(0, bound - buffers)) + buffers
+
+    def _sockets(self) -> int:
+        try:
+            lines = self._protocols.read_text(encoding="ascii").splitlines()[1:]
+        except OSError:  # it has ended
+            return 0
+        return sum(int(line.split()[2]) for line in lines)
+
+    def usage(self) -> tuple[int, int]:
+        try:
+            folder = os.open(self._tmp, os.O_PATH)  # once, since the root may be changed between two looks
+        except OSError:  # it has not changed its root yet, or has ended
+            return 0, 0
+        try:
+            if os.fstat(folder).st_dev == os.stat("/tmp").st_dev:  # noqa: S108
+                return 0, 0  # nor has it here
+            found = os.fstatvfs(folder)
+        finally:
+            os.close(folder)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree

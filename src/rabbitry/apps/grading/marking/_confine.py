@@ -1,0 +1,146 @@
+"""What all ways to shut a submission in have in common: the limits, the user, and how much it uses."""
+
+import random
+import re
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from rabbitry.apps.grading.marking.scheme import Limits
+
+MAX_FILES: Final = 20_000
+"""Files and folders that a part may have at a time."""
+
+PATIENCE: Final = 20.0  # seconds for what the kernel does at once on a machine that is not overloaded
+
+# Ids that no account and no container range of systemd's has.
+_FIRST_UID: Final = 1_900_000_000
+_UIDS: Final = 100_000_000
+
+# $1 is the folder of the submission and of the part; the rest is the command. Copying does not count
+# against the limits.
+LAUNCH: Final = (
+    'mkdir -p "$HOME" && cp -R "$1/submission/." "$HOME" && cd "$HOME" && stdin="$1/part/stdin" && '
+    'shift && unset OLDPWD && exec "$@" <"$stdin"'
+)
+
+
+class Running(ABC):
+    """A command that runs in bounds. `end` must be called, whatever happens."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdout is None or process.stderr is None:
+            raise ValueError("started without pipes")
+        self.process = process
+        self.stdout = process.stdout
+        self.stderr = process.stderr
+
+    @abstractmethod
+    def end(self) -> None:
+        """Kill every process of it and wait until all are gone. Raises SandboxFailed if they stay."""
+
+    @abstractmethod
+    def usage(self) -> tuple[int, int]:
+        """Return the bytes and the number of files that it has."""
+
+    def memory(self, bound: int) -> int:
+        """Return the bytes of memory of all its processes; pages that they share count once where it matters."""
+        processes = []
+        with suppress(psutil.NoSuchProcess):
+            processes = psutil.Process(self.process.pid).children(recursive=True)
+        used = [_memory_of(process.pid) for process in processes]
+        resident, tables = sum(pages for pages, _ in used), sum(tables for _, tables in used)
+        if resident + tables <= bound:
+            return resident + tables
+        exact = 0
+        for process in processes:
+            try:
+                exact += process.memory_full_info().pss
+            except psutil.NoSuchProcess:
+                continue
+            except psutil.AccessDenied:
+                return resident + tables
+        return exact + tables
+
+
+_USED: Final = re.compile(rb"^Vm(RSS|PTE):\s+(\d+) kB$", re.MULTILINE)
+
+
+def _memory_of(pid: int) -> tuple[int, int]:
+    """Return the bytes of a process's resident pages, and of the kernel's tables for its address space, which can
+    take more than the pages do. (0, 0) where it is gone.
+    """
+    try:
+        found = dict(_USED.findall(Path(f"/proc/{pid}/status").read_bytes()))
+    except OSError:
+        return 0, 0
+    return int(found.get(b"RSS", 0)) * 1024, int(found.get(b"PTE", 0)) * 1024
+
+
+class Confinement(ABC):
+    """A way to shut a command in."""
+
+    @abstractmethod
+    def inside(self, folder: Path) -> str:
+        """Return how what runs sees `folder`."""
+
+    @abstractmethod
+    def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
+        """Start a command, whose stdout and stderr are pipes, in a copy of `folder`/submission.
+
+        `folder`/part/stdin is its stdin; `fds` stay open in it. Raises SandboxFailed.
+        """
+
+
+def limited(argv: Sequence[str], limits: Limits) -> list[str]:
+    """Put a command under the kernel's limits; the first victim where memory runs out all the same."""
+    return [
+        "choom", "-n", "1000", "--",
+        "prlimit", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", f"--data={limits.memory}",
+        f"--nproc={limits.processes}", f"--fsize={limits.file_size}", "--nofile=256", "--core=0", "--msgqueue=0",
+        "--memlock=65536", "--", *argv,
+    ]  # fmt: skip
+
+
+def as_user(uid: int) -> list[str]:
+    """Return the start of a command that runs as another user, without any capability."""
+    ids = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return ["setpriv", *ids, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
+
+
+def new_uid() -> int:
+    """Return a user id to which nothing on this machine belongs."""
+    return _FIRST_UID + random.randrange(_UIDS)  # noqa: S311  # that two runs differ is enough
+
+
+def start_process(argv: list[str], *, home: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, with pipes for what it prints and next to no environment."""
+    # S603: to run a submission is what this is for; what it is run with is the scheme's.
+    return subprocess.Popen(  # noqa: S603
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home},
+        start_new_session=True,
+        pass_fds=tuple(fds),
+    )
+
+
+def run_tool(argv: list[str], patience: float = PATIENCE) -> str | None:
+    """Run one of the system's tools; return what it says against it, or None when it succeeds."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    try:
+        done = subprocess.run(  # noqa: S603  # no word of it comes from a submission
+            argv, capture_output=True, env=environment, timeout=patience, check=False, text=True
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return None if done.returncode == 0 else done.stderr.strip()[:300] or f"exit code {done.returncode}"

@@ -1,0 +1,87 @@
+"""Runs pytest on one file within a sandbox and reports to the program outside of it.
+
+A script of its own that imports nothing of Rabbitry's: `reporter.py TEST_FILE KEY_FD REPORT_FD`. Each
+line of the report is signed with the key, which is read before anything of the submission runs and
+is in no variable that the submission meets by accident, and numbered, so that no line counts twice.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import sys
+from collections.abc import Callable
+
+_MOST = 500  # characters of a name or a reason, whose end says most
+
+
+def main() -> None:
+    """Report that it began, each test that was found, each test's outcome, and that it came to the end."""
+    test_file, key_fd, report_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with open(key_fd, "rb") as reader:
+        send = _sender(reader.read(), report_fd)
+    os.set_inheritable(report_fd, False)
+    sys.argv[1:] = []
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of other programs in this Python's folder
+    import pytest
+
+    class Reporter:
+        def __init__(self) -> None:
+            self._why = ""
+            self._passed = False
+
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.failed:
+                send(event="broken", why=str(report.longrepr))
+
+        def pytest_internalerror(self, excrepr: object) -> None:
+            send(event="broken", why=str(excrepr))
+
+        def pytest_collection_finish(self, session: pytest.Session) -> None:
+            for item in session.items:
+                send(event="found", test=item.nodeid)
+
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.when == "setup":
+                self._passed, self._why = True, ""
+            # A test that is skipped or expected to fail shows nothing of what it is for.
+            if not report.passed or hasattr(report, "wasxfail"):
+                self._passed = False
+                self._why = self._why or _reason(report)
+            if report.when == "teardown":
+                send(event="done", test=report.nodeid, passed=self._passed, why=self._why[:_MOST])
+
+    send(event="began")
+    # Only now, so that nothing above can be a module of the submission.
+    sys.path.insert(0, os.getcwd())
+    options = ["-q", "--tb=short", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    # Nothing that the submission brings along sets pytest up.
+    options += ["--noconftest", "-c", os.devnull, "--rootdir", os.path.dirname(test_file)]
+    pytest.main([*options, test_file], plugins=[Reporter()])
+    send(event="ended")
+
+
+def _sender(key: bytes, fd: int) -> Callable[..., None]:
+    number = 0
+
+    def send(**event: object) -> None:
+        nonlocal number
+        for name, value in event.items():
+            if isinstance(value, str):
+                event[name] = value[-_MOST:]
+        number += 1
+        line = json.dumps({"number": number, **event}).encode()
+        os.write(fd, hmac.new(key, line, hashlib.sha256).hexdigest().encode() + b" " + line + b"\n")
+
+    return send
+
+
+def _reason(report: "object") -> str:
+    crash = getattr(getattr(report, "longrepr", None), "reprcrash", None)
+    if crash is not None:
+        return str(crash.message)
+    return "skipped" if getattr(report, "skipped", False) else str(getattr(report, "longrepr", ""))
+
+
+if __name__ == "__main__":
+    main()

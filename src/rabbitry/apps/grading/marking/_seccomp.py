@@ -1,0 +1,103 @@
+"""The system calls that a submission can't make, as a filter for the kernel (seccomp, classic BPF).
+
+Namespaces and permissions hold most of it already. What is left out here is memory that no limit
+counts (memfd, System V shared memory, the kernel's keys and queues), new user namespaces, in which a
+process could mount file systems of any size, and interfaces of the kernel that no homework needs. Sockets
+keep the size of buffer that they begin with, so that their number says how much memory they may take.
+"""
+
+import errno
+import platform
+import socket
+import struct
+from typing import Final
+
+from rabbitry.exceptions import SandboxUnavailable
+
+# linux/audit.h: the machine, and the numbers of its calls (asm/unistd.h).
+_MACHINES: Final = {
+    "x86_64": (
+        0xC000003E,
+        {"clone": 56, "socket": 41, "setsockopt": 54, "shmget": 29, "msgget": 68, "add_key": 248,
+         "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298, "setns": 308,
+         "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {"clone": 220, "socket": 198, "setsockopt": 208, "shmget": 194, "msgget": 186, "add_key": 217,
+         "request_key": 218, "keyctl": 219, "unshare": 97, "perf_event_open": 241, "setns": 268,
+         "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
+    ),
+}  # fmt: skip
+_EVERYWHERE: Final = {"io_uring_setup": 425, "memfd_secret": 447}
+_BY_ARGUMENT: Final = {"clone", "socket", "setsockopt"}  # the others are denied whatever their arguments are
+# The families of addresses that a network namespace holds. Others (vsock, to the machine that runs
+# this one, if it is virtual) go past it, or are code of the kernel's that no homework needs.
+_FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+# The options by which a socket's buffers grow to what the machine allows, often megabytes, of which none is any
+# process's memory. They are said to be set: programs that ask for more do with less.
+_BUFFERS: Final = (socket.SO_SNDBUF, socket.SO_RCVBUF, 32, 33)  # and SO_SNDBUFFORCE, SO_RCVBUFFORCE
+_CLONE3: Final = 435
+_X32: Final = 0x40000000  # x86-64's second set of numbers
+_CLONE_NEWUSER: Final = 0x10000000
+
+_LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+# Offsets in struct seccomp_data (linux/seccomp.h).
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _THIRD_ARGUMENT = 0, 4, 16, 24, 32
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+
+
+def seccomp_filter() -> bytes:
+    """Return the filter for this machine, an array of struct sock_filter.
+
+    Raises SandboxUnavailable for a machine whose numbers are not known here.
+    """
+    machine = platform.machine()
+    if machine not in _MACHINES:
+        raise SandboxUnavailable(
+            f"submissions can be held in bounds on x86_64 and aarch64, and this machine is a {machine}: "
+            "mark on another one"
+        )
+    architecture, numbers = _MACHINES[machine]
+    forbidden = [number for name, number in numbers.items() if name not in _BY_ARGUMENT] + list(_EVERYWHERE.values())
+    program = [
+        _statement(_LOAD, _ARCHITECTURE),
+        _jump(_EQUAL, architecture, 1, 0),
+        _statement(_RETURN, _KILL),
+        _statement(_LOAD, _NUMBER),
+        _jump(_AT_LEAST, _X32, 0, 1),
+        _statement(_RETURN, _KILL),
+        # A filter can't see clone3's flags; on "not implemented" libraries take clone.
+        _jump(_EQUAL, _CLONE3, 0, 1),
+        _statement(_RETURN, _ERRNO | errno.ENOSYS),
+    ]
+    for number in forbidden:
+        program += [_jump(_EQUAL, number, 0, 1), _statement(_RETURN, _ERRNO | errno.EPERM)]
+    program += [
+        _jump(_EQUAL, numbers["socket"], 0, len(_FAMILIES) + 3),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        *(_jump(_EQUAL, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)),
+        _statement(_RETURN, _ERRNO | errno.EPERM),
+        _statement(_RETURN, _ALLOW),
+        _jump(_EQUAL, numbers["setsockopt"], 0, len(_BUFFERS) + 5),
+        _statement(_LOAD, _SECOND_ARGUMENT),
+        _jump(_EQUAL, socket.SOL_SOCKET, 0, len(_BUFFERS) + 1),
+        _statement(_LOAD, _THIRD_ARGUMENT),
+        *(_jump(_EQUAL, option, len(_BUFFERS) - at, 0) for at, option in enumerate(_BUFFERS)),
+        _statement(_RETURN, _ALLOW),
+        _statement(_RETURN, _ERRNO),  # no error, and nothing done
+        _jump(_EQUAL, numbers["clone"], 0, 3),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        _jump(_ANY_BIT, _CLONE_NEWUSER, 0, 1),
+        _statement(_RETURN, _ERRNO | errno.EPERM),
+        _statement(_RETURN, _ALLOW),
+    ]
+    return b"".join(program)
+
+
+def _statement(code: int, value: int) -> bytes:
+    return struct.pack("=HBBI", code, 0, 0, value)
+
+
+def _jump(code: int, value: int, if_true: int, if_false: int) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)

@@ -1,0 +1,117 @@
+"""Shuts a submission in as well as a machine without bubblewrap can; for submissions that are trusted."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from rabbitry.apps.grading.marking._confine import (
+    LAUNCH,
+    MAX_FILES,
+    PATIENCE,
+    Confinement,
+    Running,
+    as_user,
+    limited,
+    new_uid,
+    run_tool,
+    start_process,
+)
+from rabbitry.apps.grading.marking.scheme import Limits
+from rabbitry.exceptions import SandboxFailed
+
+_DISK_PATIENCE: Final = 300.0  # for removing as many files as a part may have from a slow disk
+
+
+class Weak(Confinement):
+    """A user of its own where we are root, other namespaces where the kernel lets us, and the limits.
+
+    The submission sees this machine's files as any user does, and as this user's own where we are
+    not root.
+    """
+
+    def inside(self, folder: Path) -> str:
+        return str(folder)
+
+    def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(mode=0o700)
+        uid = None
+        if os.geteuid() == 0:
+            uid = new_uid()
+            os.chown(work, uid, uid)
+            folder.chmod(0o711)  # its name can't be guessed
+        prefix = [*namespaces(), *(as_user(uid) if uid is not None else [])]
+        command = ["sh", "-c", LAUNCH, "sh", str(folder), *limited(argv, limits)]
+        process = start_process([*prefix, *command], home=str(work), fds=fds)
+        return _InGroup(process, work, uid)
+
+
+@lru_cache(1)
+def namespaces() -> list[str]:
+    """Return the start of a command that gives it its own network and processes, if the kernel lets us."""
+    argv = ["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if os.geteuid() != 0:
+        argv[1:1] = ["--user", "--map-current-user"]
+    argv.append("--")
+    return argv if run_tool([*argv, "true"]) is None else []
+
+
+class _InGroup(Running):
+    def __init__(self, process: subprocess.Popen[bytes], work: Path, uid: int | None) -> None:
+        super().__init__(process)
+        self._work = work
+        self._uid = uid
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        if self._uid is not None:
+            self._kill_all_of(self._uid)
+        # These take folders that can't be entered, and those nested deeper than a name can say.
+        for argv in (["chmod", "-R", "u+rwX", str(self._work)], ["rm", "-rf", str(self._work)]):
+            if (why := run_tool(argv, _DISK_PATIENCE)) is not None:
+                raise SandboxFailed(f"what a submission wrote can't be removed: {why}")
+
+    def _kill_all_of(self, uid: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while left := [p for p in psutil.process_iter() if _is_of(p, uid)]:
+            if time.monotonic() > deadline:
+                raise SandboxFailed(f"processes of a submission do not die: {[p.pid for p in left][:10]}")
+            # One system call to all of that user, or a process that forks would always be ahead.
+            run_tool([*as_user(uid), "kill", "-KILL", "--", "-1"])
+
+    def usage(self) -> tuple[int, int]:
+        size, files = 0, 0
+        folders = [str(self._work)]
+        while folders and files <= MAX_FILES:
+            try:
+                entries = list(os.scandir(folders.pop()))
+            except OSError as error:  # gone in the meantime, or nested deeper than a name can say
+                files += MAX_FILES + 1 if error.errno == errno.ENAMETOOLONG else 0
+                continue
+            files += len(entries)
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+        return size, files
+
+
+def _is_of(process: psutil.Process, uid: int) -> bool:
+    try:
+        return process.uids().real == uid and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

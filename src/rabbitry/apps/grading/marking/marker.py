@@ -1,0 +1,250 @@
+"""Marks a submission: every part of a scheme is run in a sandbox of its own, and its points are given."""
+
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from rabbitry.apps.grading.marking import _reporter
+from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
+from rabbitry.apps.grading.marking._confine import Confinement
+from rabbitry.apps.grading.marking._pytest_report import TestReport, read_report
+from rabbitry.apps.grading.marking.archives import unpack
+from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds
+from rabbitry.apps.grading.marking.scheme import Expect, Part, Scheme
+from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
+
+MAX_SHOWN: Final = 4000
+"""Characters of a part's output that are kept."""
+_MAX_LINES: Final = 15
+_MAX_REGEX_SECONDS: Final = 2
+
+
+class PartResult(Struct):
+    """What one part came to."""
+
+    name: str
+    points: float
+    out_of: float
+    passed: bool
+    output: str
+    """Why it did not pass, and what the submission printed: text for people, of bounded length."""
+
+
+class Marking(Struct):
+    """The mark of a submission, and why."""
+
+    mark: float
+    out_of: float
+    feedback: str
+    """For the student: a line for each part, and below it what went wrong."""
+    parts: list[PartResult]
+
+
+def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False) -> Marking:
+    """Run a submission, which may be hostile, and mark it. Blocks for up to the wall clocks of all parts.
+
+    `name` is the submission's file name; an archive (`is_archive`) is unpacked. With `allow_weak`, a
+    machine that can't hold a submission in bounds does what it can (docs/marking.md says what that is).
+    Nothing that ran is left when this returns or raises, in processes or in files.
+    Raises SubmissionRefused for what can't be marked, SandboxUnavailable where it can't be run safely,
+    and SandboxFailed when the machine failed, not the submission.
+    """
+    shut_in = confinement(allow_weak=allow_weak)
+    if shown_to_submissions(scheme.folder) and not allow_weak:
+        raise SandboxUnavailable(
+            f"the scheme's folder {scheme.folder} is where every submission can read: put it outside of "
+            "/usr and of the folder of this Python"
+        )
+    with _folder() as folder:
+        room = min(part.limits.disk for part in scheme.part) // 2
+        submission = folder / "submission"
+        submission.mkdir()
+        unpack(solution, name, submission, room=room, file=scheme.scheme.file)
+        submission.chmod(0o755)
+        parts = [_mark_part(part, scheme.folder, shut_in, folder) for part in scheme.part]
+    total = round(sum(part.points for part in parts), 2)
+    return Marking(mark=total, out_of=scheme.out_of, feedback=_feedback(scheme, total, parts), parts=parts)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    # Of this user alone: the sandbox is shown what is in it, other users' processes are not.
+    folder = Path(tempfile.mkdtemp(prefix="rabbitry-marking-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> PartResult:
+    own = folder / "part"
+    own.mkdir()
+    try:
+        if part.pytest is not None:
+            return _run_tests(part, tests / part.pytest, shut_in, folder)
+        return _run_command(part, shut_in, folder)
+    finally:
+        shutil.rmtree(own)
+
+
+def _run_command(part: Part, shut_in: Confinement, folder: Path) -> PartResult:
+    _put(folder / "part", "stdin", part.stdin.encode())
+    argv = ["sh", "-c", part.command] if isinstance(part.command, str) else part.command or []
+    outcome = run_in_bounds(shut_in, folder, argv, part.limits)
+    why = _why_it_ended(outcome, part)
+    if why is None and outcome.code != part.exit:
+        why = f"exited with {outcome.code}, not with {part.exit}"
+    if why is None and part.expect is not None:
+        why = _why_unexpected(outcome.stdout.decode("utf-8", "replace"), part.expect)
+    points = part.points if why is None else 0.0
+    return PartResult(part.name, points, part.points, why is None, _shown(why, outcome))
+
+
+def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> PartResult:
+    own = folder / "part"
+    _put(own, "stdin", b"")
+    _put(own, "reporter.py", Path(_reporter.__file__).read_bytes())
+    _put(own, "tests", None)
+    try:
+        _put(own / "tests", file.name, file.read_bytes())
+    except OSError as error:
+        raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {error}") from error
+    inside = shut_in.inside(folder)
+    # -I: no module of the submission comes before those of Python and pytest.
+    argv = [sys.executable, "-I", "-B", f"{inside}/part/reporter.py", f"{inside}/part/tests/{file.name}"]
+    key = secrets.token_bytes(32)
+    outcome = run_in_bounds(shut_in, folder, argv, part.limits, key=key)
+    report = read_report(outcome.report, key)
+    if not report.began and outcome.stopped is None:
+        said = outcome.stderr.decode("utf-8", "replace").strip()[-300:]
+        raise SandboxFailed(f"pytest could not be started in the sandbox for part {part.name!r}: {said}")
+    passed = report.passed == len(report.tests) > 0
+    points = part.points * report.passed / len(report.tests) if report.tests else 0.0
+    why = None if passed else _why_tests_failed(report, _why_it_ended(outcome, part))
+    return PartResult(part.name, round(points, 2), part.points, passed, _shown(why, outcome))
+
+
+def _put(folder: Path, name: str, content: bytes | None) -> None:
+    """Write a file, or make a folder, that the sandbox's user can read whatever the umask is."""
+    folder.chmod(0o755)
+    path = folder / name
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+        path.chmod(0o644)
+
+
+def _why_it_ended(outcome: Outcome, part: Part) -> str | None:
+    if outcome.stopped is not None:
+        return outcome.stopped
+    number = outcome.code - 128
+    if number == signal.SIGXCPU:
+        return f"used more than {part.limits.cpu_seconds} s of CPU time"
+    if number in set(signal.Signals) and outcome.code != part.exit:
+        return f"was ended by {signal.Signals(number).name}"
+    return None
+
+
+def _why_tests_failed(report: TestReport, ended: str | None) -> str:
+    lines = [f"{report.passed} of {len(report.tests)} tests passed"]
+    if ended is not None:
+        lines.append(ended)
+    elif not report.ended:
+        lines.append("the program ended before the tests had")
+    if report.broken is not None:
+        lines.append("the tests could not be loaded: " + _last_lines(report.broken))
+    elif not report.tests:
+        lines.append("no test was found")
+    for test, why in report.tests.items():
+        if why is not None:
+            lines.append(f"{test.rpartition('::')[2]}: {why.strip().splitlines()[0] if why.strip() else 'failed'}")
+    return "\n".join(line[:300] for line in lines)
+
+
+def _last_lines(text: str) -> str:
+    wrong = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    return "; ".join(wrong or text.strip().splitlines()[-1:])
+
+
+def _why_unexpected(printed: str, expect: Expect) -> str | None:
+    if expect.contains is not None:
+        return None if expect.contains in printed else "did not print what is looked for"
+    if expect.regex is not None:
+        return _why_no_match(expect.regex, printed)
+    got, wanted = _trimmed(printed), _trimmed(expect.exact or "")
+    if got == wanted:
+        return None
+    pairs = zip(got, wanted, strict=False)
+    differs = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), min(len(got), len(wanted)) + 1)
+    if differs > len(got):
+        return f"printed {len(got)} lines, and more are expected"
+    return f"printed something else than expected, from line {differs} on"
+
+
+def _trimmed(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+_SEARCH: Final = "import json, re, sys; sys.exit(0 if re.search(*json.load(sys.stdin), re.MULTILINE) else 3)"
+
+
+def _why_no_match(regex: str, printed: str) -> str | None:
+    # In a process of its own: for some patterns there are texts that take for ever, and a submission
+    # may look for one.
+    argv = [sys.executable, "-I", "-c", _SEARCH]
+    try:
+        text = json.dumps([regex, printed]).encode()
+        done = subprocess.run(  # noqa: S603  # no word of it comes from a submission
+            argv, input=text, capture_output=True, timeout=_MAX_REGEX_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"printed what could not be searched in {_MAX_REGEX_SECONDS} s"
+    if done.returncode not in {0, 3}:
+        raise SandboxFailed(
+            f"the output could not be searched: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}"
+        )
+    return None if done.returncode == 0 else "did not print what is looked for"
+
+
+def _shown(why: str | None, outcome: Outcome) -> str:
+    printed = "\n".join(
+        text for raw in (outcome.stdout, outcome.stderr) if (text := raw.decode("utf-8", "replace").strip())
+    )
+    parts = [why or "", printed]
+    text = "\n\n".join(_printable(part) for part in parts if part)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "\n… (cut)"
+
+
+def _printable(text: str) -> str:
+    """Take out what a terminal or a page would act on rather than show."""
+    text = text.replace("\r\n", "\n")
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+
+
+def _feedback(scheme: Scheme, total: float, parts: list[PartResult]) -> str:
+    lines = [f"{_printable(scheme.name)}: {total:g} of {scheme.out_of:g} points", ""]
+    for part in parts:
+        sign = "✔" if part.passed else "✘"
+        lines.append(f"{sign} {_printable(part.name)}: {part.points:g} of {part.out_of:g}")
+        if not part.passed:
+            shown = part.output.splitlines()
+            lines += ["    " + line for line in shown[:_MAX_LINES]]
+            lines += ["    …"] * (len(shown) > _MAX_LINES)
+    return "\n".join(lines) + "\n"

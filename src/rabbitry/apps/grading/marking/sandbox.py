@@ -1,0 +1,187 @@
+"""Runs one command on a submission, in bounds: what it printed, how it ended, or why it was stopped."""
+
+import os
+import secrets
+import selectors
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Final
+
+from msgspec import Struct
+
+from rabbitry.apps.grading.marking._bubblewrap import bubblewrap
+from rabbitry.apps.grading.marking._confine import MAX_FILES, Confinement, Running
+from rabbitry.apps.grading.marking._weak import Weak
+from rabbitry.apps.grading.marking.scheme import Limits
+from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
+
+MAX_REPORT: Final = 4 * 1024 * 1024
+
+_LOOK_EVERY: Final = 0.05  # seconds between looks at memory and disk
+_CHUNK: Final = 64 * 1024
+# Says that the sandbox stands, so that its own failures are not taken for the submission's.
+_READY: Final = 'printf %s "$0" >&2; exec "$@"'
+
+
+class Outcome(Struct, frozen=True):
+    """How a command ended."""
+
+    code: int
+    """What it exited with; 128 and the signal's number where one ended it."""
+    stopped: str | None
+    """Why it was stopped from outside, as the end of a sentence, or None."""
+    stdout: bytes
+    stderr: bytes
+    report: bytes
+    """What it wrote to the descriptor that it got for that."""
+
+
+def confinement(*, allow_weak: bool) -> Confinement:
+    """Return the strongest way that works here; it is tried once.
+
+    Raises SandboxUnavailable where bubblewrap does not work and `allow_weak` is not set.
+    """
+    try:
+        return bubblewrap()
+    except SandboxUnavailable:
+        if not allow_weak:
+            raise
+    return Weak()
+
+
+def run_in_bounds(
+    confinement: Confinement, folder: Path, argv: Sequence[str], limits: Limits, *, key: bytes | None = None
+) -> Outcome:
+    """Run a command in a copy of `folder`/submission, with `folder`/part/stdin as stdin. Blocks.
+
+    With `key`, the command gets two more arguments: a descriptor to read the key from, and one to
+    write a report to. Every process of it is gone when this returns or raises.
+    Raises SandboxFailed when the sandbox broke, not the command.
+    """
+    token = secrets.token_hex(16)
+    with ExitStack() as stack:
+        fds: list[int] = []
+        report: IO[bytes] | None = None
+        if key is not None:
+            key_theirs, key_ours = os.pipe()
+            with open(key_ours, "wb") as writer:
+                writer.write(key)
+            report_ours, report_theirs = os.pipe()
+            report = stack.enter_context(open(report_ours, "rb", buffering=0))
+            fds = [key_theirs, report_theirs]
+        try:
+            command = ["sh", "-c", _READY, token, *argv, *(str(fd) for fd in fds)]
+            running = confinement.start(folder, command, limits, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        stack.enter_context(running.process)  # closes its pipes
+        watch = _Watch(running, limits, report, len(token))
+        try:
+            watch.until_it_ends()
+        finally:
+            running.end()
+        watch.read_what_is_left()
+    return watch.outcome(token.encode())
+
+
+class _Watch:
+    """Reads what a command prints and stops it where it goes too far."""
+
+    def __init__(self, running: Running, limits: Limits, report: IO[bytes] | None, extra: int) -> None:
+        self._running = running
+        self._limits = limits
+        self._stopped: str | None = None
+        self._deadline = time.monotonic() + limits.wall_seconds
+        self._texts: dict[IO[bytes], bytearray] = {running.stdout: bytearray(), running.stderr: bytearray()}
+        self._report = report
+        self._reported = bytearray()
+        self._output = limits.output + extra
+        self._open: set[IO[bytes]] = {*self._texts, *([report] if report else [])}
+        for pipe in self._open:
+            os.set_blocking(pipe.fileno(), False)
+
+    def until_it_ends(self) -> None:
+        """Return when the command has ended or has gone too far; then `_stopped` says why."""
+        ended = os.pidfd_open(self._running.process.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(ended, selectors.EVENT_READ)
+                for pipe in self._open:
+                    selector.register(pipe, selectors.EVENT_READ)
+                self._loop(selector, ended)
+        finally:
+            os.close(ended)
+
+    def _loop(self, selector: selectors.BaseSelector, ended: int) -> None:
+        look_at = 0.0
+        while self._stopped is None:
+            now = time.monotonic()
+            if now >= self._deadline:
+                self._stopped = f"ran longer than {self._limits.wall_seconds:g} s"
+                return
+            if now >= look_at:
+                self._stopped = self._gone_too_far()
+                took = time.monotonic() - now
+                look_at = now + max(_LOOK_EVERY, 20 * took)  # on a machine with very many processes
+            for key, _ in selector.select(max(0.0, min(look_at, self._deadline) - now)):
+                if key.fd == ended:
+                    return
+                pipe = next(pipe for pipe in self._open if pipe.fileno() == key.fd)
+                if self._read(pipe) == b"":
+                    selector.unregister(pipe)
+                    self._open.discard(pipe)
+
+    def _gone_too_far(self) -> str | None:
+        limits = self._limits
+        if self._running.memory(limits.memory) > limits.memory:
+            return f"used more than {_size(limits.memory)} of memory"
+        size, files = self._running.usage()
+        if files > MAX_FILES:
+            return f"made more than {MAX_FILES} files"
+        if size > limits.disk:
+            return f"wrote more than {_size(limits.disk)}"
+        return None
+
+    def _read(self, pipe: IO[bytes]) -> bytes | None:
+        """Read some: b"" is the end, None is nothing now. Sets `_stopped` when it is too much."""
+        data: bytes | None = pipe.read(_CHUNK)
+        if pipe is self._report:
+            self._reported += data or b""
+            if len(self._reported) > MAX_REPORT:
+                self._stopped = "reported too much"
+        else:
+            self._texts[pipe] += data or b""
+            if sum(map(len, self._texts.values())) > self._output:
+                self._stopped = f"printed more than {_size(self._limits.output)}"
+        return data
+
+    def read_what_is_left(self) -> None:
+        """Read what the command wrote before it ended; nobody writes any more."""
+        for pipe in self._open:
+            while self._stopped is None and self._read(pipe):
+                pass
+
+    def outcome(self, token: bytes) -> Outcome:
+        stdout, stderr = self._texts[self._running.stdout], self._texts[self._running.stderr]
+        before, ready, after = bytes(stderr).partition(token)
+        if not ready:
+            said = before.decode("utf-8", "replace").strip()[:300]
+            raise SandboxFailed(f"the sandbox did not come to run the command: {said or self._stopped}")
+        code = self._running.process.returncode
+        return Outcome(
+            code=code if code >= 0 else 128 - code,
+            stopped=self._stopped,
+            stdout=bytes(stdout[: self._limits.output]),
+            stderr=after[: self._limits.output],
+            report=bytes(self._reported),
+        )
+
+
+def _size(number: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number % size == 0 and number:
+            return f"{number // size} {unit}"
+    return f"{number} bytes"

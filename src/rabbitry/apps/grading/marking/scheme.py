@@ -1,0 +1,244 @@
+"""A marking scheme: what a module's submissions are run with, and what each part is worth.
+
+The format is described in docs/marking.md.
+"""
+
+import importlib.util
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rabbitry.apps.grading.marking._toml_lines import Place, find_line, syntax_error
+from rabbitry.exceptions import SchemeInvalid
+
+_T = TypeVar("_T")
+_MIB = 1024 * 1024
+_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB}
+_SIZE = re.compile(r"(\d+) *(B|KiB|MiB|GiB)")
+_PATH = re.compile(r" - at `(key in )?\$([^`]*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_MAX_SCHEME: Final = _MIB
+
+
+class Size(int):
+    """Bytes: in a scheme a whole number, or one with a unit as in `"64 MiB"`."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one part's run may use. Sizes are in bytes."""
+
+    cpu_seconds: Annotated[int, Meta(ge=1, le=3600)] = 10
+    """Of each process."""
+    wall_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    memory: Size = Size(512 * _MIB)
+    """Of all processes together, and of each."""
+    processes: Annotated[int, Meta(ge=4, le=4096)] = 64
+    """And threads; the sandbox itself may take two of them."""
+    file_size: Size = Size(16 * _MIB)
+    """Of each file that is written."""
+    disk: Size = Size(64 * _MIB)
+    """Of all files together, the submission's own included."""
+    output: Size = Size(64 * 1024)
+    """What is printed on stdout and stderr together."""
+
+
+class Expect(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a command must print to stdout; one of the three."""
+
+    exact: str | None = None
+    """The whole of it; white space at the ends of lines and of the output does not matter."""
+    contains: str | None = None
+    regex: str | None = None
+    """Found somewhere in it (`re.search`, with MULTILINE)."""
+
+
+class Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """One part of a scheme: a command, or a file of tests for pytest."""
+
+    name: str
+    points: Annotated[float, Meta(gt=0, le=1_000_000)]
+    command: list[str] | str | None = None
+    """The arguments, or a line for `sh -c`."""
+    stdin: str = ""
+    expect: Expect | None = None
+    exit: Annotated[int, Meta(ge=0, le=255)] = 0
+    """What the command must exit with."""
+    pytest: str | None = None
+    """A file beside the scheme; the points are shared out over its tests."""
+    limits: Limits = Limits()
+
+
+class Head(Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[scheme]` table."""
+
+    name: str
+    file: str | None = None
+    """The name under which a submission of one file is stored; its own name otherwise."""
+    limits: Limits = Limits()
+
+
+class Scheme(Struct, frozen=True, forbid_unknown_fields=True):
+    """A marking scheme, checked. `folder` is where its test files are."""
+
+    scheme: Head
+    part: Annotated[list[Part], Meta(min_length=1, max_length=1000)]
+    folder: Path = Path()
+
+    @property
+    def name(self) -> str:
+        """What is marked, for people."""
+        return self.scheme.name
+
+    @property
+    def out_of(self) -> float:
+        """The points of all parts together."""
+        return sum(part.points for part in self.part)
+
+
+class _Wrong(Exception):
+    """What is wrong at a place of the document."""
+
+    def __init__(self, place: Place, why: str) -> None:
+        super().__init__(why)
+        self.place = place
+
+
+def load_scheme(path: Path) -> Scheme:
+    """Read and check a marking scheme. Blocks.
+
+    Raises SchemeInvalid, naming the file, the line and why.
+    """
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _MAX_SCHEME:
+            raise SchemeInvalid(f"{path}:1: larger than 1 MiB, which no marking scheme is")
+        text = raw.decode()
+    except OSError as error:
+        raise SchemeInvalid(f"{path}: can't read it: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SchemeInvalid(f"{path}:{line}: not UTF-8 text") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line, why = syntax_error(text, error)
+        raise SchemeInvalid(f"{path}:{line}: {why}") from error
+    except RecursionError as error:
+        raise SchemeInvalid(f"{path}:1: nested too deeply") from error
+    try:
+        return _check(document, path.resolve().parent)
+    except _Wrong as error:
+        raise SchemeInvalid(f"{path}:{find_line(text, error.place)}: {error}") from error
+
+
+def _check(document: dict[str, object], folder: Path) -> Scheme:
+    if "folder" in document:  # a field of ours, not of the file
+        raise _Wrong(("folder",), "unknown key `folder`")
+    # The scheme's limits are checked before they are laid under those of each part, so that an
+    # error is told where it stands.
+    head = _convert(document.get("scheme", {}), Head, ("scheme",))
+    parts = document.get("part")
+    if isinstance(parts, list):
+        defaults = document["scheme"].get("limits", {})  # type: ignore[attr-defined]  # a table: Head was made of it
+        document["part"] = [_with_defaults(part, defaults) for part in parts]
+    scheme = _convert(document, Scheme, ())
+    if not head.name.strip():
+        raise _Wrong(("scheme", "name"), "`name` is empty")
+    if head.file is not None and (head.file in {"", ".", ".."} or "/" in head.file or len(head.file) > 100):
+        raise _Wrong(("scheme", "file"), "`file` is a file name without a folder")
+    names: set[str] = set()
+    for index, part in enumerate(scheme.part):
+        if not part.name.strip() or part.name in names:
+            why = f"there are two parts named {part.name!r}" if part.name in names else "`name` is empty"
+            raise _Wrong(("part", index, "name"), why)
+        names.add(part.name)
+        _check_part(part, ("part", index), folder)
+    return msgspec.structs.replace(scheme, folder=folder)
+
+
+def _with_defaults(part: object, defaults: dict[str, object]) -> object:
+    if not isinstance(part, dict):
+        return part
+    limits = part.get("limits", {})
+    return {**part, "limits": {**defaults, **limits} if isinstance(limits, dict) else limits}
+
+
+def _check_part(part: Part, place: Place, folder: Path) -> None:
+    if (part.command is None) == (part.pytest is None):
+        raise _Wrong(place, f"part {part.name!r} needs `command` or `pytest`, and one of them alone")
+    if part.pytest is not None:
+        for key, given in {"stdin": part.stdin, "expect": part.expect, "exit": part.exit}.items():
+            if given:
+                raise _Wrong((*place, key), f"`{key}` is for `command`, not for `pytest`")
+        _check_pytest(part.pytest, (*place, "pytest"), folder)
+    if part.command is not None and (not part.command or not part.command[0].strip()):
+        raise _Wrong((*place, "command"), "`command` is empty")
+    if any("\0" in word for word in part.command or ()):
+        raise _Wrong((*place, "command"), "`command` has a NUL character in it")
+    if part.expect is not None:
+        _check_expect(part.expect, (*place, "expect"))
+
+
+def _check_expect(expect: Expect, place: Place) -> None:
+    if sum(value is not None for value in (expect.exact, expect.contains, expect.regex)) != 1:
+        raise _Wrong(place, "`expect` needs one of `exact`, `contains` and `regex`")
+    if expect.contains == "":
+        raise _Wrong((*place, "contains"), "`contains` is empty, so everything would pass")
+    if expect.regex is not None:
+        try:
+            re.compile(expect.regex, re.MULTILINE)
+        except re.error as error:
+            raise _Wrong((*place, "regex"), f"not a regular expression: {error}") from error
+
+
+def _check_pytest(name: str, place: Place, folder: Path) -> None:
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder):
+        raise _Wrong(place, f"{name!r} is outside of the scheme's folder")
+    if not file.is_file():
+        raise _Wrong(place, f"there is no file {name!r} beside the scheme")
+    if file.suffix != ".py":
+        raise _Wrong(place, f"{name!r} does not end in .py")
+    spec = importlib.util.find_spec("pytest")
+    prefixes = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
+    if spec is None or spec.origin is None or not any(Path(spec.origin).resolve().is_relative_to(p) for p in prefixes):
+        # A sandbox shows this Python's own folders, not the user's or those of PYTHONPATH.
+        raise _Wrong(place, f"pytest is not installed for {sys.executable} (pip install pytest)")
+
+
+def _convert(document: object, cls: type[_T], place: Place) -> _T:
+    try:
+        return msgspec.convert(document, cls, dec_hook=_decode_size)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), place) from error
+
+
+def _decode_size(cls: type, value: object) -> object:
+    if cls is Path:
+        return Path()
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        value = int(found[1]) * _UNITS[found[2]]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError('a size is a whole number of bytes, or text such as "64 MiB" (B, KiB, MiB, GiB)')
+    if not 1024 <= value <= 1024 * 1024 * _MIB:
+        raise ValueError("a size is between 1 KiB and 1024 GiB")
+    return Size(value)
+
+
+def _explain(message: str, place: Place) -> _Wrong:
+    """Turn msgspec's words, which end in a path such as `$.part[1].points`, into place and reason."""
+    if found := _PATH.search(message):
+        message = message[: found.start()]
+        for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", found[2]):
+            place = (*place, name or int(index))
+    if unknown := _UNKNOWN.fullmatch(message):
+        return _Wrong((*place, unknown[1]), f"unknown key `{unknown[1]}`")
+    message = message.replace("Object missing required field", "missing key").replace("object", "table")
+    message = message.replace("array", "list").replace("Object", "table").replace(" | null", "")
+    where = f"`{place[-1]}`: " if place and isinstance(place[-1], str) else ""
+    return _Wrong(place, f"{where}{message[0].lower()}{message[1:]}")

@@ -1,0 +1,124 @@
+"""The modules of a course, from a TOML file: their short names, which make the queues', and their marking schemes.
+
+[modules.cloud_computing]
+short = "cc"
+scheme = "schemes/cloud_computing.toml"     # relative to this file; without, the status alone changes
+
+largest_submission = 1000000                # bytes; stands before the tables
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+
+from rabbitry.apps.grading.message import LONGEST_NAME
+from rabbitry.exceptions import UsageError
+
+LARGEST_SUBMISSION: Final = 10_000_000
+"""Bytes of a file that is handed in, where the configuration says nothing else."""
+_SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
+VARIABLE: Final = "RABBITRY_GRADING"
+"""The variable that names the configuration file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module. short: the end of its queue's and routing key's name. scheme: its marking scheme's file."""
+
+    name: str
+    short: str
+    scheme: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The routing key of its demonstrators."""
+        return f"demonstrator_{self.short}"
+
+    @property
+    def queue(self) -> str:
+        """Where its submissions wait."""
+        return f"correction_queue_{self.short}"
+
+
+def _originals() -> dict[str, Module]:
+    known = (Module("cloud_computing", "cc"), Module("data_mining", "dm"))
+    return {module.name: module for module in known}
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The modules by name, those of the original programs by default."""
+
+    modules: dict[str, Module] = field(default_factory=_originals)
+    largest_submission: int = LARGEST_SUBMISSION
+    weak_sandbox: bool = False
+
+    def module(self, name: str) -> Module:
+        """Give a module. Raises UsageError, naming those that there are."""
+        found = self.modules.get(name)
+        if found is None:
+            raise UsageError(f"unknown module {name!r}: there are {', '.join(self.modules)}")
+        return found
+
+
+def load_course(path: Path | None = None) -> Course:
+    """Read the configuration: the file that is named, by RABBITRY_GRADING otherwise, or the user's where there is one.
+
+    Raises UsageError with file, line where it is known, and what is wrong.
+    """
+    named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    file = named or platformdirs.user_config_path("rabbitry") / "grading.toml"
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if named is None:
+            return Course()
+        raise UsageError(f"{file}: no such file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{file}: {error}") from error
+    return _course(data, file)
+
+
+def _course(data: dict[str, Any], file: Path) -> Course:
+    if unknown := sorted(set(data) - {"modules", "largest_submission", "weak_sandbox"}):
+        raise UsageError(f"{file}: unknown key {unknown[0]!r}; there are modules, largest_submission and weak_sandbox")
+    largest = data.get("largest_submission", LARGEST_SUBMISSION)
+    if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
+        raise UsageError(f"{file}: largest_submission is a number of bytes, and not {largest!r}")
+    weak = data.get("weak_sandbox", False)
+    if not isinstance(weak, bool):
+        raise UsageError(f"{file}: weak_sandbox is true or false, and not {weak!r}")
+    tables = data.get("modules")
+    if tables is None:
+        return Course(largest_submission=largest, weak_sandbox=weak)
+    if not isinstance(tables, dict) or not tables:
+        raise UsageError(f"{file}: modules are tables, [modules.NAME]")
+    modules = {name: _module(name, table, file) for name, table in tables.items()}
+    shorts = [module.short for module in modules.values()]
+    for module in modules.values():
+        if shorts.count(module.short) > 1:
+            raise UsageError(f"{file}: two modules are called {module.short!r} for short")
+    return Course(modules, largest, weak)
+
+
+def _module(name: str, table: object, file: Path) -> Module:
+    where = f"{file}: [modules.{name}]"
+    if not name.strip() or len(name) > LONGEST_NAME:
+        raise UsageError(f"{where}: a module's name has 1 to {LONGEST_NAME} letters")
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} must be a table")
+    if unknown := sorted(set(table) - {"short", "scheme"}):
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}; there are short and scheme")
+    short, scheme = table.get("short"), table.get("scheme")
+    if not isinstance(short, str) or not _SHORT.fullmatch(short):
+        raise UsageError(f"{where}: short is 1 to 32 of a-z, 0-9, - and _, and not {short!r}")
+    if scheme is not None and not isinstance(scheme, str):
+        raise UsageError(f"{where}: scheme is a file's name, and not {scheme!r}")
+    return Module(name, short, None if scheme is None else file.parent / scheme)

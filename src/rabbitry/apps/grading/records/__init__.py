@@ -1,0 +1,5 @@
+"""What the roles keep in a database: inboxes, decisions, what is to be published, and the records of the course."""
+
+from rabbitry.apps.grading.records.database import Database, default_url
+
+__all__ = ["Database", "default_url"]

@@ -1,0 +1,239 @@
+"""The database: SQLite or PostgreSQL, its schema brought up to date, and work on it off the event loop.
+
+Work that writes goes to one thread, which puts all that waits into one transaction: a commit costs a write to
+disk whatever it holds. Where one piece fails, each of that transaction's is done anew in a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import platformdirs
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import text as sql
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from rabbitry.exceptions import RecordsError, UsageError
+
+VARIABLE: Final = "RABBITRY_DATABASE"
+HEAD: Final = "1"
+"""The newest migration."""
+LINGER: Final = 0.01
+"""Seconds that work waits for more of its kind: most of what a commit costs, on CPU and disk, it costs but once."""
+_MOST_AT_ONCE: Final = 200
+_BUSY_SECONDS: Final = 30
+_READERS: Final = 4
+_UPGRADE_LOCK: Final = 7_723_011
+"""Any number: PostgreSQL's advisory lock of whoever brings the schema up to date."""
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[Connection], T]
+
+
+def default_url() -> str:
+    """Give RABBITRY_DATABASE, or SQLite in the user's data folder."""
+    given = os.environ.get(VARIABLE)
+    return given or f"sqlite:///{platformdirs.user_data_path('rabbitry') / 'grading.sqlite3'}"
+
+
+class Database:
+    """A role's database. A context manager; entering brings the schema up to date.
+
+    Work is a function of a SQLAlchemy connection, which may be called again where a transaction failed.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        """Raises UsageError for a URL that is none, or another database's; it shows no password."""
+        self._engine = _engine(url or default_url())
+        self._writing = self._engine.execution_options(writes=True)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
+        self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="records writer", daemon=True)
+
+    def __str__(self) -> str:
+        """Give the URL without a password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def __enter__(self) -> Database:
+        """Raises RecordsError where the database can't be reached, or is newer than this program."""
+        try:
+            with self._writing.begin() as connection:
+                _upgrade(connection)
+        except SQLAlchemyError as error:
+            self._readers.shutdown()
+            self._engine.dispose()
+            raise _named(error, str(self)) from error
+        except BaseException:
+            self._readers.shutdown()
+            self._engine.dispose()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Finish the work that was given, and close."""
+        self._work.put(None)
+        self._thread.join()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    async def write(self, work: Work[T]) -> T:
+        """Do work in a transaction. Raises RecordsError, and what the work raises. After cancelling: unknown."""
+        return await asyncio.wrap_future(self._submit(work))
+
+    def write_now(self, work: Work[T]) -> T:
+        """Do as `write` does, without an event loop."""
+        return self._submit(work).result()
+
+    async def read(self, work: Work[T]) -> T:
+        """Do work that only reads. Raises RecordsError."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
+
+    def read_now(self, work: Work[T]) -> T:
+        """Do as `read` does, without an event loop."""
+        try:
+            with self._engine.connect() as connection:
+                return work(connection)
+        except SQLAlchemyError as error:
+            raise _named(error, str(self)) from error
+
+    def _submit(self, work: Work[T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._work.put((work, future))
+        return future
+
+    def _write_all(self) -> None:
+        item = self._work.get()
+        while item is not None:
+            time.sleep(LINGER)
+            batch: list[tuple[Work[Any], Future[Any]]] = []
+            while item is not None:
+                if item[1].set_running_or_notify_cancel():
+                    batch.append(item)
+                if len(batch) == _MOST_AT_ONCE or self._work.empty():
+                    break
+                item = self._work.get()
+            self._write_batch(batch)
+            if item is not None:
+                item = self._work.get()
+
+    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+        if not batch:
+            return
+        try:
+            with self._writing.begin() as connection:
+                results = [work(connection) for work, _ in batch]
+        except Exception as error:  # noqa: BLE001 - it is handed to whoever waits for it
+            if len(batch) > 1:
+                for item in batch:
+                    self._write_batch([item])
+            elif isinstance(error, SQLAlchemyError):
+                named = _named(error, str(self))
+                named.__cause__ = error
+                batch[0][1].set_exception(named)
+            else:
+                batch[0][1].set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name") from error
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name")
+    try:
+        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the database's folder can't be made: {error}") from error
+    _make_private(Path(parsed.database))
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make_private(file: Path) -> None:
+    # Marks are nobody else's business, wherever the file lies; SQLite's own further files are as this one is.
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass  # whoever made it has decided who may read it
+    except OSError as error:
+        raise RecordsError(f"database {file}: {error.strerror or error}") from error
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # sqlite3 begins transactions of its own, too late, otherwise
+    _set_wal(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_wal(connection: Any) -> None:
+    # SQLite's own waiting ("timeout") does not cover this statement: it fails at once where another process is
+    # just making the database, or is the last to close it.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the upper bits say of which kind
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+        pause = min(pause * 2, 0.1)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes then would fail, and not wait, where another one writes.
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _upgrade(connection: Connection) -> None:
+    """Bring the schema up to date; whoever starts at the same time waits."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sql("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
+    has_any = inspect(connection).has_table("alembic_version")
+    found = connection.execute(sql("SELECT version_num FROM alembic_version")).scalar() if has_any else None
+    if found == HEAD:
+        return
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each plugin that it loads
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise RecordsError(f"the database has schema {found!r}, which this version of Rabbitry can't use") from error
+
+
+def _named(error: SQLAlchemyError, where: str) -> RecordsError:
+    # The driver's own words: SQLAlchemy's hold statement and values, which may be anybody's answers.
+    cause = getattr(error, "orig", None)
+    text = str(cause).strip().splitlines() if cause is not None else []
+    return RecordsError(f"database {where}: {text[0] if text else type(error).__name__}")

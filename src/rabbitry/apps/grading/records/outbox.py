@@ -1,0 +1,70 @@
+"""What was decided and is to be published: claimed, published, confirmed, and only then taken out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from rabbitry.apps.grading.records.schema import outbox
+
+CLAIM: Final = 30.0
+"""Seconds after which another publisher takes what one claimed and did not publish: it may have died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message to be published. message: its id, the same however often it is published."""
+
+    id: int
+    exchange: str
+    key: str
+    required: bool
+    message: str
+    submission: str
+    type: str
+    body: bytes
+
+
+def claim(connection: Connection, roles: Sequence[str], limit: int = 100) -> list[Letter]:
+    """Claim what waits to be published for these roles, oldest first."""
+    seconds = time.time()
+    free = (
+        select(outbox)
+        .where(outbox.c.role.in_(roles), outbox.c.claimed_until < seconds)
+        .order_by(outbox.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = connection.execute(free).all()
+    if rows:
+        mine = [row.id for row in rows]
+        connection.execute(update(outbox).where(outbox.c.id.in_(mine)).values(claimed_until=seconds + CLAIM))
+    return [
+        Letter(row.id, row.exchange, row.key, bool(row.required), row.message, row.submission, row.type, row.body)
+        for row in rows
+    ]
+
+
+def is_empty(connection: Connection, roles: Sequence[str]) -> bool:
+    """Say whether nothing can be claimed, which costs less than to try."""
+    free = select(outbox.c.id).where(outbox.c.role.in_(roles), outbox.c.claimed_until < time.time())
+    return connection.execute(free.limit(1)).first() is None
+
+
+def published(connection: Connection, letters: Sequence[int]) -> None:
+    """Take out what was confirmed."""
+    connection.execute(delete(outbox).where(outbox.c.id.in_(letters)))
+
+
+def release(connection: Connection, letters: Sequence[int]) -> None:
+    """Give back what could not be published."""
+    connection.execute(update(outbox).where(outbox.c.id.in_(letters)).values(claimed_until=0.0))
+
+
+def count(connection: Connection) -> int:
+    """Count what is yet to be published."""
+    return connection.execute(select(func.count()).select_from(outbox)).scalar_one()

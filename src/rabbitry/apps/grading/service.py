@@ -1,0 +1,184 @@
+"""Running roles until they are told to stop: the worker, the outbox of people's decisions, answers to students."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from rabbitry.amqp.client import Channel, Connection, Properties
+from rabbitry.apps._session import FOR_EVER, stay_connected, until
+from rabbitry.apps.grading.records import Database, outbox
+from rabbitry.apps.grading.records.course import submission
+from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
+from rabbitry.exceptions import ProtocolViolation, PublishError, RecordsError
+from rabbitry.flow.codec import JSON
+from rabbitry.flow.message import first_properties
+
+LOOK: Final = 0.2
+"""Seconds between two looks into the outbox."""
+PAUSE: Final = 5.0
+"""Seconds until what could not be published is tried again."""
+
+log = logging.getLogger("rabbitry.apps.grading")
+
+
+async def run(
+    office: Office,
+    url: str,
+    stop: asyncio.Event,
+    *,
+    strict: bool = False,
+    connect_attempts: int | None = None,
+    deadline: float = 10.0,
+) -> bool:
+    """Run the seats of an office until `stop` is set; says whether what was in hand was finished within `deadline`.
+
+    Raises what `Worker` raises: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch, and so on.
+    """
+    app = office.app()
+    worker = app.worker(url, strict=strict, connect_attempts=connect_attempts)
+    if await until(stop, worker.__aenter__()) is None:
+        return True
+    log.info("%s: %s", app.name, ", ".join(stage.name for stage in worker.stages))
+    ending = asyncio.Event()
+    sides = [asyncio.create_task(side) for side in _sides(office, url, ending)]
+    waiting = [asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait()), *sides]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        ending.set()
+        is_done = await worker.stop(deadline)
+        for task in waiting:
+            if task.done() and not task.cancelled():
+                task.result()
+    finally:
+        ending.set()
+        if sides:
+            await asyncio.wait(sides, timeout=deadline)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    for name, number in sorted(office.left_alone.items()):
+        log.info("%s: %d messages of others left alone", name, number)
+    return is_done
+
+
+def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+    """Give what runs beside the worker, each over a connection of its own."""
+    database = office.database
+    if database is None:
+        return []
+    sides = []
+    people = sorted({seat.role for seat in office.seats if seat.person})
+    if people:
+        session = partial(publish_outbox, database, people, stop)
+        sides.append(stay_connected(url, session, name=f"{APP} outbox", stop=stop, patience=FOR_EVER))
+    if any(seat.role == "coordinator" for seat in office.seats):
+        session = partial(answer_questions, database, stop)
+        sides.append(stay_connected(url, session, name=f"{APP} status", stop=stop, patience=FOR_EVER))
+    return sides
+
+
+# -- the outbox ------------------------------------------------------------------------------------------
+
+
+async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio.Event, connection: Connection) -> None:
+    """Publish what these roles' people decided, until `stop` is set; a letter leaves the outbox once confirmed.
+
+    Raises ConnectionClosed.
+    """
+    channel = await connection.channel()
+    while not stop.is_set():
+        pause = LOOK
+        try:
+            if not await database.read(partial(outbox.is_empty, roles=roles)):
+                letters = await database.write(partial(outbox.claim, roles=roles))
+                pause = 0.0 if await _publish(database, channel, letters) else PAUSE
+        except RecordsError as error:
+            log.warning("the outbox: %s; trying again in %g s", error, PAUSE)
+            pause = PAUSE
+        if pause:
+            await until(stop, asyncio.sleep(pause))
+    await channel.close()
+
+
+async def _publish(database: Database, channel: Channel, letters: list[outbox.Letter]) -> bool:
+    """Publish letters and take out those that were confirmed; says whether all were."""
+    confirmed: list[int] = []
+    try:
+        if not channel.is_open:
+            await channel.open()
+        futures = [await channel.send(
+            letter.body,
+            exchange=letter.exchange,
+            routing_key=letter.key,
+            properties=_properties(letter),
+            mandatory=letter.required,
+        ) for letter in letters]  # fmt: skip
+        for letter, future in zip(letters, futures, strict=True):
+            try:
+                await future
+            except PublishError as error:
+                log.warning("assignment %s stays in the outbox: %s", letter.submission, error)
+            else:
+                confirmed.append(letter.id)
+    finally:
+        left = [letter.id for letter in letters if letter.id not in confirmed]
+        if confirmed:
+            await database.write(partial(outbox.published, letters=confirmed))
+        if left:
+            await database.write(partial(outbox.release, letters=left))
+    return not left
+
+
+def _properties(letter: outbox.Letter) -> Properties:
+    properties = first_properties(APP, JSON, letter.type)
+    return properties._replace(message_id=letter.message, correlation_id=letter.submission)
+
+
+# -- questions -------------------------------------------------------------------------------------------
+
+
+class Question(msgspec.Struct):
+    """What became of a submission?"""
+
+    SubmissionID: str
+
+
+async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
+    """Answer questions about submissions from the records, until `stop` is set. Raises ConnectionClosed."""
+    async with await connection.channel() as channel:
+        await channel.declare_queue(STATUS_QUEUE, durable=True)
+        await until(stop, _answer_all(database, channel))
+
+
+async def _answer_all(database: Database, channel: Channel) -> None:
+    # Not acked: who asked asks again, and one that can't be answered shall not come again.
+    async with channel.consume(STATUS_QUEUE, no_ack=True) as questions:
+        async for delivery in questions:
+            try:
+                properties = delivery.properties
+                question = msgspec.json.decode(delivery.body, type=Question)
+                body = await answer(database, question.SubmissionID)
+                if properties.reply_to:
+                    # Who asked may be gone, and then nobody misses it.
+                    await channel.publish(
+                        body,
+                        routing_key=properties.reply_to,
+                        properties=Properties(content_type=JSON, correlation_id=properties.correlation_id),
+                        mandatory=False,
+                    )
+            except (msgspec.DecodeError, RecursionError, RecordsError, PublishError, ProtocolViolation) as error:
+                log.warning("a question about a submission is not answered: %s", error)
+
+
+async def answer(database: Database, identity: str) -> bytes:
+    """Give what is known of a submission as JSON: `null` where nothing is."""
+    found = await database.read(partial(submission, identity=identity))
+    if found is None:
+        return b"null"
+    return msgspec.json.encode(found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]})

@@ -1,0 +1,224 @@
+"""The roles as stages of a `rabbitry.App`: what each does with what arrives, by itself or for a person."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from uuid import uuid4
+
+from rabbitry.apps.grading.message import Assignment, Decision, Progress
+from rabbitry.apps.grading.modules import Course, Module
+from rabbitry.apps.grading.roles import (
+    CORRECTION_KEY,
+    CORRECTION_QUEUE,
+    EXCHANGE,
+    PROGRESS_EXCHANGE,
+    PROGRESS_KEY,
+    PROGRESS_QUEUE,
+    RESULTS,
+    ROLES,
+    Role,
+    RoleName,
+    decide,
+    key_of,
+)
+from rabbitry.exceptions import Reject
+from rabbitry.flow import App, Message
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.records import Database
+
+APP: Final = "grading"
+STATUS_QUEUE: Final = f"{APP}.status"
+"""Where students ask what became of their submissions; the coordinators answer from the records."""
+BY_ITSELF: Final = "automatic"
+"""Who decided, where no person did."""
+
+Marker: TypeAlias = Callable[[bytes, str], Decision]
+"""Marks a solution (a file and its name). It blocks, and raises what no other attempt would mend as Reject."""
+Products: TypeAlias = "list[Assignment | Progress]"
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What the programs of a course have in common: its modules, and the exchange.
+
+    exchange_type: `fanout` is the broadcast form: every role gets every message, takes those in its status, and
+    leaves the others alone. plain: declare as programs do that say nothing about it.
+    """
+
+    course: Course = field(default_factory=Course)
+    exchange: str = EXCHANGE
+    exchange_type: Literal["direct", "fanout"] = "direct"
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A role that is taken here. module: a demonstrator's; None for all. person: a person decides, not we."""
+
+    role: RoleName
+    module: Module | None = None
+    person: bool = False
+
+    @property
+    def name(self) -> str:
+        """What its stage is called."""
+        return self.role if self.module is None else f"{self.role}_{self.module.short}"
+
+
+@dataclass(slots=True)
+class Office:
+    """The seats that are taken in this process, and what they need.
+
+    markers: module → what marks its solutions. left_alone: how many messages of others each stage saw.
+    """
+
+    wiring: Wiring
+    seats: Sequence[Seat]
+    database: Database | None = None
+    markers: Mapping[str, Marker] = field(default_factory=dict)
+    left_alone: Counter[str] = field(default_factory=Counter)
+
+    def app(self) -> App:
+        """Make the app with a stage for each seat, and outputs for what they publish."""
+        wiring = self.wiring
+        app = App(APP, exchange=wiring.exchange, exchange_type=wiring.exchange_type, plain=wiring.plain)
+        for seat in self.seats:
+            self._add_stage(app, seat)
+        if self._keeps_records:
+            app.stage(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", exchange=PROGRESS_EXCHANGE, concurrency=200)(
+                self._record
+            )
+        self._add_outputs(app)
+        return app
+
+    @property
+    def _keeps_records(self) -> bool:
+        return any(seat.role == "coordinator" for seat in self.seats)
+
+    def _add_stage(self, app: App, seat: Seat) -> None:
+        role = ROLES[seat.role]
+        marks = seat.role == "demonstrator" and not seat.person and bool(self._markers(seat))
+        app.stage(
+            role.key if seat.module is None else seat.module.key,
+            queue=role.queue if seat.module is None else seat.module.queue,
+            name=seat.name,
+            then=self._key,
+            concurrency=os.cpu_count() if marks else None,
+        )(self._handler(seat, role, marks))
+
+    def _markers(self, seat: Seat) -> list[Marker]:
+        names = self.markers if seat.module is None else {seat.module.name} & set(self.markers)
+        return [self.markers[name] for name in names]
+
+    def _key(self, product: Assignment | Progress) -> str:
+        return PROGRESS_KEY if isinstance(product, Progress) else key_of(product, self.wiring.course)
+
+    def _add_outputs(self, app: App) -> None:
+        """Say where messages go; queues are declared, so that what is sent before its first consumer ran waits."""
+        taken = {stage.key for stage in app.stages.values()}
+        queues: dict[str, str | None] = {}
+        is_fanout = self.wiring.exchange_type == "fanout"
+        for seat in self.seats:
+            role = ROLES[seat.role]
+            if role.then != RESULTS:
+                queues[role.then] = next(other.queue for other in ROLES.values() if other.key == role.then)
+            if seat.role == "assistant":  # what is sent back
+                for module in self.wiring.course.modules.values():
+                    queues[module.key] = None if is_fanout else module.queue
+                queues[CORRECTION_KEY] = None if is_fanout else CORRECTION_QUEUE
+        for key, queue in queues.items():
+            if key not in taken:
+                app.output(key, queue=queue)
+        if RESULTS not in taken:
+            app.output(RESULTS, required=False)
+        if not self._keeps_records:
+            # Beside plain programs there may be no coordinator of ours, who would read it.
+            queue = None if self.wiring.plain else PROGRESS_QUEUE
+            app.output(PROGRESS_KEY, queue=queue, required=not self.wiring.plain, exchange=PROGRESS_EXCHANGE)
+
+    # -- handling --------------------------------------------------------------------------------------
+
+    def _handler(self, seat: Seat, role: Role, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
+        async def to_inbox(fields: dict[str, Any], message: Message) -> Products:
+            return await self._to_inbox(seat, role, fields, message)
+
+        async def confirmed(fields: dict[str, Any], message: Message) -> Products:
+            return await self._confirm(seat, role, fields, message)
+
+        async def passed_on(fields: dict[str, Any], message: Message) -> Products:
+            return self._pass_on(seat, role, fields, message)
+
+        def marked(fields: dict[str, Any], message: Message) -> Products:
+            return self._pass_on(seat, role, fields, message)
+
+        if seat.person:
+            return to_inbox
+        if role.name == "coordinator":
+            return confirmed
+        return marked if marks else passed_on
+
+    def _take(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
+        """Give the assignment where it is this seat's; None where it is to be left alone. Raises Reject."""
+        status = fields.get("status")
+        if self.wiring.exchange_type == "fanout":
+            if status != role.takes or not self._is_for(seat, fields.get("Module")):
+                self.left_alone[seat.name] += 1
+                return None
+        elif status != role.takes:
+            said = repr(status)[:60] if "status" in fields else "none"
+            raise Reject(f"status {said}, and the {role.name} takes {role.takes!r}", reason="wrong-status")
+        return Assignment.received(fields, message)
+
+    def _is_for(self, seat: Seat, module: object) -> bool:
+        if seat.role != "demonstrator":
+            return True
+        if seat.module is not None:
+            return module == seat.module.name
+        return module not in [other.module.name for other in self.seats if other.module is not None]
+
+    def _pass_on(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
+        assignment = self._take(seat, role, fields, message)
+        if assignment is None:
+            return []
+        decision = Decision(BY_ITSELF)
+        marker = self.markers.get(assignment.module) if role.name == "demonstrator" else None
+        if marker is not None:
+            decision = marker(assignment.solution(), assignment.name)
+        moved = decide(assignment, role, role.actions[0], decision)
+        return [moved, Progress.of(moved)]
+
+    async def _confirm(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
+        from rabbitry.apps.grading.records.course import confirm
+
+        assignment = self._take(seat, role, fields, message)
+        if assignment is None:
+            return []
+        moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
+        is_first = await self._db.write(partial(confirm, assignment=moved, message=message.id or uuid4().hex))
+        return [moved] if is_first else []
+
+    async def _to_inbox(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
+        from rabbitry.apps.grading.records.inbox import put
+
+        assignment = self._take(seat, role, fields, message)
+        if assignment is not None:
+            identity = message.id or uuid4().hex
+            exchange = self.wiring.exchange
+            await self._db.write(partial(put, role=role, assignment=assignment, exchange=exchange, message=identity))
+        return []
+
+    async def _record(self, fields: dict[str, Any], message: Message) -> None:
+        from rabbitry.apps.grading.records.course import record
+
+        await self._db.write(partial(record, assignment=Assignment.received(fields, message)))
+
+    @property
+    def _db(self) -> Database:
+        assert self.database is not None, "a role that keeps something needs a database"  # noqa: S101 # narrows
+        return self.database

@@ -1,0 +1,238 @@
+"""The student's side: files looked at before anything is sent, submissions, their status, results as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from rabbitry.amqp.client import Properties, connect
+from rabbitry.apps._declare import ensure_exchange
+from rabbitry.apps.grading.message import ID, Assignment, Progress, submission
+from rabbitry.apps.grading.message import identity as known_as
+from rabbitry.apps.grading.modules import Course, Module
+from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
+from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
+from rabbitry.exceptions import PublishReturned, RequestTimeout, UsageError
+from rabbitry.flow.codec import JSON
+from rabbitry.flow.message import first_properties
+from rabbitry.flow.publisher import Publisher
+
+ANSWER_WITHIN: Final = 5.0
+"""Seconds that a coordinator has to answer."""
+_LONGEST_NUMBER: Final = 18
+_NUMBER_IN_NAME: Final = re.compile(r"\d{4,18}(?!\d)")
+_UNCONFIRMED: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file to be handed in."""
+
+    student: int
+    module: Module
+    path: Path
+
+
+def student_number(text: str) -> int:
+    """Read a student's number. Raises UsageError where it is none."""
+    if not (text.isascii() and text.isdigit()) or len(text) > _LONGEST_NUMBER or not int(text):
+        raise UsageError(f"{text!r} is no student number: it has 1 to {_LONGEST_NUMBER} digits")
+    return int(text)
+
+
+def entries(path: Path, student: str | None, module: str, course: Course) -> list[Entry]:
+    """Say what is handed in: a file, or each file of a folder (hidden ones and its folders are left out).
+
+    student: None takes the number that a file's name begins with. Raises UsageError for the first file that can't
+    be, and for all that is wrong, so that nothing is sent where something is.
+    """
+    known = course.module(module)
+    number = None if student is None else student_number(student)
+    try:
+        paths = _files_of(path) if path.is_dir() else [path]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    found = [Entry(_number_of(item) if number is None else number, known, item) for item in paths]
+    for entry in found:
+        read(entry.path, course)
+    return found
+
+
+def _files_of(folder: Path) -> list[Path]:
+    paths = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
+    if not paths:
+        raise UsageError(f"{folder}: no files there")
+    return paths
+
+
+def read(path: Path, course: Course) -> bytes:
+    """Read a file that is handed in. Raises UsageError where it is unreadable, empty, or too large."""
+    try:
+        if not path.is_file():  # a pipe or a device could be endless
+            raise UsageError(f"{path}: {'no regular file' if path.exists() else 'no such file'}")
+        with path.open("rb") as file:
+            data = file.read(course.largest_submission + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    return checked(data, str(path), course)
+
+
+def checked(data: bytes, name: str, course: Course) -> bytes:
+    """Give a solution that can be handed in. Raises UsageError where it is empty or too large."""
+    if not data:
+        raise UsageError(f"{name} is empty")
+    if len(data) > course.largest_submission:
+        raise UsageError(f"{name} is too large: more than {course.largest_submission} bytes")
+    return data
+
+
+def _number_of(path: Path) -> int:
+    found = _NUMBER_IN_NAME.match(path.name)
+    if found is None:
+        raise UsageError(f"{path}: whose is it? Its name begins with no student number; say --student")
+    return student_number(found[0])
+
+
+class Desk:
+    """Where assignments are handed in. An async context manager; it connects at the first one of a module."""
+
+    def __init__(self, wiring: Wiring, url: str) -> None:
+        self._wiring = wiring
+        self._url = url
+        self._publishers: dict[str, Publisher] = {}
+        self._opening = asyncio.Lock()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def submit(self, student: int, module: Module, solution: bytes, name: str, *, who: str | None = None) -> str:
+        """Hand in a solution; returns its id once the broker has confirmed it.
+
+        Raises ConnectFailed, PublishError. After cancelling, the outcome is unknown.
+        """
+        identity, confirmed = await self.send(student, module, solution, name, who=who)
+        await confirmed
+        return identity
+
+    async def send(
+        self, student: int, module: Module, solution: bytes, name: str, *, who: str | None = None
+    ) -> tuple[str, asyncio.Future[tuple[None, None]]]:
+        """Do as `submit` does, but give the id and a future that is done when it is confirmed."""
+        publisher = await self._publisher(module)
+        properties = first_properties(APP, JSON, Assignment.__name__)
+        identity = properties.message_id or ""
+        assignment = submission(student, module.name, solution, name, identity, who=who)
+        _, sent = await publisher.send_body(msgspec.json.encode(assignment), properties, key=module.key)
+        told = first_properties(APP, JSON, Progress.__name__)._replace(correlation_id=identity)
+        _, recorded = await publisher.send_body(msgspec.json.encode(Progress.of(assignment)), told, key=PROGRESS_KEY)
+        return identity, asyncio.gather(sent, recorded)
+
+    async def _publisher(self, module: Module) -> Publisher:
+        async with self._opening:
+            if module.name not in self._publishers:
+                app = Office(self._wiring, [Seat("demonstrator", module)]).app()
+                self._publishers[module.name] = await self._stack.enter_async_context(app.publisher(self._url))
+        return self._publishers[module.name]
+
+
+async def submit_all(wiring: Wiring, url: str, wanted: Sequence[Entry], tell: Callable[[Entry, str], None]) -> None:
+    """Hand in files; `tell` is called with each entry and its id, once confirmed. Raises as `Desk.submit` does."""
+    pending: deque[tuple[Entry, str, asyncio.Future[tuple[None, None]]]] = deque()
+    async with Desk(wiring, url) as desk:
+        for entry in wanted:
+            data = await asyncio.to_thread(read, entry.path, wiring.course)
+            identity, future = await desk.send(entry.student, entry.module, data, entry.path.name)
+            pending.append((entry, identity, future))
+            while pending and (len(pending) > _UNCONFIRMED or pending[0][2].done()):
+                await _first(pending, tell)
+        while pending:
+            await _first(pending, tell)
+
+
+async def _first(
+    pending: deque[tuple[Entry, str, asyncio.Future[tuple[None, None]]]], tell: Callable[[Entry, str], None]
+) -> None:
+    entry, identity, future = pending.popleft()
+    await future
+    tell(entry, identity)
+
+
+class Asking:
+    """Asks the coordinators what became of submissions. An async context manager; entering raises ConnectFailed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            connection = await self._stack.enter_async_context(connect(self._url, name=f"{APP} status"))
+            self._channel = await connection.channel()
+            self._queue = (await self._channel.declare_queue("", exclusive=True)).name
+            self._answers = await self._stack.enter_async_context(self._channel.consume(self._queue, no_ack=True))
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def ask(self, identity: str) -> dict[str, Any] | None:
+        """Give what is known of a submission with its history; None where nothing is.
+
+        Raises RequestTimeout where no coordinator answers.
+        """
+        properties = Properties(
+            content_type=JSON,
+            correlation_id=(question := uuid.uuid4().hex),
+            reply_to=self._queue,
+            expiration=str(int(ANSWER_WITHIN * 1000)),
+        )
+        try:
+            body = msgspec.json.encode({ID: known_as(identity)})
+            await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
+            async with asyncio.timeout(ANSWER_WITHIN):
+                while (delivery := await anext(self._answers)).properties.correlation_id != question:
+                    pass  # of a question that was answered too late
+        except (PublishReturned, TimeoutError) as error:
+            raise RequestTimeout(
+                "no coordinator answers on this broker; name the course's database with --database"
+            ) from error
+        return msgspec.json.decode(delivery.body, type=dict[str, Any] | None)
+
+
+async def results(wiring: Wiring, url: str) -> AsyncIterator[dict[str, Any]]:
+    """Give results as they come, from a queue of its own that is gone afterwards. Raises ConnectFailed."""
+    async with connect(url, name=f"{APP} results") as connection:
+        durable = not wiring.plain
+        await ensure_exchange(connection, wiring.exchange, wiring.exchange_type, durable=durable, strict=False)
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("", exclusive=True)).name
+        await channel.bind_queue(queue, wiring.exchange, RESULTS)
+        async with channel.consume(queue, no_ack=True) as deliveries:
+            async for delivery in deliveries:
+                try:
+                    fields = msgspec.json.decode(delivery.body, type=dict[str, Any])
+                except (msgspec.DecodeError, RecursionError):
+                    continue  # a broadcast may bring anything
+                if fields.get("status") == "confirmed":
+                    yield fields

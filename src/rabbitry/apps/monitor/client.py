@@ -1,0 +1,145 @@
+"""The statistics client of contract `pi_utilization`: samples of some routing keys in, statistics out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from rabbitry.amqp.client import BrokerURL, Channel, Connection
+from rabbitry.apps._declare import ensure_exchange
+from rabbitry.apps._session import Patience, background, stay_connected, until
+from rabbitry.apps.monitor.decode import InvalidSample, decode, printable, utilization
+from rabbitry.apps.monitor.names import UTILIZATION
+from rabbitry.apps.monitor.statistics import Counts, Host
+
+PREFETCH = 200
+DRAIN_SECONDS = 2.0
+"""For so long what is left in the queue is counted at the end; what still comes then is purged."""
+SILENCE = 5.0
+"""Seconds without a message from a routing key after which that is said; twice as long each further time."""
+_WARNINGS = 100
+"""Different warnings that are shown, so that a hostile publisher can't flood the terminal."""
+
+log = logging.getLogger("rabbitry.apps.monitor")
+
+Show = Callable[[str, Host], Awaitable[None]]
+
+
+class StatisticsClient:
+    """Counts the samples of some routing keys into `counts`.
+
+    `show(routing_key, host)` is awaited for each that was counted; while it waits, no other is taken.
+    """
+
+    def __init__(self, keys: Sequence[str], counts: Counts, show: Show, *, strict: bool = False) -> None:
+        """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
+        self._counts = counts
+        self._show = show
+        self._strict = strict
+        self._warned: set[tuple[str, str]] = set()
+        self._silence = dict.fromkeys(keys, SILENCE)
+        self._heard = dict.fromkeys(keys, 0.0)
+        self._silent: set[str] = set()
+
+    async def run(self, url: str | BrokerURL, stop: asyncio.Event) -> None:
+        """Count until `stop` is set, over restarts of the broker; then end in order (see `_session`).
+
+        Raises:
+            ConnectFailed: the first attempt to connect failed; or the login was refused at a later one.
+            AccessRefused, PreconditionFailed: see `ensure_exchange`.
+        """
+        await stay_connected(
+            url,
+            lambda connection: self._session(connection, stop),
+            name="rabbitry monitor stats",
+            stop=stop,
+            patience=Patience(at_start=1),
+        )
+
+    async def _session(self, connection: Connection, stop: asyncio.Event) -> None:
+        """Count until `stop`; then stop consuming, empty the queue of what is left, close the channel.
+
+        The connection is closed after that.
+        """
+        await ensure_exchange(
+            connection, UTILIZATION.name, UTILIZATION.type, durable=UTILIZATION.durable, strict=self._strict
+        )
+        channel = await connection.channel(prefetch=PREFETCH)
+        queue = (await channel.declare_queue("", exclusive=True)).name
+        for key in self._silence:
+            await channel.bind_queue(queue, UTILIZATION.name, key)
+        log.info("connected to %s: counting %s", connection.url, _named(self._silence))
+        async with background(self._say_silence()):
+            await until(stop, self._consume(channel, queue))
+        await self._drain(channel, queue)
+        await channel.close()
+
+    async def _consume(self, channel: Channel, queue: str) -> None:
+        async with channel.consume(queue) as deliveries:
+            async for delivery in deliveries:
+                delivery.ack()
+                await self._take(delivery.routing_key, delivery.body)
+
+    async def _drain(self, channel: Channel, queue: str) -> None:
+        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        while delivery := await channel.get(queue, no_ack=True):
+            await self._take(delivery.routing_key, delivery.body)
+            if asyncio.get_running_loop().time() > deadline:
+                await channel.purge_queue(queue)
+                return
+
+    async def _take(self, routing_key: str, body: bytes) -> None:
+        self._hear(routing_key)
+        try:
+            sample = utilization(decode(body))
+        except InvalidSample as error:
+            self._counts.skipped += 1
+            self._warn_once(routing_key, f"{error}: skipped")
+            return
+        for problem in sample.problems:
+            self._warn_once(routing_key, f"{problem}: skipped")
+        await self._show(routing_key, self._counts.add(routing_key, sample.cpu, sample.net))
+
+    def _warn_once(self, key: str, problem: str) -> None:
+        if len(self._warned) > _WARNINGS or (key, problem) in self._warned:
+            return
+        self._warned.add((key, problem))
+        if len(self._warned) > _WARNINGS:
+            log.warning("further malformed samples are counted, but not named")
+        else:
+            log.warning("a message of '%s' %s", printable(key), problem)
+
+    def _hear(self, key: str) -> None:
+        if key in self._heard:
+            self._heard[key] = asyncio.get_running_loop().time()
+            if key in self._silent:
+                self._silent.discard(key)
+                log.info("samples of '%s' come", printable(key))
+
+    async def _say_silence(self) -> None:
+        """Say of each routing key when nothing came for some time, and what to look at."""
+        clock = asyncio.get_running_loop().time
+        self._heard = dict.fromkeys(self._heard, clock())
+        while True:
+            await asyncio.sleep(1)
+            silent = [
+                key
+                for key, heard in self._heard.items()
+                if key not in self._silent and clock() - heard > self._silence[key]
+            ]
+            if not silent:
+                continue
+            log.warning(
+                "nothing came from %s for %.0f s: does a publisher run with this routing key, "
+                "on this broker and virtual host? `rabbitry doctor` looks",
+                _named(silent),
+                max(self._silence[key] for key in silent),
+            )
+            self._silent.update(silent)
+            for key in silent:
+                self._silence[key] *= 2
+
+
+def _named(keys: Iterable[str]) -> str:
+    return ", ".join(f"'{printable(key)}'" for key in keys)

@@ -1,0 +1,234 @@
+"""The agent: publishes this machine's samples, and learns when nobody listens.
+
+`uvicorn rabbitry.apps.monitor.publisher:app --port 8000` serves contract `system_info`'s publisher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, Properties
+from rabbitry.apps._declare import ensure_exchange
+from rabbitry.apps._session import FOR_EVER, Patience, stay_connected, until
+from rabbitry.apps.monitor.names import Exchange
+from rabbitry.apps.monitor.sample import Sample
+from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
+from rabbitry.exceptions import NotFound, PublishError, PublishReturned, RabbitryError
+
+INTERVAL = 1.0
+"""Seconds between two samples."""
+PROBE = 5.0
+"""Seconds between two attempts while nobody listens."""
+CONFIRM = 10.0
+"""Seconds in which the broker must confirm a sample."""
+SHORT = 0.2
+"""Seconds that a measurement on demand is over, and the agent's first one."""
+
+log = logging.getLogger("rabbitry.apps.monitor")
+
+Work = Callable[[Connection], Awaitable[None]]
+
+
+class Away(RabbitryError):
+    """There is no connection to the broker at this moment; the text says why."""
+
+
+class Publisher:
+    """Publishes samples over a connection that is kept, to exchanges that it declares."""
+
+    def __init__(self, exchanges: Iterable[Exchange], routing_key: str, *, strict: bool = False) -> None:
+        """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
+        self.exchanges = tuple(exchanges)
+        self.routing_key = routing_key
+        self.away: str | None = "not connected yet"
+        """Why nothing can be published now; None while connected."""
+        self._strict = strict
+        self._channel: Channel | None = None
+        self._declaring = asyncio.Lock()
+
+    async def run(
+        self, url: str | BrokerURL, stop: asyncio.Event, work: Work, *, patience: Patience = FOR_EVER
+    ) -> None:
+        """Keep a connection until `stop` is set, and run `work` whenever there is one, until it ends.
+
+        Raises:
+            ConnectFailed: the login was refused, or `patience` ended.
+            AccessRefused, PreconditionFailed: see `ensure_exchange`.
+        """
+
+        async def session(connection: Connection) -> None:
+            self._channel = await connection.channel()
+            await self._declare(self._channel)
+            self.away = None
+            log.info(
+                "connected to %s: routing key '%s', exchanges %s",
+                connection.url,
+                self.routing_key,
+                ", ".join(f"'{exchange.name}'" for exchange in self.exchanges),
+            )
+            await work(connection)
+            await self._channel.close()
+
+        async def lost(reason: str) -> None:
+            self.away = reason
+
+        try:
+            await stay_connected(url, session, name="rabbitry monitor publish", stop=stop, patience=patience, lost=lost)
+        except RabbitryError as error:
+            self.away = str(error)
+            raise
+
+    async def wait(self, connection: Connection, stop: asyncio.Event) -> None:
+        """Work that only keeps the connection for `publish`: returns at `stop`, raises when it is lost."""
+        await until(stop, connection.wait_closed())
+        if connection.close_reason is not None:
+            raise connection.close_reason
+
+    async def publish(self, exchange: Exchange, measured: Sample) -> None:
+        """Publish a sample; returns when the broker has confirmed it.
+
+        Raises:
+            Away: there is no connection.
+            PublishReturned: nobody listens.
+            PublishRefused, PublishTimeout: the broker did not take it, or not in time.
+            ChannelClosed, ConnectionClosed: while it was under way.
+        """
+        channel = self._channel
+        if channel is None or self.away is not None:
+            raise Away(f"the broker is away: {self.away}")
+        if not channel.is_open:  # somebody deleted the exchange
+            await self._declare(channel)
+        await channel.publish(
+            msgspec.json.encode(measured),
+            exchange=exchange.name,
+            routing_key=self.routing_key,
+            properties=Properties(
+                content_type="application/json",
+                delivery_mode=2 if exchange.persistent else 1,
+                timestamp=datetime.now(UTC).replace(microsecond=0),
+                type="sample",
+                app_id="monitor",
+            ),
+            timeout=CONFIRM,
+        )
+
+    async def _declare(self, channel: Channel) -> None:
+        async with self._declaring:
+            for exchange in self.exchanges:
+                await ensure_exchange(
+                    channel.connection,
+                    exchange.name,
+                    exchange.type,
+                    durable=exchange.durable,
+                    strict=self._strict,
+                )
+            await channel.open()
+
+
+class _Audience:
+    """Whether samples arrive on one exchange, and what was said of it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.absent = False
+        """The last sample came back: nobody listens."""
+        self.next_at = 0.0
+        """Monotonic seconds before which nothing is sent."""
+        self.trouble = False
+        """The last sample was not taken for another reason."""
+
+
+class Agent:
+    """Publishes a sample each `interval` seconds to some exchanges of a publisher.
+
+    Where a sample comes back because nobody listens, that exchange gets one each `probe` seconds, until one is
+    routed. When the broker is slow, samples are left out, not queued.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        exchanges: Iterable[Exchange],
+        *,
+        interval: float = INTERVAL,
+        probe: float = PROBE,
+    ) -> None:
+        self._publisher = publisher
+        self._interval = interval
+        self._probe = probe
+        self._meter = Meter()
+        self._blind = False
+        self._audiences = [_Audience(exchange) for exchange in exchanges]
+
+    async def run(self, url: str | BrokerURL, stop: asyncio.Event, *, patience: Patience = FOR_EVER) -> None:
+        """Publish until `stop` is set; raises as `Publisher.run`."""
+        await self._publisher.run(url, stop, lambda _: self._publish_all(stop), patience=patience)
+
+    async def _publish_all(self, stop: asyncio.Event) -> None:
+        clock = asyncio.get_running_loop().time
+        before = await self._read()
+        due = clock() + min(SHORT, self._interval)
+        while True:
+            await until(stop, asyncio.sleep(due - clock()))
+            if stop.is_set():
+                return
+            due = max(due + self._interval, clock())
+            audiences = [audience for audience in self._audiences if audience.next_at <= clock()]
+            after = await self._read() if audiences else None
+            if after is None:
+                continue
+            if before is not None:
+                measured = sample(before, after)
+                for audience in audiences:
+                    await self._publish(audience, measured)
+            before = after
+
+    async def _read(self) -> Reading | None:
+        try:
+            reading = await self._meter.read()
+        except (MeasuringHangs, OSError) as error:
+            if not self._blind:
+                log.warning("no samples for now: %s", error)
+            self._blind = True
+            return None
+        self._blind = False
+        return reading
+
+    async def _publish(self, audience: _Audience, measured: Sample) -> None:
+        exchange, key = audience.exchange.name, self._publisher.routing_key
+        try:
+            await self._publisher.publish(audience.exchange, measured)
+        except PublishReturned:
+            audience.next_at = asyncio.get_running_loop().time() + self._probe - self._interval / 2
+            if not audience.absent:
+                log.warning(
+                    "nobody listens on exchange '%s' with routing key '%s': paused, trying again every %g s",
+                    exchange,
+                    key,
+                    self._probe,
+                )
+            audience.absent = True
+        except (PublishError, NotFound) as error:
+            if not audience.trouble:
+                log.warning("exchange '%s' does not take samples: %s", exchange, error)
+            audience.trouble = True
+        else:
+            if audience.absent or audience.trouble:
+                log.info("samples arrive on exchange '%s' again", exchange)
+            audience.absent = audience.trouble = False
+
+
+def __getattr__(name: str) -> Any:
+    # `app` is made when uvicorn asks for it, so that an agent without HTTP loads no web framework.
+    if name == "app":
+        from rabbitry.apps.monitor.service import standalone
+
+        globals()[name] = made = standalone()
+        return made
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

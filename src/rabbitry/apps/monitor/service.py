@@ -1,0 +1,103 @@
+"""The HTTP service of contract `system_info`: `/publish` measures, publishes and answers with the sample."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import msgspec
+from fastapi import FastAPI, Response
+from starlette.types import Lifespan
+
+from rabbitry.apps._guard import Guard
+from rabbitry.apps._session import FOR_EVER
+from rabbitry.apps.monitor.names import SYSTEM_INFO
+from rabbitry.apps.monitor.publisher import SHORT, Publisher
+from rabbitry.apps.monitor.sample import Sample
+from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, hostname, sample
+from rabbitry.apps.monitor.settings import Settings, from_environment, variables
+from rabbitry.exceptions import PublishReturned, RabbitryError, UsageError
+
+PORT = 8000
+
+log = logging.getLogger("rabbitry.apps.monitor")
+
+
+def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The service, over a publisher that is kept connected by somebody else, or by `lifespan`.
+
+    `/publish` publishes to the exchange that `settings` name, which must be one of the publisher's.
+    """
+    exchange = next(exchange for exchange in publisher.exchanges if exchange.name == settings.exchange)
+    meter = Meter()
+    # No pages of API documentation: they load scripts from elsewhere.
+    app = FastAPI(title="Rabbitry", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, names=[settings.host], password=settings.password)
+
+    @app.api_route("/publish", methods=["GET", "POST"])
+    async def publish() -> Response:
+        """Measure now and publish: 200 `success`; 503 `unheard` where nobody listens, `failed` otherwise."""
+        try:
+            before = await meter.read()
+            await asyncio.sleep(SHORT)
+            measured = sample(before, await meter.read())
+        except (MeasuringHangs, OSError) as error:
+            return _answer("failed", str(error), None)
+        try:
+            await publisher.publish(exchange, measured)
+        except PublishReturned:
+            return _answer("unheard", f"nobody listens on exchange '{exchange.name}'", measured)
+        except RabbitryError as error:
+            return _answer("failed", str(error), measured)
+        return _answer("success", f"published to exchange '{exchange.name}'", measured)
+
+    @app.get("/healthz")
+    async def health() -> Response:
+        """Whether samples can be published: 200 while the broker is connected, 503 otherwise."""
+        state = {"broker": "connected"} if publisher.away is None else {"broker": "away", "reason": publisher.away}
+        return Response(msgspec.json.encode(state), 503 if publisher.away else 200, media_type="application/json")
+
+    return app
+
+
+def standalone() -> FastAPI:
+    """The service on its own, with settings from the environment and `.env`: it publishes on demand only.
+
+    Raises:
+        SystemExit: a setting makes no sense; the text names it.
+    """
+    try:
+        settings = from_environment(variables(), default_port=PORT)
+    except UsageError as error:
+        raise SystemExit(f"rabbitry: {error}") from error
+    publisher = Publisher([replace(SYSTEM_INFO, name=settings.exchange)], hostname())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        connecting = asyncio.create_task(_keep_connected(publisher, settings, stop), name="publisher")
+        try:
+            yield
+        finally:
+            stop.set()
+            await connecting
+
+    return create_app(publisher, settings, lifespan)
+
+
+async def _keep_connected(publisher: Publisher, settings: Settings, stop: asyncio.Event) -> None:
+    try:
+        await publisher.run(
+            settings.broker, stop, lambda connection: publisher.wait(connection, stop), patience=FOR_EVER
+        )
+    except RabbitryError as error:
+        # The service stays up, so that whoever asks it is told too; uvicorn can't be made to end from here.
+        log.error("nothing can be published, and this is not tried again: %s", error)  # noqa: TRY400
+
+
+def _answer(status: str, message: str, measured: Sample | None) -> Response:
+    body = msgspec.json.encode({"status": status, "message": message, "data": measured})
+    return Response(body, 200 if status == "success" else 503, media_type="application/json")

@@ -1,0 +1,153 @@
+"""The work queue: numbers as text, on one queue, for any number of consumers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from rabbitry.amqp.client import Channel, Connection, connect
+from rabbitry.apps._session import FOR_EVER, Patience, background, stay_connected, until
+from rabbitry.exceptions import PreconditionFailed
+from rabbitry.flow.message import node_name
+from rabbitry.telemetry import Collector, Kind, Report, Reporter
+
+QUEUE: Final = "worker_queue"
+COUNT: Final = 100_001
+PREFETCH: Final = 10
+APP: Final = "workqueue"
+LOOK: Final = 0.5
+"""Seconds between two pictures of the progress."""
+_UNCONFIRMED: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is. done: by this program. rate: messages a second, lately. left: None where that is not known.
+
+    shares: what each consumer that is alive has done, by its id; empty for the producer.
+    """
+
+    done: int
+    rate: float
+    left: int | None
+    shares: dict[str, int]
+
+
+class _Rate:
+    """Messages a second over the last few pictures."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=8)
+
+    def at(self, done: int) -> float:
+        now = time.monotonic()
+        self._marks.append((now, done))
+        then, before = self._marks[0]
+        return (done - before) / max(now - then, 1e-9)
+
+
+async def declare(channel: Channel, queue: str, plain: bool) -> None:
+    """Declare the queue; one that exists otherwise is used as it is. plain: not durable, as other programs do."""
+    try:
+        await channel.declare_queue(queue, durable=not plain)
+    except PreconditionFailed:
+        await channel.open()
+        await channel.declare_queue(queue, passive=True)
+
+
+async def produce(
+    url: str, tell: Callable[[Progress], None], *, count: int = COUNT, queue: str = QUEUE, plain: bool = False
+) -> None:
+    """Publish the numbers from 0 on, and return when all are confirmed.
+
+    Raises ConnectFailed, PublishError.
+    """
+    rate, told = _Rate(), time.monotonic()
+    pending: deque[asyncio.Future[None]] = deque()
+    async with connect(url, name="rabbitry workqueue produce") as connection:
+        channel = await connection.channel()
+        await declare(channel, queue, plain)
+        done = 0
+        for number in range(count):
+            pending.append(await channel.send(b"%d" % number, routing_key=queue))
+            while pending and (len(pending) > _UNCONFIRMED or pending[0].done()):
+                await pending.popleft()
+                done += 1
+            if time.monotonic() - told > LOOK:
+                told = time.monotonic()
+                tell(Progress(done, rate.at(done), count - done, {}))
+        for future in pending:
+            await future
+    tell(Progress(count, rate.at(count), 0, {}))
+
+
+class Worker:
+    """One consumer: takes numbers, acks each, and reports itself so that all see each other's shares."""
+
+    def __init__(self, tell: Callable[[Progress], None], *, queue: str, prefetch: int, plain: bool) -> None:
+        self.id = secrets.token_hex(4)
+        self.done = 0
+        self._tell = tell
+        self._queue = queue
+        self._prefetch = prefetch
+        self._plain = plain
+        self._started = time.time()
+        self._rate = _Rate()
+        self._collector = Collector()
+        self._left: int | None = None
+
+    async def run(self, url: str, stop: asyncio.Event, patience: Patience = FOR_EVER) -> None:
+        """Consume until `stop` is set. Raises ConnectFailed past `patience`, LoginRefused, VirtualHostRefused."""
+
+        async def session(connection: Connection) -> None:
+            await self._session(connection, stop)
+
+        await stay_connected(url, session, name=f"rabbitry workqueue consume {self.id}", stop=stop, patience=patience)
+        self._picture()
+
+    async def _session(self, connection: Connection, stop: asyncio.Event) -> None:
+        channel = await connection.channel(prefetch=self._prefetch)
+        await declare(channel, self._queue, self._plain)
+        async with background(Reporter(connection, self._reports).run()), background(self._collector.run(connection)):
+            async with background(self._look(connection)):
+                await until(stop, self._consume(channel))
+        await channel.close()
+
+    async def _consume(self, channel: Channel) -> None:
+        async with channel.consume(self._queue) as deliveries:
+            async for delivery in deliveries:
+                self.done += 1
+                delivery.ack()
+
+    async def _look(self, connection: Connection) -> None:
+        async with await connection.channel() as channel:
+            while True:
+                self._left = (await channel.declare_queue(self._queue, passive=True)).message_count
+                self._picture()
+                await asyncio.sleep(LOOK)
+
+    def _picture(self) -> None:
+        reports = [report for report in self._collector.nodes() if report.app == APP and report.role == self._queue]
+        shares = {report.id: report.counters.get("done", 0) for report in reports} | {self.id: self.done}
+        self._tell(Progress(self.done, self._rate.at(self.done), self._left, shares))
+
+    def _reports(self, kind: Kind) -> list[Report]:
+        return [
+            Report(
+                kind=kind,
+                app=APP,
+                role=self._queue,
+                id=self.id,
+                host=node_name(),
+                pid=os.getpid(),
+                at=time.time(),
+                started=self._started,
+                counters={"done": self.done},
+            )
+        ]

@@ -1,0 +1,20 @@
+"""The embedded broker: RabbitMQ 3.10.8's behaviour in one Python process.
+
+Where RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
+
+| subject | here | 4.x |
+|---|---|---|
+| queues neither durable nor exclusive | as any | deprecated; refused from 4.3 on |
+| `basic.qos` with `global` | for the channel | deprecated |
+| delivery limit of quorum queues | none unless asked for | 20 |
+| `x-death` sent by a client | read and counted on | ignored |
+| priorities in quorum queues | none for messages | two levels |
+| `x-queue-mode: lazy`, mirroring by policy | taken | gone |
+| messages larger than 16 MiB | up to 128 MiB | refused unless configured |
+| a consumer that acknowledges too late | nothing | 406; from 4.3 on its consumer is cancelled |
+"""
+
+from rabbitry.broker.broker import Broker
+from rabbitry.broker.store.batch import StoreFailed
+
+__all__ = ["Broker", "StoreFailed"]

@@ -1,0 +1,388 @@
+"""The embedded broker: it listens, and holds what all connections share."""
+
+import asyncio
+import functools
+import importlib
+import logging
+import platform
+import socket
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import quote
+
+from rabbitry import __version__
+from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker.access import PERMISSION, USER, Access, initial_access
+from rabbitry.broker.alarms import Alarms
+from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker.policies import POLICY, Policies, Policy
+from rabbitry.broker.queues import Queue, ReplyTo
+from rabbitry.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from rabbitry.broker.shares import Shares
+from rabbitry.broker.store.batch import Contents
+from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker.vhost import VirtualHost
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.broker.management.server import ManagementServer
+
+_log = logging.getLogger(__name__)
+MAX_MESSAGE_SIZE: Final = 128 << 20
+_LONGEST_DISPATCH: Final = 0.02
+"""Seconds after which dead letters that go from queue to queue wait for the others' turn."""
+_ORDER: Final = (EXCHANGE, QUEUE, BINDING)
+"""In which order records are restored: a binding needs its ends."""
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class Broker:
+    """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
+
+    host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
+    hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
+    host and port. data: the folder for what is durable; without one everything is in memory.
+    management_port: where the management API listens on the same host, 0 takes a free one; None for none; or
+    management_listener, a socket that listens already.
+    tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one; or tls_listener,
+    a socket that listens already. memory_limit, disk_free_limit: bytes, where alarms begin (see
+    `rabbitry.broker.alarms`).
+    close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
+    known password on an address that others can reach, OSError where it can't listen there, StoreFailed where
+    the folder can't be used.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 5672,
+        *,
+        users: Mapping[str, str] | None = None,
+        vhosts: Sequence[str] = ("/",),
+        heartbeat: int = DEFAULT_HEARTBEAT,
+        frame_max: int = DEFAULT_FRAME_MAX,
+        channel_max: int = DEFAULT_CHANNEL_MAX,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        listener: socket.socket | None = None,
+        data: Path | None = None,
+        management_port: int | None = None,
+        management_listener: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
+        tls_port: int = 5671,
+        tls_listener: socket.socket | None = None,
+        memory_limit: int | None = None,
+        disk_free_limit: int | None = None,
+        close_timeout: float = 1.0,
+    ) -> None:
+        if users is None and host not in _LOOPBACK:
+            raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
+        self.host = host
+        self.port = port
+        self._given = dict(users) if users is not None else None
+        self.policies = Policies()
+        self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
+        self.journal = Journal()
+        self.last_queue = 0
+        self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
+        self.nowhere = VirtualHost("", self)
+        self.heartbeat = heartbeat
+        self.frame_max = frame_max
+        self.channel_max = channel_max
+        self.max_message_size = max_message_size
+        self.connections: set[ClientConnection] = set()
+        self.dirty: dict[Queue | ReplyTo, None] = {}
+        self.replies: dict[str, ReplyTo] = {}
+        self.shares = Shares()
+        self._dispatches_later = False
+        self._failed: asyncio.Future[Exception] | None = None
+        self.server_properties = _server_properties()
+        self._listener = listener
+        self.data = data
+        self.management_port = management_port
+        self._management_listener = management_listener
+        self._management: asyncio.Task[ManagementServer] | None = None
+        self.alarms = Alarms(self, memory_limit, disk_free_limit)
+        self.tls_port = tls_port
+        self._tls = tls
+        self._tls_listener = tls_listener
+        self._tls_server: asyncio.Server | None = None
+        self._close_timeout = close_timeout
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """URL of the first virtual host, with the first user's name and password."""
+        user, password = next(iter((self._given or {"guest": "guest"}).items()))
+        vhost = next(iter(self.vhosts))
+        path = "" if vhost == "/" else quote(vhost, safe="")
+        return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._failed = loop.create_future()
+        listeners = [self._listener or self._listen(self.port)]
+        try:
+            if self._tls is not None:
+                listeners.append(self._tls_listener or self._listen(self.tls_port))
+            if self.data is not None:
+                await self._recover(self.data)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listeners[0], backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+        if self._tls is not None:
+            self._tls_server = await loop.create_server(
+                lambda: ClientConnection(self).driver, sock=listeners[1], ssl=self._tls, backlog=1024
+            )
+            self.tls_port = self._tls_server.sockets[0].getsockname()[1]
+        self.alarms.start()
+        if self._management_listener is not None:
+            self.start_management(self._management_listener)
+        elif self.management_port is not None:
+            self.start_management(self.management_port)
+        return self
+
+    def _listen(self, port: int) -> socket.socket:
+        return socket.create_server((self.host, port), family=_family(self.host), backlog=1024)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it listens for TLS too."""
+        return self._tls is not None
+
+    @property
+    def management_url(self) -> str:
+        """URL of the management API. Raises UsageError where the broker has none."""
+        if self.management_port is None:
+            raise UsageError("this broker was started without management_port")
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.management_port}/"
+
+    def start_management(self, where: int | socket.socket) -> None:
+        """Serve the management API on a port of the same host (0 takes a free one), or on a socket that listens.
+
+        It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
+        can't listen.
+        """
+        if isinstance(where, int):
+            listener = socket.create_server((self.host, where), family=_family(self.host), backlog=128)
+        else:
+            listener = where
+        self.management_port = listener.getsockname()[1]
+        self._management = asyncio.create_task(self._start_management(listener), name="management")
+
+    async def _start_management(self, listener: socket.socket) -> "ManagementServer":
+        # A web framework takes a while to load; AMQP clients are served meanwhile.
+        module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
+        server: ManagementServer = module.ManagementServer(self, listener)
+        await server.start()
+        return server
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close: no new connections, each client is told (320) and has `close_timeout` to answer."""
+        if self._server is None:
+            return
+        if self._management is not None:
+            await (await self._management).stop()
+            self._management = None
+        await self.alarms.stop()
+        if self._tls_server is not None:
+            self._tls_server.close()
+        self._server.close()
+        connections = list(self.connections)
+        for connection in connections:
+            connection.hang_up(
+                Reply.CONNECTION_FORCED, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
+            )
+        closed = [connection.closed for connection in connections]
+        if closed:
+            await asyncio.wait(closed, timeout=self._close_timeout)
+        for connection in connections:
+            connection.driver.abort()
+        if closed:
+            await asyncio.wait(closed)
+        await self._server.wait_closed()
+        self._server = None
+        self.shares.stop()
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.close()
+        await self.journal.close()
+
+    # -- what is durable -------------------------------------------------------------------------------
+
+    async def _recover(self, folder: Path) -> None:
+        """Open the store and make what it holds again."""
+        journal = Journal(SQLiteStore(folder), on_failure=self.fail, on_full=functools.partial(self.alarms.set, "disk"))
+        contents = await journal.open()
+        self._restore_access(journal, contents)
+        for (kind, _), value in contents.records.items():
+            if kind == POLICY:
+                self.policies.restore(value)
+        self.policies.journal = journal
+        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
+            if kind not in _ORDER:
+                continue
+            vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
+            if kind == EXCHANGE:
+                exchange = read_exchange(value)
+                exchange.policy = self.policies.matching(vhost.name, exchange.name, "exchanges")
+                vhost.exchanges[exchange.name] = exchange
+            elif kind == QUEUE:
+                self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
+            else:
+                restore_binding(vhost, value)
+        self.journal = journal
+        queues = {queue.id: queue for vhost in self.vhosts.values() for queue in vhost.queues.values()}
+        for backlog in contents.backlogs:
+            queue = queues[backlog.queue]
+            queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
+            if not contents.clean:
+                queue.recovered_to = max(queue.recovered_to, backlog.last_position)
+        if not contents.clean:
+            for queue in {backlog.queue: queues[backlog.queue] for backlog in contents.backlogs}.values():
+                journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+
+    def _restore_access(self, journal: Journal, contents: Contents) -> None:
+        """Take users from the store. One that has none yet gets those that the broker starts with."""
+        stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in (USER, PERMISSION)]
+        for (kind, _), value in contents.records.items():
+            if kind == VHOST:
+                self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self))
+        if stored and self._given is None:
+            self.access = Access()
+        self.access.restore(stored)
+        self.access.journal = journal
+        if not stored:
+            for user in list(self.access.users.values()):
+                self.access.put_user(*user)
+            for (vhost, name), permission in list(self.access.permissions.items()):
+                self.access.put_permission(vhost, name, permission)
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host; one that is there stays as it is."""
+        if name not in self.vhosts:
+            self.vhosts[name] = VirtualHost(name, self)
+            if self.journal.is_on:
+                self.journal.put(VHOST, key(name), {"name": name})
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user; its connections are closed (320). Raises KeyError where there is none."""
+        self.access.delete_user(name)
+        for connection in [known for known in self.connections if known.user == name]:
+            connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it; connections to it are closed (320) without a wait."""
+        vhost = self.vhosts.pop(name)
+        for connection in list(self.connections):
+            if connection.vhost is vhost:
+                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
+                connection.driver.close()
+        vhost.clear()
+        for policy in self.policies:
+            if policy.vhost == name:
+                self.policies.delete(name, policy.name)
+        for its_vhost, user in list(self.access.permissions):
+            if its_vhost == name:
+                self.access.delete_permission(name, user)
+        if self.journal.is_on:
+            self.journal.put(VHOST, key(name), None)
+
+    def put_policy(self, policy: Policy) -> None:
+        """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
+        self.policies.put(policy)
+        self.vhosts[policy.vhost].follow_policies(policy.name)
+
+    def delete_policy(self, vhost: str, name: str) -> None:
+        """Clear a policy. Raises KeyError where there is none."""
+        self.policies.delete(vhost, name)
+        self.vhosts[vhost].follow_policies(name)
+
+    @property
+    def failed(self) -> asyncio.Future[Exception]:
+        """Done when the store failed for good, with why: the broker confirms nothing any more and has to end."""
+        assert self._failed is not None  # noqa: S101 # there is one from the start on
+        return self._failed
+
+    def fail(self, error: Exception) -> None:
+        """End what can't be durable any more: `failed` tells whoever runs the broker."""
+        _log.critical("the broker ends: %s", error)
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    # -- delivering ------------------------------------------------------------------------------------
+
+    def touch(self, queue: Queue) -> None:
+        """Note that a queue may have something to deliver."""
+        self.dirty[queue] = None
+
+    def dispatch(self) -> None:
+        """Deliver from every queue that was touched, in that order.
+
+        What goes from queue to queue as a dead letter goes on in later turns of the loop where it takes long.
+        """
+        ends_at = 0.0
+        while self.dirty:
+            touched, self.dirty = self.dirty, {}
+            for queue in touched:
+                queue.dispatch()
+            if not self.dirty:
+                return
+            now = time.monotonic()
+            if not ends_at:
+                ends_at = now + _LONGEST_DISPATCH
+            elif now > ends_at:
+                self.dispatch_later()
+                return
+
+    def dispatch_later(self) -> None:
+        """Deliver from every queue that was touched when it is the turn of what takes long."""
+        if not self._dispatches_later:
+            self._dispatches_later = True
+            self.shares.wait(self._dispatch_on)
+
+    def _dispatch_on(self) -> None:
+        self._dispatches_later = False
+        self.dispatch()
+
+
+def _rank(kind: str) -> int:
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _server_properties() -> Table:
+    """What clients are told. They decide by product and version, so these are RabbitMQ's whose behaviour this has."""
+    return {
+        "capabilities": {
+            "publisher_confirms": True,
+            "exchange_exchange_bindings": True,
+            "basic.nack": True,
+            "consumer_cancel_notify": True,
+            "connection.blocked": True,
+            "consumer_priorities": True,
+            "authentication_failure_close": True,
+            "per_consumer_qos": True,
+            "direct_reply_to": True,
+        },
+        "cluster_name": f"rabbitry@{platform.node()}",
+        "copyright": "Apache-2.0",
+        "information": f"Rabbitry {__version__}, an embedded broker; not RabbitMQ",
+        "platform": f"Rabbitry {__version__} on Python {platform.python_version()}",
+        "product": "RabbitMQ",
+        "version": "3.10.8",
+    }

@@ -1,0 +1,300 @@
+"""A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
+
+import asyncio
+import enum
+import functools
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.methods import BasicCancel
+from rabbitry.amqp.protocol.properties import decode_header, encode_header
+from rabbitry.amqp.protocol.tables import TaggedInt
+from rabbitry.broker.errors import precondition_failed
+from rabbitry.broker.queues import Consumer, Entry, Message, Queue, ReplyTo
+from rabbitry.broker.transaction import Transaction
+
+if TYPE_CHECKING:
+    from rabbitry.broker.connection import ClientConnection
+
+_MOST_UNREAD: Final = 32 << 20
+"""Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
+_DELIVER_MIDDLE: Final = struct.Struct(">QB")
+
+Held = tuple[Queue, Consumer | None, Entry]
+"""A delivery that is not settled: where it came from, and the consumer that has it (None for basic.get)."""
+
+
+class Outcome(enum.Enum):
+    """What becomes of a delivery."""
+
+    ACKED = enum.auto()
+    REQUEUED = enum.auto()
+    RETURNED = enum.auto()
+    """Put back as nobody can settle it any more: the channel is gone."""
+    REJECTED = enum.auto()
+
+
+class Channel:
+    """An open channel. It is made with channel.open and gone with its close; a new one may have its number."""
+
+    def __init__(self, connection: "ClientConnection", number: int) -> None:
+        self.connection = connection
+        self.vhost = connection.vhost
+        self.number = number
+        self.consumers: dict[str, Consumer] = {}
+        self.parked: dict[Consumer, None] = {}
+        """Consumers without room, in the order in which they lost it."""
+        self.unsettled: dict[int, Held] = {}
+        self.consumer_prefetch = 0
+        self.channel_prefetch = 0
+        self.last_queue = ""
+        self.confirming = False
+        self.transaction: Transaction | None = None
+        self.reply_to: ReplyTo | None = None
+        self.is_open = True
+        self.can_deliver = True
+        self.published = 0
+        self.waits_for = 0
+        """The batch of the store with the channel's last durable publish."""
+        self._rejected: deque[int] = deque()
+        self._confirmed = 0
+        self._unsettled_by_consumers = 0
+        self._next_tag = 1
+
+    # -- delivering ------------------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Whether the channel's own prefetch (basic.qos with global) allows another delivery."""
+        return not self.channel_prefetch or self._unsettled_by_consumers < self.channel_prefetch
+
+    def deliver(self, consumer: Consumer, entry: Entry) -> None:
+        """Send a message to a consumer."""
+        tag = self._hold(consumer.queue, None if consumer.no_ack else consumer, entry, consumer.no_ack)
+        self._write(consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + entry.message.destination, entry)
+
+    def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
+        """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
+        tag = self._hold(queue, None, entry, no_ack)
+        payload = hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue))
+        self._write(payload, entry, counted=queue.rules.quorum)
+
+    def deliver_reply(self, prefix: bytes, message: Message) -> None:
+        """Send a direct reply; to a client that has left too many unread it is lost, as to one that is gone."""
+        if self.is_open and self.connection.driver.unsent < _MOST_UNREAD:
+            tag = self._next_tag
+            self._next_tag = tag + 1
+            entry = Entry(0, message)
+            self._write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
+
+    def _write(self, payload: bytes, entry: Entry, *, counted: bool = False) -> None:
+        message = entry.message
+        header = message.header
+        if counted or entry.deliveries:
+            header = _with_delivery_count(message, entry.deliveries)
+        connection = self.connection
+        driver, limit = connection.driver, connection.core.frame_limit
+        if len(message.body) <= limit:
+            driver.write(hot.encode_message(self.number, payload, header, message.body))
+        else:
+            driver.write(hot.encode_method_frame(self.number, payload))
+            for piece in hot.content_frames(self.number, header, message.body, limit):
+                driver.write(piece)
+        if not driver.can_write:
+            connection.stop_delivering()
+
+    def _hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
+        tag = self._next_tag
+        self._next_tag = tag + 1
+        queue.unsettled += 1
+        queue.delivered += 1
+        if entry.redelivered:
+            queue.redelivered += 1
+        if no_ack:
+            queue.settled(entry)
+            return tag
+        self.unsettled[tag] = (queue, consumer, entry)
+        if consumer is not None:
+            consumer.unsettled += 1
+            self._unsettled_by_consumers += 1
+        return tag
+
+    # -- settling --------------------------------------------------------------------------------------
+
+    def settle(self, tag: int, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
+        """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open.
+
+        In a transaction it counts from its commit on.
+        """
+        if not multiple:
+            held = self.unsettled.pop(tag, None)
+            if held is None:
+                raise precondition_failed(f"unknown delivery tag {tag}")
+            if self.transaction is None:
+                self.release(held, outcome)
+                if self.parked:
+                    self.unpark()
+                return
+            settled = [(tag, held)]
+        else:
+            if tag and tag not in self.unsettled:
+                raise precondition_failed(f"unknown delivery tag {tag}")
+            tags = []
+            for known in self.unsettled:  # they rise, as they were put in
+                if known > tag > 0:
+                    break
+                tags.append(known)
+            settled = [(known, self.unsettled.pop(known)) for known in tags]
+        if self.transaction is not None:
+            self.transaction.settled += [(known, held, outcome) for known, held in settled]
+            return
+        self.release_all(settled, outcome)
+        if self.parked:
+            self.unpark()
+
+    def release_all(self, settled: list[tuple[int, Held]], outcome: Outcome) -> None:
+        """Take deliveries off the channel that are settled in one go.
+
+        Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
+        order of dead letters, and of what comes back to a quorum queue.
+        """
+        if outcome is not Outcome.ACKED and len({consumer for _, (_, consumer, _) in settled}) > 1:
+            settled = sorted(settled, key=_by_consumer)
+        for _, held in settled:
+            self.release(held, outcome)
+
+    def release(self, held: Held, outcome: Outcome) -> None:
+        """Take a delivery off the channel."""
+        queue, consumer, entry = held
+        if consumer is not None:
+            consumer.unsettled -= 1
+            self._unsettled_by_consumers -= 1
+        if outcome is Outcome.ACKED:
+            queue.settled(entry)
+        elif outcome is Outcome.REQUEUED:
+            queue.requeue(entry)
+            self.connection.broker.touch(queue)
+        elif outcome is Outcome.RETURNED:
+            queue.requeue(entry, asked=False)
+            self.connection.broker.touch(queue)
+        else:
+            queue.rejected(entry)
+
+    def recover(self) -> None:
+        """Put everything that is not settled back to its queue (basic.recover)."""
+        held = list(self.unsettled.items())
+        self.unsettled.clear()
+        self.release_all(held, Outcome.REQUEUED)
+        self.unpark()
+
+    def unpark(self) -> None:
+        """Let consumers that had no room take turns again, where they have some now.
+
+        The queue that parked first is last, as it is the one that took the channel's last room: so queues that
+        share a channel's prefetch are served in turns.
+        """
+        waiting = [consumer for consumer in self.parked if consumer.has_room()]
+        last = waiting[0].queue if waiting else None
+        for consumer in sorted(waiting, key=lambda consumer: consumer.queue is last):
+            self.parked.pop(consumer, None)
+            consumer.queue.turns.unpark(consumer)
+            self.connection.broker.touch(consumer.queue)
+
+    # -- consumers -------------------------------------------------------------------------------------
+
+    def remove_consumer(self, consumer: Consumer) -> None:
+        """End a consumer; what it has not settled stays with the channel. Its queue may go with its last one."""
+        self.consumers.pop(consumer.tag, None)
+        self.parked.pop(consumer, None)
+        consumer.queue.remove_consumer(consumer)
+        if consumer.queue.auto_delete and not len(consumer.queue.turns):
+            self.vhost.delete_queue(consumer.queue)
+
+    def on_queue_deleted(self, consumer: Consumer) -> None:
+        """Forget a consumer whose queue is gone, and tell the client if it wants to know."""
+        self.consumers.pop(consumer.tag, None)
+        self.parked.pop(consumer, None)
+        if self.connection.wants_cancel:
+            # Behind the answer to whoever deleted it, which waits for the commit.
+            tell = functools.partial(self._tell_cancelled, consumer.tag)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.connection.broker.journal.after_commit, tell)
+
+    def _tell_cancelled(self, tag: str) -> None:
+        if self.is_open:
+            self.connection.tell(self.number, BasicCancel(tag, nowait=True))
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    def count_publish(self, taken: bool) -> None:
+        """Note a publish that is to be confirmed with the others of its batch, or nacked where no queue took it."""
+        self.published += 1
+        if not taken:
+            self._rejected.append(self.published)
+        self.connection.to_confirm.add(self)
+
+    def confirm(self, up_to: int) -> None:
+        """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
+        if not self.is_open:
+            return
+        frames: list[bytes] = []
+        while self._rejected and self._rejected[0] <= up_to:
+            tag = self._rejected.popleft()
+            frames += (self._ack_up_to(tag - 1), hot.encode_nack(self.number, tag))
+            self._confirmed = tag
+        self.connection.driver.write(b"".join((*frames, self._ack_up_to(up_to))))
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many publishes wait for their confirm."""
+        return self.published - self._confirmed
+
+    def refuse(self, up_to: int) -> None:
+        """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""
+        self._rejected = deque(sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)}))
+        self.confirm(up_to)
+
+    def _ack_up_to(self, tag: int) -> bytes:
+        if tag <= self._confirmed:
+            return b""
+        multiple = tag - self._confirmed > 1
+        self._confirmed = tag
+        return hot.encode_ack(self.number, tag, multiple)
+
+    # -- closing ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End consumers, and put back what is not settled. A transaction that is not committed never was."""
+        self.is_open = False
+        if self.reply_to is not None:
+            self.connection.broker.replies.pop(self.reply_to.name, None)
+            self.reply_to = None
+        for consumer in list(self.consumers.values()):
+            self.remove_consumer(consumer)
+        if self.transaction is not None:
+            self.transaction.roll_back(self)
+        settled = list(self.unsettled.items())
+        self.unsettled.clear()
+        if any(queue.rules.quorum for _, (queue, _, _) in settled):  # in others everything has its place
+            settled.sort(key=_by_consumer_or_tag)
+        for _, held in settled:
+            self.release(held, Outcome.RETURNED)
+
+
+def _by_consumer(settled: tuple[int, Held]) -> tuple[str, int]:
+    tag, (_, consumer, _) = settled
+    return consumer.tag if consumer is not None else "", tag
+
+
+def _by_consumer_or_tag(settled: tuple[int, Held]) -> tuple[str, int]:
+    """Order what a channel's end gives back: a basic.get is a consumer to a quorum queue, with its tag as the name."""
+    tag, (_, consumer, _) = settled
+    return consumer.tag if consumer is not None else str(tag), tag
+
+
+def _with_delivery_count(message: Message, deliveries: int) -> bytes:
+    """Say how often a quorum queue delivered a message before (RabbitMQ's docs/quorum-queues)."""
+    properties = decode_header(message.header)
+    headers = {**(properties.headers or {}), "x-delivery-count": TaggedInt(deliveries, b"l")}
+    return encode_header(properties._replace(headers=headers), len(message.body))

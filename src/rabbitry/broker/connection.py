@@ -1,0 +1,466 @@
+"""A client's connection to the broker: handshake, channels, the hot path of publishing, and closing.
+
+Handlers raise; `_refuse` is the one place that turns that into channel.close or connection.close.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.driver import Driver
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection as Core
+from rabbitry.amqp.protocol.connection import Role
+from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
+from rabbitry.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
+from rabbitry.amqp.protocol.methods import (
+    BY_TYPE,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpen,
+    ChannelOpenOk,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
+    Method,
+    encode_method,
+)
+from rabbitry.amqp.protocol.states import ChannelState, ConnectionState
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker.access import Kind
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
+from rabbitry.broker.handlers import HANDLERS
+from rabbitry.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
+from rabbitry.broker.publishing import Publishing
+from rabbitry.broker.queues import Queue
+from rabbitry.exceptions import ProtocolViolation
+
+if TYPE_CHECKING:
+    from rabbitry.broker.broker import Broker
+    from rabbitry.broker.vhost import VirtualHost
+
+_log = logging.getLogger(__name__)
+_HANDSHAKE_TIMEOUT: Final = 10.0
+_CLOSE_TIMEOUT: Final = 5.0
+_SILENT_CLOSE: Final = 3.0
+_MUCH: Final = 250
+"""Events of one chunk from which on it counts as work of a turn of the event loop."""
+_MOST_COPIES: Final = 2_000
+_MOST_UNSENT: Final = 32 << 20
+"""Bytes of answers that a client has not taken from which on it is not heard any more."""
+_REMEMBERED: Final = 10_000
+_PUBLISH_IDS: Final = (60, 40)
+
+
+class ClientConnection:
+    """One client, from its protocol header to its last byte."""
+
+    def __init__(self, broker: "Broker") -> None:
+        self.broker = broker
+        self.core = Core(
+            Role.BROKER,
+            frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
+            channel_max=broker.channel_max,
+            max_body_size=broker.max_message_size,
+        )
+        self.driver = Driver(self.core, self, self._on_connected)
+        self.vhost: VirtualHost = broker.nowhere
+        self.user = ""
+        self.peer = ""
+        self.client_properties: Table = {}
+        self.wants_cancel = False
+        self.channels: dict[int, Channel] = {}
+        self.exclusive_queues: set[Queue] = set()
+        self.to_confirm: set[Channel] = set()
+        self._publishing = Publishing(self)
+        self._held: list[Event] | None = None
+        self._is_flooded = False
+        self._is_known = False
+        self._allowed: set[tuple[Kind, str]] = set()
+        self._answers_of = -1
+        self.connected_at = time.time()
+        self.mechanism = ""
+        self.heartbeat = 0
+        self.is_throttled = False
+        self.is_alarmed = bool(broker.alarms.on)
+        self.is_blocked = False
+        self.copies = 0
+        """How many queues messages for several went into since it last let others have their turn."""
+        self.wants_blocked = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    # -- the driver's events ---------------------------------------------------------------------------
+
+    def _on_connected(self) -> None:
+        self.broker.connections.add(self)
+
+    def on_events(self, events: list[Event]) -> None:
+        """Carry out what one chunk brought: little at once, much when there is a turn for it."""
+        if self._held is not None:
+            self._held += events  # what the socket had read already; the next chunk waits in the socket
+        elif len(events) > _MUCH and not self.broker.shares.may_go_on(len(events)):
+            self._yield(events)
+        else:
+            self._carry_out(events)
+
+    def _carry_out(self, events: list[Event]) -> None:
+        """Take what came, then confirm it and deliver what came by it."""
+        self._take(events)
+        journal = self.broker.journal
+        for channel in self.to_confirm:
+            journal.confirm(channel, channel.published)
+        self.to_confirm.clear()
+        self.broker.dispatch()
+        if journal.is_crowded and self._held is None:
+            self.is_throttled = True
+            self.driver.pause_reading()
+            journal.when_taken(self.go_on)
+
+    def _take(self, events: list[Event]) -> None:
+        channels, driver = self.channels, self.driver
+        publish = self._publishing.publish
+        for index, event in enumerate(events):
+            try:
+                if event[0] == PUBLISH:
+                    channel = channels.get(event[1])
+                    if channel is not None:
+                        publish(channel, event[2], event[3], event[4])
+                        if self.copies > _MOST_COPIES:
+                            self._yield(events[index + 1 :])
+                            return
+                        if driver.unsent > _MOST_UNSENT:  # of returned messages
+                            self._wait_for_room(events[index + 1 :])
+                            return
+                elif event[0] == ACK:
+                    channel = channels.get(event[1])
+                    if channel is not None:
+                        channel.settle(event[2], event[3])
+                elif event[0] == METHOD:
+                    if self.broker.dirty:
+                        self.broker.dispatch()  # what came before it is with its consumers when it is carried out
+                    self._on_method(event[1], event[2])
+                    if self._held is not None:
+                        self._held += events[index + 1 :]
+                        return
+                    if driver.unsent > _MOST_UNSENT:
+                        self._wait_for_room(events[index + 1 :])
+                        return
+                elif event[0] == HEADER:
+                    self._start(event[2])
+                elif event[0] == VIOLATION:
+                    raise event[2]
+            except (Refusal, ProtocolViolation) as error:
+                self._refuse(event[1], error, self._ids(event))
+                if not isinstance(error, ChannelRefusal):
+                    return
+
+    def _wait_for_commit(self, number: int, answer: Method | None) -> None:
+        """Hold a client's further frames until what it just changed is durable, then answer.
+
+        Its answers so stay in order; changes of what is durable are rare.
+        """
+        self._held = []
+        self.driver.pause_reading()
+        self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
+
+    def carry_out_when_loaded(self, number: int, method: Method) -> None:
+        """Hold a method, and the client's further frames, until the store has given what it was asked for."""
+        self._held = [(METHOD, number, method)]
+        self.driver.pause_reading()
+        self.broker.journal.after_commit(self._take_held)
+
+    def _yield(self, events: list[Event]) -> None:
+        """Let other clients have their turn (see `rabbitry.broker.shares`)."""
+        self.copies = 0
+        self._held = events
+        self.driver.pause_reading()
+        self.broker.shares.wait(self._take_held)
+
+    def _wait_for_room(self, events: list[Event]) -> None:
+        """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""
+        self._is_flooded = True
+        self._held = events
+        self.driver.pause_reading()
+
+    def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
+        events, self._held = self._held or [], None
+        if self.closed.done():
+            return
+        if answer is not None:
+            self.tell(number, answer)
+        self.go_on()
+        if events:
+            self._carry_out(events)
+
+    def go_on(self) -> None:
+        """Read the client again, unless something else still speaks against it."""
+        if self._held is None and not self.is_blocked:
+            self.is_throttled = False
+            self.driver.resume_reading()
+
+    def on_lost(self, error: Exception | None) -> None:
+        """Forget the client; what it had not settled goes back."""
+        self._timer.cancel()
+        self._release()
+        self.broker.connections.discard(self)
+        if self.user and self.core.state is not ConnectionState.CLOSED:
+            _log.info("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self.broker.dispatch()
+
+    @property
+    def name(self) -> str:
+        """What operators know it by: both ends' addresses."""
+        return f"{self.peer} -> {self.broker.host}:{self.broker.port}"
+
+    def on_writable(self) -> None:
+        """Deliver again."""
+        for channel in self.channels.values():
+            channel.can_deliver = True
+            channel.unpark()
+        self.broker.dispatch()
+        if self._is_flooded:
+            self._is_flooded = False
+            self._take_held()
+
+    def stop_delivering(self) -> None:
+        """Deliver no more until the socket takes data again."""
+        for channel in self.channels.values():
+            channel.can_deliver = False
+
+    # -- methods ---------------------------------------------------------------------------------------
+
+    def send(self, channel: int, method: Method) -> None:
+        """Send a method."""
+        state = self.core.state
+        if state is ConnectionState.CLOSED or (
+            state is ConnectionState.CLOSE_RECEIVED and not isinstance(method, ConnectionCloseOk)
+        ):
+            return  # the client said goodbye in the same chunk, and waits for nothing else any more
+        self.driver.write(self.core.send_method(channel, method))
+
+    def _on_method(self, number: int, method: Method) -> None:
+        if number == 0:
+            self._on_connection_method(method)
+        elif isinstance(method, ChannelOpen):
+            self.channels[number] = Channel(self, number)
+            self.channels[number].can_deliver = self.driver.can_write
+            self.tell(number, ChannelOpenOk())
+        elif isinstance(method, ChannelClose):
+            self._drop_channel(number)
+            if self.core.state is ConnectionState.OPEN:
+                self.send(number, ChannelCloseOk())
+            else:
+                self.tell(number, ChannelCloseOk())
+        elif number in self.channels:
+            handler = HANDLERS.get(type(method))
+            if handler is None:
+                raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
+            journal = self.broker.journal
+            changes = journal.changes
+            answer = handler(self.channels[number], method)
+            if journal.changes != changes:
+                self._wait_for_commit(number, answer)
+            elif answer is not None:
+                self.tell(number, answer)
+
+    def tell(self, channel: int, method: Method) -> None:
+        """Send a method, unless this side closes.
+
+        The client's own close may be known before what came with it in one chunk is carried out; that is still
+        answered, as RabbitMQ does.
+        """
+        state = self.core.channel_state(channel)
+        if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return
+        if channel and state in (ChannelState.CLOSING, ChannelState.CLOSED):
+            return
+        if ConnectionState.CLOSE_RECEIVED is self.core.state or state is ChannelState.CLOSE_RECEIVED:
+            self.driver.write(hot.encode_method_frame(channel, encode_method(method)))  # past the core's states
+        else:
+            self.send(channel, method)
+
+    def check(self, kind: Kind, what: str, name: str) -> None:
+        """See that the user may configure, write to or read from an exchange or queue. Raises 403."""
+        access = self.broker.access
+        if self._answers_of != access.generation:
+            self._allowed.clear()
+            self._answers_of = access.generation
+        question = (kind, name)
+        if question in self._allowed:
+            return
+        if not access.may(kind, self.vhost.name, self.user, name or "amq.default"):
+            where = f"{what} '{name or 'amq.default'}' in vhost '{self.vhost.name}'"
+            raise access_refused(f"access to {where} refused for user '{self.user}'")
+        if len(self._allowed) >= _REMEMBERED:
+            self._allowed.clear()
+        self._allowed.add(question)
+
+    def _on_connection_method(self, method: Method) -> None:
+        match method:
+            case ConnectionStartOk():
+                self._login(method)
+            case ConnectionTuneOk():
+                self._tuned(method)
+            case ConnectionOpen():
+                self._open(method)
+            case ConnectionClose():
+                self._release()  # exclusive queues are gone before close-ok
+                self.send(0, ConnectionCloseOk())
+                self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for one that reads nothing
+                self.driver.close()
+            case ConnectionCloseOk():
+                self.driver.close()
+            case ConnectionUpdateSecret():
+                self.tell(0, ConnectionUpdateSecretOk())  # passwords do not expire here
+            case _:
+                raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
+
+    # -- handshake -------------------------------------------------------------------------------------
+
+    def _start(self, header: bytes) -> None:
+        peer = self.driver.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
+        mechanisms = MECHANISMS if certificate_name(self.driver) is None else MECHANISMS + b" EXTERNAL"
+        self.tell(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms))
+
+    def _login(self, method: ConnectionStartOk) -> None:
+        self.client_properties = method.client_properties
+        capabilities = method.client_properties.get("capabilities")
+        known: Table = capabilities if isinstance(capabilities, dict) else {}
+        self.wants_cancel = known.get("consumer_cancel_notify") is True
+        self.wants_blocked = known.get("connection.blocked") is True
+        given = credentials(method.mechanism, method.response)
+        address = self.peer.rpartition(":")[0]
+        access = self.broker.access
+        certified = certificate_name(self.driver) if method.mechanism == "EXTERNAL" else None
+        if certified is not None:
+            given = (certified, "")
+        is_right = certified in access.users if certified is not None else given and access.is_password(*given)
+        if given is None or not (is_right and may_come_from(given[0], address)):
+            _log.warning("refused a login from %s as %r", self.peer, given[0] if given else "?")
+            text = (
+                f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
+                "For details see the broker logfile."
+            )
+            self._is_known = given is not None and known.get("authentication_failure_close") is True
+            raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
+        self.user = given[0]
+        self.mechanism = method.mechanism
+        broker = self.broker
+        self.tell(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
+
+    def _tuned(self, method: ConnectionTuneOk) -> None:
+        broker = self.broker
+        for name, given, offered, least in (
+            ("frame_max", method.frame_max, broker.frame_max, FRAME_MIN_SIZE),
+            ("channel_max", method.channel_max, broker.channel_max, 1),
+        ):
+            if (offered and not 0 < given <= offered) or 0 < given < least:
+                text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
+                raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+        self.core.tuned(method.frame_max or broker.frame_max, method.channel_max or broker.channel_max)
+        self.heartbeat = method.heartbeat
+        self.driver.start_heartbeat(method.heartbeat)
+
+    def _open(self, method: ConnectionOpen) -> None:
+        vhost = self.broker.vhosts.get(method.virtual_host)
+        if vhost is None:
+            self._is_known = True
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
+        if not self.broker.access.may_enter(vhost.name, self.user):
+            self._is_known = True
+            text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+        self.vhost = vhost
+        self._timer.cancel()
+        self._is_known = True
+        self.tell(0, ConnectionOpenOk())
+        _log.info("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
+
+    def _give_up(self) -> None:
+        _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)
+        self.driver.abort()
+
+    # -- closing ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _ids(event: Event) -> tuple[int, int]:
+        if event[0] == METHOD:
+            layout = BY_TYPE[type(event[2])]
+            return layout.class_id, layout.method_id
+        return _PUBLISH_IDS if event[0] == PUBLISH else (60, 80) if event[0] == ACK else (0, 0)
+
+    def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
+        """Turn what a handler raised into channel.close or connection.close."""
+        if isinstance(error, ChannelRefusal):
+            _log.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
+            self._drop_channel(number)
+            if self.core.channel_state(number) is ChannelState.OPEN:
+                self.tell(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
+            return
+        if isinstance(error, ProtocolViolation):
+            ids = (error.class_id, error.method_id)
+        self.hang_up(error.reply_code, error.reply_text, *ids)
+
+    def hang_up(self, reply_code: int, reply_text: str, class_id: int = 0, method_id: int = 0) -> None:
+        """Close the connection with a reason, and the socket when the client has answered, or does not."""
+        _log.warning("connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
+        self._timer.cancel()
+        if self.core.state is ConnectionState.IDLE:
+            # Before any login the answer to a wrong protocol header is ours (section 4.2.2).
+            self.driver.write(PROTOCOL_HEADER)
+            self.driver.close()
+            return
+        self._release()
+        if not self._is_known:
+            # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
+            self.driver.pause_reading()
+            self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.close)
+            return
+        self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
+        self.driver.resume_reading()  # also one that is blocked: its close-ok is waited for
+        if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
+            self.driver.close()
+            return
+        self.send(0, ConnectionClose(reply_code, _short(reply_text), class_id, method_id))
+        if self.core.framing_lost:
+            self.driver.close()
+
+    def _drop_channel(self, number: int) -> None:
+        channel = self.channels.pop(number, None)
+        if channel is not None:
+            if channel in self.to_confirm:
+                self.to_confirm.discard(channel)
+                if self.core.channel_state(number) is ChannelState.OPEN:
+                    # What came before the error is kept, so it is confirmed, where that can be said by now.
+                    self.broker.journal.confirm(channel, channel.published)
+            channel.close()
+
+    def _release(self) -> None:
+        """Give back everything that this client held."""
+        for channel in list(self.channels.values()):
+            channel.close()
+        self.channels.clear()
+        for queue in list(self.exclusive_queues):
+            self.vhost.delete_queue(queue)
+        self.exclusive_queues.clear()
+
+
+def _short(text: str) -> str:
+    """Cut a reply text to what a short string holds, as RabbitMQ does."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return (raw if len(raw) <= 255 else raw[:252] + b"...").decode("utf-8", "surrogateescape")

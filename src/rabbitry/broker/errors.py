@@ -1,0 +1,59 @@
+"""What a handler raises to refuse a request; `connection.py` turns it into channel.close or connection.close.
+
+The texts are RabbitMQ 3.10's, word for word, since programs match on them.
+"""
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.tables import FieldValue, type_name
+
+
+class Refusal(Exception):
+    """A request is refused with a reply code and a text; the method at fault is known where it is caught."""
+
+    def __init__(self, reply_code: Reply, text: str) -> None:
+        super().__init__(text)
+        self.reply_code = reply_code
+        self.reply_text = f"{reply_code.name} - {text}"
+
+
+class ChannelRefusal(Refusal):
+    """Closes the channel."""
+
+
+class ConnectionRefusal(Refusal):
+    """Closes the connection."""
+
+
+def not_found(what: str, name: str, vhost: str) -> ChannelRefusal:
+    """404: no such exchange or queue."""
+    return ChannelRefusal(Reply.NOT_FOUND, f"no {what} '{name}' in vhost '{vhost}'")
+
+
+def access_refused(text: str) -> ChannelRefusal:
+    """403: not for this user, or for anybody."""
+    return ChannelRefusal(Reply.ACCESS_REFUSED, text)
+
+
+def precondition_failed(text: str) -> ChannelRefusal:
+    """406: it is otherwise than the request says."""
+    return ChannelRefusal(Reply.PRECONDITION_FAILED, text)
+
+
+def invalid_type(argument: str, value: FieldValue, where: str, vhost: str) -> ChannelRefusal:
+    """406: an argument that names an exchange is no string."""
+    return precondition_failed(f"invalid type '{type_name(value)}' for arg '{argument}' in {where} in vhost '{vhost}'")
+
+
+def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
+    """405: an exclusive queue of another connection."""
+    text = (
+        f"cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. It could be originally "
+        "declared on another connection or the exclusive property value does not match that of the original "
+        "declaration."
+    )
+    return ChannelRefusal(Reply.RESOURCE_LOCKED, text)
+
+
+def not_implemented(text: str) -> ConnectionRefusal:
+    """540: not in this broker."""
+    return ConnectionRefusal(Reply.NOT_IMPLEMENTED, text)

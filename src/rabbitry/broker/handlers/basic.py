@@ -1,0 +1,156 @@
+"""Class basic: qos, consume, cancel, get, settling (section 1.8). Publish, deliver and ack are on the hot path."""
+
+import secrets
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.methods import (
+    BasicCancel,
+    BasicCancelOk,
+    BasicConsume,
+    BasicConsumeOk,
+    BasicGet,
+    BasicGetEmpty,
+    BasicNack,
+    BasicQos,
+    BasicQosOk,
+    BasicRecover,
+    BasicRecoverAsync,
+    BasicRecoverOk,
+    BasicReject,
+)
+from rabbitry.amqp.protocol.tables import Table, type_name
+from rabbitry.broker.channel import Channel, Outcome
+from rabbitry.broker.errors import (
+    ChannelRefusal,
+    ConnectionRefusal,
+    access_refused,
+    not_implemented,
+    precondition_failed,
+)
+from rabbitry.broker.handlers.queue import named
+from rabbitry.broker.queues import Consumer, Queue, ReplyTo
+from rabbitry.broker.queues.reply_to import REPLY_TO
+
+
+def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
+    """Set the prefetch for consumers to come, or with global for the channel (RabbitMQ's docs/consumer-prefetch)."""
+    if method.prefetch_size:
+        raise not_implemented(f"prefetch_size!=0 ({method.prefetch_size})")
+    if method.global_:
+        channel.channel_prefetch = method.prefetch_count
+        channel.unpark()
+    else:
+        channel.consumer_prefetch = method.prefetch_count
+    return BasicQosOk()
+
+
+def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
+    """Start a consumer."""
+    tag = method.consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
+    if tag in channel.consumers:
+        raise ConnectionRefusal(Reply.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
+    if method.queue == REPLY_TO:
+        _consume_replies(channel, tag, method.no_ack)
+        return None if method.nowait else BasicConsumeOk(tag)
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
+    queue = named(channel, method.queue)
+    alone = method.exclusive and not queue.rules.quorum  # a quorum queue takes no notice of it
+    if queue.turns.has_exclusive or (alone and (len(queue.turns) or queue.rules.single_active_consumer)):
+        raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
+    if queue.rules.quorum and channel.channel_prefetch:
+        raise not_implemented(f"queue '{queue.name}' in vhost '{channel.vhost.name}' does not support global qos")
+    consumer = Consumer(
+        channel,
+        queue,
+        tag,
+        no_ack=method.no_ack,
+        exclusive=alone,
+        prefetch=channel.consumer_prefetch,
+        priority=_priority(queue, method.arguments),
+        arguments=method.arguments,
+    )
+    channel.consumers[tag] = consumer
+    queue.add_consumer(consumer)
+    channel.connection.broker.touch(queue)
+    return None if method.nowait else BasicConsumeOk(tag)
+
+
+def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
+    """Give the channel its one consumer of direct replies."""
+    if channel.reply_to is not None:
+        raise precondition_failed("reply consumer already set")
+    if not no_ack:
+        raise precondition_failed("reply consumer cannot acknowledge")
+    name = f"{REPLY_TO}.{secrets.token_urlsafe(24)}"
+    channel.reply_to = ReplyTo(channel, tag, name)
+    channel.connection.broker.replies[name] = channel.reply_to
+
+
+def _priority(queue: Queue, arguments: Table) -> int:
+    """Read a consumer's priority (RabbitMQ's docs/consumer-priority)."""
+    value = arguments.get("x-priority", 0)
+    if isinstance(value, bool) or not isinstance(value, int):
+        where = f"queue '{queue.name}' in vhost '{queue.vhost.name}'"
+        wrong = f"expected integer, got {type_name(value)}"
+        raise precondition_failed(f"invalid arg 'x-priority' for {where}: \"{wrong}\"")
+    return value
+
+
+def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
+    """End a consumer; one that is not there is no error."""
+    consumer = channel.consumers.get(method.consumer_tag)
+    if consumer is not None:
+        channel.remove_consumer(consumer)
+    elif channel.reply_to is not None and channel.reply_to.tag == method.consumer_tag:
+        channel.connection.broker.replies.pop(channel.reply_to.name, None)
+        channel.reply_to = None
+    return None if method.nowait else BasicCancelOk(method.consumer_tag)
+
+
+def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
+    """Give the first message of a queue."""
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
+    queue = named(channel, method.queue)
+    if queue.rules.quorum and queue.rules.single_active_consumer:
+        text = (
+            f"cannot obtain access to locked queue '{queue.name}' in vhost '{channel.vhost.name}'. "
+            "basic.get operations are not supported by quorum queues with single active consumer"
+        )
+        raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
+    entry = queue.get()
+    if entry is None:
+        if not queue.ready:
+            return BasicGetEmpty()
+        channel.connection.carry_out_when_loaded(channel.number, method)  # what there is is in the store alone
+        return None
+    channel.deliver_got(queue, entry, method.no_ack)
+    return None
+
+
+def nack(channel: Channel, method: BasicNack) -> None:
+    """Settle as not done (RabbitMQ's docs/nack)."""
+    outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
+    channel.settle(method.delivery_tag, method.multiple, outcome)
+
+
+def reject(channel: Channel, method: BasicReject) -> None:
+    """Settle one as not done."""
+    channel.settle(method.delivery_tag, False, Outcome.REQUEUED if method.requeue else Outcome.REJECTED)
+
+
+def recover(channel: Channel, method: BasicRecover) -> BasicRecoverOk:
+    """Put back all that is not settled."""
+    _refuse_keeping(method.requeue)
+    channel.recover()
+    return BasicRecoverOk()
+
+
+def recover_async(channel: Channel, method: BasicRecoverAsync) -> None:
+    """Put back all that is not settled, without an answer."""
+    _refuse_keeping(method.requeue)
+    channel.recover()
+
+
+def _refuse_keeping(requeue: bool) -> None:
+    if not requeue:
+        raise not_implemented("requeue=false")

@@ -1,0 +1,17 @@
+"""Class channel: flow (section 1.3). Open and close belong to the connection, which makes and drops channels."""
+
+from rabbitry.amqp.protocol.methods import AccessRequest, AccessRequestOk, ChannelFlow, ChannelFlowOk
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.errors import not_implemented
+
+
+def access(channel: Channel, method: AccessRequest) -> AccessRequestOk:
+    """Answer what clients of AMQP 0-9 still ask; tickets mean nothing."""
+    return AccessRequestOk(1)
+
+
+def flow(channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
+    """RabbitMQ answers active=true and refuses to stop: prefetch is the way."""
+    if not method.active:
+        raise not_implemented("active=false")
+    return ChannelFlowOk(True)

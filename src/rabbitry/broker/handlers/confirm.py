@@ -1,0 +1,13 @@
+"""Class confirm: select (RabbitMQ's docs/confirms)."""
+
+from rabbitry.amqp.protocol.methods import ConfirmSelect, ConfirmSelectOk
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.errors import precondition_failed
+
+
+def select(channel: Channel, method: ConfirmSelect) -> ConfirmSelectOk | None:
+    """Confirm what is published from now on."""
+    if channel.transaction is not None:
+        raise precondition_failed("cannot switch from tx to confirm mode")
+    channel.confirming = True
+    return None if method.nowait else ConfirmSelectOk()

@@ -1,0 +1,132 @@
+"""Class queue: declare, bind, unbind, purge, delete (section 1.7)."""
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.methods import (
+    QueueBind,
+    QueueBindOk,
+    QueueDeclare,
+    QueueDeclareOk,
+    QueueDelete,
+    QueueDeleteOk,
+    QueuePurge,
+    QueuePurgeOk,
+    QueueUnbind,
+    QueueUnbindOk,
+)
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.errors import ChannelRefusal, not_found, not_implemented, precondition_failed
+from rabbitry.broker.queues import Queue
+from rabbitry.broker.queues.reply_to import REPLY_TO
+from rabbitry.broker.vhost import plain_name
+
+
+def named(channel: Channel, name: str) -> Queue:
+    """Give the queue of that name; without a name, the last one declared on this channel (section 1.7.2)."""
+    if not name:
+        name = channel.last_queue
+        if not name:
+            raise ChannelRefusal(Reply.NOT_FOUND, "no previously declared queue")
+    return channel.vhost.queue(name, channel.connection)
+
+
+def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
+    """Declare a queue, or with passive look at it."""
+    connection = channel.connection
+    if method.queue.startswith(REPLY_TO):
+        return _declare_reply_to(channel, method)
+    if method.passive:
+        queue = channel.vhost.queue(method.queue, connection)
+        queue.note_use()
+    else:
+        name = plain_name(method.queue) or channel.vhost.new_queue_name()
+        _check_declare(channel, method._replace(queue=name))
+        queue = channel.vhost.declare_queue(
+            name,
+            connection,
+            durable=method.durable,
+            exclusive=method.exclusive,
+            auto_delete=method.auto_delete,
+            arguments=method.arguments,
+            is_generated=not plain_name(method.queue),
+        )
+        if method.exclusive:
+            connection.exclusive_queues.add(queue)
+    channel.last_queue = queue.name
+    return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.turns))
+
+
+def _check_declare(channel: Channel, method: QueueDeclare) -> None:
+    check = channel.connection.check
+    check("configure", "queue", method.queue)
+    exchange = method.arguments.get("x-dead-letter-exchange")
+    if isinstance(exchange, str):
+        check("read", "queue", method.queue)
+        check("write", "exchange", exchange)
+
+
+def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
+    """See whether somebody waits for direct replies (RabbitMQ's docs/direct-reply-to)."""
+    name = method.queue
+    if name != REPLY_TO and name not in channel.connection.broker.replies:
+        raise not_found("queue", name, channel.vhost.name)
+    return None if method.nowait else QueueDeclareOk(name, 0, 1)
+
+
+def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
+    """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
+    channel.vhost.refuse_default(method.exchange)
+    _check_binding(channel, method)
+    channel.vhost.exchange(method.exchange)
+    queue = named(channel, method.queue)
+    key = queue.name if not method.queue and not method.routing_key else method.routing_key
+    channel.vhost.bind(method.exchange, queue, key, method.arguments)
+    return None if method.nowait else QueueBindOk()
+
+
+def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
+    """Undo bind; what is not there is no error, so only a binding that is there can be another connection's."""
+    vhost = channel.vhost
+    vhost.refuse_default(method.exchange)
+    _check_binding(channel, method)
+    if not method.queue and not channel.last_queue:
+        named(channel, "")  # says so
+    queue = vhost.queues.get(method.queue or channel.last_queue)
+    if queue is not None and vhost.is_bound(method.exchange, queue, method.routing_key, method.arguments):
+        vhost.queue(queue.name, channel.connection)
+        vhost.unbind(method.exchange, queue, method.routing_key, method.arguments)
+    return QueueUnbindOk()
+
+
+def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
+    """Drop what is ready."""
+    channel.connection.check("read", "queue", method.queue or channel.last_queue)
+    count = named(channel, method.queue).purge()
+    return None if method.nowait else QueuePurgeOk(count)
+
+
+def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
+    """Delete a queue; one that is not there is no error."""
+    vhost = channel.vhost
+    channel.connection.check("configure", "queue", method.queue or channel.last_queue)
+    count = 0
+    if not method.queue and not channel.last_queue:
+        named(channel, "")  # says so
+    if (method.queue or channel.last_queue) in vhost.queues:
+        queue = named(channel, method.queue)
+        for flag, given in (("if-unused", method.if_unused), ("if-empty", method.if_empty)):
+            if given and queue.rules.quorum:
+                raise not_implemented(
+                    f"cannot delete queue '{queue.name}' in vhost '{vhost.name}'. queue.delete operations with "
+                    f"{flag} flag set are not supported by quorum queues"
+                )
+        if method.if_unused and len(queue.turns):
+            raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' in use")
+        if method.if_empty and len(queue):
+            raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")
+        count = vhost.delete_queue(queue)
+    return None if method.nowait else QueueDeleteOk(count)
+
+
+def _check_binding(channel: Channel, method: QueueBind | QueueUnbind) -> None:
+    channel.connection.check("write", "queue", method.queue or channel.last_queue)
+    channel.connection.check("read", "exchange", method.exchange)

@@ -1,0 +1,34 @@
+"""Class tx: select, commit, rollback (section 1.9)."""
+
+from rabbitry.amqp.protocol.methods import TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.errors import precondition_failed
+from rabbitry.broker.transaction import Transaction
+
+
+def select(channel: Channel, method: TxSelect) -> TxSelectOk:
+    """Put the channel into transactions."""
+    if channel.confirming:
+        raise precondition_failed("cannot switch from confirm to tx mode")
+    if channel.transaction is None:
+        channel.transaction = Transaction()
+    return TxSelectOk()
+
+
+def commit(channel: Channel, method: TxCommit) -> TxCommitOk:
+    """Do what waited since the last commit."""
+    _transaction(channel).commit(channel)
+    channel.vhost.journal.changes += 1  # the answer waits for the store's commit
+    return TxCommitOk()
+
+
+def rollback(channel: Channel, method: TxRollback) -> TxRollbackOk:
+    """Forget what waited since the last commit."""
+    _transaction(channel).roll_back(channel)
+    return TxRollbackOk()
+
+
+def _transaction(channel: Channel) -> Transaction:
+    if channel.transaction is None:
+        raise precondition_failed("channel is not transactional")
+    return channel.transaction

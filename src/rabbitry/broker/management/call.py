@@ -1,0 +1,226 @@
+"""A request to the management API: who asks, what its path names, and how it is answered."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from rabbitry.broker.access import User
+from rabbitry.broker.management.rates import Rates
+from rabbitry.broker.management.views import Json
+from rabbitry.broker.patterns import Pattern
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.broker.broker import Broker
+    from rabbitry.broker.queues.queue import Queue
+    from rabbitry.broker.vhost import VirtualHost
+
+_MOST_PAGE: Final = 500
+_LONGEST_NAME: Final = 255
+_LINE: Final = 80
+ADMINISTRATOR: Final = "administrator"
+MONITORING: Final = "monitoring"
+TAGS: Final = ("management", "policymaker", MONITORING, ADMINISTRATOR)
+
+
+class Answer(Exception):
+    """An answer that ends a request early."""
+
+    def __init__(self, status: int, error: str = "", reason: object = "") -> None:
+        super().__init__(f"{status} {error} {reason}")
+        self.status = status
+        self.body: Json | None = {"error": error, "reason": reason} if error else None
+
+
+def not_found() -> Answer:
+    """RabbitMQ's answer for what is not there."""
+    return Answer(404, "Object Not Found", "Not Found")
+
+
+def bad(reason: object) -> Answer:
+    """RabbitMQ's answer for a request that makes no sense."""
+    return Answer(400, "bad_request", reason)
+
+
+def refused() -> Answer:
+    """RabbitMQ's answer for what whoever asks may not do."""
+    return Answer(401, "not_authorised", "Access refused.")
+
+
+def need_keys(body: Json, *names: str) -> None:
+    """See that a body has what it must have; what it has not is named as RabbitMQ prints it."""
+    missing = [f"{{key_missing,{name}}}" for name in names if name not in body]
+    if missing:
+        text = f"[{','.join(missing)}]"
+        raise bad(text if len(text) <= _LINE else text.replace(",{", ",\n {"))
+
+
+class Call:
+    """A request with whoever asks, and what its path names."""
+
+    def __init__(self, broker: "Broker", rates: Rates, request: Request, user: User, body: bytes) -> None:
+        self.broker = broker
+        self.rates = rates
+        self.request = request
+        self.user = user
+        self.method = request.method
+        self._body = body
+
+    def path(self, name: str) -> str:
+        """Give a part of the path."""
+        text = unquote(str(self.request.path_params[name]))
+        if len(text.encode()) > _LONGEST_NAME:
+            raise bad(f"{text[:40]!r}… is longer than the {_LONGEST_NAME} bytes that a name may have")
+        return text
+
+    def body(self) -> Json:
+        """Give the JSON object that was sent."""
+        if not self._body:
+            return {}
+        try:
+            value = json.loads(self._body)
+            # Neither NaN nor half of a surrogate pair is something that AMQP or JSON could carry on.
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise bad("not_json") from error
+        if not isinstance(value, dict):
+            raise bad("not_json")
+        return value
+
+    def vhost(self, kind: str = "") -> "VirtualHost":
+        """Give the virtual host of the path."""
+        vhost = self.broker.vhosts.get(self.path("vhost"))
+        if vhost is None:
+            raise Answer(404, "not_found", "vhost_not_found") if self.method == "PUT" else not_found()
+        if not self.sees(vhost.name):
+            raise Answer(401, "not_authorised", "User not authorised to access virtual host")
+        return vhost
+
+    def queue(self) -> "Queue":
+        """Give the queue of the path."""
+        queue = self.vhost().queues.get(self.path("name"))
+        if queue is None:
+            raise not_found()
+        return queue
+
+    def sees(self, vhost: str) -> bool:
+        """Whether whoever asks may see a virtual host."""
+        return ADMINISTRATOR in self.user.tags or self.broker.access.may_enter(vhost, self.user.name)
+
+    def need(self, kind: Any, vhost: str, name: str) -> None:
+        """See that whoever asks may do something to a name."""
+        if not self.broker.access.may(kind, vhost, self.user.name, name or "amq.default"):
+            raise refused()
+
+    def administrator(self) -> None:
+        """See that whoever asks is an administrator."""
+        if ADMINISTRATOR not in self.user.tags:
+            raise Answer(401, "not_authorised", "Not administrator user")
+
+    def policymaker(self) -> None:
+        """See that whoever asks may make policies."""
+        if not {"policymaker", ADMINISTRATOR} & set(self.user.tags):
+            raise Answer(401, "not_authorised", "Not policymaker user")
+
+    def vhosts(self) -> list["VirtualHost"]:
+        """Give the virtual hosts that whoever asks may see, or the one of the path."""
+        if "vhost" in self.request.path_params:
+            return [self.vhost()]
+        return [vhost for vhost in self.broker.vhosts.values() if self.sees(vhost.name)]
+
+    def listed(self, items: list[Json]) -> object:
+        """Sort, filter and cut a list as the query asks: sort, columns, page, page_size, name."""
+        query = self.request.query_params
+        if (key := query.get("sort")) is not None:
+            items.sort(key=lambda item: str(item.get(key, "")), reverse=query.get("sort_reverse") == "true")
+        else:
+            items.sort(key=lambda item: tuple(str(item.get(key, "")) for key in ("vhost", "name", "user")))
+        total = len(items)
+        if (name := query.get("name")) and "page" in query:
+            found = _filter(name, query.get("use_regex"))
+            try:
+                items = [item for item in items if found(str(item.get("name", "")))]
+            except TimeoutError as error:
+                raise bad("name takes too long as a regular expression") from error
+        filtered = len(items)
+        page: Json | None = None
+        if "page" in query:
+            page_number, size = (
+                number(text, "Pagination parameters are invalid")
+                for text in (query["page"], query.get("page_size", "100"))
+            )
+            if page_number < 1 or not 1 <= size <= _MOST_PAGE:
+                asked = query.get("page_size", "undefined")
+                text = f"Invalid pagination parameters: page number {page_number}, page size {asked}"
+                raise Answer(400, "invalid_pagination_parameters", text)
+            pages = -(-filtered // size)
+            if page_number > max(pages, 1):
+                text = f"Page out of range, page: {page_number} page size: {size}, len: {filtered}"
+                raise Answer(400, "page_out_of_range", text)
+            items = items[(page_number - 1) * size : page_number * size]
+            page = {
+                "filtered_count": filtered,
+                "item_count": len(items),
+                "page": page_number,
+                "page_count": pages,
+                "page_size": size,
+                "total_count": total,
+            }
+        if (columns := query.get("columns")) is not None:
+            items = [only(item, columns) for item in items]
+        return items if page is None else {**page, "items": items}
+
+
+def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
+    """Give what finds a name that holds a text, or a regular expression."""
+    if use_regex != "true":
+        return lambda name: text in name
+    try:
+        return Pattern(text).find
+    except UsageError as error:
+        raise bad("Pagination parameters are invalid") from error
+
+
+def only(item: Json, columns: str) -> Json:
+    """Give of an object what a query's `columns` names."""
+    shown: Json = {}
+    for column in columns.split(","):
+        value: object = item
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            target = shown
+            *parents, last = column.split(".")
+            for part in parents:
+                inner = target.setdefault(part, {})
+                assert isinstance(inner, dict)  # noqa: S101 # made just now
+                target = inner
+            target[last] = value
+    return shown
+
+
+def number(text: str, otherwise: str) -> int:
+    """Read an integer; where it is none, that is answered."""
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise bad(otherwise)
+    return int(text)
+
+
+Handler = Callable[[Call], object]
+ROUTES: list[tuple[str, tuple[str, ...], Handler]] = []
+CREATED: Final = object()
+DONE: Final = object()
+
+
+def route(path: str, *methods: str) -> Callable[[Handler], Handler]:
+    """Answer a path (GET where no method is named) with what is decorated."""
+
+    def register(handler: Handler) -> Handler:
+        ROUTES.append((path, methods or ("GET",), handler))
+        return handler
+
+    return register

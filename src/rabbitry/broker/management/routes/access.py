@@ -1,0 +1,177 @@
+"""Virtual hosts, users, permissions and policies."""
+
+import base64
+
+from rabbitry.broker.access import Permission, hash_password
+from rabbitry.broker.management import definitions, views
+from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
+from rabbitry.broker.management.views import Json
+from rabbitry.exceptions import UsageError
+
+
+@route("/api/vhosts")
+def _vhosts(call: Call) -> object:
+    return call.listed([views.vhost(item, call.rates) for item in call.vhosts()])
+
+
+@route("/api/vhosts/{vhost}", "GET", "PUT", "DELETE")
+def _vhost(call: Call) -> object:
+    if call.method == "PUT":
+        call.administrator()
+        call.body()
+        is_new = call.path("vhost") not in call.broker.vhosts
+        call.broker.add_vhost(call.path("vhost"))
+        call.broker.access.put_permission(call.path("vhost"), call.user.name, Permission())
+        return CREATED if is_new else DONE
+    if call.method == "DELETE":
+        call.administrator()
+        call.broker.delete_vhost(call.vhost().name)
+        return DONE
+    return views.vhost(call.vhost(), call.rates)
+
+
+@route("/api/vhosts/{vhost}/permissions")
+def _vhost_permissions(call: Call) -> object:
+    call.administrator()
+    name = call.vhost().name
+    found = call.broker.access.permissions.items()
+    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found if vhost == name])
+
+
+@route("/api/users")
+def _users(call: Call) -> object:
+    call.administrator()
+    return call.listed([views.user(item) for item in call.broker.access.users.values()])
+
+
+@route("/api/users/without-permissions")
+def _users_without_permissions(call: Call) -> object:
+    call.administrator()
+    access = call.broker.access
+    with_any = {user for _, user in access.permissions}
+    return call.listed([views.user(item) for item in access.users.values() if item.name not in with_any])
+
+
+@route("/api/users/bulk-delete", "POST")
+def _delete_users(call: Call) -> object:
+    call.administrator()
+    names = call.body().get("users")
+    if not isinstance(names, list):
+        raise bad("[{key_missing,users}]")
+    for name in names:
+        if not isinstance(name, str) or name not in call.broker.access.users:
+            raise Answer(400, "bad_request", ["no_such_user", name])
+        call.broker.delete_user(name)
+    return DONE
+
+
+@route("/api/users/{name}", "GET", "PUT", "DELETE")
+def _user(call: Call) -> object:
+    call.administrator()
+    name, access = call.path("name"), call.broker.access
+    if call.method == "PUT":
+        is_new = name not in access.users
+        body = call.body()
+        tags = _tags(body)
+        access.put_user(name, _hash(body), tags)
+        return CREATED if is_new else DONE
+    if name not in access.users:
+        raise not_found()
+    if call.method == "DELETE":
+        call.broker.delete_user(name)
+        return DONE
+    return views.user(access.users[name])
+
+
+def _tags(body: Json) -> list[str]:
+    tags = body.get("tags")
+    if tags is None:
+        raise bad("tags_not_present")
+    names = tags.split(",") if isinstance(tags, str) else tags
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise bad("tags are names with commas between them, or a list of names")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _hash(body: Json) -> str:
+    """Give the hash of a user's password; an empty one, which fits none, where neither is given."""
+    password, hashed = body.get("password"), body.get("password_hash", "")
+    if password is None:
+        if not isinstance(hashed, str):
+            raise bad(["not_base64", hashed])
+        try:
+            base64.b64decode(hashed, validate=True)
+        except ValueError as error:
+            raise bad(["not_base64", hashed]) from error
+        return hashed
+    if "password_hash" in body:
+        raise bad("both_password_and_password_hash_are_provided")
+    if not isinstance(password, str):
+        raise bad("the password is a string")
+    return hash_password(password)
+
+
+@route("/api/users/{name}/permissions")
+def _user_permissions(call: Call) -> object:
+    call.administrator()
+    name = call.path("name")
+    if name not in call.broker.access.users:
+        raise not_found()
+    found = call.broker.access.permissions.items()
+    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found if user == name])
+
+
+@route("/api/permissions")
+def _permissions(call: Call) -> object:
+    call.administrator()
+    found = call.broker.access.permissions.items()
+    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found])
+
+
+@route("/api/permissions/{vhost}/{user}", "GET", "PUT", "DELETE")
+def _permission(call: Call) -> object:
+    call.administrator()
+    access, vhost, user = call.broker.access, call.path("vhost"), call.path("user")
+    if vhost not in call.broker.vhosts or user not in access.users:
+        raise bad("vhost_or_user_not_found") if call.method == "PUT" else not_found()
+    known = access.permissions.get((vhost, user))
+    if call.method == "PUT":
+        body = call.body()
+        need_keys(body, *Permission._fields)
+        if not all(isinstance(body[kind], str) for kind in Permission._fields):
+            raise bad("permissions are regular expressions")
+        try:
+            access.put_permission(vhost, user, Permission(*(str(body[kind]) for kind in Permission._fields)))
+        except UsageError as error:
+            raise bad(f"invalid regular expression: {error}") from error
+        return CREATED if known is None else DONE
+    if known is None:
+        raise not_found()
+    if call.method == "DELETE":
+        access.delete_permission(vhost, user)
+        return DONE
+    return views.permission(vhost, user, known)
+
+
+@route("/api/policies")
+@route("/api/policies/{vhost}")
+def _policies(call: Call) -> object:
+    call.policymaker()
+    names = {vhost.name for vhost in call.vhosts()}
+    return call.listed([views.policy(policy) for policy in call.broker.policies if policy.vhost in names])
+
+
+@route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")
+def _policy(call: Call) -> object:
+    call.policymaker()
+    vhost, name = call.vhost().name, call.path("name")
+    known = call.broker.policies.get(vhost, name)
+    if call.method == "PUT":
+        call.broker.put_policy(definitions.policy(call.body() | {"vhost": vhost, "name": name}))
+        return CREATED if known is None else DONE
+    if known is None:
+        raise not_found()
+    if call.method == "DELETE":
+        call.broker.delete_policy(vhost, name)
+        return DONE
+    return views.policy(known)

@@ -1,0 +1,217 @@
+"""Exchanges, queues and bindings."""
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from starlette.responses import Response
+
+from rabbitry.broker.errors import Refusal
+from rabbitry.broker.management import definitions, messages, views
+from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
+from rabbitry.broker.management.views import Json
+
+if TYPE_CHECKING:
+    from rabbitry.broker.vhost import VirtualHost
+
+
+@route("/api/exchanges")
+@route("/api/exchanges/{vhost}")
+def _exchanges(call: Call) -> object:
+    found = [views.exchange(item, vhost) for vhost in call.vhosts() for item in vhost.exchanges.values()]
+    return call.listed(found)
+
+
+def _exchange_name(call: Call) -> str:
+    name = call.path("name")
+    return "" if name == "amq.default" else name
+
+
+@route("/api/exchanges/{vhost}/{name}", "GET", "PUT", "DELETE")
+def _exchange(call: Call) -> object:
+    vhost, name = call.vhost(), _exchange_name(call)
+    if call.method == "PUT":
+        body = call.body()
+        call.need("configure", vhost.name, name)
+        is_new = name not in vhost.exchanges
+        vhost.declare_exchange(
+            name,
+            str(body.get("type", "direct")),
+            durable=_flag(body, "durable", False),
+            auto_delete=_flag(body, "auto_delete", False),
+            internal=_flag(body, "internal", False),
+            arguments=definitions.table(body.get("arguments")),
+        )
+        return CREATED if is_new else DONE
+    if name not in vhost.exchanges:
+        raise not_found()
+    if call.method == "DELETE":
+        call.need("configure", vhost.name, name)
+        vhost.delete_exchange(name, call.request.query_params.get("if-unused") == "true")
+        return DONE
+    return {**views.exchange(vhost.exchanges[name], vhost), "incoming": [], "outgoing": []}
+
+
+@route("/api/exchanges/{vhost}/{name}/bindings/{end}")
+def _exchange_bindings(call: Call) -> object:
+    vhost, name, end = call.vhost(), _exchange_name(call), call.path("end")
+    if name not in vhost.exchanges or end not in ("source", "destination"):
+        raise not_found()
+    found = [views.binding(item, vhost) for item in vhost.all_bindings()]
+    if not name and end == "source":
+        found = [views.default_binding(queue) for queue in vhost.queues.values()]
+    kind = "" if end == "source" else "exchange"
+    return call.listed([item for item in found if item[end] == name and kind in ("", item["destination_type"])])
+
+
+@route("/api/exchanges/{vhost}/{name}/publish", "POST")
+def _publish(call: Call) -> object:
+    vhost, name = call.vhost(), _exchange_name(call)
+    call.need("write", vhost.name, name)
+    try:
+        return {"routed": messages.publish(vhost, name, call.body(), call.user.name)}
+    except Refusal as error:
+        raise bad(f"{error.reply_code.value} {error.reply_text}") from error
+
+
+def _flag(body: Json, name: str, default: bool) -> bool:
+    value = body.get(name, default)
+    if value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise bad(["not_boolean", value])
+    return value
+
+
+# -- queues ------------------------------------------------------------------------------------------------
+
+
+@route("/api/queues")
+@route("/api/queues/{vhost}")
+def _queues(call: Call) -> object:
+    found = [views.queue(item, call.rates) for vhost in call.vhosts() for item in vhost.queues.values()]
+    return call.listed(found)
+
+
+@route("/api/queues/{vhost}/{name}", "GET", "PUT", "DELETE")
+def _queue(call: Call) -> object:
+    if call.method == "PUT":
+        vhost, name, body = call.vhost(), call.path("name"), call.body()
+        call.need("configure", vhost.name, name)
+        is_new = name not in vhost.queues
+        vhost.declare_queue(
+            name,
+            None,
+            durable=_flag(body, "durable", False),
+            exclusive=False,
+            auto_delete=_flag(body, "auto_delete", False),
+            arguments=definitions.table(body.get("arguments")),
+        )
+        return CREATED if is_new else DONE
+    queue = call.queue()
+    if call.method == "DELETE":
+        call.need("configure", queue.vhost.name, queue.name)
+        query = call.request.query_params
+        where = f"queue '{queue.name}' in vhost '{queue.vhost.name}'"
+        if query.get("if-empty") == "true" and len(queue):
+            raise bad(f"{where} not empty")
+        if query.get("if-unused") == "true" and len(queue.turns):
+            raise bad(f"{where} in use")
+        queue.vhost.delete_queue(queue)
+        return DONE
+    return views.queue_details(queue, call.rates)
+
+
+@route("/api/queues/{vhost}/{name}/bindings")
+def _queue_bindings(call: Call) -> object:
+    queue = call.queue()
+    found = [views.binding(item, queue.vhost) for item in queue.vhost.bindings_to(queue)]
+    return call.listed([views.default_binding(queue), *found])
+
+
+@route("/api/queues/{vhost}/{name}/contents", "DELETE")
+def _contents(call: Call) -> object:
+    queue = call.queue()
+    call.need("read", queue.vhost.name, queue.name)
+    queue.purge()
+    return DONE
+
+
+@route("/api/queues/{vhost}/{name}/get", "POST")
+def _get(call: Call) -> object:
+    vhost, name, body = call.vhost(), call.path("name"), call.body()
+    need_keys(body, "ackmode", "count", "encoding")
+    call.need("read", vhost.name, name)
+    if name not in vhost.queues:
+        raise Answer(404, "not_found", f"NOT_FOUND - no queue '{name}' in vhost '{vhost.name}'")
+    return messages.get(vhost.queues[name], body)
+
+
+@route("/api/queues/{vhost}/{name}/actions", "POST")
+def _actions(call: Call) -> object:
+    call.queue()
+    if call.body().get("action") not in ("sync", "cancel_sync"):
+        raise bad("unknown action")
+    return DONE
+
+
+# -- bindings ----------------------------------------------------------------------------------------------
+
+
+@route("/api/bindings")
+@route("/api/bindings/{vhost}")
+def _bindings(call: Call) -> object:
+    found: list[Json] = []
+    for vhost in call.vhosts():
+        found += [views.default_binding(queue) for queue in vhost.queues.values()]
+        found += [views.binding(item, vhost) for item in vhost.all_bindings()]
+    return call.listed(found)
+
+
+def _ends(call: Call) -> tuple["VirtualHost", str, Any]:
+    vhost, source, kind = call.vhost(), call.path("source"), call.path("kind")
+    source = "" if source == "amq.default" else source
+    known: Any = vhost.queues if kind == "q" else vhost.exchanges if kind == "e" else {}
+    destination = known.get(call.path("destination"))
+    for what, name, there in (("exchange", source, source in vhost.exchanges), ("queue", "", destination is not None)):
+        if not there and call.method == "POST":
+            reason = f"no {what} '{name or call.path('destination')}' in vhost '{vhost.name}'"
+            raise Answer(404, "not_found", reason)
+        if not there:
+            raise not_found()
+    return vhost, source, destination
+
+
+@route("/api/bindings/{vhost}/e/{source}/{kind}/{destination}", "GET", "POST")
+def _bindings_between(call: Call) -> object:
+    vhost, source, destination = _ends(call)
+    if call.method == "GET":
+        found = [views.binding(item, vhost) for item in vhost.bindings_to(destination) if item.source.name == source]
+        if not source and call.path("kind") == "q":
+            found.append(views.default_binding(destination))
+        return call.listed(found)
+    body = call.body()
+    call.need("write", vhost.name, destination.name)
+    call.need("read", vhost.name, source)
+    key, arguments = str(body.get("routing_key", "")), definitions.table(body.get("arguments"))
+    vhost.bind(source, destination, key, arguments)
+    location = views.properties_key(key, arguments)
+    return Response(status_code=201, headers={"location": f"{call.path('destination')}/{location}"})
+
+
+@route("/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}", "GET", "DELETE")
+def _binding(call: Call) -> object:
+    vhost, source, destination = _ends(call)
+    properties = str(call.request.path_params["properties"])
+    for item in vhost.bindings_to(destination):
+        shown = views.binding(item, vhost)
+        if item.source.name == source and properties in (
+            shown["properties_key"],
+            unquote(str(shown["properties_key"])),
+        ):
+            if call.method == "GET":
+                return shown
+            call.need("write", vhost.name, destination.name)
+            call.need("read", vhost.name, source)
+            vhost.unbind(source, destination, item.routing_key, item.arguments)
+            return DONE
+    raise not_found()

@@ -1,0 +1,121 @@
+"""The broker as a whole: overview, nodes, health, definitions."""
+
+from starlette.responses import JSONResponse
+
+from rabbitry.broker.management import definitions, messages, views
+from rabbitry.broker.management.call import DONE, Answer, Call, not_found, number, route
+from rabbitry.broker.management.views import Json
+
+
+@route("/api/overview")
+def _overview(call: Call) -> object:
+    return views.overview(call.broker, call.rates, call.user)
+
+
+@route("/api/cluster-name")
+def _cluster_name(call: Call) -> object:
+    return {"name": views.node_name()}
+
+
+@route("/api/whoami")
+def _whoami(call: Call) -> object:
+    return {"name": call.user.name, "tags": list(call.user.tags)}
+
+
+@route("/api/extensions")
+@route("/api/operator-policies")
+@route("/api/parameters")
+@route("/api/topic-permissions")
+@route("/api/vhost-limits")
+@route("/api/feature-flags")
+def _nothing(call: Call) -> object:
+    return []
+
+
+@route("/api/global-parameters")
+def _global_parameters(call: Call) -> object:
+    return [{"name": "cluster_name", "value": views.node_name()}]
+
+
+@route("/api/nodes")
+def _nodes(call: Call) -> object:
+    return call.listed([views.node(call.broker)])
+
+
+@route("/api/nodes/{name}")
+def _node(call: Call) -> object:
+    if call.path("name") != views.node_name():
+        raise not_found()
+    return views.node(call.broker)
+
+
+@route("/api/health/checks/alarms")
+@route("/api/health/checks/local-alarms")
+def _alarms(call: Call) -> object:
+    if call.broker.alarms.on:
+        raise Answer(503, "failed", "There are alarms in effect in the cluster")
+    return {"status": "ok"}
+
+
+@route("/api/health/checks/virtual-hosts")
+@route("/api/health/checks/node-is-mirror-sync-critical")
+@route("/api/healthchecks/node")
+@route("/api/healthchecks/node/{name}")
+def _fine(call: Call) -> object:
+    if call.request.path_params.get("name", views.node_name()) != views.node_name():
+        raise not_found()
+    return {"status": "ok"}
+
+
+@route("/api/health/checks/node-is-quorum-critical")
+def _quorum(call: Call) -> object:
+    return {"status": "ok", "reason": "single node cluster"}
+
+
+@route("/api/health/checks/port-listener/{port}")
+def _port_listener(call: Call) -> object:
+    port = number(call.path("port"), "Invalid port")
+    ports = [item["port"] for item in views.listeners(call.broker)]
+    if port not in ports:
+        body: Json = {"status": "failed", "reason": "No active listener", "missing": port, "ports": ports}
+        return JSONResponse(body, 503)
+    return {"status": "ok", "port": port}
+
+
+@route("/api/health/checks/protocol-listener/{protocol}")
+def _protocol_listener(call: Call) -> object:
+    protocol = call.path("protocol")
+    protocols = [item["protocol"] for item in views.listeners(call.broker)]
+    if protocol.removesuffix("091").removesuffix("0-9-1") not in protocols:
+        body: Json = {
+            "status": "failed",
+            "reason": "No active listener",
+            "missing": protocol,
+            "protocols": protocols,
+        }
+        return JSONResponse(body, 503)
+    return {"status": "ok", "protocol": protocol}
+
+
+@route("/api/aliveness-test/{vhost}")
+def _aliveness(call: Call) -> object:
+    messages.aliveness(call.vhost())
+    return {"status": "ok"}
+
+
+@route("/api/definitions", "GET", "POST")
+def _definitions(call: Call) -> object:
+    call.administrator()
+    if call.method == "GET":
+        return definitions.export(call.broker)
+    definitions.load(call.broker, call.body())
+    return DONE
+
+
+@route("/api/definitions/{vhost}", "GET", "POST")
+def _vhost_definitions(call: Call) -> object:
+    call.administrator()
+    if call.method == "GET":
+        return definitions.export(call.broker, call.vhost())
+    definitions.load(call.broker, call.body(), call.vhost())
+    return DONE

@@ -1,0 +1,409 @@
+"""Objects of the broker as the management API shows them; names and shapes are RabbitMQ 3.10's."""
+
+import base64
+import math
+import os
+import platform
+import shutil
+import time
+import zlib
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
+from rabbitry.broker.access import HASHING, Permission, User
+from rabbitry.broker.alarms import used_memory
+from rabbitry.broker.exchanges import TYPES, Binding, Exchange
+from rabbitry.broker.management.rates import Rates, all_queues, queue_counters
+from rabbitry.broker.policies import Policy
+from rabbitry.broker.queues.consumer import Consumer
+from rabbitry.broker.queues.queue import Queue
+
+if TYPE_CHECKING:
+    from rabbitry.broker.broker import Broker
+    from rabbitry.broker.channel import Channel
+    from rabbitry.broker.connection import ClientConnection
+    from rabbitry.broker.vhost import VirtualHost
+
+Json = dict[str, object]
+_STATS: Final = ("publish", "deliver_get", "deliver", "get", "ack", "redeliver")
+_DEPTHS: Final = ("messages", "messages_ready", "messages_unacknowledged")
+_STARTED: Final = time.time()
+VERSION: Final = "3.10.8"
+
+
+def node_name() -> str:
+    """Give the name that stands for this broker where RabbitMQ names a node."""
+    return f"rabbitry@{platform.node()}"
+
+
+def plain(value: FieldValue) -> object:
+    """Give a table's value as JSON can say it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # see decode_text
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return int(value.timestamp())
+    if isinstance(value, Decimal):
+        return float(value)
+    return value
+
+
+def overview(broker: "Broker", rates: Rates, user: User) -> Json:
+    """Give the broker at a glance."""
+    totals: dict[str, int] = dict.fromkeys((*_STATS, *_DEPTHS), 0)
+    for queue in all_queues(broker):
+        for name, value in queue_counters(queue).items():
+            totals[name] += value
+    queues = list(all_queues(broker))
+    return {
+        "management_version": VERSION,
+        "rates_mode": "basic",
+        "sample_retention_policies": {"global": [], "basic": [], "detailed": []},
+        "exchange_types": exchange_types(),
+        "product_version": VERSION,
+        "product_name": "RabbitMQ",
+        "rabbitmq_version": VERSION,
+        "cluster_name": node_name(),
+        "erlang_version": "",
+        "erlang_full_version": str(broker.server_properties["platform"]),
+        "release_series_support_status": "supported",
+        "disable_stats": False,
+        "enable_queue_totals": False,
+        "message_stats": rates.with_rates(None, {name: totals[name] for name in _STATS}),
+        "churn_rates": {},
+        "queue_totals": rates.with_rates(None, {name: totals[name] for name in _DEPTHS}),
+        "object_totals": {
+            "channels": sum(len(connection.channels) for connection in broker.connections),
+            "connections": len(broker.connections),
+            "consumers": sum(len(queue.turns) for queue in queues),
+            "exchanges": sum(len(vhost.exchanges) for vhost in broker.vhosts.values()),
+            "queues": len(queues),
+        },
+        "statistics_db_event_queue": 0,
+        "node": node_name(),
+        "listeners": listeners(broker),
+        "contexts": [{"node": node_name(), **item} for item in _contexts(broker)],
+    }
+
+
+def _contexts(broker: "Broker") -> list[Json]:
+    """List what is served over HTTP, and where."""
+    return [
+        {
+            "description": "RabbitMQ Management",
+            "path": "/",
+            "cowboy_opts": "",
+            "ssl_opts": [],
+            "ip": broker.host,
+            "port": str(broker.management_port),
+        }
+    ]
+
+
+def exchange_types() -> list[Json]:
+    """List the exchange types."""
+    return [
+        {"name": name, "description": f"AMQP {name} exchange, as per the AMQP specification", "enabled": True}
+        for name in sorted(TYPES)
+    ]
+
+
+def listeners(broker: "Broker") -> list[Json]:
+    """List where the broker listens."""
+    found = [("amqp", broker.port), ("http", broker.management_port)]
+    if broker.has_tls:
+        found.append(("amqp/ssl", broker.tls_port))
+    return [
+        {"node": node_name(), "protocol": protocol, "ip_address": broker.host, "port": port, "socket_opts": {}}
+        for protocol, port in found
+        if port is not None
+    ]
+
+
+def node(broker: "Broker") -> Json:
+    """Give the one node."""
+    usage = shutil.disk_usage(broker.data or ".")
+    return {
+        "name": node_name(),
+        "type": "disc" if broker.data else "ram",
+        "running": True,
+        "os_pid": str(os.getpid()),
+        "uptime": int((time.time() - _STARTED) * 1000),
+        "processors": os.cpu_count() or 1,
+        "mem_used": used_memory(),
+        "mem_limit": broker.alarms.memory_limit,
+        "mem_alarm": "memory" in broker.alarms.on,
+        "disk_free": usage.free,
+        "disk_free_limit": broker.alarms.disk_free_limit,
+        "disk_free_alarm": "disk" in broker.alarms.on,
+        "fd_used": len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+        "fd_total": 0,
+        "sockets_used": len(broker.connections),
+        "sockets_total": 0,
+        "proc_used": 1,
+        "proc_total": 1,
+        "rates_mode": "basic",
+        "run_queue": 0,
+        "partitions": [],
+        "exchange_types": exchange_types(),
+        "auth_mechanisms": [
+            {"name": name, "description": f"SASL {name} authentication mechanism", "enabled": True}
+            for name in ("AMQPLAIN", "PLAIN")
+        ],
+        "applications": [],
+        "contexts": _contexts(broker),
+        "log_files": [],
+        "db_dir": str(broker.data or ""),
+        "config_files": [],
+        "enabled_plugins": ["rabbitmq_management"],
+        "net_ticktime": 0,
+        "cluster_links": [],
+    }
+
+
+def queue(item: Queue, rates: Rates) -> Json:
+    """Give a queue."""
+    counters = queue_counters(item)
+    exclusive = next((consumer.tag for consumer in item.turns if consumer.exclusive), None)
+    active = item.turns.active
+    shown: Json = {
+        "name": item.name,
+        "vhost": item.vhost.name,
+        "type": "quorum" if item.rules.quorum else "classic",
+        "node": node_name(),
+        "state": "running",
+        "durable": item.durable,
+        "auto_delete": item.auto_delete,
+        "exclusive": item.owner is not None,
+        "arguments": plain(item.arguments),
+        "consumers": len(item.turns),
+        "consumer_utilisation": 0,
+        "consumer_capacity": 0,
+        "exclusive_consumer_tag": exclusive,
+        "single_active_consumer_tag": active.tag if active is not None else None,
+        "policy": item.policy.name if item.policy is not None else None,
+        "operator_policy": None,
+        "effective_policy_definition": plain(item.policy.definition) if item.policy is not None else {},
+        "memory": 0,
+        "message_bytes_ready": item.ready_bytes,
+        "message_bytes": item.ready_bytes,
+        "messages_ram": item.ready + item.unsettled,
+        "messages_persistent": item.ready + item.unsettled if item.durable else 0,
+        "head_message_timestamp": None,
+        "message_stats": rates.with_rates(item, {name: counters[name] for name in _STATS}),
+    }
+    shown.update(rates.with_rates(item, {name: counters[name] for name in _DEPTHS}))
+    if item.owner is not None:
+        shown["owner_pid_details"] = {"name": item.owner.name, "peer_host": "", "peer_port": 0}
+    return shown
+
+
+def queue_details(item: Queue, rates: Rates) -> Json:
+    """Give a queue with its consumers."""
+    shown = queue(item, rates)
+    shown["consumer_details"] = [consumer(one) for one in item.turns]
+    shown["deliveries"] = []
+    shown["incoming"] = []
+    return shown
+
+
+def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
+    """Give an exchange."""
+    followed: Json = {"policy": item.policy.name} if item.policy is not None else {}
+    return {
+        **followed,
+        "name": item.name,
+        "vhost": vhost.name,
+        "type": item.type,
+        "durable": item.durable,
+        "auto_delete": item.auto_delete,
+        "internal": item.internal,
+        "arguments": plain(item.arguments),
+        "user_who_performed_action": "",
+    }
+
+
+def policy(item: Policy) -> Json:
+    """Give a policy."""
+    return {
+        "vhost": item.vhost,
+        "name": item.name,
+        "pattern": item.pattern,
+        "apply-to": item.apply_to,
+        "definition": plain(item.definition),
+        "priority": item.priority,
+    }
+
+
+def binding(item: Binding, vhost: "VirtualHost") -> Json:
+    """Give a binding."""
+    return {
+        "source": item.source.name,
+        "vhost": vhost.name,
+        "destination": item.destination.name,
+        "destination_type": "queue" if isinstance(item.destination, Queue) else "exchange",
+        "routing_key": item.routing_key,
+        "arguments": plain(item.arguments),
+        "properties_key": properties_key(item.routing_key, item.arguments),
+    }
+
+
+def default_binding(item: Queue) -> Json:
+    """Give the binding that every queue has to the default exchange."""
+    return {
+        "source": "",
+        "vhost": item.vhost.name,
+        "destination": item.name,
+        "destination_type": "queue",
+        "routing_key": item.name,
+        "arguments": {},
+        "properties_key": quote(item.name, safe=""),
+    }
+
+
+def properties_key(routing_key: str, arguments: Table) -> str:
+    """Name a binding among those between the same two ends."""
+    name = quote(routing_key, safe="")
+    if not arguments:
+        return name or "~"
+    digest = zlib.crc32(encode_table(arguments)).to_bytes(4, "big")
+    return f"{name}~{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def connection(item: "ClientConnection", rates: Rates) -> Json:
+    """Give a connection."""
+    host, _, port = item.peer.rpartition(":")
+    shown: Json = {
+        "name": item.name,
+        "node": node_name(),
+        "type": "network",
+        "protocol": "AMQP 0-9-1",
+        "state": "blocked" if item.is_blocked else "flow" if item.is_throttled else "running",
+        "user": item.user,
+        "user_who_performed_action": item.user,
+        "vhost": item.vhost.name,
+        "auth_mechanism": item.mechanism,
+        "channels": len(item.channels),
+        "channel_max": item.core.channel_max,
+        "frame_max": item.core.frame_max,
+        "timeout": item.heartbeat,
+        "client_properties": plain(item.client_properties),
+        "connected_at": int(item.connected_at * 1000),
+        "host": item.broker.host,
+        "port": item.broker.port,
+        "peer_host": host,
+        "peer_port": int(port) if port.isdecimal() else 0,
+        "ssl": item.driver.get_extra_info("ssl_object") is not None,
+        "ssl_protocol": None,
+        "ssl_cipher": None,
+        "ssl_hash": None,
+        "ssl_key_exchange": None,
+        "peer_cert_subject": None,
+        "peer_cert_issuer": None,
+        "peer_cert_validity": None,
+        "recv_cnt": 0,
+        "send_cnt": 0,
+        "send_pend": 0,
+    }
+    counters = {"recv_oct": item.driver.bytes_received, "send_oct": item.driver.bytes_sent}
+    shown.update(rates.with_rates(item, counters))
+    return shown
+
+
+def channel(item: "Channel") -> Json:
+    """Give a channel."""
+    transaction = item.transaction
+    return {
+        "name": f"{item.connection.name} ({item.number})",
+        "number": item.number,
+        "node": node_name(),
+        "state": "running",
+        "user": item.connection.user,
+        "user_who_performed_action": item.connection.user,
+        "vhost": item.vhost.name,
+        "connection_details": _peer(item.connection),
+        "consumer_count": len(item.consumers),
+        "confirm": item.confirming,
+        "transactional": transaction is not None,
+        "prefetch_count": item.consumer_prefetch,
+        "global_prefetch_count": item.channel_prefetch,
+        "messages_unacknowledged": len(item.unsettled),
+        "messages_unconfirmed": item.unconfirmed,
+        "messages_uncommitted": len(transaction.publishes) if transaction is not None else 0,
+        "acks_uncommitted": len(transaction.settled) if transaction is not None else 0,
+        "pending_raft_commands": 0,
+    }
+
+
+def consumer(item: Consumer) -> Json:
+    """Give a consumer."""
+    own = item.channel
+    return {
+        "consumer_tag": item.tag,
+        "queue": {"name": item.queue.name, "vhost": item.queue.vhost.name},
+        "ack_required": not item.no_ack,
+        "exclusive": item.exclusive,
+        "active": item.queue.turns.is_active(item),
+        "activity_status": "up" if item.queue.turns.is_active(item) else "waiting",
+        "prefetch_count": item.prefetch,
+        "arguments": plain(item.arguments),
+        "channel_details": {
+            **_peer(own.connection),
+            "connection_name": own.connection.name,
+            "name": f"{own.connection.name} ({own.number})",
+            "node": node_name(),
+            "number": own.number,
+            "user": own.connection.user,
+        },
+    }
+
+
+def _peer(item: "ClientConnection") -> Json:
+    host, _, port = item.peer.rpartition(":")
+    return {"name": item.name, "peer_host": host, "peer_port": int(port) if port.isdecimal() else 0}
+
+
+def vhost(item: "VirtualHost", rates: Rates) -> Json:
+    """Give a virtual host."""
+    totals: dict[str, int] = dict.fromkeys((*_STATS, *_DEPTHS), 0)
+    for one in item.queues.values():
+        for name, value in queue_counters(one).items():
+            totals[name] += value
+    shown: Json = {
+        "name": item.name,
+        "description": "Default virtual host" if item.name == "/" else "",
+        "tags": [],
+        "metadata": {"description": "Default virtual host" if item.name == "/" else "", "tags": []},
+        "default_queue_type": "undefined",
+        "tracing": False,
+        "cluster_state": {node_name(): "running"},
+        "message_stats": rates.with_rates(item, {name: totals[name] for name in _STATS}),
+    }
+    shown.update(rates.with_rates(item, {name: totals[name] for name in _DEPTHS}))
+    return shown
+
+
+def user(item: User) -> Json:
+    """Give a user."""
+    return {
+        "name": item.name,
+        "password_hash": item.password_hash,
+        "hashing_algorithm": HASHING,
+        "tags": list(item.tags),
+        "limits": {},
+    }
+
+
+def permission(vhost_name: str, user_name: str, item: Permission) -> Json:
+    """Give a permission."""
+    return {"user": user_name, "vhost": vhost_name, **item._asdict()}

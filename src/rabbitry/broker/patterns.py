@@ -1,0 +1,111 @@
+"""Regular expressions of administrators, which permissions and policies look for in names.
+
+Names are chosen by others, and one may be made so that a pattern takes for ever with it. RabbitMQ's (PCRE, over bytes)
+gives up after so many steps, and takes it as no match; so does this, after some milliseconds, since the event loop
+waits. PCRE refuses what would grow too large when it is set; so does this.
+"""
+
+import functools
+import logging
+from typing import Final
+
+from rabbitry.exceptions import UsageError
+
+_log = logging.getLogger(__name__)
+_SECONDS: Final = 0.02
+_LEAST_SECONDS: Final = 0.0002
+"""What a pattern comes down to that was given up again and again: a hundred times of what a match takes."""
+_LARGEST: Final = 10_000
+_LONGEST_COUNT: Final = 65_535
+_ANYTHING: Final = ".*"
+
+
+class Pattern:
+    """A regular expression. Raises UsageError for what is none, or is too large."""
+
+    def __init__(self, text: str) -> None:
+        import regex  # takes longer to load than all of the broker, which mostly needs none
+
+        raw = text.encode("utf-8", "surrogateescape")
+        if _size(text) > _LARGEST:
+            raise UsageError("regular expression is too large")
+        try:
+            self._compiled = regex.compile(raw)
+        except regex.error as error:
+            raise UsageError(str(error)) from error
+        except RecursionError as error:
+            raise UsageError("regular expression is nested too deep") from error
+        self._text = text
+        self._seconds = _SECONDS
+
+    def is_in(self, name: str) -> bool:
+        """Whether a name has it anywhere; not where that takes too long to find out."""
+        try:
+            return self.find(name)
+        except TimeoutError:
+            if self._seconds > _LEAST_SECONDS:
+                _log.warning("pattern %r takes too long with %r: taken as no match", self._text, name)
+                self._seconds = max(self._seconds / 2, _LEAST_SECONDS)
+            return False
+
+    def find(self, name: str) -> bool:
+        """Whether a name has it anywhere. Raises TimeoutError where that takes too long to find out."""
+        return self._compiled.search(name.encode("utf-8", "surrogateescape"), timeout=self._seconds) is not None
+
+
+@functools.lru_cache(maxsize=16_384)
+def _pattern(text: str) -> Pattern:
+    return Pattern(text)
+
+
+def check_pattern(text: str) -> None:
+    """Raise UsageError for what is no regular expression, or is too large."""
+    if text != _ANYTHING:
+        _pattern(text)
+
+
+def matches(text: str, name: str) -> bool:
+    """Whether the regular expression `text`, which was checked before, is found in a name."""
+    return text == _ANYTHING or _pattern(text).is_in(name)
+
+
+def _size(text: str) -> int:
+    """Estimate what a pattern has to be written out to, as PCRE does it: {n} is n times what stands before it.
+
+    Raises UsageError for a count that PCRE does not know.
+    """
+    totals, last, at = [0], [0], 0
+    while at < len(text):
+        char, size = text[at], 1
+        at += 1
+        if char == "\\":
+            at += 1
+        elif char == "[":
+            end = text.find("]", at + (2 if text[at : at + 1] == "^" else 1))
+            at = end + 1 if end > 0 else len(text)
+        elif char == "(":
+            totals.append(0)
+            last.append(0)
+            continue
+        elif char == ")" and len(totals) > 1:
+            size = totals.pop() + 1
+            last.pop()
+        elif char == "{":
+            digits, at = _digits(text, at)
+            if digits:
+                if digits > _LONGEST_COUNT:
+                    raise UsageError("number too big in {} quantifier")
+                size = last[-1] * (digits - 1)
+        totals[-1] += size
+        last[-1] = size if char != "{" else last[-1] + size
+        if totals[-1] > _LARGEST:
+            return totals[-1]
+    return sum(totals)
+
+
+def _digits(text: str, at: int) -> tuple[int, int]:
+    """Read the number at `at`, 0 for none; and say where it ends."""
+    end = at
+    while end < len(text) and text[end] in "0123456789":
+        end += 1
+    return int(text[at:end][:9] or "0"), end

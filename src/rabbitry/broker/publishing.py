@@ -1,0 +1,219 @@
+"""The hot path of publishing: from a client's bytes to the queues.
+
+Routes are cached for each connection by the bytes of a publish's arguments; the cache is emptied when it is full
+and at any change that routing depends on. Errors are never cached, nor what a headers exchange decided. A message
+whose properties only say how to read it goes on undecoded; headers, expiration, priority, user-id and reply-to
+are looked at.
+"""
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.methods import BasicReturn, encode_method
+from rabbitry.amqp.protocol.properties import (
+    FLAG_EXPIRATION,
+    FLAG_HEADERS,
+    FLAG_PRIORITY,
+    FLAG_REPLY_TO,
+    FLAG_USER_ID,
+    Properties,
+    decode_header,
+    encode_header,
+)
+from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
+from rabbitry.broker.queues import Message, Queue, ReplyTo
+from rabbitry.broker.queues.arguments import check_timer
+from rabbitry.broker.queues.message import check_delivery_mode, delivery_mode
+from rabbitry.broker.queues.reply_to import REPLY_TO
+
+if TYPE_CHECKING:
+    from rabbitry.broker.connection import ClientConnection
+
+_CACHED_ROUTES: Final = 4096
+_SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
+_NOTHING: Final = Properties()
+
+_Route = tuple[list[Queue | ReplyTo], bytes, bool]
+"""A publish's queues, its exchange and routing key as they travel, and whether it is mandatory."""
+
+
+class Publishing:
+    """What one connection publishes."""
+
+    def __init__(self, connection: "ClientConnection") -> None:
+        self._connection = connection
+        self._routes: dict[bytes, _Route] = {}
+        self._routes_of = -1
+
+    def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
+        """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
+
+        In a transaction it waits for the commit. Raises Refusal, or ProtocolViolation for what is malformed.
+        """
+        connection = self._connection
+        if connection.is_alarmed:
+            connection.broker.alarms.block(connection)
+        vhost = channel.vhost
+        generation = vhost.generation + connection.broker.access.generation  # both only ever rise
+        if self._routes_of != generation:
+            self._routes.clear()
+            self._routes_of = generation
+        flags = header[12] << 8 | header[13]
+        properties = _NOTHING
+        if flags & _SPECIAL:
+            properties = decode_header(header)
+            self._check(channel, properties)
+        route = self._routes.get(arguments)
+        if route is None or properties.headers:
+            route = self._route(channel, arguments, properties.headers or {})
+        if not body and any(header[4:12]):
+            size = int.from_bytes(header[4:12], "big")
+            limit = self._connection.broker.max_message_size
+            raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
+        if properties is _NOTHING:
+            message = Message(route[1], header, body, delivery_mode(header, flags) == 2)
+        else:
+            message = _decoded(channel, route[1], header, body, properties)
+        if channel.transaction is None:
+            self._deliver(channel, route, message, arguments)
+        else:
+            message.is_owed = True
+            headers = properties.headers or {}
+            later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
+            channel.transaction.publishes.append(later)
+
+    def _deliver_later(
+        self, channel: Channel, route: _Route, message: Message, arguments: bytes, headers: Table
+    ) -> None:
+        """Deliver a transaction's publish at its commit.
+
+        It goes to what it was routed to when it came, as far as queues of these names are there; the default
+        exchange, whose bindings are the queues, is looked at only now (as on RabbitMQ).
+        """
+        if arguments[2]:  # the length of the exchange's name
+            known = channel.vhost.queues
+            route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
+        else:
+            try:
+                route = self._route(channel, arguments, headers)
+            except ChannelRefusal:
+                return  # what the user may do has changed
+        self._deliver(channel, route, message, arguments)
+
+    def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
+        queues, _, mandatory = route
+        taken = True
+        if queues:
+            dirty = self._connection.broker.dirty
+            if len(queues) > 1:
+                self._connection.copies += len(queues)
+            for queue in queues:
+                if not queue.push(message):
+                    taken = False
+                dirty[queue] = None
+            if message.id:
+                channel.waits_for = channel.vhost.journal.gathering
+        elif mandatory:
+            self._return(channel, arguments, message)
+        if channel.confirming:
+            channel.count_publish(taken)
+
+    def _check(self, channel: Channel, properties: Properties) -> None:
+        """Refuse properties that the broker itself has to understand (406)."""
+        user = self._connection.user
+        if properties.delivery_mode is not None:
+            check_delivery_mode(properties.delivery_mode)
+        if properties.user_id not in (None, user) and not self._connection.broker.access.may_impersonate(user):
+            raise precondition_failed(
+                f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
+            )
+        if properties.expiration is not None:
+            read_expiration(properties.expiration)
+        if properties.reply_to == REPLY_TO and channel.reply_to is None:
+            raise precondition_failed("fast reply consumer does not exist")
+
+    def _route(self, channel: Channel, arguments: bytes, headers: Table) -> _Route:
+        """Find a message's queues the long way."""
+        name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
+        if immediate:
+            raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
+        vhost = channel.vhost
+        self._connection.check("write", "exchange", name)
+        exchange = vhost.exchange(name)
+        if exchange.internal:
+            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")
+        if not name and routing_key.startswith(f"{REPLY_TO}."):
+            reply_to = self._connection.broker.replies.get(routing_key)
+            return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory
+        keys = routing_keys(routing_key, headers)
+        queues, by_headers = vhost.route(exchange, keys, headers)
+        route: _Route = ([*queues], arguments[2:-1], mandatory)
+        if len(keys) == 1 and not by_headers:
+            if len(self._routes) >= _CACHED_ROUTES:
+                self._routes.clear()
+            self._routes[arguments] = route
+        return route
+
+    def _return(self, channel: Channel, arguments: bytes, message: Message) -> None:
+        name, routing_key, _, _ = hot.parse_publish(arguments)
+        method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
+        connection = self._connection
+        # Also to a client whose close came in the same chunk, so the core is not asked.
+        frames = hot.encode_method_frame(channel.number, encode_method(method))
+        connection.driver.write(
+            frames + hot.encode_content(channel.number, message.header, message.body, connection.core.frame_limit)
+        )
+
+
+def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, properties: Properties) -> Message:
+    """Make a message of which the broker has to know more than where it goes."""
+    changed = properties
+    hidden = _copies(properties.headers or {}, "BCC")
+    if properties.headers and "BCC" in properties.headers:
+        changed = changed._replace(headers={name: value for name, value in properties.headers.items() if name != "BCC"})
+    if properties.reply_to == REPLY_TO and channel.reply_to is not None:
+        changed = changed._replace(reply_to=channel.reply_to.name)
+    if changed is not properties:
+        header = encode_header(changed, len(body))
+    message = Message(destination, header, body, properties.delivery_mode == 2)
+    if properties.expiration is not None:
+        message.expiration = read_expiration(properties.expiration)
+    message.priority = properties.priority or 0
+    message.hidden_keys = tuple(hidden)
+    return message
+
+
+def read_expiration(text: str) -> int:
+    """Read a message's time-to-live in milliseconds, in RabbitMQ's words where it is none."""
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
+    if not number:
+        raise precondition_failed(f"invalid expiration '{text}': no_integer")
+    rest = digits[len(number) :]
+    if rest:
+        raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,\"{rest}\"}}")
+    value = -int(number) if text.startswith("-") else int(number)
+    wrong = check_timer(value)
+    if wrong is not None:
+        raise precondition_failed(f"invalid expiration '{text}': {wrong}")
+    return value
+
+
+def routing_keys(routing_key: str, headers: Table) -> list[str]:
+    """Give all routing keys of a message: its own, and those of its CC and BCC headers."""
+    return [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
+
+
+def _copies(headers: Table, name: str) -> list[str]:
+    """Give the routing keys of a CC or BCC header (RabbitMQ's docs/sender-selected)."""
+    value: FieldValue = headers.get(name)
+    if name not in headers:
+        return []
+    if not isinstance(value, list):
+        wrong = f'{{unacceptable_type_in_header,"{name}",{type_name(value)}}}'
+        raise precondition_failed(f"invalid message: {wrong}")
+    return [key for key in value if isinstance(key, str)]

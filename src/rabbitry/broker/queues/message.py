@@ -1,0 +1,127 @@
+"""A message in the broker, and its place in a queue."""
+
+from typing import Final
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.properties import (
+    FLAG_CONTENT_ENCODING,
+    FLAG_CONTENT_TYPE,
+    FLAG_DELIVERY_MODE,
+    FLAG_MESSAGE_ID,
+)
+from rabbitry.broker.errors import precondition_failed
+from rabbitry.exceptions import ProtocolViolation
+
+
+class Message:
+    """A message as it came: the bytes of header and body go on unchanged.
+
+    destination: exchange and routing key as two short strings, as publish and deliver carry them. persistent:
+    whether it is to survive a restart in durable queues. expiration: milliseconds, None for none. priority:
+    0 to 255. hidden_keys: routing keys of a BCC header, which no consumer sees. id: its number in the store,
+    0 as long as it is not there. copies: how many queues have it in the store. is_owed: it is a dead letter or a
+    transaction's, so nobody can be told any more that there is no room for it.
+    """
+
+    __slots__ = (
+        "body",
+        "copies",
+        "destination",
+        "expiration",
+        "header",
+        "hidden_keys",
+        "id",
+        "is_owed",
+        "persistent",
+        "priority",
+    )
+
+    def __init__(self, destination: bytes, header: bytes, body: bytes, persistent: bool) -> None:
+        self.destination = destination
+        self.header = header
+        self.body = body
+        self.persistent = persistent
+        self.expiration: int | None = None
+        self.priority = 0
+        self.hidden_keys: tuple[str, ...] = ()
+        self.id = 0
+        self.copies = 0
+        self.is_owed = False
+
+    def again(self) -> "Message":
+        """Make the same message once more, for a store that has this one and is to have the other in its place."""
+        message = Message(self.destination, self.header, self.body, self.persistent)
+        message.expiration = self.expiration
+        message.priority = self.priority
+        message.hidden_keys = self.hidden_keys
+        message.is_owed = True
+        return message
+
+
+class Entry:
+    """A message's place in one queue.
+
+    position: orders entries, also those that come back. expires: POSIX seconds, 0 for never. deliveries: how
+    often it came back to a quorum queue. stored: whether the store has it, or will.
+    """
+
+    __slots__ = ("deliveries", "expires", "message", "position", "priority", "redelivered", "stored")
+
+    def __init__(self, position: int, message: Message) -> None:
+        self.position = position
+        self.message = message
+        self.priority = 0
+        self.expires = 0.0
+        self.redelivered = False
+        self.deliveries = 0
+        self.stored = False
+
+
+_STRING: Final = 0
+"""A property that says its length itself; the others have the length that stands for them."""
+_SIZES: Final = (
+    (FLAG_CONTENT_TYPE, _STRING),
+    (FLAG_CONTENT_ENCODING, _STRING),
+    (FLAG_DELIVERY_MODE, 1),
+    (1 << 10, _STRING),  # correlation_id
+    (FLAG_MESSAGE_ID, _STRING),
+    (1 << 6, 8),  # timestamp
+    (1 << 5, _STRING),  # type
+    (1 << 3, _STRING),  # app_id
+    (1 << 2, _STRING),  # cluster_id
+)
+_STEPS: Final[dict[int, tuple[int, ...]]] = {}
+"""Property flags → the sizes of what follows. There are 512 at most, since other flags are decoded."""
+
+
+def delivery_mode(header: bytes, flags: int) -> int:
+    """Read delivery_mode (1 where there is none), and see that a header that goes on undecoded is well-formed.
+
+    `flags` hold no headers table, priority, expiration, reply_to or user_id. Raises ProtocolViolation (541, as
+    RabbitMQ does) for one that is cut short, precondition_failed for another mode than 1 and 2.
+    """
+    steps = _STEPS.get(flags)
+    if steps is None:
+        steps = tuple(size for flag, size in _SIZES if flags & flag)
+        if not flags & 3:
+            _STEPS[flags] = steps
+    mode = 1
+    offset = 14
+    try:
+        for size in steps:
+            if size == 1:
+                mode = header[offset]
+            offset += size or 1 + header[offset]
+    except IndexError:
+        offset = -1
+    if offset != len(header):
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+    if mode not in (1, 2):
+        check_delivery_mode(mode)
+    return mode
+
+
+def check_delivery_mode(mode: int) -> None:
+    """Refuse another delivery mode than 1 and 2 (406)."""
+    if mode not in (1, 2):
+        raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")

@@ -1,0 +1,38 @@
+"""Direct reply-to: what is published to its name goes straight to a channel, past any queue.
+
+RabbitMQ's docs/direct-reply-to.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.tables import encode_short
+from rabbitry.broker.queues.message import Message
+
+if TYPE_CHECKING:
+    from rabbitry.broker.channel import Channel
+
+REPLY_TO: Final = "amq.rabbitmq.reply-to"
+
+
+class ReplyTo:
+    """A channel's consumer of replies, seen from those who publish them. It has what they need of a queue.
+
+    name: what `reply_to` becomes in the requests that the channel publishes.
+    """
+
+    id = 0
+
+    def __init__(self, channel: "Channel", tag: str, name: str) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.name = name
+        self._prefix = hot.deliver_prefix(encode_short(tag))
+
+    def push(self, message: Message) -> bool:
+        """Deliver a reply."""
+        self.channel.deliver_reply(self._prefix, message)
+        return True
+
+    def dispatch(self, now: float = 0.0) -> None:
+        """Nothing waits here."""

@@ -1,0 +1,104 @@
+"""What goes to a store, and what comes back: the interface that another store would have to serve."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker.queues.message import Entry
+
+
+class Wanted(NamedTuple):
+    """A reading of a queue's priority at positions above `after`; `load` numbers it.
+
+    It ends after `limit` entries, or with the one that makes their bodies `most` bytes or more.
+    """
+
+    queue: int
+    priority: int
+    load: int
+    after: int
+    limit: int
+    most: int
+
+
+class Found(NamedTuple):
+    """What a reading found, in order, and how many bytes their bodies have.
+
+    `damaged` rows were skipped; `last_position` is that of the last row read.
+    """
+
+    entries: list[Entry]
+    size: int
+    last_position: int
+    damaged: int
+    damaged_bytes: int
+
+
+class Dropped(NamedTuple):
+    """Entries to delete: a whole queue, or of one priority those above `after` and below `before`."""
+
+    queue: int
+    priority: int | None = None
+    after: int = -1
+    before: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes that become durable together. They are written in the order of the fields.
+
+    records: (kind, key) → value, None to delete. added, changed, removed: entries, with the number of their
+    queue. dropped: what goes without a look. wanted: readings that see all of this. A queue's number is never
+    used again, so nothing that is added can belong to a queue that is dropped in an earlier batch.
+    """
+
+    records: dict[tuple[str, str], Table | None] = field(default_factory=dict)
+    added: dict[Entry, int] = field(default_factory=dict)
+    changed: dict[Entry, int] = field(default_factory=dict)
+    removed: dict[Entry, int] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.records or self.added or self.changed or self.removed or self.dropped or self.wanted)
+
+
+class Backlog(NamedTuple):
+    """What a store holds of one priority of a queue."""
+
+    queue: int
+    priority: int
+    messages: int
+    size: int
+    last_position: int
+
+
+class Contents(NamedTuple):
+    """What a store held when it was opened. `clean`: whether it was closed in order before."""
+
+    records: dict[tuple[str, str], Table]
+    backlogs: list[Backlog]
+    last_message: int
+    clean: bool
+
+
+class StoreFull(Exception):
+    """There is no room for a batch; none of it was written."""
+
+
+class StoreFailed(Exception):
+    """The store can't be opened, read or written; what it was asked to write may or may not be there."""
+
+
+class Store(Protocol):
+    """Keeps batches. All of it is called on one thread, never the event loop's."""
+
+    def open(self) -> Contents:
+        """Open it. Raises StoreFailed: it is in use, of a newer version, or unreadable."""
+
+    def apply(self, batch: Batch) -> list[Found]:
+        """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed."""
+
+    def close(self) -> None:
+        """Close it in order."""

@@ -1,0 +1,411 @@
+"""A virtual host: exchanges, queues and bindings, and how a message finds its queues."""
+
+import secrets
+from base64 import urlsafe_b64encode
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, type_name
+from rabbitry.broker.errors import (
+    ConnectionRefusal,
+    access_refused,
+    invalid_type,
+    not_found,
+    precondition_failed,
+    resource_locked,
+)
+from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
+from rabbitry.broker.exchanges.headers import check_arguments
+from rabbitry.broker.queues import Message, Queue
+from rabbitry.broker.queues.arguments import COMPARED, read_rules
+from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
+from rabbitry.broker.records import (
+    BINDING,
+    EXCHANGE,
+    QUEUE,
+    arguments_of,
+    binding_record,
+    exchange_record,
+    is_durable,
+    key,
+    queue_record,
+)
+from rabbitry.broker.store.journal import Journal
+
+if TYPE_CHECKING:
+    from rabbitry.broker.broker import Broker
+    from rabbitry.broker.connection import ClientConnection
+
+_PREDECLARED: Final = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+
+
+_MISSING: Final[FieldValue] = LongString(b"missing")
+"""Stands for an argument that is not there, which is something else than one without a value."""
+
+
+class VirtualHost:
+    """A virtual host. `generation` counts changes that routing depends on, for caches of routes."""
+
+    def __init__(self, name: str, broker: "Broker") -> None:
+        self.name = name
+        self.broker = broker
+        self.queues: dict[str, Queue] = {}
+        self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
+        self.generation = 0
+        self._dying: deque[tuple[Queue, Message, str]] = deque()
+        self._is_burying = False
+        self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
+        for exchange, kind in _PREDECLARED.items():
+            self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS)
+        self.exchanges["amq.rabbitmq.trace"] = TYPES["topic"](
+            "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
+        )
+
+    @property
+    def journal(self) -> Journal:
+        """Where what is durable is written down."""
+        return self.broker.journal
+
+    def follow_policies(self, changed: str) -> None:
+        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for."""
+        policies = self.broker.policies
+        policy = policies.get(self.name, changed)
+        for exchange in self.exchanges.values():
+            held = exchange.policy is not None and exchange.policy.name == changed
+            if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
+                exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
+        for queue in list(self.queues.values()):
+            held = queue.policy is not None and queue.policy.name == changed
+            if held or (policy is not None and policy.is_for(queue.name, "queues")):
+                queue.follow(policies.matching(self.name, queue.name, "queues"))
+        self.generation += 1
+
+    # -- exchanges -------------------------------------------------------------------------------------
+
+    def exchange(self, name: str) -> Exchange:
+        """Give an exchange. Raises 404."""
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise not_found("exchange", name, self.name)
+        return exchange
+
+    def declare_exchange(
+        self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
+    ) -> None:
+        """Declare an exchange, or find it as it is said to be. Raises 403, 406, or 503 for an unknown type."""
+        if not kind:
+            raise ConnectionRefusal(Reply.COMMAND_INVALID, "invalid exchange type ''")
+        if kind not in TYPES:
+            raise ConnectionRefusal(Reply.COMMAND_INVALID, f"unknown exchange type '{kind}'")
+        known = self.exchanges.get(name)
+        if known is None:
+            other = arguments.get("alternate-exchange", "")
+            if not isinstance(other, str):
+                raise invalid_type("alternate-exchange", other, f"exchange '{name}'", self.name)
+            if name.startswith("amq."):
+                raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
+            exchange = TYPES[kind](
+                name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
+            )
+            self.exchanges[name] = exchange
+            exchange.policy = self.broker.policies.matching(self.name, name, "exchanges")
+            self.generation += 1
+            if durable and self.journal.is_on:
+                self.journal.put(EXCHANGE, *exchange_record(self.name, exchange))
+            return
+        for argument, received, current in (
+            ("type", kind, known.type),
+            ("durable", durable, known.durable),
+            ("auto_delete", auto_delete, known.auto_delete),
+            ("internal", internal, known.internal),
+        ):
+            if received != current:
+                raise self._inequivalent(argument, "exchange", name, _flag(received), _flag(current))
+        self._compare(("alternate-exchange",), "exchange", name, arguments, known.arguments)
+
+    def delete_exchange(self, name: str, if_unused: bool) -> None:
+        """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
+        self.refuse_default(name)
+        if name.startswith("amq."):
+            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            return
+        if if_unused and exchange.bindings:
+            raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
+        self._drop(*self._remove_exchange(exchange))
+
+    def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
+        """Take an exchange away; gives its bindings, which go with it."""
+        del self.exchanges[exchange.name]
+        self.generation += 1
+        if exchange.durable and self.journal.is_on:
+            self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
+        return [*exchange.bindings.values(), *self.bindings_to(exchange)]
+
+    def refuse_default(self, *names: str) -> None:
+        """Refuse what is not for the default exchange (403)."""
+        if "" in names:
+            raise access_refused("operation not permitted on the default exchange")
+
+    # -- queues ----------------------------------------------------------------------------------------
+
+    def queue(self, name: str, user: "ClientConnection | None") -> Queue:
+        """Give a queue that connection `user` may use. Raises 404, or 405 for another connection's."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise not_found("queue", name, self.name)
+        if queue.owner is not None and queue.owner is not user:
+            raise resource_locked(name, self.name)
+        return queue
+
+    def new_queue_name(self) -> str:
+        """Give a name for a queue that the broker names."""
+        return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
+    def declare_queue(
+        self,
+        name: str,
+        user: "ClientConnection | None",
+        *,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Table,
+        is_generated: bool = False,
+    ) -> Queue:
+        """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
+        if name.startswith("amq.") and not is_generated and name not in self.queues:
+            raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        if name not in self.queues:
+            rules = read_rules(
+                name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
+            )
+            owner = user if exclusive else None
+            queue = Queue(
+                self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
+            )
+            if durable and not exclusive and self.journal.is_on:
+                self.broker.last_queue += 1
+                queue.id = self.broker.last_queue
+                self.journal.put(QUEUE, *queue_record(self.name, queue))
+            self.queues[name] = queue
+            queue.follow(self.broker.policies.matching(self.name, name, "queues"))
+            self.generation += 1
+            return queue
+        queue = self.queue(name, user)
+        if exclusive != (queue.owner is not None):
+            raise resource_locked(name, self.name)
+        for flag, received, current in (
+            ("durable", durable, queue.durable),
+            ("auto_delete", auto_delete, queue.auto_delete),
+        ):
+            if received != current:
+                raise self._inequivalent(flag, "queue", name, _flag(received), _flag(current))
+        self._compare(COMPARED, "queue", name, arguments, queue.arguments)
+        queue.note_use()
+        return queue
+
+    def restore_queue(self, value: Table) -> Queue:
+        """Make a queue of its record in the store."""
+        name, arguments = str(value["name"]), arguments_of(value)
+        auto_delete = value["auto_delete"] is True
+        rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
+        queue = Queue(self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules)
+        number, recovered_to = value["id"], value["recovered_to"]
+        assert isinstance(number, int)  # noqa: S101 # records have a checksum
+        assert isinstance(recovered_to, int)  # noqa: S101 # records have a checksum
+        queue.id, queue.recovered_to = number, recovered_to
+        self.queues[name] = queue
+        queue.follow(self.broker.policies.matching(self.name, name, "queues"))
+        self.generation += 1
+        return queue
+
+    def delete_queue(self, queue: Queue) -> int:
+        """Delete a queue; its consumers are told. Gives how many messages went with it."""
+        if self.queues.get(queue.name) is not queue:
+            return 0
+        del self.queues[queue.name]
+        self._drop(*self.bindings_to(queue))
+        self.generation += 1
+        for consumer in queue.turns.clear():
+            consumer.channel.on_queue_deleted(consumer)
+        if queue.owner is not None:
+            queue.owner.exclusive_queues.discard(queue)
+        count = len(queue)
+        if queue.id:
+            self.journal.put(QUEUE, key(self.name, queue.name), None)
+            self.journal.drop_queue(queue)
+            queue.id = 0
+        queue.delete()
+        return count
+
+    def clear(self) -> None:
+        """Delete all queues, exchanges and bindings."""
+        for queue in list(self.queues.values()):
+            self.delete_queue(queue)
+        for exchange in list(self.exchanges.values()):
+            if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
+                self._drop(*self._remove_exchange(exchange))
+
+    # -- bindings --------------------------------------------------------------------------------------
+
+    def bind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
+        """Bind a destination to exchange `source`. Raises 403, 404, 406."""
+        self.refuse_default(source)
+        exchange = self.exchange(source)
+        if exchange.routes_by_headers:
+            check_arguments(arguments)
+        binding = Binding(exchange, destination, routing_key, arguments)
+        if exchange.bind(binding):
+            self._bound_to.setdefault(id(destination), {})[id(exchange), binding.identity] = binding
+            self.generation += 1
+            if self.journal.is_on and is_durable(binding):
+                self.journal.put(BINDING, *binding_record(self.name, binding))
+
+    def unbind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
+        """Undo `bind`; a binding that is not there is no error. Raises 403, 404."""
+        self.refuse_default(source)
+        exchange = self.exchange(source)
+        self._drop(Binding(exchange, destination, routing_key, arguments))
+
+    def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
+        """Whether there is such a binding."""
+        exchange = self.exchanges.get(source)
+        if exchange is None:
+            return False
+        wanted = Binding(exchange, destination, routing_key, arguments)
+        return (id(exchange), wanted.identity) in self._bound_to.get(id(destination), {})
+
+    def all_bindings(self) -> Iterator[Binding]:
+        """Go over all bindings."""
+        for bound in self._bound_to.values():
+            yield from bound.values()
+
+    def bindings_to(self, destination: Destination) -> list[Binding]:
+        """Give the bindings of a queue or exchange that messages come by."""
+        return list(self._bound_to.get(id(destination), {}).values())
+
+    def _drop(self, *bindings: Binding) -> None:
+        """Undo bindings. An auto-delete exchange goes with its last one, and with it the bindings that lead to it."""
+        waiting = deque(bindings)
+        while waiting:
+            binding = waiting.popleft()
+            exchange = binding.source
+            if not exchange.unbind(binding):
+                continue
+            bound = self._bound_to[id(binding.destination)]
+            del bound[id(exchange), binding.identity]
+            if not bound:
+                del self._bound_to[id(binding.destination)]
+            self.generation += 1
+            if self.journal.is_on and is_durable(binding):
+                self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
+            if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
+                waiting.extend(self._remove_exchange(exchange))
+
+    # -- routing ---------------------------------------------------------------------------------------
+
+    def route(self, exchange: Exchange, routing_keys: list[str], headers: Table) -> tuple[list[Queue], bool]:
+        """Find a message's queues, each once, and say whether its headers had a part in it.
+
+        Exchanges are followed breadth first, each once. One with an alternate exchange passes on there what
+        it can route nowhere (RabbitMQ's docs/ae).
+        """
+        queues: dict[int, Queue] = {}
+        seen = {id(exchange)}
+        waiting = [exchange]
+        by_headers = False
+        while waiting:
+            current = waiting.pop()
+            by_headers = by_headers or current.routes_by_headers
+            found = [target for key in routing_keys for target in current.match(key, headers)]
+            if not found:
+                name = current.alternate
+                found = [self.exchanges[name]] if name is not None and name in self.exchanges else []
+            for target in found:
+                if isinstance(target, Queue):
+                    queues[id(target)] = target
+                elif id(target) not in seen:
+                    seen.add(id(target))
+                    waiting.append(target)
+        return list(queues.values()), by_headers
+
+    def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
+        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
+
+        It is with its next queues when this returns, unless another one is just being published: then it comes
+        after that. A chain of queues takes no recursion so.
+        """
+        self._dying.append((queue, message, reason))
+        if self._is_burying:
+            return
+        self._is_burying = True
+        try:
+            while self._dying:
+                self._publish_letter(*self._dying.popleft())
+        finally:
+            self._is_burying = False
+
+    def _publish_letter(self, queue: Queue, message: Message, reason: str) -> None:
+        rules = queue.rules
+        name = rules.dead_letter_exchange
+        exchange = None if name is None else self.exchanges.get(name)
+        if exchange is None:
+            return
+        letter, headers = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
+        keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
+        for target in self.route(exchange, keys, headers)[0]:
+            if reason == REJECTED or not is_cycle(target.name, headers):
+                target.push_letter(letter)
+
+    # -- comparing what is declared twice --------------------------------------------------------------
+
+    def _inequivalent(self, argument: str, what: str, name: str, received: str, current: str) -> Exception:
+        return precondition_failed(
+            f"inequivalent arg '{argument}' for {what} '{name}' in vhost '{self.name}': "
+            f"received {received} but current is {current}"
+        )
+
+    def _compare(self, names: tuple[str, ...], what: str, name: str, received: Table, current: Table) -> None:
+        for argument in names:
+            left, right = received.get(argument, _MISSING), current.get(argument, _MISSING)
+            if argument == "x-queue-type" and {left, right} == {"classic", _MISSING}:
+                continue  # which is what a queue is that does not say
+            if not _same(left, right):
+                short = left is not _MISSING and right is not _MISSING and type_name(left) == type_name(right)
+                say = _quoted if short else _described
+                raise self._inequivalent(argument, what, name, say(left), say(right))
+
+
+def _flag(value: bool | str) -> str:
+    return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
+
+
+def _same(left: FieldValue, right: FieldValue) -> bool:
+    """Compare arguments: integers of any type by value, but a boolean is no integer."""
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _described(value: FieldValue) -> str:
+    """Name a table value as RabbitMQ does."""
+    return "none" if value is _MISSING else f"the value {_quoted(value)} of type '{type_name(value)}'"
+
+
+def _quoted(value: FieldValue) -> str:
+    text = "undefined" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"'{text}'"
+
+
+def plain_name(name: str) -> str:
+    """Take line ends out of a name, as RabbitMQ does."""
+    return name.replace("\r", "").replace("\n", "")

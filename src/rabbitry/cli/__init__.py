@@ -1,0 +1,47 @@
+"""The `rabbitry` command. Each subcommand lies in a file of its own, imported when it is used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+__all__ = ["main"]
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
+"""A disk that is full, a bound on what may be written, nobody who reads."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the `rabbitry` command and exit the process.
+
+    Args:
+        arguments: what follows the program's name; `sys.argv[1:]` when None.
+
+    Raises:
+        SystemExit: always; 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable or login
+            refused, 130 interrupted twice.
+    """
+    try:
+        from rabbitry.cli._root import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "rabbitry":
+            raise
+        print(
+            f"rabbitry: the command line needs '{error.name}', which is not installed: pip install 'rabbitry[all]'",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    try:
+        code = run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        # What is left of the output goes nowhere, or Python would fail to write it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"rabbitry: can't write: {error.strerror}", file=sys.stderr)
+        code = 1
+    sys.exit(code)

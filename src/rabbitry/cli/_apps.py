@@ -1,0 +1,49 @@
+"""Finding a user's App by MODULE:NAME, and the options that commands about apps share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rabbitry.exceptions import AppError
+
+if TYPE_CHECKING:
+    from rabbitry.flow import App
+
+AppPath = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the app is, e.g. shop.flow:app.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name, or MODULE:APP.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="What exists otherwise on the broker is an error; nothing is changed then.")
+]
+
+
+def load_app(path: str) -> App:
+    """Import an app. Raises AppError, naming what does not import and why, for all that can go wrong."""
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise AppError(f"{path!r} names no app: say MODULE:APP, e.g. shop.flow:app")
+    from rabbitry.flow import App
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the command is installed elsewhere, the module lies here
+    try:
+        module = importlib.import_module(module_name)
+    except AppError:
+        raise
+    except Exception as error:
+        raise AppError(f"module {module_name!r} does not import: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, App):
+        what = "has no" if found is None else f"has a {type(found).__name__}, and no App, called"
+        raise AppError(f"module {module_name!r} {what} {name!r}")
+    found.validate()
+    return found
+
+
+def app_name(text: str) -> str:
+    """Give the app's name, which may be said itself or as MODULE:APP."""
+    return load_app(text).name if ":" in text else text

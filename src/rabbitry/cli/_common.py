@@ -1,0 +1,130 @@
+"""What every subcommand shares: options, exit codes, and how data and errors are printed.
+
+Kept free of heavy imports, since every start of `rabbitry` pays for them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from enum import IntEnum
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from rabbitry.cli._logging import Level, configure, redact
+from rabbitry.exceptions import ConnectFailed, RabbitryError, UsageError
+
+DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
+
+
+class ExitCode(IntEnum):
+    """What the exit code of `rabbitry` says."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    BROKER = 3
+    """The broker is unreachable, or refused the login or the virtual host."""
+    INTERRUPTED = 130
+    """Interrupted twice, or interrupted in a command that has nothing to finish."""
+
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="RABBITRY_BROKER",
+        metavar="URL",
+        help=f"The broker, amqp[s]://user:password@host:port/vhost; {DEFAULT_BROKER} where nothing is said.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+LogLevel = Annotated[
+    Level,
+    typer.Option(
+        "--log-level",
+        envvar="RABBITRY_LOG_LEVEL",
+        help="The least severe events that are logged.",
+        case_sensitive=False,
+    ),
+]
+LogJson = Annotated[bool, typer.Option("--log-json", envvar="RABBITRY_LOG_JSON", help="Log one JSON object a line.")]
+
+
+def start_logging(level: Level, as_json: bool) -> None:
+    """Send the log of this process to stderr. Each command that logs calls it first."""
+    configure(level, as_json)
+
+
+def broker_url(context: typer.Context, broker: str | None) -> str:
+    """The URL to use: what `--broker` or RABBITRY_BROKER said, else the default.
+
+    A password on the command line works, with a warning: other users of the machine can read it.
+    """
+    if broker is None:
+        return DEFAULT_BROKER
+    source = context.get_parameter_source("broker")
+    if source is not None and source.name == "COMMANDLINE" and has_secret(broker):
+        warn(
+            "other users of this machine can see a password in --broker; "
+            "put the URL into the environment as RABBITRY_BROKER instead"
+        )
+    return broker
+
+
+def has_secret(url: str) -> bool:
+    """Whether a broker's URL holds a password other than the well-known `guest`."""
+    found = re.match(r"amqps?://[^:/@]*:([^/]*)@", url)
+    return found is not None and found[1] not in ("", "guest")
+
+
+def exit_code(error: RabbitryError) -> ExitCode:
+    """The exit code that an error which ends a command stands for."""
+    if isinstance(error, ConnectFailed):
+        return ExitCode.BROKER
+    if isinstance(error, UsageError):
+        return ExitCode.USAGE
+    return ExitCode.FAILED
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without control characters and passwords: what came from a peer may hold both."""
+    return redact("".join(letter if letter.isprintable() else " " for letter in text)).strip()
+
+
+def many_lines(text: str) -> str:
+    """`text` as it stands, indents and all, without what a terminal would act on."""
+    lines = text.expandtabs(4).splitlines()
+    return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+
+
+def warn(what: str) -> None:
+    """Print a warning on stderr, for a command that has no log (yet)."""
+    print(f"rabbitry: warning: {one_line(what)}", file=sys.stderr)
+
+
+def fail(what: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
+    """End the command: one line on stderr that says what happened and what to do, and `code`."""
+    print(f"rabbitry: {one_line(what)}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Print one JSON object on one line of stdout, at once.
+
+    What a terminal would act on, and what UTF-8 can't say (names of files), is escaped.
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+    print(text, flush=True)
+
+
+def version() -> str:
+    """The version of the installed `rabbitry`."""
+    from importlib.metadata import version as installed
+
+    return installed("rabbitry")

@@ -1,0 +1,105 @@
+"""The log of every `rabbitry` process: one line an event, with time, level, where, and what and why.
+
+On a terminal the time is short and the level coloured (unless NO_COLOR is set); elsewhere the time is ISO 8601
+with its zone, so that lines from several machines sort. `--log-json` writes one JSON object a line with the same
+fields.
+Passwords in URLs are struck out. What repeats with each message is logged at debug level only, anywhere
+in Rabbitry.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from datetime import datetime
+from enum import StrEnum
+
+_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s/]*@")
+_COLOURS = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+
+
+class Level(StrEnum):
+    """The values of `--log-level`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def redact(text: str) -> str:
+    """`text` with the passwords of the URLs in it struck out."""
+    return _URL_PASSWORD.sub(r"\1:***@", text)
+
+
+class LineFormatter(logging.Formatter):
+    """One line of text an event. A traceback follows at debug level only; its last line is always there."""
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created).astimezone()
+        level = record.levelname
+        if self._colours:
+            head = f"{at:%H:%M:%S} \x1b[{_COLOURS.get(level, '0')}m{level:<7}\x1b[0m"
+        else:
+            head = f"{at.isoformat(timespec='milliseconds')} {level:<7}"
+        text = _escaped(f"{_where(record)}: {record.getMessage()}{_cause(record)}")
+        if record.exc_info and logging.getLogger().isEnabledFor(logging.DEBUG):
+            text += "\n" + self.formatException(record.exc_info)
+        return f"{head} {redact(text)}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object an event: time, level, logger, message, and error and traceback where there was one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": _where(record),
+            "message": redact(record.getMessage()),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            event["error"] = redact(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
+            event["traceback"] = redact(self.formatException(record.exc_info))
+        return json.dumps(event, ensure_ascii=False)
+
+
+def configure(level: Level, as_json: bool) -> None:
+    """Send every log of this process to stderr: our own, and those of libraries from warning up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else LineFormatter(colours=_has_colours()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Libraries speak at info of what users did not ask for; at debug everything shows.
+    if level is Level.INFO:
+        for library in ("asyncio", "uvicorn", "websockets", "httpx"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def _has_colours() -> bool:
+    """Whether stderr is a terminal that shows colours, and its user wants them (https://no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _where(record: logging.LogRecord) -> str:
+    return record.name.removeprefix("rabbitry.")
+
+
+def _cause(record: logging.LogRecord) -> str:
+    if not record.exc_info or record.exc_info[1] is None:
+        return ""
+    return f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+
+
+def _escaped(text: str) -> str:
+    """`text` on one line: what a peer sent can neither start a line of its own nor steer the terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,0 +1,113 @@
+"""Running a service until it is told to stop: by a signal, or because the process that started it is gone.
+
+The first SIGINT or SIGTERM asks the service to finish, within a deadline; the second ends the process at
+once.
+
+`rabbitry up` hands each child the reading end of a pipe (RABBITRY_LIFELINE holds its number) and keeps the
+writing end. However `rabbitry up` ends, SIGKILL included, the kernel closes that end, and the child stops as if
+it had got SIGTERM. A pipe is plain POSIX, and can't be missed by a child whose parent died before the child
+looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from rabbitry.cli._common import ExitCode
+
+LIFELINE = "RABBITRY_LIFELINE"
+DEADLINE = 10.0
+"""Seconds that a service has to finish what is in hand."""
+GRACE = 2.0
+"""Seconds beyond the deadline that it has to clean up once it was cancelled."""
+
+log = logging.getLogger("rabbitry.cli")
+
+
+def run_service(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, deadline: float = DEADLINE) -> int:
+    """Run `service(stop)` in an event loop of its own and return its exit code.
+
+    `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is
+    cancelled, which counts as failed (1). The second signal ends the process at once with 130.
+    """
+    _watch_lifeline(deadline + 2 * GRACE)
+    return asyncio.run(_supervise(service, deadline))
+
+
+def run_once(work: Coroutine[Any, Any, int]) -> int:
+    """Run `work` in an event loop of its own; the first SIGINT or SIGTERM cancels it, and 130 is returned."""
+
+    async def service(stop: asyncio.Event) -> int:
+        task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        return ExitCode.INTERRUPTED if task.cancelled() else task.result()
+
+    return run_service(service, deadline=GRACE)
+
+
+async def _supervise(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], deadline: float) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(service(stop))
+    expired = False
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        log.error("not finished %g s after the signal: cancelled", deadline)
+        task.cancel()
+        loop.call_later(GRACE, _exit_at_once, ExitCode.FAILED)
+
+    def on_signal() -> None:
+        if stop.is_set():
+            _exit_at_once(ExitCode.INTERRUPTED)
+        stop.set()
+        loop.call_later(deadline, expire)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        return await task  # closing the loop, which may wait for threads, takes the handlers away
+    except asyncio.CancelledError:
+        if not expired:
+            raise
+        return ExitCode.FAILED
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?25h")  # a table that updates in place had hidden the cursor
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _watch_lifeline(patience: float) -> None:
+    """Where RABBITRY_LIFELINE names a pipe, stop this process when its writing end closes."""
+    number = os.environ.pop(LIFELINE, None)
+    if number is None:
+        return
+    pipe = int(number)
+    os.set_inheritable(pipe, False)
+
+    def watch() -> None:
+        os.read(pipe, 1)  # nobody writes: it returns when the other end is closed
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(patience)
+        os._exit(ExitCode.FAILED)
+
+    # A thread, so that it works even where the event loop hangs; daemon, since it waits for ever.
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -1,0 +1,249 @@
+"""`rabbitry doctor`: find out why nothing arrives, and say what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json
+from rabbitry.cli._service import run_once
+from rabbitry.exceptions import (
+    ConnectFailed,
+    LoginRefused,
+    NotFound,
+    PreconditionFailed,
+    RabbitryError,
+    ResourceLocked,
+    VirtualHostRefused,
+)
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import BrokerURL, Connection
+    from rabbitry.apps.monitor.names import Exchange
+
+LISTEN_FOR: Final = 6.0
+"""Seconds: an agent that nobody listened to tries again every 5."""
+_PAGE_WITHIN: Final = 3.0
+
+app = typer.Typer()
+
+Verdict = Literal["ok", "note", "bad"]
+_MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check saw, and where it is not as it should be, what to do."""
+
+    check: str
+    verdict: Verdict
+    what: str
+    todo: str = ""
+
+
+@app.command("doctor")
+def doctor(
+    context: typer.Context,
+    broker: Broker = None,
+    page: Annotated[str, typer.Option(metavar="URL", help="Where the dashboard should be.")] = "http://127.0.0.1:8003/",
+    seconds: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for samples.")
+    ] = LISTEN_FOR,
+    as_json: Json = False,
+) -> None:
+    """Check broker, login, exchanges, samples and page, one after the other. Exit 1 where something is wrong.
+
+    Example: rabbitry doctor --broker amqp://rabbit.example/
+    """
+    from rabbitry.amqp.client import parse_url
+
+    url = parse_url(broker_url(context, broker))
+
+    async def work() -> int:
+        code = ExitCode.DONE
+        async for finding in _examine(url, page, seconds):
+            _show(finding, as_json)
+            if finding.verdict == "bad":
+                unreachable = finding.check in ("broker", "login", "virtual host")
+                code = ExitCode.BROKER if unreachable else code or ExitCode.FAILED
+        return code
+
+    raise typer.Exit(run_once(work()))
+
+
+def _show(finding: Finding, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(finding))
+        return
+    print(f"{_MARKS[finding.verdict]}  {finding.check}: {one_line(finding.what)}", flush=True)
+    if finding.todo:
+        print(f"      → {one_line(finding.todo)}", flush=True)
+
+
+async def _examine(url: BrokerURL, page: str, seconds: float) -> AsyncIterator[Finding]:
+    from rabbitry.amqp.client import connect
+    from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
+
+    try:
+        connection = await connect(url, name="rabbitry doctor", recover=False)
+    except ConnectFailed as error:
+        yield _not_connected(error, url)
+    else:
+        async with connection:
+            known = connection.server_properties
+            what = f"{url} answers: {known.get('product')} {known.get('version')} ({known.get('platform')})"
+            yield Finding("broker", "ok", what)
+            yield Finding("login", "ok", f"user {url.user!r}, virtual host {url.virtual_host!r}")
+            if connection.blocked is not None:
+                todo = "the broker is short of memory or disk: see its log, free some, or raise the limit"
+                yield Finding("broker", "bad", f"it blocks publishers: {connection.blocked}", todo)
+            exists = False
+            for exchange in (UTILIZATION, SYSTEM_INFO):
+                finding = await _exchange(connection, exchange)
+                exists = exists or finding.verdict != "note"
+                yield finding
+            yield await _page_queue(connection)
+            if exists:
+                yield await _samples(connection, seconds)
+    async for finding in _page(page):
+        yield finding
+
+
+def _not_connected(error: ConnectFailed, url: BrokerURL) -> Finding:
+    host, port = url.hosts[0]
+    if isinstance(error, LoginRefused):
+        todo = "check user and password in --broker, RABBITRY_BROKER or RABBITMQ_USER and RABBITMQ_PASSWORD"
+        if url.user == "guest" and not _is_this_machine(host):
+            todo = "guest may log in only from the broker's own machine: create a user there (rabbitmqctl add_user)"
+        return Finding("login", "bad", str(error), todo)
+    if isinstance(error, VirtualHostRefused):
+        todo = "check its name (%2F is /), that it exists (rabbitmqctl list_vhosts), and the user's permissions there"
+        return Finding("virtual host", "bad", str(error), todo)
+    if "no broker at" not in str(error):  # somebody took the connection, and then did not speak AMQP
+        from rabbitry.apps._listening import by_whom
+
+        holder = by_whom(port) if _is_this_machine(host) else ""
+        todo = f"port {port} is taken{holder} by something that is no AMQP broker: name the broker's own port"
+        return Finding("broker", "bad", str(error), todo)
+    todo = "start one (rabbitry broker, or rabbitry up), or name the right host and port: --broker amqp://host:5672/"
+    if not _is_this_machine(host):
+        todo += "; a firewall between here and there may be closed for that port"
+    return Finding("broker", "bad", str(error), todo)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _exchange(connection: Connection, exchange: Exchange) -> Finding:
+    name = f"exchange {exchange.name}"
+    try:
+        async with await connection.channel() as channel:
+            await channel.declare_exchange(exchange.name, exchange.type, passive=True)
+    except NotFound:
+        return Finding(name, "note", "not there: nobody has published to it or listened", "rabbitry monitor publish")
+    except RabbitryError as error:
+        return Finding(name, "bad", str(error), "the user needs permissions on it")
+    try:
+        async with await connection.channel() as channel:
+            await channel.declare_exchange(exchange.name, exchange.type, durable=exchange.durable)
+    except PreconditionFailed as error:
+        todo = (
+            "Rabbitry uses it as it is; a program that insists on its own flags is refused, so delete it or change that"
+        )
+        return Finding(name, "note", f"declared otherwise: {error.reply_text}", todo)
+    except RabbitryError as error:
+        return Finding(name, "bad", str(error), "the user needs permissions on it")
+    return Finding(name, "ok", f"{exchange.type}, {'durable' if exchange.durable else 'not durable'}")
+
+
+async def _page_queue(connection: Connection) -> Finding:
+    from rabbitry.apps.monitor.names import CONSUMER_QUEUE
+
+    try:
+        async with await connection.channel() as channel:
+            await channel.declare_queue(CONSUMER_QUEUE, passive=True)
+    except ResourceLocked:
+        return Finding("listener", "ok", f"a page holds the queue {CONSUMER_QUEUE}")
+    except NotFound:
+        return Finding("listener", "note", f"no page holds the queue {CONSUMER_QUEUE}", "rabbitry web, or rabbitry up")
+    except RabbitryError as error:
+        return Finding("listener", "bad", str(error), "the user needs permissions on it")
+    return Finding("listener", "note", f"the queue {CONSUMER_QUEUE} is there and nobody's own", "another program's")
+
+
+async def _samples(connection: Connection, seconds: float) -> Finding:
+    """Listen on a queue of our own for a while."""
+    from rabbitry.apps.monitor.names import SYSTEM_INFO
+
+    senders: dict[str, int] = {}
+    try:
+        async with await connection.channel() as channel:
+            await channel.declare_exchange(SYSTEM_INFO.name, SYSTEM_INFO.type, passive=True)
+            queue = (await channel.declare_queue(exclusive=True)).name
+            await channel.bind_queue(queue, SYSTEM_INFO.name)
+            async with channel.consume(queue, no_ack=True) as deliveries:
+                try:
+                    async with asyncio.timeout(seconds):
+                        while max(senders.values(), default=0) < 2:  # a second one shows that they go on coming
+                            delivery = await anext(deliveries)
+                            senders[delivery.routing_key] = senders.get(delivery.routing_key, 0) + 1
+                except TimeoutError:
+                    pass  # what came until then is the answer
+    except RabbitryError as error:
+        return Finding("samples", "bad", str(error), "the user needs permissions to declare and bind a queue")
+    if not senders:
+        todo = "is an agent running, on this broker and virtual host? rabbitry monitor publish says what it does"
+        return Finding("samples", "bad", f"none came to {SYSTEM_INFO.name} in {seconds:g} s", todo)
+    return Finding("samples", "ok", f"they come, from {', '.join(repr(key) for key in senders)}")
+
+
+async def _page(page: str) -> AsyncIterator[Finding]:
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=_PAGE_WITHIN, trust_env=False) as client:
+            answer = await client.get(httpx.URL(page).join("healthz"))
+    except httpx.InvalidURL as error:
+        yield Finding("page", "bad", f"{page} is no URL: {error}", "such as http://127.0.0.1:8003/")
+        return
+    except httpx.HTTPError as error:
+        yield Finding(
+            "page", "note", f"nothing answers at {page}: {error}", "rabbitry web, or rabbitry up; or --page URL"
+        )
+        return
+    if answer.status_code == 401:
+        yield Finding("page", "ok", f"{page} answers and asks for a password")
+        return
+    if answer.status_code not in (200, 503) or "broker" not in answer.text:
+        todo = "another program has that port: name the page's with --page, or give it another with --web-port"
+        yield Finding("page", "bad", f"{page} answers {answer.status_code}, and not as the dashboard does", todo)
+        return
+    if answer.status_code == 503:
+        yield Finding("page", "bad", f"{page} answers, without a broker: {answer.text}", "its log says which and why")
+    else:
+        yield Finding("page", "ok", f"{page} answers: {answer.text}")
+    yield await _websocket(page)
+
+
+async def _websocket(page: str) -> Finding:
+    import websockets
+
+    address = "ws" + page.removeprefix("http").rstrip("/") + "/ws"
+    origin = page.rstrip("/")
+    try:
+        async with asyncio.timeout(_PAGE_WITHIN):
+            async with websockets.connect(address, origin=websockets.Origin(origin), proxy=None) as socket:
+                await socket.recv()
+    except (OSError, TimeoutError, websockets.WebSocketException) as error:
+        todo = "a proxy in between must pass on WebSockets and the Host header as the browser sends it"
+        return Finding("WebSocket", "bad", f"{address}: {error or 'no answer'}", todo)
+    return Finding("WebSocket", "ok", f"{address} is let through")

@@ -1,0 +1,294 @@
+"""`rabbitry monitor publish` and `rabbitry monitor stats`: contracts `pi_utilization` and `system_info`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rabbitry.cli._common import ExitCode, Json, LogJson, LogLevel, broker_url, start_logging, warn
+from rabbitry.cli._logging import Level
+from rabbitry.cli._service import run_service
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from rabbitry.amqp.client import BrokerURL
+    from rabbitry.apps.monitor.publisher import Publisher
+    from rabbitry.apps.monitor.settings import Settings
+
+log = logging.getLogger("rabbitry.cli.monitor")
+app = typer.Typer()
+
+BrokerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="RABBITRY_BROKER",
+        metavar="URL",
+        help="The broker, amqp[s]://user:password@host:port/vhost; or say it with -b, -p and -c.",
+        show_default=False,
+    ),
+]
+BrokerHost = Annotated[
+    str | None, typer.Option("-b", metavar="HOST[:PORT]", help="The broker, in place of --broker.", show_default=False)
+]
+VirtualHost = Annotated[
+    str | None, typer.Option("-p", metavar="VHOST", help="The virtual host; / otherwise.", show_default=False)
+]
+Credentials = Annotated[
+    str | None,
+    typer.Option(
+        "-c",
+        metavar="LOGIN[:PASSWORD]",
+        help="The login, guest:guest otherwise. The password is better kept in RABBITMQ_PASSWORD or a file.",
+        show_default=False,
+    ),
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Holds the password, on its first line.", show_default=False)
+]
+Strict = Annotated[bool, typer.Option("--strict", help="An exchange that exists with other flags is an error.")]
+Plain = Annotated[
+    bool,
+    typer.Option("--plain", help="Declare as the original programs do. These commands always do; kept for scripts."),
+]
+
+
+class To(StrEnum):
+    """The exchanges that `--to` names."""
+
+    UTILIZATION = "utilization"
+    SYSTEM_INFO = "system-info"
+    BOTH = "both"
+
+
+@app.command()
+def publish(
+    context: typer.Context,
+    broker: BrokerOption = None,
+    host: BrokerHost = None,
+    virtual_host: VirtualHost = None,
+    credentials: Credentials = None,
+    password_file: PasswordFile = None,
+    key: Annotated[
+        str | None,
+        typer.Option("-k", metavar="KEY", help="The routing key.", show_default="this machine's name"),
+    ] = None,
+    to: Annotated[To, typer.Option(help="Where to: exchange pi_utilization, system_info, or both.")] = To.BOTH,
+    http: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=0, max=65535, show_default=False, help="Serve /publish and /healthz here; 0: any port."
+        ),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two samples.")] = 1.0,
+    probe_interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Between two attempts while nobody listens.")
+    ] = 5.0,
+    connect_attempts: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", show_default="for ever", help="Give up after so many failed in a row."),
+    ] = None,
+    strict: Strict = False,
+    plain: Plain = False,
+    env_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings, see docs/monitor.md.", show_default=".env")
+    ] = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Publish this machine's CPU, memory, disks and network, a sample each second, until told to stop.
+
+    Example: RABBITMQ_PASSWORD=… rabbitry monitor publish -b rabbit.example -c alice -k pi-1
+    """
+    start_logging(log_level, log_json)
+    from dataclasses import replace
+
+    from rabbitry.apps._session import Patience
+    from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
+    from rabbitry.apps.monitor.publisher import Agent, Publisher
+    from rabbitry.apps.monitor.sampling import hostname
+    from rabbitry.apps.monitor.settings import from_environment, variables
+
+    found = variables(env_file)
+    url = _broker(context, broker, host, virtual_host, credentials, password_file, found)
+    settings = from_environment(found, default_port=0, port=http)
+    system_info = replace(SYSTEM_INFO, name=settings.exchange)
+    exchanges = {To.UTILIZATION: [UTILIZATION], To.SYSTEM_INFO: [system_info], To.BOTH: [UTILIZATION, system_info]}[to]
+    publisher = Publisher(
+        dict.fromkeys([*exchanges, system_info]) if http is not None else exchanges,
+        hostname() if key is None else _routing_keys([key])[0],
+        strict=strict,
+    )
+    agent = Agent(publisher, exchanges, interval=interval, probe=probe_interval)
+    patience = Patience(at_start=connect_attempts, after_loss=connect_attempts)
+
+    listener = None if http is None else _listen(settings)
+
+    async def service(stop: asyncio.Event) -> int:
+        publishing = agent.run(url, stop, patience=patience)
+        await (publishing if listener is None else _beside_http(publishing, publisher, settings, listener))
+        return ExitCode.DONE
+
+    raise typer.Exit(run_service(service))
+
+
+@app.command()
+def stats(
+    context: typer.Context,
+    broker: BrokerOption = None,
+    host: BrokerHost = None,
+    virtual_host: VirtualHost = None,
+    credentials: Credentials = None,
+    password_file: PasswordFile = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("-k", metavar="KEY...", help="What to count: -k a b, or -k a -k b.", show_default=False),
+    ] = None,
+    more_keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY]...", help="More of them.", show_default=False)
+    ] = None,
+    strict: Strict = False,
+    plain: Plain = False,
+    as_json: Json = False,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Show statistics of the samples that come with some routing keys, until Ctrl-C; then a summary.
+
+    Example: rabbitry monitor stats -b 127.0.0.1 -k pi-1 pi-2
+    """
+    start_logging(log_level, log_json)
+    # An option of the field's parsers takes one value; what follows it arrives as arguments.
+    keys = _routing_keys([*(key or []), *(more_keys or [])])
+    if not keys:
+        raise UsageError("which machines? give their routing keys: -k KEY [KEY...]")
+    url = _broker(context, broker, host, virtual_host, credentials, password_file, os.environ)
+
+    from rabbitry.apps.monitor.client import StatisticsClient
+    from rabbitry.apps.monitor.display import display
+    from rabbitry.apps.monitor.statistics import Counts
+
+    async def service(stop: asyncio.Event) -> int:
+        counts = Counts()
+        async with display(counts, as_json=as_json) as show:
+            await StatisticsClient(keys, counts, show, strict=strict).run(url, stop)
+        return ExitCode.DONE
+
+    try:
+        code = run_service(service)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.DONE
+    raise typer.Exit(code)
+
+
+def _listen(settings: Settings) -> socket:
+    from rabbitry.apps._listening import listen
+
+    listener = listen(settings.host, settings.port)
+    log.info("serving http://%s:%d/publish", settings.host, listener.getsockname()[1])
+    return listener
+
+
+async def _beside_http(
+    publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listener: socket
+) -> None:
+    """Serve HTTP while the agent publishes; when that has ended, end too."""
+    from rabbitry.apps._serving import serve
+    from rabbitry.apps.monitor.service import create_app
+
+    ended = asyncio.Event()
+    serving = asyncio.create_task(serve(create_app(publisher, settings), listener, ended))
+    try:
+        await publishing
+    finally:
+        ended.set()
+        await serving
+
+
+def _broker(
+    context: typer.Context,
+    url: str | None,
+    host: str | None,
+    virtual_host: str | None,
+    credentials: str | None,
+    password_file: Path | None,
+    found: Mapping[str, str],
+) -> BrokerURL:
+    """The broker that the command line, or else the environment, tells of.
+
+    Raises:
+        UsageError: none does, or two do, or what is said makes no sense.
+    """
+    from dataclasses import replace
+
+    from rabbitry.amqp.client import parse_url
+    from rabbitry.apps.monitor import settings
+
+    parameter = context.get_parameter_source("broker")
+    if host is not None:
+        if url is not None and parameter is not None and parameter.name == "COMMANDLINE":
+            raise UsageError("-b and --broker both name a broker; give one of them")
+        if any(letter in host for letter in "@/?"):
+            raise UsageError("-b takes HOST[:PORT]; the login goes to -c, the virtual host to -p")
+        known = {key: value for key, value in found.items() if key != "RABBITRY_BROKER"} | {
+            "RABBITMQ_HOST": "localhost"
+        }
+        text = settings.broker_url(known)
+    elif url is not None:
+        text = broker_url(context, url)
+    else:
+        text = settings.broker_url(found)
+    if text is None:
+        raise UsageError("which broker? -b HOST[:PORT] says it, or --broker URL, or RABBITRY_BROKER in the environment")
+    broker = parse_url(text)
+    if host is not None:
+        broker = replace(broker, hosts=parse_url(f"amqp://{host}").hosts)
+    if virtual_host is not None:
+        broker = replace(broker, virtual_host=virtual_host)
+    user, password = _login(credentials, password_file, found)
+    return replace(broker, user=user or broker.user, password=password or broker.password)
+
+
+def _login(
+    credentials: str | None, password_file: Path | None, found: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    """User and password as far as `-c` and `--password-file` say them."""
+    user, colon, password = (credentials or "").partition(":")
+    if colon:
+        warn(
+            "other users of this machine can see a password in -c; give the login alone, "
+            "and the password in RABBITMQ_PASSWORD or with --password-file"
+        )
+        return user, password
+    if password_file is not None:
+        try:
+            with password_file.open() as file:
+                return user, file.readline().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the password file {password_file} can't be read: {error}") from error
+    if user:
+        password = found.get("RABBITMQ_PASSWORD", "")
+        if not password:
+            raise UsageError(
+                f"the password of {user}? RABBITMQ_PASSWORD in the environment holds it, or --password-file"
+            )
+        return user, password
+    return None, None
+
+
+def _routing_keys(keys: Sequence[str]) -> list[str]:
+    for key in keys:
+        if not 0 < len(key.encode(errors="replace")) < 256:
+            raise UsageError("a routing key has 1 to 255 bytes")
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,86 @@
+"""`rabbitry publish`: JSON lines from stdin to an app."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from typing import TYPE_CHECKING
+
+import typer
+
+from rabbitry.cli._apps import AppPath, Strict, load_app
+from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, fail, print_json
+from rabbitry.cli._service import run_once
+from rabbitry.exceptions import Undecodable
+
+if TYPE_CHECKING:
+    from rabbitry.flow import App
+    from rabbitry.flow.codec import Codec
+
+app = typer.Typer()
+_EACH = 1000
+
+
+@app.command("publish")
+def publish(
+    context: typer.Context,
+    path: AppPath,
+    key: str = typer.Argument(metavar="KEY", help="The routing key: that of the stage to begin with."),
+    strict: Strict = False,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:
+    """Publish each line of stdin as a message, and end when all are confirmed.
+
+    Lines are JSON, or text where the stage takes text. A line that the stage could not decode ends it with
+    exit code 1, with all before it published. Example: rabbitry publish shop.flow:app order < orders.jsonl
+    """
+    url = broker_url(context, broker)
+    flow = load_app(path)
+    raise typer.Exit(run_once(_publish(flow, key, url, strict, as_json)))
+
+
+async def _publish(flow: App, key: str, url: str, strict: bool, as_json: bool) -> int:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from rabbitry.flow.codec import BYTES, JSON, TEXT, Codec
+    from rabbitry.flow.message import first_properties
+
+    stage = next((stage for stage in flow.stages.values() if stage.key == key), None)
+    codec: Codec = stage.codec if stage is not None else Codec(object if key in flow.outputs else dict)
+    content_type = BYTES if codec.type is bytes else TEXT if codec.type is str else JSON
+    type_name = codec.type.__name__ if isinstance(codec.type, type) else str(codec.type)
+    sent, pending = 0, deque[asyncio.Future[None]]()
+    columns = (SpinnerColumn(), TextColumn("published"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        bar = progress.add_task("published", total=None)
+        async with flow.publisher(url, strict=strict) as publisher:
+            bad = ""
+            loop = asyncio.get_running_loop()
+            while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
+                body = line.rstrip(b"\r\n")
+                if not body:
+                    continue
+                try:
+                    codec.decode(body)
+                except Undecodable as error:
+                    bad = f"line {sent + 1}: {error}"
+                    break
+                properties = first_properties(flow.name, content_type, type_name)
+                pending.append((await publisher.send_body(body, properties, key=key))[1])
+                sent += 1
+                if sent % _EACH == 0:
+                    while len(pending) > _EACH:
+                        await pending.popleft()
+                    progress.update(bar, completed=sent)
+            for future in pending:
+                await future
+    if as_json:
+        print_json({"published": sent, "key": key})
+    else:
+        print(f"published {sent} messages with key {key}")
+    if bad:
+        fail(f"{bad}; the {sent} lines before it were published")
+    return ExitCode.DONE

@@ -1,0 +1,134 @@
+"""`rabbitry worker`: run an app's stages until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import Annotated
+
+import typer
+
+from rabbitry.cli._apps import AppPath, Strict, load_app
+from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, broker_url, start_logging
+from rabbitry.cli._logging import Level
+from rabbitry.cli._service import GRACE, run_service
+from rabbitry.exceptions import RabbitryError
+
+log = logging.getLogger("rabbitry.cli.worker")
+app = typer.Typer()
+
+
+@app.command("worker")
+def work(
+    context: typer.Context,
+    path: AppPath,
+    stage: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this stage alone; may be repeated.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="How many messages of a stage are handled at once.", show_default=False)
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many such workers, each a process.")] = 1,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Answer GET /health on this port of 127.0.0.1; of several processes, on this and the next ones.",
+            show_default=False,
+        ),
+    ] = None,
+    deadline: Annotated[float, typer.Option(min=0, help="Seconds to finish what is in hand after a signal.")] = 10.0,
+    strict: Strict = False,
+    connect_attempts: Annotated[
+        int | None,
+        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
+    ] = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Run an app's stages until SIGTERM or Ctrl-C, which finishes what is in hand; a second one ends at once.
+
+    Example: rabbitry worker shop.flow:app --stage validate --concurrency 20
+    """
+    start_logging(log_level, log_json)
+    url = broker_url(context, broker)
+    flow = load_app(path)
+    worker = flow.worker(
+        url, stages=stage or None, concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
+    )
+    if processes > 1:
+        arguments = ["worker", path, "--deadline", str(deadline), "--log-level", log_level.value]
+        arguments += [word for name in stage or () for word in ("--stage", name)]
+        arguments += ["--concurrency", str(concurrency)] if concurrency else []
+        arguments += ["--connect-attempts", str(connect_attempts)] if connect_attempts else []
+        arguments += ["--strict"] if strict else []
+        arguments += ["--log-json"] if log_json else []
+        ports = [health_port and health_port + number for number in range(processes)]
+        raise typer.Exit(
+            run_service(
+                lambda stop: _supervise(stop, arguments, ports, url, deadline + 3 * GRACE),
+                deadline=deadline + 4 * GRACE,
+            )
+        )
+
+    async def service(stop: asyncio.Event) -> int:
+        stopping = asyncio.ensure_future(stop.wait())
+        entering = asyncio.ensure_future(worker.__aenter__())
+        try:
+            await asyncio.wait((stopping, entering), return_when=asyncio.FIRST_COMPLETED)
+            if not entering.done():
+                entering.cancel()
+                await asyncio.wait((entering,))
+                return ExitCode.DONE
+            entering.result()
+            if health_port is not None:
+                port = await worker.serve_health(health_port)
+                log.info("health: http://127.0.0.1:%d/health", port)
+            log.info("%s: %s", flow.name, ", ".join(stage.name for stage in worker.stages))
+            waiting = asyncio.ensure_future(worker.wait())
+            await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
+            is_done = await worker.stop(deadline)
+            if waiting.done() and not waiting.cancelled():
+                waiting.result()
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+            return ExitCode.DONE if is_done else ExitCode.FAILED
+        finally:
+            stopping.cancel()
+
+    raise typer.Exit(run_service(service, deadline=deadline + 2 * GRACE))
+
+
+async def _supervise(
+    stop: asyncio.Event, arguments: list[str], ports: list[int | None], url: str, patience: float
+) -> int:
+    """Keep worker processes running until a signal; those that end by themselves are started again.
+
+    patience: seconds that they have to end; more than they take when they give up what is in hand.
+    """
+    from rabbitry.cli._children import Child, lifeline
+
+    pipe, environment = lifeline()
+    environment["RABBITRY_BROKER"] = url  # a password must not be an argument
+    children = []
+    for number, port in enumerate(ports, 1):
+        more = [] if port is None else ["--health-port", str(port)]
+        children.append(Child(f"worker {number}", [*arguments, *more], environment, (pipe,), prints=True))
+    keeping = [asyncio.ensure_future(child.keep()) for child in children]
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        # One that ends for good was refused (exit codes 2 and 3), and so will the others be.
+        await asyncio.wait((stopping, *keeping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        await asyncio.gather(*(child.end(patience) for child in children))
+    # One that had not started yet when it was asked to end died of that; it had nothing in hand.
+    codes = [0 if code == -signal.SIGTERM else code for code in [await task for task in keeping]]
+    if any(code < 0 for code in codes):
+        raise RabbitryError("a worker had to be killed; what it had in hand comes again")
+    return max(codes)

@@ -1,0 +1,98 @@
+"""`rabbitry workqueue produce|consume`: a hundred thousand messages for any number of consumers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rabbitry.cli._common import Broker, ExitCode, Json, LogJson, LogLevel, broker_url, print_json, start_logging
+from rabbitry.cli._logging import Level
+from rabbitry.cli._service import run_once, run_service
+
+if TYPE_CHECKING:
+    from rabbitry.apps.workqueue import Progress
+
+app = typer.Typer()
+Queue = Annotated[str, typer.Option(help="The queue.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Declare the queue as other programs do: not durable.")]
+
+
+@app.command("produce")
+def produce(
+    context: typer.Context,
+    count: Annotated[int, typer.Option(min=1, help="How many numbers, from 0 on.")] = 100_001,
+    queue: Queue = "worker_queue",
+    plain: Plain = False,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:
+    """Publish the numbers 0 to 100000 as text; end when the broker has confirmed them all.
+
+    Example: rabbitry workqueue produce
+    """
+    url = broker_url(context, broker)
+
+    async def work() -> int:
+        from rabbitry.apps import workqueue
+
+        await workqueue.produce(url, _teller(as_json), count=count, queue=queue, plain=plain)
+        return ExitCode.DONE
+
+    raise typer.Exit(run_once(work()))
+
+
+@app.command("consume")
+def consume(
+    context: typer.Context,
+    queue: Queue = "worker_queue",
+    prefetch: Annotated[int, typer.Option(min=1, max=65535, help="Messages in hand; equal ones share equally.")] = 10,
+    plain: Plain = False,
+    connect_attempts: Annotated[
+        int | None,
+        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
+    ] = None,
+    broker: Broker = None,
+    as_json: Json = False,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Take numbers and ack each, one of any number of consumers, until SIGTERM or Ctrl-C.
+
+    Example: rabbitry workqueue consume
+    """
+    start_logging(log_level, log_json)
+    url = broker_url(context, broker)
+
+    async def service(stop: asyncio.Event) -> int:
+        from rabbitry.apps._session import Patience
+        from rabbitry.apps.workqueue import Worker
+
+        worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain)
+        await worker.run(url, stop, Patience(at_start=connect_attempts))
+        return ExitCode.DONE
+
+    raise typer.Exit(run_service(service))
+
+
+def _teller(as_json: bool) -> Callable[[Progress], None]:
+    """Give what prints a picture: a line that is written over on a terminal, else a line each."""
+    end = "\r" if sys.stdout.isatty() else "\n"
+
+    def tell(progress: Progress) -> None:
+        if as_json:
+            data = {"done": progress.done, "rate": round(progress.rate), "left": progress.left}
+            print_json(data | {"shares": progress.shares})
+            return
+        left = "" if progress.left is None else f", {progress.left} left"
+        total = sum(progress.shares.values()) or 1
+        shares = "  ".join(f"{name} {done / total:.0%}" for name, done in sorted(progress.shares.items()))
+        line = f"{progress.done} done, {progress.rate:.0f}/s{left}{'; ' + shares if shares else ''}"
+        print(f"{line:<78}" if end == "\r" else line, end=end, flush=True)
+        if end == "\r" and progress.left == 0 and not shares:
+            print()
+
+    return tell

@@ -1,0 +1,232 @@
+"""App: the stages of a distributed system, and what they are called on the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
+
+from rabbitry.exceptions import AppError, UsageError
+from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Handler, Output, Stage, Then, make_stage
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import BrokerURL
+    from rabbitry.flow.blocking import BlockingPublisher
+    from rabbitry.flow.publisher import Publisher
+    from rabbitry.flow.worker import Worker
+
+ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
+QueueType: TypeAlias = Literal["classic", "quorum"]
+_H = TypeVar("_H", bound=Handler)
+_EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
+_LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to it
+
+
+class App:
+    """A distributed application: plain functions, each a stage, joined by an exchange.
+
+    name: goes into `app_id` and before the names of the queues that Rabbitry makes for it. exchange: the name
+    by default. queue_type: of the stages' queues. plain: declare exchange and queues as programs do that say
+    nothing about them (not durable, no arguments), so that these can join.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        exchange: str | None = None,
+        exchange_type: ExchangeType = "direct",
+        queue_type: QueueType = "classic",
+        plain: bool = False,
+    ) -> None:
+        """Raises AppError for a name or a type that can't be."""
+        if not name or len(name.encode()) > _LONGEST_NAME or name.startswith("amq."):
+            raise AppError(f"an app can't be called {name!r}: 1 to {_LONGEST_NAME} bytes, not beginning with 'amq.'")
+        if exchange == "":
+            raise AppError(f"app {name!r}: the default exchange can't be bound to; give another")
+        if exchange_type not in _EXCHANGE_TYPES:
+            raise AppError(f"app {name!r}: exchange_type is one of {', '.join(_EXCHANGE_TYPES)}")
+        if queue_type not in ("classic", "quorum") or (plain and queue_type != "classic"):
+            raise AppError(f"app {name!r}: queue_type is classic or quorum, and classic where plain")
+        self.name = name
+        self.exchange = name if exchange is None else exchange
+        self.exchange_type: ExchangeType = exchange_type
+        self.queue_type: QueueType = queue_type
+        self.plain = plain
+        self.stages: dict[str, Stage] = {}
+        self.outputs: dict[str, Output] = {}
+        self._exchanges: dict[str, str] = {}
+        """By key, where it is not the app's."""
+
+    def __repr__(self) -> str:
+        return f"<App {self.name!r}: {', '.join(self.stages) or 'no stages'}>"
+
+    def stage(
+        self,
+        key: str,
+        *,
+        queue: str | None = None,
+        then: Then = None,
+        name: str | None = None,
+        processes: bool = False,
+        attempts: int = ATTEMPTS,
+        delays: Sequence[float] = DELAYS,
+        time_limit: float = TIME_LIMIT,
+        concurrency: int | None = None,
+        keep_unknown: bool = False,
+        exchange: str | None = None,
+    ) -> Callable[[_H], _H]:
+        """Make a function a stage: it is called with each message that is published with `key`.
+
+        queue: where they wait; `APP.NAME` by default. then: the key that results are published with, or a
+        function that gives it for a result (None: that one goes nowhere). name: of the stage, the function's
+        by default. processes: run the handler (`def`) in processes of its own.
+
+        attempts: how often a message is tried before it is a dead letter. delays: seconds to wait after the
+        first, second, … failed attempt; the last one goes on. time_limit: seconds that a handler may take.
+        concurrency: how many run at once in one worker (None: 100 of `async def`, 8 threads, a process for
+        each CPU). keep_unknown: fields of a JSON object that the handler's type does not know are added to
+        what it returns. exchange: a direct, durable one beside the app's own, for messages that its other
+        stages must not see, as they would over a fanout exchange.
+
+        The handler returns None, one value, or a list of values, each published as a message of its own.
+        Raises AppError, naming file and function.
+        """
+
+        def register(handler: _H) -> _H:
+            stage = make_stage(
+                handler,
+                name=name,
+                key=key,
+                queue=queue or f"{self.name}.{name or handler.__name__}",
+                then=then,
+                processes=processes,
+                attempts=attempts,
+                delays=delays,
+                time_limit=time_limit,
+                concurrency=concurrency,
+                keep_unknown=keep_unknown,
+                exchange=exchange,
+            )
+            self._add(stage)
+            return handler
+
+        return register
+
+    def output(self, key: str, *, queue: str | None = None, required: bool = True, exchange: str | None = None) -> None:
+        """Say that messages leave the app with `key`, to be read by other programs.
+
+        queue: declared and bound, so that what is published waits there. required: False lets messages with
+        this key go nowhere where nobody has bound a queue. exchange: as for a stage.
+        """
+        if key in self.outputs:
+            raise AppError(f"app {self.name!r}: output {key!r} was given before")
+        self.outputs[key] = Output(key, queue, required, exchange)
+        if exchange:
+            self._exchanges.setdefault(key, exchange)
+
+    def _add(self, stage: Stage) -> None:
+        for other in self.stages.values():
+            if other.name == stage.name:
+                raise AppError(f"{stage.where}: stage {stage.name!r} is there already: {other.where}")
+            if other.queue == stage.queue:
+                raise AppError(f"{stage.where}: queue {stage.queue!r} is already that of {other.where}")
+        self.stages[stage.name] = stage
+        if stage.exchange:
+            self._exchanges.setdefault(stage.key, stage.exchange)
+        if stage.kind == "process":
+            stage.handler.__rabbitry_stage__ = stage  # type: ignore[attr-defined] # worker processes find it there
+
+    def validate(self) -> None:
+        """Look at the whole. Raises AppError where there is no stage, or a `then` leads nowhere."""
+        if not self.stages:
+            raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
+        for stage in self.stages.values():
+            if isinstance(stage.then, str) and not self.leads_somewhere(stage.then):
+                raise AppError(
+                    f"{stage.where}: then={stage.then!r} leads nowhere: no stage has this key; "
+                    f"say app.output({stage.then!r}) where another program reads it"
+                )
+
+    def select(self, names: Sequence[str] | None) -> list[Stage]:
+        """Give the stages of these names, or all. Raises UsageError for an unknown name."""
+        if unknown := sorted(set(names or ()) - set(self.stages)):
+            raise UsageError(f"app {self.name!r} has no stage {unknown[0]!r}; it has {', '.join(self.stages)}")
+        return [stage for stage in self.stages.values() if names is None or stage.name in names]
+
+    def leads_somewhere(self, key: str) -> bool:
+        """Say whether a stage or an output takes messages with `key`."""
+        keys = [*(stage.key for stage in self.stages.values()), *self.outputs]
+        if self.exchange_type == "fanout":
+            return bool(keys)
+        if self.exchange_type == "direct":
+            return key in keys
+        return any(_topic_matches(pattern.split("."), key.split(".")) for pattern in keys)
+
+    def exchange_of(self, key: str) -> str:
+        """Name the exchange that messages with `key` are published to: the app's, or one of their stage or output."""
+        return self._exchanges.get(key, self.exchange)
+
+    def is_required(self, key: str) -> bool:
+        """Say whether somebody must take a message with `key`."""
+        output = self.outputs.get(key)
+        return output is None or output.required
+
+    # -- running and publishing ------------------------------------------------------------------------
+
+    def worker(
+        self,
+        url: str | BrokerURL | None = None,
+        *,
+        stages: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        strict: bool = False,
+        connect_attempts: int | None = None,
+    ) -> Worker:
+        """Make a worker, to be entered with `async with`: it handles messages until the block is left.
+
+        stages: names of those to run (None: all). concurrency: in place of the stages' own. strict: raise
+        TopologyMismatch where something exists otherwise on the broker. connect_attempts: see `Worker`.
+        Raises AppError, UsageError.
+        """
+        from rabbitry.flow.worker import Worker
+
+        self.validate()
+        return Worker(
+            self, url, self.select(stages), concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
+        )
+
+    def publisher(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> Publisher:
+        """Make a publisher, to be entered with `async with`; it declares the app's topology first."""
+        from rabbitry.flow.publisher import Publisher
+
+        self.validate()
+        return Publisher(self, url, strict=strict)
+
+    def publisher_blocking(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> BlockingPublisher:
+        """Make a publisher for scripts, to be entered with `with`."""
+        from rabbitry.flow.blocking import BlockingPublisher
+
+        return BlockingPublisher(self.publisher(url, strict=strict))
+
+    async def publish(self, value: object, *, key: str, url: str | BrokerURL | None = None) -> str:
+        """Publish one value over a connection of its own; returns the message's id once it is confirmed.
+
+        For more than a few, keep a `publisher`. Raises UsageError for a key that leads nowhere, PublishError,
+        ConnectFailed. After cancelling, the outcome is unknown.
+        """
+        async with self.publisher(url) as publisher:
+            return await publisher.publish(value, key=key)
+
+    def publish_blocking(self, value: object, *, key: str, url: str | BrokerURL | None = None) -> str:
+        """Do as `publish` does, without an event loop."""
+        with self.publisher_blocking(url) as publisher:
+            return publisher.publish(value, key=key)
+
+
+def _topic_matches(pattern: list[str], words: list[str]) -> bool:
+    """Match a topic exchange's binding key: `*` is one word, `#` any number."""
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(_topic_matches(pattern[1:], words[taken:]) for taken in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and _topic_matches(pattern[1:], words[1:])

@@ -1,0 +1,43 @@
+"""A publisher for scripts without an event loop: the asyncio one, on an I/O thread."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.publisher import Publisher
+
+
+class BlockingPublisher:
+    """Publishes values to an app's stages. Made by `App.publisher_blocking`; a context manager. For any thread."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._io: IOThread | None = None
+
+    def __enter__(self) -> Self:
+        """Connect and declare. Raises as `Publisher` does."""
+        self._io = IOThread(f"{self._publisher.app.name} publisher I/O")
+        try:
+            self._io.run(self._publisher.__aenter__())
+        except BaseException:
+            self._io.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._io is not None:
+            try:
+                self._io.run(self._publisher.__aexit__(kind, error, traceback))
+            finally:
+                self._io.stop()
+
+    def publish(self, value: object, *, key: str) -> str:
+        """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
+        if self._io is None:
+            raise UsageError("enter the publisher first: `with app.publisher_blocking() as publisher:`")
+        return self._io.run(self._publisher.publish(value, key=key))

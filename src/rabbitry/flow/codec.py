@@ -1,0 +1,151 @@
+"""Bodies: decoded by the type that a handler asks for, encoded by the type of what it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
+
+import msgspec
+
+from rabbitry.exceptions import Undecodable
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+BYTES: Final = "application/octet-stream"
+
+_encoder = msgspec.json.Encoder()
+_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Encoded(NamedTuple):
+    """A body with its content type, and the name of the type it was made from."""
+
+    body: bytes
+    content_type: str
+    type_name: str
+
+
+def encode(value: object) -> Encoded:
+    """Encode a value. Raises TypeError for what is neither bytes, text, a model nor plain JSON data."""
+    name = type(value).__name__
+    if isinstance(value, bytes | bytearray):
+        return Encoded(bytes(value), BYTES, name)
+    if isinstance(value, str):
+        return Encoded(value.encode(), TEXT, name)
+    if not isinstance(value, msgspec.Struct) and _is_model(type(value)):
+        model: BaseModel = value  # type: ignore[assignment] # _is_model said so
+        return Encoded(model.model_dump_json(by_alias=True).encode(), JSON, name)
+    return Encoded(_encoder.encode(value), JSON, name)
+
+
+def with_unknown(encoded: Encoded, unknown: dict[str, msgspec.Raw]) -> Encoded:
+    """Add the fields that came with the input and that nobody here knows. What is no JSON object stays as it is."""
+    if encoded.content_type != JSON or not encoded.body.startswith(b"{"):
+        return encoded
+    return encoded._replace(body=_encoder.encode(unknown | _object_decoder.decode(encoded.body)))
+
+
+class Codec:
+    """Decodes bodies to one type.
+
+    Raises TypeError at once for a type that no JSON document can be decoded to.
+    """
+
+    def __init__(self, type_: object) -> None:
+        self.type = type_
+        self.decode_body = _decoder(type_)
+        self._known = _known_fields(type_)
+
+    def decode(self, body: bytes) -> object:
+        """Give the value. Raises Undecodable, which names the field."""
+        return self.decode_body(body)
+
+    def unknown(self, body: bytes) -> dict[str, msgspec.Raw]:
+        """Give the fields of a JSON object that the type does not know, as they came."""
+        try:
+            fields = _object_decoder.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+        return {name: raw for name, raw in fields.items() if name not in self._known}
+
+
+def _decoder(type_: object) -> Callable[[bytes], object]:
+    if type_ is bytes:
+        return bytes
+    if type_ is str:
+        return _decode_text
+    if _is_model(type_):
+        return _model_decoder(type_)
+    for part in _parts(msgspec.inspect.type_info(type_)):
+        if isinstance(part, msgspec.inspect.CustomType) and part.cls is not object:
+            raise TypeError(f"{part.cls!r} can't be decoded from JSON")
+    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(type_, dec_hook=_as_it_is)
+
+    def decode(body: bytes) -> object:
+        try:
+            return decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Undecodable(str(error)) from error
+
+    return decode
+
+
+def _as_it_is(type_: type, value: object) -> object:
+    """Give any JSON value where a type says `object`, the one custom type that is let through."""
+    return value
+
+
+def _decode_text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable(f"no UTF-8 text: {error}") from error
+
+
+def _is_model(type_: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(type_, type) and hasattr(type_, "model_validate_json") and hasattr(type_, "model_fields")
+
+
+def _model_decoder(type_: type[BaseModel]) -> Callable[[bytes], object]:
+    from pydantic import ValidationError
+
+    def decode(body: bytes) -> object:
+        try:
+            return type_.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in ("$", *first["loc"]))
+            raise Undecodable(f"{first['msg']} - at `{where}`") from error
+
+    return decode
+
+
+def _parts(info: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    """Give a type and those within it, each once (a type may hold itself)."""
+    seen: set[int] = set()
+    waiting: list[object] = [info]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, tuple | list):
+            waiting.extend(part)
+        elif isinstance(part, msgspec.inspect.Field):
+            waiting.append(part.type)
+        elif isinstance(part, msgspec.inspect.Type) and id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            waiting.extend(getattr(part, name) for name in part.__struct_fields__ if name not in ("cls", "default"))
+
+
+def _known_fields(type_: object) -> frozenset[str]:
+    if _is_model(type_):
+        names = {alias for field in type_.model_fields.values() if (alias := field.alias)}
+        return frozenset(names | set(type_.model_fields))
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        return frozenset(field.encode_name for field in msgspec.structs.fields(type_))
+    if dataclasses.is_dataclass(type_):
+        return frozenset(field.name for field in dataclasses.fields(type_))
+    return frozenset()

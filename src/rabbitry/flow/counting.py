@@ -1,0 +1,145 @@
+"""What a worker counts of each of its stages, and reports as telemetry. Only the I/O thread touches it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.tables import encode_text
+from rabbitry.flow.job import Job, Result
+from rabbitry.flow.message import REASON, Outgoing, node_name
+from rabbitry.telemetry.histogram import BUCKETS, Histogram
+from rabbitry.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
+
+if TYPE_CHECKING:
+    from rabbitry.flow.app import App
+    from rabbitry.flow.intake import Intake
+    from rabbitry.flow.stage import Stage
+
+
+class StageCounts:
+    """Totals of one stage in one worker. What can be derived is not counted: each message pays (`make bench-flow`)."""
+
+    __slots__ = ("dead", "handling", "intakes", "not_done", "passages", "passing", "redelivered", "repeated", "to",
+                 "waiting")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.intakes: list[Intake] = []
+        """What takes its messages, and knows how many it took."""
+        self.redelivered = 0
+        self.repeated = 0
+        self.dead = 0
+        self.waiting = 0
+        self.not_done: defaultdict[str, int] = defaultdict(int)
+        """What became of those that were not done."""
+        self.to: defaultdict[str, int] = defaultdict(int)
+        """Results, by the routing key that they went with."""
+        self.handling = Histogram()
+        """Seconds in the handler."""
+        self.passing = Histogram()
+        """Seconds from the delivery to its settlement."""
+        self.passages: list[Passage] = []
+
+    @property
+    def received(self) -> int:
+        """Deliveries."""
+        return sum(intake.taken for intake in self.intakes)
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries that are not settled yet."""
+        return self.received - len(self.passing)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Give all that were counted, by name."""
+        names = ("received", "redelivered", "repeated", "dead", "waiting")
+        counts = {name: getattr(self, name) for name in names}
+        counts["done"] = len(self.handling) - sum(self.not_done.values())
+        counts |= self.not_done | {f"to.{_readable(key)}": number for key, number in self.to.items()}
+        return {name: number for name, number in counts.items() if number}
+
+
+class Counting:
+    """Counts of a worker, by stage."""
+
+    def __init__(self, app: App, stages: Iterable[Stage]) -> None:
+        self.id = secrets.token_hex(4)
+        self._app = app
+        self._started = time.time()
+        self.stages = {stage.name: StageCounts() for stage in stages}
+
+    def redelivered(self, job: Job) -> None:
+        """Count a delivery that came before."""
+        self.stages[job.stage.name].redelivered += 1
+
+    def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None:
+        """Count what a handler did, and where that goes."""
+        counts = self.stages[job.stage.name]
+        number = int(job.seconds * 1e6).bit_length()  # as Histogram.observe does
+        counts.handling.counts[number if number < BUCKETS else -1] += 1
+        for message in outgoing:
+            if message.product:
+                counts.to[message.routing_key] += 1
+            elif _is_dead(message):
+                counts.dead += 1
+            else:
+                counts.waiting += 1
+        if result.kind != "done":
+            counts.not_done[result.kind] += 1
+        if len(counts.passages) < MOST_PASSAGES:
+            keys = [_readable(message.routing_key) for message in outgoing]
+            identity = job.trail.correlation.decode(errors="replace")  # reports are JSON
+            counts.passages.append(Passage(identity, result.kind, round(job.seconds, 6), keys))
+
+    def dead(self, job: Job, number: int) -> None:
+        """Count dead letters made of products."""
+        self.stages[job.stage.name].dead += number
+
+    def lost(self, job: Job) -> None:
+        """Count what was done and could not be acked, so that it comes again."""
+        self.stages[job.stage.name].repeated += 1
+
+    def settled(self, job: Job, now: float) -> None:
+        """Count a delivery that is out of hand. now: on the monotonic clock."""
+        number = int((now - job.received) * 1e6).bit_length()
+        self.stages[job.stage.name].passing.counts[number if number < BUCKETS else -1] += 1
+
+    def reports(self, kind: Kind) -> list[Report]:
+        """Make a report for each stage."""
+        reports = []
+        for name, counts in self.stages.items():
+            passages, counts.passages = counts.passages, []
+            reports.append(
+                Report(
+                    kind=kind,
+                    app=self._app.name,
+                    role=name,
+                    id=self.id,
+                    host=node_name(),
+                    pid=os.getpid(),
+                    at=round(time.time(), 3),
+                    started=round(self._started, 3),
+                    counters=counts.counters,
+                    gauges={"in_hand": counts.in_hand},
+                    histograms={"handling": counts.handling.trimmed(), "passing": counts.passing.trimmed()},
+                    passages=passages,
+                )
+            )
+        return reports
+
+
+def _readable(key: str) -> str:
+    """Give a routing key, which may be any bytes, as text for JSON."""
+    return key if key.isascii() else encode_text(key).decode(errors="replace")
+
+
+def _is_dead(message: Outgoing) -> bool:
+    """Tell a dead letter from the same message to come again."""
+    properties = message.properties
+    return isinstance(properties, Properties) and REASON in (properties.headers or {})

@@ -1,0 +1,272 @@
+"""Dead letters: made, listed, replayed and dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
+from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
+from rabbitry.flow.job import Job, Result
+from rabbitry.flow.message import (
+    ATTEMPT,
+    ERROR,
+    EXCHANGE,
+    FAILED_AT,
+    NODE,
+    QUEUE,
+    REASON,
+    ROUTING_KEY,
+    STAGE,
+    TRACEBACK,
+    Outgoing,
+    attempt_of,
+    dead_properties,
+    described,
+    origin,
+    plain_headers,
+    properties_of,
+)
+
+_DONE_WAITING: Final = 2.0
+"""Seconds without a delivery after which the rest of the queue is taken to be in other hands."""
+_OURS: Final = (ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE)
+
+
+def dead_queue(app: str) -> str:
+    """Name the queue of an app's dead letters."""
+    return f"{app}.dead"
+
+
+def dead_letter_of(app: str, job: Job, result: Result) -> Outgoing:
+    """Make the dead letter of an input."""
+    properties = properties_of(job.delivery)
+    exchange, key = origin(job.delivery, properties.headers or {})
+    return Outgoing(
+        "",
+        dead_queue(app),
+        job.delivery.body,
+        dead_properties(
+            properties,
+            reason=result.reason,
+            error=result.error,
+            trace=result.trace,
+            stage=job.stage.name,
+            exchange=exchange,
+            routing_key=key,
+            queue=job.stage.queue,
+            attempt=job.attempt,
+        ),
+    )
+
+
+def dead_letter_of_product(app: str, job: Job, message: Outgoing, error: BaseException) -> Outgoing:
+    """Make the dead letter of a result that no queue took, or that the broker refused."""
+    properties = message.properties
+    return Outgoing(
+        "",
+        dead_queue(app),
+        message.body,
+        dead_properties(
+            properties if isinstance(properties, Properties) else properties.decoded(),
+            reason="unroutable" if isinstance(error, PublishReturned) else "refused",
+            error=described(error),
+            trace="",
+            stage=job.stage.name,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            queue="",
+            attempt=1,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter, as `list` and `show` give it. queue: where it failed; empty where it never came to one."""
+
+    id: str
+    reason: str
+    error: str
+    traceback: str
+    stage: str
+    exchange: str
+    routing_key: str
+    queue: str
+    attempts: int
+    failed_at: str
+    node: str
+    correlation_id: str
+    type: str
+    content_type: str
+    body: bytes
+
+
+def read(delivery: Delivery) -> DeadLetter:
+    """Read a dead letter."""
+    properties = properties_of(delivery)
+    headers = properties.headers or {}
+
+    def text(name: str) -> str:
+        value = headers.get(name)
+        return value if isinstance(value, str) else ""
+
+    return DeadLetter(
+        id=properties.message_id or "",
+        reason=text(REASON),
+        error=text(ERROR),
+        traceback=text(TRACEBACK),
+        stage=text(STAGE),
+        exchange=text(EXCHANGE),
+        routing_key=text(ROUTING_KEY),
+        queue=text(QUEUE),
+        attempts=attempt_of(properties),
+        failed_at=text(FAILED_AT),
+        node=text(NODE),
+        correlation_id=properties.correlation_id or "",
+        type=properties.type or "",
+        content_type=properties.content_type or "",
+        body=delivery.body,
+    )
+
+
+Which: TypeAlias = Callable[[DeadLetter], bool]
+
+
+def which(
+    *, id: str | None = None, reason: str | None = None, stage: str | None = None, everything: bool = False
+) -> Which:
+    """Choose dead letters. Raises UsageError where nothing is chosen, so that nothing means all by accident."""
+    if not everything and id is None and reason is None and stage is None:
+        raise UsageError("which dead letters? by id, reason or stage, or all of them")
+    return lambda letter: (
+        (id is None or letter.id == id)
+        and (reason is None or letter.reason == reason)
+        and (stage is None or letter.stage == stage)
+    )
+
+
+async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncGenerator[DeadLetter, None]:
+    """Give the dead letters that are there now, oldest first. Looking takes nothing away: all go back.
+
+    Raises NotFound where the app has no such queue yet.
+    """
+    async with _looking(connection, app) as walk:
+        async for delivery in walk:
+            letter = read(delivery)
+            if chosen is None or chosen(letter):
+                yield letter
+
+
+async def drop(connection: Connection, app: str, chosen: Which) -> int:
+    """Drop the chosen dead letters; returns how many."""
+    dropped = 0
+    async with _looking(connection, app) as walk:
+        async for delivery in walk:
+            if chosen(read(delivery)):
+                delivery.ack()
+                dropped += 1
+    return dropped
+
+
+async def replay(
+    connection: Connection, app: str, chosen: Which, progress: Callable[[int], None] | None = None
+) -> tuple[int, list[str]]:
+    """Publish the chosen dead letters to where they came from, and remove each once that is confirmed.
+
+    One that came to a queue goes to that queue, at attempt 1; one that came to none goes to its exchange again.
+    Killed or cancelled in between, nothing is lost; what was confirmed and not yet removed is there twice.
+    progress: called with the number done so far. Returns how many were replayed, and why others were not:
+    no queue took them, or the broker refused them; these stay.
+    """
+    async with await connection.channel() as publishing:
+        replaying = _Replaying(progress)
+        async with _looking(connection, app) as walk:
+            async for delivery in walk:
+                letter = read(delivery)
+                if chosen(letter):
+                    await replaying.send(publishing, delivery, letter)
+            await replaying.wait()
+    return replaying.done, replaying.problems
+
+
+class _Replaying:
+    """Dead letters on their way: each is acked when its copy is confirmed."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self.done = 0
+        self.problems: list[str] = []
+        self._progress = progress or (lambda done: None)
+        self._open: set[asyncio.Future[None]] = set()
+        self._failure: BaseException | None = None
+
+    async def send(self, channel: Channel, delivery: Delivery, letter: DeadLetter) -> None:
+        """Publish one, having waited for room. Raises what ended an earlier one but a refusal."""
+        if self._failure is not None:
+            raise self._failure
+        future = await channel.send(
+            delivery.body,
+            exchange="" if letter.queue else letter.exchange,
+            routing_key=letter.queue or letter.routing_key,
+            properties=_replayed(delivery, letter),
+        )
+        self._open.add(future)
+        future.add_done_callback(partial(self._on_done, delivery, letter))
+
+    def _on_done(self, delivery: Delivery, letter: DeadLetter, future: asyncio.Future[None]) -> None:
+        self._open.discard(future)
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            try:
+                delivery.ack()
+            except AlreadySettled as lost:
+                self._failure = lost
+                return
+            self.done += 1
+            self._progress(self.done)
+        elif isinstance(error, PublishReturned | PublishRefused):
+            self.problems.append(f"{letter.id}: {error}")
+        else:
+            self._failure = error
+
+    async def wait(self) -> None:
+        """Wait for what is on its way."""
+        while self._open:
+            await asyncio.wait(set(self._open))
+            await asyncio.sleep(0)  # callbacks come in the turn after
+        if self._failure is not None:
+            raise self._failure
+
+
+def _replayed(delivery: Delivery, letter: DeadLetter) -> Properties:
+    properties = properties_of(delivery)
+    headers = {name: value for name, value in plain_headers(properties).items() if name not in _OURS}
+    headers[ATTEMPT] = 1
+    if letter.queue:  # its origin stays with it, though it goes straight to the queue
+        headers |= {EXCHANGE: letter.exchange, ROUTING_KEY: letter.routing_key}
+    return properties._replace(headers=headers, user_id=None)
+
+
+@asynccontextmanager
+async def _looking(connection: Connection, app: str) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """Give each delivery of the queue once; what is not acked goes back to its place at the end of the block."""
+    queue = dead_queue(app)
+    async with await connection.channel(prefetch=0) as channel:
+        left = (await channel.declare_queue(queue, passive=True)).message_count
+        async with channel.consume(queue) as deliveries:
+            yield _first(deliveries, left)
+
+
+async def _first(deliveries: Consumer, left: int) -> AsyncIterator[Delivery]:
+    while left:
+        try:
+            async with asyncio.timeout(_DONE_WAITING):
+                delivery = await anext(deliveries)
+        except TimeoutError:
+            return  # somebody else holds, or took, the rest
+        left -= 1
+        yield delivery

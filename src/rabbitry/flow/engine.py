@@ -1,0 +1,219 @@
+"""The half of a worker that lives on the I/O thread: two connections, intakes, settlement, watchdog, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from rabbitry.amqp.client import BrokerURL, Connection, connect
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RabbitryError, VirtualHostRefused
+from rabbitry.flow import topology
+from rabbitry.flow.counting import Counting
+from rabbitry.flow.intake import Intake
+from rabbitry.flow.job import Job, Result
+from rabbitry.flow.message import node_name
+from rabbitry.flow.outlet import Outlet
+from rabbitry.flow.retry import suspects_queue
+from rabbitry.flow.settle import Settler, before_handling
+from rabbitry.flow.stage import Stage
+from rabbitry.flow.watchdog import watch_queues
+from rabbitry.telemetry.reporter import Reporter
+
+if TYPE_CHECKING:
+    from rabbitry.flow.app import App
+
+FIRST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 30.0
+_GROWTH: Final = 1.5
+_CLOSE_PATIENCE: Final = 1.0
+"""Seconds that a broker has to answer when a connection is closed."""
+
+log = logging.getLogger("rabbitry.flow")
+
+
+class Engine:
+    """Takes jobs and settles them. Everything but `__init__` belongs to the I/O thread's loop.
+
+    hand_over: called with each job that can be handled. failed: told what ended the engine.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        url: str | BrokerURL | None,
+        stages: Sequence[Stage],
+        prefetch: Callable[[Stage], int],
+        hand_over: Callable[[Job], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self.app = app
+        self.counting = Counting(app, stages)
+        self.intakes: list[Intake] = []
+        self._url = url
+        self._stages = stages
+        self._prefetch = prefetch
+        self._hand_over = hand_over
+        self._failed = failed
+        self._connections: list[Connection] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._intaking: list[asyncio.Task[None]] = []
+        self._settler: Settler | None = None
+        self._strict = False
+        self._is_stopping = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether both connections can be used and every stage is being consumed."""
+        return (
+            bool(self._connections)
+            and all(connection.is_open for connection in self._connections)
+            and all(intake.consuming.is_set() for intake in self.intakes)
+        )
+
+    async def start(self, strict: bool, attempts: int | None) -> None:
+        """Connect, declare, and consume. Raises what `connect` and `topology.declare` raise.
+
+        attempts: to connect, 2 s apart at first and growing; None goes on for ever.
+        """
+        self._strict = strict
+        consuming = await self._connect("consume", attempts, self._on_recovery)
+        publishing = await self._connect("publish", attempts, None)
+        await topology.declare(consuming, self.app, strict=strict)
+        outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
+        settler = self._settler = Settler(self.app, outlet, self.counting)
+        self._spawn(settler.run())
+        self._spawn(Reporter(publishing, self.counting.reports).run())
+        for stage in self._stages:
+            for queue, prefetch in (stage.queue, self._prefetch(stage)), (suspects_queue(self.app.name, stage.name), 1):
+                intake = Intake(stage, queue, consuming, prefetch, self._take, self._declare_again)
+                self.intakes.append(intake)
+                self.counting.stages[stage.name].intakes.append(intake)
+                task = self._spawn(intake.run())
+                self._tasks.remove(task)
+                self._intaking.append(task)
+        self._spawn(watch_queues(self.intakes, consuming, lambda stage: self.counting.stages[stage.name].in_hand))
+        for connection in self._connections:
+            self._spawn(self._watch(connection))
+        for intake, task in zip(self.intakes, self._intaking, strict=True):
+            begun = asyncio.create_task(intake.consuming.wait())
+            await asyncio.wait((begun, task), return_when=asyncio.FIRST_COMPLETED)
+            begun.cancel()
+            if task.done():
+                task.result()
+
+    async def _connect(
+        self, purpose: str, attempts: int | None, on_recovery: Callable[[RecoveryEvent], None] | None
+    ) -> Connection:
+        name = f"{self.app.name} worker {node_name()} {self.counting.id} ({purpose})"
+        pause, failures = FIRST_PAUSE, 0
+        while True:
+            try:
+                connection = await connect(self._url, name=name, on_recovery=on_recovery)
+            except (LoginRefused, VirtualHostRefused):
+                raise
+            except ConnectFailed as error:
+                failures += 1
+                if attempts is not None and failures >= attempts:
+                    raise
+                log.warning("%s; trying again in %.0f s", error, pause)
+                await asyncio.sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311 - spreads load, guards nothing
+                pause = min(pause * _GROWTH, LONGEST_PAUSE)
+            else:
+                self._connections.append(connection)
+                return connection
+
+    def _on_recovery(self, event: RecoveryEvent) -> None:
+        if event.kind == "lost":
+            for intake in self.intakes:
+                intake.lose()
+
+    async def _declare_again(self) -> None:
+        await topology.declare(self._connections[0], self.app)
+
+    async def _watch(self, connection: Connection) -> None:
+        await connection.wait_closed()
+        if not self._is_stopping and connection.close_reason is not None:
+            raise connection.close_reason
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_end)
+        self._tasks.append(task)
+        return task
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not self._is_stopping:
+            if not isinstance(error, RabbitryError):
+                log.error("the worker's I/O failed", exc_info=error)
+            self._failed(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    # -- jobs ------------------------------------------------------------------------------------------
+
+    def _take(self, job: Job) -> None:
+        settler = self._settler
+        assert settler is not None  # noqa: S101 # intakes begin after it; narrows the type
+        settler.began()
+        if job.delivery.redelivered:
+            self.counting.redelivered(job)
+        instead = before_handling(self.app, job)
+        if instead is None:
+            self._hand_over(job)
+        else:
+            settler.publish(job, None, [instead])
+
+    def finish(self, results: list[tuple[Job, Result]]) -> None:
+        """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""
+        if self._settler is None:
+            return
+        try:
+            for job, result in results:
+                self._settler.finish(job, result)
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    # -- stopping --------------------------------------------------------------------------------------
+
+    async def stop_taking(self, seconds: float) -> None:
+        """Cancel the consumers, which a broker has `seconds` to answer; what is in hand stays."""
+        self._is_stopping = True
+        # A connection that is gone has no consumer to cancel, and a broker that is silent gets no more to do.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(intake.stop() for intake in self.intakes), return_exceptions=True)
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait until everything in hand is settled, at most `seconds`; says whether it is."""
+        if self._settler is None:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._settler.wait_idle()
+        except TimeoutError:
+            return False
+        await asyncio.sleep(0)  # acks of this turn travel at its end
+        return True
+
+    async def close(self) -> None:
+        """End all tasks and close both connections; what is in hand goes back."""
+        self._is_stopping = True
+        await self._end(self._intaking)
+        await self._end(self._tasks)
+        closing = (connection.close(timeout=_CLOSE_PATIENCE) for connection in self._connections)
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ConnectionClosed):
+                raise outcome
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,280 @@
+"""Running handlers: `async def` in the worker's loop, `def` in threads, `processes=True` behind such threads.
+
+Each executor takes jobs from the loop that the worker lives in, and gives a result for each of them, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+from rabbitry.exceptions import TimeLimitExceeded, WorkerStuck
+from rabbitry.flow import handling
+from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result
+from rabbitry.flow.processes import ProcessSlot
+from rabbitry.flow.stage import Stage
+
+Report: TypeAlias = Callable[[Job, Result], None]
+_LONGEST_TURN: Final = 0.01
+"""Seconds that handlers which never wait may keep the loop, before others have their turn."""
+_LOOK: Final = 0.1
+
+log = logging.getLogger("rabbitry.flow")
+
+
+class Executor(Protocol):
+    """Runs the handler of one stage."""
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Take jobs to run."""
+
+    async def stop(self, deadline: float) -> None:
+        """Give back what has not begun, wait for the rest until `deadline` (the loop's clock), and end."""
+
+
+class AsyncExecutor:
+    """Runs an `async def` handler in tasks, at most `concurrency` at once.
+
+    A task goes from job to job. Before each it sees to it that another one is ready to begin, which has its
+    turn as soon as this one waits; so handlers that never wait cost one task a batch, not one a message.
+
+    Time limits are looked at every now and then, for all tasks at once: a timer for each message would cost a
+    tenth of what it takes (`make bench-flow`).
+    """
+
+    def __init__(self, stage: Stage, concurrency: int, report: Report) -> None:
+        self._stage = stage
+        self._concurrency = concurrency
+        self._report = report
+        self._waiting: deque[Job] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._began: dict[asyncio.Task[None], float] = {}
+        """When the handlers that run now began, oldest first."""
+        self._late: set[asyncio.Task[None]] = set()
+        """Tasks whose handler was cancelled because its time is up."""
+        self._look: asyncio.TimerHandle | None = None
+        self._is_one_ready = False
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Take jobs to run."""
+        self._waiting.extend(jobs)
+        self._ready_one()
+
+    async def stop(self, deadline: float) -> None:
+        """See Executor. What runs past the deadline is cancelled and given back."""
+        while self._waiting:
+            self._report(self._waiting.popleft(), GIVEN_BACK)
+        if self._tasks:
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            await asyncio.wait(set(self._tasks), timeout=left)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        if self._look is not None:
+            self._look.cancel()
+
+    def _ready_one(self) -> None:
+        if self._waiting and not self._is_one_ready and len(self._tasks) < self._concurrency:
+            self._is_one_ready = True
+            task = asyncio.create_task(self._run(), name=f"stage {self._stage.name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        self._is_one_ready = False
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 # this is a task; narrows the type
+        stage, monotonic = self._stage, time.monotonic
+        began = turn = monotonic()
+        while self._waiting:
+            job = self._waiting.popleft()
+            self._ready_one()
+            if job.is_stale:
+                self._report(job, GIVEN_BACK)
+                continue
+            self._began[me] = began
+            if self._look is None:
+                self._look_later()
+            try:
+                result = await handling.call_async(stage, job.delivery.body, job.message)
+            except asyncio.CancelledError as error:
+                if not me.cancelling():
+                    result = handling.failed(error)  # of something that the handler waited for
+                elif self._is_only_late(me):
+                    result = handling.failed(_too_long(stage, error))
+                else:
+                    self._report(job, ABANDONED)
+                    raise
+            except BaseException:
+                self._report(job, ABANDONED)
+                raise
+            finally:
+                del self._began[me]
+            if me in self._late:
+                self._is_only_late(me)  # it made something else of it
+            ended = monotonic()
+            job.seconds = ended - began
+            self._report(job, result)
+            began = ended
+            if ended - turn > _LONGEST_TURN:
+                await asyncio.sleep(0)
+                began = turn = monotonic()
+
+    def _is_only_late(self, task: asyncio.Task[None]) -> bool:
+        """Say whether a task was cancelled because its handler's time was up, and for nothing else."""
+        if task not in self._late:
+            return False
+        self._late.discard(task)
+        return task.uncancel() == 0
+
+    def _look_later(self) -> None:
+        pause = min(_LOOK, self._stage.time_limit / 4)
+        self._look = asyncio.get_running_loop().call_later(pause, self._cancel_late)
+
+    def _cancel_late(self) -> None:
+        now = time.monotonic()
+        for task, began in self._began.items():
+            if now - began > self._stage.time_limit and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._look = None
+        if self._began:
+            self._look_later()
+
+
+class ThreadExecutor:
+    """Runs a `def` handler in threads, each of which may have a process that does the work.
+
+    A thread can't be ended. One whose handler is past its time limit is left to itself, its message fails, and
+    another thread takes its place; past `concurrency` of these the worker ends with WorkerStuck.
+    """
+
+    def __init__(self, stage: Stage, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> None:
+        self._stage = stage
+        self._concurrency = concurrency
+        self._report = report
+        self._failed = failed
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: dict[threading.Thread, tuple[Job, float]] = {}
+        self._threads: list[threading.Thread] = []
+        self._slots: dict[threading.Thread, ProcessSlot] = {}
+        self._stuck = 0
+        for _ in range(concurrency):
+            self._start_thread()
+        self._watch = asyncio.create_task(self._watch_limits(), name=f"time limits of {stage.name}")
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Take jobs to run."""
+        for job in jobs:
+            self._jobs.put(job)
+
+    async def stop(self, deadline: float) -> None:
+        """See Executor. What runs past the deadline is left; its process, where it has one, is killed."""
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is not None:
+                self._report(job, GIVEN_BACK)
+        for _ in self._threads:
+            self._jobs.put(None)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._join, time.monotonic() + deadline - loop.time())
+        self._watch.cancel()
+        await asyncio.wait((self._watch,))
+        for slot in list(self._slots.values()):
+            slot.kill()
+        with self._lock:
+            running, self._running = self._running, {}
+        for job, _ in running.values():
+            self._report(job, ABANDONED)
+
+    def _join(self, until: float) -> None:
+        for thread in list(self._threads):
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"stage {self._stage.name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _serve(self) -> None:
+        me = threading.current_thread()
+        slot = ProcessSlot(self._stage) if self._stage.kind == "process" else None
+        if slot is not None:
+            self._slots[me] = slot
+        try:
+            while (job := self._jobs.get()) is not None:
+                if job.is_stale:
+                    self._report(job, GIVEN_BACK)
+                    continue
+                began = time.monotonic()
+                with self._lock:
+                    self._running[me] = (job, began)
+                run = handling.call if slot is None else slot.call
+                result = run(self._stage, job.delivery.body, job.message)
+                with self._lock:
+                    mine = self._running.pop(me, None)
+                if mine is None:
+                    return  # given up: another thread has this one's place
+                job.seconds = time.monotonic() - began
+                self._report(job, result)
+        finally:
+            if slot is not None:
+                slot.close()
+                self._slots.pop(me, None)
+
+    async def _watch_limits(self) -> None:
+        while self._stage.kind == "thread":
+            await asyncio.sleep(min(_LOOK, self._stage.time_limit / 4))
+            now = time.monotonic()
+            for thread, (job, began) in list(self._running.items()):
+                if now - began > self._stage.time_limit:
+                    self._give_up(thread, job, now - began)
+
+    def _give_up(self, thread: threading.Thread, job: Job, seconds: float) -> None:
+        stack = stack_of(thread.ident)
+        with self._lock:
+            if self._running.get(thread, (None,))[0] is not job:
+                return  # it has just ended
+            del self._running[thread]
+        self._threads.remove(thread)
+        self._stuck += 1
+        job.seconds = seconds
+        error = _too_long(self._stage, None)
+        log.error("%s; its thread is left to itself:\n%s", error, stack)
+        self._report(job, Result("failed", reason="failed", error=str(error), trace=stack))
+        if self._stuck > self._concurrency:
+            self._failed(WorkerStuck(f"stage '{self._stage.name}': {self._stuck} handlers hang ({self._stage.where})"))
+        else:
+            self._start_thread()
+
+
+def make_executor(stage: Stage, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> Executor:
+    """Make the executor that a stage's handler needs; `failed` is told of what ends the worker."""
+    if stage.kind == "async":
+        return AsyncExecutor(stage, concurrency, report)
+    return ThreadExecutor(stage, concurrency, report, failed)
+
+
+def stack_of(thread_id: int | None) -> str:
+    """Give the stack of a thread, innermost last; empty where it has ended."""
+    frame = sys._current_frames().get(thread_id or 0)
+    return "" if frame is None else "".join(traceback.format_stack(frame))
+
+
+def _too_long(stage: Stage, cause: BaseException | None) -> TimeLimitExceeded:
+    error = TimeLimitExceeded(f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,104 @@
+"""Taking deliveries of one stage, on the I/O thread: each becomes a job, counted before it is handled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery
+from rabbitry.exceptions import ChannelClosed, ConnectionClosed, ConsumerCancelled, RequestTimeout
+from rabbitry.flow.job import Job
+from rabbitry.flow.stage import Stage
+
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+
+log = logging.getLogger("rabbitry.flow")
+
+
+class Intake:
+    """A consumer of one stage. `run` keeps it consuming until `stop`."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        queue: str,
+        connection: Connection,
+        prefetch: int,
+        take: Callable[[Job], None],
+        redeclare: Callable[[], Awaitable[None]],
+    ) -> None:
+        """queue: the stage's, or that of its suspects. take: called with each job. redeclare: declares the topology
+        again, for a queue that was deleted.
+        """
+        self.stage = stage
+        self.queue = queue
+        self.prefetch = prefetch
+        self.generation = 0
+        self.taken = 0
+        self._connection = connection
+        self._take = take
+        self._redeclare = redeclare
+        self._consumer: Consumer | None = None
+        self._channel: Channel | None = None
+        self._is_stopped = False
+        self.consuming = asyncio.Event()
+
+    async def run(self) -> None:
+        """Consume until `stop`, again whenever the broker ends the consumer or its channel.
+
+        Raises ConnectionClosed where the connection is closed for good.
+        """
+        pause, is_again = FIRST_PAUSE, False
+        while not self._is_stopped:
+            taken = self.taken
+            try:
+                if is_again:
+                    await self._redeclare()
+                await self._consume()
+            except (ConsumerCancelled, ChannelClosed, ConnectionClosed, RequestTimeout) as error:
+                # A connection that is lost in the middle of a request comes back; one that is closed does not.
+                if self._connection.close_reason is not None:
+                    raise
+                if self.taken > taken:
+                    pause = FIRST_PAUSE
+                log.warning(
+                    "stage '%s', queue '%s': %s; consuming again in %.1f s", self.stage.name, self.queue, error, pause
+                )
+            await asyncio.sleep(pause)
+            pause, is_again = min(2 * pause, LONGEST_PAUSE), True
+
+    async def _consume(self) -> None:
+        channel = self._channel = await self._connection.channel(prefetch=self.prefetch)
+        try:
+            consumer = self._consumer = channel.consume(self.queue)
+            async with consumer as deliveries:
+                self.consuming.set()
+                async for delivery in deliveries:
+                    self._on_delivery(delivery)
+        finally:
+            self.consuming.clear()
+            if not self._is_stopped:  # while stopping, what is in hand is still acked over it
+                self.lose()
+                await channel.close()
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self.taken += 1
+        self._take(Job(self, delivery))
+
+    def lose(self) -> None:
+        """Note that what was delivered so far can't be settled any more and will come again."""
+        self.generation += 1
+
+    async def restart(self) -> None:
+        """Give back everything and consume anew."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def stop(self) -> None:
+        """Take nothing more; what is in hand can still be settled."""
+        self._is_stopped = True
+        if self._consumer is not None:
+            await self._consumer.cancel(give_back=False)

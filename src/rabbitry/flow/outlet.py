@@ -1,0 +1,99 @@
+"""Publishing over a channel that is there again when it was closed, and made anew when the broker refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from rabbitry.amqp.client import Channel, Connection
+from rabbitry.flow.message import Outgoing
+
+_LEAST_AGE: Final = 0.5
+"""Seconds that a channel serves before another one takes its place."""
+_KEPT_FAILURES: Final = 1024
+
+log = logging.getLogger("rabbitry.flow")
+
+
+class Outlet:
+    """Where messages go out. For any number of tasks.
+
+    A channel that the broker closed is opened again, after everything was declared. One over which it refused a
+    message is replaced before the next: RabbitMQ up to 3.10 asks the leader of a quorum queue once, at the first
+    publish of a channel, and where its node has just died refuses all that this channel publishes until the node
+    is back (rabbit_fifo_client). Another channel asks anew.
+    """
+
+    def __init__(self, connection: Connection, channel: Channel, redeclare: Callable[[], Awaitable[None]]) -> None:
+        """channel: the first, of that connection. redeclare: declares the topology, for a channel that was closed."""
+        self._connection = connection
+        self._channel = channel
+        self._redeclare = redeclare
+        self._loop = asyncio.get_running_loop()
+        self._replaced: list[Channel] = []
+        """Channels with messages that were not confirmed when another one took their place."""
+        self._failures: deque[Exception] = deque(maxlen=_KEPT_FAILURES)
+        """What failed over channels that were replaced, and was not raised yet."""
+        self._is_refused = False
+        self._old_at = self._loop.time() + _LEAST_AGE
+        self._lock = asyncio.Lock()
+
+    async def send(self, message: Outgoing) -> asyncio.Future[None]:
+        """Publish; the future is done when it is confirmed. Raises and waits as `Channel.send` does.
+
+        Whoever finds PublishRefused in the future says so to `refused`.
+        """
+        channel = self._channel
+        if self._is_refused or not channel.is_open:
+            channel = await self._usable()
+        return await channel.send(
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            properties=message.properties,
+            mandatory=message.mandatory,
+        )
+
+    def refused(self) -> None:
+        """Learn that the broker refused a message."""
+        self._is_refused = True
+
+    async def wait_for_confirms(self) -> None:
+        """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
+        for channel in [*self._replaced, self._channel]:
+            await self._confirmed(channel)
+        errors = list(self._failures)
+        self._failures.clear()
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} messages were not confirmed", errors)
+
+    async def _confirmed(self, channel: Channel) -> None:
+        try:
+            await channel.wait_for_confirms()
+        except ExceptionGroup as group:
+            self._failures += group.exceptions
+
+    async def _usable(self) -> Channel:
+        async with self._lock:
+            channel = self._channel
+            if not channel.is_open:
+                log.warning("the publishing channel was closed (%s); opened again", channel.close_reason)
+                await self._redeclare()
+                await channel.open()
+            elif self._is_refused and self._loop.time() >= self._old_at:
+                log.warning("the broker refuses what is published; publishing over another channel from now on")
+                self._channel = await self._connection.channel()
+                self._replaced.append(channel)
+                self._is_refused = False
+                self._old_at = self._loop.time() + _LEAST_AGE
+                await self._close_replaced()
+            return self._channel
+
+    async def _close_replaced(self) -> None:
+        for channel in [channel for channel in self._replaced if not channel.awaits_answer]:
+            self._replaced.remove(channel)
+            await self._confirmed(channel)
+            await channel.close()

@@ -1,0 +1,106 @@
+"""Publishing to an app from outside: the topology is declared first, so that what is sent waits for its worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rabbitry.amqp.client import BrokerURL, Connection, Properties, connect
+from rabbitry.exceptions import PublishRefused, UsageError
+from rabbitry.flow import topology
+from rabbitry.flow.codec import Encoded, encode
+from rabbitry.flow.message import Outgoing, first_properties
+from rabbitry.flow.outlet import Outlet
+
+if TYPE_CHECKING:
+    from rabbitry.flow.app import App
+
+
+class Publisher:
+    """Publishes values to an app's stages. Made by `App.publisher`; an async context manager.
+
+    Leaving the block waits for what is not confirmed yet; what then fails is told by its future alone.
+
+    Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch (strict), AccessRefused.
+    """
+
+    def __init__(self, app: App, url: str | BrokerURL | None, *, strict: bool) -> None:
+        self.app = app
+        self._url = url
+        self._strict = strict
+        self._connection: Connection | None = None
+        self._outlet: Outlet | None = None
+
+    async def __aenter__(self) -> Self:
+        connection = await connect(self._url, name=f"{self.app.name} publisher")
+        try:
+            await topology.declare(connection, self.app, strict=self._strict)
+            redeclare = partial(topology.declare, connection, self.app)
+            self._outlet = Outlet(connection, await connection.channel(), redeclare)
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._connection is None:
+            return
+        try:
+            if error is None and self._outlet is not None:
+                # Closing at once would leave the outcome of the last ones unknown. Failures are in their futures.
+                with contextlib.suppress(ExceptionGroup):
+                    await self._outlet.wait_for_confirms()
+        finally:
+            await self._connection.close()
+
+    async def wait_for_confirms(self) -> None:
+        """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
+        if self._outlet is not None:
+            await self._outlet.wait_for_confirms()
+
+    async def publish(self, value: object, *, key: str) -> str:
+        """Publish a value and return the message's id once the broker has confirmed it.
+
+        Raises UsageError for a key that leads nowhere or a value that can't be encoded, PublishReturned,
+        PublishRefused, PublishTimeout. After cancelling, the outcome is unknown.
+        """
+        identity, future = await self.send(value, key=key)
+        await future
+        return identity
+
+    async def send(self, value: object, *, key: str) -> tuple[str, asyncio.Future[None]]:
+        """Publish a value; returns the message's id, and a future that is done when it is confirmed.
+
+        Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
+        """
+        encoded = self._encode(value, key)
+        properties = first_properties(self.app.name, encoded.content_type, encoded.type_name)
+        return await self.send_body(encoded.body, properties, key=key)
+
+    async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:
+        """Publish a body that is encoded already; see `send`."""
+        if self._outlet is None:
+            raise UsageError("enter the publisher first: `async with app.publisher() as publisher:`")
+        if not self.app.leads_somewhere(key):
+            keys = sorted({*(stage.key for stage in self.app.stages.values()), *self.app.outputs})
+            raise UsageError(f"key {key!r} leads nowhere in app {self.app.name!r}; it has {', '.join(keys)}")
+        message = Outgoing(self.app.exchange_of(key), key, body, properties, mandatory=self.app.is_required(key))
+        future = await self._outlet.send(message)
+        future.add_done_callback(self._on_done)
+        return properties.message_id or "", future
+
+    def _on_done(self, future: asyncio.Future[None]) -> None:
+        if self._outlet is not None and not future.cancelled() and isinstance(future.exception(), PublishRefused):
+            self._outlet.refused()
+
+    def _encode(self, value: object, key: str) -> Encoded:
+        try:
+            return encode(value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error

@@ -1,0 +1,38 @@
+"""Coming again: the ladder of waiting queues, where a message waits on the broker and not in a worker, and suspects."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rabbitry.amqp.client import Delivery
+from rabbitry.flow.message import Outgoing, again
+
+RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
+"""Seconds of each rung, and the end of its queue's name."""
+
+
+def rung_name(app: str, suffix: str) -> str:
+    """Name the exchange and the queue of a rung."""
+    return f"{app}.retry.{suffix}"
+
+
+def suspects_queue(app: str, stage: str) -> str:
+    """Name the queue of a stage's suspects: what may have killed its worker, or only was there when it died.
+
+    Workers take from it one at a time, so the next death tells which it was.
+    """
+    return f"{app}.suspects.{stage}"
+
+
+def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float) -> Outgoing:
+    """Make the message that comes to `queue` again after `delay` seconds, as attempt number `attempt`.
+
+    A delay rounds up to a rung. What is left of one longer than the last rung goes with the message.
+    """
+    if delay <= 0:
+        return Outgoing("", queue, delivery.body, again(delivery, attempt))
+    longest, suffix = RUNGS[-1]
+    rest = max(0.0, delay - longest)
+    if not rest:
+        suffix = next(name for seconds, name in RUNGS if delay <= seconds)
+    return Outgoing(rung_name(app, suffix), queue, delivery.body, again(delivery, attempt, rest))

@@ -1,0 +1,243 @@
+"""What an app needs on the broker: derived from it, declared, checked, and exported as definitions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.client import Channel, Connection
+from rabbitry.exceptions import NotFound, PreconditionFailed, TopologyMismatch
+from rabbitry.flow.dead import dead_queue
+from rabbitry.flow.retry import RUNGS, rung_name, suspects_queue
+from rabbitry.flow.stage import Output, Stage
+
+if TYPE_CHECKING:
+    from rabbitry.flow.app import App
+
+DELIVERY_LIMIT: Final = 1_000_000
+"""Brokers throw a quorum queue's message away past its limit (20 by default since RabbitMQ 4.0). Attempts are counted
+by the framework, which publishes what comes redelivered anew, so the broker's count never comes far."""
+DELIVERY_TIMEOUT: Final = 30 * 60.0
+"""Seconds after which a broker closes the channel of a consumer that keeps a message (RabbitMQ's docs/consumers)."""
+
+_AT_LEAST_ONCE: Final = (3, 10)
+_DURABLE_ONLY: Final = (4, 3)
+
+log = logging.getLogger("rabbitry.flow")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange to be declared."""
+
+    name: str
+    type: str
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue to be declared; never exclusive, never deleted by itself."""
+
+    name: str
+    durable: bool = True
+    arguments: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A binding of a queue."""
+
+    exchange: str
+    queue: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All that an app declares, in the order in which it can be."""
+
+    exchanges: Sequence[Exchange]
+    queues: Sequence[Queue]
+    bindings: Sequence[Binding]
+
+    def definitions(self, vhost: str = "/") -> dict[str, list[dict[str, object]]]:
+        """Give it as RabbitMQ's definitions (docs/definitions), to be imported by an operator."""
+        return {
+            "exchanges": [
+                {"name": item.name, "vhost": vhost, "type": item.type, "durable": item.durable, "auto_delete": False,
+                 "internal": False, "arguments": {}}
+                for item in self.exchanges
+            ],
+            "queues": [
+                {"name": item.name, "vhost": vhost, "durable": item.durable, "auto_delete": False,
+                 "arguments": dict(item.arguments)}
+                for item in self.queues
+            ],
+            "bindings": [
+                {"source": item.exchange, "vhost": vhost, "destination": item.queue, "destination_type": "queue",
+                 "routing_key": item.key, "arguments": {}}
+                for item in self.bindings
+            ],
+        }  # fmt: skip
+
+
+def derive(app: App) -> Topology:
+    """Say what an app needs. It fits brokers from RabbitMQ 3.10 on, and the embedded one."""
+    durable = not app.plain
+    arguments: dict[str, str | int] = (
+        {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if app.queue_type == "quorum" else {}
+    )
+    exchanges = [Exchange(app.exchange, app.exchange_type, durable)]
+    queues: list[Queue] = []
+    bindings: list[Binding] = []
+    items: list[Stage | Output] = [*app.stages.values(), *app.outputs.values()]
+    for item in items:
+        exchange = item.exchange or app.exchange
+        if exchange not in {known.name for known in exchanges}:
+            exchanges.append(Exchange(exchange, "direct"))
+        if item.queue is not None:
+            if item.queue not in {queue.name for queue in queues}:
+                # An exchange of its own is no plain program's, and so is its queue.
+                queues.append(Queue(item.queue, durable or item.exchange is not None, arguments))
+            bindings.append(Binding(exchange, item.queue, item.key))
+    queues.append(Queue(dead_queue(app.name)))
+    queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
+    for seconds, suffix in RUNGS:
+        name = rung_name(app.name, suffix)
+        exchanges.append(Exchange(name, "fanout"))
+        queues.append(Queue(name, True, _waiting(seconds)))
+        bindings.append(Binding(name, name, ""))
+    return Topology(exchanges, queues, bindings)
+
+
+def _waiting(seconds: int) -> dict[str, str | int]:
+    """Arguments of a waiting queue: what has waited goes to the queue that its routing key names.
+
+    At-least-once dead-lettering exists for quorum queues alone, and asks for reject-publish (RabbitMQ's
+    docs/quorum-queues, "At-least-once dead lettering").
+    """
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": seconds * 1000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+def misfits(app: App, version: tuple[int, ...]) -> list[str]:
+    """Say what a broker of this version will not do as the app needs it; version: () where it says none."""
+    name = "RabbitMQ " + ".".join(str(part) for part in version)
+    if () < version < _AT_LEAST_ONCE:
+        return [f"{name} loses what waits for a retry where it dies: queues dead-letter at least once from 3.10 on"]
+    if app.plain and version >= _DURABLE_ONLY:
+        return [f"{name} refuses shared queues that are not durable: make app {app.name!r} without plain=True"]
+    return []
+
+
+async def declare(connection: Connection, app: App, *, strict: bool = False) -> None:
+    """Declare everything; what exists with other flags is used as it is, and said once as a warning.
+
+    strict: raise TopologyMismatch instead, naming all that differs, before anything is declared.
+    Raises AccessRefused where this user may not.
+    """
+    topology = derive(app)
+    for text in misfits(app, connection.server_version):
+        log.warning("%s", text)
+    if strict:
+        findings = [finding for finding in await check(connection, app) if finding.is_different]
+        if findings:
+            raise TopologyMismatch("; ".join(str(finding) for finding in findings) + "; nothing was changed")
+    channel = await connection.channel()
+    try:
+        for what, act in _steps(channel, topology):
+            try:
+                await act()
+            except PreconditionFailed as error:
+                log.warning("%s exists otherwise and is used as it is (%s)", what, error.reply_text)
+                await channel.open()
+    finally:
+        await channel.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not on the broker as the app declares it. text: the broker's words, or `missing`."""
+
+    what: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.text}"
+
+    @property
+    def is_different(self) -> bool:
+        """Whether it exists, with other flags."""
+        return self.text != _MISSING
+
+
+_MISSING: Final = "missing"
+
+
+async def check(connection: Connection, app: App) -> list[Finding]:
+    """Compare exchanges and queues with a broker, and change nothing.
+
+    What is there is declared again as the app would: the broker says 406 where it differs and does nothing
+    where it does not (AMQP 0-9-1, queue.declare). AMQP has no way to ask for bindings.
+    """
+    topology = derive(app)
+    findings: list[Finding] = []
+    channel = await connection.channel()
+    try:
+        for what, passive, act in _declarations(channel, topology):
+            try:
+                await passive()
+                await act()
+            except NotFound:
+                findings.append(Finding(what, _MISSING))
+            except PreconditionFailed as error:
+                findings.append(Finding(what, error.reply_text))
+            if not channel.is_open:
+                await channel.open()
+    finally:
+        await channel.close()
+    return findings
+
+
+def missing_bindings(topology: Topology, present: Sequence[Mapping[str, object]]) -> list[Finding]:
+    """Compare bindings with those that a management API listed (`GET /api/bindings/VHOST`)."""
+    known = {(item.get("source"), item.get("destination"), item.get("routing_key")) for item in present}
+    return [
+        Finding(f"binding of queue '{item.queue}' to exchange '{item.exchange}' with key '{item.key}'", _MISSING)
+        for item in topology.bindings
+        if (item.exchange, item.queue, item.key) not in known
+    ]
+
+
+_Act = Callable[[], Awaitable[object]]
+
+
+def _declarations(channel: Channel, topology: Topology) -> list[tuple[str, _Act, _Act]]:
+    """Give what each is called, how to look whether it is there, and how to declare it."""
+    steps: list[tuple[str, _Act, _Act]] = []
+    for exchange in topology.exchanges:
+        look = partial(channel.declare_exchange, exchange.name, passive=True)
+        act = partial(channel.declare_exchange, exchange.name, exchange.type, durable=exchange.durable)
+        steps.append((f"exchange '{exchange.name}'", look, act))
+    for queue in topology.queues:
+        look_at = partial(channel.declare_queue, queue.name, passive=True)
+        make = partial(channel.declare_queue, queue.name, durable=queue.durable, arguments=dict(queue.arguments))
+        steps.append((f"queue '{queue.name}'", look_at, make))
+    return steps
+
+
+def _steps(channel: Channel, topology: Topology) -> list[tuple[str, _Act]]:
+    steps: list[tuple[str, _Act]] = [(what, act) for what, _, act in _declarations(channel, topology)]
+    for binding in topology.bindings:
+        bind = partial(channel.bind_queue, binding.queue, binding.exchange, binding.key)
+        steps.append((f"binding of '{binding.queue}'", bind))
+    return steps

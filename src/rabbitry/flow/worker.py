@@ -1,0 +1,214 @@
+"""A worker: takes messages of an app's stages, runs the handlers, settles. One process has one or several."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from rabbitry.amqp.client import BrokerURL
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.flow.engine import Engine
+from rabbitry.flow.executors import Executor, make_executor
+from rabbitry.flow.health import Health
+from rabbitry.flow.job import GIVEN_BACK, Job, Result
+from rabbitry.flow.mailbox import Mailbox
+from rabbitry.flow.stage import Stage
+from rabbitry.flow.topology import DELIVERY_TIMEOUT
+from rabbitry.flow.watchdog import watch_loop
+
+if TYPE_CHECKING:
+    from rabbitry.flow.app import App
+
+DEADLINE: Final = 10.0
+"""Seconds that handlers have to finish when a worker stops."""
+_SETTLING: Final = 2.0
+"""Seconds beyond the deadline that confirms of what was handled may take. With what closing takes, `rabbitry worker`
+ends within its deadline and twice the command line's GRACE."""
+_CANCELLING: Final = 1.0
+"""Seconds that a broker has to answer that it sends nothing more."""
+
+_T = TypeVar("_T")
+log = logging.getLogger("rabbitry.flow")
+
+
+class Worker:
+    """Handles messages while its block is entered. Made by `App.worker`.
+
+    Handlers that are `async def` run in the loop that enters it; connections are driven by an I/O thread of
+    its own, so that no handler can cost a heartbeat. connect_attempts: how often to try to connect at the
+    start, 2 s apart and growing (None: for ever). on_result: told of each result, in the handlers' loop.
+
+    Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch, AccessRefused.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        url: str | BrokerURL | None,
+        stages: Sequence[Stage],
+        *,
+        concurrency: int | None = None,
+        strict: bool = False,
+        connect_attempts: int | None = None,
+        on_result: Callable[[Job, Result], None] | None = None,
+    ) -> None:
+        self.app = app
+        self.stages = list(stages)
+        self._concurrency = concurrency
+        self._strict = strict
+        self._attempts = connect_attempts
+        self._on_result = on_result
+        self._executors: dict[str, Executor] = {}
+        self._io: IOThread | None = None
+        self._engine = Engine(app, url, self.stages, self._prefetch, self._hand_over, self._on_failed)
+        self._failure: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._health: Health | None = None
+        self._is_stopped = False
+        self._is_stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Worker of {self.app.name!r}: {', '.join(stage.name for stage in self.stages)}>"
+
+    @property
+    def id(self) -> str:
+        """What this worker is called in telemetry."""
+        return self._engine.counting.id
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it is connected and consumes all its stages."""
+        return not self._is_stopping and self._engine.is_healthy
+
+    async def __aenter__(self) -> Self:
+        loop = self._loop = asyncio.get_running_loop()
+        self._failure = loop.create_future()
+        self._io = IOThread(f"{self.app.name} worker I/O")
+        self._jobs: Mailbox[Job] = Mailbox(loop, self._submit)
+        self._results: Mailbox[tuple[Job, Result]] = Mailbox(self._io.loop, self._engine.finish)
+        self._say_limits()
+        try:
+            self._make_executors()
+            await self._on_io(self._engine.start(self._strict, self._attempts))
+        except BaseException:
+            await self.stop()  # the first consumers may have brought work before the last one has begun
+            raise
+        asyncio.run_coroutine_threadsafe(watch_loop(loop, threading.get_ident()), self._io.loop)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def wait(self) -> None:
+        """Wait until the worker fails, and raise why: ConnectionClosed, WorkerStuck. Cancelling leaves it running."""
+        assert self._failure is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        await asyncio.shield(self._failure)
+
+    async def serve_health(self, port: int, host: str = "127.0.0.1") -> int:
+        """Answer `GET /health` over HTTP: 200 while healthy, 503 while not. Returns the port; 0 takes a free one.
+
+        It is answered by the I/O thread, also while a handler keeps the loop. Raises OSError.
+        """
+        health = self._health = Health(self._describe)
+        return await self._on_io(health.start(host, port))
+
+    async def stop(self, deadline: float = DEADLINE) -> bool:
+        """Stop taking, finish what is in hand within `deadline` seconds, give the rest back, close in order.
+
+        Says whether everything in hand was finished. Does nothing where it has stopped.
+        """
+        if self._is_stopped or self._io is None:
+            return True
+        self._is_stopped = self._is_stopping = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        await self._on_io(self._engine.stop_taking(_CANCELLING))
+        await asyncio.gather(*(executor.stop(until) for executor in self._executors.values()))
+        left = max(0.0, until - loop.time()) + _SETTLING
+        is_done = await self._on_io(self._engine.drain(left))
+        if not is_done:
+            log.error("%s: not everything in hand was finished in time; it will come again", self.app.name)
+        if self._health is not None:
+            await self._on_io(self._health.stop())
+        await self._on_io(self._engine.close())
+        await loop.run_in_executor(None, self._io.stop)
+        if self._failure is not None:
+            self._failure.cancel()
+        return is_done
+
+    # -- between the two loops -------------------------------------------------------------------------
+
+    async def _on_io(self, work: Coroutine[Any, Any, _T]) -> _T:
+        assert self._io is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._io.loop))
+
+    def _make_executors(self) -> None:
+        for stage in self.stages:
+            number = self._concurrency or stage.concurrency
+            self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
+
+    def _prefetch(self, stage: Stage) -> int:
+        """Twice what can run: while one is settled the next is here. Where handlers may take so long that the next
+        would be past the broker's delivery timeout before its turn ends, none waits.
+        """
+        running = self._concurrency or stage.concurrency
+        ahead = running if 2 * stage.time_limit < DELIVERY_TIMEOUT else 0
+        return min(running + ahead, 65_535)
+
+    def _hand_over(self, job: Job) -> None:
+        """Pass a job on; called on the I/O thread."""
+        self._jobs.put(job)
+
+    def _submit(self, jobs: list[Job]) -> None:
+        if self._is_stopping:
+            for job in jobs:
+                self._report(job, GIVEN_BACK)
+            return
+        by_stage: dict[str, list[Job]] = {}
+        for job in jobs:
+            by_stage.setdefault(job.stage.name, []).append(job)
+        for name, mine in by_stage.items():
+            self._executors[name].submit(mine)
+
+    def _report(self, job: Job, result: Result) -> None:
+        """Pass a result on; called in any thread."""
+        if result.kind == "failed":
+            log.warning("stage '%s', attempt %d: %s", job.stage.name, job.attempt, result.error)
+            log.debug("%s", result.trace)
+        self._results.put((job, result))
+        if self._on_result is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._on_result, job, result)
+
+    def _on_failed(self, error: Exception) -> None:
+        def fail() -> None:
+            if self._failure is not None and not self._failure.done():
+                self._failure.set_exception(error)
+                self._failure.exception()  # nobody has to wait for it
+
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(fail)
+
+    def _describe(self) -> tuple[bool, dict[str, object]]:
+        is_consuming: dict[str, bool] = {}
+        for intake in self._engine.intakes:
+            is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.consuming.is_set()
+        counts = self._engine.counting.stages
+        stages = {name: {"consuming": consuming, **counts[name].counters} for name, consuming in is_consuming.items()}
+        return self.is_healthy, {"app": self.app.name, "id": self.id, "stages": stages}
+
+    def _say_limits(self) -> None:
+        for stage in self.stages:
+            if stage.time_limit >= DELIVERY_TIMEOUT:
+                log.warning(
+                    "stage '%s': its time limit of %g s is beyond the broker's delivery timeout (%g s by default), "
+                    "which closes the channel: lower the limit, or raise consumer_timeout there",
+                    stage.name,
+                    stage.time_limit,
+                    DELIVERY_TIMEOUT,
+                )

@@ -1,0 +1,74 @@
+"""Collecting: which nodes are alive, and what they counted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from rabbitry.amqp.client import Connection
+from rabbitry.exceptions import Undecodable
+from rabbitry.telemetry.histogram import Histogram
+from rabbitry.telemetry.report import EXCHANGE, SILENCE, Report, decode_report
+
+MOST_NODES: Final = 10_000
+"""More nodes than this are left out: anybody who may publish could make them up."""
+
+log = logging.getLogger("rabbitry.telemetry")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node's last report, and when it came (monotonic seconds)."""
+
+    report: Report
+    heard: float
+
+
+class Collector:
+    """The nodes that were heard of within the last 20 s. now: a monotonic clock, in seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._nodes: dict[str, Node] = {}
+
+    def take(self, report: Report) -> None:
+        """Take a report; one that says `stop` is the node's last."""
+        key = report.routing_key
+        if report.kind == "stop":
+            self._nodes.pop(key, None)
+        elif key in self._nodes or len(self._nodes) < MOST_NODES:
+            self._nodes[key] = Node(report, self._now())
+
+    def nodes(self) -> list[Report]:
+        """Give the last reports of the nodes that are alive, in the order of their keys."""
+        oldest = self._now() - SILENCE
+        for key in [key for key, node in self._nodes.items() if node.heard < oldest]:
+            del self._nodes[key]
+        return [self._nodes[key].report for key in sorted(self._nodes)]
+
+    def histogram(self, name: str, reports: Iterable[Report] | None = None) -> Histogram:
+        """Add up the histograms of one name over nodes (None: all that are alive)."""
+        total = Histogram()
+        for report in self.nodes() if reports is None else reports:
+            total += Histogram(report.histograms.get(name, ()))
+        return total
+
+    async def run(self, connection: Connection, told: Callable[[Report], None] | None = None) -> None:
+        """Listen until cancelled; `told` is called with each report. Raises ConnectionClosed, ChannelClosed."""
+        async with await connection.channel() as channel:
+            await channel.declare_exchange(EXCHANGE, "topic", durable=True)
+            queue = (await channel.declare_queue("", exclusive=True)).name
+            await channel.bind_queue(queue, EXCHANGE, "node.#")
+            async with channel.consume(queue, no_ack=True) as deliveries:
+                async for delivery in deliveries:
+                    try:
+                        report = decode_report(delivery.body)
+                    except Undecodable as error:
+                        log.debug("%s", error)
+                        continue
+                    self.take(report)
+                    if told is not None:
+                        told(report)

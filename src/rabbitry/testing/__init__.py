@@ -1,0 +1,33 @@
+"""For tests of programs that talk to RabbitMQ: a broker of a test's own, and a harness for an App.
+
+The pytest plugin is in plugin.py.
+
+The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rabbitry.testing._harness import Harness, harness
+    from rabbitry.testing.broker import RunningBroker
+
+__all__ = ["Harness", "RunningBroker", "harness"]
+
+_ELSEWHERE: Final = {
+    "Harness": "rabbitry.testing._harness",
+    "RunningBroker": "rabbitry.testing.broker",
+    "harness": "rabbitry.testing._harness",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module 'rabbitry.testing' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,27 @@
+"""The dashboard: HTTP and WebSocket API, and one page.
+
+`uvicorn rabbitry.web:app` serves it, with the settings of the environment and of `.env`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    app: FastAPI
+
+__all__ = ["app"]
+
+
+def __getattr__(name: str) -> FastAPI:
+    # Made when it is asked for: only then are the environment and .env read.
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rabbitry.apps.monitor.settings import from_environment, variables
+    from rabbitry.web.server import PORT, create_app
+
+    made = create_app(from_environment(variables(), default_port=PORT))
+    globals()["app"] = made
+    return made

@@ -1,0 +1,280 @@
+"""Between the broker and the pages: what is known of each host, and a bounded buffer for each page.
+
+Nothing here waits or does I/O. Everything is bounded: the hosts, their histories, and what a page that reads
+slowly can make wait. Such a page misses samples, but never the newest of a host, and is told how many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from rabbitry.apps.monitor.decode import InvalidSample
+from rabbitry.web.reading import Values, read
+
+HOST_LIMIT = 1000
+"""Hosts that are remembered; beyond that the one silent for longest is forgotten."""
+FORGET_AFTER = 3600.0
+"""Seconds after which a silent host is forgotten."""
+HISTORY = 180
+"""Samples of a host that are kept: three minutes, at one a second."""
+PAGE_LIMIT = 64
+"""Pages that may be open at once."""
+PENDING_LIMIT = 2000
+PENDING_BYTES = 4 * 1024 * 1024
+"""Samples that wait for a page, and their size; beyond that it reads too slowly, and misses some."""
+WHOLE_AT_ONCE = 20
+"""Hosts that one update holds with their histories, so that it stays well under a megabyte."""
+
+BrokerState = Literal["connecting", "connected", "away", "refused"]
+"""`away` will be tried again; `refused` (login, virtual host) will not."""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """A sample on its way to the page. `seq` grows over all hosts; `at` is when it came, in Unix seconds."""
+
+    host: str
+    seq: int
+    at: float
+    values: Values
+    raw: str
+
+
+class Host(msgspec.Struct, frozen=True):
+    """All that is known of a host, for a page that was just opened."""
+
+    host: str
+    latest: Sample
+    history: list[tuple[float, Values]]
+
+
+class Broker(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the samples come from: `since` when it is in this state, and why, where it is away."""
+
+    state: BrokerState
+    since: float
+    where: str
+    reason: str = ""
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """Messages that were no samples, since the start; the last one's routing key and what was wrong."""
+
+    count: int
+    routing_key: str
+    reason: str
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message to a page. `now` is the server's time; what is not there has not changed."""
+
+    now: float
+    reset: bool = False
+    """Everything that the page knew before is void."""
+    broker: Broker | None = None
+    unread: Unread | None = None
+    hosts: list[Host] = []
+    samples: list[Sample] = []
+    gone: list[str] = []
+    skipped: int = 0
+    """Samples that this page missed since it was opened, because it reads too slowly."""
+
+
+@dataclass(slots=True)
+class _Known:
+    latest: Sample
+    history: deque[tuple[float, Values]]
+
+
+class TooManyPages(Exception):
+    """PAGE_LIMIT pages are open already."""
+
+
+class Hub:
+    """What is known of all hosts. Used from one event loop."""
+
+    def __init__(self, where: str, clock: Callable[[], float] = time.time) -> None:
+        """`where` names the broker without its password; `clock` gives Unix seconds."""
+        self._clock = clock
+        self._hosts: dict[str, _Known] = {}  # in the order of their last samples, the longest silent first
+        self._pages: set[Page] = set()
+        self._seq = 0
+        self._unread: Unread | None = None
+        self._broker = Broker(state="connecting", since=clock(), where=where)
+
+    @property
+    def broker(self) -> Broker:
+        """The state of the connection to the broker."""
+        return self._broker
+
+    @property
+    def host_count(self) -> int:
+        """Hosts that are known, silent ones included."""
+        return len(self._hosts)
+
+    @property
+    def received(self) -> int:
+        """Samples taken since the start."""
+        return self._seq
+
+    def receive(self, body: bytes, routing_key: str) -> None:
+        """Take a message as it came. One that is no sample is counted, and the pages are told why."""
+        try:
+            reading = read(body, routing_key)
+        except InvalidSample as error:
+            count = self._unread.count + 1 if self._unread else 1
+            self._unread = Unread(count, routing_key[:255], str(error))
+            for page in self._pages:
+                page.tell_unread()
+            return
+        now = self._clock()
+        self._seq += 1
+        sample = Sample(reading.host, self._seq, now, reading.values, reading.raw)
+        known = self._hosts.pop(reading.host, None)
+        if known is None:
+            known = _Known(sample, deque(maxlen=HISTORY))
+        known.latest = sample
+        known.history.append((now, reading.values))
+        self._hosts[reading.host] = known
+        for page in self._pages:
+            page.add(sample)
+        self.forget_silent()
+
+    def forget_silent(self) -> None:
+        """Drop hosts that are silent for too long, or too many."""
+        horizon = self._clock() - FORGET_AFTER
+        while self._hosts:
+            name, known = next(iter(self._hosts.items()))
+            if known.latest.at > horizon and len(self._hosts) <= HOST_LIMIT:
+                return
+            del self._hosts[name]
+            for page in self._pages:
+                page.remove(name)
+
+    def set_broker(self, state: BrokerState, reason: str = "") -> None:
+        """Tell the pages that the connection to the broker is in another state."""
+        since = self._broker.since if state == self._broker.state else self._clock()
+        self._broker = Broker(state=state, since=since, where=self._broker.where, reason=reason)
+        for page in self._pages:
+            page.tell_broker()
+
+    @contextmanager
+    def page(self) -> Iterator[Page]:
+        """A page's subscription, from now until the block is left.
+
+        Raises:
+            TooManyPages: PAGE_LIMIT of them are open.
+        """
+        if len(self._pages) >= PAGE_LIMIT:
+            raise TooManyPages(f"{PAGE_LIMIT} pages are open already")
+        page = Page(self)
+        self._pages.add(page)
+        try:
+            yield page
+        finally:
+            self._pages.discard(page)
+
+    def whole(self, name: str) -> Host | None:
+        """All that is known of one host, None where it is forgotten."""
+        known = self._hosts.get(name)
+        return None if known is None else Host(name, known.latest, list(known.history))
+
+    def names(self) -> list[str]:
+        """The names of all hosts."""
+        return list(self._hosts)
+
+    def now(self) -> float:
+        """The server's time, in Unix seconds."""
+        return self._clock()
+
+    @property
+    def unread(self) -> Unread | None:
+        """What could not be read so far."""
+        return self._unread
+
+
+class Page:
+    """What waits to be sent to one page; `take` hands it out in pieces of moderate size.
+
+    A host waits either as a name, to be sent whole with its history, or with each of its new samples.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._wake = asyncio.Event()
+        self._skipped = 0
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._reset = self._broker = self._unread = True
+        self._whole = dict.fromkeys(self._hub.names())  # a dict, since a set has no order
+        self._samples: list[Sample] = []
+        self._bytes = 0
+        self._gone: list[str] = []
+        self._wake.set()
+
+    def add(self, sample: Sample) -> None:
+        """Queue a sample. Where too many wait, their hosts are sent whole instead, with the newest of each."""
+        if sample.host in self._whole:
+            return
+        self._samples.append(sample)
+        self._bytes += len(sample.raw)
+        if len(self._samples) > PENDING_LIMIT or self._bytes > PENDING_BYTES:
+            self._skipped += len(self._samples)
+            self._whole.update(dict.fromkeys(waiting.host for waiting in self._samples))
+            self._samples, self._bytes = [], 0
+        self._wake.set()
+
+    def remove(self, host: str) -> None:
+        """Queue the news that a host is forgotten."""
+        self._whole.pop(host, None)
+        self._samples = [sample for sample in self._samples if sample.host != host]
+        self._gone.append(host)
+        if len(self._gone) > PENDING_LIMIT:
+            self._start_over()
+        self._wake.set()
+
+    def tell_broker(self) -> None:
+        """Queue the state of the broker."""
+        self._broker = True
+        self._wake.set()
+
+    def tell_unread(self) -> None:
+        """Queue the count of messages that were no samples."""
+        self._unread = True
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Wait until something is to be sent. Cancelling loses nothing."""
+        await self._wake.wait()
+
+    def take(self) -> Update:
+        """The next piece of what waits. An update with nothing in it is a sign of life."""
+        hub = self._hub
+        hub.forget_silent()
+        names = list(itertools.islice(self._whole, WHOLE_AT_ONCE))
+        for name in names:
+            del self._whole[name]
+        update = Update(
+            now=hub.now(),
+            reset=self._reset,
+            broker=hub.broker if self._broker else None,
+            unread=hub.unread if self._unread else None,
+            hosts=[known for name in names if (known := hub.whole(name))],
+            samples=self._samples,
+            gone=self._gone,
+            skipped=self._skipped,
+        )
+        self._reset = self._broker = self._unread = False
+        self._samples, self._bytes, self._gone = [], 0, []
+        if not self._whole:
+            self._wake.clear()
+        return update

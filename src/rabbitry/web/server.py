@@ -1,0 +1,147 @@
+"""The dashboard's HTTP and WebSocket interface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import msgspec
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps._guard import Guard
+from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
+from rabbitry.apps.grading.web import Pages as GradingPages
+from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
+from rabbitry.apps.monitor.settings import Settings
+from rabbitry.exceptions import RabbitryError
+from rabbitry.web.hub import Hub, Page, TooManyPages
+
+PORT = 8003
+STATIC = Path(__file__).parent / "static"
+LIFE_SIGN = 5.0
+"""Seconds after which a page gets an update with nothing in it, so that it knows the silence from a loss."""
+SHORTEST_PAUSE = 0.05
+"""Seconds between two updates of a page: at a hundred samples a second it draws twenty times."""
+SEND_TIMEOUT = 20.0
+"""Seconds after which a page that reads nothing is given up."""
+
+_GONE = (TimeoutError, WebSocketDisconnect, OSError)
+"""How sending to a page ends that is no longer there."""
+
+Event = Connected | Lost | Received
+Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
+
+log = logging.getLogger("rabbitry.web")
+
+
+def create_app(settings: Settings, feed: Feed | None = None) -> FastAPI:
+    """The dashboard as an ASGI application, which connects to the broker while it runs.
+
+    Args:
+        settings: where the samples come from, and where the page is served.
+        feed: opens another source of events, for tests; a `SampleFeed` of the broker where it is None.
+    """
+    hub = Hub(str(parse_url(settings.broker)))
+
+    def from_broker() -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return SampleFeed(settings.broker, exchange=settings.exchange, queue=settings.queue)
+
+    grading = GradingPages(settings.broker)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.feeding = feeding = asyncio.create_task(_feed(hub, feed or from_broker), name="feed")
+        try:
+            async with grading.open():
+                yield
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
+    app = FastAPI(title="Rabbitry", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, names=[settings.host], password=settings.password)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/healthz")
+    async def health() -> JSONResponse:
+        """Whether samples can come: 200 while the broker is connected, 503 otherwise."""
+        broker = hub.broker
+        return JSONResponse(
+            {"broker": broker.state, "hosts": hub.host_count, "samples": hub.received},
+            200 if broker.state == "connected" else 503,
+        )
+
+    @app.websocket("/ws")
+    async def live(websocket: WebSocket) -> None:
+        await _serve_page(websocket, hub)
+
+    app.include_router(grading.router, prefix="/grading")
+    app.mount("/grading/static", StaticFiles(directory=GRADING_STATIC))
+    app.mount("/static", StaticFiles(directory=STATIC))
+    return app
+
+
+async def _feed(hub: Hub, feed: Feed) -> None:
+    """Pass what comes from the broker to the hub.
+
+    Returns only by being cancelled, or by the error that no retry helps against, which the page shows.
+    """
+    try:
+        async with feed() as events:
+            async for event in events:
+                match event:
+                    case Received(body, routing_key):
+                        hub.receive(body, routing_key)
+                    case Connected():
+                        hub.set_broker("connected")
+                        log.info("broker connected: %s", hub.broker.where)
+                    case Lost(reason):
+                        hub.set_broker("away", reason)
+    except RabbitryError as error:
+        hub.set_broker("refused", str(error))
+        log.warning("no samples will come, this is not tried again: %s", error)
+        raise
+
+
+async def _serve_page(websocket: WebSocket, hub: Hub) -> None:
+    """Send updates to one page until it goes away, or reads nothing for too long."""
+    await websocket.accept()
+    try:
+        with hub.page() as page:
+            sending = asyncio.create_task(_send_updates(websocket, page), name="updates for a page")
+            receiving = asyncio.create_task(websocket.receive(), name="end of a page")
+            try:
+                await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sending.cancel()
+                receiving.cancel()
+                outcomes = await asyncio.gather(sending, receiving, return_exceptions=True)
+    except TooManyPages as error:
+        await websocket.close(1013, str(error))
+        return
+    for outcome in outcomes:
+        if isinstance(outcome, Exception) and not isinstance(outcome, _GONE):
+            raise outcome
+    if isinstance(outcomes[1], dict) and outcomes[1]["type"] == "websocket.receive":
+        await websocket.close(1003, "this socket takes no messages")
+
+
+async def _send_updates(websocket: WebSocket, page: Page) -> None:
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIFE_SIGN):
+                await page.wait()
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await websocket.send_text(msgspec.json.encode(page.take()).decode())
+        await asyncio.sleep(SHORTEST_PAUSE)

@@ -1,6 +1,0 @@
-"""The paths of the management API, a file for each group of objects; importing them fills ROUTES."""
-
-from warren.broker.management.call import ROUTES
-from warren.broker.management.routes import access, clients, topology, whole
-
-__all__ = ["ROUTES", "access", "clients", "topology", "whole"]
