@@ -56,7 +56,6 @@ def test_a_port_or_host_where_nobody_answers_ends_with_3(tmp_path: Path, command
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ([], "which broker.*-b HOST.*"),
         (["--broker", "http://x"], ".*amqp://.*"),
         (["-b", "host:port"], ".*port.*1 to 65535.*"),
         (["-b", "guest:guest@host"], "-b takes HOST.*"),
@@ -72,6 +71,13 @@ def test_wrong_usage_ends_with_2_and_one_line(
     tmp_path: Path, command: list[str], options: list[str], line: str
 ) -> None:
     ends_with(2, line, tmp_path, *command, *options)
+
+
+@both
+def test_without_a_named_broker_it_is_the_one_of_this_machine(tmp_path: Path, command: list[str]) -> None:
+    # Whatever runs on the default port, the command ends: no broker listens there, or it has no such virtual host.
+    place = r"(127\.0\.0\.1:5672|virtual host 'no-such-place')"
+    ends_with(3, f".*{place}.*", tmp_path, *command, "-p", "no-such-place")
 
 
 def test_statistics_of_nothing_are_wrong_usage(tmp_path: Path) -> None:

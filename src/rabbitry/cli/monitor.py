@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.cli._common import ExitCode, Json, LogJson, LogLevel, broker_url, start_logging, warn
+from rabbitry.cli._common import (
+    DEFAULT_BROKER,
+    ExitCode,
+    Json,
+    LogJson,
+    LogLevel,
+    broker_url,
+    start_logging,
+    warn,
+)
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
 from rabbitry.exceptions import UsageError
@@ -34,7 +43,7 @@ BrokerOption = Annotated[
         "--broker",
         envvar="RABBITRY_BROKER",
         metavar="URL",
-        help="The broker, amqp[s]://user:password@host:port/vhost; or say it with -b, -p and -c.",
+        help="The broker, amqp[s]://user:password@host:port/vhost, or -b, -p and -c; this machine's by default.",
         show_default=False,
     ),
 ]
@@ -108,6 +117,8 @@ def publish(
 ) -> None:
     """Publish this machine's CPU, memory, disks and network, a sample each second, until told to stop.
 
+    Without -b, --broker and RABBITRY_BROKER it publishes to the broker of this machine.
+
     Example: RABBITMQ_PASSWORD=… rabbitry monitor publish -b rabbit.example -c alice -k pi-1
     """
     start_logging(log_level, log_json)
@@ -165,7 +176,9 @@ def stats(
 ) -> None:
     """Show statistics of the samples that come with some routing keys, until Ctrl-C; then a summary.
 
-    Example: rabbitry monitor stats -b 127.0.0.1 -k pi-1 pi-2
+    Without -b, --broker and RABBITRY_BROKER it reads from the broker of this machine.
+
+    Example: rabbitry monitor stats -k pi-1 pi-2
     """
     start_logging(log_level, log_json)
     # An option of the field's parsers takes one value; what follows it arrives as arguments.
@@ -225,10 +238,10 @@ def _broker(
     password_file: Path | None,
     found: Mapping[str, str],
 ) -> BrokerURL:
-    """The broker that the command line, or else the environment, tells of.
+    """Return the broker that the command line names, else the environment, else the one of this machine.
 
     Raises:
-        UsageError: none does, or two do, or what is said makes no sense.
+        UsageError: both `--broker` and `-b` name one, or a value is malformed.
     """
     from dataclasses import replace
 
@@ -249,9 +262,7 @@ def _broker(
         text = broker_url(context, url)
     else:
         text = settings.broker_url(found)
-    if text is None:
-        raise UsageError("which broker? -b HOST[:PORT] says it, or --broker URL, or RABBITRY_BROKER in the environment")
-    broker = parse_url(text)
+    broker = parse_url(text or DEFAULT_BROKER)
     if host is not None:
         broker = replace(broker, hosts=parse_url(f"amqp://{host}").hosts)
     if virtual_host is not None:
