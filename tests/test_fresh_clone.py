@@ -53,7 +53,16 @@ def up(clone: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], P
             process.wait()
 
 
-def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[bytes], Path]) -> None:
+_MARK = """
+import sys
+from pathlib import Path
+from rabbitry.apps.grading.marking import load_scheme, mark
+marking = mark(load_scheme(Path(sys.argv[1])), b"pass", "nearest.py", allow_weak=True)
+assert "0 of 3 tests passed" in marking.feedback, marking.feedback
+"""
+
+
+def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[bytes], Path], clone: Path) -> None:
     process, output = up
 
     def address() -> str | None:
@@ -70,6 +79,9 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
 
     eventually_blocking(samples, "a first sample")
     assert "<title>Rabbitry</title>" in httpx.get(page, timeout=10).text
+    # A scheme with a pytest part works with what `make up` has installed.
+    scheme = clone / "deploy/course/data_mining/scheme.toml"
+    subprocess.run([clone / ".venv/bin/python", "-c", _MARK, scheme], check=True, timeout=60)
 
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3

@@ -91,6 +91,10 @@ def test_the_locks_fit_what_pyproject_asks_for() -> None:
     assert _misfits(run + dev, _locked("requirements-dev.lock")) == [], "run: make lock"
 
 
+def test_pytest_parts_of_marking_schemes_run_after_make_up() -> None:
+    assert "pytest" in [requirement.name for requirement in _asked_for()[0]]
+
+
 def test_both_locks_name_the_same_versions() -> None:
     run, dev = _locked("requirements.lock"), _locked("requirements-dev.lock")
     assert {name: dev.get(name) for name in run} == run
