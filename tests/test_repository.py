@@ -10,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.docs.blocks import PAGES
+
 ROOT = Path(__file__).parent.parent
 
 # Written so that this file does not hold what it looks for.
@@ -106,3 +108,22 @@ def test_every_locked_package_has_a_hash(name: str) -> None:
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines
     assert [line for line in lines if "--hash=sha256:" not in line] == []
+
+
+def test_the_former_name_is_nowhere() -> None:
+    former = b"war" + b"ren"
+    named = [
+        str(path.relative_to(ROOT)) for path in _tracked() if former.decode() in str(path.relative_to(ROOT)).lower()
+    ]
+    held = [str(path.relative_to(ROOT)) for path in _tracked() if former in path.read_bytes().lower()]
+    assert named + held == []
+
+
+def _targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_target_that_a_page_names_is_there(page: str) -> None:
+    assert set(re.findall(r"\bmake ([a-z-]+)(?=[ `\n]*(?:ARGS|`|#|\n))", (ROOT / page).read_text())) <= _targets()

@@ -1,1 +1,1 @@
-"""Tests of the pytest plugin, and of the snippets that docs/testing.md shows."""
+"""Tests of the pytest plugin."""

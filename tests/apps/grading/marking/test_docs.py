@@ -7,14 +7,15 @@ import msgspec
 
 from rabbitry.apps.grading.marking import load_scheme, mark
 from rabbitry.apps.grading.marking.scheme import Limits
+from tests.docs.blocks import blocks
 
 _TEXT = (Path(__file__).parents[4] / "docs" / "marking.md").read_text()
 
 
 def test_the_example_gets_the_points_and_the_feedback_that_are_shown(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", _TEXT, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in blocks] == ["toml", "python", "python", "text"]
-    scheme, tests, submission, feedback = (content for _, content in blocks)
+    shown_blocks = blocks("docs/marking.md")
+    assert [block.language for block in shown_blocks] == ["toml", "python", "python", "text"]
+    scheme, tests, submission, feedback = (block.text for block in shown_blocks)
     (tmp_path / "scheme.toml").write_text(scheme)
     (tmp_path / "test_sort.py").write_text(tests)
     marking = mark(load_scheme(tmp_path / "scheme.toml"), submission.encode(), "my homework.py")

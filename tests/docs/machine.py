@@ -1,0 +1,112 @@
+"""A machine of its own for a page: a network namespace, a home folder, and the files that the page shows."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.docs.blocks import ROOT, Block
+from tests.support import commands
+
+# Commands that run until they are told to stop, by how they begin, and what they print when they are up ("": anything).
+_SERVICES = {
+    "make up": "http://127.0.0.1:8003/",
+    "rabbitry up": "http://127.0.0.1:8003/",
+    "rabbitry broker": "rabbitry broker ready",
+    "rabbitry web": "http://",
+    "rabbitry monitor publish": "",
+    "rabbitry monitor stats": "",
+    "rabbitry worker": "",
+    "rabbitry workqueue consume": "",
+    "rabbitry grading run": "",
+    "rabbitry grading demonstrator": "",
+    "rabbitry grading assistant": "",
+    "rabbitry grading coordinator": "",
+    "rabbitry grading results --follow": "",
+    "rabbitry queues --watch": "",
+    "uvicorn": "running on",
+}
+# The examples' hosts, and the machine's own name, as /etc/hosts has them.
+_HOSTS = "127.0.0.1 localhost\n192.0.2.7 rabbit.example broker.example\n"
+_PRELUDE = Path(__file__).parent / "prelude.sh"
+
+
+def why_missing() -> str | None:
+    """Say which program a machine needs and this one has not; None when all are there."""
+    missing = [name for name in ("unshare", "ip", "ss") if not shutil.which(name)]
+    return f"missing: {', '.join(missing)} (as root: scripts/system-deps)" if missing else None
+
+
+def run_page(blocks: Sequence[Block], folder: Path, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Write the files that the blocks are to `folder`, run the blocks there, and return what came of it.
+
+    Args:
+        before: Commands that run before the first block, and again before each that is run anew; what the page takes
+            for granted, a broker for example.
+    """
+    for block in blocks:
+        if block.name:
+            (folder / block.name).write_text(block.text)
+    home, logs, programs = (folder.parent / f"{folder.name}-{what}" for what in ("home", "logs", "bin"))
+    for made in (home, logs, programs):
+        made.mkdir()
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    _make_runs_in_the_checkout(programs)
+    (logs.parent / "hosts").write_text(_HOSTS)
+    script = "\n".join([f". {_PRELUDE}", f"mount --bind {logs.parent}/hosts /etc/hosts", *_script(blocks, before)])
+    privileges = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return subprocess.run(
+        ["unshare", *privileges, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
+         script],
+        cwd=folder, env=_environment(home, logs, programs), stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=280,
+    )  # fmt: skip
+
+
+def _make_runs_in_the_checkout(programs: Path) -> None:
+    make = programs / "make"
+    make.write_text(f'#!/bin/sh\nexec {shutil.which("make")} --directory {ROOT} "$@"\n')
+    make.chmod(0o755)
+
+
+def _environment(home: Path, logs: Path, programs: Path) -> Mapping[str, str]:
+    kept = {key: value for key, value in commands.environment().items() if not key.startswith(("XDG_", "MAKE"))}
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return kept | {"HOME": str(home), "LOGS": str(logs), "PATH": path}
+
+
+def _script(blocks: Sequence[Block], before: Sequence[str]) -> list[str]:
+    """Return the lines of the page's script: groups of commands, each in a subshell that ends its services."""
+    groups: list[list[str]] = [[]]
+    for block in blocks:
+        match block.language, block.how:
+            case "python", _:
+                groups[-1].append(f"run {shlex.quote(_program(block.name))}")
+            case "sh", "alternatives":
+                groups += [[_line(command)] for command in block.commands]
+                groups.append([])
+            case "sh", how:
+                if how == "anew":
+                    groups.append([])
+                groups[-1] += [_line(command) for command in block.commands]
+    opening = [_line(command) for command in before]
+    return ["\n".join(["(", *opening, *group, "finish", ") || exit 1"]) for group in groups if group]
+
+
+def _program(name: str) -> str:
+    if not name.startswith("test_"):
+        return f"python {name}"
+    return f"python -m pytest -q -p no:cacheprovider -p no:asyncio {name}"
+
+
+def _line(command: str) -> str:
+    said = command.removeprefix(".venv/bin/")
+    while (word := said.partition(" "))[0].partition("=")[0].isupper():  # what is put into its environment
+        said = word[2]
+    for service, printed in _SERVICES.items():
+        if said.startswith(service):
+            return f"start {shlex.quote(command)} {shlex.quote(printed)}"
+    return f"run {shlex.quote(command)}"

@@ -1,0 +1,84 @@
+"""The commands and blocks of the README, docs/ and CONTRIBUTING.md run as printed."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.docs import machine
+from tests.docs.blocks import PAGES, blocks
+from tests.support import programs
+
+_LANGUAGES = {
+    "sh": {"", "anew", "alternatives", "elsewhere"},
+    "python": {"", "elsewhere"},
+    "toml": {""},
+    "json": {""},
+    "text": {""},
+}
+_BROKER = "rabbitry broker --memory"
+# What a page takes for granted.
+_BEFORE = {
+    "README.md": [_BROKER],
+    "docs/client.md": [_BROKER],
+    "docs/flow.md": [_BROKER],
+    "docs/grading.md": [_BROKER],
+    "docs/monitor.md": ["RABBITMQ_PASSWORD=secret rabbitry broker --memory --host 0.0.0.0 --user ann"],
+}
+# Commands of blocks that are run elsewhere, by how they begin, and the tests that run them.
+_ELSEWHERE = {
+    "make test": "tests/test_fresh_clone.py",
+    "make check": ".ci/run",
+    "make ": "tests/test_repository.py: each target is there",
+    "docker compose": "tests/deploy",
+    "deploy/make-secrets": "tests/deploy",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_block_says_what_it_is(page: str) -> None:
+    odd = [
+        f"{page}:{block.line}: ```{block.language} {block.how}".rstrip()
+        for block in blocks(page)
+        if block.how not in _LANGUAGES.get(block.language, set()) or (block.language == "python" and not block.name)
+    ]
+    assert odd == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_run_elsewhere_has_a_test_there(page: str) -> None:
+    commands = [
+        command
+        for block in blocks(page)
+        if block.how == "elsewhere" and block.language == "sh"
+        for command in block.commands
+    ]
+    assert [command for command in commands if not command.startswith(tuple(_ELSEWHERE))] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_data_can_be_read(page: str) -> None:
+    for block in blocks(page):
+        if block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "json":
+            json.loads(block.text)
+
+
+def _is_run(page: str) -> bool:
+    return any(
+        block.language == "python" or (block.language == "sh" and block.how != "elsewhere") for block in blocks(page)
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", [page for page in PAGES if _is_run(page)])
+def test_commands_and_programs_run_as_printed(page: str, tmp_path: Path) -> None:
+    programs.require(machine.why_missing())
+    folder = tmp_path / "page"
+    folder.mkdir()
+    done = machine.run_page(
+        [block for block in blocks(page) if block.how != "elsewhere"], folder, _BEFORE.get(page, [])
+    )
+    assert done.returncode == 0, done.stdout
