@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rabbitry.exceptions import ConnectFailed, UsageError
+from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -50,12 +50,14 @@ async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
     """Get a list of the API. Raises ConnectFailed: unreachable, login refused, or no such API."""
     import httpx
 
+    from rabbitry._decode import decode_json
+
     try:
         response = await client.get(path)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise ConnectFailed(f"the management API at {client.base_url} refused the login; see RABBITRY_BROKER")
         response.raise_for_status()
-        found = response.json()
+        found = decode_json(response.content, list[dict[str, Any]])
     except httpx.HTTPStatusError as error:
         raise ConnectFailed(f"{client.base_url} answered {error.response.status_code} to {path}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -63,8 +65,8 @@ async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
             f"no management API at {client.base_url}: {error or type(error).__name__}; "
             "--management URL or RABBITRY_MANAGEMENT names another"
         ) from error
-    except ValueError as error:
-        raise ConnectFailed(f"{client.base_url} answered no JSON to {path}: is it a management API?") from error
-    if not isinstance(found, list):
-        raise ConnectFailed(f"{client.base_url} answered no list to {path}: is it a management API?")
+    except Undecodable as error:
+        raise ConnectFailed(
+            f"{client.base_url} answered no JSON list to {path} ({error}): is it a management API?"
+        ) from error
     return found

@@ -15,7 +15,7 @@ import typer
 from rabbitry.cli._common import ExitCode, LogJson, LogLevel, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import Undecodable, UsageError
 
 if TYPE_CHECKING:
     import ssl
@@ -154,12 +154,14 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
             raise UsageError("--password-file is whose password? give --user too")
         return None
     if password_file is not None:
+        from rabbitry._decode import decode_text
+
         try:
-            password = password_file.read_text().split("\n", 1)[0].rstrip("\r")
+            password = decode_text(password_file.read_bytes()).split("\n", 1)[0].rstrip("\r")
         except OSError as error:
             raise UsageError(f"the password file {password_file} can't be read: {error}") from error
-        except UnicodeDecodeError as error:  # its text would show a part of the password
-            raise UsageError(f"the password file {password_file} is no UTF-8 text") from error
+        except Undecodable as error:
+            raise UsageError(f"the password file {password_file} is {error}") from error
     else:
         password = os.environ.get("RABBITMQ_PASSWORD", "")
     if not password:

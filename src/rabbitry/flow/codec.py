@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 import msgspec
 
+from rabbitry._decode import decode_text, json_decoder
 from rabbitry.exceptions import Undecodable
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ TEXT: Final = "text/plain"
 BYTES: Final = "application/octet-stream"
 
 _encoder = msgspec.json.Encoder()
-_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode_object = json_decoder(dict[str, msgspec.Raw])
 
 
 class Encoded(NamedTuple):
@@ -46,7 +47,7 @@ def with_unknown(encoded: Encoded, unknown: dict[str, msgspec.Raw]) -> Encoded:
     """Add the fields that came with the input and that nobody here knows. What is no JSON object stays as it is."""
     if encoded.content_type != JSON or not encoded.body.startswith(b"{"):
         return encoded
-    return encoded._replace(body=_encoder.encode(unknown | _object_decoder.decode(encoded.body)))
+    return encoded._replace(body=_encoder.encode(unknown | _decode_object(encoded.body)))
 
 
 class Codec:
@@ -67,8 +68,8 @@ class Codec:
     def unknown(self, body: bytes) -> dict[str, msgspec.Raw]:
         """Give the fields of a JSON object that the type does not know, as they came."""
         try:
-            fields = _object_decoder.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+            fields = _decode_object(body)
+        except Undecodable:
             return {}
         return {name: raw for name, raw in fields.items() if name not in self._known}
 
@@ -77,33 +78,19 @@ def _decoder(type_: object) -> Callable[[bytes], object]:
     if type_ is bytes:
         return bytes
     if type_ is str:
-        return _decode_text
+        return decode_text
     if _is_model(type_):
         return _model_decoder(type_)
     for part in _parts(msgspec.inspect.type_info(type_)):
         if isinstance(part, msgspec.inspect.CustomType) and part.cls is not object:
             raise TypeError(f"{part.cls!r} can't be decoded from JSON")
-    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(type_, dec_hook=_as_it_is)
-
-    def decode(body: bytes) -> object:
-        try:
-            return decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Undecodable(str(error)) from error
-
+    decode: Callable[[bytes], object] = json_decoder(type_, _as_it_is)  # type: ignore[arg-type] # any annotation
     return decode
 
 
 def _as_it_is(type_: type, value: object) -> object:
     """Give any JSON value where a type says `object`, the one custom type that is let through."""
     return value
-
-
-def _decode_text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise Undecodable(f"no UTF-8 text: {error}") from error
 
 
 def _is_model(type_: object) -> TypeGuard[type[BaseModel]]:

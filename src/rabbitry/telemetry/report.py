@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from rabbitry._decode import json_decoder
 from rabbitry.exceptions import Undecodable
 
 Kind: TypeAlias = Literal["start", "heartbeat", "stop"]
@@ -55,7 +56,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Report)
+_decode = json_decoder(Report)
 
 
 def encode_report(report: Report) -> bytes:
@@ -75,8 +76,8 @@ def encode_report(report: Report) -> bytes:
 def decode_report(body: bytes) -> Report:
     """Decode a report. Raises Undecodable, which names the field."""
     try:
-        return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _decode(body)
+    except Undecodable as error:
         raise Undecodable(f"no report of a node: {error}") from error
 
 

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
-import msgspec
-
+from rabbitry._decode import decode_text
 from rabbitry.amqp.client import Delivery, connect
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
@@ -118,8 +117,8 @@ class Harness:
             return stage.codec.decode(delivery.body)
         content_type = delivery.properties.content_type
         if content_type == JSON:
-            return msgspec.json.decode(delivery.body)
-        return delivery.body.decode() if content_type == TEXT else delivery.body
+            return Codec(object).decode(delivery.body)
+        return decode_text(delivery.body) if content_type == TEXT else delivery.body
 
 
 async def _end(task: asyncio.Future[Any]) -> None:

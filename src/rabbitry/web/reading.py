@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rabbitry._decode import decode_text
 from rabbitry.apps.monitor.decode import decode
 
 NAME_LIMIT = 255
@@ -42,7 +43,7 @@ def read(body: bytes, routing_key: str) -> Reading:
     if not isinstance(name, str) or not name.strip():
         name = routing_key or "(unnamed host)"
     rx, tx = _network(data.get("net"))
-    return Reading(name[:NAME_LIMIT], body.decode(), (_cpu(data), _memory(data), rx, tx))
+    return Reading(name[:NAME_LIMIT], decode_text(body), (_cpu(data), _memory(data), rx, tx))
 
 
 def _cpu(data: dict[str, Any]) -> float | None:

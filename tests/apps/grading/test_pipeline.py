@@ -1,6 +1,7 @@
 """The whole way of an assignment on both brokers: alone, beside plain programs, by broadcast, by people."""
 
 import asyncio
+import codecs
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.apps.grading.message import Decision, now
 from rabbitry.apps.grading.records import Database, outbox
-from rabbitry.apps.grading.stages import Office, Seat, Wiring
+from rabbitry.apps.grading.stages import STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.apps.grading.students import Asking, results
-from rabbitry.exceptions import RequestTimeout
+from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
 from rabbitry.telemetry.report import INTERVAL
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
@@ -169,6 +170,8 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
         b"no json": "undecodable",
         b"[1]": "undecodable",
         b'{"a":' * 20_000: "undecodable",
+        b'{"StudentID": 7, "Solution": "caf\xe9", "status": "submitted"}': "undecodable",
+        b'{"StudentID": 7, "Solution": "\\ud800", "status": "submitted"}': "undecodable",
         b'{"status": "submitted"}': "rejected",
     }
     async with office(broker_url, one_database):
@@ -176,7 +179,7 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
             read_results(plain)
             for body in bodies:
                 plain.channel.basic_publish("", "correction_queue_cc", body)
-        letters = await _dead(broker_url, 4)
+        letters = await _dead(broker_url, len(bodies))
     assert {letter.body: letter.reason for letter in letters} == bodies
 
 
@@ -330,25 +333,61 @@ async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, o
     assert len(await arrived(one_database, "demonstrator")) == 1
 
 
-async def test_questions_that_are_none_are_left_and_the_next_one_answered(
-    embedded_url: str, one_database: Database
-) -> None:
-    from rabbitry.amqp.client import Properties
-    from rabbitry.apps.grading.stages import STATUS_QUEUE
+NO_QUESTIONS = [
+    b"",
+    b"[]",
+    b"null",
+    b'{"SubmissionID": 3}',
+    b'{"SubmissionID": "caf\xe9"}',
+    b'{"SubmissionID": "\\ud800"}',
+    b'{"SubmissionID": NaN}',
+    b'{"SubmissionID": "x", "a": ' + b"[" * 20_000,
+    b'{"SubmissionID": ' + b"9" * 5_000 + b"}",
+    b"\xff\xfe" + '{"SubmissionID": "x"}'.encode("utf-16-le"),
+]
 
-    identity = await _running.submit(embedded_url)
-    async with office(embedded_url, one_database):
+
+async def test_questions_that_are_none_are_left_and_the_next_one_answered(
+    broker_url: str, one_database: Database
+) -> None:
+    identity = await _running.submit(broker_url)
+    async with office(broker_url, one_database):
         await recorded(one_database, "confirmed", 1)
-        async with rabbitry.connect(embedded_url) as connection, await connection.channel() as channel:
-            for body in (b"", b"[]", b'{"SubmissionID": 3}', b'{"SubmissionID": "x", "a": ' + b"[" * 20_000):
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            for body in NO_QUESTIONS:
                 await channel.publish(body, routing_key=STATUS_QUEUE)
             gone = Properties(reply_to="nobody's queue")
             await channel.publish(b'{"SubmissionID": "x"}', routing_key=STATUS_QUEUE, properties=gone)
-        async with Asking(embedded_url) as asking:
+        async with Asking(broker_url) as asking:
             found = await asking.ask(identity)
             assert found is not None
             assert found["status"] == "confirmed"
             assert await asking.ask("x" * 5_000) is None
+
+
+async def test_whoever_follows_results_is_stopped_by_none_that_is_no_json(broker_url: str) -> None:
+    coming = results(Wiring(), broker_url)
+    first = asyncio.ensure_future(anext(coming))
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+
+        async def send(body: bytes) -> bool:
+            try:
+                await channel.publish(body, exchange="assignment_exchange", routing_key="results")
+            except (PublishReturned, NotFound):  # until it is bound
+                if not channel.is_open:
+                    await channel.open()
+                return False
+            return True
+
+        async with asyncio.timeout(WITHIN):
+            while not await send(b""):
+                pass
+        for body in (*NO_QUESTIONS, b'{"status": "confirmed", "a": "\xff"}'):
+            await send(body)
+        await send(codecs.BOM_UTF8 + b'{"status": "confirmed", "StudentID": 7}')
+        async with asyncio.timeout(WITHIN):
+            assert await first == {"status": "confirmed", "StudentID": 7}
+    await coming.aclose()
 
 
 async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import platformdirs
 
+from rabbitry._decode import decode_toml
 from rabbitry.apps.grading.message import LONGEST_NAME
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import Undecodable, UsageError
 
 LARGEST_SUBMISSION: Final = 10_000_000
 """Bytes of a file that is handed in, where the configuration says nothing else."""
@@ -76,12 +76,12 @@ def load_course(path: Path | None = None) -> Course:
     named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     file = named or platformdirs.user_config_path("rabbitry") / "grading.toml"
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = decode_toml(file.read_bytes())
     except FileNotFoundError as error:
         if named is None:
             return Course()
         raise UsageError(f"{file}: no such file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, Undecodable) as error:
         raise UsageError(f"{file}: {error}") from error
     return _course(data, file)
 

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
+from rabbitry._decode import json_decoder
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._session import FOR_EVER, stay_connected, until
 from rabbitry.apps.grading.records import Database, outbox
 from rabbitry.apps.grading.records.course import submission
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
-from rabbitry.exceptions import ProtocolViolation, PublishError, RecordsError
+from rabbitry.exceptions import ProtocolViolation, PublishError, RecordsError, Undecodable
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
 
@@ -149,6 +150,9 @@ class Question(msgspec.Struct):
     SubmissionID: str
 
 
+_decode_question = json_decoder(Question)
+
+
 async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
     """Answer questions about submissions from the records, until `stop` is set. Raises ConnectionClosed."""
     async with await connection.channel() as channel:
@@ -162,7 +166,7 @@ async def _answer_all(database: Database, channel: Channel) -> None:
         async for delivery in questions:
             try:
                 properties = delivery.properties
-                question = msgspec.json.decode(delivery.body, type=Question)
+                question = _decode_question(delivery.body)
                 body = await answer(database, question.SubmissionID)
                 if properties.reply_to:
                     # Who asked may be gone, and then nobody misses it.
@@ -172,7 +176,7 @@ async def _answer_all(database: Database, channel: Channel) -> None:
                         properties=Properties(content_type=JSON, correlation_id=properties.correlation_id),
                         mandatory=False,
                     )
-            except (msgspec.DecodeError, RecursionError, RecordsError, PublishError, ProtocolViolation) as error:
+            except (Undecodable, RecordsError, PublishError, ProtocolViolation) as error:
                 log.warning("a question about a submission is not answered: %s", error)
 
 

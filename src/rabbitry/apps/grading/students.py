@@ -6,7 +6,7 @@ import asyncio
 import re
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from rabbitry._decode import decode_object
 from rabbitry.amqp.client import Properties, connect
 from rabbitry.apps._declare import ensure_exchange
 from rabbitry.apps.grading.message import ID, Assignment, Progress, submission
@@ -22,7 +23,7 @@ from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
-from rabbitry.exceptions import PublishReturned, RequestTimeout, UsageError
+from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
 from rabbitry.flow.publisher import Publisher
@@ -220,7 +221,7 @@ class Asking:
         return msgspec.json.decode(delivery.body, type=dict[str, Any] | None)
 
 
-async def results(wiring: Wiring, url: str) -> AsyncIterator[dict[str, Any]]:
+async def results(wiring: Wiring, url: str) -> AsyncGenerator[dict[str, Any], None]:
     """Give results as they come, from a queue of its own that is gone afterwards. Raises ConnectFailed."""
     async with connect(url, name=f"{APP} results") as connection:
         durable = not wiring.plain
@@ -231,8 +232,8 @@ async def results(wiring: Wiring, url: str) -> AsyncIterator[dict[str, Any]]:
         async with channel.consume(queue, no_ack=True) as deliveries:
             async for delivery in deliveries:
                 try:
-                    fields = msgspec.json.decode(delivery.body, type=dict[str, Any])
-                except (msgspec.DecodeError, RecursionError):
+                    fields = decode_object(delivery.body)
+                except Undecodable:
                     continue  # a broadcast may bring anything
                 if fields.get("status") == "confirmed":
                     yield fields

@@ -17,12 +17,21 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from rabbitry._decode import decode_json
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Desk, checked, student_number
-from rabbitry.exceptions import Closed, ConnectFailed, PublishError, RabbitryError, RecordsError, UsageError
+from rabbitry.exceptions import (
+    Closed,
+    ConnectFailed,
+    PublishError,
+    RabbitryError,
+    RecordsError,
+    Undecodable,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
@@ -193,8 +202,8 @@ class Pages:
         from rabbitry.apps.grading.records import inbox
 
         try:
-            verdict = msgspec.json.decode(await request.body(), type=Verdict)
-        except msgspec.DecodeError as error:
+            verdict = decode_json(await request.body(), Verdict)
+        except Undecodable as error:
             raise UsageError(f"that is no decision: {error}") from error
         who = verdict.who.strip()[:LONGEST_NAME] or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
@@ -247,7 +256,7 @@ class Pages:
 def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "")
     # Where both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
-    if not length.isdigit() or "transfer-encoding" in request.headers:
+    if not (length.isascii() and length.isdigit() and len(length) <= 18) or "transfer-encoding" in request.headers:
         raise UsageError("say the length of what you send (Content-Length)")
     if int(length) > limit:
         raise UsageError(f"too large: more than {limit} bytes")

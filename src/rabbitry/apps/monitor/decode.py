@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from rabbitry._decode import is_deeper_than, json_decoder
 from rabbitry.apps.monitor.statistics import MAX_INTERFACES
-from rabbitry.exceptions import RabbitryError
+from rabbitry.exceptions import RabbitryError, Undecodable
 
 MAX_BODY = 256 * 1024
 """Bytes. A sample of a machine with 100 interfaces and 256 cores has 15 KiB."""
@@ -22,6 +23,9 @@ MAX_NAME = 255
 """Characters of a name."""
 _ROUNDING = 0.05
 """How far a fraction may lie beyond 0..1: kernel counters tick coarsely."""
+
+
+_decode: Callable[[bytes], object] = json_decoder(object)
 
 
 class InvalidSample(RabbitryError):
@@ -53,14 +57,12 @@ def decode(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_BODY:
         raise InvalidSample(f"is too large ({len(body)} bytes, at most {MAX_BODY})")
     try:
-        decoded = msgspec.json.decode(body)
-    except RecursionError as error:
-        raise InvalidSample(f"is nested deeper than {MAX_DEPTH} levels") from error
-    except ValueError as error:  # msgspec.DecodeError, or UnicodeDecodeError
+        decoded = _decode(body)
+    except Undecodable as error:
         raise InvalidSample(f"is no JSON ({printable(str(error))})") from error
     if not isinstance(decoded, dict):
         raise InvalidSample("is JSON, but no object")
-    if _deeper_than(decoded, MAX_DEPTH):
+    if is_deeper_than(decoded, MAX_DEPTH):
         raise InvalidSample(f"is nested deeper than {MAX_DEPTH} levels")
     return decoded
 
@@ -109,14 +111,3 @@ def _number(value: object) -> float | None:
 def _rate(rates: object, direction: str) -> float | None:
     value = _number(rates.get(direction)) if isinstance(rates, dict) else None
     return value if value is not None and value >= 0 else None
-
-
-def _deeper_than(value: object, levels: int) -> bool:
-    """Whether lists and objects are nested deeper than `levels`; the walk itself goes no deeper."""
-    if isinstance(value, dict):
-        inner = list(value.values())
-    elif isinstance(value, list):
-        inner = value
-    else:
-        return False
-    return levels == 0 or any(_deeper_than(item, levels - 1) for item in inner)

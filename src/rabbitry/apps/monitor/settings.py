@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from dotenv.parser import Original, parse_stream
 
+from rabbitry._decode import decode_text
 from rabbitry.amqp.client import DEFAULT_URL
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import Undecodable, UsageError
 
 KEYS = frozenset(
     {
@@ -130,8 +131,8 @@ def _file(env_file: Path | None) -> dict[str, str]:
     if env_file is None and not path.exists():
         return {}
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode_text(path.read_bytes())
+    except (OSError, Undecodable) as error:
         raise UsageError(f"{path} can't be read: {error}") from error
     found: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):

@@ -1,6 +1,5 @@
 """A request to the management API: who asks, what its path names, and how it is answered."""
 
-import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -8,11 +7,12 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
+from rabbitry._decode import decode_object
 from rabbitry.broker.access import User
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.views import Json
 from rabbitry.broker.patterns import Pattern
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import Undecodable, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
@@ -82,14 +82,9 @@ class Call:
         if not self._body:
             return {}
         try:
-            value = json.loads(self._body)
-            # Neither NaN nor half of a surrogate pair is something that AMQP or JSON could carry on.
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
+            return decode_object(self._body)
+        except Undecodable as error:
             raise bad("not_json") from error
-        if not isinstance(value, dict):
-            raise bad("not_json")
-        return value
 
     def vhost(self, kind: str = "") -> "VirtualHost":
         """Give the virtual host of the path."""

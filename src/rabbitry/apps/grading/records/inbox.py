@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, Select, func, select
 
+from rabbitry._decode import decode_object
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course
@@ -18,7 +19,6 @@ from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, R
 from rabbitry.exceptions import UsageError
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +129,4 @@ def _waiting() -> Select[Any]:
 
 
 def _item(row: Row[Any]) -> Item:
-    return Item(row.id, row.role, row.arrived_at, row.message, row.exchange, Assignment(_decode(row.body)))
+    return Item(row.id, row.role, row.arrived_at, row.message, row.exchange, Assignment(decode_object(row.body)))

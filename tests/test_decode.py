@@ -1,0 +1,105 @@
+"""Input from outside, wrong in every way that is known, ends in one kind of error."""
+
+import codecs
+import struct
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from rabbitry._decode import decode_json, decode_object, decode_text, decode_toml, is_deeper_than
+from rabbitry.exceptions import Undecodable
+from rabbitry.flow.codec import Codec
+from rabbitry.telemetry.report import decode_report
+
+
+class Named(msgspec.Struct):
+    """A type with one field."""
+
+    name: str
+
+
+NO_JSON = [
+    (b"", "truncated"),
+    (b"hello", "malformed"),
+    (b'{"name": "x"', "truncated"),
+    (b'{"name": "x",}', "trailing comma"),
+    (b'{"name": "x"} x', "trailing"),
+    (b'{"name": "caf\xe9"}', "no UTF-8 text: byte 0xe9"),
+    (b'{"name": "\xed\xa0\x80"}', "no UTF-8 text"),
+    (b'{"name": "\xc0\x80"}', "no UTF-8 text"),
+    (b'{"name": "\\ud800"}', "half of a surrogate pair"),
+    (b'{"name": "\\udc00x"}', "."),
+    (b'{"name": "\\ud800\\ud800"}', "."),
+    (b'{"name": "a\nb"}', "invalid character"),
+    (b'{"name": NaN}', "."),
+    (b'{"name": -Infinity}', "."),
+    (b'{"name": ' + b"[" * 100_000, "."),
+    (b'{"name": ' + b'{"a":' * 100_000, "."),
+    (b"\x00" * 8, "invalid character"),
+    ('{"name": "x"}'.encode("utf-16"), "invalid character"),
+    (codecs.BOM_UTF8, "truncated"),
+    (codecs.BOM_UTF8 + b'{"name": "\xff"}', "no UTF-8 text"),
+    (codecs.BOM_UTF8 * 2 + b'{"name": "x"}', "invalid character"),
+    (struct.pack(">I", 12) + b'{"name":"x"}', "invalid character"),
+    (b"[]", "Expected `object`"),
+    (b'"name"', "Expected `object`"),
+    (b"null", "Expected `object`"),
+    (b"1" * 50, "Expected `object`"),
+]
+
+
+@pytest.mark.parametrize(("body", "why"), NO_JSON, ids=range(len(NO_JSON)))
+def test_what_is_no_object_of_the_type_is_undecodable(body: bytes, why: str) -> None:
+    with pytest.raises(Undecodable, match=why) as raised:
+        decode_json(body, Named)
+    assert "\n" not in str(raised.value)
+
+
+DEEP_OR_LARGE = [b'{"name": ' + b"[" * 100_000, b'{"name": 1e999}', b'{"name": ' + b"9" * 5000 + b"}"]
+DECODERS: list[Callable[[bytes], object]] = [decode_object, Codec(dict).decode, Codec(object).decode, decode_report]
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("body", [*(body for body, _ in NO_JSON[:13]), *DEEP_OR_LARGE], ids=range(16))
+def test_every_decoder_raises_the_same_error(decode: Callable[[bytes], object], body: bytes) -> None:
+    with pytest.raises(Undecodable):
+        decode(body)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    body = codecs.BOM_UTF8 + b'{"name": "caf\xc3\xa9"}'
+    assert decode_json(body, Named) == Named("café")
+    assert decode_object(body) == {"name": "café"}
+    assert Codec(Named).decode(body) == Named("café")
+    assert decode_text(body).startswith("{")
+    assert decode_toml(codecs.BOM_UTF8 + b'a = "x"\r\n') == {"a": "x"}
+
+
+def test_of_equal_keys_the_last_counts_and_large_integers_are_kept() -> None:
+    assert decode_object(b'{"status": "confirmed", "status": "submitted"}') == {"status": "submitted"}
+    large = 10**400
+    assert msgspec.json.encode(decode_object(b'{"a": %d}' % large)) == b'{"a":%d}' % large
+
+
+@pytest.mark.parametrize(
+    "document", [b"a = ", b"a = '\xff'", b"a = " + b"[" * 100_000, b"a = " + b"9" * 5000, b"\xff\xfea\x00"]
+)
+def test_what_is_no_toml_is_undecodable(document: bytes) -> None:
+    with pytest.raises(Undecodable):
+        decode_toml(document)
+
+
+def test_text_that_is_none_is_not_shown() -> None:
+    with pytest.raises(Undecodable) as raised:
+        decode_text(b"secret\xff")
+    assert str(raised.value) == "no UTF-8 text: byte 0xff at position 6"
+
+
+def test_depth_is_measured_over_lists_and_objects() -> None:
+    deep: object = 1
+    for level in range(5):
+        deep = [deep] if level % 2 else {"a": deep}
+    assert is_deeper_than(deep, 4)
+    assert not is_deeper_than(deep, 5)
+    assert not is_deeper_than("text", 0)
