@@ -2,14 +2,18 @@
 
 import asyncio
 import threading
+from collections import namedtuple
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from rabbitry.apps.monitor import sampling
+from rabbitry.apps.monitor.cgroup import Limits
 from rabbitry.apps.monitor.decode import decode, utilization
-from rabbitry.apps.monitor.sample import Memory, Net, Sample, Space
+from rabbitry.apps.monitor.filesystems import local_filesystems
+from rabbitry.apps.monitor.sample import Container, Memory, Net, Sample, Share, Space
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from tests.support.waiting import eventually
 
@@ -54,6 +58,11 @@ async def test_this_machine_gives_a_sample_of_both_contracts() -> None:
     assert fields["cpu_percent"] == pytest.approx(100 * fields["cpu"], abs=0.01)
     assert set(fields["memory"]) == {"total", "available", "used", "percent"}
     assert set(fields["disk"]) == {"total", "used", "free", "percent"}
+    assert fields["disk"]["percent"] == pytest.approx(100 * fields["disk"]["used"] / fields["disk"]["total"], abs=0.1)
+    used, total = fields["memory"]["used"], fields["memory"]["total"]
+    assert fields["memory"]["percent"] == pytest.approx(100 * used / total, abs=0.1)
+    assert set(fields["uplinks"]) <= set(fields["net"])
+    assert len(fields["machine"]) in (0, 16)
     assert set(fields["swap"]) == {"total", "used", "free", "percent"}
     assert fields["memory"]["total"] > 0
     assert fields["processes"] > 1
@@ -111,6 +120,63 @@ def test_a_counter_that_started_anew_counts_from_zero(before: int) -> None:
 def test_two_readings_at_the_same_moment_make_a_sample() -> None:
     made = sample(reading(5, cores=[(1, 2)], net={"eth0": (1, 1)}), reading(5, cores=[(1, 2)], net={"eth0": (1, 1)}))
     assert (made.cpu, made.net["eth0"].rx) == (0.0, 0)
+
+
+def test_blocks_that_are_reserved_for_root_are_no_part_of_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free percent")
+    monkeypatch.setattr("psutil.disk_usage", lambda _: usage(1000, 500, 450, 52.6))
+    disk = sampling.read().disk
+    assert (disk.used, disk.free, disk.total, disk.percent) == (500, 450, 950, 52.6)
+    monkeypatch.setattr("psutil.disk_usage", lambda _: usage(1000, 950, 0, 100.0))
+    assert sampling.read().disk.percent == 100.0
+
+
+def test_file_systems_count_once_and_images_and_layers_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "data/bound").mkdir(parents=True)
+    (tmp_path / "hosts").touch()
+    mounted = [
+        ("/dev/sda1", tmp_path / "data/bound", "ext4"), ("/dev/sda1", tmp_path / "data", "ext4"),
+        ("/dev/loop3", tmp_path, "squashfs"), ("/dev/sdb1", tmp_path / "hosts", "ext4"),
+        ("tank/x", "/var/lib/docker/zfs/1", "zfs"), ("/dev/sdc1", tmp_path / "gone", "xfs"),
+    ]  # fmt: skip
+    partition = namedtuple("partition", "device mountpoint fstype")
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: [partition(d, str(p), kind) for d, p, kind in mounted])
+    assert list(local_filesystems()) == [str(tmp_path / "data")]
+
+
+def test_sensors_with_equal_labels_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    sensor = namedtuple("sensor", "label current")
+    found = {
+        "coretemp": [sensor("Core 0", 41.0), sensor("Core 0", 95.0), sensor("Core 0 #2", 7.0), sensor("Core 0", 8.0)],
+        "nvme": [sensor("", 30.0), sensor("0", 31.0)],
+    }
+    monkeypatch.setattr("psutil.sensors_temperatures", lambda: found, raising=False)
+    assert sampling.read().temperatures == {
+        "coretemp Core 0": 41.0, "coretemp Core 0 #2": 95.0, "coretemp Core 0 #2 #2": 7.0, "coretemp Core 0 #3": 8.0,
+        "nvme 0": 30.0, "nvme 0 #2": 31.0,
+    }  # fmt: skip
+
+
+def test_names_of_the_kernel_that_are_no_utf_8_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = b"eth\xff".decode(errors="surrogateescape")
+    counters = namedtuple("counters", "bytes_recv bytes_sent")
+    monkeypatch.setattr("psutil.net_io_counters", lambda pernic, nowrap: {odd: counters(1, 2)})
+    monkeypatch.setattr("socket.gethostname", lambda: odd)
+    one = sampling.read()
+    fields = decode(msgspec.json.encode(sample(one, one)))
+    assert fields["hostname"] == r"eth\udcff"
+    assert list(fields["net"]) == fields["uplinks"] == [r"eth\udcff"]
+
+
+def test_a_container_s_limits_stand_beside_the_machine_s() -> None:
+    def limited(used: int, seconds: float) -> Limits:
+        return Limits(memory=4 * GIB, memory_used=used, cpus=0.5, cpu_seconds=seconds)
+
+    before = msgspec.structs.replace(reading(0), limits=limited(GIB, 10.0))
+    after = msgspec.structs.replace(reading(2), limits=limited(3 * GIB, 10.25))
+    assert sample(before, after).container == Container(Share(4 * GIB, 3 * GIB, 75.0), 0.5, 0.25)
+    assert sample(reading(0), after).container == Container(Share(4 * GIB, 3 * GIB, 75.0), 0.5, None)
+    assert sample(before, reading(2)).container is None
 
 
 async def test_a_measurement_that_hangs_is_named_and_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:

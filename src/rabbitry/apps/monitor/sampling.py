@@ -7,12 +7,13 @@ are over the monotonic time between the two, so a clock that is set does not tou
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import platform
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
@@ -20,7 +21,11 @@ from typing import Any, Protocol, cast
 import msgspec
 import psutil
 
-from rabbitry.apps.monitor.sample import DiskRate, Memory, Net, Sample, Space
+from rabbitry.apps.monitor.cgroup import Limits, limits
+from rabbitry.apps.monitor.filesystems import local_filesystems, space
+from rabbitry.apps.monitor.interfaces import uplinks
+from rabbitry.apps.monitor.machine import machine_id
+from rabbitry.apps.monitor.sample import Container, DiskRate, Memory, Net, Sample, Share, Space
 from rabbitry.exceptions import RabbitryError
 
 _WRAP = 2**32
@@ -29,7 +34,7 @@ _WRAP_LIMIT = 2**30
 _NO_DISKS = ("loop", "ram", "zram", "fd", "sr")
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """The raw counters at one moment."""
 
     at: float
@@ -38,15 +43,19 @@ class Reading(msgspec.Struct, frozen=True):
     """Busy and all seconds of each core since the machine started."""
     net: dict[str, tuple[int, int]]
     """Bytes received and sent by each interface."""
+    uplinks: list[str] = []
+    """The interfaces whose traffic is the machine's own."""
     disks: dict[str, tuple[int, int]]
     """Bytes read and written by each whole block device."""
     memory: Memory
     swap: Space
     disk: Space
+    filesystems: dict[str, Space] = {}
     load: list[float]
     temperatures: dict[str, float]
     uptime: int
     processes: int
+    limits: Limits | None = None
 
 
 class MeasuringHangs(RabbitryError):
@@ -54,28 +63,33 @@ class MeasuringHangs(RabbitryError):
 
 
 def hostname() -> str:
-    """This machine's name, as it stands in samples and as the default routing key."""
-    return socket.gethostname()
+    """Return this machine's name, as it stands in samples and as the default routing key."""
+    return _text(socket.gethostname())
 
 
 def read() -> Reading:
-    """Take the counters now. May block on the file system at `/`: not for the event loop's thread."""
-    memory, swap, disk = psutil.virtual_memory(), psutil.swap_memory(), psutil.disk_usage("/")
+    """Take the counters now. May block on a local file system: not for the event loop's thread."""
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    cores = [_busy_and_all(times) for times in psutil.cpu_times(percpu=True)]
+    net = {
+        name: (counters.bytes_recv, counters.bytes_sent)
+        for name, counters in psutil.net_io_counters(pernic=True, nowrap=False).items()
+    }
     return Reading(
         at=time.monotonic(),
-        cores=[_busy_and_all(times) for times in psutil.cpu_times(percpu=True)],
-        net={
-            name: (counters.bytes_recv, counters.bytes_sent)
-            for name, counters in psutil.net_io_counters(pernic=True, nowrap=False).items()
-        },
+        cores=cores,
+        net={_text(name): counters for name, counters in net.items()},
+        uplinks=[_text(name) for name in uplinks({name: sum(counters) for name, counters in net.items()})],
         disks=_disks(),
-        memory=Memory(memory.total, memory.available, memory.used, memory.percent),
-        swap=Space(swap.total, swap.used, swap.free, swap.percent),
-        disk=Space(disk.total, disk.used, disk.free, disk.percent),
+        memory=_memory(memory.total, memory.available),
+        swap=space(swap.used, swap.free),
+        disk=space(*psutil.disk_usage("/")[1:3]),
+        filesystems={_text(point): found for point, found in local_filesystems().items()},
         load=[round(load, 2) for load in psutil.getloadavg()],
         temperatures=_temperatures(),
         uptime=int(time.clock_gettime(time.CLOCK_BOOTTIME)),
         processes=len(psutil.pids()),
+        limits=limits(memory.total, len(cores)),
     )
 
 
@@ -90,19 +104,23 @@ def sample(before: Reading, after: Reading) -> Sample:
     return Sample(
         timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
         hostname=hostname(),
+        machine=machine_id(),
         platform=platform.platform(),
         cpu=cpu,
         cpu_percent=round(100 * cpu, 2),
         cores=cores,
         net={name: Net(*rates) for name, rates in _rates(before.net, after.net, seconds).items()},
+        uplinks=[name for name in after.uplinks if name in before.net],
         memory=after.memory,
         swap=after.swap,
         disk=after.disk,
+        filesystems=after.filesystems,
         disks={name: DiskRate(*rates) for name, rates in _rates(before.disks, after.disks, seconds).items()},
         load=after.load,
         temperatures=after.temperatures,
         uptime=after.uptime,
         processes=after.processes,
+        container=_container(before.limits, after.limits, seconds),
     )
 
 
@@ -133,7 +151,7 @@ class Meter:
                 reading = await asyncio.shield(pending)
         except TimeoutError as error:
             raise MeasuringHangs(
-                f"measuring this machine has not finished within {self._patience:g} s; does the file system at / hang?"
+                f"measuring this machine has not finished within {self._patience:g} s; does a file system hang?"
             ) from error
         finally:
             if pending.done():
@@ -231,9 +249,37 @@ def _temperatures() -> dict[str, float]:
     sensors = getattr(psutil, "sensors_temperatures", None)  # not on every system
     if sensors is None:
         return {}
-    found = cast(Mapping[str, Sequence[_Sensor]], sensors())
-    return {
-        f"{chip} {sensor.label or number}".strip(): round(sensor.current, 1)
-        for chip, group in found.items()
-        for number, sensor in enumerate(group)
-    }
+    found: dict[str, float] = {}
+    for chip, group in cast(Mapping[str, Sequence[_Sensor]], sensors()).items():
+        for number, sensor in enumerate(group):
+            found[_unused(_text(f"{chip} {sensor.label or number}".strip()), found)] = round(sensor.current, 1)
+    return found
+
+
+def _unused(name: str, names: Collection[str]) -> str:
+    """Return `name`, numbered where it is taken: a machine with two processors has `coretemp Core 0` twice."""
+    numbered = (f"{name} #{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in names)
+
+
+def _memory(total: int, available: int) -> Memory:
+    used = total - available  # psutil's "used" leaves out some of what is not available, so that it disagrees
+    return Memory(total, available, used, round(100 * used / total, 1) if total else 0.0)
+
+
+def _container(before: Limits | None, after: Limits | None, seconds: float) -> Container | None:
+    if after is None:
+        return None
+    memory = cpu = None
+    if after.memory is not None and after.memory_used is not None:
+        percent = round(100 * after.memory_used / after.memory, 1) if after.memory else 100.0
+        memory = Share(after.memory, after.memory_used, percent)
+    if after.cpus and after.cpu_seconds is not None and before is not None and before.cpu_seconds is not None:
+        busy = (after.cpu_seconds - before.cpu_seconds) / seconds / after.cpus
+        cpu = round(min(max(busy, 0.0), 1.0), 4)
+    return Container(memory, None if after.cpus is None else round(after.cpus, 2), cpu)
+
+
+def _text(name: str) -> str:
+    """Return `name` as it can stand in JSON: names of the kernel are bytes, and need not be UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
