@@ -1,35 +1,13 @@
-"""Declaring what programs that exist already may have declared with other flags."""
+"""Declaring a queue that another program may hold."""
 
 from __future__ import annotations
 
 import logging
 
 from rabbitry.amqp.client import Connection
-from rabbitry.exceptions import PreconditionFailed, ResourceLocked
+from rabbitry.exceptions import ResourceLocked
 
 log = logging.getLogger("rabbitry.apps")
-
-
-async def ensure_exchange(connection: Connection, name: str, type_: str, *, durable: bool, strict: bool) -> None:
-    """Make sure that an exchange is there; one that exists with another type or flags is used as it is.
-
-    That is said as a warning. It happens on a channel of its own, since the broker closes the channel of a
-    declaration that it refuses (AMQP 0-9-1, exchange.declare, rule "equivalent").
-
-    Raises:
-        PreconditionFailed: it exists otherwise, and `strict` is set.
-        AccessRefused: this user may not declare it.
-    """
-    channel = await connection.channel()
-    try:
-        await channel.declare_exchange(name, type_, durable=durable)
-    except PreconditionFailed as error:
-        if strict:
-            raise
-        log.warning("exchange '%s' exists otherwise and is used as it is (%s)", name, error.reply_text)
-        await channel.open()
-        await channel.declare_exchange(name, passive=True)
-    await channel.close()
 
 
 async def exclusive_queue(connection: Connection, name: str) -> str:

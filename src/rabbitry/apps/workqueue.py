@@ -13,7 +13,7 @@ from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, connect
 from rabbitry.apps._session import FOR_EVER, Patience, background, stay_connected, until
-from rabbitry.exceptions import PreconditionFailed
+from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import node_name
 from rabbitry.telemetry import Collector, Kind, Report, Reporter
 
@@ -52,27 +52,25 @@ class _Rate:
         return (done - before) / max(now - then, 1e-9)
 
 
-async def declare(channel: Channel, queue: str, plain: bool) -> None:
-    """Declare the queue; one that exists otherwise is used as it is. plain: not durable, as other programs do."""
-    try:
-        await channel.declare_queue(queue, durable=not plain)
-    except PreconditionFailed:
-        await channel.open()
-        await channel.declare_queue(queue, passive=True)
-
-
 async def produce(
-    url: str, tell: Callable[[Progress], None], *, count: int = COUNT, queue: str = QUEUE, plain: bool = False
+    url: str,
+    tell: Callable[[Progress], None],
+    *,
+    count: int = COUNT,
+    queue: str = QUEUE,
+    plain: bool = False,
+    strict: bool = False,
 ) -> None:
     """Publish the numbers from 0 on, and return when all are confirmed.
 
-    Raises ConnectFailed, PublishError.
+    plain: declare the queue as the original programs do, not durable. strict: a queue that exists with other flags is
+    an error, and not used as it is. Raises ConnectFailed, PublishError, PreconditionFailed.
     """
     rate, told = _Rate(), time.monotonic()
     pending: deque[asyncio.Future[None]] = deque()
     async with connect(url, name="rabbitry workqueue produce") as connection:
         channel = await connection.channel()
-        await declare(channel, queue, plain)
+        await Declarer(strict=strict).queue(channel, queue, durable=not plain)
         done = 0
         for number in range(count):
             pending.append(await channel.send(b"%d" % number, routing_key=queue))
@@ -90,13 +88,23 @@ async def produce(
 class Worker:
     """One consumer: takes numbers, acks each, and reports itself so that all see each other's shares."""
 
-    def __init__(self, tell: Callable[[Progress], None], *, queue: str, prefetch: int, plain: bool) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Progress], None],
+        *,
+        queue: str = QUEUE,
+        prefetch: int = PREFETCH,
+        plain: bool = False,
+        strict: bool = False,
+    ) -> None:
+        """plain, strict: see `produce`. prefetch: the most messages in hand."""
         self.id = secrets.token_hex(4)
         self.done = 0
         self._tell = tell
         self._queue = queue
         self._prefetch = prefetch
         self._plain = plain
+        self._declarer = Declarer(strict=strict)
         self._started = time.time()
         self._rate = _Rate()
         self._collector = Collector()
@@ -113,7 +121,7 @@ class Worker:
 
     async def _session(self, connection: Connection, stop: asyncio.Event) -> None:
         channel = await connection.channel(prefetch=self._prefetch)
-        await declare(channel, self._queue, self._plain)
+        await self._declarer.queue(channel, self._queue, durable=not self._plain)
         async with background(Reporter(connection, self._reports).run()), background(self._collector.run(connection)):
             async with background(self._look(connection)):
                 await until(stop, self._consume(channel))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 AppPath = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the app is, e.g. shop.flow:app.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name, or MODULE:APP.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="What exists otherwise on the broker is an error; nothing is changed then.")
-]
 
 
-def load_app(path: str) -> App:
-    """Import an app. Raises AppError, naming what does not import and why, for all that can go wrong."""
+def load_app(path: str, *, plain: bool = False) -> App:
+    """Import an app. Raises AppError, naming what does not import and why, for all that can go wrong.
+
+    plain: make it declare as the original programs do, whatever it says itself.
+    """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
         raise AppError(f"{path!r} names no app: say MODULE:APP, e.g. shop.flow:app")
@@ -41,6 +41,12 @@ def load_app(path: str) -> App:
         what = "has no" if found is None else f"has a {type(found).__name__}, and no App, called"
         raise AppError(f"module {module_name!r} {what} {name!r}")
     found.validate()
+    if plain:
+        if found.queue_type != "classic":
+            raise AppError(
+                f"app {found.name!r} has {found.queue_type} queues, which are durable: run it without --plain"
+            )
+        found.plain = True
     return found
 
 

@@ -41,6 +41,16 @@ Broker = Annotated[
         show_default=False,
     ),
 ]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain",
+        help="Declare exchanges and queues as the original programs do, so that these can join (docs/originals.md).",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="What exists on the broker with other flags is an error, and not used.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 LogLevel = Annotated[
     Level,

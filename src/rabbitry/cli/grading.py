@@ -19,6 +19,8 @@ from rabbitry.cli._common import (
     Json,
     LogJson,
     LogLevel,
+    Plain,
+    Strict,
     broker_url,
     fail,
     one_line,
@@ -68,10 +70,6 @@ Config = Annotated[
 ]
 ExchangeName = Annotated[str, typer.Option("--exchange", metavar="NAME", help="The exchange.")]
 Type = Annotated[ExchangeType, typer.Option("--exchange-type", help="fanout: every role sees every message.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Declare as pika's defaults do: not durable.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="What exists otherwise on the broker is an error; nothing is changed then.")
-]
 Person = Annotated[
     bool, typer.Option("--person", help="What arrives waits in this role's inbox for a person to decide.")
 ]
@@ -116,6 +114,7 @@ def submit(
     exchange: ExchangeName = EXCHANGE,
     exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
+    strict: Strict = False,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -146,7 +145,7 @@ def submit(
                 advance()
                 tell(entry, identity)
 
-            await submit_all(wiring, url, wanted, told)
+            await submit_all(wiring, url, wanted, told, strict=strict)
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))

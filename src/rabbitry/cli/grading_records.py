@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, warn
+from rabbitry.cli._common import (
+    Broker,
+    ExitCode,
+    Json,
+    Plain,
+    Strict,
+    broker_url,
+    many_lines,
+    one_line,
+    print_json,
+    warn,
+)
 from rabbitry.cli._service import run_once
 from rabbitry.exceptions import UsageError
 
@@ -247,7 +258,8 @@ def results(
     follow: Annotated[bool, typer.Option("--follow", help="Print results as they come over the broker.")] = False,
     exchange: Annotated[str, typer.Option(metavar="NAME", help="The exchange.")] = "assignment_exchange",
     exchange_type: Annotated[str, typer.Option(metavar="TYPE", help="direct or fanout.")] = "direct",
-    plain: Annotated[bool, typer.Option("--plain", help="Declare as pika's defaults do: not durable.")] = False,
+    plain: Plain = False,
+    strict: Strict = False,
     database: DatabaseURL = None,
     broker: Broker = None,
     as_json: Json = False,
@@ -277,7 +289,7 @@ def results(
         from rabbitry.apps.grading.students import results as coming
 
         kind = cast("Any", exchange_type)  # one of the two, as was just seen
-        async for fields in coming(Wiring(exchange=exchange, exchange_type=kind, plain=plain), url):
+        async for fields in coming(Wiring(exchange=exchange, exchange_type=kind, plain=plain), url, strict=strict):
             if as_json:
                 print_json(fields)
                 continue

@@ -19,6 +19,8 @@ from rabbitry.cli._common import (
     Json,
     LogJson,
     LogLevel,
+    Plain,
+    Strict,
     broker_url,
     start_logging,
     warn,
@@ -64,11 +66,6 @@ Credentials = Annotated[
 ]
 PasswordFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Holds the password, on its first line.", show_default=False)
-]
-Strict = Annotated[bool, typer.Option("--strict", help="An exchange that exists with other flags is an error.")]
-Plain = Annotated[
-    bool,
-    typer.Option("--plain", help="Declare as the original programs do. These commands always do; kept for scripts."),
 ]
 
 

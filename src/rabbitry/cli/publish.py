@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rabbitry.cli._apps import AppPath, Strict, load_app
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, fail, print_json
+from rabbitry.cli._apps import AppPath, load_app
+from rabbitry.cli._common import Broker, ExitCode, Json, Plain, Strict, broker_url, fail, print_json
 from rabbitry.cli._service import run_once
 from rabbitry.exceptions import Undecodable
 
@@ -27,6 +27,7 @@ def publish(
     context: typer.Context,
     path: AppPath,
     key: str = typer.Argument(metavar="KEY", help="The routing key: that of the stage to begin with."),
+    plain: Plain = False,
     strict: Strict = False,
     broker: Broker = None,
     as_json: Json = False,
@@ -37,7 +38,7 @@ def publish(
     exit code 1, with all before it published. Example: rabbitry publish shop.flow:app order < orders.jsonl
     """
     url = broker_url(context, broker)
-    flow = load_app(path)
+    flow = load_app(path, plain=plain)
     raise typer.Exit(run_once(_publish(flow, key, url, strict, as_json)))
 
 

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import logging
 import socket
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 
 from rabbitry.apps._listening import PortTaken, by_whom, listen
 from rabbitry.cli._children import Child, lifeline
-from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, broker_url, start_logging
+from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER, Data, Memory
-from rabbitry.cli.grading import People
+from rabbitry.cli.grading import ExchangeType, People, Type
 from rabbitry.exceptions import UsageError
 
 HOST: Final = "127.0.0.1"
@@ -45,6 +46,9 @@ def up(
         ),
     ] = None,
     person: People = None,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
     data: Data = None,
     memory: Memory = False,
     log_level: LogLevel = Level.INFO,
@@ -53,6 +57,7 @@ def up(
     """Run broker, this machine's agent, the roles of grading and the dashboard until Ctrl-C.
 
     With --broker it runs agent and dashboard on that broker: who decides there is not this machine's to say.
+    With --plain the original programs can join, whether they start before it or after it (docs/originals.md).
 
     Example: rabbitry up --port 0 --web-port 9000
     """
@@ -70,12 +75,43 @@ def up(
     people = [word for choice in person or () for word in ("--person", choice.value)]
     if people and listener is None:
         raise UsageError("with --broker no roles are run here, so --person is for: rabbitry grading run --person ROLE")
-    children = _children(listener, page, url, http_port, kept, people, verbosity)
+    declaring = _Declaring(exchange_type, plain, strict)
+    children = _children(listener, page, url, http_port, kept, people, declaring, verbosity)
 
     async def service(stop: asyncio.Event) -> int:
         return await _run(children, page, listener, stop)
 
     raise typer.Exit(run_service(service, deadline=30.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Declaring:
+    """How the children declare exchanges and queues, as options of their commands."""
+
+    exchange_type: ExchangeType
+    plain: bool
+    strict: bool
+
+    @property
+    def agent(self) -> list[str]:
+        return [*self._plain, *self._strict]
+
+    @property
+    def roles(self) -> list[str]:
+        return ["--exchange-type", self.exchange_type.value, *self._plain, *self._strict]
+
+    @property
+    def page(self) -> list[str]:
+        # A queue that the broker names leaves the name of contract system_info to a program that expects it.
+        return ["--queue", "", "--exchange-type", self.exchange_type.value, *self._plain]
+
+    @property
+    def _plain(self) -> list[str]:
+        return ["--plain"] if self.plain else []
+
+    @property
+    def _strict(self) -> list[str]:
+        return ["--strict"] if self.strict else []
 
 
 def _children(
@@ -85,6 +121,7 @@ def _children(
     http_port: int,
     kept: list[str],
     people: list[str],
+    declaring: _Declaring,
     verbosity: list[str],
 ) -> list[Child]:
     """The children in the order in which they are ended: who publishes and reads before the broker."""
@@ -92,14 +129,16 @@ def _children(
     environment["RABBITRY_BROKER"] = url
     web = environment | {LISTENER: str(page.fileno())}
     # The page may start later than the agent; a sample that came too early must not cost it 5 s.
-    agent = ["monitor", "publish", "--http", str(http_port), "--probe-interval", "1", *verbosity]
+    agent = ["monitor", "publish", "--http", str(http_port), "--probe-interval", "1", *declaring.agent, *verbosity]
     children = [
         Child("the agent", agent, environment, (pipe,)),
-        Child("the dashboard", ["web", *verbosity], web, (pipe, page.fileno())),
+        Child("the dashboard", ["web", *declaring.page, *verbosity], web, (pipe, page.fileno())),
     ]
     if listener is not None:
         own = environment | {LISTENER: str(listener.fileno())}
-        children.insert(0, Child(_ROLES, ["grading", "run", *people, *verbosity], environment, (pipe,)))
+        children.insert(
+            0, Child(_ROLES, ["grading", "run", *people, *declaring.roles, *verbosity], environment, (pipe,))
+        )
         children.append(Child("the broker", ["broker", *kept, *verbosity], own, (pipe, listener.fileno())))
     return children
 

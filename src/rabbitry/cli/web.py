@@ -6,15 +6,17 @@ import asyncio
 import logging
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rabbitry.cli._common import Broker, LogJson, LogLevel, broker_url, start_logging
+from rabbitry.cli._common import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER
+from rabbitry.cli.grading import ExchangeType, Type
 
 log = logging.getLogger("rabbitry.cli.web")
 app = typer.Typer()
@@ -44,6 +46,16 @@ def serve(
             show_default="8003",
         ),
     ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The exclusive queue that samples come to; '' lets the broker name one.",
+            show_default="QUEUE_NAME, or Consumer",
+        ),
+    ] = None,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
     env_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Settings, see docs/monitor.md.", show_default=".env")
     ] = None,
@@ -57,18 +69,22 @@ def serve(
     start_logging(log_level, log_json)
     from rabbitry.apps._listening import listen
     from rabbitry.apps._serving import serve as serve_http
+    from rabbitry.apps.grading.stages import Wiring
     from rabbitry.apps.monitor.settings import from_environment, variables
     from rabbitry.web.server import PORT, create_app
 
     url = None if broker is None else broker_url(context, broker)
     settings = from_environment(variables(env_file), default_port=PORT, broker=url, host=host, port=port)
+    if queue is not None:
+        settings = replace(settings, queue=queue)
+    wiring = Wiring(exchange_type=exchange_type.value, plain=plain)
     inherited = os.environ.pop(LISTENER, None)
     listener = listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=int(inherited))
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     async def service(stop: asyncio.Event) -> int:
         log.info("dashboard on http://%s:%d/", name, listener.getsockname()[1])
-        await serve_http(create_app(settings), listener, stop)
+        await serve_http(create_app(settings, wiring=wiring), listener, stop)
         return 0
 
     raise typer.Exit(run_service(service))

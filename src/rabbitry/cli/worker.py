@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from rabbitry.cli._apps import AppPath, Strict, load_app
-from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, broker_url, start_logging
+from rabbitry.cli._apps import AppPath, load_app
+from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import GRACE, run_service
 from rabbitry.exceptions import RabbitryError
@@ -41,6 +41,7 @@ def work(
         ),
     ] = None,
     deadline: Annotated[float, typer.Option(min=0, help="Seconds to finish what is in hand after a signal.")] = 10.0,
+    plain: Plain = False,
     strict: Strict = False,
     connect_attempts: Annotated[
         int | None,
@@ -56,7 +57,7 @@ def work(
     """
     start_logging(log_level, log_json)
     url = broker_url(context, broker)
-    flow = load_app(path)
+    flow = load_app(path, plain=plain)
     worker = flow.worker(
         url, stages=stage or None, concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
     )
@@ -65,6 +66,7 @@ def work(
         arguments += [word for name in stage or () for word in ("--stage", name)]
         arguments += ["--concurrency", str(concurrency)] if concurrency else []
         arguments += ["--connect-attempts", str(connect_attempts)] if connect_attempts else []
+        arguments += ["--plain"] if plain else []
         arguments += ["--strict"] if strict else []
         arguments += ["--log-json"] if log_json else []
         ports = [health_port and health_port + number for number in range(processes)]

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, Json, LogJson, LogLevel, broker_url, print_json, start_logging
+from rabbitry.cli._common import (
+    Broker,
+    ExitCode,
+    Json,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    print_json,
+    start_logging,
+)
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_once, run_service
 
@@ -18,7 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 Queue = Annotated[str, typer.Option(help="The queue.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Declare the queue as other programs do: not durable.")]
 
 
 @app.command("produce")
@@ -27,6 +37,7 @@ def produce(
     count: Annotated[int, typer.Option(min=1, help="How many numbers, from 0 on.")] = 100_001,
     queue: Queue = "worker_queue",
     plain: Plain = False,
+    strict: Strict = False,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +50,7 @@ def produce(
     async def work() -> int:
         from rabbitry.apps import workqueue
 
-        await workqueue.produce(url, _teller(as_json), count=count, queue=queue, plain=plain)
+        await workqueue.produce(url, _teller(as_json), count=count, queue=queue, plain=plain, strict=strict)
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))
@@ -51,6 +62,7 @@ def consume(
     queue: Queue = "worker_queue",
     prefetch: Annotated[int, typer.Option(min=1, max=65535, help="Messages in hand; equal ones share equally.")] = 10,
     plain: Plain = False,
+    strict: Strict = False,
     connect_attempts: Annotated[
         int | None,
         typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
@@ -71,7 +83,7 @@ def consume(
         from rabbitry.apps._session import Patience
         from rabbitry.apps.workqueue import Worker
 
-        worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain)
+        worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
         await worker.run(url, stop, Patience(at_start=connect_attempts))
         return ExitCode.DONE
 

@@ -14,6 +14,7 @@ from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RabbitryError, VirtualHostRefused
 from rabbitry.flow import topology
 from rabbitry.flow.counting import Counting
+from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.intake import Intake
 from rabbitry.flow.job import Job, Result
 from rabbitry.flow.message import node_name
@@ -64,7 +65,13 @@ class Engine:
         self._intaking: list[asyncio.Task[None]] = []
         self._settler: Settler | None = None
         self._strict = False
+        self._declarer = Declarer()
         self._is_stopping = False
+
+    @property
+    def exchange_type(self) -> str:
+        """The type that the app's exchange has on the broker. It is known before the first delivery."""
+        return self._declarer.types.get(self.app.exchange, self.app.exchange_type)
 
     @property
     def is_healthy(self) -> bool:
@@ -83,7 +90,7 @@ class Engine:
         self._strict = strict
         consuming = await self._connect("consume", attempts, self._on_recovery)
         publishing = await self._connect("publish", attempts, None)
-        await topology.declare(consuming, self.app, strict=strict)
+        await topology.declare(consuming, self.app, strict=strict, declarer=self._declarer)
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
         settler = self._settler = Settler(self.app, outlet, self.counting)
         self._spawn(settler.run())
@@ -133,7 +140,7 @@ class Engine:
                 intake.lose()
 
     async def _declare_again(self) -> None:
-        await topology.declare(self._connections[0], self.app)
+        await topology.declare(self._connections[0], self.app, declarer=self._declarer)
 
     async def _watch(self, connection: Connection) -> None:
         await connection.wait_closed()

@@ -27,7 +27,7 @@ class Outlet:
     is back (rabbit_fifo_client). Another channel asks anew.
     """
 
-    def __init__(self, connection: Connection, channel: Channel, redeclare: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, connection: Connection, channel: Channel, redeclare: Callable[[], Awaitable[object]]) -> None:
         """channel: the first, of that connection. redeclare: declares the topology, for a channel that was closed."""
         self._connection = connection
         self._channel = channel

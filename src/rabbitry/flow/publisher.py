@@ -12,6 +12,7 @@ from rabbitry.amqp.client import BrokerURL, Connection, Properties, connect
 from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow import topology
 from rabbitry.flow.codec import Encoded, encode
+from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import Outgoing, first_properties
 from rabbitry.flow.outlet import Outlet
 
@@ -37,8 +38,9 @@ class Publisher:
     async def __aenter__(self) -> Self:
         connection = await connect(self._url, name=f"{self.app.name} publisher")
         try:
-            await topology.declare(connection, self.app, strict=self._strict)
-            redeclare = partial(topology.declare, connection, self.app)
+            declarer = Declarer()
+            redeclare = partial(topology.declare, connection, self.app, declarer=declarer)
+            await redeclare(strict=self._strict)
             self._outlet = Outlet(connection, await connection.channel(), redeclare)
         except BaseException:
             await connection.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rabbitry.amqp.client import Channel, Connection
 from rabbitry.exceptions import NotFound, PreconditionFailed, TopologyMismatch
 from rabbitry.flow.dead import dead_queue
+from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.retry import RUNGS, rung_name, suspects_queue
 from rabbitry.flow.stage import Output, Stage
 
@@ -139,11 +140,11 @@ def misfits(app: App, version: tuple[int, ...]) -> list[str]:
     return []
 
 
-async def declare(connection: Connection, app: App, *, strict: bool = False) -> None:
-    """Declare everything; what exists with other flags is used as it is, and said once as a warning.
+async def declare(connection: Connection, app: App, *, strict: bool = False, declarer: Declarer | None = None) -> None:
+    """Declare everything; what exists with other flags is used as it is, and said as a warning.
 
-    strict: raise TopologyMismatch instead, naming all that differs, before anything is declared.
-    Raises AccessRefused where this user may not.
+    strict: raise TopologyMismatch instead, naming all that differs, before anything is declared. declarer: the one
+    that declared before, so that a difference is said once. Raises AccessRefused where this user may not.
     """
     topology = derive(app)
     for text in misfits(app, connection.server_version):
@@ -152,14 +153,15 @@ async def declare(connection: Connection, app: App, *, strict: bool = False) -> 
         findings = [finding for finding in await check(connection, app) if finding.is_different]
         if findings:
             raise TopologyMismatch("; ".join(str(finding) for finding in findings) + "; nothing was changed")
+    declarer = declarer or Declarer()
     channel = await connection.channel()
     try:
-        for what, act in _steps(channel, topology):
-            try:
-                await act()
-            except PreconditionFailed as error:
-                log.warning("%s exists otherwise and is used as it is (%s)", what, error.reply_text)
-                await channel.open()
+        for exchange in topology.exchanges:
+            await declarer.exchange(channel, exchange.name, exchange.type, durable=exchange.durable)
+        for queue in topology.queues:
+            await declarer.queue(channel, queue.name, durable=queue.durable, arguments=queue.arguments)
+        for binding in topology.bindings:
+            await channel.bind_queue(binding.queue, binding.exchange, binding.key)
     finally:
         await channel.close()
 
@@ -232,12 +234,4 @@ def _declarations(channel: Channel, topology: Topology) -> list[tuple[str, _Act,
         look_at = partial(channel.declare_queue, queue.name, passive=True)
         make = partial(channel.declare_queue, queue.name, durable=queue.durable, arguments=dict(queue.arguments))
         steps.append((f"queue '{queue.name}'", look_at, make))
-    return steps
-
-
-def _steps(channel: Channel, topology: Topology) -> list[tuple[str, _Act]]:
-    steps: list[tuple[str, _Act]] = [(what, act) for what, _, act in _declarations(channel, topology)]
-    for binding in topology.bindings:
-        bind = partial(channel.bind_queue, binding.queue, binding.exchange, binding.key)
-        steps.append((f"binding of '{binding.queue}'", bind))
     return steps

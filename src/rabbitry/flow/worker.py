@@ -84,6 +84,11 @@ class Worker:
         """Whether it is connected and consumes all its stages."""
         return not self._is_stopping and self._engine.is_healthy
 
+    @property
+    def exchange_type(self) -> str:
+        """The type that the app's exchange has on the broker, where another program may have declared it first."""
+        return self._engine.exchange_type
+
     async def __aenter__(self) -> Self:
         loop = self._loop = asyncio.get_running_loop()
         self._failure = loop.create_future()

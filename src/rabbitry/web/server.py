@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps._guard import Guard
+from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
 from rabbitry.apps.grading.web import Pages as GradingPages
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
@@ -41,19 +42,20 @@ Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
 log = logging.getLogger("rabbitry.web")
 
 
-def create_app(settings: Settings, feed: Feed | None = None) -> FastAPI:
+def create_app(settings: Settings, feed: Feed | None = None, *, wiring: Wiring | None = None) -> FastAPI:
     """The dashboard as an ASGI application, which connects to the broker while it runs.
 
     Args:
         settings: where the samples come from, and where the page is served.
         feed: opens another source of events, for tests; a `SampleFeed` of the broker where it is None.
+        wiring: the exchange that assignments are handed in to, and how it is declared.
     """
     hub = Hub(str(parse_url(settings.broker)))
 
     def from_broker() -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         return SampleFeed(settings.broker, exchange=settings.exchange, queue=settings.queue)
 
-    grading = GradingPages(settings.broker)
+    grading = GradingPages(settings.broker, wiring=wiring)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

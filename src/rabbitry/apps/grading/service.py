@@ -43,6 +43,7 @@ async def run(
     """
     app = office.app()
     worker = app.worker(url, strict=strict, connect_attempts=connect_attempts)
+    office.found_type = lambda: worker.exchange_type
     if await until(stop, worker.__aenter__()) is None:
         return True
     log.info("%s: %s", app.name, ", ".join(stage.name for stage in worker.stages))

@@ -75,7 +75,8 @@ class Seat:
 class Office:
     """The seats that are taken in this process, and what they need.
 
-    markers: module → what marks its solutions. left_alone: how many messages of others each stage saw.
+    markers: module → what marks its solutions. left_alone: how many messages of others each stage saw. found_type:
+    says the type that the exchange has on the broker, where another program may have declared it first.
     """
 
     wiring: Wiring
@@ -83,6 +84,12 @@ class Office:
     database: Database | None = None
     markers: Mapping[str, Marker] = field(default_factory=dict)
     left_alone: Counter[str] = field(default_factory=Counter)
+    found_type: Callable[[], str] | None = None
+
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether every role gets every message, because the exchange is a fanout exchange."""
+        return (self.found_type() if self.found_type else self.wiring.exchange_type) == "fanout"
 
     def app(self) -> App:
         """Make the app with a stage for each seat, and outputs for what they publish."""
@@ -166,7 +173,7 @@ class Office:
     def _take(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
         """Give the assignment where it is this seat's; None where it is to be left alone. Raises Reject."""
         status = fields.get("status")
-        if self.wiring.exchange_type == "fanout":
+        if self.is_broadcast:
             if status != role.takes or not self._is_for(seat, fields.get("Module")):
                 self.left_alone[seat.name] += 1
                 return None

@@ -17,7 +17,6 @@ import msgspec
 
 from rabbitry._decode import decode_object
 from rabbitry.amqp.client import Properties, connect
-from rabbitry.apps._declare import ensure_exchange
 from rabbitry.apps.grading.message import ID, Assignment, Progress, submission
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course, Module
@@ -25,6 +24,7 @@ from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
+from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import first_properties
 from rabbitry.flow.publisher import Publisher
 
@@ -107,8 +107,10 @@ def _number_of(path: Path) -> int:
 class Desk:
     """Where assignments are handed in. An async context manager; it connects at the first one of a module."""
 
-    def __init__(self, wiring: Wiring, url: str) -> None:
+    def __init__(self, wiring: Wiring, url: str, *, strict: bool = False) -> None:
+        """strict: what exists on the broker with other flags is an error."""
         self._wiring = wiring
+        self._strict = strict
         self._url = url
         self._publishers: dict[str, Publisher] = {}
         self._opening = asyncio.Lock()
@@ -148,14 +150,21 @@ class Desk:
         async with self._opening:
             if module.name not in self._publishers:
                 app = Office(self._wiring, [Seat("demonstrator", module)]).app()
-                self._publishers[module.name] = await self._stack.enter_async_context(app.publisher(self._url))
+                self._publishers[module.name] = await self._stack.enter_async_context(
+                    app.publisher(self._url, strict=self._strict)
+                )
         return self._publishers[module.name]
 
 
-async def submit_all(wiring: Wiring, url: str, wanted: Sequence[Entry], tell: Callable[[Entry, str], None]) -> None:
-    """Hand in files; `tell` is called with each entry and its id, once confirmed. Raises as `Desk.submit` does."""
+async def submit_all(
+    wiring: Wiring, url: str, wanted: Sequence[Entry], tell: Callable[[Entry, str], None], *, strict: bool = False
+) -> None:
+    """Hand in files; `tell` is called with each entry and its id, once confirmed.
+
+    strict: what exists on the broker with other flags is an error. Raises as `Desk.submit` does, and TopologyMismatch.
+    """
     pending: deque[tuple[Entry, str, asyncio.Future[tuple[None, None]]]] = deque()
-    async with Desk(wiring, url) as desk:
+    async with Desk(wiring, url, strict=strict) as desk:
         for entry in wanted:
             data = await asyncio.to_thread(read, entry.path, wiring.course)
             identity, future = await desk.send(entry.student, entry.module, data, entry.path.name)
@@ -221,12 +230,15 @@ class Asking:
         return msgspec.json.decode(delivery.body, type=dict[str, Any] | None)
 
 
-async def results(wiring: Wiring, url: str) -> AsyncGenerator[dict[str, Any], None]:
-    """Give results as they come, from a queue of its own that is gone afterwards. Raises ConnectFailed."""
+async def results(wiring: Wiring, url: str, *, strict: bool = False) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield results as they come, from a queue of its own that is gone afterwards.
+
+    strict: an exchange that exists with other flags is an error. Raises ConnectFailed, PreconditionFailed.
+    """
     async with connect(url, name=f"{APP} results") as connection:
-        durable = not wiring.plain
-        await ensure_exchange(connection, wiring.exchange, wiring.exchange_type, durable=durable, strict=False)
         channel = await connection.channel()
+        declarer = Declarer(strict=strict)
+        await declarer.exchange(channel, wiring.exchange, wiring.exchange_type, durable=not wiring.plain)
         queue = (await channel.declare_queue("", exclusive=True)).name
         await channel.bind_queue(queue, wiring.exchange, RESULTS)
         async with channel.consume(queue, no_ack=True) as deliveries:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -98,13 +99,14 @@ class Pages:
 
     What needs a database is imported when somebody looks, since each start of the dashboard would pay for it.
 
-    url: the broker's. database: its URL; None for the user's.
+    url: the broker's. database: its URL; None for the user's. wiring: the exchange, whose course is not looked at.
     """
 
-    def __init__(self, url: str, database: str | None = None) -> None:
+    def __init__(self, url: str, database: str | None = None, *, wiring: Wiring | None = None) -> None:
         self.router = APIRouter(route_class=_route_class(self._largest))
         self._url = url
         self._database_url = database
+        self._wiring = wiring or Wiring()
         self._course: Course | None = None
         self._database: Database | None = None
         self._desk: Desk | None = None
@@ -239,7 +241,7 @@ class Pages:
     async def _hand_in(self, submit: Callable[[Desk], Awaitable[str]]) -> str:
         course = await self._known()
         if self._desk is None:
-            self._desk = Desk(Wiring(course), self._url)
+            self._desk = Desk(replace(self._wiring, course=course), self._url)
         try:
             return await submit(self._desk)
         except Closed:

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from rabbitry.amqp.client import BrokerURL, Channel, Connection
-from rabbitry.apps._declare import ensure_exchange
 from rabbitry.apps._session import Patience, background, stay_connected, until
 from rabbitry.apps.monitor.decode import InvalidSample, decode, printable, utilization
 from rabbitry.apps.monitor.names import UTILIZATION
 from rabbitry.apps.monitor.statistics import Counts, Host
+from rabbitry.flow.declarer import Declarer
 
 PREFETCH = 200
 DRAIN_SECONDS = 2.0
@@ -36,7 +36,7 @@ class StatisticsClient:
         """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
         self._counts = counts
         self._show = show
-        self._strict = strict
+        self._declarer = Declarer(strict=strict)
         self._warned: set[tuple[str, str]] = set()
         self._silence = dict.fromkeys(keys, SILENCE)
         self._heard = dict.fromkeys(keys, 0.0)
@@ -47,7 +47,7 @@ class StatisticsClient:
 
         Raises:
             ConnectFailed: the first attempt to connect failed; or the login was refused at a later one.
-            AccessRefused, PreconditionFailed: see `ensure_exchange`.
+            AccessRefused, PreconditionFailed: see `Declarer`.
         """
         await stay_connected(
             url,
@@ -62,10 +62,8 @@ class StatisticsClient:
 
         The connection is closed after that.
         """
-        await ensure_exchange(
-            connection, UTILIZATION.name, UTILIZATION.type, durable=UTILIZATION.durable, strict=self._strict
-        )
         channel = await connection.channel(prefetch=PREFETCH)
+        await self._declarer.exchange(channel, UTILIZATION.name, UTILIZATION.type, durable=UTILIZATION.durable)
         queue = (await channel.declare_queue("", exclusive=True)).name
         for key in self._silence:
             await channel.bind_queue(queue, UTILIZATION.name, key)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from rabbitry.amqp.client import BrokerURL, Connection
-from rabbitry.apps._declare import ensure_exchange, exclusive_queue
+from rabbitry.apps._declare import exclusive_queue
 from rabbitry.apps._session import FOR_EVER, Patience, stay_connected
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 from rabbitry.exceptions import RabbitryError
+from rabbitry.flow.declarer import Declarer
 
 PREFETCH = 200
 """Messages that may wait here for a slow reader; the others wait on the broker."""
@@ -58,7 +59,7 @@ class SampleFeed:
         self._url = url
         self._exchange = exchange
         self._queue = queue
-        self._strict = strict
+        self._declarer = Declarer(strict=strict)
         self._patience = patience
         self._events: asyncio.Queue[Connected | Lost | Received | RabbitryError] = asyncio.Queue(PREFETCH)
 
@@ -93,11 +94,9 @@ class SampleFeed:
             await self._events.put(error)
 
     async def _receive(self, connection: Connection) -> None:
-        await ensure_exchange(
-            connection, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable, strict=self._strict
-        )
-        queue = await exclusive_queue(connection, self._queue)
         channel = await connection.channel(prefetch=PREFETCH)
+        await self._declarer.exchange(channel, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable)
+        queue = await exclusive_queue(connection, self._queue)
         await channel.bind_queue(queue, self._exchange)
         async with channel.consume(queue) as deliveries:
             await self._events.put(Connected())

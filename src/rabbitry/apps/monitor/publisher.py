@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from rabbitry.amqp.client import BrokerURL, Channel, Connection, Properties
-from rabbitry.apps._declare import ensure_exchange
 from rabbitry.apps._session import FOR_EVER, Patience, stay_connected, until
 from rabbitry.apps.monitor.names import Exchange
 from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from rabbitry.exceptions import NotFound, PublishError, PublishReturned, RabbitryError
+from rabbitry.flow.declarer import Declarer
 
 INTERVAL = 1.0
 """Seconds between two samples."""
@@ -48,7 +48,7 @@ class Publisher:
         self.routing_key = routing_key
         self.away: str | None = "not connected yet"
         """Why nothing can be published now; None while connected."""
-        self._strict = strict
+        self._declarer = Declarer(strict=strict)
         self._channel: Channel | None = None
         self._declaring = asyncio.Lock()
 
@@ -59,7 +59,7 @@ class Publisher:
 
         Raises:
             ConnectFailed: the login was refused, or `patience` ended.
-            AccessRefused, PreconditionFailed: see `ensure_exchange`.
+            AccessRefused, PreconditionFailed: see `Declarer`.
         """
 
         async def session(connection: Connection) -> None:
@@ -120,14 +120,10 @@ class Publisher:
 
     async def _declare(self, channel: Channel) -> None:
         async with self._declaring:
-            for exchange in self.exchanges:
-                await ensure_exchange(
-                    channel.connection,
-                    exchange.name,
-                    exchange.type,
-                    durable=exchange.durable,
-                    strict=self._strict,
-                )
+            # The broker closes a channel whose declaration it refuses; samples may be under way over `channel`.
+            async with await channel.connection.channel() as declaring:
+                for exchange in self.exchanges:
+                    await self._declarer.exchange(declaring, exchange.name, exchange.type, durable=exchange.durable)
             await channel.open()
 
 

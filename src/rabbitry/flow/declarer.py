@@ -1,0 +1,71 @@
+"""Declaring what programs that exist already may have declared with other flags."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from rabbitry.amqp.client import Channel
+from rabbitry.exceptions import PreconditionFailed
+
+_OTHER_TYPE: Final = re.compile(r"inequivalent arg 'type' .* but current is '([^']{1,64})'")
+"""RabbitMQ's words for an exchange of another type, the only place where AMQP tells the type of an exchange."""
+_REMEMBERED: Final = 1000
+
+log = logging.getLogger("rabbitry.flow")
+
+
+class Declarer:
+    """Declares exchanges and queues; one that exists with other flags is used as it is.
+
+    Each difference is said once as a warning, however often the same thing is declared again after a reconnect:
+    the declarer lives as long as the program's wish to use them, over all its connections.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        """strict: raise PreconditionFailed for what exists with other flags."""
+        self._strict = strict
+        self._said: set[str] = set()
+        self.types: dict[str, str] = {}
+        """The types of exchanges that exist with another one than was asked for, by their names."""
+
+    async def exchange(self, channel: Channel, name: str, type_: str, *, durable: bool) -> None:
+        """Declare an exchange. The channel is open again afterwards where the broker closed it.
+
+        Raises:
+            PreconditionFailed: it exists with another type or flags, and the declarer is strict.
+            AccessRefused: this user may not declare it.
+        """
+        try:
+            await channel.declare_exchange(name, type_, durable=durable)
+        except PreconditionFailed as error:
+            found = _OTHER_TYPE.search(error.reply_text)
+            if found is not None:
+                self.types[name] = found[1]
+            await self._use(channel, f"exchange '{name}'", error)
+        else:
+            self.types.pop(name, None)
+
+    async def queue(
+        self, channel: Channel, name: str, *, durable: bool, arguments: Mapping[str, str | int] | None = None
+    ) -> None:
+        """Declare a queue; see `exchange`."""
+        try:
+            await channel.declare_queue(name, durable=durable, arguments=dict(arguments or {}))
+        except PreconditionFailed as error:
+            await self._use(channel, f"queue '{name}'", error)
+
+    async def _use(self, channel: Channel, what: str, error: PreconditionFailed) -> None:
+        """Say that something is used as it is, and open the channel that the broker closed for it (406).
+
+        AMQP 0-9-1, exchange.declare and queue.declare, rule "equivalent".
+        """
+        if self._strict:
+            raise error
+        text = f"{what} exists otherwise and is used as it is ({error.reply_text})"
+        if text not in self._said and len(self._said) < _REMEMBERED:
+            self._said.add(text)
+            log.warning("%s", text)
+        await channel.open()
