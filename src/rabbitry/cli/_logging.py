@@ -3,8 +3,9 @@
 On a terminal the time is short and the level coloured (unless NO_COLOR is set); elsewhere the time is ISO 8601
 with its zone, so that lines from several machines sort. `--log-json` writes one JSON object a line with the same
 fields.
-Passwords in URLs are struck out. What repeats with each message is logged at debug level only, anywhere
-in Rabbitry.
+Passwords in URLs are struck out. Lines are cut after LONGEST characters, so that one text of a peer, or of a handler,
+costs neither time nor space without bound. What repeats with each message is logged at debug level only, anywhere in
+Rabbitry.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import sys
 from datetime import datetime
 from enum import StrEnum
 
-_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s/]*@")
+from rabbitry._errors import described
+
+LONGEST = 16_384
+"""Characters of a message, an error or a traceback that a line of the log shows."""
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/]*@")
+# It begins at the "://", not at the scheme: `\w+://` would begin anew at each letter of a long word, in quadratic time.
+# From one "://" it looks no further than the next slash, so no character is looked at by two attempts.
 _COLOURS = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
 
@@ -35,6 +42,19 @@ def redact(text: str) -> str:
     return _URL_PASSWORD.sub(r"\1:***@", text)
 
 
+def _shown(text: str, *, escape: bool) -> str:
+    """`text` as the log shows it: cut where it is too long, and without passwords. escape: on one line."""
+    rest = len(text) - LONGEST
+    text = text[:LONGEST] if rest > 0 else text
+    text = redact(_escaped(text) if escape else text)
+    if rest <= 0:
+        return text
+    head, slashes, tail = text.rpartition("://")
+    if slashes and not any(letter in " /" or letter.isspace() for letter in tail):
+        text = f"{head}{slashes}***"  # the cut went through this URL, and perhaps through its password
+    return f"{text}… ({rest} more characters)"
+
+
 class LineFormatter(logging.Formatter):
     """One line of text an event. A traceback follows at debug level only; its last line is always there."""
 
@@ -49,10 +69,10 @@ class LineFormatter(logging.Formatter):
             head = f"{at:%H:%M:%S} \x1b[{_COLOURS.get(level, '0')}m{level:<7}\x1b[0m"
         else:
             head = f"{at.isoformat(timespec='milliseconds')} {level:<7}"
-        text = _escaped(f"{_where(record)}: {record.getMessage()}{_cause(record)}")
+        text = _shown(f"{_where(record)}: {record.getMessage()}{_cause(record)}", escape=True)
         if record.exc_info and logging.getLogger().isEnabledFor(logging.DEBUG):
-            text += "\n" + self.formatException(record.exc_info)
-        return f"{head} {redact(text)}"
+            text += "\n" + _shown(self.formatException(record.exc_info), escape=False)
+        return f"{head} {text}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,11 +83,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": _where(record),
-            "message": redact(record.getMessage()),
+            "message": _shown(record.getMessage(), escape=False),
         }
         if record.exc_info and record.exc_info[1] is not None:
-            event["error"] = redact(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
-            event["traceback"] = redact(self.formatException(record.exc_info))
+            event["error"] = _shown(described(record.exc_info[1]), escape=False)
+            event["traceback"] = _shown(self.formatException(record.exc_info), escape=False)
         return json.dumps(event, ensure_ascii=False)
 
 
@@ -97,7 +117,7 @@ def _where(record: logging.LogRecord) -> str:
 def _cause(record: logging.LogRecord) -> str:
     if not record.exc_info or record.exc_info[1] is None:
         return ""
-    return f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+    return f" ({described(record.exc_info[1])})"
 
 
 def _escaped(text: str) -> str:

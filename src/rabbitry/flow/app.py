@@ -224,9 +224,16 @@ class App:
 
 
 def _topic_matches(pattern: list[str], words: list[str]) -> bool:
-    """Match a topic exchange's binding key: `*` is one word, `#` any number."""
-    if not pattern:
-        return not words
-    if pattern[0] == "#":
-        return any(_topic_matches(pattern[1:], words[taken:]) for taken in range(len(words) + 1))
-    return bool(words) and pattern[0] in ("*", words[0]) and _topic_matches(pattern[1:], words[1:])
+    """Match a topic exchange's binding key: `*` is one word, `#` any number.
+
+    Each part of the pattern is taken once, with all the places that it may begin at, so that many `#` cost no more.
+    """
+    places = {0}
+    for part in pattern:
+        if part == "#":
+            places = set(range(min(places), len(words) + 1))
+        else:
+            places = {place + 1 for place in places if place < len(words) and part in ("*", words[place])}
+        if not places:
+            return False
+    return len(words) in places

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
+from rabbitry._errors import described
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
 from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
 from rabbitry.flow.job import Job, Result
@@ -26,7 +27,6 @@ from rabbitry.flow.message import (
     Outgoing,
     attempt_of,
     dead_properties,
-    described,
     origin,
     plain_headers,
     properties_of,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from rabbitry._errors import described, text_of, traced
 from rabbitry.exceptions import Reject, Retry, Undecodable
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.job import Product, Result
-from rabbitry.flow.message import Message, described, traced
+from rabbitry.flow.message import Message
 from rabbitry.flow.stage import Stage
 
 
@@ -31,11 +32,11 @@ def failed(error: BaseException) -> Result:
     """Say what an error of a handler, or of its body, leads to."""
     match error:
         case Reject():
-            return Result("rejected", reason=error.reason, error=str(error), trace=traced(error))
+            return Result("rejected", reason=error.reason, error=text_of(error), trace=traced(error))
         case Undecodable():
-            return Result("rejected", reason="undecodable", error=str(error), trace="")
+            return Result("rejected", reason="undecodable", error=text_of(error), trace="")
         case Retry():
-            return Result("retry", reason="failed", error=str(error), trace=traced(error), after=error.after)
+            return Result("retry", reason="failed", error=text_of(error), trace=traced(error), after=error.after)
         case _:
             return Result("failed", reason="failed", error=described(error), trace=traced(error))
 

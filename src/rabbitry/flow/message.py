@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import time
-import traceback
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -186,20 +185,6 @@ def plain_headers(properties: Properties) -> dict[str, FieldValue]:
 def _kept(properties: Properties, headers: Table) -> Properties:
     # A user id other than the connection's is refused, and what waits here must not expire.
     return properties._replace(headers=headers, delivery_mode=2, user_id=None, expiration=None)
-
-
-def described(error: BaseException) -> str:
-    """Name an error in one line."""
-    try:
-        text = str(error)
-    except Exception as odd:  # noqa: BLE001 - a user's `__str__`
-        text = f"(its text can't be had: {type(odd).__name__})"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def traced(error: BaseException) -> str:
-    """Give an error's traceback as text."""
-    return "".join(traceback.format_exception(error))
 
 
 @cache

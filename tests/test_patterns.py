@@ -1,0 +1,89 @@
+"""Regular expressions that meet text from outside take time in proportion to its length."""
+
+import ast
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import commands
+
+SOURCE = Path(__file__).parents[1] / "src" / "rabbitry"
+METHODS = {
+    "_USED": "search",
+    "_HEADER": "match",
+    "_KEY": "match",
+    "_SYNTAX": "search",
+    "_SIZE": "fullmatch",
+    "_PATH": "search",
+    "_UNKNOWN": "fullmatch",
+    "_NO_TEXT": "search",
+    "_GOOD_ID": "fullmatch",
+    "_SHORT": "fullmatch",
+    "_NUMBER_IN_NAME": "match",
+    "_URL_PASSWORD": "sub",
+}
+"""How each compiled pattern is used. A pattern that is new is added here, and so tried."""
+CALLS = ("match", "fullmatch", "search", "findall", "sub", "split", "finditer")
+
+TRY_ALL = """
+import json, re, sys
+for method, pattern, texts in json.load(sys.stdin):
+    for text in texts:
+        arguments = (text,) if method != "sub" else ("", text)
+        getattr(re.compile(pattern, re.MULTILINE), method)(*arguments)
+    print(method, pattern, flush=True)
+"""
+
+
+def patterns() -> list[tuple[str, str]]:
+    """Return the method and the text of each pattern in the sources."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "re"):
+                continue
+            if not isinstance(node.args[0], ast.Constant):
+                continue  # a marking scheme's own, which is looked for in a process with a time limit
+            raw = node.args[0].value
+            assert isinstance(raw, str | bytes)
+            text = raw.decode() if isinstance(raw, bytes) else raw
+            method = node.func.attr if node.func.attr in CALLS else METHODS[name_of(path, node)]
+            found.append((method, text))
+    return found
+
+
+def name_of(path: Path, call: ast.Call) -> str:
+    """Return the name that a compiled pattern is assigned to."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and node.lineno == call.lineno:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            assert isinstance(target, ast.Name)
+            return target.id
+    raise AssertionError(f"{path}:{call.lineno}: a compiled pattern without a name")
+
+
+def hostile(pattern: str, length: int) -> list[str]:
+    """Return long texts of what a pattern looks for, over and over, each with something else at its end."""
+    letters = sorted({letter for letter in pattern if not letter.isalnum()} | set("a1 \t./:@`"))
+    units = ["".join(pair) for pair in itertools.product(letters, repeat=2)]
+    units += [" - at `", " (at line 1", "[[a", "x=", "amqp://u:"]
+    texts = []
+    for unit in units:
+        body = unit * (length // len(unit))
+        texts += [body, f"a{body}!"]
+    return texts
+
+
+def test_each_pattern_is_through_a_long_text_before_the_time_is_up() -> None:
+    tries = [(method, pattern, hostile(pattern, 40_000)) for method, pattern in patterns()]
+    assert len(tries) >= len(METHODS)
+    # A quadratic pattern takes minutes for each of hundreds of texts; the limit is there to end it.
+    done = subprocess.run(
+        [sys.executable, "-c", TRY_ALL], input=json.dumps(tries), env=commands.environment(),
+        capture_output=True, text=True, timeout=55, check=True,
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == len(tries)
