@@ -11,7 +11,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.apps.grading.message import Decision, now
-from rabbitry.apps.grading.records import Database, outbox
+from rabbitry.apps.grading.records import Database, course, outbox
 from rabbitry.apps.grading.stages import STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.apps.grading.students import Asking, results
 from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
@@ -125,6 +125,37 @@ async def test_four_fields_of_any_program_run_through_and_all_fields_come_out(
     assert {name: result[name] for name in sent} == sent | {"status": "confirmed"}
     (found,) = await recorded(one_database, "confirmed", 1)
     assert (found.student, found.id) == ("23200858", result["SubmissionID"])
+
+
+async def test_what_a_student_forges_changes_nothing(broker_url: str, one_database: Database) -> None:
+    before = now()
+    long_ago = {"role": "student", "status": "submitted", "who": "x", "when": "2001-01-01T00:00:00+00:00"}
+    hop = {"role": "coordinator", "status": "confirmed", "who": "x", "mark": 10, "when": "2001-01-01T00:00:00+00:00"}
+    async with office(broker_url, one_database):
+        honest = await _running.submit(broker_url, 7)
+        await recorded(one_database, "confirmed", 1)
+        with Plain(broker_url) as plain:
+            forged = {"Mark": 10, "OutOf": 10, "Feedback": "splendid", "Remarks": ["full marks"], "attempt": 0}
+            forged |= {"History": [long_ago, hop], "SubmissionID": honest, "submitted_at": "2001-01-01"}
+            plain.send("demonstrator_cc", FOUR | forged)  # another's id
+            plain.send("demonstrator_cc", FOUR | forged | {"StudentID": 7})  # in another's name, too
+        found = {(one.id == honest, one.student): one for one in await recorded(one_database, "confirmed", 3)}
+    assert sorted(found) == [(False, "23200858"), (False, "7"), (True, "7")]
+    for one in found.values():
+        assert (one.mark, one.out_of, one.feedback) == (None, None, None)
+        assert before <= one.submitted_at <= now()
+        assert await history(one_database, one.id) == WAY
+    assert (found[True, "7"].attempt, found[False, "7"].attempt, found[False, "7"].latest) == (1, 2, True)
+
+
+async def test_forged_news_confirms_nothing(broker_url: str, one_database: Database) -> None:
+    async with office(broker_url, one_database, [Seat("coordinator")]):
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            body = json.dumps(FOUR | {"status": "confirmed", "Mark": 10, "SubmissionID": "mine"}).encode()
+            await channel.publish(body, exchange="assignment_progress", routing_key="progress")
+        (letter,) = await _dead(broker_url, 1)
+        assert (letter.reason, "only the coordinator" in letter.error) == ("rejected", True)
+    assert one_database.read_now(course.counts) == {}
 
 
 def read_results(plain: Plain) -> None:

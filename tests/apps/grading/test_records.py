@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from rabbitry.apps.grading.message import Assignment, Decision, Progress, submission
+from rabbitry.apps.grading.message import Assignment, Decision, Progress, now, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES, decide
@@ -70,10 +70,10 @@ def test_without_the_earlier_hops_the_message_itself_tells_them(database: Databa
 
 
 def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(database: Database) -> None:
-    made = [_way(name, student)[0] for name, student in (("a", 7), ("b", 7), ("c", 8), ("d", 7))]
+    made = [_way(name, student)[1] for name, student in (("a", 7), ("b", 7), ("c", 8), ("d", 7))]
     for one in reversed(made):  # whatever comes first
         database.write_now(partial(course.record, assignment=one))
-    other = Assignment(_way("e", 7)[0] | {"Module": "data_mining"})
+    other = Assignment(_way("e", 7)[1] | {"Module": "data_mining"})
     database.write_now(partial(course.record, assignment=other))
     found = {one.id: (one.attempt, one.latest) for one in database.read_now(course.submissions_of)}
     assert found == {"a": (1, False), "b": (2, False), "d": (3, True), "c": (1, True), "e": (1, True)}
@@ -84,11 +84,62 @@ def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(databa
     assert {item.id for item in database.read_now(partial(course.submissions_of, find="%"))} == set()
 
 
+def _told(database: Database, *assignments: Assignment) -> tuple[course.Submission, list[course.Hop]]:
+    for assignment in assignments:
+        database.write_now(partial(course.record, assignment=assignment))
+    found = database.read_now(partial(course.submission, identity=assignments[0].id))
+    assert found is not None
+    return found
+
+
+def test_a_student_s_own_time_mark_and_hops_are_not_recorded(database: Database) -> None:
+    before = now()
+    hop = {"role": "student", "status": "submitted", "who": "x", "when": "2001-01-01T00:00:00+00:00", "mark": 9}
+    forged = Assignment(FOUR | {"SubmissionID": "s1", "Mark": 10, "Feedback": "splendid", "History": [hop] * 40})
+    one, hops = _told(database, Assignment(Progress.of(forged)))
+    assert (one.mark, one.feedback, len(hops), hops[0].mark) == (None, None, 1, None)
+    assert before <= one.submitted_at == hops[0].at <= now()
+    one, _ = _told(database, _way(student=23200858)[1])  # though the student told of 40 hops
+    assert (one.status, one.mark) == ("corrected", 8.0)
+
+
+def test_the_role_that_takes_a_submission_first_says_when_it_was_handed_in(database: Database) -> None:
+    submitted, corrected, *_ = _way()
+    taken = submitted.history[0]["when"]
+    for order in ((submitted, corrected), (corrected, submitted)):
+        one, hops = _told(database, *order)
+        assert one.submitted_at == hops[0].at == taken
+    late = Assignment(corrected | {"SubmissionID": "s2"})
+    late["History"] = [submitted.history[0] | {"when": "2999-01-01T00:00:00+00:00"}, *corrected.history[1:]]
+    assert _told(database, late)[0].submitted_at <= now()
+
+
+def test_what_was_sent_back_says_no_more_when_it_was_handed_in(database: Database) -> None:
+    submitted, corrected, *_ = _way()
+    old = submitted.history[0] | {"when": "2001-01-01T00:00:00+00:00"}
+    back = {"role": "assistant", "status": "submitted", "remark": "again"}
+    for hops in ([old, back], [old, corrected.history[1]]):
+        forged = Assignment(submitted | {"History": hops, "Remarks": ["again"], "SubmissionID": f"forged{len(hops)}"})
+        moved = decide(forged, ROLES["demonstrator"], "correct", Decision("ann", 1.0))
+        assert _told(database, moved)[0].submitted_at > "2002"
+
+
+def test_a_confirmation_replaces_what_the_records_were_told_before(database: Database) -> None:
+    *_, validated, confirmed = _way()
+    hops = [{"role": "assistant", "status": "validated", "mark": 99}] * 9
+    _told(database, Assignment(validated | {"Mark": 99, "History": hops, "StudentID": 666}))
+    assert database.write_now(partial(course.confirm, assignment=confirmed, message="m1"))
+    one, recorded = _told(database, Assignment(validated | {"Mark": 98, "History": hops * 2}))
+    assert (one.student, one.mark, one.status) == ("7", 8.0, "confirmed")
+    assert [hop.status for hop in recorded] == ["submitted", "corrected", "validated", "confirmed"]
+
+
 def test_what_came_over_the_wire_does_not_break_the_records(database: Database) -> None:
     hop = {"role": 7, "status": None, "who": "\0" * 500, "when": "yesterday", "mark": 10**400, "feedback": ["x"]}
     fields = FOUR | {"Mark": "many", "OutOf": True, "Feedback": "a\0b", "SolutionName": 3, "History": [hop, {}]}
     odd = Assignment.received(fields | {"StudentID": "x'; DROP TABLE history; --"}, message())
-    database.write_now(partial(course.record, assignment=odd, whole=True))
+    database.write_now(partial(course.record, assignment=odd))
+    database.write_now(partial(course.confirm, assignment=odd, message="m1"))
     found = database.read_now(partial(course.submission, identity="m1"))
     assert found is not None
     assert (found[0].mark, found[0].feedback, found[1][0].mark) == (None, "a\ufffdb", None)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from rabbitry.apps.grading.message import Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
+from rabbitry.apps.grading.receiving import receive
 from rabbitry.apps.grading.roles import (
     CORRECTION_KEY,
     CORRECTION_QUEUE,
@@ -180,7 +181,7 @@ class Office:
         elif status != role.takes:
             said = repr(status)[:60] if "status" in fields else "none"
             raise Reject(f"status {said}, and the {role.name} takes {role.takes!r}", reason="wrong-status")
-        return Assignment.received(fields, message)
+        return receive(fields, message, first=role.takes == "submitted")
 
     def _is_for(self, seat: Seat, module: object) -> bool:
         if seat.role != "demonstrator":
@@ -221,8 +222,10 @@ class Office:
         return []
 
     async def _record(self, fields: dict[str, Any], message: Message) -> None:
-        from rabbitry.apps.grading.records.course import record
+        from rabbitry.apps.grading.records.course import CONFIRMED, record
 
+        if fields.get("status") == CONFIRMED:
+            raise Reject("only the coordinator who keeps these records confirms a submission")
         await self._db.write(partial(record, assignment=Assignment.received(fields, message)))
 
     @property

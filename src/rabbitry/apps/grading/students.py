@@ -20,6 +20,7 @@ from rabbitry.amqp.client import Properties, connect
 from rabbitry.apps.grading.message import ID, Assignment, Progress, submission
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course, Module
+from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
@@ -138,9 +139,10 @@ class Desk:
     ) -> tuple[str, asyncio.Future[tuple[None, None]]]:
         """Do as `submit` does, but give the id and a future that is done when it is confirmed."""
         publisher = await self._publisher(module)
+        fields = submission(student, module.name, solution, name, "", who=who)
+        assignment = Assignment(fields | {ID: (identity := new_id(fields))})
         properties = first_properties(APP, JSON, Assignment.__name__)
-        identity = properties.message_id or ""
-        assignment = submission(student, module.name, solution, name, identity, who=who)
+        properties = properties._replace(message_id=identity, correlation_id=identity)
         _, sent = await publisher.send_body(msgspec.json.encode(assignment), properties, key=module.key)
         told = first_properties(APP, JSON, Progress.__name__)._replace(correlation_id=identity)
         _, recorded = await publisher.send_body(msgspec.json.encode(Progress.of(assignment)), told, key=PROGRESS_KEY)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, or_, select, update
 
 from rabbitry.apps.grading.message import (
     FEEDBACK,
@@ -23,6 +23,7 @@ from rabbitry.apps.grading.message import (
     number,
 )
 from rabbitry.apps.grading.message import identity as known_as
+from rabbitry.apps.grading.receiving import taken_at
 from rabbitry.apps.grading.records.schema import history, insert_into, submissions, text
 
 CONFIRMED: Final = "confirmed"
@@ -72,37 +73,47 @@ class Hop:
         return asdict(self)
 
 
-def record(connection: Connection, assignment: Assignment, *, whole: bool = False) -> None:
-    """Record an assignment as it stands. What was recorded before changes nothing; what comes late, no status.
+_CHANGING: Final = ("status", "step", "mark", "out_of", "feedback", "updated_at")
+"""Columns of a submission that its next hop changes."""
+_HANDED_IN: Final = {"status": "submitted", "mark": None, "out_of": None, "feedback": None, "remark": None}
+"""What a student's hop says, whatever the student wrote."""
 
-    whole: record all its hops, not the last alone.
+
+def record(connection: Connection, assignment: Assignment) -> None:
+    """Record an assignment as the role that moved it tells it.
+
+    A hop that is told twice counts once; one that comes late, or after the confirmation, changes no status. When the
+    student handed it in is when the first role took it, or when this was called first, whichever is earlier: what a
+    student's own program tells counts as news of the submission, with no time, mark or hop of its own.
     """
+    is_confirmed = select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id)
+    if connection.execute(is_confirmed).scalar() is not None:
+        return
     hops = assignment.history
-    first = 1 if whole else max(1, len(hops))
-    rows = [_hop_row(assignment.id, step, hop) for step, hop in enumerate(hops, 1) if step >= first]
-    if rows:
-        connection.execute(insert_into(connection, history).on_conflict_do_nothing(), rows)
-    values = {
-        "id": assignment.id,
-        "student": text(assignment.student, 200),
-        "module": text(assignment.get(MODULE), 200),
-        "name": text(assignment.name, 1_000),
-        "status": text(assignment.status, 200),
-        "step": assignment.step,
-        "mark": number(assignment.get(MARK)),
-        "out_of": number(assignment.get(OUT_OF)),
-        "feedback": _optional(assignment.get(FEEDBACK)),
-        "submitted_at": _time(hops[0].get("when") if hops else None),
-        "updated_at": now(),
-    }
-    insert = insert_into(connection, submissions)
-    changing = ("status", "step", "mark", "out_of", "feedback", "updated_at")
-    newer = insert.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: insert.excluded[name] for name in changing},
-        where=insert.excluded.step > submissions.c.step,
+    taken = _taken_at(hops)
+    if len(hops) > 1 and hops[-1].get("role") != "student":
+        rows = [_hop_row(assignment.id, len(hops), hops[-1])]
+        values = _row(assignment, taken)
+    else:
+        rows = []
+        values = _row(assignment.without(MARK, OUT_OF, FEEDBACK), taken) | {"step": 1}
+    if hops and hops[0].get("role") == "student":
+        rows.append(_hop_row(assignment.id, 1, hops[0]) | _HANDED_IN | {"at": taken})
+    insert_hops = insert_into(connection, history)
+    earlier = insert_hops.on_conflict_do_update(
+        index_elements=["submission", "step"],
+        set_={"at": insert_hops.excluded.at},
+        where=and_(history.c.step == 1, insert_hops.excluded.at < history.c.at),
     )
-    connection.execute(newer, values)
+    for row in rows:
+        connection.execute(earlier, row)
+    insert = insert_into(connection, submissions)
+    connection.execute(insert.on_conflict_do_nothing(), values)
+    mine = submissions.c.id == assignment.id
+    connection.execute(update(submissions).where(mine, submissions.c.submitted_at > taken).values(submitted_at=taken))
+    newer = {name: values[name] for name in _CHANGING}
+    open_ = submissions.c.confirmed_by.is_(None)  # another coordinator may have confirmed it since it was looked at
+    connection.execute(update(submissions).where(mine, open_, submissions.c.step < values["step"]).values(newer))
 
 
 def confirm(connection: Connection, assignment: Assignment, message: str) -> bool:
@@ -117,13 +128,23 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
     ).scalar()
     if known is not None:
         return bool(known == message)
-    record(connection, assignment, whole=True)
+    record(connection, assignment)
+    mine = submissions.c.id == assignment.id
+    values = _row(assignment, "")
+    del values["submitted_at"]
+    # The id belongs to what was handed in, so this is whose it is, whatever the records were told before.
     taken = connection.execute(
-        update(submissions)
-        .where(submissions.c.id == assignment.id, submissions.c.confirmed_by.is_(None))
-        .values(confirmed_by=message)
+        update(submissions).where(mine, submissions.c.confirmed_by.is_(None)).values(values | {"confirmed_by": message})
     )
-    return taken.rowcount == 1
+    if taken.rowcount != 1:
+        return False
+    at = connection.execute(select(submissions.c.submitted_at).where(mine)).scalar_one()
+    rows = [_hop_row(assignment.id, step, hop) for step, hop in enumerate(assignment.history, 1)]
+    connection.execute(delete(history).where(history.c.submission == assignment.id))
+    for row in rows:
+        is_first = row["step"] == 1 and row["role"] == "student"
+        connection.execute(history.insert(), row | _HANDED_IN | {"at": at} if is_first else row)
+    return True
 
 
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
@@ -188,6 +209,28 @@ def _hop(row: Row[Any]) -> Hop:
     return Hop(
         row.role, row.status, row.who, row.place, row.at, row.mark, row.out_of, row.feedback, row.remark
     )  # fmt: skip
+
+
+def _row(assignment: Assignment, submitted_at: str) -> dict[str, Any]:
+    return {
+        "id": assignment.id,
+        "student": text(assignment.student, 200),
+        "module": text(assignment.get(MODULE), 200),
+        "name": text(assignment.name, 1_000),
+        "status": text(assignment.status, 200),
+        "step": assignment.step,
+        "mark": number(assignment.get(MARK)),
+        "out_of": number(assignment.get(OUT_OF)),
+        "feedback": _optional(assignment.get(FEEDBACK)),
+        "submitted_at": submitted_at,
+        "updated_at": now(),
+    }
+
+
+def _taken_at(hops: list[dict[str, Any]]) -> str:
+    """Return when the first role took a submission, where the hops tell it; now otherwise, and never later."""
+    told = taken_at(hops)
+    return now() if told is None else min(_time(told), now())
 
 
 def _hop_row(identity: str, step: int, hop: Mapping[str, Any]) -> dict[str, Any]:
