@@ -91,6 +91,15 @@ def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> byt
 _QOS = signature(m.BasicQos) + b"\0\0\0\0\0\0\0"
 _PUBLISH = _frame(1, 1, signature(m.BasicPublish) + b"\0\0\0\x01q\0")
 _HEADER = encode_header(Properties(), 3)
+
+
+def _headers(fields: bytes, destination: bytes = b"\0\x01q\0") -> bytes:
+    """A publish whose headers table has these fields."""
+    table = len(fields).to_bytes(4, "big") + fields
+    method = _frame(1, 1, signature(m.BasicPublish) + b"\0\0" + destination)
+    return method + _frame(2, 1, _HEADER[:12] + b"\x20\0" + table) + _frame(3, 1, b"abc")
+
+
 _FRAMES = {
     "unknown_type": _frame(5, 1, b"abc"),
     "no_end": _frame(1, 1, _QOS, b"\0"),
@@ -139,6 +148,16 @@ _FRAMES = {
     "table_of_an_unknown_type": _frame(1, 1, signature(m.QueueDeclare) + b"\0\0\x01q\0\0\0\0\x04\x01aZ\0"),
     "table_too_long": _frame(1, 1, signature(m.QueueDeclare) + b"\0\0\x01q\0\0\0\x01\0\x01a"),
     "properties_cut_short": _PUBLISH + _frame(2, 1, _HEADER[:12] + b"\x80\0\x09ab") + _frame(3, 1, b"abc"),
+    "header_with_nan": _headers(b"\x01rd\x7f\xf8\0\0\0\0\0\0"),
+    "header_with_infinity": _headers(b"\x01rd\x7f\xf0\0\0\0\0\0\0"),
+    "header_with_minus_infinity": _headers(b"\x01rd\xff\xf0\0\0\0\0\0\0"),
+    "header_with_a_short_nan": _headers(b"\x01rf\x7f\xc0\0\0"),
+    "header_with_nan_in_a_table": _headers(b"\x01rF\0\0\0\x0b\x01rd\x7f\xf8\0\0\0\0\0\0"),
+    "header_with_nan_in_an_array": _headers(b"\x01rA\0\0\0\x09d\x7f\xf8\0\0\0\0\0\0"),
+    "header_of_the_largest_double": _headers(b"\x01rd\x7f\xef\xff\xff\xff\xff\xff\xff"),
+    "header_of_an_unknown_type": _headers(b"\x01aZ"),
+    "header_table_cut_short": _PUBLISH + _frame(2, 1, _HEADER[:12] + b"\x20\0\0\0\0\x30\x01aI") + _frame(3, 1, b"abc"),
+    "nan_to_a_missing_exchange": _headers(b"\x01rd\x7f\xf8\0\0\0\0\0\0", b"\x04none\x01q\0"),
     "unknown_property_flags": _PUBLISH + _frame(2, 1, _HEADER[:12] + b"\0\x02") + _frame(3, 1, b"abc"),
     "access_request": _frame(1, 1, signature(m.AccessRequest) + b"\x01/\x1f"),
 }

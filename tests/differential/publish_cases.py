@@ -63,6 +63,12 @@ def publish_to_a_missing_exchange(peer: Peer) -> None:
     peer.quiet()
 
 
+@case
+def the_exchange_is_looked_at_before_the_properties(peer: Peer) -> None:
+    peer.publish("missing", "k", b"x", Properties(user_id="somebody", expiration="abc"))
+    peer.quiet()
+
+
 def _copied(headers: Mapping[str, FieldValue], peer: Peer) -> None:
     for name in ("a", "b", "c"):
         peer.queue(name)

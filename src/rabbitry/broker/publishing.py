@@ -22,16 +22,19 @@ from rabbitry.amqp.protocol.properties import (
     decode_header,
     encode_header,
 )
-from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
+from rabbitry.amqp.protocol.tables import FieldValue, Table, is_finite, type_name
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
+from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.queues import Message, Queue, ReplyTo
 from rabbitry.broker.queues.arguments import check_timer
 from rabbitry.broker.queues.message import check_delivery_mode, delivery_mode
 from rabbitry.broker.queues.reply_to import REPLY_TO
+from rabbitry.exceptions import ProtocolViolation
 
 if TYPE_CHECKING:
     from rabbitry.broker.connection import ClientConnection
+    from rabbitry.broker.vhost import VirtualHost
 
 _CACHED_ROUTES: Final = 4096
 _SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
@@ -64,10 +67,12 @@ class Publishing:
             self._routes_of = generation
         flags = header[12] << 8 | header[13]
         properties = _NOTHING
-        if flags & _SPECIAL:
-            properties = decode_header(header)
-            self._check(channel, properties)
         route = self._routes.get(arguments)
+        if flags & _SPECIAL:
+            if route is None:
+                self._exchange_of(vhost, hot.parse_publish(arguments)[0])  # RabbitMQ looks at the exchange first
+            properties = _read(header)
+            self._check(channel, properties)
         if route is None or properties.headers:
             route = self._route(channel, arguments, properties.headers or {})
         if not body and any(header[4:12]):
@@ -142,10 +147,7 @@ class Publishing:
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
         vhost = channel.vhost
-        self._connection.check("write", "exchange", name)
-        exchange = vhost.exchange(name)
-        if exchange.internal:
-            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")
+        exchange = self._exchange_of(vhost, name)
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._connection.broker.replies.get(routing_key)
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory
@@ -158,6 +160,14 @@ class Publishing:
             self._routes[arguments] = route
         return route
 
+    def _exchange_of(self, vhost: "VirtualHost", name: str) -> Exchange:
+        """Return the exchange that a publish names. Raises Refusal where it is missing or not for this client."""
+        self._connection.check("write", "exchange", name)
+        exchange = vhost.exchange(name)
+        if exchange.internal:
+            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")
+        return exchange
+
     def _return(self, channel: Channel, arguments: bytes, message: Message) -> None:
         name, routing_key, _, _ = hot.parse_publish(arguments)
         method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
@@ -167,6 +177,20 @@ class Publishing:
         connection.driver.write(
             frames + hot.encode_content(channel.number, message.header, message.body, connection.core.frame_limit)
         )
+
+
+def _read(header: bytes) -> Properties:
+    """Decode a content header. Raises ProtocolViolation (541, as RabbitMQ does) for one that is malformed.
+
+    A float that is NaN or infinite is malformed too: Erlang has no such number.
+    """
+    try:
+        properties = decode_header(header)
+    except ProtocolViolation as error:
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR") from error
+    if not is_finite(properties.headers):
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+    return properties
 
 
 def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, properties: Properties) -> Message:

@@ -2,6 +2,7 @@
 
 import copy
 import decimal
+import math
 import pickle
 import re
 import struct
@@ -68,7 +69,7 @@ def test_a_table_within_other_bytes(table: Table, before: bytes, after: bytes) -
         b"t\x00", b"t\x01", b"b\xff", b"B\xff", b"s\xff\xfe", b"u\xff\xfe", b"I\x00\x00\x00\x01",
         b"i\x00\x00\x00\x01", b"l\x00\x00\x00\x00\x00\x00\x00\x01", b"L\x00\x00\x00\x00\x00\x00\x00\x01",
         b"l\x80\x00\x00\x00\x00\x00\x00\x00", b"f\x3f\x80\x00\x00", b"d\x3f\xf0\x00\x00\x00\x00\x00\x00",
-        b"d\x7f\xf8\x00\x00\x00\x00\x00\x01", b"D\x02\x00\x00\x30\x39", b"D\xff\xff\xff\xff\xff",
+        b"d\x7f\xef\xff\xff\xff\xff\xff\xff", b"D\x02\x00\x00\x30\x39", b"D\xff\xff\xff\xff\xff",
         b"D\x00\x80\x00\x00\x00",
         b"D\x05\x00\x00\x00\x00",
         b"S\x00\x00\x00\x02hi", b"S\x00\x00\x00\x01\xff", b"x\x00\x00\x00\x02hi", b"x\x00\x00\x00\x00",
@@ -243,12 +244,17 @@ def test_very_deep_nesting_is_a_violation_too() -> None:
         object(), {1, 2}, 1j, 2**63, -(2**63) - 1, TaggedInt(256, b"B"), TaggedInt(-1, b"T"), Float32(1e300),
         Decimal("1E+999999999"), Decimal("1E-256"), Decimal("NaN"), Decimal("Infinity"), Decimal(2**31),
         datetime(1969, 12, 31, tzinfo=UTC), "\ud800", [object()], {"deep": object()}, {1: "no string"},
+        math.nan, math.inf, -math.inf, Float32(math.nan), Float32(math.inf), [1.0, math.nan], {"deep": [math.inf]},
     ],
     ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )  # fmt: skip
 def test_it_is_a_usage_error(value: object) -> None:
     with pytest.raises(UsageError):
         encode_table({"k": value})  # type: ignore[dict-item] # what is tested
+
+
+def test_nan_of_other_software_is_read() -> None:
+    assert math.isnan(cast(float, the_value(b"d\x7f\xf8\x00\x00\x00\x00\x00\x01")))
 
 
 def test_the_key_is_named() -> None:

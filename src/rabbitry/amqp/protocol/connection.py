@@ -5,6 +5,7 @@ A driver feeds `receive` with what the socket brings and writes what the encoder
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Final
 
 from rabbitry.amqp.protocol import hot
@@ -64,7 +65,7 @@ from rabbitry.amqp.protocol.states import (
     step_channel,
     step_connection,
 )
-from rabbitry.amqp.protocol.tables import erlang_binary
+from rabbitry.amqp.protocol.tables import erlang_binary, is_finite
 from rabbitry.exceptions import ProtocolViolation, UsageError
 
 
@@ -148,9 +149,15 @@ def _no_content(content: _Content) -> ProtocolViolation:
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
 
 
-def _check_texts(method: Method) -> None:
-    """Refuse names that are no UTF-8 (501, in RabbitMQ's words); those of a publish are let pass, as there."""
+def _check_arguments(method: Method) -> None:
+    """Refuse names that are no UTF-8 (501, in RabbitMQ's words); those of a publish are let pass, as there.
+
+    So are NaN and infinity refused, which Erlang's floats can't hold: RabbitMQ's reader ends at them without a word.
+    """
     for value in method:
+        if isinstance(value, Mapping) and not is_finite(value):
+            text = "FRAME_ERROR - a field table holds a float that is no finite number"
+            raise ProtocolViolation(Reply.FRAME_ERROR, text)
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()
@@ -179,6 +186,7 @@ class Connection:
         self.max_body_size = max_body_size
         self.state = ConnectionState.IDLE
         self.framing_lost = False
+        self._method_limit = FRAME_MIN_SIZE - FRAME_OVERHEAD  # what every peer takes before the limits are agreed on
         self._channels: dict[int, ChannelState] = {}
         self._contents: dict[int, _Content] = {}
         self._ready: set[int] = set()
@@ -197,6 +205,7 @@ class Connection:
     def tuned(self, frame_max: int, channel_max: int) -> None:
         """Take the limits that both sides agreed on."""
         self.frame_max = max(frame_max, FRAME_MIN_SIZE)
+        self._method_limit = self.frame_limit
         self.channel_max = channel_max
 
     def channel_state(self, channel: int) -> ChannelState:
@@ -221,8 +230,12 @@ class Connection:
         if self.role.value not in layout.sender:
             raise UsageError(f"{name} is not for the {self.role.name.lower()} to send")
         payload = encode_method(method)
-        if len(payload) > self.frame_limit:
-            raise UsageError(f"{name} takes {len(payload)} bytes; the agreed frame size allows {self.frame_limit}")
+        if len(payload) > self._method_limit:
+            named = next((f" of {value!r}" for value in method if isinstance(value, str) and value), "")
+            raise UsageError(
+                f"{name}{named[:60]} takes {len(payload)} bytes in a frame that may have {self._method_limit}: "
+                "send shorter arguments"
+            )
         try:
             if layout.class_id == _CLASS_CONNECTION:
                 self._step_connection(method, sending=True)
@@ -395,7 +408,7 @@ class Connection:
             return
         method = decode_method(payload)
         if self.role is Role.BROKER:
-            _check_texts(method)
+            _check_arguments(method)
         try:
             if signature >> 16 == _CLASS_CONNECTION:
                 if channel:

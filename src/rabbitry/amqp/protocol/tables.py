@@ -6,6 +6,7 @@ another tag than Python's default is a `TaggedInt`, a single-precision float a `
 is no UTF-8 a `LongString`, so that decode followed by encode gives the same bytes.
 """
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -124,7 +125,8 @@ def encode_table(table: Table) -> bytes:
 
     str → S, bytes → x, bool → t, int → I, or l where 32 bits are too few, float → d, Decimal → D,
     datetime → T (whole seconds; one without a zone is taken as UTC), None → V, mapping → F, sequence → A.
-    Raises UsageError for a value of another type or out of range, naming its key.
+    Raises UsageError for a value of another type or out of range, naming its key; NaN and infinity are out of range,
+    since RabbitMQ ends a connection that carries one.
     """
     return _write_table(table, 0)
 
@@ -152,6 +154,18 @@ def type_name(value: FieldValue) -> str:
         case Mapping():
             return "table"
     return "array"
+
+
+def is_finite(value: FieldValue) -> bool:
+    """Whether a decoded value, with everything inside it, has no NaN and no infinity."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case Mapping():
+            return all(map(is_finite, value.values()))
+        case list() | tuple():
+            return all(map(is_finite, value))
+    return True
 
 
 def erlang_binary(data: bytes) -> str:
@@ -300,6 +314,8 @@ def _write_value(value: FieldValue, parts: list[bytes], depth: int) -> None:
     elif value is None:
         parts.append(b"V")
     elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{value} can't be sent: RabbitMQ takes finite numbers only; use None, or a string")
         parts += (b"f", _FLOAT.pack(value)) if isinstance(value, Float32) else (b"d", _DOUBLE.pack(value))
     elif isinstance(value, Mapping):
         parts += (b"F", _write_table(value, depth + 1))
