@@ -48,7 +48,8 @@ class ScriptedLink:
     basic.consume in their order; answered at once while `agrees`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame_max: int) -> None:
+        self.frame_max = frame_max
         self.core = Core(Role.BROKER, frame_max=_FRAME_MAX, channel_max=_CHANNEL_MAX, max_body_size=1 << 20)
         self.driver = Driver(self.core, self)
         self.published: list[tuple[str, str, bytes, bytes]] = []
@@ -76,7 +77,7 @@ class ScriptedLink:
 
     def _on_method(self, channel: int, method: Method) -> None:
         if isinstance(method, ConnectionStartOk):
-            self.send(0, ConnectionTune(_CHANNEL_MAX, _FRAME_MAX, 0))
+            self.send(0, ConnectionTune(_CHANNEL_MAX, self.frame_max, 0))
         elif isinstance(method, ConnectionOpen):
             self.send(0, ConnectionOpenOk())
         elif isinstance(method, ConnectionClose):
@@ -128,9 +129,13 @@ class ScriptedLink:
 
 
 class ScriptedBroker:
-    """Listens on a free port of 127.0.0.1: an async context manager. links: a `ScriptedLink` for each connection."""
+    """Listens on a free port of 127.0.0.1: an async context manager.
+
+    links: a `ScriptedLink` for each connection. frame_max: bytes, what it offers to those that come.
+    """
 
     def __init__(self) -> None:
+        self.frame_max = _FRAME_MAX
         self.links: list[ScriptedLink] = []
         self._server: asyncio.Server | None = None
 
@@ -141,7 +146,7 @@ class ScriptedBroker:
         return f"amqp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
 
     def _accept(self) -> Driver:
-        link = ScriptedLink()
+        link = ScriptedLink(self.frame_max)
         self.links.append(link)
         return link.driver
 

@@ -6,6 +6,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.properties import FLAG_CONTENT_TYPE, FLAG_MESSAGE_ID, EncodedProperties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ChannelClosed, NotFound, PreconditionFailed, UsageError
 
@@ -47,6 +48,26 @@ async def test_all_properties_arrive_as_they_were(broker_url: str) -> None:
         delivery = await channel.get(queue)
         assert delivery is not None
         assert delivery.properties == sent
+
+
+async def test_a_message_without_properties_has_none_of_the_message_before_it(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        plain = Properties(content_type="text/plain")
+        encoded = EncodedProperties(FLAG_CONTENT_TYPE | FLAG_MESSAGE_ID, b"\x01e", b"")
+        for properties in (Properties(headers={"secret": 1}), None, plain, None, encoded, None, Properties(), None):
+            await channel.send(b"x", routing_key=queue, properties=properties)
+        await channel.wait_for_confirms()
+        seen: list[tuple[object, object, object]] = []
+        while (delivery := await channel.get(queue, no_ack=True)) is not None:
+            arrived = delivery.properties
+            seen.append((arrived.headers, arrived.content_type, arrived.delivery_mode))
+        nothing = (None, None, 2)
+        assert seen == [
+            ({"secret": 1}, None, 2), nothing, (None, "text/plain", 2), nothing, (None, "e", None), nothing, nothing,
+            nothing,
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 1 << 20])

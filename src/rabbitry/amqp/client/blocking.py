@@ -21,10 +21,10 @@ from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, connect
 from rabbitry.amqp.client.consuming import Consumer, Delivery
 from rabbitry.amqp.client.io_thread import IOThread
-from rabbitry.amqp.client.publishing import as_body
+from rabbitry.amqp.client.publishing import as_body, header_too_large
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.client.url import BrokerURL
-from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.exceptions import AlreadySettled, Closed, RabbitryError, RequestTimeout, UsageError
 
@@ -96,20 +96,20 @@ class BlockingDelivery:
         """Whether the channel that brought it is gone, so that the broker delivers it again."""
         return self._delivery.is_lost
 
-    def ack(self, multiple: bool = False) -> None:
+    def ack(self, *, multiple: bool = False) -> None:
         """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
 
         Raises AlreadySettled where it was settled, or came over a channel or connection that is gone.
         """
-        self._settle(functools.partial(self._delivery.ack, multiple))
+        self._settle(functools.partial(self._delivery.ack, multiple=multiple))
 
-    def nack(self, requeue: bool = True, multiple: bool = False) -> None:
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
         """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
-        self._settle(functools.partial(self._delivery.nack, requeue, multiple))
+        self._settle(functools.partial(self._delivery.nack, requeue=requeue, multiple=multiple))
 
-    def reject(self, requeue: bool = True) -> None:
+    def reject(self, *, requeue: bool = True) -> None:
         """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
-        self._settle(functools.partial(self._delivery.reject, requeue))
+        self._settle(functools.partial(self._delivery.reject, requeue=requeue))
 
     def _settle(self, settle: Callable[[], None]) -> None:
         if self._is_settled:
@@ -266,6 +266,7 @@ class BlockingChannel:
         self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, asyncio.Future[None]]], _Confirm, int]] = deque()
         self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
+        self._checked: Properties | None = None
 
     def __repr__(self) -> str:
         return repr(self._channel)
@@ -315,9 +316,10 @@ class BlockingChannel:
         """Publish a message and return its future, which is done when the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
-        the errors come from the future, and from `wait_for_confirms`.
+        UsageError is raised at once, the others come from the future, and from `wait_for_confirms`.
         """
         body = as_body(body)
+        self._check_properties(properties)
         self._room.take(len(body))
         confirm: _Confirm = concurrent.futures.Future()
         send = functools.partial(
@@ -332,6 +334,17 @@ class BlockingChannel:
         self._unsent.append((send, confirm, len(body)))
         self._io.post(self._go_on_sending)
         return confirm
+
+    def _check_properties(self, properties: Properties | None) -> None:
+        """Refuse what can't be sent in the caller's thread, where the error belongs; the I/O thread would be late."""
+        link = self._channel.connection.link
+        if properties is None or properties is self._checked or link is None:
+            return
+        header = encode_header(properties, 0)
+        if len(header) > link.core.frame_limit:
+            raise header_too_large(header, link.core.frame_limit)
+        # Headers are the one part that the caller can change in place.
+        self._checked = properties if properties.headers is None else None
 
     def wait_for_confirms(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent before is confirmed.

@@ -19,7 +19,7 @@ from rabbitry.amqp.protocol.properties import (
     decode_header,
     encode_properties,
 )
-from rabbitry.amqp.protocol.tables import encode_short
+from rabbitry.amqp.protocol.tables import encode_short, encode_table
 from rabbitry.exceptions import Closed, ProtocolViolation, PublishRefused, PublishReturned, PublishTimeout, UsageError
 
 WINDOW_MESSAGES: Final = 4096
@@ -28,6 +28,8 @@ _CACHED_ROUTES: Final = 1024
 _KEPT_FAILURES: Final = 1024
 _PERSISTENT: Final = Properties(delivery_mode=2)
 _TIMER_STEP: Final = 0.05
+_NO_TEMPLATE: Final = object()
+"""Stands for properties that have to be encoded again for the next message."""
 
 
 class Unconfirmed:
@@ -93,7 +95,7 @@ class PublishWindow:
         self._idle: list[tuple[int, asyncio.Future[None]]] = []
         self._failed: deque[asyncio.Future[None]] = deque(maxlen=_KEPT_FAILURES)
         self._routes: dict[tuple[str, str, bool], bytes] = {}
-        self._template: Properties | None = None
+        self._template: object = _NO_TEMPLATE
         self._flags, self._before, self._after, self._brings_id = 0, b"", b"", False
         self._set_template(_PERSISTENT)
         self._id_prefix = secrets.token_hex(8).encode() + b"-"
@@ -127,7 +129,11 @@ class PublishWindow:
         unconfirmed, self._pending = self._pending, {}
         self._bytes = 0
         for entry in unconfirmed.values():
-            if not entry.future.done():
+            if entry.future.done():
+                continue
+            if len(entry.header) > frame_limit:  # this broker takes shorter frames than the one before
+                self._finish(entry, header_too_large(entry.header, frame_limit))
+            else:
                 self._put(entry, write)
         self._wake_idle()
         self.wake()
@@ -188,6 +194,8 @@ class PublishWindow:
             if properties is not self._template:
                 self._set_template(properties or _PERSISTENT)
             header = self._header(len(body))
+            if len(header) > self._frame_limit:
+                raise header_too_large(header, self._frame_limit)
             future = self._loop.create_future()
             number = self._sent + 1
             entry = Unconfirmed(number, future, exchange, routing_key, mandatory, header, body, deadline, tracked)
@@ -266,7 +274,7 @@ class PublishWindow:
         """Encode all of `properties` but a message id that we are to give; kept for the next message."""
         if isinstance(properties, EncodedProperties):
             self._flags, self._before, self._after = properties
-            self._brings_id, self._template = False, None
+            self._brings_id, self._template = False, _NO_TEMPLATE
             return
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
         flags, parts = encode_properties(full)
@@ -276,8 +284,11 @@ class PublishWindow:
         self._flags = flags | FLAG_MESSAGE_ID
         self._before = b"".join(parts[:first])
         self._after = b"".join(parts[first:])
-        # Headers are the one part that the caller can change in place.
-        self._template = None if properties.headers is not None or properties is _PERSISTENT else properties
+        if properties is _PERSISTENT:
+            self._template = None  # what a publish without properties asks for
+        else:
+            # Headers are the one part that the caller can change in place.
+            self._template = properties if properties.headers is None else _NO_TEMPLATE
 
     def _header(self, size: int) -> bytes:
         start = CONTENT_HEADER.pack(60, 0, size, self._flags)
@@ -409,6 +420,18 @@ def as_body(body: object) -> bytes:
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
     raise UsageError(f"a body is bytes, not {type(body).__name__}; text becomes bytes with .encode()")
+
+
+def header_too_large(header: bytes, limit: int) -> UsageError:
+    """Make the error for a content header that fits no frame; it names the largest parts."""
+    properties = decode_header(header)
+    sizes = {f"header {name!r}": len(encode_table({name: value})) for name, value in (properties.headers or {}).items()}
+    largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
+    named = ", ".join(f"{name[:80]} with {sizes[name]} bytes" for name in largest)
+    return UsageError(
+        f"the message's properties take {len(header)} bytes in a frame that may have {limit} "
+        f"(the connection's frame_max, less 8): {named or 'its properties'}; move the data to the body"
+    )
 
 
 def _same_properties(header: bytes) -> Callable[[bytes], bool]:

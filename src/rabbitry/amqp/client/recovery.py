@@ -22,6 +22,7 @@ from rabbitry.exceptions import (
     LoginRefused,
     RequestTimeout,
     ResourceLocked,
+    UsageError,
     VirtualHostRefused,
 )
 
@@ -141,7 +142,7 @@ async def restore_topology(connection: "Connection", link: Link) -> None:
                     _log.error("%s: not restored, still locked after %d s: %s", connection.url, patience, error)
                     break
                 await asyncio.sleep(LOCKED_PAUSE)
-            except ChannelClosed as error:
+            except (ChannelClosed, UsageError) as error:  # UsageError: too long for the frames of the new connection
                 # One thing that exists otherwise by now must not keep all others from coming back.
                 _log.error("%s: not restored: %s", connection.url, error)
                 break
