@@ -30,6 +30,33 @@ async def test_the_log_names_what_blocks_the_loop(
     assert "heartbeat of 1 s" in caplog.text
 
 
+async def test_connections_that_end_while_the_watchdog_looks_do_not_end_it(
+    embedded_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a long stall a loop finds its connections lost, at the moment when the watchdog looks at it."""
+    could_end: list[bool] = []
+
+    class Watched(watchdog._Watched):
+        def stalled(self) -> tuple[float, float] | None:
+            could_end.append(not watchdog._lock.locked())
+            return super().stalled()
+
+    loop = asyncio.get_running_loop()
+    with caplog.at_level(logging.WARNING, logger=watchdog.__name__):
+        watchdog._watched[id(loop)] = Watched(loop)
+        for _ in range(50):
+            watchdog.watch(0.01)
+            block_the_loop(0.03)
+            watchdog.unwatch(0.01)
+            watchdog._watched[id(loop)] = Watched(loop)
+        del watchdog._watched[id(loop)]
+        assert could_end
+        assert not any(could_end)
+        async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
+            block_the_loop(1.6)
+            await eventually(lambda: "goes on" in caplog.text, "the watchdog still looks")
+
+
 async def test_a_loop_that_runs_is_not_told_of(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
     async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
         await asyncio.sleep(1.5)

@@ -30,6 +30,7 @@ class _Watched:
 
     @property
     def heartbeat(self) -> float:
+        """The shortest heartbeat. Never asked of a loop without connections: `unwatch` removes it with the last."""
         return min(self.heartbeats)
 
     def tick(self) -> None:
@@ -39,6 +40,14 @@ class _Watched:
             self.told = False
         self.ticked = now
         self.timer = self.loop.call_later(self.heartbeat / 4, self.tick)
+
+    def stalled(self) -> tuple[float, float] | None:
+        """Return for how long the loop has been silent and its heartbeat, once for each stall. Under the lock."""
+        heartbeat, silent = self.heartbeat, time.monotonic() - self.ticked
+        if self.told or silent <= heartbeat:
+            return None
+        self.told = True
+        return silent, heartbeat
 
 
 _lock = threading.Lock()
@@ -99,24 +108,22 @@ def _look() -> None:
             if not _watched:
                 _thread = None
                 return
-            loops = list(_watched.values())
-            period = max(min(watched.heartbeat for watched in loops) / 4, _LEAST_PERIOD)
-        _changed.clear()
+            # Under the lock, since a loop that goes on after a stall finds its connections lost and unwatches them.
+            stalls = [(watched.thread, stall) for watched in _watched.values() if (stall := watched.stalled())]
+            period = max(min(watched.heartbeat for watched in _watched.values()) / 4, _LEAST_PERIOD)
+        for thread, (silent, heartbeat) in stalls:
+            _tell(thread, silent, heartbeat)
         _changed.wait(period)
-        for watched in loops:
-            silent = time.monotonic() - watched.ticked
-            if watched.heartbeats and silent > watched.heartbeat and not watched.told:
-                watched.told = True
-                _tell(watched, silent)
+        _changed.clear()
 
 
-def _tell(watched: _Watched, silent: float) -> None:
-    frame = sys._current_frames().get(watched.thread)
+def _tell(thread: int, silent: float, heartbeat: float) -> None:
+    frame = sys._current_frames().get(thread)
     stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (its thread is gone)\n"
     _log.warning(
         "the event loop is blocked for %.1f s, longer than the heartbeat of %g s: the broker may hang up. "
         "Move what blocks it to a thread (asyncio.to_thread). It is in:\n%s",
         silent,
-        watched.heartbeat,
+        heartbeat,
         stack.rstrip(),
     )
