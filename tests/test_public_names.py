@@ -6,6 +6,9 @@ import sys
 import pytest
 
 import rabbitry
+import rabbitry.apps.monitor.publisher
+import rabbitry.testing
+import rabbitry.web
 
 _NAMES = {
     "AlreadySettled", "App", "AppError", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
@@ -22,9 +25,16 @@ def test_the_names_are_these() -> None:
         assert getattr(rabbitry, name).__name__ == name
 
 
-def test_other_names_are_an_attribute_error() -> None:
+def test_other_names_are_an_attribute_error_which_type_checkers_see_too() -> None:
+    # mypy warns of an ignore that nothing needs, so each of these lines holds a lazily importing module to its names.
     with pytest.raises(AttributeError, match="nonsense"):
-        _ = rabbitry.nonsense
+        _ = rabbitry.nonsense  # type: ignore[attr-defined] # the name is wrong on purpose
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = rabbitry.testing.nonsense  # type: ignore[attr-defined] # the name is wrong on purpose
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = rabbitry.web.nonsense  # type: ignore[attr-defined] # the name is wrong on purpose
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = rabbitry.apps.monitor.publisher.nonsense  # type: ignore[attr-defined] # the name is wrong on purpose
 
 
 def test_importing_it_imports_no_asyncio() -> None:

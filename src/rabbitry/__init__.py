@@ -70,12 +70,14 @@ _ELSEWHERE: Final = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'rabbitry' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_ELSEWHERE.get(name, "rabbitry.exceptions")), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers would accept any name: the imports above tell them which there are
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'rabbitry' has no attribute {name!r}")
+        value: object = getattr(importlib.import_module(_ELSEWHERE.get(name, "rabbitry.exceptions")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

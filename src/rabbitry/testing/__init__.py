@@ -21,12 +21,14 @@ _ELSEWHERE: Final = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _ELSEWHERE:
-        raise AttributeError(f"module 'rabbitry.testing' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_ELSEWHERE[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers would accept any name: the imports above tell them which there are
+
+    def __getattr__(name: str) -> object:
+        if name not in _ELSEWHERE:
+            raise AttributeError(f"module 'rabbitry.testing' has no attribute {name!r}")
+        value: object = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-def __getattr__(name: str) -> FastAPI:
-    # Made when it is asked for: only then are the environment and .env read.
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from rabbitry.apps.monitor.settings import from_environment, variables
-    from rabbitry.web.server import PORT, create_app
+if not TYPE_CHECKING:  # type checkers would accept any name
 
-    made = create_app(from_environment(variables(), default_port=PORT))
-    globals()["app"] = made
-    return made
+    def __getattr__(name: str) -> FastAPI:
+        # Made when it is asked for: only then are the environment and .env read.
+        if name != "app":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from rabbitry.apps.monitor.settings import from_environment, variables
+        from rabbitry.web.server import PORT, create_app
+
+        made = create_app(from_environment(variables(), default_port=PORT))
+        globals()["app"] = made
+        return made

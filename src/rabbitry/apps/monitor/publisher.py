@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,11 @@ from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from rabbitry.exceptions import NotFound, PublishError, PublishReturned, RabbitryError
 from rabbitry.flow.declarer import Declarer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    app: FastAPI
 
 INTERVAL = 1.0
 """Seconds between two samples."""
@@ -220,11 +225,13 @@ class Agent:
             audience.absent = audience.trouble = False
 
 
-def __getattr__(name: str) -> Any:
-    # `app` is made when uvicorn asks for it, so that an agent without HTTP loads no web framework.
-    if name == "app":
-        from rabbitry.apps.monitor.service import standalone
+if not TYPE_CHECKING:  # type checkers would accept any name
 
-        globals()[name] = made = standalone()
-        return made
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> FastAPI:
+        # `app` is made when uvicorn asks for it, so that an agent without HTTP loads no web framework.
+        if name == "app":
+            from rabbitry.apps.monitor.service import standalone
+
+            globals()[name] = made = standalone()
+            return made
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
