@@ -21,7 +21,9 @@ from rabbitry.exceptions import (
     PublishReturned,
     PublishTimeout,
     RabbitryError,
+    Reject,
     RequestTimeout,
+    Retry,
     channel_closed,
     connection_closed,
 )
@@ -107,3 +109,10 @@ def test_errors_pass_between_processes(error: RabbitryError) -> None:
     assert type(other) is type(error)
     assert str(other) == str(error)
     assert vars(other) == vars(error)
+
+
+@pytest.mark.parametrize("cls", [Reject, Retry])
+@pytest.mark.parametrize("wrong", [30, 1.5, True, None])
+def test_a_delay_or_a_flag_in_the_place_of_the_text_is_a_type_error(cls: type[Exception], wrong: object) -> None:
+    with pytest.raises(TypeError, match="positional argument is a text"):
+        cls(wrong)

@@ -9,7 +9,14 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import parse_url
 from rabbitry.amqp.client.url import BrokerURL
-from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RequestTimeout, VirtualHostRefused
+from rabbitry.exceptions import (
+    ConnectFailed,
+    ConnectionClosed,
+    LoginRefused,
+    RequestTimeout,
+    UsageError,
+    VirtualHostRefused,
+)
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually
@@ -32,6 +39,38 @@ async def test_it_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> 
     with pytest.raises(ConnectionClosed, match="closed by this program"):
         await connection.channel()
     await connection.close()
+
+
+async def test_a_result_of_connect_is_awaited_or_entered_once(broker_url: str, no_leaks: None) -> None:
+    awaited = rabbitry.connect(broker_url)
+    connection = await awaited
+    with pytest.raises(UsageError, match=r"call rabbitry\.connect again"):
+        await awaited
+    with pytest.raises(UsageError, match=r"call rabbitry\.connect again"):
+        async with awaited:
+            pass
+    await connection.close()
+    entered = rabbitry.connect(broker_url)
+    async with entered as connection:
+        with pytest.raises(UsageError, match=r"call rabbitry\.connect again"):
+            await entered
+        assert connection.is_open
+    with pytest.raises(UsageError, match=r"call rabbitry\.connect again"):
+        async with entered:
+            pass
+    with pytest.raises(ConnectionClosed, match="closed by this program"):
+        async with connection:
+            pass
+
+
+def test_connect_can_be_called_before_there_is_an_event_loop(embedded_url: str) -> None:
+    connecting = rabbitry.connect(embedded_url)
+
+    async def main() -> bool:
+        async with connecting as connection:
+            return connection.is_open
+
+    assert asyncio.run(main())
 
 
 async def test_a_wrong_password_is_a_refused_login_without_the_password(broker_url: str) -> None:

@@ -178,3 +178,30 @@ async def test_misuse_is_named(broker_url: str) -> None:
                 await consumer.__aenter__()
         with pytest.raises(StopAsyncIteration):
             await anext(consumer)
+
+
+async def test_flags_of_a_settlement_are_keywords_so_that_ported_ones_settle_nothing(broker_url: str) -> None:
+    """pika and aio-pika have `nack(multiple, requeue)`: their `nack(False)` would drop the message here."""
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await _fill(channel, queue, 1)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+        for settle in (delivery.ack, delivery.nack, delivery.reject):
+            with pytest.raises(TypeError, match="positional"):
+                settle(False)  # type: ignore[call-arg] # as ported programs do
+        delivery.nack(requeue=True)
+
+
+def test_flags_of_a_settlement_are_keywords_in_scripts_too(embedded_url: str) -> None:
+    with rabbitry.connect_blocking(embedded_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True).name
+        channel.publish(b"precious", routing_key=queue)
+        delivery = channel.get(queue)
+        assert delivery is not None
+        for settle in (delivery.ack, delivery.nack, delivery.reject):
+            with pytest.raises(TypeError, match="positional"):
+                settle(False)  # type: ignore[call-arg] # as ported programs do
+        delivery.ack()

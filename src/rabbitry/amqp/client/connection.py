@@ -64,6 +64,8 @@ class Connection:
         return f"<Connection to {self.url} {state}>"
 
     async def __aenter__(self) -> Self:
+        if self._close_reason is not None:
+            raise self._close_reason.fresh()
         return self
 
     async def __aexit__(
@@ -248,26 +250,37 @@ class Connection:
 
 
 class Connecting:
-    """What `connect` gives: to be awaited, or entered with `async with`, which closes the connection at its end."""
+    """The result of `connect`: awaited, or entered with `async with`, which closes the connection at its end.
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
-        self._connection = connection
+    Either once: it makes one connection. Raises UsageError the second time.
+    """
+
+    def __init__(self, make: Callable[[], Connection], timeout: float) -> None:
+        """make: makes the connection, within the event loop. timeout: seconds for each host."""
+        self._make: Callable[[], Connection] | None = make
         self._timeout = timeout
+        self._entered: Connection | None = None
 
     def __await__(self) -> Generator[object, None, Connection]:
         return self._open().__await__()
 
     async def _open(self) -> Connection:
-        await self._connection.open(self._timeout)
-        return self._connection
+        make, self._make = self._make, None
+        if make is None:
+            raise UsageError("this connect(…) was awaited or entered before: call rabbitry.connect again")
+        connection = make()
+        await connection.open(self._timeout)
+        return connection
 
     async def __aenter__(self) -> Connection:
-        return await self._open()
+        connection = self._entered = await self._open()
+        return connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._connection.close()
+        if self._entered is not None:
+            await self._entered.__aexit__(kind, error, traceback)
 
 
 def connect(
@@ -292,10 +305,10 @@ def connect(
     recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: called with each step; what it
     raises is logged.
 
-    Raises UsageError for a URL that makes no sense, ConnectFailed where no host answers, LoginRefused and
-    VirtualHostRefused.
+    Raises UsageError for a URL that makes no sense and for a result that is awaited or entered twice, ConnectFailed
+    where no host answers, LoginRefused and VirtualHostRefused.
     """
     parsed = url if isinstance(url, BrokerURL) else parse_url(url)
     seconds = timeout if timeout is not None else parsed.connection_timeout or CONNECT_TIMEOUT
     recovery = Recovery(recovery_timeout, on_recovery) if recover else None
-    return Connecting(Connection(parsed, name, request_timeout, publish_timeout, recovery), seconds)
+    return Connecting(lambda: Connection(parsed, name, request_timeout, publish_timeout, recovery), seconds)

@@ -154,7 +154,7 @@ class Delivery:
         at = self._destination_at + 1 + self._arguments[self._destination_at]
         return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
 
-    def ack(self, multiple: bool = False) -> None:
+    def ack(self, *, multiple: bool = False) -> None:
         """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
 
         Sent at the end of this turn of the event loop. Raises AlreadySettled where it was settled, or came
@@ -171,11 +171,11 @@ class Delivery:
         """Raise AlreadySettled where it can't be settled any more; for `rabbitry.amqp.client.blocking`."""
         self._settlements.check(self.delivery_tag)
 
-    def nack(self, requeue: bool = True, multiple: bool = False) -> None:
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
         """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.nack(self.delivery_tag, multiple, requeue)
 
-    def reject(self, requeue: bool = True) -> None:
+    def reject(self, *, requeue: bool = True) -> None:
         """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.reject(self.delivery_tag, requeue)
 
