@@ -1,7 +1,9 @@
 """Archives: what is unpacked, and what is refused with which reason."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import stat
 import struct
@@ -11,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rabbitry.apps.grading.marking import is_archive
+from rabbitry.apps.grading.marking import _bubblewrap, is_archive
 from rabbitry.apps.grading.marking.archives import MAX_ENTRIES, MAX_SUBMISSION, safe_name, unpack
 from rabbitry.exceptions import SubmissionRefused
 
@@ -47,6 +49,14 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+_GOOD = [
+    ("a.zip", _zip(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"))),
+    ("a.tar", _tar(("main.py", b"print(1)" * 40), ("l" * 120, b"2"))),
+    ("a.tgz", _tar(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"), mode="w:gz")),
+    ("a.txz", _tar(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"), mode="w:xz")),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -61,14 +71,120 @@ def _files(folder: Path) -> dict[str, bytes]:
         ("solution", _zip(("main.py", b"1"), ("lib/x.py", b"2"))),
         ("solution", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:gz")),
         ("solution", _tar(("main.py", b"1"), ("lib/x.py", b"2"))),
+        ("a.zip", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:gz")),
+        ("a.tar.gz", _zip(("main.py", b"1"), ("lib/x.py", b"2"))),
+        ("a.tar.gz", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:xz")),
+        ("a.gz", _tar(("main.py", b"1"), ("lib/x.py", b"2"), mode="w:gz")),
+        ("a.zip", _zip(("top\\main.py", b"1"), ("top\\lib\\", b""), ("top\\lib\\x.py", b"2"))),
+        ("a.tar", _tar(("lib\\x.py", b"2"), ("main.py", b"1"))),
+        ("a.zip", _zip(("a.zip", _zip(("main.py", b"1"), ("lib/x.py", b"2"))))),
+        ("a.zip", _zip(("top/b.tar.gz", _tar(("t/main.py", b"1"), ("t/lib/x.py", b"2"), mode="w:gz")), ("._x", b""))),
     ],
 )
 def test_archives_become_their_files(tmp_path: Path, name: str, data: bytes) -> None:
     assert is_archive(name, data)
     unpack(data, name, tmp_path, room=_ROOM)
-    files = _files(tmp_path)
-    files.pop("__MACOSX/._main", None)
-    assert files == {"main.py": b"1", "lib/x.py": b"2"}
+    assert _files(tmp_path) == {"main.py": b"1", "lib/x.py": b"2"}
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [".DS_Store", "desktop.ini", "Desktop.ini", "Thumbs.db", "._top", "__MACOSX/top/._main.py", "top/.DS_Store",
+     "top/lib/._x.py", "Icon\r", ".Trashes/501/x", "$RECYCLE.BIN/desktop.ini"],
+)  # fmt: skip
+@pytest.mark.parametrize("pack", [_zip, _tar])
+def test_what_file_managers_leave_is_left_out(tmp_path: Path, pack: Callable[..., bytes], junk: str) -> None:
+    data = pack((junk, b"junk"), ("top/main.py", b"1"), ("top/lib/x.py", b"2"))
+    unpack(data, "a.zip" if pack is _zip else "a.tar", tmp_path, room=_ROOM)
+    assert _files(tmp_path) == {"main.py": b"1", "lib/x.py": b"2"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lib", "main.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "file", "stored"),
+    [
+        ("main.py.gz", gzip.compress(b"print(1)"), None, "main.py"),
+        ("my homework.py.GZ", gzip.compress(b"print(1)"), "main.py", "main.py"),
+        ("-x.bz2", bz2.compress(b"print(1)"), None, "_x"),
+        ("x.xz", lzma.compress(b"print(1)"), None, "x"),
+    ],
+)
+def test_a_compressed_file_becomes_that_file(
+    tmp_path: Path, name: str, data: bytes, file: str | None, stored: str
+) -> None:
+    unpack(data, name, tmp_path, room=_ROOM, file=file)
+    assert _files(tmp_path) == {stored: b"print(1)"}
+
+
+def test_a_compressed_file_stays_so_where_it_is_asked_for(tmp_path: Path) -> None:
+    data = gzip.compress(b"1,2")
+    unpack(data, "a.csv.gz", tmp_path, room=_ROOM, file="data.csv.gz")
+    assert _files(tmp_path) == {"data.csv.gz": data}
+
+
+def test_names_in_other_encodings_are_read(tmp_path: Path) -> None:
+    for folder, name, data in (
+        ("utf-8 without its flag", "a.zip", _zip(("L__sung.py", b"1")).replace(b"L__sung", "Lösung".encode())),
+        ("code page 437", "a.zip", _zip(("L_sung.py", b"1")).replace(b"L_sung", "Lösung".encode("cp437"))),
+        ("latin-1", "a.tar", _latin_1_tar()),
+        ("a narrow space", "a.zip", _zip(("10.00\u202fAM ö👩\u200d💻.py", b"1"))),
+    ):
+        (tmp_path / folder).mkdir()
+        unpack(data, name, tmp_path / folder, room=_ROOM)
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.py")]
+    assert sorted(found) == [
+        "a narrow space/10.00\u202fAM ö👩\u200d💻.py",
+        "code page 437/Lösung.py",
+        "latin-1/Lösung.py",
+        "utf-8 without its flag/Lösung.py",
+    ]
+
+
+def _latin_1_tar() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        archive.addfile(tarfile.TarInfo("Lösung.py"))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "file", "why"),
+    [
+        ("hw.rar", b"Rar!\x1a\x07\1\0", "main.py", r"'hw.rar' is a RAR archive.* hand in a \.zip or a \.tar\.gz"),
+        ("hw.rar", b"Rar!\x1a\x07\0", None, "is a RAR archive"),
+        ("hw.zip", b"Rar!\x1a\x07\0", None, "'hw.zip' is a RAR archive"),
+        ("main.py", b"7z\xbc\xaf\x27\x1c\0\4", "main.py", "is a 7z archive"),
+        ("hw.7z", b"7z\xbc\xaf\x27\x1c\0\4", None, "is a 7z archive"),
+        ("hw.docx", _zip(("word/document.xml", b"")), "main.py", "'hw.docx' is an Office document, and 'main.py' is"),
+        ("hw.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "main.py", "is an Office document"),
+        ("hw.pdf", b"%PDF-1.7", "main.py", "is a PDF document"),
+        ("hw.rtf", b"{\\rtf1", "main.py", "is an RTF document"),
+        ("hw.png", b"\x89PNG\r\n", "main.py", "is an image"),
+        ("hw.ipynb", b'{"cells": []}', "main.py", "is a Jupyter notebook"),
+        ("main.py", _zip(("main.py", b"")), "main.py", "is a ZIP archive.* ends in .zip"),
+        ("hw.zip", _zip(("hw.rar", b"Rar!\x1a\x07\0")), None, "in the archive, 'hw.rar' is a RAR archive"),
+    ],
+)
+def test_a_file_that_can_not_be_what_is_asked_for_is_refused(
+    tmp_path: Path, name: str, data: bytes, file: str | None, why: str
+) -> None:
+    with pytest.raises(SubmissionRefused, match=why):
+        unpack(data, name, tmp_path, room=_ROOM, file=file)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "file"),
+    [
+        ("hw.docx", _zip(("word/document.xml", b"")), "report.docx"),
+        ("hw.pdf", b"%PDF-1.7", "report.pdf"),
+        ("hw.7z", b"7z\xbc\xaf\x27\x1c\0\4", "packed.7z"),
+        ("hw.pdf", b"%PDF-1.7", None),
+        ("hw.ipynb", b'{"cells": []}', "main.ipynb"),
+    ],
+)
+def test_a_document_that_is_asked_for_is_taken(tmp_path: Path, name: str, data: bytes, file: str | None) -> None:
+    unpack(data, name, tmp_path, room=_ROOM, file=file)
+    assert _files(tmp_path) == {file or name: data}
 
 
 @pytest.mark.parametrize("name", ["main.py", "report.docx", "solution"])
@@ -124,7 +240,15 @@ def _deep(pack: Callable[..., bytes]) -> bytes:
         ("a.zip", _zip(("/etc/x", b"1")), "an absolute name"),
         ("a.tar", _tar(("/etc/x", b"1")), "an absolute name"),
         ("a.zip", _zip(("C:x", b"1")), "an absolute name"),
-        ("a.zip", _zip(("..\\x", b"1")), "backslash"),
+        ("a.zip", _zip(("..\\x", b"1")), r"a name with `\.\.`"),
+        ("a.zip", _zip(("C:\\x", b"1")), "an absolute name"),
+        ("a.zip", _zip(("\\x", b"1")), "an absolute name"),
+        ("a.zip", _zip(("a\nb", b"1")), "control characters"),
+        ("a.zip", _zip(("a_b", b"1")).replace(b"a_b", b"a\0b"), "control characters"),
+        ("a.tar", _tar(("a\x1bb", b"1")), "control characters"),
+        ("a.zip", _zip(("é", b"1")).replace("é".encode(), b"\xff\xff"), "can't be read"),
+        ("a.zip", _zip(("/".join(["n" * 190] * 6), b"1")), "more than 1000 bytes, folders included"),
+        ("a.zip", _zip((".DS_Store", b"1"), ("__MACOSX/x", b"")), "no file"),
         ("a.zip", _zip(("l", b"/etc/passwd"), mode=stat.S_IFLNK | 0o777), "a symbolic link"),
         ("a.tar", _tar(("l", b""), kind=tarfile.SYMTYPE, target="/etc/passwd"), "a symbolic link"),
         ("a.tar", _tar(("l", b""), kind=tarfile.LNKTYPE, target="/etc/passwd"), "a hard link"),
@@ -153,6 +277,83 @@ def test_what_is_unsafe_or_broken_is_refused(tmp_path: Path, name: str, data: by
     with pytest.raises(SubmissionRefused, match=why):
         unpack(data, name, inside, room=_ROOM)
     assert [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(inside)] == []
+
+
+def _nested(depth: int) -> bytes:
+    data = _zip(("main.py", b"1"))
+    for _ in range(depth):
+        data = _zip(("a.zip", data))
+    return data
+
+
+def test_archives_in_archives_are_unpacked_to_a_depth(tmp_path: Path) -> None:
+    unpack(_nested(2), "a.zip", tmp_path, room=_ROOM)
+    assert _files(tmp_path) == {"main.py": b"1"}
+    (tmp_path / "main.py").unlink()
+    with pytest.raises(SubmissionRefused, match="archives, more than 3 in each other"):
+        unpack(_nested(3), "a.zip", tmp_path, room=_ROOM)
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    data = bytearray(_zip(("a", bytes(999)), ("b", bytes(999))))
+    at = data.rindex(b"PK\1\2")
+    struct.pack_into("<I", data, at + 42, 0)  # the second one's header is the first one's
+    with pytest.raises(SubmissionRefused, match="entries overlap"):
+        unpack(bytes(data), "a.zip", tmp_path, room=_ROOM)
+
+
+def _pax(body: bytes) -> bytes:
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, len(body)
+    return header.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+def test_a_header_that_costs_much_time_is_refused(tmp_path: Path) -> None:
+    data = gzip.compress(_pax(b"1" * 8_000_000) + _tar(("x", b"1")))
+    with pytest.raises(SubmissionRefused, match="a header takes more room"):
+        unpack(data, "a.tgz", tmp_path, room=_ROOM)
+
+
+def test_headers_that_cost_much_time_together_are_stopped(tmp_path: Path) -> None:
+    # By the limit of time where Python's tarfile is slow with them, else by the room that the files take.
+    data = gzip.compress(b"".join(_pax(b"1" * 8000) + _tar((f"x{n}", b""))[:512] for n in range(2000)))
+    with pytest.raises(SubmissionRefused, match=r"within bounds: .* used more than 5 s of CPU time|more room"):
+        unpack(data, "a.tgz", tmp_path, room=_ROOM)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.tgz", gzip.compress(b"") * 800_000),  # members without content
+        ("a.tgz", gzip.compress(b"".join(_pax(b"") for _ in range(3000)))),
+        ("a.tar.xz", lzma.compress(_tar(("x", b"1")), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}])),
+    ],
+    ids=["empty members", "a chain of headers", "a dictionary of 1 GiB"],
+)
+def test_archives_that_cost_much_are_unpacked_or_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    with pytest.raises(SubmissionRefused):
+        unpack(data, name, tmp_path, room=_ROOM)
+
+
+def test_archives_are_read_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (zipfile, tarfile):
+        monkeypatch.setattr(module, "ZipFile" if module is zipfile else "open", None)
+    unpack(_GOOD[0][1], "a.zip", tmp_path, room=_ROOM)
+    assert set(_files(tmp_path)) == {"main.py", "lib/x.py"}
+
+
+def test_without_bubblewrap_archives_are_read_in_a_bounded_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    _bubblewrap.bubblewrap.cache_clear()
+    try:
+        unpack(_GOOD[0][1], "a.zip", tmp_path, room=_ROOM)
+        with pytest.raises(SubmissionRefused, match="a header takes more room"):
+            unpack(_pax(b"1" * 8_000_000), "a.tar", tmp_path, room=_ROOM)
+    finally:
+        _bubblewrap.bubblewrap.cache_clear()
+    assert set(_files(tmp_path)) == {"main.py", "lib/x.py"}
 
 
 def test_a_damaged_checksum_is_seen(tmp_path: Path) -> None:
@@ -225,14 +426,7 @@ def test_files_count_as_the_blocks_they_take(tmp_path: Path) -> None:
         unpack(_zip(*((f"{n}", b"") for n in range(1100))), "a.zip", tmp_path, room=_ROOM)
 
 
-_GOOD = [
-    ("a.zip", _zip(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"))),
-    ("a.tar", _tar(("main.py", b"print(1)" * 40), ("l" * 120, b"2"))),
-    ("a.tgz", _tar(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"), mode="w:gz")),
-    ("a.txz", _tar(("main.py", b"print(1)" * 40), ("lib/x.py", b"2"), mode="w:xz")),
-]
-
-
+@settings(max_examples=30)  # each starts a sandbox
 @given(st.sampled_from(_GOOD), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_damaged_ones_are_unpacked_or_refused(
     tmp_path_factory: pytest.TempPathFactory, good: tuple[str, bytes], damage: list[tuple[float, int]]

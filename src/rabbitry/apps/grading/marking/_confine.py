@@ -90,6 +90,10 @@ class Confinement(ABC):
     def inside(self, folder: Path) -> str:
         """Return how what runs sees `folder`."""
 
+    def for_own_programs(self) -> "Confinement":
+        """Return the way to shut in programs of Rabbitry's own, which other users may not be able to read."""
+        return self
+
     @abstractmethod
     def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
         """Start a command, whose stdout and stderr are pipes, in a copy of `folder`/submission.

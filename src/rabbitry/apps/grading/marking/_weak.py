@@ -39,15 +39,21 @@ class Weak(Confinement):
     not root.
     """
 
+    def __init__(self, *, own_user: bool = os.geteuid() == 0) -> None:
+        self._own_user = own_user
+
     def inside(self, folder: Path) -> str:
         return str(folder)
+
+    def for_own_programs(self) -> Confinement:
+        return Weak(own_user=False)
 
     def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
         uid = None
-        if os.geteuid() == 0:
+        if self._own_user:
             uid = new_uid()
             os.chown(work, uid, uid)
             folder.chmod(0o711)  # its name can't be guessed

@@ -1,170 +1,221 @@
 """A submission becomes files in a folder; archives are unpacked, unsafe ones refused with the reason.
 
-Nothing here trusts an archive: names are checked before anything is written, links and devices are
-never made, and what counts is what comes out, not what the archive says of itself.
+No archive is parsed in this process: a sandbox reads it (`_unpacker.py`) and tells its entries in a simple form. Names
+are checked here, links and devices are never made, and what counts is what comes out, not what the archive says.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import os
-import stat
-import tarfile
+import sys
 import unicodedata
-import zipfile
-import zlib
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Final
+from typing import Final, Literal
 
-from rabbitry.exceptions import SubmissionRefused
+import msgspec
+from msgspec import Struct
+
+from rabbitry.apps.grading.marking import _unpacker
+from rabbitry.apps.grading.marking._confine import Confinement
+from rabbitry.apps.grading.marking._formats import (
+    HEAD,
+    MAX_NAME,
+    is_archive,
+    is_tar,
+    safe_name,
+    unsuitable,
+    without_compression,
+)
+from rabbitry.apps.grading.marking._workspace import put, workspace
+from rabbitry.apps.grading.marking.sandbox import confinement, run_in_bounds, why_it_ended
+from rabbitry.apps.grading.marking.scheme import Limits, Size
+from rabbitry.exceptions import SandboxFailed, SubmissionRefused
+
+__all__ = ["MAX_ENTRIES", "MAX_SUBMISSION", "is_archive", "safe_name", "unpack"]
 
 MAX_SUBMISSION: Final = 16 * 1024 * 1024
 """Bytes of a submission as it comes."""
 MAX_ENTRIES: Final = 2000
 MAX_DEPTH: Final = 20
-MAX_NAME: Final = 200
-"""Bytes of a name's component in UTF-8; file systems take 255."""
+MAX_PATH: Final = 1000
+"""Bytes of a name with its folders."""
+MAX_NESTED: Final = 3
+"""Archives in each other, where each holds the next one and nothing else."""
 
 _BLOCK: Final = 4096  # what a file takes at least
-_CHUNK: Final = 64 * 1024
-_TAR_OVERHEAD: Final = 8 * 1024  # of headers for each entry, long names included
-_BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    ValueError,  # names that are no text, numbers that are none
-    ArithmeticError,
-    LookupError,
-    NotImplementedError,  # zipfile: a compression that it doesn't know
-    RuntimeError,  # zipfile: encrypted
-)
-"""What Python's readers of archives raise on damaged ones."""
-
-_TARS: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_MAX_RECORD: Final = 64 * 1024
+_MIB: Final = 1024 * 1024
+_NOT_IN_NAMES: Final = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, separators of lines
+# What the file managers of systems leave beside people's files.
+_JUNK: Final = {
+    "__macosx", ".ds_store", ".appledouble", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", "icon\r",
+    ".temporaryitems", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",
+}  # fmt: skip
 
 
-def is_archive(name: str, data: bytes) -> bool:
-    """Return whether a submission is unpacked: by its name's end, or by its first bytes if it has no dot."""
-    return _kind(name, data) is not None
-
-
-def unpack(data: bytes, name: str, folder: Path, *, room: int, file: str | None = None) -> None:
+def unpack(
+    data: bytes,
+    name: str,
+    folder: Path,
+    *,
+    room: int,
+    file: str | None = None,
+    shut_in: Confinement | None = None,
+) -> None:
     """Write a submission's files into `folder`, which is empty. Blocks.
 
     `room` is how many bytes they may take on disk. `file` names a submission that is one file and no
     archive; it is stored under its own name otherwise. An archive that holds one folder alone is
-    unpacked without that folder.
-    Raises SubmissionRefused with the reason; the folder may hold some files by then.
+    unpacked without that folder, and one that holds another archive alone is that archive; files that
+    file managers leave are left out. `shut_in` is what archives are read in, the strongest that works
+    here otherwise.
+    Raises SubmissionRefused with the reason, and the folder may hold some files by then; SandboxFailed when the
+    sandbox broke, not the archive.
     """
     if not data:
         raise SubmissionRefused("the submission is empty")
-    if len(data) > MAX_SUBMISSION:
-        raise SubmissionRefused(f"the submission has {len(data)} bytes, more than {MAX_SUBMISSION}")
-    writer = _Writer(folder, room)
-    kind = _kind(name, data)
-    if kind is None:
-        writer.write((file or safe_name(name),), io.BytesIO(data), executable=False)
+    shut_in = (shut_in or confinement(allow_weak=True)).for_own_programs()
+    with closing(_Writer(folder, room)) as writer:
+        if not _is_unpacked(name, data, file):
+            if why := unsuitable(name, data, file):
+                raise SubmissionRefused(why)
+            _check_size(len(data))
+            writer.begin((file or safe_name(name),), executable=False)
+            writer.write(data)
+            return
+        for _ in range(MAX_NESTED):
+            _check_size(len(data))
+            _unpack_one(data, name, writer, file, shut_in)
+            writer.close()
+            if not writer.files:
+                raise SubmissionRefused("the archive holds no file")
+            _lift_only_folder(folder)
+            only = _only_file(folder)
+            if only is None or not is_archive(only.name, _head(only)):
+                break
+            _check_size(only.stat().st_size)
+            data, name = only.read_bytes(), only.name
+            only.unlink()
+            writer.files = 0
+        else:
+            raise SubmissionRefused(f"the archive holds archives, more than {MAX_NESTED} in each other")
+    if only is not None and (why := unsuitable(only.name, _head(only), None)):
+        raise SubmissionRefused(f"in the archive, {why}")
+
+
+def _is_unpacked(name: str, data: bytes, file: str | None) -> bool:
+    if file is not None and without_compression(file) != file and not is_tar(file):
+        return False  # the compressed file itself is asked for
+    return is_archive(name, data)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_SUBMISSION:
+        raise SubmissionRefused(f"the submission has {size} bytes, more than {MAX_SUBMISSION}")
+
+
+def _unpack_one(data: bytes, name: str, writer: "_Writer", file: str | None, shut_in: Confinement) -> None:
+    if why := unsuitable(name, data, None):
+        raise SubmissionRefused(why)
+    seconds = 5 + writer.room // (16 * _MIB)
+    limits = Limits(
+        cpu_seconds=min(seconds, 3600),
+        wall_seconds=min(20.0 + 2 * seconds, 3600.0),
+        memory=Size(256 * _MIB),
+        processes=8,
+        file_size=Size(_MIB),
+        disk=Size(_MIB),
+    )
+    entries = _Entries(writer)
+    with workspace() as own:
+        put(own, "part")
+        put(own / "part", "stdin", data)
+        put(own / "part", "unpacker.py", Path(_unpacker.__file__).read_bytes())
+        argv = [sys.executable, "-I", "-B", f"{shut_in.inside(own)}/part/unpacker.py"]
+        argv += ["tar" if is_tar(name) else "any", file or without_compression(name)]
+        outcome = run_in_bounds(shut_in, own, argv, limits, take_stdout=entries.take)
+    if entries.ended:
         return
-    try:
-        for parts, content, executable in _unzip(data) if kind == ".zip" else _untar(data, kind, room):
-            if content is None:
-                writer.make_folder(parts)
-            else:
-                writer.write(parts, content, executable=executable)
-    except _BROKEN as error:
-        raise SubmissionRefused(f"the archive can't be read: {str(error)[:200] or type(error).__name__}") from error
-    if not writer.files:
-        raise SubmissionRefused("the archive holds no file")
-    _lift_only_folder(folder)
+    if outcome.stopped is None and not entries.began:
+        said = outcome.stderr.decode("utf-8", "replace").strip()[-300:]
+        raise SandboxFailed(f"the sandbox could not begin to unpack an archive: {said}")
+    why = why_it_ended(outcome, limits) or f"exited with {outcome.code}"
+    raise SubmissionRefused(f"the archive can't be unpacked within bounds: the program that reads it {why}")
 
 
-def safe_name(name: str) -> str:
-    """Return the last component of a name, without what file systems and command lines mistake."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    kept = "".join(c if c.isprintable() and not unicodedata.category(c).startswith("C") else "_" for c in last).strip()
-    kept = kept.encode("utf-8", "replace")[-MAX_NAME:].decode("utf-8", "ignore")
-    if kept.startswith("-"):
-        kept = "_" + kept[1:]
-    return kept if kept not in {"", ".", ".."} else "submission"
+class _Entry(Struct):
+    name: str
+    what: Literal[
+        "file",
+        "folder",
+        "a symbolic link",
+        "a hard link",
+        "a device",
+        "a named pipe",
+        "a special file",
+        "a sparse file",
+        "an encrypted file",
+    ]
+    executable: bool
 
 
-_Entry = tuple[tuple[str, ...], IO[bytes] | None, bool]
-"""Components of the name, the content or None for a folder, and whether it is executable."""
+class _Entries:
+    """Takes the records of `_unpacker.py`, in pieces of any size, and stores what they tell."""
+
+    def __init__(self, writer: "_Writer") -> None:
+        self._writer = writer
+        self._left = bytearray()
+        self._is_junk = False
+        self.began = False
+        self.ended = False
+
+    def take(self, data: bytes) -> None:
+        """Store the records that are complete. Raises SubmissionRefused."""
+        self._left += data
+        while len(self._left) >= 5:
+            end = 5 + int.from_bytes(self._left[1:5])
+            if end > 5 + _MAX_RECORD:
+                raise SubmissionRefused("the archive can't be read: it broke the program that reads it")
+            if len(self._left) < end:
+                return
+            kind, payload = self._left[:1], bytes(self._left[5:end])
+            del self._left[:end]
+            self._take(bytes(kind), payload)
+
+    def _take(self, kind: bytes, payload: bytes) -> None:
+        if kind == b"C" and not self._is_junk:
+            self._writer.write(payload)
+        elif kind == b"E":
+            self._begin(payload)
+        elif kind == b"B":
+            self.began = True
+        elif kind == b"Z":
+            self.ended = True
+        elif kind == b"W":
+            raise SubmissionRefused(f"the archive can't be read: {payload.decode('utf-8', 'replace')[:200]}")
+
+    def _begin(self, payload: bytes) -> None:
+        try:
+            entry = msgspec.json.decode(payload, type=_Entry)
+        except msgspec.DecodeError as error:
+            raise SubmissionRefused("the archive can't be read: it broke the program that reads it") from error
+        self._is_junk = _is_junk(entry.name)
+        if self._is_junk:
+            return
+        if entry.what not in {"file", "folder"}:
+            raise _refused(entry.name, entry.what)
+        parts = _components(entry.name, may_be_top=entry.what == "folder")
+        if entry.what == "folder":
+            self._writer.make_folder(parts)
+        else:
+            self._writer.begin(parts, executable=entry.executable)
 
 
-def _kind(name: str, data: bytes) -> str | None:
-    lower = safe_name(name).lower()
-    for suffix in (".zip", *_TARS):
-        if lower.endswith(suffix):
-            return suffix
-    if "." in lower:
-        return None
-    signatures = {b"PK\3\4": ".zip", b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ\0": ".tar.xz"}
-    for signature, kind in signatures.items():
-        if data.startswith(signature):
-            return kind
-    return ".tar" if data[257:262] == b"ustar" else None
+def _is_junk(name: str) -> bool:
+    return any(part.casefold() in _JUNK or part.startswith("._") for part in name.split("/"))
 
 
-def _unzip(data: bytes) -> Iterator[_Entry]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for info in archive.infolist():
-            mode = info.external_attr >> 16 if info.create_system == 3 else 0
-            kind = stat.S_IFMT(mode)
-            if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
-                raise _refused(info.filename, _SPECIAL.get(kind, "a special file"))
-            if info.is_dir():
-                yield _components(info.filename), None, False
-                continue
-            with archive.open(info) as content:
-                yield _components(info.filename), content, bool(mode & stat.S_IXUSR)
-
-
-def _untar(data: bytes, kind: str, room: int) -> Iterator[_Entry]:
-    bounded = _Bounded(_decompress(data, kind), room + MAX_ENTRIES * _TAR_OVERHEAD)
-    with tarfile.open(fileobj=bounded, mode="r|", errors="strict") as archive:
-        for info in archive:
-            if info.sparse is not None or info.type == tarfile.GNUTYPE_SPARSE:
-                raise _refused(info.name, "a sparse file")
-            if info.isdir():
-                yield _components(info.name, may_be_top=True), None, False
-                continue
-            if not info.isreg():
-                raise _refused(info.name, _SPECIAL_TAR.get(info.type, "a special file"))
-            content = archive.extractfile(info)
-            if content is None:
-                raise _refused(info.name, "a special file")
-            with content:
-                yield _components(info.name), content, bool(info.mode & stat.S_IXUSR)
-
-
-def _decompress(data: bytes, kind: str) -> io.BufferedIOBase:
-    compressed = io.BytesIO(data)
-    if kind.endswith("gz"):
-        return gzip.GzipFile(fileobj=compressed)
-    if kind.endswith("bz2"):
-        return bz2.BZ2File(compressed)
-    if kind.endswith("xz"):
-        return lzma.LZMAFile(compressed)
-    return compressed
-
-
-_SPECIAL: Final = {stat.S_IFLNK: "a symbolic link", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-_SPECIAL_TAR: Final = {
-    tarfile.SYMTYPE: "a symbolic link",
-    tarfile.LNKTYPE: "a hard link",
-    tarfile.CHRTYPE: "a device",
-    tarfile.BLKTYPE: "a device",
-    tarfile.FIFOTYPE: "a named pipe",
-}
-
-
-def _components(name: str, *, may_be_top: bool = False) -> tuple[str, ...]:
+def _components(name: str, *, may_be_top: bool) -> tuple[str, ...]:
     """Check an entry's name and split it. Empty for the archive's top folder, where that may be."""
     if name.startswith("/") or name[1:2] == ":":
         raise _refused(name, "an absolute name")
@@ -176,10 +227,12 @@ def _components(name: str, *, may_be_top: bool = False) -> tuple[str, ...]:
     if len(parts) > MAX_DEPTH:
         raise _refused(name, f"nested more than {MAX_DEPTH} folders deep")
     for part in parts:
-        if "\\" in part or not part.isprintable():
-            raise _refused(name, "a name with a backslash or control characters")
-        if len(part.encode("utf-8", "surrogateescape")) > MAX_NAME:
+        if any(unicodedata.category(letter) in _NOT_IN_NAMES for letter in part):
+            raise _refused(name, "a name with control characters")
+        if len(part.encode()) > MAX_NAME:
             raise _refused(name, f"a name of more than {MAX_NAME} bytes")
+    if len("/".join(parts).encode()) > MAX_PATH:
+        raise _refused(name, f"a name of more than {MAX_PATH} bytes, folders included")
     return parts
 
 
@@ -193,15 +246,18 @@ class _Writer:
 
     def __init__(self, folder: Path, room: int) -> None:
         self._folder = folder
-        self._room = room
         self._entries = 0
+        self._file: io.BufferedWriter | None = None
+        self.room = room
         self.files = 0
 
     def make_folder(self, parts: tuple[str, ...]) -> None:
         self._count(parts)
         self._make(parts)
 
-    def write(self, parts: tuple[str, ...], content: IO[bytes], *, executable: bool) -> None:
+    def begin(self, parts: tuple[str, ...], *, executable: bool) -> None:
+        """Make a file, to which `write` appends from now on."""
+        self.close()
         self._count(parts)
         self._make(parts[:-1])
         self.files += 1
@@ -210,11 +266,19 @@ class _Writer:
             made = os.open(self._folder.joinpath(*parts), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         except FileExistsError as error:
             raise _refused("/".join(parts), "a name twice") from error
-        with open(made, "wb") as file:
-            os.fchmod(made, 0o755 if executable else 0o644)
-            while chunk := content.read(min(_CHUNK, self._room + 1)):
-                self._take(len(chunk))
-                file.write(chunk)
+        self._file = io.BufferedWriter(io.FileIO(made, "wb"))
+        os.fchmod(made, 0o755 if executable else 0o644)
+
+    def write(self, content: bytes) -> None:
+        if self._file is None:
+            raise SubmissionRefused("the archive can't be read: it broke the program that reads it")
+        self._take(len(content))
+        self._file.write(content)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _count(self, parts: tuple[str, ...]) -> None:
         self._entries += 1
@@ -233,35 +297,27 @@ class _Writer:
                     raise _refused("/".join(parts), "a file that is a folder too") from error
 
     def _take(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
+        self.room -= size
+        if self.room < 0:
             raise SubmissionRefused("the submission takes more room than its marking scheme allows (`disk`)")
-
-
-class _Bounded(io.RawIOBase):
-    """Reads at most so many bytes: what a compressed tar may come to, headers and all."""
-
-    def __init__(self, source: io.BufferedIOBase, left: int) -> None:
-        self._source = source
-        self._left = left
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(self._left + 1 if size < 0 else min(size, self._left + 1))
-        self._left -= len(data)
-        if self._left < 0:
-            raise SubmissionRefused("the submission takes more room than its marking scheme allows (`disk`)")
-        return data
 
 
 def _lift_only_folder(folder: Path) -> None:
     """Where all is in one folder, as most programs pack it, that folder's content is the submission."""
-    inside = [path for path in folder.iterdir() if path.name != "__MACOSX"]
+    inside = list(folder.iterdir())
     if len(inside) != 1 or not inside[0].is_dir():
         return
     aside = inside[0].rename(folder / f".{os.urandom(8).hex()}")
     for path in aside.iterdir():
         path.rename(folder / path.name)
     aside.rmdir()
+
+
+def _only_file(folder: Path) -> Path | None:
+    inside = list(folder.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_file() else None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)

@@ -1,15 +1,12 @@
 """Marks a submission: every part of a scheme is run in a sandbox of its own, and its points are given."""
 
-import contextlib
 import json
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +16,7 @@ from rabbitry.apps.grading.marking import _reporter
 from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
 from rabbitry.apps.grading.marking._confine import Confinement
 from rabbitry.apps.grading.marking._pytest_report import TestReport, read_report
+from rabbitry.apps.grading.marking._workspace import put, workspace
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds
 from rabbitry.apps.grading.marking.scheme import Expect, Part, Scheme
@@ -66,30 +64,17 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
             f"the scheme's folder {scheme.folder} is where every submission can read: put it outside of "
             "/usr and of the folder of this Python"
         )
-    with _folder() as folder:
+    with workspace() as folder:
         room = min(part.limits.disk for part in scheme.part) // 2
-        submission = folder / "submission"
-        submission.mkdir()
-        unpack(solution, name, submission, room=room, file=scheme.scheme.file)
-        submission.chmod(0o755)
+        unpack(solution, name, folder / "submission", room=room, file=scheme.scheme.file, shut_in=shut_in)
         parts = [_mark_part(part, scheme.folder, shut_in, folder) for part in scheme.part]
     total = round(sum(part.points for part in parts), 2)
     return Marking(mark=total, out_of=scheme.out_of, feedback=_feedback(scheme, total, parts), parts=parts)
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    # Of this user alone: the sandbox is shown what is in it, other users' processes are not.
-    folder = Path(tempfile.mkdtemp(prefix="rabbitry-marking-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
 def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> PartResult:
     own = folder / "part"
-    own.mkdir()
+    put(folder, "part")
     try:
         if part.pytest is not None:
             return _run_tests(part, tests / part.pytest, shut_in, folder)
@@ -99,7 +84,7 @@ def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> P
 
 
 def _run_command(part: Part, shut_in: Confinement, folder: Path) -> PartResult:
-    _put(folder / "part", "stdin", part.stdin.encode())
+    put(folder / "part", "stdin", part.stdin.encode())
     argv = ["sh", "-c", part.command] if isinstance(part.command, str) else part.command or []
     outcome = run_in_bounds(shut_in, folder, argv, part.limits)
     why = _why_it_ended(outcome, part)
@@ -113,11 +98,11 @@ def _run_command(part: Part, shut_in: Confinement, folder: Path) -> PartResult:
 
 def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> PartResult:
     own = folder / "part"
-    _put(own, "stdin", b"")
-    _put(own, "reporter.py", Path(_reporter.__file__).read_bytes())
-    _put(own, "tests", None)
+    put(own, "stdin", b"")
+    put(own, "reporter.py", Path(_reporter.__file__).read_bytes())
+    put(own, "tests")
     try:
-        _put(own / "tests", file.name, file.read_bytes())
+        put(own / "tests", file.name, file.read_bytes())
     except OSError as error:
         raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {error}") from error
     inside = shut_in.inside(folder)
@@ -133,17 +118,6 @@ def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Pa
     points = part.points * report.passed / len(report.tests) if report.tests else 0.0
     why = None if passed else _why_tests_failed(report, _why_it_ended(outcome, part))
     return PartResult(part.name, round(points, 2), part.points, passed, _shown(why, outcome))
-
-
-def _put(folder: Path, name: str, content: bytes | None) -> None:
-    """Write a file, or make a folder, that the sandbox's user can read whatever the umask is."""
-    folder.chmod(0o755)
-    path = folder / name
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
-        path.chmod(0o644)
 
 
 def _why_it_ended(outcome: Outcome, part: Part) -> str | None:

@@ -3,8 +3,9 @@
 import os
 import secrets
 import selectors
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Final
@@ -38,6 +39,16 @@ class Outcome(Struct, frozen=True):
     """What it wrote to the descriptor that it got for that."""
 
 
+def why_it_ended(outcome: Outcome, limits: Limits) -> str | None:
+    """Return why a command did not come to its own end, as the end of a sentence, or None where it did."""
+    if outcome.stopped is not None:
+        return outcome.stopped
+    number = outcome.code - 128
+    if number == signal.SIGXCPU:
+        return f"used more than {limits.cpu_seconds} s of CPU time"
+    return f"was ended by {signal.Signals(number).name}" if number in set(signal.Signals) else None
+
+
 def confinement(*, allow_weak: bool) -> Confinement:
     """Return the strongest way that works here; it is tried once.
 
@@ -52,13 +63,20 @@ def confinement(*, allow_weak: bool) -> Confinement:
 
 
 def run_in_bounds(
-    confinement: Confinement, folder: Path, argv: Sequence[str], limits: Limits, *, key: bytes | None = None
+    confinement: Confinement,
+    folder: Path,
+    argv: Sequence[str],
+    limits: Limits,
+    *,
+    key: bytes | None = None,
+    take_stdout: Callable[[bytes], None] | None = None,
 ) -> Outcome:
     """Run a command in a copy of `folder`/submission, with `folder`/part/stdin as stdin. Blocks.
 
     With `key`, the command gets two more arguments: a descriptor to read the key from, and one to
-    write a report to. Every process of it is gone when this returns or raises.
-    Raises SandboxFailed when the sandbox broke, not the command.
+    write a report to. `take_stdout` is called with what is printed to stdout, as it comes; it is neither kept
+    nor bounded then. Every process of it is gone when this returns or raises.
+    Raises SandboxFailed when the sandbox broke, not the command, and what `take_stdout` raises.
     """
     token = secrets.token_hex(16)
     with ExitStack() as stack:
@@ -78,7 +96,7 @@ def run_in_bounds(
             for fd in fds:
                 os.close(fd)
         stack.enter_context(running.process)  # closes its pipes
-        watch = _Watch(running, limits, report, len(token))
+        watch = _Watch(running, limits, report, len(token), take_stdout)
         try:
             watch.until_it_ends()
         finally:
@@ -90,12 +108,20 @@ def run_in_bounds(
 class _Watch:
     """Reads what a command prints and stops it where it goes too far."""
 
-    def __init__(self, running: Running, limits: Limits, report: IO[bytes] | None, extra: int) -> None:
+    def __init__(
+        self,
+        running: Running,
+        limits: Limits,
+        report: IO[bytes] | None,
+        extra: int,
+        take_stdout: Callable[[bytes], None] | None,
+    ) -> None:
         self._running = running
         self._limits = limits
         self._stopped: str | None = None
         self._deadline = time.monotonic() + limits.wall_seconds
         self._texts: dict[IO[bytes], bytearray] = {running.stdout: bytearray(), running.stderr: bytearray()}
+        self._take_stdout = take_stdout
         self._report = report
         self._reported = bytearray()
         self._output = limits.output + extra
@@ -152,6 +178,8 @@ class _Watch:
             self._reported += data or b""
             if len(self._reported) > MAX_REPORT:
                 self._stopped = "reported too much"
+        elif pipe is self._running.stdout and self._take_stdout is not None:
+            self._take_stdout(data or b"")
         else:
             self._texts[pipe] += data or b""
             if sum(map(len, self._texts.values())) > self._output:
