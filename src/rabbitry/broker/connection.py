@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.driver import Driver
-from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol import amqp_0_8
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.connection import Role
 from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
@@ -32,7 +32,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionUpdateSecret,
     ConnectionUpdateSecretOk,
     Method,
-    encode_method,
 )
 from rabbitry.amqp.protocol.states import ChannelState, ConnectionState
 from rabbitry.amqp.protocol.tables import Table
@@ -158,7 +157,7 @@ class ClientConnection:
                         self._wait_for_room(events[index + 1 :])
                         return
                 elif event[0] == HEADER:
-                    self._start(event[2])
+                    self._start()
                 elif event[0] == VIOLATION:
                     raise event[2]
             except (Refusal, ProtocolViolation) as error:
@@ -289,7 +288,7 @@ class ClientConnection:
         if channel and state in (ChannelState.CLOSING, ChannelState.CLOSED):
             return
         if ConnectionState.CLOSE_RECEIVED is self.core.state or state is ChannelState.CLOSE_RECEIVED:
-            self.driver.write(hot.encode_method_frame(channel, encode_method(method)))  # past the core's states
+            self.driver.write(self.core.frame(channel, method))  # past the core's states
         else:
             self.send(channel, method)
 
@@ -331,18 +330,26 @@ class ClientConnection:
 
     # -- handshake -------------------------------------------------------------------------------------
 
-    def _start(self, header: bytes) -> None:
+    def _start(self) -> None:
         peer = self.driver.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
         mechanisms = MECHANISMS if certificate_name(self.driver) is None else MECHANISMS + b" EXTERNAL"
-        self.tell(0, ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms))
+        start = ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms)
+        if self.core.is_0_8:
+            major, minor = amqp_0_8.VERSION
+            # Its clients can't read the booleans in there; RabbitMQ sends an empty table.
+            properties = {**start.server_properties, "capabilities": {}}
+            start = start._replace(version_major=major, version_minor=minor, server_properties=properties)
+        self.tell(0, start)
 
     def _login(self, method: ConnectionStartOk) -> None:
         self.client_properties = method.client_properties
         capabilities = method.client_properties.get("capabilities")
         known: Table = capabilities if isinstance(capabilities, dict) else {}
         self.wants_cancel = known.get("consumer_cancel_notify") is True
-        self.wants_blocked = known.get("connection.blocked") is True
+        self.wants_blocked = (
+            known.get("connection.blocked") is True and not self.core.is_0_8
+        )  # which has no such method
         given = credentials(method.mechanism, method.response)
         address = self.peer.rpartition(":")[0]
         access = self.broker.access

@@ -8,7 +8,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol import amqp_0_8, hot
 from rabbitry.amqp.protocol.constants import (
     CLASS_BASIC,
     FRAME_BODY,
@@ -51,6 +51,7 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionStartOk,
     ConnectionTune,
     ConnectionTuneOk,
+    Layout,
     Method,
     Sender,
     decode_method,
@@ -93,9 +94,10 @@ _CONTENT_EVENTS: Final = {
     60 << 16 | 71: GET_OK,
 }
 _CLASS_CONNECTION: Final = 10
+_CLOSES: Final = (ConnectionClose, ConnectionCloseOk)
 _ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
-_HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", b"AMQP\x01\x01\x09\x01")
-"""What RabbitMQ takes for 0-9-1: the specification's header, and those of clients of 0-9."""
+_HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *amqp_0_8.HEADERS)
+"""What RabbitMQ takes: the header of 0-9-1, that of 0-9, which it takes for 0-9-1, and those of 0-8."""
 _LONG_PART: Final = 4096
 """Bytes of a body frame from which on its part is taken before the rest has come."""
 _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
@@ -187,6 +189,10 @@ class Connection:
         self.state = ConnectionState.IDLE
         self.framing_lost = False
         self._method_limit = FRAME_MIN_SIZE - FRAME_OVERHEAD  # what every peer takes before the limits are agreed on
+        self.is_0_8 = False
+        """Whether AMQP 0-8 is spoken, as the client's protocol header asked for."""
+        self._by_signature: Mapping[int, Layout] = BY_SIGNATURE
+        self._by_type: Mapping[type, Layout] = BY_TYPE
         self._channels: dict[int, ChannelState] = {}
         self._contents: dict[int, _Content] = {}
         self._ready: set[int] = set()
@@ -229,7 +235,7 @@ class Connection:
         name = method_name(layout.class_id, layout.method_id)
         if self.role.value not in layout.sender:
             raise UsageError(f"{name} is not for the {self.role.name.lower()} to send")
-        payload = encode_method(method)
+        payload = encode_method(method, self._by_type)
         if len(payload) > self._method_limit:
             named = next((f" of {value!r}" for value in method if isinstance(value, str) and value), "")
             raise UsageError(
@@ -244,6 +250,10 @@ class Connection:
         except ProtocolViolation as violation:
             raise UsageError(f"can't send {name} on channel {channel}: {violation.reply_text}") from violation
         return hot.encode_method_frame(channel, payload)
+
+    def frame(self, channel: int, method: Method) -> bytes:
+        """Return the frame of `method` whatever the state is, which stays as it is. Raises UsageError."""
+        return hot.encode_method_frame(channel, encode_method(method, self._by_type))
 
     def send_content(self, channel: int, method: Method, header: bytes, body: bytes) -> bytes:
         """Give the frames of a method that carries content. Raises as `send_method` does."""
@@ -312,6 +322,10 @@ class Connection:
         if header not in _HEADERS:
             raise self._lose_framing(f"protocol header {header!r} is not AMQP 0-9-1")
         self.state = step_connection(self.state, ConnectionEvent.HEADER)
+        if header in amqp_0_8.HEADERS:
+            self.is_0_8 = True
+            self._by_signature = amqp_0_8.LAYOUTS_BY_SIGNATURE
+            self._by_type = amqp_0_8.LAYOUTS_BY_TYPE
         events.append((HEADER, 0, header))
         return 8
 
@@ -385,13 +399,10 @@ class Connection:
         return end + 1
 
     def _receive_method(self, channel: int, payload: bytes, events: list[Event]) -> None:
-        if self.state is ConnectionState.CLOSING and payload[:4] not in (
-            b"\x00\x0a\x00\x32",
-            b"\x00\x0a\x00\x33",
-        ):
-            return  # section 2.2.4: after sending close, everything but close and close-ok is discarded
         signature = int.from_bytes(payload[:4], "big")
-        layout = BY_SIGNATURE.get(signature)
+        layout = self._by_signature.get(signature)
+        if self.state is ConnectionState.CLOSING and (layout is None or layout.make not in _CLOSES):
+            return  # section 2.2.4: after sending close, everything but close and close-ok is discarded
         closing = self._channels.get(channel) is ChannelState.CLOSING
         if closing and signature not in (20 << 16 | 40, 20 << 16 | 41):
             return
@@ -406,7 +417,7 @@ class Connection:
             self._contents[channel] = _Content(signature, event, payload[4:])
             self._ready.discard(channel)
             return
-        method = decode_method(payload)
+        method = decode_method(payload, self._by_signature)
         if self.role is Role.BROKER:
             _check_arguments(method)
         try:

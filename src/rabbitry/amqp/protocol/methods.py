@@ -570,12 +570,12 @@ def method_name(class_id: int, method_id: int) -> str:
     return f"{name[:cut].lower()}.{words[1:]}"
 
 
-def encode_method(method: Method) -> bytes:
+def encode_method(method: Method, layouts: Mapping[type, Layout] = BY_TYPE) -> bytes:
     """Encode a method frame's payload: class id, method id, arguments.
 
-    Raises UsageError for a value that does not fit its wire type.
+    layouts: of the version that is spoken. Raises UsageError for a value that does not fit its wire type.
     """
-    layout = BY_TYPE[type(method)]
+    layout = layouts[type(method)]
     parts: list[bytes] = [layout.signature.to_bytes(4, "big")]
     values = iter(method)
     bits: list[bool] = []
@@ -610,17 +610,17 @@ def _encode(letter: str, value: object, layout: Layout) -> bytes:
         raise UsageError(f"{name}: {value!r} does not fit its wire type") from error
 
 
-def decode_method(payload: bytes) -> Method:
+def decode_method(payload: bytes, layouts: Mapping[int, Layout] = BY_SIGNATURE) -> Method:
     """Decode a method frame's payload.
 
-    Raises ProtocolViolation: 540 for an unknown method, 501 for arguments that are malformed, cut short or
-    overrun the frame, or where class and method are missing.
+    layouts: of the version that is spoken. Raises ProtocolViolation: 540 for an unknown method, 501 for arguments that
+    are malformed, cut short or overrun the frame, or where class and method are missing.
     """
     if len(payload) < 4:
         text = f"FRAME_ERROR - type 1, all octets = {erlang_binary(payload)}: unknown_frame"
         raise ProtocolViolation(Reply.FRAME_ERROR, text)
     signature = int.from_bytes(payload[:4], "big")
-    layout = BY_SIGNATURE.get(signature)
+    layout = layouts.get(signature)
     if layout is None:
         raise ProtocolViolation(
             Reply.NOT_IMPLEMENTED,

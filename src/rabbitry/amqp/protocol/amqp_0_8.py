@@ -1,0 +1,64 @@
+"""AMQP 0-8 as RabbitMQ 3.10.8 speaks it: the methods that it lacks, and those that travel otherwise than in 0-9-1.
+
+Clients that were written before 2010 speak it, among them py-amqplib. Contents, properties and field tables are those
+of 0-9-1; RabbitMQ sends an empty table as the server's capabilities, since these clients can't read its booleans.
+(RabbitMQ's amqp-rabbitmq-0.8.json; seen in recorded conversations with RabbitMQ 3.10.8, tests/data.)
+"""
+
+from typing import Final
+
+from rabbitry.amqp.protocol.methods import (
+    BY_TYPE,
+    BasicConsume,
+    BasicNack,
+    ChannelOpenOk,
+    ConfirmSelect,
+    ConfirmSelectOk,
+    ConnectionBlocked,
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionUnblocked,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
+    ExchangeBind,
+    ExchangeBindOk,
+    ExchangeUnbind,
+    ExchangeUnbindOk,
+    Layout,
+)
+
+HEADERS: Final = (b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01")
+"""The protocol headers that ask for it: most clients send the first, py-amqplib the second."""
+VERSION: Final = (8, 0)
+"""The version that connection.start tells, as the specification of 0-8 has it."""
+
+_MISSING: Final = frozenset(
+    {
+        BasicNack,
+        ConfirmSelect,
+        ConfirmSelectOk,
+        ConnectionBlocked,
+        ConnectionUnblocked,
+        ConnectionUpdateSecret,
+        ConnectionUpdateSecretOk,
+        ExchangeBind,
+        ExchangeBindOk,
+        ExchangeUnbind,
+        ExchangeUnbindOk,
+    }
+)
+
+
+def _changed() -> dict[type, Layout]:
+    close, close_ok = BY_TYPE[ConnectionClose], BY_TYPE[ConnectionCloseOk]
+    consume, open_ok = BY_TYPE[BasicConsume], BY_TYPE[ChannelOpenOk]
+    return {
+        ConnectionClose: close._replace(method_id=60),  # 50 and 51 were connection.redirect, which RabbitMQ has not
+        ConnectionCloseOk: close_ok._replace(method_id=61),
+        ChannelOpenOk: open_ok._replace(letters=""),  # without a channel id
+        BasicConsume: consume._replace(letters=consume.letters.removesuffix("t")),  # without arguments
+    }
+
+
+LAYOUTS_BY_TYPE: Final = {kind: layout for kind, layout in BY_TYPE.items() if kind not in _MISSING} | _changed()
+LAYOUTS_BY_SIGNATURE: Final = {layout.signature: layout for layout in LAYOUTS_BY_TYPE.values()}
