@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "rabbitmq_3_10_8"
+AMQPLIB = Path(__file__).parent / "amqplib_1_0_2"
+"""Conversations of py-amqplib, which speaks AMQP 0-8."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ def names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
-def load(name: str) -> Captured:
+def load(name: str, folder: Path = _FOLDER) -> Captured:
     """Read one recorded conversation."""
-    about = json.loads((_FOLDER / f"{name}.json").read_text())
-    said = {side: (_FOLDER / f"{name}.{side}.bin").read_bytes() for side in ("client", "server")}
+    about = json.loads((folder / f"{name}.json").read_text())
+    said = {side: (folder / f"{name}.{side}.bin").read_bytes() for side in ("client", "server")}
     at = {"client": 0, "server": 0}
     turns = []
     for side, size in about["turns"]:

@@ -367,18 +367,18 @@ class Recorder:
         else:
             self.chunks.append((sender, data))
 
-    def write(self, name: str, description: str) -> None:
+    def write(self, name: str, description: str, *, folder: Path, client: str) -> None:
         """Write one conversation as README.md says."""
         for sender in ("client", "server"):
             data = b"".join(data for side, data in self.chunks if side == sender)
-            (FOLDER / f"{name}.{sender}.bin").write_bytes(data)
+            (folder / f"{name}.{sender}.bin").write_bytes(data)
         about = {
             "description": description,
-            "client": "raw frames" if name in RAW else f"pika {importlib.metadata.version('pika')}",
+            "client": client,
             "server": "RabbitMQ 3.10.8",
             "turns": [[sender, len(data)] for sender, data in self.chunks],
         }
-        (FOLDER / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 RAW = {
@@ -398,7 +398,8 @@ async def record(server: RabbitMQ, name: str, function: Conversation) -> None:
         )
         await asyncio.to_thread(function, server, parameters)
     server.delete_vhost(vhost)
-    recorder.write(name, " ".join((function.__doc__ or "").split()))
+    client = "raw frames" if name in RAW else f"pika {importlib.metadata.version('pika')}"
+    recorder.write(name, " ".join((function.__doc__ or "").split()), folder=FOLDER, client=client)
 
 
 async def main() -> None:
