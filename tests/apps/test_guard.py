@@ -3,11 +3,13 @@
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
-from rabbitry.apps._guard import Guard
+from rabbitry.apps._guard import Guard, from_another_site, is_head, network_of
+from rabbitry.apps._guesses import ADDRESSES, FORGET_AFTER, FREE, LONGEST, Guesses
 
 
 async def _hello(request: Request) -> PlainTextResponse:
@@ -57,3 +59,108 @@ async def test_another_site_s_page_can_not_change_anything() -> None:
             assert (await http.get("/", headers={"Origin": origin})).text == "hello"
         assert (await http.post("/", headers={"Origin": "http://127.0.0.1:8000"})).text == "hello"
         assert (await http.post("/")).text == "hello"  # programs that are no browsers
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1:8000"}, False),
+        ({"Referer": "http://127.0.0.1:8000/grading/?x#y"}, False),
+        ({"Sec-Fetch-Site": "none", "Referer": "https://elsewhere.example/"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, True),
+        ({"Sec-Fetch-Site": "anything"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, True),
+        ({"Origin": "null"}, True),
+        ({"Origin": "http://127.0.0.1:9000"}, True),
+        ({"Referer": "https://evil.example/127.0.0.1:8000"}, True),
+        ({"Referer": "http://127.0.0.1:8000.evil.example/"}, True),
+        ({"Referer": "file:///x"}, True),
+    ],
+)
+def test_another_site_s_page_is_known_by_what_browsers_say(headers: dict[str, str], expected: bool) -> None:
+    assert from_another_site(Headers({"Host": "127.0.0.1:8000"} | headers)) is expected
+
+
+async def test_a_post_of_another_site_is_refused_also_without_an_origin() -> None:
+    app = Guard(Starlette(routes=[Route("/", _hello, methods=["POST"])]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000") as http:
+        assert (await http.post("/", headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
+
+
+async def test_wrong_passwords_cost_their_address_a_growing_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("rabbitry.apps._guard.Guesses", lambda: Guesses(lambda: now))
+    app = Guard(Starlette(routes=[Route("/", _hello)]), password="sesame")
+
+    def at(address: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)), base_url="http://192.0.2.7")
+
+    async with at("198.51.100.1") as guesser, at("198.51.100.2") as other:
+        for number in range(FREE):
+            assert (await guesser.get("/", auth=("me", str(number)))).status_code == 401
+        for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+            refused = await guesser.get("/", auth=("me", "sesame"))  # it may be right: that is not told
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, str(pause))
+            assert "198.51.100.1" in refused.text
+            assert (await guesser.get("/")).status_code == 401  # asks for nothing, and tries nothing
+            now += pause
+            assert (await guesser.get("/", auth=("me", "wrong"))).status_code == 401
+        assert (await other.get("/", auth=("me", "sesame"))).status_code == 200
+        now += 60
+        assert (await guesser.get("/", auth=("me", "sesame"))).status_code == 200
+        for _ in range(FREE):
+            await guesser.get("/", auth=("me", "wrong"))
+        assert (await guesser.get("/")).status_code == 200  # by the cookie, whoever guesses meanwhile
+
+
+def test_addresses_that_guess_are_bounded_and_forgotten() -> None:
+    now = 0.0
+    guesses = Guesses(lambda: now)
+    for number in range(ADDRESSES + 10):
+        guesses.wrong(str(number))
+    assert len(guesses) == ADDRESSES
+    for _ in range(100):
+        guesses.wrong("one")
+    assert guesses.wait("one") == LONGEST
+    now = FORGET_AFTER + 1
+    guesses.wrong("one")
+    assert guesses.wait("one") == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1"), ("::1", "::1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("testclient", "testclient"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"),
+    ],
+)  # fmt: skip
+def test_all_addresses_of_a_network_of_ipv6_are_one_peer(address: str, expected: str) -> None:
+    assert network_of(address) == expected
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
+async def test_the_cookie_of_a_login_over_tls_never_goes_without(scheme: str, secure: bool) -> None:
+    async with client(f"{scheme}://192.0.2.7", password="sesame") as http:
+        cookie = (await http.get("/", auth=("me", "sesame"))).headers["set-cookie"]
+        assert ("; Secure" in cookie) is secure
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+
+
+async def test_head_works_where_get_does() -> None:
+    methods: list[str] = []
+
+    async def tell(request: Request) -> PlainTextResponse:
+        methods.append(f"{request.method} {is_head(request.scope)}")
+        return PlainTextResponse("hello")
+
+    app = Guard(Router([Route("/", tell, methods=["GET", "POST"])]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+        answer = await http.head("/")
+        assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", "5")
+        assert (await http.get("/")).text == "hello"
+        assert (await http.head("/missing")).status_code == 404
+    assert methods == ["GET True", "GET False"]

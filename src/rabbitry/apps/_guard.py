@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import logging
+import math
 import secrets
 import socket
 from collections.abc import Iterable
@@ -17,8 +19,11 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rabbitry.apps._guesses import Guesses
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -34,10 +39,14 @@ HEADERS = {
     "Cache-Control": "no-cache",  # a browser asks each time (by ETag), so that an upgrade shows at once
 }
 COOKIE = "rabbitry_page"
+HEAD = "rabbitry.head"
+"""The key of a request's scope that says that it came as HEAD."""
+
+log = logging.getLogger("rabbitry.apps")
 
 
 class Guard:
-    """ASGI middleware: Host, Origin, password, and the headers of every response.
+    """ASGI middleware: Host, Origin, password, HEAD as GET, and the headers of every response.
 
     With a password, any Host is served: a rebound name has neither the password nor the cookie. Without one,
     only this machine's names and literal addresses are, which no stranger's DNS can stand for.
@@ -48,6 +57,7 @@ class Guard:
         self._app = app
         self._names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
         self._password = password
+        self._guesses = Guesses()
         # Browsers do not all send a password with a WebSocket's handshake, but all send a cookie.
         self._session = secrets.token_urlsafe(32)
 
@@ -57,13 +67,21 @@ class Guard:
             return
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
-        if refusal is None:
-            await self._app(scope, receive, self._with_headers(send, headers))
-        elif scope["type"] == "websocket":
+        if refusal is not None and scope["type"] == "websocket":
             await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before accept: HTTP 403
-        else:
+            await _refuse_websocket(refusal, scope, receive, send)
+        elif refusal is not None:
             await refusal(scope, receive, self._with_headers(send, None))
+        else:
+            await self._let_in(scope, receive, self._with_headers(send, self._new_cookie(scope, headers)))
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET", HEAD: True}, _without_body(send)
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            log.debug("%s hung up within a request", peer_of(scope))
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         if self._password is None and not _within_this_machine(scope):
@@ -76,15 +94,30 @@ class Guard:
                 421,
             )
         changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        if changes and not _same_origin(headers.getlist("origin"), hosts[0]):
+        if changes and from_another_site(headers):
             return PlainTextResponse("Another site's page asked.\n", 403)
-        if self._password is not None and not self._logged_in(headers):
-            return PlainTextResponse(
-                "Password needed (any user name).\n",
-                401,
-                {"WWW-Authenticate": 'Basic realm="Rabbitry", charset="UTF-8"'},
-            )
+        if self._password is not None and not self._has_cookie(headers):
+            return self._check_password(headers, peer_of(scope))
         return None
+
+    def _check_password(self, headers: Headers, peer: str) -> PlainTextResponse | None:
+        if "authorization" in headers:
+            wait = self._guesses.wait(peer)
+            if wait > 0:
+                seconds = math.ceil(wait)
+                return PlainTextResponse(
+                    f"Too many wrong passwords from {peer}: try again in {seconds} s.\n",
+                    429,
+                    {"Retry-After": str(seconds)},
+                )
+            if self._has_password(headers):
+                return None
+            self._guesses.wrong(peer)
+        return PlainTextResponse(
+            "Password needed (any user name).\n",
+            401,
+            {"WWW-Authenticate": 'Basic realm="Rabbitry", charset="UTF-8"'},
+        )
 
     def _known(self, host: str) -> bool:
         try:
@@ -93,10 +126,7 @@ class Guard:
             return False
         return name.rstrip(".") in self._names or _is_address(name)
 
-    def _logged_in(self, headers: Headers) -> bool:
-        return self._basic(headers) or self._cookie(headers)
-
-    def _basic(self, headers: Headers) -> bool:
+    def _has_password(self, headers: Headers) -> bool:
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic" or self._password is None:
             return False
@@ -106,34 +136,92 @@ class Guard:
             return False
         return secrets.compare_digest(password, self._password.encode())
 
-    def _cookie(self, headers: Headers) -> bool:
+    def _has_cookie(self, headers: Headers) -> bool:
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         except CookieError:
             return False
         return cookie is not None and secrets.compare_digest(cookie.value.encode(), self._session.encode())
 
-    def _with_headers(self, send: Send, request: Headers | None) -> Send:
+    def _new_cookie(self, scope: Scope, headers: Headers) -> str | None:
+        """Return the cookie that spares a request which was let in by its password the next one."""
+        if self._password is None or self._has_cookie(headers):
+            return None
+        secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
+        return f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+    def _with_headers(self, send: Send, cookie: str | None) -> Send:
         async def wrapped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
-                if request is not None and self._password is not None and self._basic(request):
-                    headers.append("Set-Cookie", f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Strict")
+                if cookie is not None:
+                    headers.append("Set-Cookie", cookie)
             await send(message)
 
         return wrapped
 
 
-def _same_origin(origins: list[str], host: str) -> bool:
-    """Whether a page may ask that. Programs that are no browsers send no Origin (RFC 6454, 7; RFC 6455, 10.2)."""
-    if not origins:
+def from_another_site(headers: Headers) -> bool:
+    """Whether a browser sent this for a page of another origin, which must not cause anything here.
+
+    Programs that are no browsers send none of these headers, and what a person types has no page. A browser leaves
+    out Sec-Fetch-Site where it takes the address for untrustworthy, http://192.0.2.7 for one. What it sends there has
+    no password: that is asked for beyond this machine, and browsers keep it apart for each site.
+    """
+    hosts, sites, origins = headers.getlist("host"), headers.getlist("sec-fetch-site"), headers.getlist("origin")
+    host = hosts[0].lower() if len(hosts) == 1 else ""
+    if any(site not in ("same-origin", "none") for site in sites):
         return True
-    if len(origins) != 1:
-        return False
-    scheme, separator, authority = origins[0].partition("://")
-    return separator != "" and scheme in ("http", "https") and authority.lower() == host.lower()
+    if any(not _is_origin_of(origin, host) for origin in origins):
+        return True
+    # Older browsers say it in the Referer alone.
+    return not sites and any(not _is_origin_of(referer, host) for referer in headers.getlist("referer"))
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether a GET was asked as HEAD: it must have no effect."""
+    return HEAD in scope
+
+
+def peer_of(scope: Scope) -> str:
+    """Return who asks, for limits on each: an IPv4 address, or the network of an IPv6 one (RFC 4291, 2.5.4)."""
+    client = scope.get("client")
+    return network_of(client[0]) if client else ""
+
+
+def network_of(address: str) -> str:
+    """Return `address`, or the /64 that it is in: whoever has one address of IPv6 has all of those."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return address if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def _is_origin_of(url: str, host: str) -> bool:
+    scheme, separator, rest = url.partition("://")
+    return separator != "" and scheme in ("http", "https") and rest.partition("/")[0].lower() == host
+
+
+async def _refuse_websocket(refusal: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a handshake with a status and the reason, where the server can, else by 403."""
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        await refusal(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+
+
+def _without_body(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return wrapped
 
 
 def _within_this_machine(scope: Scope) -> bool:

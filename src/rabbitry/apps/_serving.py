@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
-CONCURRENCY = 256
-"""Connections and requests that are served at once; more get 503."""
+from rabbitry.apps._connections import Connections, LimitedProtocol
+
 GRACE = 5
 """Seconds that open requests have to finish at the end."""
 
 
-async def serve(
-    app: ASGIApp, listener: socket.socket, stop: asyncio.Event, started: Callable[[], None] | None = None
-) -> None:
-    """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them.
+async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them."""
 
-    `started` is called when requests are answered.
-    """
+    class Protocol(LimitedProtocol):
+        connections_in_use = Connections()
+
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=CONCURRENCY,
         timeout_graceful_shutdown=GRACE,
     )
     server = _Server(config)
-    server.started_callback = started
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -46,13 +44,6 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    started_callback: Callable[[], None] | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and self.started_callback is not None:
-            self.started_callback()
-
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to whoever runs this process."""

@@ -83,6 +83,25 @@ def test_beside_the_agent_it_says_what_it_serves_and_shares_its_connection(broke
     assert "Traceback" not in agent.err
 
 
+def test_publish_has_no_effect_as_head_and_none_for_another_site_s_page(broker_url: str, tmp_path: Path) -> None:
+    with (
+        consuming(broker_url, "system_info", "fanout", "") as consumer,
+        Program(tmp_path, "monitor", "publish", "--to", "utilization", "--http", "0", url=broker_url) as agent,
+    ):
+        found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
+        with httpx.Client(base_url=found[1]) as client:
+            eventually_blocking(lambda: connected(client), "connected", within=20)
+            for method in ("GET", "POST"):
+                for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+                    assert client.request(method, "/publish", headers=headers).status_code == 403
+            assert client.get("/publish", headers={"Referer": "http://evil.example/"}).status_code == 403
+            head = client.head("/publish")
+            assert (head.status_code, head.content) == (200, b"")
+            typed = client.get("/publish", headers={"Sec-Fetch-Site": "none"})
+            # The first that arrives is that of the last request: the ones before it published nothing.
+            assert json.loads(consumer.next()[2]) == typed.json()["data"]
+
+
 def test_while_the_broker_is_away_it_answers_with_the_sample(tmp_path: Path) -> None:
     nowhere = f"amqp://127.0.0.1:{free_port()}"
     with Program(tmp_path, "monitor", "publish", "--http", "0", url=nowhere) as agent:

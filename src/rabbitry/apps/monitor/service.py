@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import msgspec
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from starlette.types import Lifespan
 
-from rabbitry.apps._guard import Guard
+from rabbitry.apps._guard import Guard, from_another_site, is_head
 from rabbitry.apps._session import FOR_EVER
 from rabbitry.apps.monitor.names import SYSTEM_INFO
 from rabbitry.apps.monitor.publisher import SHORT, Publisher
@@ -38,8 +38,16 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
     app.add_middleware(Guard, names=[settings.host], password=settings.password)
 
     @app.api_route("/publish", methods=["GET", "POST"])
-    async def publish() -> Response:
-        """Measure now and publish: 200 `success`; 503 `unheard` where nobody listens, `failed` otherwise."""
+    async def publish(request: Request) -> Response:
+        """Measure now and publish: 200 `success`; 503 `unheard` where nobody listens, `failed` otherwise.
+
+        The contract has a GET with an effect. It has none as HEAD, and none for another site's page, which can make a
+        browser send a GET without asking it for anything.
+        """
+        if from_another_site(request.headers):
+            return _answer("refused", "another site's page asked", None, 403)
+        if is_head(request.scope):
+            return _answer("failed" if publisher.away else "success", "HEAD publishes nothing", None)
         try:
             before = await meter.read()
             await asyncio.sleep(SHORT)
@@ -98,6 +106,6 @@ async def _keep_connected(publisher: Publisher, settings: Settings, stop: asynci
         log.error("nothing can be published, and this is not tried again: %s", error)  # noqa: TRY400
 
 
-def _answer(status: str, message: str, measured: Sample | None) -> Response:
+def _answer(status: str, message: str, measured: Sample | None, code: int | None = None) -> Response:
     body = msgspec.json.encode({"status": status, "message": message, "data": measured})
-    return Response(body, 200 if status == "success" else 503, media_type="application/json")
+    return Response(body, code or (200 if status == "success" else 503), media_type="application/json")

@@ -1,0 +1,167 @@
+"""Limits on HTTP connections that uvicorn does not have: on the time of a request, and on each peer's connections.
+
+Without them, somebody who sends a header's bytes one by one, or nothing at all, holds a connection for as long as they
+like, and a few hundred of those shut out everybody else. WebSockets leave this place with their handshake; how many of
+them there may be is said where they are accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rabbitry.apps._guard import network_of
+
+CONNECTIONS = 256
+"""Connections that are open at once."""
+PEER_CONNECTIONS = 64
+"""Connections that one address has at once."""
+HEAD_WITHIN = 10.0
+"""Seconds in which the next request's header must have come."""
+REQUEST_WITHIN = 60.0
+"""Seconds in which a request must have come, header and body."""
+ANSWER_WITHIN = 120.0
+"""Seconds in which a request is answered and its answer read."""
+LINGER = 2.0
+"""Seconds that a peer has to read the last words of a connection that is given up."""
+
+
+class Phase(enum.Enum):
+    """What a connection waits for."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    ANSWER = enum.auto()
+
+
+class Connections:
+    """The connections of one server, from the oldest to the newest."""
+
+    def __init__(self) -> None:
+        self._open: dict[LimitedProtocol, str] = {}
+
+    def admit(self, connection: LimitedProtocol, peer: str) -> bool:
+        """Take a new connection in; where there are too many, at the cost of one that waits for its peer.
+
+        That is the oldest of the peer's own where the peer has too many, else of the peer that has the most. Within it,
+        one without a request goes before one whose body is still coming. A connection that is being answered stays;
+        where there are no others, the new one is refused, and False is returned.
+        """
+        of_peer = [other for other, owner in self._open.items() if owner == peer]
+        if len(of_peer) >= PEER_CONNECTIONS:
+            candidates = of_peer
+        elif len(self._open) >= CONNECTIONS:
+            owners = list(self._open.values())
+            most = max(dict.fromkeys(owners), key=owners.count)
+            candidates = [other for other, owner in self._open.items() if owner == most]
+        else:
+            candidates = []
+        if candidates:
+            waiting = [other for phase in (Phase.HEAD, Phase.BODY) for other in candidates if other.phase is phase]
+            if not waiting:
+                return False
+            self.leave(waiting[0])
+            waiting[0].give_up("a newer connection from your address takes this one's place")
+        self._open[connection] = peer
+        return True
+
+    def leave(self, connection: LimitedProtocol) -> None:
+        """Forget a connection; one that was never taken in, or is forgotten already, changes nothing."""
+        self._open.pop(connection, None)
+
+    def __len__(self) -> int:
+        """Return how many connections are open."""
+        return len(self._open)
+
+
+class LimitedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol within these limits. A subclass for each server says which connections it is of."""
+
+    connections_in_use: ClassVar[Connections]
+    phase = Phase.HEAD
+    _begun = 0.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Take the connection in, or refuse it."""
+        super().connection_made(transport)
+        self._enter(Phase.HEAD)
+        peer = network_of(self.client[0]) if self.client else ""
+        if not self.connections_in_use.admit(self, peer):
+            self.give_up("too many connections from your address", status="503 Service Unavailable")
+
+    def data_received(self, data: bytes) -> None:
+        """Go on with the request."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+            self._look()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leave the connection to the WebSocket's protocol, which has limits of its own."""
+        self._forget()
+        super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, which may be here already."""
+        if self._timer is not None:
+            self._enter(Phase.HEAD)
+        super().on_response_complete()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def give_up(self, reason: str, status: str = "408 Request Timeout") -> None:
+        """Close the connection, and say why where no answer has begun. Nothing that the peer does can keep it open."""
+        self._forget()
+        cycle = self.cycle
+        begun = cycle is not None and cycle.response_started and not cycle.response_complete
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # as connection_lost does: the application is told at once
+            cycle.message_event.set()
+        if not begun and not self.transport.is_closing():
+            text = f"{reason}\n"
+            self.transport.write(
+                f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}\r\n"
+                f"Connection: close\r\n\r\n{text}".encode("ascii")
+            )
+        self.transport.close()  # waits until everything is written,
+        self.loop.call_later(LINGER, self.transport.abort)  # which a peer that reads nothing would put off for ever
+
+    def _look(self) -> None:
+        """Note what the connection waits for now. Each change starts the time that the peer has for it."""
+        cycle = self.cycle
+        if self._timer is None:
+            return  # given up, lost, or a WebSocket
+        if cycle is None or cycle.response_complete:
+            phase = Phase.HEAD
+        else:
+            phase = Phase.BODY if cycle.more_body else Phase.ANSWER
+        if phase is not self.phase:
+            self._enter(phase)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        now = self.loop.time()
+        if phase is Phase.HEAD:
+            self._begun = now
+        deadline = {
+            Phase.HEAD: self._begun + HEAD_WITHIN,
+            Phase.BODY: self._begun + REQUEST_WITHIN,
+            Phase.ANSWER: now + ANSWER_WITHIN,
+        }[phase]
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(deadline, self.give_up, "the request took too long")
+
+    def _forget(self) -> None:
+        self.connections_in_use.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
