@@ -1,11 +1,15 @@
 """The hub: everything is bounded, and a page that reads slowly never misses the newest."""
 
+import contextlib
 import json
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from rabbitry.web import hub as limits
-from rabbitry.web.hub import Hub, TooManyPages
+from rabbitry.web.hub import Host, Hub, TooManyPages
+from rabbitry.web.reading import source
 
 
 class _Clock:
@@ -27,6 +31,10 @@ def hub(clock: _Clock) -> Hub:
 
 def _sample(host: str, cpu: float = 0.5) -> bytes:
     return json.dumps({"hostname": host, "cpu": cpu, "net": {"eth0": {"rx": 1, "tx": 2}}}).encode()
+
+
+def _known(hub: Hub, name: str, key: str = "k") -> Host | None:
+    return hub.whole(source(name, "", key).id)
 
 
 def test_a_new_page_gets_what_is_known_then_what_comes(hub: Hub) -> None:
@@ -64,10 +72,10 @@ def test_hosts_and_histories_are_bounded(hub: Hub) -> None:
     for number in range(limits.HOST_LIMIT + 5):
         hub.receive(_sample(f"h{number}"), "k")
     assert hub.host_count == limits.HOST_LIMIT
-    assert hub.whole("h0") is None
+    assert _known(hub, "h0") is None
     for _ in range(limits.HISTORY + 20):
         hub.receive(_sample("long"), "k")
-    known = hub.whole("long")
+    known = _known(hub, "long")
     assert known is not None
     assert len(known.history) == limits.HISTORY
 
@@ -77,7 +85,7 @@ def test_a_silent_host_is_forgotten_and_the_page_told(hub: Hub, clock: _Clock) -
     with hub.page() as page:
         page.take()
         clock.now += limits.FORGET_AFTER + 1
-        assert page.take().gone == ["quiet"]
+        assert page.take().gone == [source("quiet", "", "k").id]
 
 
 def test_what_is_no_sample_is_counted_and_named(hub: Hub) -> None:
@@ -93,7 +101,7 @@ def test_what_is_no_sample_is_counted_and_named(hub: Hub) -> None:
 
 def test_other_json_is_kept_as_it_came(hub: Hub) -> None:
     hub.receive(b'{"anything": "else"}', "its-key")
-    known = hub.whole("its-key")
+    known = _known(hub, "its-key", "its-key")
     assert known is not None
     assert known.latest.values == (None, None, None, None)
     assert known.latest.raw == '{"anything": "else"}'
@@ -108,3 +116,58 @@ def test_pages_are_bounded(hub: Hub) -> None:
     pages[0].__exit__(None, None, None)
     with hub.page():
         pass
+
+
+def test_one_address_does_not_shut_out_the_others(hub: Hub) -> None:
+    with contextlib.ExitStack() as pages:
+        for _ in range(limits.PEER_PAGE_LIMIT):
+            pages.enter_context(hub.page("192.0.2.1"))
+        with pytest.raises(TooManyPages, match="at your address"), hub.page("192.0.2.1"):
+            pass
+        pages.enter_context(hub.page("192.0.2.2"))
+
+
+def test_machines_of_one_name_are_several_hosts(hub: Hub) -> None:
+    for machine, key in (("aa", "k"), ("bb", "k"), ("aa", "pi-2"), ("aa", "k")):
+        body = {"hostname": "vm", "machine": machine, "cpu": 0.1, "net": {}}
+        hub.receive(json.dumps(body).encode(), key)
+    hub.receive(_sample("vm"), "k")
+    hub.receive(_sample("vm"), "k")
+    with hub.page() as page:
+        hosts = page.take().hosts
+    assert {(host.host, host.latest.machine, host.latest.key) for host in hosts} == {
+        ("vm", "aa", "k"), ("vm", "bb", "k"), ("vm", "aa", "pi-2"), ("vm", "", "k"),
+    }  # fmt: skip
+    assert len({host.id for host in hosts}) == 4
+
+
+@pytest.mark.parametrize("error", [-7200.0, 7200.0])
+def test_a_clock_that_is_wrong_is_pointed_out(hub: Hub, clock: _Clock, error: float) -> None:
+    def latest(stamped: float) -> float | None:
+        moment = datetime.fromtimestamp(stamped, UTC).isoformat()
+        hub.receive(json.dumps({"hostname": "h", "timestamp": moment}).encode(), "k")
+        known = _known(hub, "h")
+        assert known is not None
+        return known.latest.clock
+
+    assert latest(clock.now + error) == error
+    assert latest(clock.now + 1) is None  # it was set
+
+
+def test_a_message_that_is_late_does_not_make_a_clock_wrong(hub: Hub, clock: _Clock) -> None:
+    for late in (1, 60, 30):
+        moment = datetime.fromtimestamp(clock.now - late, UTC).isoformat()
+        hub.receive(json.dumps({"hostname": "h", "timestamp": moment}).encode(), "k")
+        known = _known(hub, "h")
+        assert known is not None
+        assert known.latest.clock is None
+
+
+def test_names_that_are_no_text_do_not_stop_the_pages(hub: Hub) -> None:
+    with hub.page() as page:
+        odd = b"\xff\xfe".decode(errors="surrogateescape")
+        hub.receive(b"no sample", odd)
+        hub.receive(b'{"cpu": 0.1}', odd)
+        update = page.take()
+        assert msgspec.json.encode(update)
+        assert [host.host for host in update.hosts or update.samples] == [r"\udcff\udcfe"]

@@ -18,6 +18,7 @@ from rabbitry.apps._listening import listen
 from rabbitry.apps._serving import serve
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received
 from rabbitry.apps.monitor.settings import Settings
+from rabbitry.web.hub import PEER_PAGE_LIMIT
 from rabbitry.web.server import Event, create_app
 
 _STATIC = Path(rabbitry.web.__file__).parent / "static"
@@ -107,6 +108,31 @@ async def test_a_page_of_another_site_gets_no_websocket(served: Served) -> None:
         async with websockets.connect(served.socket, origin=websockets.Origin("http://evil.example"), proxy=None):
             pass
     assert error.value.response.status_code == 403
+    assert error.value.response.body == b"Another site's page asked.\n"
+
+
+async def test_head_works_where_get_does(served: Served) -> None:
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        for path in ("/", "/healthz", "/static/main.js", "/grading/", "/grading/static/api.js", "/missing"):
+            got, head = await client.get(path), await client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-length"] == got.headers["content-length"]
+
+
+async def test_one_address_has_some_pages_and_the_others_the_rest(served: Served) -> None:
+    async with contextlib.AsyncExitStack() as pages:
+
+        async def opened(address: str) -> websockets.ClientConnection:
+            connecting = websockets.connect(served.socket, proxy=None, local_addr=(address, 0))
+            return await pages.enter_async_context(connecting)
+
+        for _ in range(PEER_PAGE_LIMIT):
+            await _next(await opened("127.0.0.1"), "now")
+        refused = await opened("127.0.0.1")
+        with pytest.raises(websockets.ConnectionClosed):
+            await refused.recv()
+        assert (refused.close_code, refused.close_reason) == (1013, "32 pages are open already at your address")
+        await _next(await opened("127.0.0.2"), "now")
 
 
 async def test_updates_come_over_the_websocket(served: Served) -> None:
@@ -153,9 +179,11 @@ async def test_a_password_is_asked_for_where_there_is_one() -> None:
         assert (await client.get(f"{served.url}/", auth=("any", "wrong"))).status_code == 401
         assert (await client.get(f"{served.url}/", auth=("any", "sesame"))).status_code == 200
         assert (await client.get(f"{served.url}/")).status_code == 200  # by the cookie
-        with pytest.raises(websockets.InvalidStatus):
+        with pytest.raises(websockets.InvalidStatus) as refused:
             async with websockets.connect(served.socket, proxy=None):
                 pass
+        assert refused.value.response.status_code == 401
+        assert refused.value.response.body == b"Password needed (any user name).\n"
 
 
 def test_vendored_files_are_unmodified() -> None:

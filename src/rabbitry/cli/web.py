@@ -14,7 +14,6 @@ import typer
 
 from rabbitry.cli._common import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
 from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER
 from rabbitry.cli.grading import ExchangeType, Type
@@ -85,7 +84,7 @@ def serve(
 
     async def service(stop: asyncio.Event) -> int:
         log.info("dashboard on http://%s:%d/", name, listener.getsockname()[1])
-        await serve_http(create_app(settings, wiring=wiring), listener, stop, ready)
+        await serve_http(create_app(settings, wiring=wiring), listener, stop)
         return 0
 
     raise typer.Exit(run_service(service))

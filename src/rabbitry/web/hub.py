@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from rabbitry.apps.monitor.decode import InvalidSample
+from rabbitry.apps.monitor.decode import InvalidSample, printable
 from rabbitry.web.reading import Values, read
 
 HOST_LIMIT = 1000
@@ -26,11 +26,17 @@ FORGET_AFTER = 3600.0
 """Seconds after which a silent host is forgotten."""
 HISTORY = 180
 """Samples of a host that are kept: three minutes, at one a second."""
-PAGE_LIMIT = 64
+PAGE_LIMIT = 128
 """Pages that may be open at once."""
+PEER_PAGE_LIMIT = 32
+"""Pages that one address may have open at once, so that it does not shut out the others."""
 PENDING_LIMIT = 2000
 PENDING_BYTES = 4 * 1024 * 1024
 """Samples that wait for a page, and their size; beyond that it reads too slowly, and misses some."""
+CLOCK_TOLERANCE = 10.0
+"""Seconds that a machine's clock may differ from this one's before the page says so."""
+CLOCK_SAMPLES = 5
+"""Samples over which the smallest difference counts, since a message may be late."""
 WHOLE_AT_ONCE = 20
 """Hosts that one update holds with their histories, so that it stays well under a megabyte."""
 
@@ -39,18 +45,29 @@ BrokerState = Literal["connecting", "connected", "away", "refused"]
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """A sample on its way to the page. `seq` grows over all hosts; `at` is when it came, in Unix seconds."""
+    """A sample on its way to the page.
 
+    `id` stands for the machine. Its name `host`, the routing key `key` and the machine's own id `machine` are for
+    people: machines of one name differ in one of the others. `seq` grows over all machines; `at` is when it came, in
+    Unix seconds. `clock` is how many seconds the machine's clock is ahead of this one's (behind, where it is below 0),
+    None where they agree or it does not say.
+    """
+
+    id: str
     host: str
+    key: str
+    machine: str
     seq: int
     at: float
     values: Values
     raw: str
+    clock: float | None = None
 
 
 class Host(msgspec.Struct, frozen=True):
     """All that is known of a host, for a page that was just opened."""
 
+    id: str
     host: str
     latest: Sample
     history: list[tuple[float, Values]]
@@ -92,10 +109,12 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _Known:
     latest: Sample
     history: deque[tuple[float, Values]]
+    ahead: deque[float]
+    """Seconds that the clock of the machine was ahead in its last samples."""
 
 
 class TooManyPages(Exception):
-    """PAGE_LIMIT pages are open already."""
+    """No more pages may be open; the text says why."""
 
 
 class Hub:
@@ -104,8 +123,8 @@ class Hub:
     def __init__(self, where: str, clock: Callable[[], float] = time.time) -> None:
         """`where` names the broker without its password; `clock` gives Unix seconds."""
         self._clock = clock
-        self._hosts: dict[str, _Known] = {}  # in the order of their last samples, the longest silent first
-        self._pages: set[Page] = set()
+        self._hosts: dict[str, _Known] = {}  # by id, in the order of their last samples, the longest silent first
+        self._pages: dict[Page, str] = {}  # and the addresses that have them open
         self._seq = 0
         self._unread: Unread | None = None
         self._broker = Broker(state="connecting", since=clock(), where=where)
@@ -131,19 +150,32 @@ class Hub:
             reading = read(body, routing_key)
         except InvalidSample as error:
             count = self._unread.count + 1 if self._unread else 1
-            self._unread = Unread(count, routing_key[:255], str(error))
+            self._unread = Unread(count, printable(routing_key), str(error))
             for page in self._pages:
                 page.tell_unread()
             return
-        now = self._clock()
+        now, source = self._clock(), reading.source
         self._seq += 1
-        sample = Sample(reading.host, self._seq, now, reading.values, reading.raw)
-        known = self._hosts.pop(reading.host, None)
+        known = self._hosts.pop(source.id, None)
+        ahead = deque[float](maxlen=CLOCK_SAMPLES) if known is None else known.ahead
+        if reading.timestamp is not None:
+            ahead.append(reading.timestamp - now)
+        sample = Sample(
+            id=source.id,
+            host=source.host,
+            key=source.key,
+            machine=source.machine,
+            seq=self._seq,
+            at=now,
+            values=reading.values,
+            raw=reading.raw,
+            clock=_clock_error(ahead),
+        )
         if known is None:
-            known = _Known(sample, deque(maxlen=HISTORY))
+            known = _Known(sample, deque(maxlen=HISTORY), ahead)
         known.latest = sample
         known.history.append((now, reading.values))
-        self._hosts[reading.host] = known
+        self._hosts[source.id] = known
         for page in self._pages:
             page.add(sample)
         self.forget_silent()
@@ -152,12 +184,12 @@ class Hub:
         """Drop hosts that are silent for too long, or too many."""
         horizon = self._clock() - FORGET_AFTER
         while self._hosts:
-            name, known = next(iter(self._hosts.items()))
+            host, known = next(iter(self._hosts.items()))
             if known.latest.at > horizon and len(self._hosts) <= HOST_LIMIT:
                 return
-            del self._hosts[name]
+            del self._hosts[host]
             for page in self._pages:
-                page.remove(name)
+                page.remove(host)
 
     def set_broker(self, state: BrokerState, reason: str = "") -> None:
         """Tell the pages that the connection to the broker is in another state."""
@@ -167,28 +199,30 @@ class Hub:
             page.tell_broker()
 
     @contextmanager
-    def page(self) -> Iterator[Page]:
-        """A page's subscription, from now until the block is left.
+    def page(self, peer: str | None = None) -> Iterator[Page]:
+        """A page's subscription, from now until the block is left. `peer` is the address that has it open.
 
         Raises:
-            TooManyPages: PAGE_LIMIT of them are open.
+            TooManyPages: PAGE_LIMIT of them are open, or PEER_PAGE_LIMIT by this peer.
         """
         if len(self._pages) >= PAGE_LIMIT:
             raise TooManyPages(f"{PAGE_LIMIT} pages are open already")
+        if peer is not None and list(self._pages.values()).count(peer) >= PEER_PAGE_LIMIT:
+            raise TooManyPages(f"{PEER_PAGE_LIMIT} pages are open already at your address")
         page = Page(self)
-        self._pages.add(page)
+        self._pages[page] = peer or ""
         try:
             yield page
         finally:
-            self._pages.discard(page)
+            del self._pages[page]
 
-    def whole(self, name: str) -> Host | None:
-        """All that is known of one host, None where it is forgotten."""
-        known = self._hosts.get(name)
-        return None if known is None else Host(name, known.latest, list(known.history))
+    def whole(self, host: str) -> Host | None:
+        """Return all that is known of one host, by its id; None where it is forgotten."""
+        known = self._hosts.get(host)
+        return None if known is None else Host(host, known.latest.host, known.latest, list(known.history))
 
-    def names(self) -> list[str]:
-        """The names of all hosts."""
+    def ids(self) -> list[str]:
+        """Return the ids of all hosts."""
         return list(self._hosts)
 
     def now(self) -> float:
@@ -204,7 +238,7 @@ class Hub:
 class Page:
     """What waits to be sent to one page; `take` hands it out in pieces of moderate size.
 
-    A host waits either as a name, to be sent whole with its history, or with each of its new samples.
+    A host waits either as an id, to be sent whole with its history, or with each of its new samples.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -215,7 +249,7 @@ class Page:
 
     def _start_over(self) -> None:
         self._reset = self._broker = self._unread = True
-        self._whole = dict.fromkeys(self._hub.names())  # a dict, since a set has no order
+        self._whole = dict.fromkeys(self._hub.ids())  # a dict, since a set has no order
         self._samples: list[Sample] = []
         self._bytes = 0
         self._gone: list[str] = []
@@ -223,20 +257,20 @@ class Page:
 
     def add(self, sample: Sample) -> None:
         """Queue a sample. Where too many wait, their hosts are sent whole instead, with the newest of each."""
-        if sample.host in self._whole:
+        if sample.id in self._whole:
             return
         self._samples.append(sample)
         self._bytes += len(sample.raw)
         if len(self._samples) > PENDING_LIMIT or self._bytes > PENDING_BYTES:
             self._skipped += len(self._samples)
-            self._whole.update(dict.fromkeys(waiting.host for waiting in self._samples))
+            self._whole.update(dict.fromkeys(waiting.id for waiting in self._samples))
             self._samples, self._bytes = [], 0
         self._wake.set()
 
     def remove(self, host: str) -> None:
         """Queue the news that a host is forgotten."""
         self._whole.pop(host, None)
-        self._samples = [sample for sample in self._samples if sample.host != host]
+        self._samples = [sample for sample in self._samples if sample.id != host]
         self._gone.append(host)
         if len(self._gone) > PENDING_LIMIT:
             self._start_over()
@@ -260,15 +294,15 @@ class Page:
         """The next piece of what waits. An update with nothing in it is a sign of life."""
         hub = self._hub
         hub.forget_silent()
-        names = list(itertools.islice(self._whole, WHOLE_AT_ONCE))
-        for name in names:
-            del self._whole[name]
+        ids = list(itertools.islice(self._whole, WHOLE_AT_ONCE))
+        for host in ids:
+            del self._whole[host]
         update = Update(
             now=hub.now(),
             reset=self._reset,
             broker=hub.broker if self._broker else None,
             unread=hub.unread if self._unread else None,
-            hosts=[known for name in names if (known := hub.whole(name))],
+            hosts=[known for host in ids if (known := hub.whole(host))],
             samples=self._samples,
             gone=self._gone,
             skipped=self._skipped,
@@ -278,3 +312,9 @@ class Page:
         if not self._whole:
             self._wake.clear()
         return update
+
+
+def _clock_error(ahead: deque[float]) -> float | None:
+    """Return how far ahead a clock is, None where that may be nothing: the smallest of the last differences counts."""
+    error = min(ahead, key=abs, default=0.0)
+    return round(error, 1) if abs(error) > CLOCK_TOLERANCE else None

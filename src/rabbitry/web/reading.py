@@ -5,28 +5,47 @@ Everything else is read by the page itself, from the JSON as it came.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rabbitry._decode import decode_text
-from rabbitry.apps.monitor.decode import decode
-
-NAME_LIMIT = 255
-"""Letters of a host's name; longer ones are cut (RFC 1035, section 2.3.4, allows 255)."""
+from rabbitry.apps.monitor.decode import decode, printable
+from rabbitry.apps.monitor.interfaces import by_name
 
 Values = tuple[float | None, float | None, float | None, float | None]
 VALUE_NAMES = ("cpu", "memory", "rx", "tx")
-"""What a history is kept of: two percentages, and bytes a second over all interfaces but `lo`."""
+"""What a history is kept of: two percentages, and bytes a second over the machine's own interfaces."""
+UNNAMED = "(unnamed host)"
+_LONGEST_TIMESTAMP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The machine that a message is about. Names are shortened, and fit to be shown.
+
+    Machines of one name differ by their ids, or by the routing keys that somebody gave them.
+    """
+
+    id: str
+    """Hexadecimal digits, so that no name from the wire is ever the key of anything."""
+    host: str
+    key: str
+    machine: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One message: the host it is about, the JSON as it came, and the values for the charts."""
+    """One message: the machine it is about, the JSON as it came, and the values for the charts."""
 
-    host: str
+    source: Source
     raw: str
     values: Values
+    timestamp: float | None
+    """When it was measured by the machine's own clock, in Unix seconds; None where it does not say."""
 
 
 def read(body: bytes, routing_key: str) -> Reading:
@@ -39,11 +58,23 @@ def read(body: bytes, routing_key: str) -> Reading:
         InvalidSample: it is no JSON object, too large, or nested too deeply.
     """
     data = decode(body)
-    name = data.get("hostname")
+    name, machine = data.get("hostname"), data.get("machine")
     if not isinstance(name, str) or not name.strip():
-        name = routing_key or "(unnamed host)"
-    rx, tx = _network(data.get("net"))
-    return Reading(name[:NAME_LIMIT], decode_text(body), (_cpu(data), _memory(data), rx, tx))
+        name = routing_key if routing_key.strip() else UNNAMED
+    rx, tx = _network(data.get("net"), data.get("uplinks"))
+    return Reading(
+        source(name, machine if isinstance(machine, str) else "", routing_key),
+        decode_text(body),
+        (_cpu(data), _memory(data), rx, tx),
+        _timestamp(data.get("timestamp")),
+    )
+
+
+def source(host: str, machine: str, routing_key: str) -> Source:
+    """Return the machine that a host name, the machine's id and a routing key stand for."""
+    whole = json.dumps([host, machine, routing_key]).encode()  # ASCII, also of what is no Unicode
+    digest = hashlib.blake2b(whole, digest_size=8).hexdigest()
+    return Source(digest, printable(host), printable(routing_key), printable(machine))
 
 
 def _cpu(data: dict[str, Any]) -> float | None:
@@ -56,17 +87,31 @@ def _memory(data: dict[str, Any]) -> float | None:
     return _number(memory.get("percent")) if isinstance(memory, dict) else None
 
 
-def _network(net: object) -> tuple[float | None, float | None]:
+def _network(net: object, uplinks: object) -> tuple[float | None, float | None]:
+    """Sum the traffic of the machine's own interfaces: those that the sample names, else the network cards."""
     if not isinstance(net, dict):
         return None, None
-    rates = [
-        (_number(rate.get("rx")), _number(rate.get("tx")))
+    rates = {
+        name: (_number(rate.get("rx")) or 0.0, _number(rate.get("tx")) or 0.0)
         for name, rate in net.items()
-        if name != "lo" and isinstance(rate, dict)
-    ]
-    if not rates:
+        if isinstance(rate, dict)
+    }
+    named = [name for name in uplinks if isinstance(name, str) and name in rates] if isinstance(uplinks, list) else []
+    own = set(named) or set(by_name({name: sum(rate) for name, rate in rates.items()}))
+    if not own:
         return None, None
-    return math.fsum(rx or 0.0 for rx, _ in rates), math.fsum(tx or 0.0 for _, tx in rates)
+    rx, tx = (sum(rates[name][direction] for name in own) for direction in (0, 1))
+    return _number(rx), _number(tx)
+
+
+def _timestamp(text: object) -> float | None:
+    if not isinstance(text, str) or len(text) > _LONGEST_TIMESTAMP:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.timestamp() if moment.tzinfo is not None else None  # without a zone it may mean any hour
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> float | None:

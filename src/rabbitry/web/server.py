@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from rabbitry.amqp.client.url import parse_url
-from rabbitry.apps._guard import Guard
+from rabbitry.apps._guard import Guard, peer_of
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
 from rabbitry.apps.grading.web import Pages as GradingPages
@@ -120,7 +120,7 @@ async def _serve_page(websocket: WebSocket, hub: Hub) -> None:
     """Send updates to one page until it goes away, or reads nothing for too long."""
     await websocket.accept()
     try:
-        with hub.page() as page:
+        with hub.page(peer_of(websocket.scope)) as page:
             sending = asyncio.create_task(_send_updates(websocket, page), name="updates for a page")
             receiving = asyncio.create_task(websocket.receive(), name="end of a page")
             try:

@@ -1,8 +1,9 @@
 // The card of one host: current values, short history, details, and the JSON as it arrived.
 import { Chart } from "./chart.js";
-import { DASH, bytes, count, duration, percent, rate } from "./format.js";
+import { DASH, bytes, count, duration, percent, rate, shown, shownJson } from "./format.js";
 import { Component, createRef, html } from "./html.js";
-import { isForeign, view } from "./sample.js";
+import { isForeign } from "./sample.js";
+import { LOST_AFTER } from "./store.js";
 
 const BUSY = [
   { index: 0, colour: "--cpu", fill: "--cpu-fill" },
@@ -19,7 +20,12 @@ const seen = new IntersectionObserver(
   { rootMargin: "200px" },
 );
 
-// Props: host, version (of the host), height (of a chart), alone (it is the only one: its details are open).
+const FULL = 85; // percent of a file system from which on it is pointed out
+const VERY_FULL = 95;
+const SHOWN = 64; // rows of a list
+
+// Props: host, label (what tells it from others of its name), version (of the host), height (of a chart), alone (it is
+// the only one: its details are open).
 export class Card extends Component {
   box = createRef();
   state = { visible: false, hover: null };
@@ -34,7 +40,7 @@ export class Card extends Component {
   }
 
   shouldComponentUpdate(props, state) {
-    if (state.visible !== this.state.visible) return true;
+    if (state.visible !== this.state.visible || props.label !== this.props.label) return true;
     if (!state.visible) return false;
     const same = props.version === this.props.version && props.height === this.props.height;
     return !same || props.alone !== this.props.alone || state.hover !== this.state.hover;
@@ -44,16 +50,23 @@ export class Card extends Component {
     if (hover !== this.state.hover) this.setState({ hover });
   };
 
-  render({ host, version, height, alone }, { visible, hover }) {
-    const sample = view(host.raw);
+  render({ host, label, version, height, alone }, { visible, hover }) {
+    const sample = host.view;
     const foreign = isForeign(sample);
+    const warnings = warningsOf(host, sample);
+    const level = ["bad", "warn"].find((each) => warnings.some((warning) => warning.level === each)) ?? "good";
+    const who = [`host ${host.name}`, host.key && `routing key ${host.key}`, host.machine && `machine ${host.machine}`];
     return html`
-      <article class=${host.stale ? "card stale" : "card"} ref=${this.box} aria-label=${host.name} data-host=${host.name}>
+      <article class=${`card ${level} ${host.stale ? "stale" : ""}`} ref=${this.box} data-host=${host.name} data-id=${host.id}
+        aria-label=${label ? `${host.name}, ${label}` : host.name}>
         <header class="card-head">
           <span class="dot" aria-hidden="true"></span>
-          <h2 title=${host.name}>${host.name}</h2>
-          <${Age} host=${host} />
+          <h2 title=${who.filter(Boolean).join(", ")}>${host.name}${label && html` <span class="twin">${label}</span>`}</h2>
           <p class="about">${about(sample)}</p>
+          ${warnings.length > 0 &&
+          html`<p class="warnings">
+            ${warnings.map((warning) => html`<span class=${`badge ${warning.level}`} title=${warning.title}>${warning.text}</span>`)}
+          </p>`}
         </header>
         ${foreign
           ? html`<p class="foreign">These messages hold no CPU, memory, disk or network values. Below is all of it.</p>`
@@ -70,7 +83,7 @@ export class Card extends Component {
             `}
         <${Fold} title="Details" open=${alone || foreign} when=${hasDetails(sample)}
           content=${() => html`<${Details} sample=${sample} />`} />
-        <${Fold} title="Raw JSON" open=${foreign} when=${true} content=${() => html`<${Raw} text=${host.raw} />`} />
+        <${Fold} title="Raw JSON" open=${foreign} when=${true} content=${() => html`<${Raw} text=${shownJson(host.raw)} />`} />
       </article>
     `;
   }
@@ -83,31 +96,50 @@ function about(sample) {
   return parts.filter(Boolean).join(" · ");
 }
 
-function Age({ host }) {
-  if (!host.stale) return null;
-  return html`<span class="age">silent for ${duration((performance.now() - host.seenAt) / 1000)}</span>`;
+// What somebody should look at: silence, a file system that is nearly full, a clock that is wrong.
+function warningsOf(host, sample) {
+  const found = [];
+  if (host.stale) {
+    found.push({ level: host.silence > LOST_AFTER ? "bad" : "warn", text: `silent for ${duration(host.silence / 1000)}` });
+  }
+  if (sample.fullest && sample.fullest.percent >= FULL) {
+    const { name, percent: full } = sample.fullest;
+    found.push({ level: levelOf(full), text: name === "/" ? `disk ${percent(full)} full` : `${name} ${percent(full)} full` });
+  }
+  if (typeof host.clock === "number") {
+    const text = `clock ${duration(Math.abs(host.clock))} ${host.clock > 0 ? "ahead" : "behind"}`;
+    found.push({ level: "warn", text, title: "by the clock of the machine that serves this page" });
+  }
+  return found;
 }
 
-// The values that matter most, as figures with a bar.
+function levelOf(full) {
+  return full >= VERY_FULL ? "bad" : full >= FULL ? "warn" : "good";
+}
+
+// The values that matter most, as figures with a bar; a container's own below the machine's.
 function Figures({ sample }) {
+  const { cpu, memory, disk, container } = sample;
   const load = sample.load.slice(0, 3).map((value) => value.toFixed(2));
   return html`
     <dl class="figures">
-      <${Figure} name="CPU" kind="cpu" value=${sample.cpu} note=${load.length ? `load ${load.join("  ")}` : ""} />
-      <${Figure} name="Memory" kind="memory" value=${sample.memory?.percent ?? null} note=${used(sample.memory)} />
-      <${Figure} name="Disk" kind="disk" value=${sample.disk?.percent ?? null} note=${used(sample.disk)} />
+      <${Figure} name="CPU" kind="cpu" value=${cpu}
+        notes=${[load.length > 0 && `load ${load.join(" ")}`, container?.cpus && `container ${ofProcessors(container)}`]} />
+      <${Figure} name="Memory" kind="memory" value=${memory?.percent ?? null}
+        notes=${[used(memory), container?.memory && `container ${ofSpace(container.memory)}`]} />
+      <${Figure} name="Disk" kind=${`disk ${levelOf(disk?.percent)}`} value=${disk?.percent ?? null} notes=${[used(disk)]} />
     </dl>
   `;
 }
 
-function Figure({ name, kind, value, note }) {
+function Figure({ name, kind, value, notes }) {
   return html`
     <div class="figure">
       <dt>${name}</dt>
       <dd>
         <span class="value">${percent(value ?? NaN)}</span>
         <${Bar} kind=${kind} label=${name} percent=${value} />
-        <span class="note">${note}</span>
+        ${notes.filter(Boolean).map((note) => html`<span class="note">${note}</span>`)}
       </dd>
     </div>
   `;
@@ -126,6 +158,15 @@ function used(space) {
   return `${bytes(space.used)} of ${bytes(space.total)}`;
 }
 
+function ofSpace(space) {
+  return space.total === null ? percent(space.percent) : `${percent(space.percent)} of ${bytes(space.total)}`;
+}
+
+function ofProcessors({ cpu, cpus }) {
+  const number = `${Math.round(cpus * 100) / 100} ${cpus === 1 ? "CPU" : "CPUs"}`;
+  return cpu === null ? number : `${percent(cpu)} of ${number}`;
+}
+
 // A chart with its legend, which shows the values under the pointer, else the latest.
 function Plot(props) {
   const { title, host, columns, names, format, axis, hover } = props;
@@ -141,7 +182,7 @@ function Plot(props) {
         )}
         <span class="ago">${ago}</span>
       </p>
-      <${Chart} ...${props} name=${host.name} format=${axis} label=${label} />
+      <${Chart} ...${props} format=${axis} label=${label} />
     </section>
   `;
 }
@@ -167,34 +208,44 @@ class Fold extends Component {
 }
 
 function hasDetails(sample) {
-  const lists = [sample.cores, sample.net, sample.disks, sample.temperatures, sample.others];
-  return sample.swap !== null || lists.some((list) => list.length > 0);
+  const lists = [sample.cores, sample.net, sample.disks, sample.filesystems, sample.temperatures, sample.others];
+  return sample.swap !== null || sample.container !== null || lists.some((list) => list.length > 0);
 }
 
 function Details({ sample }) {
+  const { cores, swap, container } = sample;
+  const rates = (rows) => rows.map(({ name, values }) => [shown(name), ...values.map((value) => rate(value ?? NaN))]);
+  const spaces = sample.filesystems.map(({ name, space }) => [name, percent(space.percent), bytes(space.used ?? NaN), bytes(space.total ?? NaN)]);
   return html`
     <div class="details">
-      ${sample.cores.length > 0 &&
+      ${cores.length > 0 &&
       html`<section>
         <h3>Cores</h3>
         <ul class="cores">
-          ${sample.cores.map(
+          ${cores.slice(0, SHOWN).map(
             (core, i) => html`<li><span class="core-name">${i}</span><${Bar} kind="cpu" label=${`Core ${i}`} percent=${core} />
               <span class="core-value">${percent(core)}</span></li>`,
           )}
         </ul>
+        <${More} number=${cores.length - SHOWN} />
       </section>`}
-      <${Table} title="Network" names=${["Interface", "Received", "Sent"]} rows=${sample.net} />
-      <${Table} title="Disks" names=${["Device", "Read", "Written"]} rows=${sample.disks} />
+      <${Table} title="Network" names=${["Interface", "Received", "Sent"]} rows=${rates(sample.net)} />
+      <${Table} title="File systems" names=${["Mounted at", "Full", "Used", "Of"]} rows=${spaces} />
+      <${Table} title="Disks" names=${["Device", "Read", "Written"]} rows=${rates(sample.disks)} />
+      <${List} title="Container" items=${[
+        ...(container?.cpus ? [["CPU", ofProcessors(container)]] : []),
+        ...(container?.memory ? [["Memory", `${percent(container.memory.percent)} (${used(container.memory)})`]] : []),
+      ]} />
+      <${List} title="Temperatures" items=${sample.temperatures.map(([name, value]) => [name, `${value.toFixed(1)} °C`])} />
       <${List} title="More" items=${[
-        ...(sample.swap ? [["Swap", `${percent(sample.swap.percent)} ${sample.swap.total ? `(${used(sample.swap)})` : ""}`]] : []),
-        ...sample.temperatures.map(([name, value]) => [name, `${value.toFixed(1)} °C`]),
+        ...(swap ? [["Swap", `${percent(swap.percent)} ${swap.total ? `(${used(swap)})` : ""}`]] : []),
         ...sample.others,
       ]} />
     </div>
   `;
 }
 
+// Rows of a name and texts.
 function Table({ title, names, rows }) {
   if (rows.length === 0) return null;
   return html`
@@ -203,12 +254,12 @@ function Table({ title, names, rows }) {
       <table>
         <thead><tr>${names.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
         <tbody>
-          ${rows.map(
-            ({ name, values }) => html`<tr key=${name}><th scope="row">${name}</th>
-              ${values.map((value) => html`<td>${rate(value ?? NaN)}</td>`)}</tr>`,
+          ${rows.slice(0, SHOWN).map(
+            ([name, ...values]) => html`<tr><th scope="row">${name || DASH}</th>${values.map((value) => html`<td>${value}</td>`)}</tr>`,
           )}
         </tbody>
       </table>
+      <${More} number=${rows.length - SHOWN} />
     </section>
   `;
 }
@@ -218,9 +269,16 @@ function List({ title, items }) {
   return html`
     <section>
       <h3>${title}</h3>
-      <dl class="list">${items.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value || DASH}</dd></div>`)}</dl>
+      <dl class="list">
+        ${items.slice(0, SHOWN).map(([name, value]) => html`<div><dt>${name || DASH}</dt><dd>${value || DASH}</dd></div>`)}
+      </dl>
+      <${More} number=${items.length - SHOWN} />
     </section>
   `;
+}
+
+function More({ number }) {
+  return number > 0 ? html`<p class="more">and ${number} more, in the raw JSON</p>` : null;
 }
 
 class Raw extends Component {

@@ -73,7 +73,7 @@ export class Chart extends Component {
   }
 
   options() {
-    const { columns, height, top, format, name } = this.props;
+    const { columns, height, top, format, host } = this.props;
     const [muted, line] = [colour("--muted"), colour("--line")];
     return {
       width: Math.max(this.box.current.clientWidth, 10),
@@ -81,7 +81,7 @@ export class Chart extends Component {
       padding: [6, 0, 4, 0],
       legend: { show: false },
       cursor: {
-        sync: { key: name },
+        sync: { key: `host ${host.id}` }, // uPlot keeps these keys in a plain object
         drag: { x: false, y: false },
         points: { size: 6 },
         y: false,

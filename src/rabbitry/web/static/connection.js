@@ -1,8 +1,10 @@
 // The WebSocket, which comes back by itself: pauses between attempts grow, and are told.
+import { shown } from "./format.js";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 15_000;
 const SILENCE = 15_000; // the server says something at least each 5 s
+const EXPLAIN_WITHIN = 5_000;
 
 export class Connection {
   // `receive(update)` takes each message; `changed(state)` each {state: connecting|live|lost, retryAt, reason}.
@@ -37,7 +39,8 @@ export class Connection {
     };
     socket.onclose = (event) => {
       clearTimeout(watch);
-      this.lose(socket, event.reason);
+      if (heard || event.reason) this.lose(socket, event.reason || "the server closed it");
+      else explain().then((reason) => this.lose(socket, reason));
     };
   }
 
@@ -53,5 +56,18 @@ export class Connection {
 
   retryNow() {
     if (this.timer !== null) this.open();
+  }
+}
+
+// Why a handshake failed: a browser keeps that to itself, so the server is asked by the way that is answered in words.
+async function explain() {
+  try {
+    const signal = AbortSignal.timeout(EXPLAIN_WITHIN);
+    const response = await fetch("healthz", { cache: "no-store", signal });
+    if (response.ok || response.status === 503) return "the server answers, but no WebSocket: does a proxy in between pass it on?";
+    if (response.status === 401) return "the server asks for its password: load this page anew";
+    return shown((await response.text()).trim().slice(0, 200)) || `the server answers ${response.status}`;
+  } catch {
+    return "the server does not answer";
   }
 }

@@ -46,3 +46,16 @@ export function clock(unixSeconds) {
 export function count(number, one, many) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 }
+
+// Text from the wire with what a reader can't see, or what turns other text around, written out as JSON would.
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
+const units = (letter) => letter.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
+
+export function shown(text) {
+  return text.replace(HIDDEN, units);
+}
+
+// The same for JSON, whose lines stay lines.
+export function shownJson(text) {
+  return text.replace(HIDDEN, (letter) => ("\n\r\t".includes(letter) ? letter : units(letter)));
+}
