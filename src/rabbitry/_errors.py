@@ -20,7 +20,7 @@ def text_of(error: BaseException) -> str:
     try:
         return sendable(str(error)[:LONGEST_ERROR])
     except BaseException as odd:  # noqa: BLE001 - a user's `__str__` may raise anything
-        return f"(its text raised {type(odd).__name__})"
+        return f"(its text can't be had: {type(odd).__name__})"
 
 
 def described(error: BaseException) -> str:
@@ -34,4 +34,4 @@ def traced(error: BaseException) -> str:
     try:
         return sendable("".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:])
     except BaseException as odd:  # noqa: BLE001 - it reads attributes of a user's error, which may raise anything
-        return f"(the traceback of {described(error)} raised {type(odd).__name__})"
+        return f"(the traceback of {described(error)} can't be had: {type(odd).__name__})"

@@ -46,9 +46,10 @@ def _at(step: str) -> None:
 class Victim(Settler):
     """Settles as the real one does, and dies on the way."""
 
-    def began(self) -> None:
-        super().began()
+    def take(self, job: Job) -> bool:
+        is_taken = super().take(job)
         _at("delivered")
+        return is_taken
 
     def finish(self, job: Job, result: Result) -> None:
         _at("handled" if result.kind == "done" else result.kind)

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import CONTENT_HEADER, EncodedProperties, decode_header, encode_header
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ProtocolViolation
 from rabbitry.flow import hot
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, TRACEPARENT, WAIT, first_properties
+from rabbitry.flow.message import ATTEMPT, WAIT, first_properties
+from rabbitry.flow.tracing import TRACEPARENT, TRACESTATE
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -52,33 +54,59 @@ def by_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: len(calls)
 
 
+TRACED = {ATTEMPT: 1, TRACEPARENT: TRACE}
+FIELDS = hot.trace_fields({TRACEPARENT: TRACE})
+
+
 @pytest.mark.parametrize("content_type", [JSON, TEXT, BYTES])
-def test_what_stages_and_publishers_write_is_read_without_names(content_type: str, by_name: Callable[[], int]) -> None:
-    first = hot.read(_delivery(encode_header(first_properties("app", content_type, "Item"), 7)))
+@pytest.mark.parametrize("headers", [None, {TRACEPARENT: TRACE}])
+def test_what_stages_and_publishers_write_is_read_without_names(
+    content_type: str, headers: dict[str, str] | None, by_name: Callable[[], int]
+) -> None:
+    first = hot.read(_delivery(encode_header(first_properties("app", content_type, "Item", headers), 7)))
     following = hot.read(_delivery(_with_id(hot.next_properties("app", first, content_type, "Item"))))
     assert by_name() == 0
-    assert following.correlation == first.correlation
-    assert following.trace[:35] == first.trace[:35]
-    assert following.trace != first.trace
+    assert following == first
+    assert following.trace == (FIELDS if headers else b"")
 
 
 @pytest.mark.parametrize(
-    "cause", [hot.Trail(1, 0.0, b"c", TRACE.encode()), hot.Trail(3, 0.0, b"", b""), hot.Trail(1, 0.0, b"c", b"x" * 55)]
+    "headers",
+    [
+        {TRACEPARENT: TRACE},
+        {TRACEPARENT: TRACE, TRACESTATE: "vendor=1"},
+        {TRACEPARENT: "01-" + "x" * 300},
+        {TRACEPARENT: ""},
+        {},
+    ],
 )
-def test_what_is_written_as_bytes_says_what_it_should(cause: hot.Trail) -> None:
+@pytest.mark.parametrize("correlation", [b"c", b""])
+def test_what_is_written_as_bytes_says_what_it_should(headers: dict[str, str], correlation: bytes) -> None:
+    cause = hot.Trail(3, 0.0, correlation, hot.trace_fields(headers))
     encoded = hot.next_properties("app", cause, JSON, "Item")
     properties = decode_header(_with_id(encoded))
     assert properties == encoded.decoded()._replace(message_id="id")
-    assert properties.headers is not None
-    trace = properties.headers[TRACEPARENT]
-    assert isinstance(trace, str)
-    assert len(trace) == 55
-    assert properties.headers == {ATTEMPT: 1, TRACEPARENT: trace}
-    assert trace.startswith(TRACE[:36]) == (cause.trace == TRACE.encode())
-    assert properties.correlation_id == (cause.correlation.decode() or None)
+    assert properties.headers == {ATTEMPT: 1, **headers}
+    assert properties.correlation_id == (correlation.decode() or None)
     assert (properties.content_type, properties.delivery_mode) == (JSON, 2)
     assert (properties.type, properties.app_id) == ("Item", "app")
     assert abs(properties.timestamp.timestamp() - time.time()) < 60  # type: ignore[union-attr] # it is there
+    assert hot.read(_delivery(_with_id(encoded))).trace == cause.trace
+
+
+def test_the_trace_context_of_a_handler_goes_before_that_of_its_message() -> None:
+    cause = hot.Trail(1, 0.0, b"c", FIELDS)
+    other = {TRACEPARENT: TRACE.replace("b7ad", "ffff"), TRACESTATE: "v=2"}
+    encoded = hot.next_properties("app", cause, JSON, "Item", hot.trace_fields(other))
+    assert decode_header(_with_id(encoded)).headers == {ATTEMPT: 1, **other}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{TRACEPARENT: 1}, {TRACESTATE: "v=1"}, {TRACEPARENT: b"00"}, {TRACEPARENT: "x" * 513}, {TRACEPARENT: [TRACE]}],
+)
+def test_what_is_no_trace_context_is_not_carried_on(headers: Table) -> None:
+    assert hot.read(_delivery(encode_header(Properties(headers=headers), 7))).trace == b""
 
 
 def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:

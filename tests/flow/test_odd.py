@@ -8,7 +8,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties, consuming, publishing
 from rabbitry.flow import dead, settle
-from rabbitry.flow.message import Outgoing
+from rabbitry.flow.message import Outgoing, Role
 from rabbitry.flow.outlet import Outlet
 from rabbitry.telemetry.report import encode_report
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
@@ -131,7 +131,7 @@ async def test_what_can_not_be_published_does_not_end_the_worker(
     send = Outlet.send
 
     async def fail(outlet: Outlet, message: Outgoing) -> "asyncio.Future[None]":
-        if message.product and message.body == b"odd":
+        if message.role is Role.RESULT and message.body == b"odd":
             raise ZeroDivisionError("a mistake of ours")
         return await send(outlet, message)
 
@@ -142,7 +142,10 @@ async def test_what_can_not_be_published_does_not_end_the_worker(
         await eventually_holds(embedded_url, "unsendable.out", 1)
         await eventually_dead(embedded_url, app, 1)
         await eventually(lambda: worker.is_healthy, "the worker to go on")
-    assert seen.count("odd") == 3
+    assert seen.count("odd") == 1
+    (letter,) = await dead_of(embedded_url, app)
+    assert (letter.body, letter.reason, letter.attempts) == (b"odd", "refused", 1)
+    assert letter.error == "ZeroDivisionError: a mistake of ours"
 
 
 def test_a_handler_that_yields_is_refused() -> None:

@@ -31,7 +31,7 @@ def _delivery(**headers: Any) -> Delivery:
 def test_a_delay_rounds_up_to_a_rung_and_a_long_one_goes_several_times(
     delay: float, exchange: str, rest: float | None
 ) -> None:
-    message = later("app", "queue", _delivery(), 2, delay)
+    message = later("app", "queue", _delivery(), 2, delay, 131_064)
     assert isinstance(message.properties, Properties)
     assert (message.exchange, message.routing_key, message.mandatory) == (exchange, "queue", True)
     assert message.properties.headers is not None
@@ -41,7 +41,7 @@ def test_a_delay_rounds_up_to_a_rung_and_a_long_one_goes_several_times(
 
 def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
     headers = {"x-death": [], "x-first-death-queue": "q", "CC": ["other"], "theirs": 1, WAIT: 3.0}
-    properties = later("app", "queue", _delivery(**headers), 2, 1).properties
+    properties = later("app", "queue", _delivery(**headers), 2, 1, 131_064).properties
     assert isinstance(properties, Properties)
     assert properties.headers == {
         "theirs": 1, ATTEMPT: 2, "x-rabbitry-exchange": "app", "x-rabbitry-routing-key": "key",

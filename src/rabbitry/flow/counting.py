@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import REASON, Outgoing, node_name
+from rabbitry.flow.message import Outgoing, Role, node_name
 from rabbitry.telemetry.histogram import BUCKETS, Histogram
 from rabbitry.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
 class StageCounts:
     """Totals of one stage in one worker. What can be derived is not counted: each message pays (`make bench-flow`)."""
 
-    __slots__ = ("dead", "handling", "intakes", "not_done", "passages", "passing", "redelivered", "repeated", "to",
-                 "waiting")  # fmt: skip
+    __slots__ = ("dead", "handling", "intakes", "interrupted", "not_done", "passages", "passing", "redelivered",
+                 "repeated", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Intake] = []
         """What takes its messages, and knows how many it took."""
         self.redelivered = 0
+        self.interrupted = 0
         self.repeated = 0
         self.dead = 0
         self.waiting = 0
@@ -58,7 +58,7 @@ class StageCounts:
     @property
     def counters(self) -> dict[str, int]:
         """Give all that were counted, by name."""
-        names = ("received", "redelivered", "repeated", "dead", "waiting")
+        names = ("received", "redelivered", "interrupted", "repeated", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
         counts["done"] = len(self.handling) - sum(self.not_done.values())
         counts |= self.not_done | {f"to.{_readable(key)}": number for key, number in self.to.items()}
@@ -84,18 +84,22 @@ class Counting:
         number = int(job.seconds * 1e6).bit_length()  # as Histogram.observe does
         counts.handling.counts[number if number < BUCKETS else -1] += 1
         for message in outgoing:
-            if message.product:
+            if message.role is Role.RESULT:
                 counts.to[message.routing_key] += 1
-            elif _is_dead(message):
-                counts.dead += 1
-            else:
+            elif message.role is Role.AGAIN:
                 counts.waiting += 1
+            else:
+                counts.dead += 1
         if result.kind != "done":
             counts.not_done[result.kind] += 1
         if len(counts.passages) < MOST_PASSAGES:
             keys = [_readable(message.routing_key) for message in outgoing]
             identity = job.trail.correlation.decode(errors="replace")  # reports are JSON
             counts.passages.append(Passage(identity, result.kind, round(job.seconds, 6), keys))
+
+    def interrupted(self, job: Job) -> None:
+        """Count a message that was being handled when the worker had to stop."""
+        self.stages[job.stage.name].interrupted += 1
 
     def dead(self, job: Job, number: int) -> None:
         """Count dead letters made of products."""
@@ -137,9 +141,3 @@ class Counting:
 def _readable(key: str) -> str:
     """Give a routing key, which may be any bytes, as text for JSON."""
     return key if key.isascii() else encode_text(key).decode(errors="replace")
-
-
-def _is_dead(message: Outgoing) -> bool:
-    """Tell a dead letter from the same message to come again."""
-    properties = message.properties
-    return isinstance(properties, Properties) and REASON in (properties.headers or {})

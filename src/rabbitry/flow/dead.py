@@ -11,30 +11,34 @@ from typing import Final, TypeAlias
 
 from rabbitry._errors import described
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
+from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
+from rabbitry.flow.fitting import CUT, ERROR, TRACEBACK, fit
 from rabbitry.flow.job import Job, Result
 from rabbitry.flow.message import (
     ATTEMPT,
-    ERROR,
     EXCHANGE,
     FAILED_AT,
+    INTERRUPTED,
     NODE,
     QUEUE,
     REASON,
     ROUTING_KEY,
     STAGE,
-    TRACEBACK,
+    Death,
     Outgoing,
+    Role,
     attempt_of,
     dead_properties,
     origin,
     plain_headers,
     properties_of,
+    text_header,
 )
 
 _DONE_WAITING: Final = 2.0
 """Seconds without a delivery after which the rest of the queue is taken to be in other hands."""
-_OURS: Final = (ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE)
+_OURS: Final = (ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED)
 
 
 def dead_queue(app: str) -> str:
@@ -42,52 +46,50 @@ def dead_queue(app: str) -> str:
     return f"{app}.dead"
 
 
-def dead_letter_of(app: str, job: Job, result: Result) -> Outgoing:
-    """Make the dead letter of an input."""
+def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: bool = False) -> Outgoing:
+    """Make the dead letter of an input.
+
+    Args:
+        app: the app's name.
+        job: the input.
+        result: its reason, error and traceback.
+        limit: bytes that the properties may take.
+        is_bare: leave out what other programs wrote into the properties.
+    """
     properties = properties_of(job.delivery)
     exchange, key = origin(job.delivery, properties.headers or {})
+    death = Death(
+        result.reason, result.error, result.trace, job.stage.name, exchange, key, job.stage.queue, job.attempt
+    )
     return Outgoing(
         "",
         dead_queue(app),
         job.delivery.body,
-        dead_properties(
-            properties,
-            reason=result.reason,
-            error=result.error,
-            trace=result.trace,
-            stage=job.stage.name,
-            exchange=exchange,
-            routing_key=key,
-            queue=job.stage.queue,
-            attempt=job.attempt,
-        ),
+        dead_properties(Properties() if is_bare else properties, death, limit),
+        role=Role.BARE if is_bare else Role.DEAD,
     )
 
 
-def dead_letter_of_product(app: str, job: Job, message: Outgoing, error: BaseException) -> Outgoing:
-    """Make the dead letter of a result that no queue took, or that the broker refused."""
+def dead_letter_of_result(app: str, job: Job, message: Outgoing, error: BaseException, limit: int) -> Outgoing:
+    """Make the dead letter of a result that no queue took, or that the broker refused. limit: see dead_letter_of."""
     properties = message.properties
+    reason = "unroutable" if isinstance(error, PublishReturned) else "refused"
+    death = Death(reason, described(error), "", job.stage.name, message.exchange, message.routing_key, "", 1)
     return Outgoing(
         "",
         dead_queue(app),
         message.body,
-        dead_properties(
-            properties if isinstance(properties, Properties) else properties.decoded(),
-            reason="unroutable" if isinstance(error, PublishReturned) else "refused",
-            error=described(error),
-            trace="",
-            stage=job.stage.name,
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-            queue="",
-            attempt=1,
-        ),
+        dead_properties(properties if isinstance(properties, Properties) else properties.decoded(), death, limit),
+        role=Role.DEAD_RESULT,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter, as `list` and `show` give it. queue: where it failed; empty where it never came to one."""
+    """A dead letter, as `list` and `show` give it. queue: where it failed; empty where it never came to one.
+
+    cut: names and sizes of the headers that were left out because they fit no frame; empty where all are there.
+    """
 
     id: str
     reason: str
@@ -103,6 +105,7 @@ class DeadLetter:
     correlation_id: str
     type: str
     content_type: str
+    cut: str
     body: bytes
 
 
@@ -112,8 +115,7 @@ def read(delivery: Delivery) -> DeadLetter:
     headers = properties.headers or {}
 
     def text(name: str) -> str:
-        value = headers.get(name)
-        return value if isinstance(value, str) else ""
+        return text_header(headers, name) or ""
 
     return DeadLetter(
         id=properties.message_id or "",
@@ -130,6 +132,7 @@ def read(delivery: Delivery) -> DeadLetter:
         correlation_id=properties.correlation_id or "",
         type=properties.type or "",
         content_type=properties.content_type or "",
+        cut=text(CUT),
         body=delivery.body,
     )
 
@@ -208,12 +211,16 @@ class _Replaying:
         """Publish one, having waited for room. Raises what ended an earlier one but a refusal."""
         if self._failure is not None:
             raise self._failure
-        future = await channel.send(
-            delivery.body,
-            exchange="" if letter.queue else letter.exchange,
-            routing_key=letter.queue or letter.routing_key,
-            properties=_replayed(delivery, letter),
-        )
+        try:
+            future = await channel.send(
+                delivery.body,
+                exchange="" if letter.queue else letter.exchange,
+                routing_key=letter.queue or letter.routing_key,
+                properties=_replayed(delivery, letter, channel.connection.frame_limit),
+            )
+        except UsageError as error:  # what AMQP can't carry, such as a routing key of more than 255 bytes
+            self.problems.append(f"{letter.id}: {error}")
+            return
         self._open.add(future)
         future.add_done_callback(partial(self._on_done, delivery, letter))
 
@@ -242,13 +249,13 @@ class _Replaying:
             raise self._failure
 
 
-def _replayed(delivery: Delivery, letter: DeadLetter) -> Properties:
+def _replayed(delivery: Delivery, letter: DeadLetter, limit: int) -> Properties:
     properties = properties_of(delivery)
-    headers = {name: value for name, value in plain_headers(properties).items() if name not in _OURS}
-    headers[ATTEMPT] = 1
+    foreign = {name: value for name, value in plain_headers(properties).items() if name not in _OURS}
+    own: dict[str, FieldValue] = {ATTEMPT: 1}
     if letter.queue:  # its origin stays with it, though it goes straight to the queue
-        headers |= {EXCHANGE: letter.exchange, ROUTING_KEY: letter.routing_key}
-    return properties._replace(headers=headers, user_id=None)
+        own |= {EXCHANGE: letter.exchange, ROUTING_KEY: letter.routing_key}
+    return fit(properties._replace(user_id=None), foreign, own, limit)
 
 
 @asynccontextmanager

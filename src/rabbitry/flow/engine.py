@@ -20,7 +20,7 @@ from rabbitry.flow.job import Job, Result
 from rabbitry.flow.message import node_name
 from rabbitry.flow.outlet import Outlet
 from rabbitry.flow.retry import suspects_queue
-from rabbitry.flow.settle import Settler, before_handling
+from rabbitry.flow.settle import Settler
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.watchdog import watch_queues
 from rabbitry.telemetry.reporter import Reporter
@@ -167,14 +167,10 @@ class Engine:
     def _take(self, job: Job) -> None:
         settler = self._settler
         assert settler is not None  # noqa: S101 # intakes begin after it; narrows the type
-        settler.began()
         if job.delivery.redelivered:
             self.counting.redelivered(job)
-        instead = before_handling(self.app, job)
-        if instead is None:
+        if settler.take(job):
             self._hand_over(job)
-        else:
-            settler.publish(job, None, [instead])
 
     def finish(self, results: list[tuple[Job, Result]]) -> None:
         """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""

@@ -1,11 +1,13 @@
 """Running handlers: `async def` in the worker's loop, `def` in threads, `processes=True` behind such threads.
 
-Each executor takes jobs from the loop that the worker lives in, and gives a result for each of them, once.
+Each executor takes jobs from the loop that the worker lives in, and gives a result for each of them, once. Each message
+is handled in a fresh copy of the context that the executor was made in, so that none sees the variables of another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import queue
 import sys
@@ -26,12 +28,17 @@ Report: TypeAlias = Callable[[Job, Result], None]
 _LONGEST_TURN: Final = 0.01
 """Seconds that handlers which never wait may keep the loop, before others have their turn."""
 _LOOK: Final = 0.1
+_CANCELLING: Final = 0.5
+"""Seconds that a cancelled handler has to end. One that goes on is left to itself, and its message comes again."""
 
 log = logging.getLogger("rabbitry.flow")
 
 
 class Executor(Protocol):
     """Runs the handler of one stage."""
+
+    async def start(self) -> None:
+        """Make ready; before the first job. Raises AppError where the handler can't be run."""
 
     def submit(self, jobs: list[Job]) -> None:
         """Take jobs to run."""
@@ -54,14 +61,19 @@ class AsyncExecutor:
         self._stage = stage
         self._concurrency = concurrency
         self._report = report
+        self._context = contextvars.copy_context()
         self._waiting: deque[Job] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._began: dict[asyncio.Task[None], float] = {}
-        """When the handlers that run now began, oldest first."""
+        self._running: dict[asyncio.Task[None], tuple[Job, float]] = {}
+        """What runs now, and since when, oldest first. Whoever takes a job out reports it."""
         self._late: set[asyncio.Task[None]] = set()
         """Tasks whose handler was cancelled because its time is up."""
         self._look: asyncio.TimerHandle | None = None
         self._is_one_ready = False
+        self._is_stopping = False
+
+    async def start(self) -> None:
+        """See Executor."""
 
     def submit(self, jobs: list[Job]) -> None:
         """Take jobs to run."""
@@ -70,6 +82,7 @@ class AsyncExecutor:
 
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is cancelled and given back."""
+        self._is_stopping = True
         while self._waiting:
             self._report(self._waiting.popleft(), GIVEN_BACK)
         if self._tasks:
@@ -78,7 +91,10 @@ class AsyncExecutor:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(set(self._tasks))
+            await asyncio.wait(set(self._tasks), timeout=_CANCELLING)
+        running, self._running = self._running, {}
+        for job, _ in running.values():
+            self._report(job, ABANDONED)
         if self._look is not None:
             self._look.cancel()
 
@@ -87,13 +103,17 @@ class AsyncExecutor:
             self._is_one_ready = True
             task = asyncio.create_task(self._run(), name=f"stage {self._stage.name}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._ready_one()  # one that a handler cancelled leaves its turn to another
 
     async def _run(self) -> None:
         self._is_one_ready = False
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 # this is a task; narrows the type
-        stage, monotonic = self._stage, time.monotonic
+        monotonic = time.monotonic
         began = turn = monotonic()
         while self._waiting:
             job = self._waiting.popleft()
@@ -101,33 +121,39 @@ class AsyncExecutor:
             if job.is_stale:
                 self._report(job, GIVEN_BACK)
                 continue
-            self._began[me] = began
+            self._running[me] = (job, began)
             if self._look is None:
                 self._look_later()
-            try:
-                result = await handling.call_async(stage, job.delivery.body, job.message)
-            except asyncio.CancelledError as error:
-                if not me.cancelling():
-                    result = handling.failed(error)  # of something that the handler waited for
-                elif self._is_only_late(me):
-                    result = handling.failed(_too_long(stage, error))
-                else:
-                    self._report(job, ABANDONED)
-                    raise
-            except BaseException:
-                self._report(job, ABANDONED)
-                raise
-            finally:
-                del self._began[me]
-            if me in self._late:
-                self._is_only_late(me)  # it made something else of it
+            result = await self._handle(me, job)
+            if self._running.pop(me, None) is None:
+                return  # given back by `stop`, which waited long enough
             ended = monotonic()
             job.seconds = ended - began
             self._report(job, result)
+            if me.cancelling():
+                return  # cancelled by its handler, or to stop: the next message must not be
             began = ended
             if ended - turn > _LONGEST_TURN:
                 await asyncio.sleep(0)
                 began = turn = monotonic()
+
+    async def _handle(self, me: asyncio.Task[None], job: Job) -> Result:
+        """Run the handler, and tell by whom it was cancelled where it was: what a handler does costs its message."""
+        stage = self._stage
+        call = handling.call_async(stage, job.delivery.body, job.message)
+        try:
+            result = await handling.InContext(self._context.copy(), call)
+        except asyncio.CancelledError as error:
+            if self._is_only_late(me):
+                return handling.failed(_too_long(stage, error))
+            if self._is_stopping:
+                return ABANDONED
+            return handling.failed(error)  # it raised that, cancelled its own task, or waited for what was cancelled
+        if me in self._late:
+            self._is_only_late(me)  # it made something else of it
+        if self._is_stopping and me.cancelling() and result.kind in ("failed", "retry"):
+            return ABANDONED  # what it raised when it was told to end
+        return result
 
     def _is_only_late(self, task: asyncio.Task[None]) -> bool:
         """Say whether a task was cancelled because its handler's time was up, and for nothing else."""
@@ -142,12 +168,12 @@ class AsyncExecutor:
 
     def _cancel_late(self) -> None:
         now = time.monotonic()
-        for task, began in self._began.items():
+        for task, (_, began) in self._running.items():
             if now - began > self._stage.time_limit and task not in self._late:
                 self._late.add(task)
                 task.cancel()
         self._look = None
-        if self._began:
+        if self._running:
             self._look_later()
 
 
@@ -167,11 +193,22 @@ class ThreadExecutor:
         self._lock = threading.Lock()
         self._running: dict[threading.Thread, tuple[Job, float]] = {}
         self._threads: list[threading.Thread] = []
-        self._slots: dict[threading.Thread, ProcessSlot] = {}
+        self._slots: set[ProcessSlot] = set()
+        """The processes, each of one thread; those that no thread has taken yet are in `_ready`."""
+        self._ready: deque[ProcessSlot] = deque()
         self._stuck = 0
+        self._context = contextvars.copy_context()
         for _ in range(concurrency):
             self._start_thread()
         self._watch = asyncio.create_task(self._watch_limits(), name=f"time limits of {stage.name}")
+
+    async def start(self) -> None:
+        """See Executor. The first process is started, to see that it can import the handler."""
+        if self._stage.kind == "process":
+            slot = ProcessSlot(self._stage)
+            self._slots.add(slot)
+            await asyncio.get_running_loop().run_in_executor(None, slot.start)
+            self._ready.append(slot)
 
     def submit(self, jobs: list[Job]) -> None:
         """Take jobs to run."""
@@ -193,10 +230,11 @@ class ThreadExecutor:
         await loop.run_in_executor(None, self._join, time.monotonic() + deadline - loop.time())
         self._watch.cancel()
         await asyncio.wait((self._watch,))
-        for slot in list(self._slots.values()):
-            slot.kill()
+        # Before the processes are killed, which must not look like a failure of what they handle.
         with self._lock:
             running, self._running = self._running, {}
+        for slot in list(self._slots):
+            slot.kill()
         for job, _ in running.values():
             self._report(job, ABANDONED)
 
@@ -211,29 +249,37 @@ class ThreadExecutor:
 
     def _serve(self) -> None:
         me = threading.current_thread()
-        slot = ProcessSlot(self._stage) if self._stage.kind == "process" else None
-        if slot is not None:
-            self._slots[me] = slot
+        slot = None
         try:
             while (job := self._jobs.get()) is not None:
                 if job.is_stale:
                     self._report(job, GIVEN_BACK)
                     continue
+                if slot is None and self._stage.kind == "process":
+                    slot = self._take_slot()
                 began = time.monotonic()
                 with self._lock:
                     self._running[me] = (job, began)
                 run = handling.call if slot is None else slot.call
-                result = run(self._stage, job.delivery.body, job.message)
+                result = self._context.copy().run(run, self._stage, job.delivery.body, job.message)
                 with self._lock:
                     mine = self._running.pop(me, None)
                 if mine is None:
-                    return  # given up: another thread has this one's place
+                    return  # given up: another thread has this one's place, or `stop` gave the message back
                 job.seconds = time.monotonic() - began
                 self._report(job, result)
         finally:
             if slot is not None:
                 slot.close()
-                self._slots.pop(me, None)
+                self._slots.discard(slot)
+
+    def _take_slot(self) -> ProcessSlot:
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            slot = ProcessSlot(self._stage)
+            self._slots.add(slot)
+            return slot
 
     async def _watch_limits(self) -> None:
         while self._stage.kind == "thread":
@@ -253,10 +299,18 @@ class ThreadExecutor:
         self._stuck += 1
         job.seconds = seconds
         error = _too_long(self._stage, None)
-        log.error("%s; its thread is left to itself:\n%s", error, stack)
+        log.error(
+            "%s; its thread is left to itself: %d of %d that may hang, with one more the worker ends\n%s",
+            error,
+            self._stuck,
+            self._concurrency,
+            stack,
+        )
         self._report(job, Result("failed", reason="failed", error=str(error), trace=stack))
         if self._stuck > self._concurrency:
-            self._failed(WorkerStuck(f"stage '{self._stage.name}': {self._stuck} handlers hang ({self._stage.where})"))
+            limit = "set a time limit in what they wait for, or run the stage with processes=True"
+            text = f"stage '{self._stage.name}': {self._stuck} handlers hang ({self._stage.where}): {limit}"
+            self._failed(WorkerStuck(text))
         else:
             self._start_thread()
 

@@ -6,12 +6,12 @@ By name they took 15 of a worker's 34 µs a message (`make bench-flow`). `read` 
 
 from __future__ import annotations
 
-import random
 import struct
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rabbitry._errors import sendable
 from rabbitry.amqp.protocol.properties import (
     FLAG_APP_ID,
     FLAG_CONTENT_TYPE,
@@ -24,14 +24,18 @@ from rabbitry.amqp.protocol.properties import (
     PROPERTIES_AT,
     EncodedProperties,
 )
-from rabbitry.amqp.protocol.tables import encode_short, encode_table, encode_text
+from rabbitry.amqp.protocol.tables import Table, encode_short, encode_table, encode_text
+from rabbitry.flow import tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, TRACEPARENT, attempt_of, properties_of, wait_of
+from rabbitry.flow.message import ATTEMPT, attempt_of, properties_of, wait_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
 
+_ATTEMPT_FIELD: Final = encode_table({ATTEMPT: 1})[4:]
 _TRACE_SIZE: Final = 55
+_TRACE_NAME: Final = encode_table({tracing.TRACEPARENT: "0" * _TRACE_SIZE})[4:-_TRACE_SIZE]
+_TRACE_FIELD_SIZE: Final = len(_TRACE_NAME) + _TRACE_SIZE
 _PERSISTENT: Final = b"\x02"
 _LONGEST_TYPE: Final = 60  # characters, which fit a short string however they are encoded
 _FLAGS: Final = (
@@ -41,13 +45,14 @@ _WITH_CORRELATION: Final = _FLAGS | FLAG_CORRELATION_ID
 _FLAG_BYTES: Final = _WITH_CORRELATION.to_bytes(2, "big")
 _FLAGS_AT: Final = PROPERTIES_AT - 2
 _TIMESTAMP: Final = struct.Struct(">Q")
+_SIZE: Final = struct.Struct(">I")
 
 
 class Trail(NamedTuple):
     """What a worker must know of a message to pass it on.
 
     wait: seconds that it has still to wait. correlation: the id of the first message of its chain. trace: its
-    W3C trace context, empty where it has none.
+    W3C trace context, as the fields of a table; empty where it has none.
     """
 
     attempt: int
@@ -57,53 +62,64 @@ class Trail(NamedTuple):
 
 
 @lru_cache
-def _head(content_type: str) -> bytes:
+def _head(content_type: str, trace_size: int) -> bytes:
     """Encode the content type and the headers up to the trace context, which comes last in them."""
-    return encode_short(content_type) + encode_table({ATTEMPT: 1, TRACEPARENT: "0" * _TRACE_SIZE})[:-_TRACE_SIZE]
+    return encode_short(content_type) + _SIZE.pack(len(_ATTEMPT_FIELD) + trace_size) + _ATTEMPT_FIELD
 
 
-_HEADS: Final = tuple(_head(content_type) for content_type in (JSON, TEXT, BYTES))
+_HEADS: Final = tuple(
+    (head + name, len(head), len(name) and _TRACE_FIELD_SIZE)
+    for content_type in (JSON, TEXT, BYTES)
+    for name in (b"", _TRACE_NAME)
+    for head in (_head(content_type, len(name) and _TRACE_FIELD_SIZE),)
+)
+"""What such a message begins with, where its trace context begins then, and how many bytes that has."""
 
 
 def read(delivery: Delivery) -> Trail:
     """Read what must be known of a delivery; what is malformed counts as a first attempt of its own."""
     header = delivery.header
     if header[_FLAGS_AT:PROPERTIES_AT] == _FLAG_BYTES:
-        for head in _HEADS:
+        for head, size, trace_size in _HEADS:
             if header.startswith(head, PROPERTIES_AT):
-                trace_at = PROPERTIES_AT + len(head)
-                at = trace_at + _TRACE_SIZE + 2  # the delivery mode, and the length of the correlation id
+                trace_at = PROPERTIES_AT + size
+                trace_end = trace_at + trace_size
+                at = trace_end + 2  # the delivery mode, and the length of the correlation id
                 if at < len(header) and header[at - 1]:
-                    return Trail(1, 0.0, header[at : at + header[at - 1]], header[trace_at : trace_at + _TRACE_SIZE])
+                    return Trail(1, 0.0, header[at : at + header[at - 1]], header[trace_at:trace_end])
     return _read_by_name(delivery)
 
 
 def _read_by_name(delivery: Delivery) -> Trail:
     properties = properties_of(delivery)
-    trace = (properties.headers or {}).get(TRACEPARENT)
     return Trail(
         attempt_of(properties),
         wait_of(properties),
         encode_text(properties.correlation_id or properties.message_id or ""),
-        encode_text(trace) if isinstance(trace, str) else b"",
+        trace_fields(tracing.carried(properties.headers or {})),
     )
 
 
-def next_properties(app: str, cause: Trail, content_type: str, type_name: str) -> EncodedProperties:
-    """Give the properties of what a stage makes of a message; the client gives the id."""
-    span = random.getrandbits(64) | 1  # not all zero, which the standard forbids
-    trace = cause.trace
-    if len(trace) == _TRACE_SIZE and trace.startswith(b"00-"):
-        trace = b"%b%016x%b" % (trace[:36], span, trace[52:])
-    else:
-        trace = b"00-%032x-%016x-01" % (random.getrandbits(128) | 1, span)
+def trace_fields(headers: Table) -> bytes:
+    """Encode headers as the fields of a table, without its length."""
+    return encode_table(headers)[4:]
+
+
+def next_properties(
+    app: str, cause: Trail, content_type: str, type_name: str, trace: bytes | None = None
+) -> EncodedProperties:
+    """Give the properties of what a stage makes of a message; the client gives the id.
+
+    trace: the trace context in the handler at its end, None where that is the message's.
+    """
+    trace = cause.trace if trace is None else trace
+    before = _head(content_type, len(trace)) + trace + _PERSISTENT
     after = _TIMESTAMP.pack(int(time.time())) + _tail(type_name, app)
     if not cause.correlation:
-        return EncodedProperties(_FLAGS, _head(content_type) + trace + _PERSISTENT, after)
-    correlation = b"%c%b" % (len(cause.correlation), cause.correlation)
-    return EncodedProperties(_WITH_CORRELATION, _head(content_type) + trace + _PERSISTENT + correlation, after)
+        return EncodedProperties(_FLAGS, before, after)
+    return EncodedProperties(_WITH_CORRELATION, b"%b%c%b" % (before, len(cause.correlation), cause.correlation), after)
 
 
 @lru_cache
 def _tail(type_name: str, app: str) -> bytes:
-    return encode_short(type_name[:_LONGEST_TYPE]) + encode_short(app)
+    return encode_short(sendable(type_name[:_LONGEST_TYPE])[:_LONGEST_TYPE]) + encode_short(app)

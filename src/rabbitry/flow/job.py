@@ -28,7 +28,8 @@ class Product(NamedTuple):
 class Result(NamedTuple):
     """What a handler made of a message. Plain data, since worker processes send it.
 
-    reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`.
+    reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
+    trace context that was current when the handler returned, encoded; None where that is the message's.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Result(NamedTuple):
     error: str = ""
     trace: str = ""
     after: float | None = None
+    context: bytes | None = None
 
 
 GIVEN_BACK = Result("given-back")

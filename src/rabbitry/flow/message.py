@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
 from functools import cache
 from typing import Final, NamedTuple
 
+from rabbitry._errors import LONGEST_ERROR, LONGEST_TRACEBACK, sendable
 from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import EncodedProperties
-from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, decode_text
 from rabbitry.exceptions import ProtocolViolation
+from rabbitry.flow import tracing
+from rabbitry.flow.fitting import fit
 
 ATTEMPT: Final = "x-rabbitry-attempt"
 WAIT: Final = "x-rabbitry-wait"
 """Seconds that are left of a delay longer than the ladder's longest rung."""
 REASON: Final = "x-rabbitry-reason"
-ERROR: Final = "x-rabbitry-error"
-TRACEBACK: Final = "x-rabbitry-traceback"
 STAGE: Final = "x-rabbitry-stage"
 EXCHANGE: Final = "x-rabbitry-exchange"
 ROUTING_KEY: Final = "x-rabbitry-routing-key"
 QUEUE: Final = "x-rabbitry-queue"
 FAILED_AT: Final = "x-rabbitry-failed-at"
 NODE: Final = "x-rabbitry-node"
-TRACEPARENT: Final = "traceparent"
+INTERRUPTED: Final = "x-rabbitry-interrupted"
+"""How often a worker that was told to stop gave the message back while it was handled. No attempt."""
 
 _MOST_ATTEMPTS: Final = 1 << 31
-_LONGEST_ERROR: Final = 2_000
-_LONGEST_TRACEBACK: Final = 16_000
+_LONGEST_NAME: Final = 255
+"""Bytes of a routing key, or of the name of an exchange or a queue."""
+_LONGEST_REASON: Final = 64
 # Written by brokers, each in its own way, or read by them as an order to route further copies.
-_BROKERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "CC", "BCC")
+_BROKERS: Final = frozenset({"x-death", "x-delivery-count", "CC", "BCC"})
+_BROKERS_BEGIN: Final = ("x-first-death-", "x-last-death-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,32 @@ class Message:
     headers: Mapping[str, FieldValue]
 
 
+class Role(Enum):
+    """What a message that is published is; it decides what is published instead of one that can't be."""
+
+    FIRST = auto()
+    """The first of its chain, published by a program."""
+    RESULT = auto()
+    """What a handler returned."""
+    AGAIN = auto()
+    """An input that comes again."""
+    DEAD_RESULT = auto()
+    """The dead letter of a result."""
+    DEAD = auto()
+    """The dead letter of an input."""
+    BARE = auto()
+    """The dead letter of an input, without what other programs wrote into its properties."""
+
+
 class Outgoing(NamedTuple):
-    """A message to be published. `product`: made by a handler, so that one nobody takes becomes a dead letter."""
+    """A message to be published."""
 
     exchange: str
     routing_key: str
     body: bytes
     properties: Properties | EncodedProperties
     mandatory: bool = True
-    product: bool = False
+    role: Role = Role.FIRST
 
 
 def properties_of(delivery: Delivery) -> Properties:
@@ -113,86 +134,113 @@ def metadata(delivery: Delivery, stage: str, queue: str) -> Message:
     )
 
 
+def text_header(headers: Table, name: str) -> str | None:
+    """Return a header that holds text; bytes that are no UTF-8 (of a routing key) come back as the name they were."""
+    value = headers.get(name)
+    if isinstance(value, LongString):
+        return decode_text(value)
+    return value if isinstance(value, str) else None
+
+
 def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
     """Exchange and routing key that a message was first published with, before retries sent it to its queue."""
-    exchange, key = headers.get(EXCHANGE), headers.get(ROUTING_KEY)
-    if isinstance(exchange, str) and isinstance(key, str):
+    exchange, key = text_header(headers, EXCHANGE), text_header(headers, ROUTING_KEY)
+    # Other programs may write anything there; only a name can be one.
+    if exchange is not None and key is not None and max(len(exchange), len(key)) <= _LONGEST_NAME:
         return exchange, key
     return delivery.exchange, delivery.routing_key
 
 
-def first_properties(app: str, content_type: str, type_name: str) -> Properties:
-    """Properties of a message that begins a chain: its id is the correlation id of all that follow."""
+def first_properties(app: str, content_type: str, type_name: str, headers: Table | None = None) -> Properties:
+    """Properties of a message that begins a chain: its id is the correlation id of all that follow.
+
+    headers: of the caller, before which the trace context of the current span gives way.
+    """
     identity = uuid.uuid4().hex
     return Properties(
         content_type=content_type,
-        headers={ATTEMPT: 1, TRACEPARENT: _traceparent()},
+        headers={ATTEMPT: 1, **tracing.current(), **(headers or {})},
         delivery_mode=2,
         correlation_id=identity,
         message_id=identity,
         timestamp=int(time.time()),
-        type=type_name,
+        type=sendable(type_name[:60])[:60],
         app_id=app,
     )
 
 
-def again(delivery: Delivery, attempt: int, wait: float = 0.0) -> Properties:
-    """Properties of the same message, published anew as attempt number `attempt`."""
+def again(
+    delivery: Delivery, attempt: int, limit: int, *, wait: float = 0.0, is_interrupted: bool = False
+) -> Properties:
+    """Properties of the same message, published anew as attempt number `attempt`.
+
+    limit: bytes that they may take; headers of other programs are cut where it is too little.
+    """
     properties = properties_of(delivery)
-    exchange, key = origin(delivery, properties.headers or {})
-    headers = plain_headers(properties) | {ATTEMPT: attempt, EXCHANGE: exchange, ROUTING_KEY: key}
+    headers = plain_headers(properties)
+    exchange, key = origin(delivery, headers)
+    own: dict[str, FieldValue] = {ATTEMPT: attempt, EXCHANGE: exchange, ROUTING_KEY: key}
     headers.pop(WAIT, None)
     if wait > 0:
-        headers[WAIT] = wait
-    return _kept(properties, headers)
+        own[WAIT] = float(wait)
+    if is_interrupted:
+        before = headers.get(INTERRUPTED)
+        own[INTERRUPTED] = 1 + (min(max(0, before), _MOST_ATTEMPTS) if isinstance(before, int) else 0)
+    return fit(_kept(properties), headers, own, limit)
 
 
-def dead_properties(
-    properties: Properties,
-    *,
-    reason: str,
-    error: str,
-    trace: str,
-    stage: str,
-    exchange: str,
-    routing_key: str,
-    queue: str,
-    attempt: int,
-) -> Properties:
-    """Properties of a dead letter. queue: the one that it failed in; empty where it never came to one."""
+class Death(NamedTuple):
+    """Why and where a message became a dead letter. queue: where it failed; empty where it never came to one."""
+
+    reason: str
+    error: str
+    trace: str
+    stage: str
+    exchange: str
+    routing_key: str
+    queue: str
+    attempt: int
+
+
+def dead_properties(properties: Properties, death: Death, limit: int) -> Properties:
+    """Properties of a dead letter, which take at most `limit` bytes; see `fit`."""
     headers = plain_headers(properties)
     headers.pop(WAIT, None)
-    headers |= {
-        ATTEMPT: attempt,
-        REASON: reason,
-        ERROR: error[:_LONGEST_ERROR],
-        TRACEBACK: trace[-_LONGEST_TRACEBACK:],
-        STAGE: stage,
-        EXCHANGE: exchange,
-        ROUTING_KEY: routing_key,
-        QUEUE: queue,
+    own: dict[str, FieldValue] = {
+        ATTEMPT: death.attempt,
+        REASON: sendable(str(death.reason)[:_LONGEST_REASON]),
+        STAGE: death.stage,
+        EXCHANGE: death.exchange,
+        ROUTING_KEY: death.routing_key,
+        QUEUE: death.queue,
         FAILED_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
         NODE: node_name(),
     }
-    return _kept(properties, headers)
+    return fit(
+        _kept(properties),
+        headers,
+        own,
+        limit,
+        error=sendable(death.error[:LONGEST_ERROR]),
+        trace=sendable(death.trace[-LONGEST_TRACEBACK:]),
+    )
 
 
 def plain_headers(properties: Properties) -> dict[str, FieldValue]:
     """Give the headers without those that brokers write or read."""
-    return {name: value for name, value in (properties.headers or {}).items() if not name.startswith(_BROKERS)}
+    return {
+        name: value
+        for name, value in (properties.headers or {}).items()
+        if name not in _BROKERS and not name.startswith(_BROKERS_BEGIN)
+    }
 
 
-def _kept(properties: Properties, headers: Table) -> Properties:
+def _kept(properties: Properties) -> Properties:
     # A user id other than the connection's is refused, and what waits here must not expire.
-    return properties._replace(headers=headers, delivery_mode=2, user_id=None, expiration=None)
+    return properties._replace(delivery_mode=2, user_id=None, expiration=None)
 
 
 @cache
 def node_name() -> str:
     """Name this machine."""
     return socket.gethostname()
-
-
-def _traceparent() -> str:
-    """Give a new W3C trace context; neither id may be all zero."""
-    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-01"

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection
+from rabbitry.exceptions import ChannelClosed, PublishError
 from rabbitry.flow.message import Outgoing
 
 _LEAST_AGE: Final = 0.5
@@ -40,6 +41,18 @@ class Outlet:
         self._is_refused = False
         self._old_at = self._loop.time() + _LEAST_AGE
         self._lock = asyncio.Lock()
+        self._single: Channel | None = None
+        """The channel of messages that are sent alone; made for the first."""
+
+    @property
+    def frame_limit(self) -> int:
+        """Bytes that a message's properties may take."""
+        return self._connection.frame_limit
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the connection can be used, now or when it has recovered."""
+        return self._connection.close_reason is None
 
     async def send(self, message: Outgoing) -> asyncio.Future[None]:
         """Publish; the future is done when it is confirmed. Raises and waits as `Channel.send` does.
@@ -56,6 +69,29 @@ class Outlet:
             properties=message.properties,
             mandatory=message.mandatory,
         )
+
+    async def send_alone(self, message: Outgoing) -> None:
+        """Publish over a channel on which nothing else is on its way, and wait until it is confirmed.
+
+        Raises as `Channel.publish` does. Where the broker then closes the channel, it was for this message. To be
+        called by one task.
+        """
+        try:
+            if self._single is None or not self._single.is_open:
+                await self._redeclare()  # an exchange may have been deleted
+            if self._single is None:
+                self._single = await self._connection.channel()
+            await self._single.open()
+        except ChannelClosed as error:
+            raise PublishError(f"the topology can't be declared again: {error}") from error
+        future = await self._single.send(
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            properties=message.properties,
+            mandatory=message.mandatory,
+        )
+        await future
 
     def refused(self) -> None:
         """Learn that the broker refused a message."""

@@ -6,6 +6,8 @@ takes its message's attempt with it, never the worker.
 
 from __future__ import annotations
 
+import atexit
+import contextvars
 import importlib
 import multiprocessing
 import os
@@ -15,7 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
-from rabbitry.exceptions import TimeLimitExceeded, WorkerProcessDied
+from rabbitry._errors import described
+from rabbitry.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow import handling
 from rabbitry.flow.job import Result
 from rabbitry.flow.message import Message
@@ -28,12 +31,22 @@ _START_LIMIT: Final = 60.0
 
 
 class ProcessSlot:
-    """One process at a time, started when first needed. `call` is for one thread; `kill` for any."""
+    """One process at a time, started when first needed. `start` and `call` are for one thread; `kill` for any."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+
+    def start(self) -> None:
+        """Start the process, which imports the handler.
+
+        Raises AppError where it can't, WorkerProcessDied where it ends or is not ready in time.
+        """
+        try:
+            self._start()
+        except (EOFError, OSError) as error:
+            raise self._died(error, "before it was ready; what it printed says why") from error
 
     def call(self, stage: Stage, body: bytes, message: Callable[[], Message]) -> Result:
         """Handle one message in the process; also its death and its time limit are results."""
@@ -46,12 +59,20 @@ class ProcessSlot:
                 return handling.failed(TimeLimitExceeded(f"{limit}; its process was killed"))
             result: Result = pipe.recv()
         except (EOFError, OSError) as error:
-            code = self._reap()
-            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            died = WorkerProcessDied(f"stage '{stage.name}': the process of the handler ended with {how}")
-            died.__cause__ = error
-            return handling.failed(died)
+            return handling.failed(self._died(error))
+        except Exception as error:  # noqa: BLE001 - a result, as any failure; and what else comes over this pipe is none
+            self.kill()
+            return handling.failed(error)
         return result
+
+    def _died(self, cause: Exception, more: str = "") -> WorkerProcessDied:
+        code = self._reap()
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        died = WorkerProcessDied(
+            f"stage '{self._stage.name}': the process of the handler ended with {how} {more}".strip()
+        )
+        died.__cause__ = cause
+        return died
 
     def kill(self) -> None:
         """End the process at once."""
@@ -73,16 +94,21 @@ class ProcessSlot:
         self._process.start()
         theirs.close()  # so that its end is seen here
         self._pipe = ours
+        # At the end of this program multiprocessing would wait for it, which takes no SIGTERM.
+        atexit.register(self.kill)
         # What starting takes is not the handler's: imports may be slow, and the machine busy.
-        if ours.poll(_START_LIMIT):
-            ours.recv()
-        else:
+        if not ours.poll(_START_LIMIT):
             self.kill()
             raise EOFError(f"the process was not ready after {_START_LIMIT:g} s")
+        problem: str | None = ours.recv()
+        if problem is not None:
+            self._reap()
+            raise AppError(f"{self._stage.where}: processes=True: a process can't import the handler: {problem}")
         return ours
 
     def _reap(self) -> int | None:
         """Close the pipe, wait for the process, and give its exit code."""
+        atexit.unregister(self.kill)
         pipe, self._pipe = self._pipe, None
         process, self._process = self._process, None
         if pipe is not None:
@@ -100,20 +126,33 @@ class ProcessSlot:
 
 def _serve(pipe: Connection, module: str, name: str) -> None:
     """Run in the process: handle what comes until the other end is closed, also by the worker's death."""
-    # Ctrl-C goes to the whole group of a terminal; the worker decides what becomes of its processes.
+    # The worker decides what becomes of its processes: Ctrl-C goes to the whole group of a terminal, and a service
+    # manager's SIGTERM to all processes of a service. What a handler starts must not inherit that it is ignored, so
+    # SIGTERM has a handler that does nothing, which exec resets.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    found: object = importlib.import_module("__mp_main__" if module == "__main__" else module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    stage: Stage = found.__rabbitry_stage__  # type: ignore[attr-defined] # App.stage put it there
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        stage = _stage_of(module, name)
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything; the worker says it
+        pipe.send(described(error))
+        return
     pipe.send(None)  # ready
     while True:
         try:
             body, message = pipe.recv()
         except EOFError:
             return
-        result = handling.call(stage, body, lambda message=message: message)  # type: ignore[misc] # bound now
+        # Bound in its default, since a lambda would see the next message's.
+        result = contextvars.copy_context().run(handling.call, stage, body, lambda message=message: message)  # type: ignore[misc] # the default has its type
         try:
             pipe.send(result)
         except BrokenPipeError:
             os._exit(1)
+
+
+def _stage_of(module: str, name: str) -> Stage:
+    found: object = importlib.import_module("__mp_main__" if module == "__main__" else module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    stage: Stage = found.__rabbitry_stage__  # type: ignore[attr-defined] # App.stage put it there
+    return stage

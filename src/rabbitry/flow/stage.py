@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.exceptions import AppError
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.message import Message
@@ -75,13 +76,19 @@ class Stage:
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
     def key_for(self, result: object) -> str | None:
-        """Give the key that a result is published with; None where it goes nowhere."""
+        """Give the key that a result is published with; None where it goes nowhere.
+
+        Raises TypeError or UsageError for one that can't be sent, as well as what `then` raises.
+        """
         if not callable(self.then):
             return self.then
         key: object = self.then(result)
-        if key is not None and not isinstance(key, str):
+        if key is None:
+            return None
+        if not isinstance(key, str):
             raise TypeError(f"`then` gave {key!r} for a key; it must be a string, or None")
-        return key
+        encode_short(key)
+        return str(key)
 
 
 def make_stage(
@@ -114,6 +121,11 @@ def make_stage(
         module = sys.modules.get(handler.__module__)
         if "<locals>" in handler.__qualname__ or module is None:
             raise AppError(f"{where(handler)}: processes=True needs a function at the top of its module")
+    if processes and handler.__module__ == "__main__" and not _has_main_file():
+        raise AppError(
+            f"{where(handler)}: processes=True needs a function that another process can import, and '__main__' has no "
+            "file here (a notebook, a REPL, `python -c`): put the function into a module and import it"
+        )
     value_name, type_, message_name = _parameters(handler)
     try:
         codec = Codec(type_)
@@ -168,6 +180,13 @@ def _parameters(handler: Handler) -> tuple[str, object, str | None]:
     if len(values) != 1:
         raise AppError(f"{where(handler)}: it must take one value (and rabbitry.Message, where it wants the metadata)")
     return *values[0], message_name
+
+
+def _has_main_file() -> bool:
+    """Whether multiprocessing can import the main module anew (multiprocessing.spawn.get_preparation_data)."""
+    main = sys.modules["__main__"]
+    # Read from stdin, its file is called "<stdin>".
+    return getattr(main, "__spec__", None) is not None or os.path.exists(getattr(main, "__file__", None) or "")
 
 
 def _importable(handler: Handler) -> object:

@@ -42,7 +42,10 @@ class Worker:
     its own, so that no handler can cost a heartbeat. connect_attempts: how often to try to connect at the
     start, 2 s apart and growing (None: for ever). on_result: told of each result, in the handlers' loop.
 
-    Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch, AccessRefused.
+    Handlers run in copies of the context in which it is entered.
+
+    Entering raises AppError where a process can't import its handler; ConnectFailed, LoginRefused,
+    VirtualHostRefused, TopologyMismatch, AccessRefused.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class Worker:
         self._say_limits()
         try:
             self._make_executors()
+            for executor in self._executors.values():
+                await executor.start()
             await self._on_io(self._engine.start(self._strict, self._attempts))
         except BaseException:
             await self.stop()  # the first consumers may have brought work before the last one has begun

@@ -11,6 +11,7 @@ from rabbitry.amqp.client.link import Link
 from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
 from rabbitry.amqp.client.topology import Topology
 from rabbitry.amqp.client.url import BrokerURL, parse_url
+from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, FRAME_OVERHEAD
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import (
     ConnectFailed,
@@ -87,6 +88,11 @@ class Connection:
     def server_properties(self) -> dict[str, FieldValue]:
         """What the broker says of itself: product, version, capabilities and more."""
         return {} if self.link is None else self.link.server_properties
+
+    @property
+    def frame_limit(self) -> int:
+        """The most bytes that one frame may carry, and so a message's properties, as agreed with the broker."""
+        return FRAME_MIN_SIZE - FRAME_OVERHEAD if self.link is None else self.link.core.frame_limit
 
     async def open(self, timeout: float) -> None:
         """Connect, trying each host for `timeout` seconds; for `connect`. Raises as `connect` does."""

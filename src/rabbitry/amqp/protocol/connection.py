@@ -172,6 +172,13 @@ def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
 
 
+_LONGEST_HEADER: Final = 1 << 20
+"""Bytes of a content header that a client takes, whatever frame size was agreed on. A header can't be split, so brokers
+send one that came over a connection with larger frames, or that dead-lettering added to, in a frame beyond the limit
+(RabbitMQ's rabbit_binary_generator measures bodies alone). A client that refused would lose its connection to the same
+message for ever."""
+
+
 class Connection:
     """One side of a connection. Not tied to any transport, clock or event loop."""
 
@@ -338,9 +345,10 @@ class Connection:
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
             octets = erlang_binary(data[offset + 7 : offset + 7 + min(size, 64)])
             raise self._lose_framing(f"type {kind}, all octets = {octets}: unknown_frame")
-        if (
-            size > self.frame_max
-        ):  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
+        limit = self.frame_max  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
+        if kind == FRAME_HEADER and self.role is Role.CLIENT:
+            limit = max(limit, _LONGEST_HEADER)
+        if size > limit:
             raise self._lose_framing(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_limit}}}")
         stop = offset + 7 + size
         content = self._body_of(channel, size) if kind == FRAME_BODY else None

@@ -103,6 +103,14 @@ def encode_header(properties: Properties, body_size: int) -> bytes:
     return CONTENT_HEADER.pack(60, 0, body_size, flags) + b"".join(parts)
 
 
+def header_size(properties: Properties) -> int:
+    """Return the bytes of the content header's payload, which must fit one frame (section 4.2.6.1).
+
+    Raises UsageError for a value that AMQP can't carry.
+    """
+    return PROPERTIES_AT + sum(map(len, encode_properties(properties)[1]))
+
+
 def _encode(name: str, value: FieldValue) -> bytes:
     if name == "headers":
         if isinstance(value, Mapping):

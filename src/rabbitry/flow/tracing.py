@@ -1,0 +1,54 @@
+"""Trace context (W3C Trace Context): the current OpenTelemetry span's, or a message's, which is carried on as it came.
+
+OpenTelemetry is used where the program has imported it, and never imported by Rabbitry: without it no span is current.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from rabbitry.amqp.protocol.tables import Table
+
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+LONGEST: Final = 512
+"""Characters of a header that is carried on (W3C Trace Context, section 3.3.1.5)."""
+
+
+def is_used() -> bool:
+    """Whether this program has imported OpenTelemetry."""
+    return "opentelemetry.trace" in sys.modules
+
+
+def current() -> dict[str, str]:
+    """Return the headers that name the current span as the parent; empty where there is no span."""
+    carrier: dict[str, str] = {}
+    if is_used():
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        TraceContextTextMapPropagator().inject(carrier)
+    return carrier
+
+
+def enter(headers: Table) -> None:
+    """Make the span that a message names the current one, for the rest of this context.
+
+    Spans that are begun in it are its children. Does nothing where the message names none.
+    """
+    if is_used() and (carrier := carried(headers)):
+        from opentelemetry import context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        context.attach(TraceContextTextMapPropagator().extract(carrier))
+
+
+def carried(headers: Table) -> dict[str, str]:
+    """Return the trace context of a message's headers, as what it leads to carries it on."""
+    if TRACEPARENT not in headers:
+        return {}
+    return {
+        name: value
+        for name in (TRACEPARENT, TRACESTATE)
+        if isinstance(value := headers.get(name), str) and len(value) <= LONGEST
+    }
