@@ -4,7 +4,11 @@ import { ask, mark, submit, time } from "./api.js";
 import { Inbox } from "./inbox.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
-const ROLES = ["demonstrator", "assistant", "coordinator"];
+const ROLES = [
+  { name: "demonstrator", title: "Demonstrator" },
+  { name: "assistant", title: "Assistant" },
+  { name: "coordinator", title: "Coordinator" },
+];
 const EACH = 1000; // milliseconds between two looks, while somebody looks at the page
 
 const route = () => location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
@@ -40,7 +44,7 @@ class Course extends Component {
   view([place, name]) {
     const { overview, tick, who, find } = this.state;
     if (place === "submit") return html`<${Submit} modules=${overview.modules} />`;
-    if (place === "inbox" && ROLES.includes(name)) {
+    if (place === "inbox" && ROLES.some((role) => role.name === name)) {
       return html`<${Inbox} role=${name} tick=${tick} who=${who} setWho=${(given) => this.setState({ who: given })} />`;
     }
     if (place === "submission") return html`<${Submission} key=${name} id=${name} tick=${tick} />`;
@@ -53,11 +57,11 @@ class Course extends Component {
       <header class="top">
         <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Assignments</h1></div>
         <nav class="places">
+          <a href="../">Machines</a>
           ${[["", "Submissions"], ["submit", "Submit"]].map(([to, title]) =>
             html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
-          ${ROLES.map((role) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${role}
+          ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
             ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
-          <a href="../">Machines</a>
         </nav>
       </header>
       <main>
@@ -81,16 +85,16 @@ function Submissions({ overview, find, onFind }) {
     <div class="bar-top"><h2>Submissions</h2>
       <label class="find"><span>Find</span><input type="search" value=${find} onInput=${onFind} placeholder="student or id" /></label></div>
     ${found.length === 0 && html`<p class="nothing">${find ? "None of these." : "No submissions are recorded yet."}</p>`}
-    ${found.length > 0 && html`<table class="rows">
+    ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
       <tbody>${found.map((one) => html`<tr key=${one.id} data-id=${one.id}>
-        <td><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${one.student}</a></td>
-        <td>${one.module || "–"}</td>
-        <td>${one.attempt}${!one.latest && html` <span class="tag">a newer one is there</span>`}</td>
-        <td><span class="status" data-status=${one.status}>${one.status}</span></td>
-        <td>${mark(one.mark, one.out_of)}</td><td>${time(one.updated_at)}</td>
+        <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${one.student}</a></td>
+        <td data-label="Module">${one.module || "–"}</td>
+        <td data-label="Attempt">${one.attempt}${!one.latest && html` <span class="tag">a newer one is there</span>`}</td>
+        <td data-label="Status"><span class="status" data-status=${one.status}>${one.status}</span></td>
+        <td data-label="Mark">${mark(one.mark, one.out_of)}</td><td data-label="Changed">${time(one.updated_at)}</td>
       </tr>`)}</tbody>
-    </table>`}
+    </table></div>`}
   </section>`;
 }
 
@@ -155,7 +159,7 @@ class Submit extends Component {
           <label><span>Student number</span><input name="student" inputmode="numeric" required maxlength="18" /></label>
           <label><span>Module</span><select name="module">${modules.map((name) => html`<option>${name}</option>`)}</select></label>
           <label class="wide"><span>File</span><input name="file" type="file" required /></label>
-          <button type="submit" disabled=${busy}>Submit</button>
+          <button type="submit" class="primary" disabled=${busy}>Submit</button>
         </div>
       </form>
       ${error && html`<p class="notice bad" role="alert">${error}</p>`}

@@ -47,15 +47,16 @@ export class Inbox extends Component {
       ${said && html`<p class="notice good" role="status">${said}</p>`}
       ${items !== null && items.length === 0 && html`<p class="nothing">Nothing waits here. What arrives at a role that
         runs with <code>--person</code> does.</p>`}
-      ${items !== null && items.length > 0 && html`<table class="rows">
+      ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
         <thead><tr><th>Student</th><th>Module</th><th>File</th><th>Mark</th><th>Arrived</th><th></th></tr></thead>
         <tbody>${items.map((item) => html`<tr key=${item.id} data-id=${item.id} class=${open?.id === item.id ? "open" : ""}>
-          <td>${item.student}</td><td>${item.module || "–"}</td><td>${item.name || "–"}</td>
-          <td>${mark(item.mark, item.out_of)}</td>
-          <td>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</td>
+          <td data-label="Student">${item.student}</td><td data-label="Module">${item.module || "–"}</td>
+          <td data-label="File" class="long">${item.name || "–"}</td>
+          <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
+          <td data-label="Arrived">${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</td>
           <td><button type="button" onClick=${() => this.open(item.id)}>Open</button></td>
         </tr>`)}</tbody>
-      </table>`}
+      </table></div>`}
       ${open && html`<${Decide} key=${open.id} item=${open} role=${role} who=${who} setWho=${setWho} done=${this.done} />`}
     </section>`;
   }
@@ -103,7 +104,7 @@ class Decide extends Component {
       </div>`}
       <div class="fields">
         <label><span>Your name</span><input name="who" value=${who} maxlength="100" autocomplete="name" /></label>
-        ${item.actions.map((action) => html`<button type="submit" value=${action} disabled=${busy}>${TITLES[action] ?? action}</button>`)}
+        ${item.actions.map((action) => html`<button type="submit" class=${action === "send-back" ? "" : "primary"} value=${action} disabled=${busy}>${TITLES[action] ?? action}</button>`)}
       </div>
       ${error && html`<p class="notice bad" role="alert">${error}</p>`}
     </form>`;
