@@ -1,0 +1,305 @@
+"""The five original programs beside ours, started before them and after them, on both brokers (docs/originals.md).
+
+py-amqplib's dialect, which the fifth speaks, is in test_amqplib.py.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+import rabbitry
+from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.stages import APP
+from rabbitry.apps.monitor.sampling import hostname
+from rabbitry.exceptions import NotFound
+from rabbitry.flow.dead import dead_queue
+from tests.interop import originals
+from tests.support import commands
+from tests.support.commands import Service
+from tests.support.waiting import eventually_blocking
+
+_FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
+_WITHIN = 40.0
+_ORDER = pytest.mark.parametrize("first", ["originals", "ours"])
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def _set(folder: Path, url: str) -> dict[str, str]:
+    return {"RABBITRY_BROKER": url, "RABBITRY_DATABASE": f"sqlite:///{folder / 'records.sqlite3'}"}
+
+
+@contextlib.contextmanager
+def _service(folder: Path, url: str, *arguments: str, says: str) -> Iterator[Service]:
+    """Run a command of ours until the block is left; it must end in order."""
+    with commands.service(*arguments, more=_set(folder, url)) as service:
+        service.wait_for(says, within=_WITHIN)
+        yield service
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == 0, service.output
+
+
+@contextlib.contextmanager
+def _up(folder: Path, url: str) -> Iterator[str]:
+    """Run `rabbitry up --plain` on a broker; gives the page's URL."""
+    with _service(folder, url, "up", *_FREE, "--plain", says=r"live: http") as up:
+        yield up.wait_for(r"live: (http://\S+/)")[1]
+
+
+def _grading(folder: Path, url: str, role: str, *options: str) -> contextlib.AbstractContextManager[Service]:
+    """Run a role of ours, or all with `run`."""
+    return _service(folder, url, "grading", role, "--plain", *options, says=r"grading: \w+")
+
+
+def _original(stack: contextlib.ExitStack, name: str, url: str, *arguments: str) -> Service:
+    service = stack.enter_context(originals.run(name, url, *arguments))
+    service.wait_for("waiting|publishing")
+    return service
+
+
+def _results(folder: Path) -> list[course.Submission]:
+    """The submissions that are recorded as confirmed."""
+    with Database(f"sqlite:///{folder / 'records.sqlite3'}") as database:
+        return database.read_now(partial(course.submissions_of, status="confirmed"))
+
+
+def _confirmed(folder: Path, number: int) -> list[course.Submission]:
+    """Wait until so many submissions are recorded as confirmed."""
+    eventually_blocking(lambda: len(_results(folder)) >= number, f"{number} confirmed", within=_WITHIN)
+    found = _results(folder)
+    assert len(found) == number
+    return found
+
+
+def _waiting(url: str, queue: str) -> int | None:
+    """How many messages wait in a queue; None where there is none of that name."""
+
+    async def count() -> int | None:
+        async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+            try:
+                return (await channel.declare_queue(queue, passive=True)).message_count
+            except NotFound:
+                return None
+
+    return asyncio.run(count())
+
+
+def _is_empty(url: str, queue: str) -> bool:
+    return _waiting(url, queue) == 0
+
+
+# -- utilization statistics and system information -------------------------------------------------------
+
+
+@_ORDER
+def test_statistics_and_system_information_go_both_ways(broker_url: str, tmp_path: Path, first: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if first == "ours":
+            page = stack.enter_context(_up(tmp_path, broker_url))
+        client = _original(stack, "utilization_client", broker_url, hostname())
+        consumer = _original(stack, "system_info_consumer", broker_url)
+        _original(stack, "utilization_server", broker_url, "theirs")
+        if first == "originals":
+            page = stack.enter_context(_up(tmp_path, broker_url))
+        # Ours to theirs; the queue `Consumer` is theirs in either order.
+        client.wait_for(r"cpu: [\d.]+ \[Hi: [\d.]+, Lo: [\d.]+\]")
+        consumer.wait_for(f"received {hostname()}")
+        # Theirs to ours.
+        with originals.run("system_info_publisher", broker_url) as publisher:
+            assert publisher.process.wait(20) == 0, publisher.output
+        consumer.wait_for("received the-originals")
+        eventually_blocking(lambda: httpx.get(f"{page}healthz").json()["hosts"] == 2, "both machines on the page")
+        with _service(tmp_path, broker_url, "monitor", "stats", "-k", "theirs", "--json", "--plain", says="0.27"):
+            pass
+        client.process.send_signal(signal.SIGINT)
+        assert client.process.wait(20) == 0, client.output
+        assert client.output.endswith("closed\n")
+
+
+# -- work queue ------------------------------------------------------------------------------------------
+
+
+@_ORDER
+def test_a_work_consumer_that_never_acks_loses_nothing_beside_ours(broker_url: str, tmp_path: Path, first: str) -> None:
+    last = 300
+    consume = ("workqueue", "consume", "--json", "--plain")
+    with contextlib.ExitStack() as stack:
+        theirs = None
+        if first == "originals":
+            theirs = _original(stack, "work_consumer", broker_url)
+        worker = stack.enter_context(_service(tmp_path, broker_url, *consume, says='"left":0'))
+        theirs = theirs or _original(stack, "work_consumer", broker_url)
+        with originals.run("work_producer", broker_url, str(last)) as producer:
+            assert producer.process.wait(20) == 0, producer.output
+        # It gets its turn and keeps what it gets; when it dies, all of that comes to ours.
+        theirs.wait_for(r"received \d+\nreceived \d+")
+        theirs.process.kill()
+        worker.wait_for(rf'"done":{last + 1},.*"left":0', within=_WITHIN)
+
+
+def test_what_either_producer_sends_waits_for_the_other_s_consumer(broker_url: str, tmp_path: Path) -> None:
+    with originals.run("work_producer", broker_url, "20") as producer:
+        assert producer.process.wait(20) == 0, producer.output
+    with _service(tmp_path, broker_url, "workqueue", "consume", "--json", says='"done":21,.*"left":0') as worker:
+        assert worker.output.count("is used as it is") == 1  # without --plain: said once
+    done = commands.run("workqueue", "produce", "--count", "3", "--plain", more={"RABBITRY_BROKER": broker_url})
+    assert (done.returncode, done.stderr) == (0, "")
+    with originals.run("work_consumer", broker_url) as consumer:
+        consumer.wait_for(r"received 0\nreceived 1\nreceived 2\n")
+
+
+def test_strict_takes_no_queue_with_other_flags(broker_url: str) -> None:
+    with originals.run("work_producer", broker_url, "1") as producer:
+        assert producer.process.wait(20) == 0, producer.output
+    for command in (("produce", "--count", "1"), ("consume", "--json")):
+        done = commands.run("workqueue", *command, "--strict", more={"RABBITRY_BROKER": broker_url})
+        assert done.returncode == 1
+        assert "inequivalent arg 'durable' for queue 'worker_queue'" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+# -- assignment correction -------------------------------------------------------------------------------
+
+
+@_ORDER
+def test_students_and_readers_of_results_beside_our_roles(broker_url: str, tmp_path: Path, first: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if first == "ours":
+            stack.enter_context(_grading(tmp_path, broker_url, "run"))
+        reader = _original(stack, "results_reader", broker_url)
+        if first == "originals":
+            with originals.run("student", broker_url) as student:  # what it sends to a queue of nobody's is lost
+                assert student.process.wait(20) == 0, student.output
+            stack.enter_context(_grading(tmp_path, broker_url, "run"))
+        with originals.run("student", broker_url) as student:
+            assert student.process.wait(20) == 0, student.output
+        found = _confirmed(tmp_path, 2)
+        assert {(one.student, one.module) for one in found} == {
+            (str(fields["StudentID"]), fields["Module"]) for fields in originals.STUDENTS
+        }
+        for fields in originals.STUDENTS:
+            reader.wait_for(rf"received .*{fields['Solution']}.*confirmed")
+        assert _waiting(broker_url, dead_queue(APP)) == 0
+
+
+@_ORDER
+@pytest.mark.parametrize(
+    ("theirs", "missing"),
+    [
+        (["demonstrator_cc", "demonstrator_dm"], ["assistant", "coordinator"]),
+        (["teaching_assistant"], ["demonstrator", "coordinator"]),
+        (["module_coordinator"], ["demonstrator", "assistant"]),
+    ],
+)
+def test_each_role_may_be_theirs(
+    broker_url: str, tmp_path: Path, first: str, theirs: list[str], missing: list[str]
+) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def start_ours() -> None:
+            for role in missing:
+                for module in ("cloud_computing", "data_mining") if role == "demonstrator" else (None,):
+                    options = ("--module", module) if module else ()
+                    stack.enter_context(_grading(tmp_path, broker_url, role, *options))
+
+        if first == "ours":
+            start_ours()
+        services = [_original(stack, name, broker_url) for name in theirs]
+        if first == "originals":
+            start_ours()
+        with originals.run("student", broker_url) as student:
+            assert student.process.wait(20) == 0, student.output
+        if theirs == ["module_coordinator"]:  # its results go to a key that nobody is bound to
+            services[0].wait_for(r"(?s)(received .*validated.*){2}")
+        else:
+            _confirmed(tmp_path, 2)
+        assert _waiting(broker_url, dead_queue(APP)) in (0, None)
+    assert _waiting(broker_url, "results_queue") is None  # nobody reads it, so nobody keeps it
+
+
+def test_what_goes_round_for_ever_ends_at_our_demonstrator(broker_url: str, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        theirs = _original(stack, "first_exercise", broker_url)
+        stack.enter_context(_grading(tmp_path, broker_url, "run"))
+
+        async def submit() -> None:
+            async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+                for _ in range(4):
+                    body = json.dumps(originals.ANSWER).encode()
+                    await channel.publish(body, exchange=originals.EXCHANGE, routing_key="correction")
+
+        asyncio.run(submit())
+        theirs.wait_for("received")
+        # Turn by turn: ours takes what is submitted, and a corrected one that comes back is a dead letter.
+        eventually_blocking(lambda: _waiting(broker_url, "correction_queue") == 0, "an end", within=_WITHIN)
+
+        def all_settled() -> bool:
+            letters = _waiting(broker_url, dead_queue(APP)) or 0
+            return letters + len(_results(tmp_path)) == 4
+
+        eventually_blocking(all_settled, "each to be a result or a dead letter", within=_WITHIN)
+
+
+@_ORDER
+def test_the_broadcast_form_beside_our_roles(broker_url: str, tmp_path: Path, first: str) -> None:
+    fanout = ("--exchange-type", "fanout")
+    with contextlib.ExitStack() as stack:
+        if first == "ours":
+            stack.enter_context(_grading(tmp_path, broker_url, "run", *fanout))
+        coordinator = _original(stack, "broadcast_coordinator", broker_url)
+        if first == "originals":
+            # Not told of it: the roles see what the exchange is.
+            roles = stack.enter_context(_grading(tmp_path, broker_url, "run"))
+            assert roles.output.count("exchange 'assignment_exchange' exists otherwise") == 1
+        with originals.run("broadcast_student", broker_url) as student:
+            assert student.process.wait(20) == 0, student.output
+        (found,) = _confirmed(tmp_path, 1)
+        assert found.student == str(originals.ANSWER["StudentID"])
+        coordinator.wait_for(r"received .*validated")
+        for queue in ("correction_queue", "correction_queue_cc", "validation_queue", "confirmation_queue"):
+            eventually_blocking(partial(_is_empty, broker_url, queue), f"{queue} to be empty")
+        assert _waiting(broker_url, dead_queue(APP)) == 0
+
+
+def test_their_broadcast_assistant_among_our_roles(broker_url: str, tmp_path: Path) -> None:
+    fanout = ("--exchange-type", "fanout")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_grading(tmp_path, broker_url, "demonstrator", *fanout))
+        stack.enter_context(_grading(tmp_path, broker_url, "coordinator", *fanout))
+        _original(stack, "broadcast_assistant", broker_url)
+        with originals.run("broadcast_student", broker_url) as student:
+            assert student.process.wait(20) == 0, student.output
+        _confirmed(tmp_path, 1)
+
+
+# -- all of it on the broker that up brings --------------------------------------------------------------
+
+
+def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
+    """With its own broker, whose page takes `assignment_exchange` and `Consumer` from nobody."""
+    more = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
+    with commands.service("up", *_FREE, "--plain", more=more) as up, contextlib.ExitStack() as stack:
+        url = up.wait_for(r"broker on (amqp://\S+/)", within=_WITHIN)[1].replace("amqp://", "amqp://guest:guest@")
+        # Before the roles, which are started when the page is there.
+        consumer = _original(stack, "system_info_consumer", url)
+        reader = _original(stack, "results_reader", url)
+        worker = _original(stack, "work_consumer", url)
+        up.wait_for(r"grading: demonstrator_cc", within=_WITHIN)
+        # And after them.
+        client = _original(stack, "utilization_client", url, hostname())
+        with originals.run("student", url) as student, originals.run("work_producer", url, "3") as producer:
+            assert (student.process.wait(20), producer.process.wait(20)) == (0, 0)
+        client.wait_for("cpu:")
+        consumer.wait_for(f"received {hostname()}")
+        worker.wait_for("received 3")
+        reader.wait_for(r"(?s)(received .*confirmed.*){2}", within=_WITHIN)
+        assert "exists otherwise" not in up.output
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(30) == 0, up.output
