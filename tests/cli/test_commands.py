@@ -61,7 +61,7 @@ def test_help_has_every_command_and_an_example_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("broker", "--port", "x"), ("web", "--port", "70000"), ("monitor", "stats", "-k", "a")]
+    "arguments", [("nonsense",), ("broker", "--port", "x"), ("web", "--port", "70000"), ("monitor", "stats")]
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     done = commands.run(*arguments)
@@ -95,11 +95,27 @@ def test_a_taken_port_is_named() -> None:
             assert _one_line(done.stderr)
 
 
-def test_a_broker_that_others_reach_needs_a_user() -> None:
-    done = commands.run("broker", "--host", "0.0.0.0", "--port", "0")
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "::"])
+@pytest.mark.parametrize("user", [[], ["--user", "guest"]])
+@pytest.mark.parametrize("more", [{}, {"RABBITMQ_PASSWORD": _SECRET}])
+def test_a_broker_that_others_reach_needs_a_user_that_may_log_in_from_there(
+    host: str, user: list[str], more: dict[str, str]
+) -> None:
+    done = commands.run("broker", "--host", host, "--port", "0", *user, more=more)
     assert done.returncode == 2
-    assert "user" in done.stderr
+    assert done.stdout == ""
+    assert "give --user NAME and its password, in RABBITMQ_PASSWORD or with --password-file" in done.stderr
+    assert ("another user than 'guest'" in done.stderr) is bool(user)
     assert _one_line(done.stderr)
+
+
+async def test_a_broker_on_any_loopback_address_takes_guest() -> None:
+    guest = {"RABBITMQ_PASSWORD": _SECRET}
+    options = ("--host", "127.0.0.2", "--port", "0", "--user", "guest", "--memory", "--no-management")
+    with commands.service("broker", *options, more=guest) as broker:
+        address = broker.wait_for(r"ready amqp://(127\.0\.0\.2:\d+)/")[1]
+        async with rabbitry.connect(f"amqp://guest:{_SECRET}@{address}/") as connection:
+            assert connection.is_open
 
 
 async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:

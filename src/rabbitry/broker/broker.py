@@ -20,6 +20,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.access import PERMISSION, USER, Access, initial_access
 from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker.login import GUEST, is_loopback
 from rabbitry.broker.policies import POLICY, Policies, Policy
 from rabbitry.broker.queues import Queue, ReplyTo
 from rabbitry.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
@@ -39,7 +40,6 @@ _LONGEST_DISPATCH: Final = 0.02
 """Seconds after which dead letters that go from queue to queue wait for the others' turn."""
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Broker:
@@ -53,9 +53,9 @@ class Broker:
     tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one; or tls_listener,
     a socket that listens already. memory_limit, disk_free_limit: bytes, where alarms begin (see
     `rabbitry.broker.alarms`).
-    close_timeout: seconds that clients have to answer the broker's close. Raises UsageError for `guest` with its
-    known password on an address that others can reach, OSError where it can't listen there, StoreFailed where
-    the folder can't be used.
+    close_timeout: seconds that clients have to answer the broker's close. Raises UsageError on an address that others
+    can reach where no user but `guest` is given, OSError where it can't listen there, StoreFailed where the folder
+    can't be used.
     """
 
     def __init__(
@@ -80,8 +80,12 @@ class Broker:
         disk_free_limit: int | None = None,
         close_timeout: float = 1.0,
     ) -> None:
-        if users is None and host not in _LOOPBACK:
-            raise UsageError(f"a broker on {host} can be reached by others: give it a user and a password")
+        address = host if listener is None else str(listener.getsockname()[0])
+        if set(users or {GUEST: ""}) == {GUEST} and not is_loopback(address):
+            raise UsageError(
+                f"a broker on {host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log in from "
+                "this machine only: give it another user and a password"
+            )
         self.host = host
         self.port = port
         self._given = dict(users) if users is not None else None
@@ -254,19 +258,28 @@ class Broker:
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
 
     def _restore_access(self, journal: Journal, contents: Contents) -> None:
-        """Take users from the store. One that has none yet gets those that the broker starts with."""
+        """Take users from the store, and add those that the broker starts with.
+
+        A virtual host in which nobody may do anything yet is given to them too.
+        """
         stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in (USER, PERMISSION)]
         for (kind, _), value in contents.records.items():
             if kind == VHOST:
                 self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self))
-        if stored and self._given is None:
-            self.access = Access()
+        initial = self.access
+        self.access = Access()
         self.access.restore(stored)
+        known = dict(self.access.users)
+        has_users = {vhost for vhost, _ in self.access.permissions}
         self.access.journal = journal
-        if not stored:
-            for user in list(self.access.users.values()):
-                self.access.put_user(*user)
-            for (vhost, name), permission in list(self.access.permissions.items()):
+        for user in initial.users.values():
+            # A password that is given holds. The default user stays as it was left: deleted, or with another password.
+            if self._given is not None or not stored:
+                before = known.get(user.name, user)
+                self.access.put_user(user.name, user.password_hash, before.tags)
+        for (vhost, name), permission in initial.permissions.items():
+            is_new = vhost not in has_users or name not in known
+            if is_new and name in self.access.users:
                 self.access.put_permission(vhost, name, permission)
 
     def add_vhost(self, name: str) -> None:

@@ -8,6 +8,8 @@ from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.exceptions import ProtocolViolation
 
+GUEST: Final = "guest"
+"""The user with the known password."""
 MECHANISMS: Final = b"PLAIN AMQPLAIN"
 Name = tuple[tuple[tuple[str, str], ...], ...]
 """A certificate's subject as ssl gives it: groups of (name, value)."""
@@ -81,11 +83,12 @@ def _escaped(value: str) -> str:
 
 def may_come_from(user: str, peer_address: str) -> bool:
     """Whether a user may log in from an address: `guest` only from this machine (RabbitMQ's docs/access-control)."""
-    return user != "guest" or _is_loopback(peer_address)
+    return user != GUEST or is_loopback(peer_address)
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address, or the name `localhost`, is this machine's alone."""
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
-        return False
+        return address == "localhost"

@@ -95,12 +95,15 @@ def serve(
     gc.freeze()
     gc.set_threshold(_GARBAGE, 10, 10)
     context = _tls(tls_cert, tls_key, tls_ca)
+    listener = _listener(host, port)
+    _check_reach(host, listener, user)
+    users = _users(user, password_file)
     broker = Broker(
         host,
         port,
-        users=_users(user, password_file),
+        users=users,
         vhosts=list(dict.fromkeys(["/", *(vhost or [])])),
-        listener=_listener(host, port),
+        listener=listener,
         data=data_folder(data, memory),
         management_listener=None if no_management else _management_listener(host, management_port),
         tls=context,
@@ -151,7 +154,7 @@ async def _until(stop: asyncio.Event, broker: Broker) -> int:
 def _users(user: str | None, password_file: Path | None) -> dict[str, str] | None:
     if user is None:
         if password_file is not None:
-            raise UsageError("--password-file is whose password? give --user too")
+            raise UsageError("--password-file needs --user, which says whose password it is")
         return None
     if password_file is not None:
         from rabbitry._decode import decode_text
@@ -165,8 +168,21 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
     else:
         password = os.environ.get("RABBITMQ_PASSWORD", "")
     if not password:
-        raise UsageError(f"the password of {user}? --password-file or RABBITMQ_PASSWORD in the environment says it")
+        raise UsageError(f"missing password for user {user!r}: set RABBITMQ_PASSWORD or pass --password-file FILE")
     return {user: password}
+
+
+def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
+    """Raise UsageError for an address that others can reach where nobody could log in from there."""
+    from rabbitry.broker.login import GUEST, is_loopback
+
+    if is_loopback(str(listener.getsockname()[0])) or user not in (None, GUEST):
+        return
+    why = "needs a user" if user is None else f"needs another user than {GUEST!r}, which may log in from here only"
+    raise UsageError(
+        f"--host {host!r} can be reached from other machines, so the broker {why}: give --user NAME and its password, "
+        "in RABBITMQ_PASSWORD or with --password-file FILE"
+    )
 
 
 def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:

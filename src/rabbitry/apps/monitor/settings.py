@@ -53,8 +53,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.password is None and not is_loopback(self.host):
             raise UsageError(
-                f"APP_HOST {self.host} can be reached from other machines, which needs a password: "
-                "set APP_PASSWORD in the environment or in .env"
+                f"the address {self.host!r} (--host or APP_HOST) can be reached from other machines, which needs a "
+                "password: set APP_PASSWORD in the environment or in .env"
             )
 
 
