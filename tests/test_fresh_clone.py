@@ -92,6 +92,9 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
     said = output.read_text()
     assert "Traceback" not in said
     assert "killed" not in said
+    assert "WARNING" not in said
+    # One line of each: installing, starting, the address, stopping; make's own end may be one more.
+    assert len([line for line in said.splitlines() if line.strip() and not line.startswith("make")]) <= 4, said
 
 
 def test_make_test_runs_tests(clone: Path) -> None:

@@ -1,0 +1,60 @@
+"""`scripts/setup`: one line of progress, and what pip printed only where it fails."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_SETUP = Path(__file__).parent.parent / "scripts/setup"
+_REFUSED = "ERROR: Invalid requirement"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with this Python's environment as its own, and a lock that pip can't read."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "wrong.lock").write_text("one==1\ntwo ===== 2\n")
+    return tmp_path
+
+
+def test_what_pip_printed_is_shown_where_it_fails(folder: Path) -> None:
+    done = subprocess.run(
+        [_SETUP, "wrong.lock"], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0] == "setup: installing Rabbitry and 2 packages into .venv; the first time takes a minute"
+    assert _REFUSED in done.stderr
+    assert lines[-1] == "setup: installing into .venv failed with exit code 1; what was printed is above"
+
+
+def test_on_a_terminal_each_step_is_written_over_the_one_before(folder: Path) -> None:
+    # A pip that has nothing to do takes the place of the real one.
+    environment = folder / "environment"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin/python"
+    python.write_text('#!/bin/sh\necho "Collecting one"\necho "Collecting two"\n')
+    python.chmod(0o755)
+    (folder / ".venv").unlink()
+    (folder / ".venv").symlink_to(environment)
+    (folder / "two.lock").write_text("one==1\ntwo==2\n")
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run([_SETUP, "two.lock"], cwd=folder, stdin=subprocess.DEVNULL, stderr=theirs, check=False)
+        os.close(theirs)
+        shown = b""
+        try:
+            while more := terminal.read(65536):
+                shown += more
+        except OSError:  # the other end is closed
+            pass
+    assert done.returncode == 0
+    text = shown.decode()
+    assert text.count("\n") == 1, text
+    assert "installing into .venv (2 of 2 packages)" in text
+    assert text.endswith("setup: installed Rabbitry and 2 packages into .venv\r\n")
