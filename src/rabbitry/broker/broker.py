@@ -83,8 +83,8 @@ class Broker:
         address = host if listener is None else str(listener.getsockname()[0])
         if set(users or {GUEST: ""}) == {GUEST} and not is_loopback(address):
             raise UsageError(
-                f"a broker on {host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log in from "
-                "this machine only: give it another user and a password"
+                f"a broker on {host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log in "
+                "from this machine only: give it another user and a password"
             )
         self.host = host
         self.port = port
