@@ -1,14 +1,18 @@
 """The page in a real browser: samples appear, losses are told and mended, and nothing from the wire is markup."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
+import websockets
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 import rabbitry
+from rabbitry.web.hub import PEER_PAGE_LIMIT
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -42,11 +46,17 @@ async def _open(
     return watched
 
 
-async def _publish(url: str, *bodies: object) -> None:
+async def _publish(url: str, *bodies: object, key: str = "from-the-test") -> None:
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         for body in bodies:
-            await channel.publish(json.dumps(body).encode(), exchange="system_info", routing_key="from-the-test")
+            text = body if isinstance(body, bytes) else json.dumps(body).encode()
+            await channel.publish(text, exchange="system_info", routing_key=key)
+
+
+def _host(name: str, **more: object) -> dict[str, object]:
+    net = {"eth0": {"rx": 1, "tx": 2}}
+    return {"hostname": name, "cpu": 0.5, "net": net, "memory": {"percent": 10}} | more
 
 
 @pytest.fixture
@@ -110,6 +120,170 @@ async def test_a_phone_needs_no_scrolling_sideways(
     background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in background.strip("rgb()").split(",")[:3]) / 3
     assert (brightness < 80) is (scheme == "dark")
+    assert watched.complaints == []
+
+
+NAMES = ["__proto__", "constructor", "toString", "hasOwnProperty", "valueOf", "é" * 400, "a\u202eb", "<b>x</b>"]
+
+
+async def test_no_name_from_the_wire_stops_the_page(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web)
+    page = watched.page
+    for _ in range(2):
+        for name in [*NAMES, ""]:
+            odd = {each: {"rx": 1, "tx": 2, "read": 1, "write": 1, "percent": 50} for each in [*NAMES, ""]}
+            fields = dict.fromkeys(NAMES, "text")
+            sample = _host(
+                name, net=odd, disks=odd, filesystems=odd, temperatures=dict.fromkeys(NAMES, 40), uplinks=NAMES
+            )
+            await _publish(broker_url, fields | sample, key=name[:99])
+    await expect(page.locator(".card")).to_have_count(len(NAMES) + 1, timeout=_WITHIN)
+    for name in ("__proto__", "constructor", "toString", "hasOwnProperty", r"a\u202eb", "(unnamed host)"):
+        card = page.get_by_role("article", name=name, exact=True)
+        await card.scroll_into_view_if_needed()
+        await expect(card.locator("canvas")).to_have_count(2)
+        await card.get_by_text("Details").click()
+        await expect(card.locator(".details")).to_contain_text("__proto__")
+        await expect(card.locator(".details")).to_contain_text(r"a\u202eb")
+    await expect(page.locator("main")).not_to_contain_text("\u202e")
+    assert watched.complaints == []
+
+
+async def test_machines_of_one_name_are_cards_named_apart(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web)
+    page = watched.page
+    await _publish(broker_url, _host("vm", machine="a" * 16), _host("vm", machine="b" * 16), _host("other"), key="vm")
+    await expect(page.locator(".card h2")).to_have_text(["other", "vm aaaaaaaa", "vm bbbbbbbb"], timeout=_WITHIN)
+    await _publish(broker_url, _host("vm", machine="a" * 16), key="pi-2")
+    await expect(page.locator(".card h2")).to_have_text(
+        ["other", "vm pi-2", "vm vm · aaaaaaaa", "vm vm · bbbbbbbb"], timeout=_WITHIN
+    )
+    await page.get_by_label("Find").fill("pi-2")
+    await expect(page.locator(".card")).to_have_count(1)
+    await expect(page.get_by_role("article", name="vm, pi-2")).to_be_visible()
+    assert watched.complaints == []
+
+
+async def test_what_needs_a_look_is_pointed_out(browser: Browser, web: str, broker_url: str) -> None:
+    def disk(percent: float) -> dict[str, float]:
+        return {"total": 100, "used": percent, "free": 100 - percent, "percent": percent}
+
+    watched = await _open(browser, web)
+    page = watched.page
+    behind = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+    await _publish(
+        broker_url,
+        _host("calm", disk=disk(40), timestamp=datetime.now(UTC).isoformat()),
+        _host("late", disk=disk(50), timestamp=behind),
+        _host("full", disk=disk(97)),
+        _host("store", disk=disk(10), filesystems={"/": disk(10), "/srv": disk(88)}),
+    )
+    for name, level, text in (
+        ("calm", "good", None),
+        ("late", "warn", "clock 3 h 0 min behind"),
+        ("full", "bad", "disk 97 % full"),
+        ("store", "warn", "/srv 88 % full"),
+    ):
+        card = page.locator(f".card.{level}[data-host='{name}']")
+        await expect(card).to_have_count(1, timeout=_WITHIN)
+        await expect(card.locator(".badge")).to_have_text([text] if text else [])
+    await page.get_by_label("Order").select_option("Disk")
+    await expect(page.locator(".card h2")).to_have_text(["full", "store", "late", "calm"])
+    # 20 s without a sample are silence.
+    await expect(page.locator(".card[data-host='calm'] .badge")).to_contain_text("silent for", timeout=60_000)
+    await page.get_by_label("Order").select_option("Silence")
+    await _publish(broker_url, _host("calm"))
+    await expect(page.locator(".card h2").last).to_have_text("calm", timeout=_WITHIN)
+    await expect(page.locator(".totals")).to_contain_text("3 silent")
+    assert watched.complaints == []
+
+
+async def test_bytes_and_percentages_agree_and_a_container_s_stand_beside_them(
+    browser: Browser, web: str, broker_url: str
+) -> None:
+    gib = 2**30
+    watched = await _open(browser, web)
+    sample = _host(
+        "h",
+        # As psutil has it: the percentage is of what users can have, the bytes are of all blocks.
+        disk={"total": 100 * gib, "used": 45 * gib, "free": 45 * gib, "percent": 50.0},
+        memory={"total": 16 * gib, "available": 4 * gib, "used": 9 * gib, "percent": 75.0},
+        container={"memory": {"total": gib, "used": gib / 2, "percent": 50.0}, "cpus": 1.5, "cpu": 0.25},
+    )
+    await _publish(broker_url, sample)
+    figures = watched.page.locator(".card .figures")
+    await expect(figures).to_contain_text("45.0 GiB of 90.0 GiB", timeout=_WITHIN)
+    await expect(figures).to_contain_text("12.0 GiB of 16.0 GiB")
+    await expect(figures).to_contain_text("container 25 % of 1.5 CPUs")
+    await expect(figures).to_contain_text("container 50 % of 1.0 GiB")
+    assert watched.complaints == []
+
+
+async def test_rows_that_are_not_shown_are_counted(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web)
+    net = {f"veth{number}": {"rx": 1, "tx": 1} for number in range(100)} | {"zz9": {"rx": 1, "tx": 1}}
+    await _publish(broker_url, _host("h", net=net, uplinks=["zz9"], cores=[0.5] * 70))
+    details = watched.page.locator(".card .details")
+    await expect(details).to_contain_text("and 37 more", timeout=_WITHIN)
+    await expect(details).to_contain_text("and 6 more")
+    await expect(details.locator("tbody th").first).to_have_text("zz9")  # what matters is not among those left out
+    assert watched.complaints == []
+
+
+async def test_a_notice_that_was_dismissed_stays_away(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web)
+    page = watched.page
+    await _publish(broker_url, b"[1]", key="bad-one")
+    notice = page.locator(".notice")
+    await expect(notice).to_contain_text("1 message was no sample", timeout=_WITHIN)
+    await notice.get_by_role("button", name="Dismiss").click()
+    await expect(notice).to_have_count(0)
+    await _publish(broker_url, b"[2]", _host("h"), key="bad-one")
+    await expect(page.locator(".totals")).to_contain_text("2 unreadable", timeout=_WITHIN)
+    await expect(notice).to_have_count(0)
+    await _publish(broker_url, b"[3]", key="another")
+    await expect(notice).to_contain_text("another", timeout=_WITHIN)
+    assert watched.complaints == []
+
+
+async def test_a_websocket_that_is_refused_says_why(browser: Browser, web: str) -> None:
+    async with contextlib.AsyncExitStack() as pages:
+        for _ in range(PEER_PAGE_LIMIT):
+            connecting = websockets.connect(f"{web.replace('http', 'ws')}ws", proxy=None)
+            socket = await pages.enter_async_context(connecting)
+            await socket.recv()
+        watched = await _open(browser, web)
+        notice = watched.page.locator(".notice.bad")
+        await expect(notice).to_contain_text("32 pages are open already at your address", timeout=_WITHIN)
+        await expect(watched.page.locator(".states")).to_contain_text("next try in")
+    await expect(watched.page.locator(".states")).to_contain_text("WebSocket connected", timeout=_WITHIN)
+    await expect(notice).to_have_count(0)
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+async def test_the_narrowest_phone_needs_no_scrolling_sideways(
+    browser: Browser, web: str, broker_url: str, scheme: Literal["dark", "light"]
+) -> None:
+    watched = await _open(browser, web, width=320, scheme=scheme)
+    page = watched.page
+    long = "word" * 60
+    space = {"total": 1e15, "used": 9.9e14, "free": 1e13, "percent": 99}
+    names = {long: {"rx": 1e14, "tx": 1e14, "read": 1e14, "write": 1e14} | space}
+    await _publish(broker_url, b"[1]", key=long)
+    for name in (long, long, "short", long + long):
+        sample = _host(
+            name, net=names, disks=names, filesystems=names, platform=long, temperatures={long: 1e9}, disk=space
+        )
+        await _publish(broker_url, sample | {long: long, "load": [123.456] * 3, "cores": [1.0] * 9}, key=name[:200])
+    await expect(page.locator(".card")).to_have_count(3, timeout=_WITHIN)
+    for summary in await page.locator("summary").all():
+        await summary.click()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+    cut = """[...document.querySelectorAll('.figures *, table *, .list *, .legend *')]
+        .filter((each) => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== 'inline')
+        .map((each) => each.textContent)"""
+    assert await page.evaluate(cut) == []
     assert watched.complaints == []
 
 
