@@ -99,6 +99,8 @@ async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
     out.refused()
     await asyncio.gather(*(out.send(_message(number)) for number in range(1, 6)))
     await eventually(lambda: link.channels == [1] + [2] * 5, "all over the second")
+    link.send(1, BasicAck(1, False))  # else leaving the connection's block waits for the confirms
+    link.send(2, BasicAck(5, True))
 
 
 async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(broker_url: str, no_leaks: None) -> None:

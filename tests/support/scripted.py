@@ -24,6 +24,7 @@ from rabbitry.amqp.protocol.methods import (
     ChannelCloseOk,
     ChannelOpen,
     ChannelOpenOk,
+    ConfirmSelect,
     ConnectionClose,
     ConnectionCloseOk,
     ConnectionOpen,
@@ -44,7 +45,7 @@ class ScriptedLink:
     """One client's connection.
 
     published: (exchange, routing key, header, body), in the order of the delivery tags. channels: where each of them
-    came. closed: channels that the client closed. consumed: consumer tags of
+    came. closed: channels that the client closed. confirming: channels with confirms. consumed: consumer tags of
     basic.consume in their order; answered at once while `agrees`.
     """
 
@@ -55,6 +56,8 @@ class ScriptedLink:
         self.published: list[tuple[str, str, bytes, bytes]] = []
         self.channels: list[int] = []
         self.closed: list[int] = []
+        self.confirming: set[int] = set()
+        self.published_before_confirming = 0
         self.consumed: list[str] = []
         self.agrees = True
         self.lost = False
@@ -67,6 +70,7 @@ class ScriptedLink:
                 exchange, routing_key, _, _ = hot.parse_publish(event[2])
                 self.published.append((exchange, routing_key, event[3], event[4]))
                 self.channels.append(event[1])
+                self.published_before_confirming += event[1] not in self.confirming
             elif event[0] == METHOD:
                 self._on_method(event[1], event[2])
 
@@ -87,6 +91,8 @@ class ScriptedLink:
             self.driver.close()
         elif isinstance(method, ChannelOpen):
             self.send(channel, ChannelOpenOk())
+        elif isinstance(method, ConfirmSelect):
+            self.confirming.add(channel)
         elif isinstance(method, BasicQos):
             self.send(channel, BasicQosOk())
         elif isinstance(method, QueueDeclare):
@@ -134,7 +140,9 @@ class ScriptedBroker:
     links: a `ScriptedLink` for each connection. frame_max: bytes, what it offers to those that come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, link: type[ScriptedLink] = ScriptedLink) -> None:
+        """link: what is made for each connection."""
+        self._link = link
         self.frame_max = _FRAME_MAX
         self.links: list[ScriptedLink] = []
         self._server: asyncio.Server | None = None
@@ -146,7 +154,7 @@ class ScriptedBroker:
         return f"amqp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
 
     def _accept(self) -> Driver:
-        link = ScriptedLink(self.frame_max)
+        link = self._link(self.frame_max)
         self.links.append(link)
         return link.driver
 

@@ -9,7 +9,9 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import ChannelClose, ConnectionBlocked, ConnectionClose, ConnectionUnblocked
+from rabbitry.amqp.protocol.properties import encode_header
 from rabbitry.exceptions import (
     ConnectionClosed,
     InternalError,
@@ -111,13 +113,53 @@ async def test_equal_messages_returned_among_confirmed_ones(seed: int) -> None:
         assert [outcomes[kind::3].count("PublishReturned") for kind in range(3)] == returns
 
 
-async def test_a_return_of_what_was_never_sent_is_a_violation() -> None:
-    async with _publishing(2) as (broker, channel, futures):
+@pytest.mark.parametrize(
+    "changed",
+    [
+        rabbitry.Properties(message_id="b", headers={"added": "by an interceptor"}, delivery_mode=2),
+        rabbitry.Properties(message_id="b"),
+        rabbitry.Properties(message_id="another", delivery_mode=2),
+        rabbitry.Properties(),
+    ],
+)
+async def test_a_return_with_other_properties_is_known_by_its_id_or_body(changed: rabbitry.Properties) -> None:
+    async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        futures = [
+            await channel.send(name.encode(), routing_key="q", properties=rabbitry.Properties(message_id=name))
+            for name in "abc"
+        ]
         peer = broker.links[0]
-        exchange, key, header, _ = peer.published[0]
-        peer.published[0] = exchange, key, header, b"x"
-        peer.give_back(1)
-        assert set(await _outcomes(futures)) == {"CommandInvalid"}
+        await eventually(lambda: len(peer.published) == 3, "all messages")
+        peer.published[1] = "", "q", encode_header(changed, 1), b"b"
+        peer.give_back(2)
+        with pytest.raises(PublishReturned):
+            await futures[1]
+        peer.ack(3, multiple=True)
+        assert await _outcomes(futures) == ["confirmed", "PublishReturned", "confirmed"]
+
+
+async def test_a_return_that_matches_nothing_is_logged_once_and_its_confirm_settles_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with _publishing(3) as (broker, channel, futures):
+        peer = broker.links[0]
+        sent = peer.published[:]
+        for tag, (_, _, header, body) in enumerate(sent, 1):
+            peer.published[tag - 1] = "", "another key", header, body
+            peer.give_back(tag)
+        peer.ack(3, multiple=True)
+        assert await _outcomes(futures) == ["confirmed"] * 3
+        assert channel.is_open
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "routing key 'another key', message id b'equal'" in caplog.text
+
+
+async def test_a_malformed_return_is_a_violation() -> None:
+    async with _publishing(2) as (broker, channel, futures):
+        broker.links[0].driver.write(b"\x01\0\x01\0\0\0\x07\0\x3c\0\x32\x01\x38\xff\xce")
+        broker.links[0].driver.write(hot.encode_content(1, hot.encode_header(0, 0, b""), b"", 0))
+        assert set(await _outcomes(futures)) == {"BadSyntax"}
         assert isinstance(channel.close_reason, ConnectionClosed)
         assert isinstance(channel.close_reason.__cause__, ProtocolViolation)
 

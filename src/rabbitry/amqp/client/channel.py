@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from rabbitry.amqp.client._receipts import raise_all
 from rabbitry.amqp.client.consuming import Consumer, Delivery, Settlements
 from rabbitry.amqp.client.declaring import Declaring
 from rabbitry.amqp.client.link import Link
@@ -46,6 +47,7 @@ from rabbitry.amqp.protocol.methods import (
     Method,
 )
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties
+from rabbitry.amqp.protocol.states import ChannelState
 from rabbitry.amqp.protocol.tables import Table, encode_short
 from rabbitry.exceptions import (
     ChannelClosed,
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 DEFAULT_PREFETCH: Final = 100
+LEAVE_TIMEOUT: Final = 5.0
+"""Seconds that the broker has to answer where a block is left with an error."""
+_REQUEST_ATTEMPTS: Final = 3
 _T = TypeVar("_T")
 _GET_OK = struct.Struct(">QB")
 
@@ -87,6 +92,9 @@ class _Request:
 class Channel(Declaring):
     """A channel of a connection. Made by `Connection.channel`; an async context manager that closes it.
 
+    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
+    looked at as one ExceptionGroup. Leaving it with an error closes at once.
+
     Every waiting method takes `timeout` in seconds (None: the connection's `request_timeout`) and raises
     RequestTimeout past it; ChannelClosed or ConnectionClosed with the broker's words where that is what
     the request led to; UsageError for what can't be sent. Cancelling a waiting method leaves the channel in
@@ -101,7 +109,7 @@ class Channel(Declaring):
         self._link: Link | None = None
         self._closed: Closed | None = ChannelClosed(0, "the channel was never opened")
         self._requests: deque[_Request] = deque()
-        self._window = PublishWindow(self.loop)
+        self.window = PublishWindow(self.loop, connection.failures)
         self._confirming = False
         self._consumers: dict[bytes, Consumer] = {}
         self._restoring: dict[bytes, tuple[Consumer, asyncio.Task[None]]] = {}
@@ -119,7 +127,15 @@ class Channel(Declaring):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        if error is not None:
+            with contextlib.suppress(RequestTimeout):  # the error is what counts, and what the channel had goes back
+                await self.close(timeout=LEAVE_TIMEOUT)
+            return
+        try:
+            await self.window.wait_idle(None)
+        finally:
+            await self.close()
+        raise_all(self.connection.failures.take_unseen(self.window))
 
     @property
     def is_open(self) -> bool:
@@ -145,6 +161,8 @@ class Channel(Declaring):
             link = await self.connection.usable_link(timeout)
             try:
                 await self._open_on(link, timeout)
+                if (reason := self.close_reason) is not None:  # lost in the turn of the loop that brought the answer
+                    raise reason.fresh()
             except ConnectionClosed:
                 if self.connection.close_reason is not None:
                     raise
@@ -177,9 +195,9 @@ class Channel(Declaring):
             self._send(ConfirmSelect(nowait=True))
 
     def _attach_window(self, link: Link) -> None:
-        self._window.attach(
+        self.window.attach(
             self.number, link.core.frame_limit, self._write_publish, self._flush, self._can_write,
-            self._topology.current,
+            self._topology.current, hold=self.connection.resending.is_careful,
         )  # fmt: skip
 
     async def close(self, *, timeout: float | None = None) -> None:
@@ -220,7 +238,7 @@ class Channel(Declaring):
             task.cancel()
             consumer.end(error)
         self._lose(error)
-        self._window.fail(error)
+        self.window.fail(error)
 
     def _lose(self, error: Closed) -> None:
         """Part with the link: what it was asked fails, what it brought can't be settled any more."""
@@ -242,12 +260,12 @@ class Channel(Declaring):
         self._closed = error
         self._link = None
         self._settlements.lost = error
-        self._window.abandon(error)
+        self.window.abandon(error)
 
     def suspend(self, error: Closed) -> None:
         """Learn that the link is gone and another is on its way: publishers and consumers wait for it."""
         self._lose(error)
-        self._window.suspend()
+        self.window.suspend()
         # One whose cancel was not answered is gone with the link, and must not be consumed again. One that was on
         # its way back stays with `_restoring`, which tries again.
         self._consumers = {
@@ -271,6 +289,9 @@ class Channel(Declaring):
         Raises as `restore` does; ChannelClosed where the broker refuses a consumer, or the channel's owner
         closed it meanwhile.
         """
+        if self._closed is None and self._link is not link:
+            # Publishes would go nowhere, be counted, and go out over the next link before it is restored.
+            raise ConnectionClosed(0, "the new connection was lost before the channel was restored")
         for key, consumer in list(self._consumers.items()):
             if consumer.has_ended:
                 continue  # its cancel is on the way already
@@ -279,7 +300,7 @@ class Channel(Declaring):
                 self._bring_back(key, consumer, after_recovery=True)
             else:
                 await self.request_now(self._consume_method(consumer), BasicConsumeOk)
-        if self._closed is None:
+        if self._closed is None and self._link is link:
             self._attach_window(link)
 
     async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
@@ -308,7 +329,7 @@ class Channel(Declaring):
         """
         await self._ensure_confirms()
         timeout = self.connection.publish_timeout if timeout is None else timeout
-        future = await self._window.send(body, exchange, routing_key, properties, mandatory, timeout, False)
+        future = await self.window.send(body, exchange, routing_key, properties, mandatory, timeout, False)
         await future
 
     async def send(
@@ -328,7 +349,7 @@ class Channel(Declaring):
         """
         await self._ensure_confirms()
         timeout = self.connection.publish_timeout if timeout is None else timeout
-        return await self._window.send(body, exchange, routing_key, properties, mandatory, timeout, True)
+        return await self.window.send(body, exchange, routing_key, properties, mandatory, timeout, True)
 
     async def wait_for_confirms(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent before is confirmed.
@@ -336,14 +357,16 @@ class Channel(Declaring):
         Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
         seconds (None: no limit but the messages' own) have passed.
         """
-        await self._window.wait_idle(timeout)
+        await self.window.wait_idle(timeout)
+        raise_all(self.connection.failures.take(self.window))
 
     async def _ensure_confirms(self) -> None:
         if self._confirming:
             return
         self._confirming = True  # before the wait, so that no second task asks again; the broker keeps the order
-        if self._closed is None and self._link is not None:
-            self._send(ConfirmSelect(nowait=True))  # without a link, restoring the channel asks for it
+        link = self._link
+        if link is not None and link.core.channel_state(self.number) is ChannelState.OPEN:
+            self._send(ConfirmSelect(nowait=True))  # else whoever opens or restores the channel asks for it
 
     def _write_publish(self, data: bytes) -> None:
         link = self._link
@@ -368,11 +391,11 @@ class Channel(Declaring):
     @property
     def awaits_answer(self) -> bool:
         """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
-        return bool(self._requests) or not self._window.is_idle
+        return bool(self._requests) or not self.window.is_idle
 
     def wake_publishers(self) -> None:
         """Let publishers go on: the socket takes data again, or the broker no longer blocks."""
-        self._window.wake()
+        self.window.wake()
 
     # -- consuming -------------------------------------------------------------------------------------
 
@@ -548,15 +571,18 @@ class Channel(Declaring):
     async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
         """Send a method and wait for its answer; again where the connection was lost and came back meanwhile.
 
-        What goes this way says how things are to be, so that saying it twice does no harm.
+        What goes this way says how things are to be, so that saying it twice does no harm. One over which the
+        connection was lost a few times may be the cause; the last loss is raised.
         """
+        attempt = 1
         while True:
             await self._until_usable(timeout)
             try:
                 return await self.request_now(method, kind, timeout)
             except ConnectionClosed:
-                if not self.is_open:
+                if not self.is_open or attempt == _REQUEST_ATTEMPTS:
                     raise
+                attempt += 1
 
     async def request_now(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
         """Send a method and wait for its answer, also while the connection recovers; for recovery itself."""
@@ -579,7 +605,7 @@ class Channel(Declaring):
         if self._requests and isinstance(method, self._requests[0].kinds):
             self._answer(method)
         elif isinstance(method, BasicNack):
-            self._window.refuse(method.delivery_tag, method.multiple)
+            self.window.refuse(method.delivery_tag, method.multiple)
         elif isinstance(method, BasicCancel):
             self._on_cancel(method)
         elif isinstance(method, ChannelClose):
@@ -635,7 +661,7 @@ class Channel(Declaring):
 
     def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
         """Take an ack of the broker."""
-        self._window.confirm(delivery_tag, multiple)
+        self.window.confirm(delivery_tag, multiple)
 
     def on_content(self, event: ContentEvent) -> None:
         """Take a delivery, a returned message or the answer to a get."""
@@ -649,7 +675,7 @@ class Channel(Declaring):
                 raise ProtocolViolation(502, "SYNTAX_ERROR - basic.deliver is malformed", 60, 60) from error
             self._deliver(consumer, arguments, tag_end + 9, delivery_tag, redelivered, header, body)
         elif kind == events.RETURN:
-            self._window.take_return(arguments, header, body)
+            self.window.take_return(arguments, header, body)
         elif kind == events.GET_OK:
             self._on_got(arguments, header, body)
 

@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from rabbitry.amqp.client import fork
+from rabbitry.amqp.client._receipts import Failures, raise_all
+from rabbitry.amqp.client._resending import Resending
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.link import Link
 from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
@@ -32,6 +34,10 @@ CLOSE_TIMEOUT: Final = 5.0
 class Connection:
     """A connection to a broker. Made by `connect`; an async context manager that closes it.
 
+    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
+    looked at as one ExceptionGroup. Leaving it with an error closes at once; what was not confirmed is counted in the
+    log.
+
     request_timeout, publish_timeout: seconds, what methods of its channels wait where they are not told
     otherwise. channels: those that are open, or come back with the connection.
     """
@@ -52,11 +58,14 @@ class Connection:
         self.link: Link | None = None
         self.channels: set[Channel] = set()
         self.topology = Topology()
+        self.loop = asyncio.get_running_loop()
+        self.failures = Failures(self.loop, str(url))
+        self.resending = Resending(str(url))
         self._recovery = recovery
         self._recovering: asyncio.Task[None] | None = None
         self._usable = asyncio.Event()
         self._close_reason: ConnectionClosed | None = None
-        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed: asyncio.Future[None] = self.loop.create_future()
         self._timeout = CONNECT_TIMEOUT
         fork.note(self)
 
@@ -72,7 +81,15 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        errors: list[Exception] = []
+        try:
+            if error is None:
+                for channel in list(self.channels):
+                    await channel.window.wait_idle(None)
+                errors = self.failures.take_unseen()
+        finally:
+            await self.close()
+        raise_all(errors)
 
     @property
     def is_open(self) -> bool:
@@ -235,6 +252,7 @@ class Connection:
             self.end(error)
             return
         self._usable.clear()
+        self.resending.on_lost(error, [channel.window for channel in self.channels])
         for channel in list(self.channels):
             channel.suspend(error)
         if self._recovering is None or self._recovering.done():
@@ -243,13 +261,16 @@ class Connection:
     def resumed(self) -> None:
         """Learn from recovery that all is as it was."""
         self._usable.set()
+        self.resending.begin(channel.window for channel in self.channels)
 
     def end(self, error: ConnectionClosed) -> None:
         """End for good: channels and everybody who waits get the reason."""
         if self._close_reason is None:
             self._close_reason = error
+        self.resending.stop()
         for channel in list(self.channels):
             channel.on_link_gone(error)
+        self.failures.tell()
         self._usable.set()
         if not self._closed.done():
             self._closed.set_result(None)

@@ -5,11 +5,14 @@ order and for many at once, and a return carries no tag at all (RabbitMQ's docs/
 """
 
 import asyncio
+import itertools
+import logging
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
+from rabbitry.amqp.client._receipts import Failures, Receipt
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.properties import (
     CONTENT_HEADER,
@@ -19,13 +22,13 @@ from rabbitry.amqp.protocol.properties import (
     decode_header,
     encode_properties,
 )
-from rabbitry.amqp.protocol.tables import encode_short, encode_table
+from rabbitry.amqp.protocol.tables import encode_short, encode_table, encode_text
 from rabbitry.exceptions import Closed, ProtocolViolation, PublishRefused, PublishReturned, PublishTimeout, UsageError
 
+_log = logging.getLogger(__name__)
 WINDOW_MESSAGES: Final = 4096
 WINDOW_BYTES: Final = 64 << 20
 _CACHED_ROUTES: Final = 1024
-_KEPT_FAILURES: Final = 1024
 _PERSISTENT: Final = Properties(delivery_mode=2)
 _TIMER_STEP: Final = 0.05
 _NO_TEMPLATE: Final = object()
@@ -45,7 +48,9 @@ class Unconfirmed:
         "future",
         "header",
         "is_returned",
+        "losses",
         "mandatory",
+        "message_id",
         "number",
         "routing_key",
         "tracked",
@@ -54,10 +59,11 @@ class Unconfirmed:
     def __init__(
         self,
         number: int,
-        future: asyncio.Future[None],
+        future: Receipt,
         exchange: str,
         routing_key: str,
         mandatory: bool,
+        message_id: bytes,
         header: bytes,
         body: bytes,
         deadline: float | None,
@@ -68,19 +74,27 @@ class Unconfirmed:
         self.exchange = exchange
         self.routing_key = routing_key
         self.mandatory = mandatory
+        self.message_id = message_id
         self.header = header
         self.body = body
         self.deadline = deadline
         self.tracked = tracked
         self.is_returned = False
+        self.losses = 0
+        """How many links in a row were lost while it was on its way."""
 
 
 class PublishWindow:
     """The unconfirmed messages of one channel, in the order in which they were sent."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, failures: Failures) -> None:
+        """failures: takes what fails of the messages that are tracked."""
         self._loop = loop
+        self._failures = failures
         self._pending: dict[int, Unconfirmed] = {}
+        self._held: deque[Unconfirmed] = deque()
+        """Messages that wait for another link, or to be sent over it one by one; newer than all pending ones."""
+        self._told_unmatched = False
         self._bytes = 0
         self._next_tag = 1
         self._sent = 0
@@ -93,10 +107,10 @@ class PublishWindow:
         self._closed: Closed | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle: list[tuple[int, asyncio.Future[None]]] = []
-        self._failed: deque[asyncio.Future[None]] = deque(maxlen=_KEPT_FAILURES)
         self._routes: dict[tuple[str, str, bool], bytes] = {}
         self._template: object = _NO_TEMPLATE
-        self._flags, self._before, self._after, self._brings_id = 0, b"", b"", False
+        self._flags, self._before, self._after = 0, b"", b""
+        self._brought_id: bytes | None = None
         self._set_template(_PERSISTENT)
         self._id_prefix = secrets.token_hex(8).encode() + b"-"
         self._id_count = 0
@@ -112,13 +126,15 @@ class PublishWindow:
         flush: Callable[[], None],
         can_write: Callable[[], bool],
         current_name: Callable[[str], str],
+        *,
+        hold: bool,
     ) -> None:
         """Send over a (new) link: the broker counts delivery tags from 1 again. flush: hands what was written to the
         socket, without waiting for the end of this turn of the loop.
 
         What was not confirmed over the old one is sent again, in order and with its first deadline. What has
         an outcome for its sender already (returned, late, cancelled) is not. `current_name` gives the name that
-        a queue has on this link: to the default exchange it is the routing key.
+        a queue has on this link: to the default exchange it is the routing key. hold: leave it to `send_held`.
         """
         self._current_name = current_name
         self._channel, self._frame_limit = channel, frame_limit
@@ -126,21 +142,48 @@ class PublishWindow:
         self._closed = None
         self._routes.clear()
         self._next_tag = 1
-        unconfirmed, self._pending = self._pending, {}
+        unconfirmed = [entry for entry in self._unconfirmed() if not entry.future.done()]
+        self._pending, self._held = {}, deque()
         self._bytes = 0
-        for entry in unconfirmed.values():
-            if entry.future.done():
-                continue
+        for entry in unconfirmed:
             if len(entry.header) > frame_limit:  # this broker takes shorter frames than the one before
                 self._finish(entry, header_too_large(entry.header, frame_limit))
+            elif hold:
+                self._held.append(entry)
             else:
                 self._put(entry, write)
         self._wake_idle()
         self.wake()
 
+    def _unconfirmed(self) -> Iterator[Unconfirmed]:
+        return itertools.chain(self._pending.values(), self._held)
+
+    @property
+    def flying(self) -> list[Unconfirmed]:
+        """What was sent over this link and is not confirmed."""
+        return list(self._pending.values())
+
+    def send_held(self) -> Unconfirmed | None:
+        """Send the next that was held back and return it; None where there is no more."""
+        while self._held and self._write is not None:
+            entry = self._held.popleft()
+            if not entry.future.done():
+                self._put(entry, self._write)
+                return entry
+        self._wake_idle()
+        return None
+
+    def give_up(self, entry: Unconfirmed, error: Closed) -> None:
+        """Fail a message on its way, which is not sent again; the others are no longer suspected."""
+        self._finish(entry, error)
+        for other in self._unconfirmed():
+            other.losses = 0
+
     def suspend(self) -> None:
         """Send nothing until `attach`: the link is gone, and another is on its way."""
         self._write = None
+        self._held = deque(self._unconfirmed())
+        self._pending = {}
 
     def abandon(self, error: Closed) -> None:
         """Refuse everything from now on, and leave who waits: they are another process's."""
@@ -151,9 +194,10 @@ class PublishWindow:
         """End everything that waits with `error`; nothing can be sent any more."""
         self._write = None
         self._closed = error
-        pending, self._pending = self._pending, {}
+        unconfirmed = list(self._unconfirmed())
+        self._pending, self._held = {}, deque()
         self._bytes = 0
-        for entry in pending.values():
+        for entry in unconfirmed:
             self._finish(entry, error)
         self._wake_idle()
         if self._timer is not None:
@@ -167,7 +211,7 @@ class PublishWindow:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is unconfirmed and nobody waits to send."""
-        return not self._pending and not self._waiters
+        return not self._pending and not self._held and not self._waiters
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -180,8 +224,11 @@ class PublishWindow:
         mandatory: bool,
         timeout: float | None,
         tracked: bool,
-    ) -> asyncio.Future[None]:
-        """Send a message, having waited for room; gives the future of its confirm."""
+    ) -> Receipt:
+        """Send a message, having waited for room; gives the future of its confirm.
+
+        tracked: where it fails and nobody looks at the future, `Failures` raises or tells it.
+        """
         if type(body) is not bytes:
             body = as_body(body)
         deadline = None if timeout is None else self._loop.time() + timeout
@@ -193,12 +240,14 @@ class PublishWindow:
                 raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
             if properties is not self._template:
                 self._set_template(properties or _PERSISTENT)
-            header = self._header(len(body))
+            message_id, header = self._header(len(body))
             if len(header) > self._frame_limit:
                 raise header_too_large(header, self._frame_limit)
-            future = self._loop.create_future()
+            future = Receipt(loop=self._loop)
             number = self._sent + 1
-            entry = Unconfirmed(number, future, exchange, routing_key, mandatory, header, body, deadline, tracked)
+            entry = Unconfirmed(
+                number, future, exchange, routing_key, mandatory, message_id, header, body, deadline, tracked
+            )
             is_alone = not self._pending
             self._put(entry, write)
             if is_alone:
@@ -231,6 +280,8 @@ class PublishWindow:
     def _has_room(self) -> bool:
         if self._write is None:
             return self._closed is not None  # let it through to the error
+        if self._held:
+            return False  # what is new stays behind what is sent again
         # A blocked broker reads nothing, so not even the first message goes out: its deadline would be lost on it.
         return len(self._pending) < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write()
 
@@ -274,13 +325,13 @@ class PublishWindow:
         """Encode all of `properties` but a message id that we are to give; kept for the next message."""
         if isinstance(properties, EncodedProperties):
             self._flags, self._before, self._after = properties
-            self._brings_id, self._template = False, _NO_TEMPLATE
+            self._brought_id, self._template = None, _NO_TEMPLATE
             return
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
         flags, parts = encode_properties(full)
         # Only now: what can't be encoded must leave the last template whole.
         first = (flags // (2 * FLAG_MESSAGE_ID)).bit_count()  # so many are before the message id on the wire
-        self._brings_id = full.message_id is not None
+        self._brought_id = None if full.message_id is None else encode_text(full.message_id)
         self._flags = flags | FLAG_MESSAGE_ID
         self._before = b"".join(parts[:first])
         self._after = b"".join(parts[first:])
@@ -290,13 +341,14 @@ class PublishWindow:
             # Headers are the one part that the caller can change in place.
             self._template = properties if properties.headers is None else _NO_TEMPLATE
 
-    def _header(self, size: int) -> bytes:
+    def _header(self, size: int) -> tuple[bytes, bytes]:
+        """Return the message id and the content header of the next message."""
         start = CONTENT_HEADER.pack(60, 0, size, self._flags)
-        if self._brings_id:
-            return start + self._before + self._after
+        if self._brought_id is not None:
+            return self._brought_id, start + self._before + self._after
         self._id_count += 1
         message_id = b"%b%x" % (self._id_prefix, self._id_count)
-        return b"%b%b%c%b%b" % (start, self._before, len(message_id), message_id, self._after)
+        return message_id, b"%b%b%c%b%b" % (start, self._before, len(message_id), message_id, self._after)
 
     # -- confirms and returns --------------------------------------------------------------------------
 
@@ -341,56 +393,67 @@ class PublishWindow:
 
         Messages that are equal in exchange, routing key, properties and body are interchangeable, so it does
         not matter which of them is told. The entry stays until its confirm comes.
+
+        Brokers change properties on the way: RabbitMQ takes BCC out of the headers, 4.x sorts them, and its
+        interceptors add some. So a message is known by its id and body too, and where even that differs, by either.
+        One that nothing matches is logged, once for each channel, and the confirm behind it settles its publish.
         """
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
-        for same_header in (header.__eq__, _same_properties(header)):
-            for entry in self._pending.values():
-                if (
-                    not entry.is_returned
-                    and entry.body == body
-                    and entry.exchange == exchange
-                    and entry.routing_key == routing_key
-                    and same_header(entry.header)
-                ):
-                    entry.is_returned = True
-                    self._finish(entry, PublishReturned(reply_code, reply_text, exchange, routing_key))
-                    return
-        raise ProtocolViolation(503, f"COMMAND_INVALID - a message was returned that was not sent ({exchange!r})")
+        message_id = _id_of(header)
+        best, most = None, 0
+        for entry in self._pending.values():
+            if entry.is_returned or entry.exchange != exchange or entry.routing_key != routing_key:
+                continue
+            has_id, has_body = entry.message_id == message_id, entry.body == body
+            equality = 4 if has_body and entry.header == header else 2 * has_id + has_body
+            if equality > most:
+                best, most = entry, equality
+                if equality == 4 or (equality == 3 and entry.message_id.startswith(self._id_prefix)):
+                    break
+        if best is not None:
+            best.is_returned = True
+            self._finish(best, PublishReturned(reply_code, reply_text, exchange, routing_key))
+        elif not self._told_unmatched:
+            self._told_unmatched = True
+            _log.warning(
+                "channel %d: the broker returned a message that is not among the %d unconfirmed ones: exchange %r, "
+                "routing key %r, message id %r, %d bytes (%d %s)",
+                self._channel, len(self._pending), exchange, routing_key, message_id, len(body), reply_code, reply_text,
+            )  # fmt: skip
 
     def _finish(self, entry: Unconfirmed, error: Exception) -> None:
-        future = entry.future
-        if future.done():
+        if entry.future.done():
             return
-        future.set_exception(error)
+        entry.future.fail(error)
         if entry.tracked:
-            self._failed.append(future)
+            self._failures.add(self, entry.future)
 
     # -- waiting and deadlines -------------------------------------------------------------------------
 
     async def wait_idle(self, timeout: float | None) -> None:
-        """Wait until all that was sent before is confirmed or has failed; raise the failures as one group."""
+        """Wait until all that was sent before is confirmed or has failed. Raises PublishTimeout."""
         last = self._sent
-        if self._pending:
+        if not self._is_settled(last):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle.append((last, waiter))
             try:
                 async with asyncio.timeout(timeout):
                     await waiter
             except TimeoutError as error:
-                raise PublishTimeout(f"{len(self._pending)} messages were not confirmed within {timeout} s") from error
+                count = len(self._pending) + len(self._held)
+                raise PublishTimeout(f"{count} messages were not confirmed within {timeout} s") from error
             finally:
                 if (last, waiter) in self._idle:
                     self._idle.remove((last, waiter))
-        failures = [future.exception() for future in self._failed]
-        errors = [failure for failure in failures if isinstance(failure, Exception)]
-        self._failed.clear()
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} messages were not confirmed", errors)
+
+    def _is_settled(self, last: int) -> bool:
+        """Whether all messages up to `last` have an outcome; a late one has, though it is not confirmed."""
+        oldest = next((entry for entry in self._unconfirmed() if not entry.future.done()), None)
+        return oldest is None or oldest.number > last
 
     def _wake_idle(self) -> None:
-        oldest = next(iter(self._pending.values()), None)
         for last, waiter in self._idle:
-            if (oldest is None or oldest.number > last) and not waiter.done():
+            if not waiter.done() and self._is_settled(last):
                 waiter.set_result(None)
 
     def _watch(self, deadline: float) -> None:
@@ -404,7 +467,7 @@ class PublishWindow:
         self._timer = None
         now = self._loop.time()
         deadlines = []
-        for entry in self._pending.values():
+        for entry in self._unconfirmed():
             if entry.deadline is None or entry.future.done():
                 continue
             if entry.deadline <= now:
@@ -413,6 +476,7 @@ class PublishWindow:
                 deadlines.append(entry.deadline)
         if deadlines:
             self._watch(max(min(deadlines), now + _TIMER_STEP))
+        self._wake_idle()
 
 
 def as_body(body: object) -> bytes:
@@ -434,7 +498,10 @@ def header_too_large(header: bytes, limit: int) -> UsageError:
     )
 
 
-def _same_properties(header: bytes) -> Callable[[bytes], bool]:
-    """Compare by meaning, since a broker may encode what it returns in another way than it came."""
-    properties = decode_header(header)
-    return lambda other: decode_header(other) == properties
+def _id_of(header: bytes) -> bytes | None:
+    """Return the message id in a content header; None where it has none, or is malformed."""
+    try:
+        message_id = decode_header(header).message_id
+    except ProtocolViolation:
+        return None
+    return None if message_id is None else encode_text(message_id)

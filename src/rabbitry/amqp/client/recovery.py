@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 RECOVERABLE: Final = (0, 320, 541)
 """Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
+HELD: Final = 3.0
+"""Seconds after which a connection counts as held: one that is lost earlier is another failed attempt."""
 LOCKED_PAUSE: Final = 0.5
 LOCKED_PATIENCE: Final = 30.0
 LOCKED_HEARTBEATS: Final = 4
@@ -59,6 +61,9 @@ class Recovery:
         """timeout: seconds that one recovery may take, or None. tell: is called with each step."""
         self._timeout = timeout
         self._listener = tell
+        self._recovered_at: float | None = None
+        self._short_lived = 0
+        """How many recoveries in a row did not last."""
 
     def _tell(self, event: RecoveryEvent) -> None:
         if self._listener is not None:
@@ -68,9 +73,18 @@ class Recovery:
                 _log.exception("on_recovery failed at %r; the recovery goes on", event.kind)
 
     async def run(self, connection: "Connection", error: ConnectionClosed) -> None:
-        """Bring a connection back, or end it with the reason why that is of no use."""
+        """Bring a connection back, or end it with the reason why that is of no use.
+
+        The first attempt is made at once. Pauses grow from attempt to attempt, and from loss to loss until a connection
+        has held: a broker, or what stands before it, may take every connection and drop it.
+        """
+        loop = asyncio.get_running_loop()
         self._tell(RecoveryEvent("lost", 0, error))
         _log.warning("%s: %s; connecting again", connection.url, error)
+        is_new = self._recovered_at is not None and loop.time() - self._recovered_at < HELD
+        self._short_lived = self._short_lived + 1 if is_new else 0
+        if self._short_lived:
+            await asyncio.sleep(pause(self._short_lived))
         attempt = 0
         try:
             async with asyncio.timeout(self._timeout):
@@ -88,7 +102,7 @@ class Recovery:
                             return  # the new link was closed for a reason that no retry helps against
                         if connection.link is not None:
                             connection.link.driver.abort()
-                        await asyncio.sleep(pause(attempt))
+                        await asyncio.sleep(pause(self._short_lived + attempt))
                     else:
                         break
         except (LoginRefused, VirtualHostRefused, TimeoutError) as final:
@@ -98,10 +112,14 @@ class Recovery:
             self._tell(RecoveryEvent("failed", attempt, final))
             connection.end(reason)
             return
-        except Exception as defect:
-            # Nobody may wait for ever for a recovery that has ended.
-            connection.end(ConnectionClosed(0, f"{error}; recovering failed: {defect!r}"))
-            raise
+        except Exception as defect:  # noqa: BLE001 - nobody may wait for ever for a recovery that has ended
+            # Nobody awaits this task, so the log has it.
+            _log.exception("%s: recovering failed", connection.url)
+            reason = ConnectionClosed(0, f"{error}; recovering failed: {defect!r}")
+            reason.__cause__ = defect
+            connection.end(reason)
+            return
+        self._recovered_at = loop.time()
         _log.info("%s: connected again, at attempt %d", connection.url, attempt)
         self._tell(RecoveryEvent("recovered", attempt, None))
 
@@ -150,3 +168,5 @@ async def restore_topology(connection: "Connection", link: Link) -> None:
                 break
     if channel is not None:
         await channel.close()
+    if not link.is_open:
+        raise ConnectionClosed(0, "the new connection was lost before all was declared again")

@@ -1,0 +1,115 @@
+"""Receipts of messages, and the failures among them that nobody was told of yet."""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final, Protocol
+
+_log = logging.getLogger(__name__)
+_KEPT: Final = 1024
+"""Failures that wait to be raised; older ones are counted alone."""
+_PATIENCE: Final = 5.0
+"""Seconds that the program has to look at a failure before the log tells of it."""
+
+
+class Receipt(asyncio.Future[None]):
+    """The future of a message's confirm.
+
+    failure: why it was not confirmed; reading it here does not count as looking at it. asyncio prints "Future exception
+    was never retrieved" for a future that nobody looked at, once for each; `Failures` tells of all together.
+    """
+
+    failure: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error. Does nothing where it is done."""
+        if not self.done():
+            self.failure = error
+            self.set_exception(error)
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it has failed and nobody has awaited it, or asked for its result or exception."""
+        return self.failure is not None and self._log_traceback
+
+    def __del__(self) -> None:
+        """Replace asyncio's, which prints."""
+
+
+class Failure(Protocol):
+    """A receipt of either client that has failed."""
+
+    failure: Exception | None
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether nobody has looked at it."""
+
+
+class Failures:
+    """What failed of the messages that one connection was given by `send`, to be raised or logged.
+
+    Used in the thread of its event loop alone.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: str) -> None:
+        """connection: names it in the log."""
+        self._loop = loop
+        self._connection = connection
+        self._kept: deque[tuple[object, Failure]] = deque()
+        self._untold: deque[Failure] = deque(maxlen=_KEPT)
+        self._forgotten = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, channel: object, failure: Failure) -> None:
+        """Note a failure of a channel; the log tells of it unless somebody looks at it soon."""
+        if len(self._kept) >= _KEPT:
+            self._kept.popleft()
+        if len(self._untold) >= _KEPT:
+            self._forgotten += 1
+        self._kept.append((channel, failure))
+        self._untold.append(failure)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_PATIENCE, self.tell)
+
+    def take(self, channel: object) -> list[Exception]:
+        """Return what failed on a channel since the last call, whoever looked at it."""
+        return self._take([failure for owner, failure in self._kept if owner is channel])
+
+    def take_unseen(self, channel: object | None = None) -> list[Exception]:
+        """Return what nobody has looked at, of one channel or of all."""
+        mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
+        unseen = [failure for failure in mine if failure.is_unseen]
+        self._take(mine)
+        return [failure.failure for failure in unseen if failure.failure is not None]
+
+    def _take(self, failures: list[Failure]) -> list[Exception]:
+        taken = set(map(id, failures))
+        self._kept = deque((owner, failure) for owner, failure in self._kept if id(failure) not in taken)
+        self._untold = deque((failure for failure in self._untold if id(failure) not in taken), maxlen=_KEPT)
+        return [failure.failure for failure in failures if failure.failure is not None]
+
+    def tell(self) -> None:
+        """Log how many messages failed that nobody has looked at, and the cause of the first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        unseen = [failure for failure in self._untold if failure.is_unseen]
+        count = len(unseen) + self._forgotten
+        self._untold.clear()
+        self._forgotten = 0
+        if unseen:
+            _log.warning(
+                "%s: %s; the first: %s",
+                self._connection,
+                "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed",
+                unseen[0].failure,
+            )
+
+
+def raise_all(errors: list[Exception]) -> None:
+    """Raise errors of publishes as one ExceptionGroup, where there are any."""
+    if errors:
+        count = len(errors)
+        what = "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed"
+        raise ExceptionGroup(what, errors)

@@ -1,0 +1,81 @@
+"""Sending again after a loss, and which publish the losses are blamed on.
+
+A publish can be what the broker dies of, or closes the connection for (541), and it would be sent again with each new
+connection. After a loss everything goes out at once. What was on its way at the second loss in a row goes out alone:
+when the connection is lost again, it was that publish.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from rabbitry.amqp.client.publishing import PublishWindow, Unconfirmed
+from rabbitry.exceptions import ConnectionClosed
+
+PROOF: Final = 1.0
+"""Seconds that a connection has to hold before a suspect is sent over it, so that a network that breaks all the time
+is not taken for the publish's doing. A broker that says 541 needs no such proof."""
+_INTERNAL_ERROR: Final = 541
+
+_log = logging.getLogger(__name__)
+
+
+class Resending:
+    """What one connection sends again, one by one where a publish is suspected. Owned by the connection."""
+
+    def __init__(self, name: str) -> None:
+        """name: the connection's, for the log."""
+        self.is_careful = False
+        """Whether the next link holds back what was on its way, for `begin`."""
+        self._name = name
+        self._wants_proof = False
+        self._has_proof = False
+        self._task: asyncio.Task[None] | None = None
+
+    def on_lost(self, error: ConnectionClosed, windows: Iterable[PublishWindow]) -> None:
+        """Note what was on its way over the link that was lost; a publish that ended two links fails with `error`."""
+        self.stop()
+        flying = [(window, entry) for window in windows for entry in window.flying]
+        for _, entry in flying:
+            entry.losses += 1
+        again = [(window, entry) for window, entry in flying if entry.losses > 1]
+        is_internal = error.reply_code == _INTERNAL_ERROR
+        if len(again) == 1 and (is_internal or self._has_proof):
+            self.is_careful = False
+            self._blame(*again[0], error)
+        elif flying:
+            self.is_careful = bool(again)
+            self._wants_proof = not is_internal
+        # Where nothing was on its way, the link was lost before what is suspected was sent: it still is.
+
+    def _blame(self, window: PublishWindow, entry: Unconfirmed, error: ConnectionClosed) -> None:
+        target = f"exchange {entry.exchange!r}, routing key {entry.routing_key!r}, {len(entry.body)} bytes"
+        text = f"{error.reply_text} (the connection was lost each time this message was sent: {target})"
+        _log.error("%s: a message is given up: %s", self._name, text)
+        blamed = type(error)(error.reply_code, text, error.class_id, error.method_id)
+        blamed.__cause__ = error
+        window.give_up(entry, blamed)
+
+    def begin(self, windows: Iterable[PublishWindow]) -> None:
+        """Send what was held back, one by one, over a link that was restored. Does nothing where nothing was."""
+        self._has_proof = False
+        if self.is_careful:
+            self._task = asyncio.create_task(self._send(list(windows)), name="resending")
+
+    async def _send(self, windows: list[PublishWindow]) -> None:
+        if self._wants_proof:
+            await asyncio.sleep(PROOF)
+            self._has_proof = True
+        for window in windows:
+            while (entry := window.send_held()) is not None:
+                await asyncio.wait((entry.future,))
+        self.is_careful = False
+        for window in windows:
+            window.wake()
+
+    def stop(self) -> None:
+        """Send nothing more over this link."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

@@ -1,0 +1,231 @@
+"""What is sent again after a loss, when, and what is not: a publish that ends its connection each time."""
+
+import asyncio
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Channel, recovery
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.protocol.events import PUBLISH, Event
+from rabbitry.amqp.protocol.methods import BasicAck, ChannelClose, ChannelOpen, ConnectionClose, Method, QueueDeclare
+from rabbitry.exceptions import ConnectionClosed, ConnectionForced, InternalError
+from tests.support.scripted import ScriptedBroker, ScriptedLink
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class _Fussy(ScriptedLink):
+    """Confirms each publish, but ends the connection at the poison."""
+
+    end: ClassVar[Callable[[ScriptedLink], None]]
+
+    def on_events(self, events: list[Event]) -> None:
+        for event in events:
+            before = len(self.published)
+            super().on_events([event])
+            if event[0] == PUBLISH and len(self.published) > before:
+                if self.published[-1][3] == b"poison":
+                    type(self).end(self)
+                    return
+                self.send(event[1], BasicAck(self.channels.count(event[1])))
+
+
+def _close(code: int) -> Callable[[ScriptedLink], None]:
+    return lambda link: link.send(0, ConnectionClose(code, "INTERNAL_ERROR" if code == 541 else "CONNECTION_FORCED"))
+
+
+def _abort(link: ScriptedLink) -> None:
+    link.driver.abort()
+
+
+_ENDS = {
+    "541": (_close(541), InternalError),
+    "320": (_close(320), ConnectionForced),
+    "dies": (_abort, ConnectionClosed),
+}
+
+
+@pytest.fixture(params=list(_ENDS))
+def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[ConnectionClosed]:
+    """How the broker ends a connection at the poison, and the error that says so."""
+    way, error = _ENDS[request.param]
+    monkeypatch.setattr(_Fussy, "end", way, raising=False)
+    return error
+
+
+def _links(broker: ScriptedBroker) -> list[list[bytes]]:
+    return [[body for *_, body in link.published] for link in broker.links]
+
+
+async def test_a_publish_that_ends_its_connection_fails_and_the_channel_goes_on(end: type[ConnectionClosed]) -> None:
+    async with ScriptedBroker(_Fussy) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        with pytest.raises(end, match=r"each time this message was sent.*routing key 'q', 6 bytes") as caught:
+            await channel.publish(b"poison", routing_key="q", timeout=30)
+        assert isinstance(caught.value.__cause__, end)
+        await channel.publish(b"after", routing_key="q", timeout=30)
+        assert sum(b"poison" in published for published in _links(broker)) == (2 if end is InternalError else 3)
+
+
+async def test_the_others_on_their_way_are_confirmed_in_order(end: type[ConnectionClosed]) -> None:
+    async with ScriptedBroker(_Fussy) as broker, rabbitry.connect(broker.url) as connection:
+        first, second = await connection.channel(), await connection.channel()
+        bodies = [b"%d" % n for n in range(10)] + [b"poison"] + [b"%d" % n for n in range(10, 30)]
+        receipts = [await first.send(body, routing_key="q", timeout=40) for body in bodies]
+        others = [await second.send(b"other", routing_key="q", timeout=40) for _ in range(5)]
+        late = asyncio.create_task(first.publish(b"late", routing_key="q", timeout=40))
+        outcomes = await asyncio.gather(*receipts, *others, late, return_exceptions=True)
+        failed = [outcome for outcome in outcomes if outcome is not None]
+        assert [type(error) for error in failed] == [end]
+        assert outcomes.index(failed[0]) == 10
+        assert len(broker.links) <= 5
+        last = [body for *_, body in broker.links[-1].published if body != b"other"]
+        assert last == sorted(last, key=lambda body: 99 if body == b"late" else int(body))
+
+
+async def test_a_network_that_breaks_all_the_time_is_no_fault_of_the_publish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is lost a moment after each publish, five times, whatever was published."""
+    monkeypatch.setattr(recovery, "pause", lambda attempt: 0.01)
+    losses = 0
+
+    class Flapping(ScriptedLink):
+        def on_events(self, events: list[Event]) -> None:
+            nonlocal losses
+            super().on_events(events)
+            if losses < 5 and len(self.channels) + len(self.confirming):
+                losses += 1
+                self.driver.abort()
+            elif self.published:
+                self.ack(len(self.published))
+
+    async with ScriptedBroker(Flapping) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.publish(b"innocent", routing_key="q", timeout=30)
+        assert losses == 5
+        assert len(broker.links) == 6
+
+
+async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer that takes every connection and drops it."""
+    asked: list[int] = []
+
+    def pause(attempt: int) -> float:
+        asked.append(attempt)
+        return 0.001
+
+    monkeypatch.setattr(recovery, "pause", pause)
+    dropped = 0
+
+    class Dropped(ScriptedLink):
+        def _on_method(self, channel: int, method: Method) -> None:
+            nonlocal dropped
+            super()._on_method(channel, method)
+            if isinstance(method, ChannelOpen) and dropped < 6:
+                dropped += 1
+                asyncio.get_running_loop().call_later(0.01, self.driver.abort)
+
+    kinds: list[str] = []
+
+    def note(event: RecoveryEvent) -> None:
+        kinds.append(event.kind)
+
+    async with ScriptedBroker(Dropped) as broker, rabbitry.connect(broker.url, on_recovery=note) as connection:
+        await connection.channel()
+        await eventually(lambda: kinds.count("recovered") == 6, "the last recovery")
+        assert asked == [1, 2, 3, 4, 5], "the first is made at once"
+        monkeypatch.setattr(recovery, "HELD", 0.0)
+        broker.links[-1].driver.abort()
+        await eventually(lambda: kinds.count("recovered") == 7, "a recovery after one that held")
+        assert asked == [1, 2, 3, 4, 5]
+
+
+async def test_a_peer_that_hangs_up_after_each_handshake_is_tried_with_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def pause(attempt: int) -> float:
+        asked.append(attempt)
+        return 0.001
+
+    monkeypatch.setattr(recovery, "pause", pause)
+
+    class Closing(ScriptedLink):
+        def _on_method(self, channel: int, method: Method) -> None:
+            if isinstance(method, ChannelOpen) and 0 < len(broker.links) - 1 < 5:
+                self.driver.abort()
+            else:
+                super()._on_method(channel, method)
+
+    async with ScriptedBroker(Closing) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        broker.links[0].driver.abort()
+        await channel.qos(5)
+        assert asked == [1, 2, 3, 4]
+
+
+async def test_a_request_over_which_the_connection_is_lost_each_time_fails_with_the_loss() -> None:
+    class Deadly(ScriptedLink):
+        def _on_method(self, channel: int, method: Method) -> None:
+            if isinstance(method, QueueDeclare):
+                self.driver.abort()
+            else:
+                super()._on_method(channel, method)
+
+    async with ScriptedBroker(Deadly) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        with pytest.raises(ConnectionClosed, match="connection lost"):
+            await channel.declare_queue("deadly")
+        assert len(broker.links) == 3
+        await channel.qos(5)
+
+
+async def _published(channel: Channel, body: bytes) -> None:
+    await channel.publish(body, routing_key="q", timeout=30)
+
+
+async def test_what_is_published_while_a_recovery_fails_goes_out_once_and_after_confirm_select(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A link lost within its recovery: else a publish went out over the next link before that was restored, was counted
+    by the broker alone, and each confirm from then on settled the message behind the one that it was for."""
+    waits = asyncio.Event()
+
+    class Second(ScriptedLink):
+        def _on_method(self, channel: int, method: Method) -> None:
+            number = broker.links.index(self)
+            if number == 1 and isinstance(method, ChannelClose):
+                self.driver.abort()  # the channel that declared everything again: the restoring is nearly done
+            elif number == 2 and isinstance(method, ChannelOpen) and not waits.is_set():
+                waits.set()
+                self.held = channel, method
+            else:
+                super()._on_method(channel, method)
+
+        def go_on(self) -> None:
+            super()._on_method(*self.held)
+
+    async with ScriptedBroker(Second) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q")
+        old = asyncio.create_task(_published(channel, b"old"))
+        await eventually(lambda: broker.links[0].published, "the first message")
+        broker.links[0].driver.abort()
+        await eventually(lambda: len(broker.links) == 2 and broker.links[1].lost, "the second link, and its loss")
+        await waits.wait()
+        new = asyncio.create_task(_published(channel, b"new"))
+        await asyncio.sleep(0)  # it has done what it can before the channel is restored
+        last = broker.links[2]
+        assert isinstance(last, Second)
+        last.go_on()
+        await eventually(lambda: len(last.published) == 2, "both messages")
+        await channel.qos(5)
+        assert [body for *_, body in last.published] == [b"old", b"new"]
+        assert last.published_before_confirming == 0
+        for tag in (1, 2):
+            last.ack(tag)
+        await asyncio.gather(old, new)
