@@ -96,7 +96,8 @@ def _named(cut: Mapping[str, int], before: str) -> str:
     """Name the headers that were cut, those that were cut earlier first."""
     shown = _first(before, _LONGEST_CUT - 40)
     for number, (name, size) in enumerate(cut.items()):
-        more = f"{sendable(name[:60])} ({size} bytes)"
+        why = f"{size} bytes" if size else "can't be encoded"
+        more = f"{sendable(name[:60])} ({why})"
         if len(shown.encode()) + len(more.encode()) > _LONGEST_CUT - 30:
             return f"{shown} and {len(cut) - number} more"
         shown += f", {more}" if shown else more

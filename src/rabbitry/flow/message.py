@@ -208,7 +208,7 @@ def dead_properties(properties: Properties, death: Death, limit: int) -> Propert
     headers.pop(WAIT, None)
     own: dict[str, FieldValue] = {
         ATTEMPT: death.attempt,
-        REASON: sendable(str(death.reason)[:_LONGEST_REASON]),
+        REASON: sendable(str(death.reason)[:_LONGEST_REASON])[:_LONGEST_REASON],
         STAGE: death.stage,
         EXCHANGE: death.exchange,
         ROUTING_KEY: death.routing_key,
