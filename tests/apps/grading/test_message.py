@@ -133,6 +133,14 @@ def test_a_role_decides_only_what_is_its_own(role: str, action: str, decision: D
         decide(assignment, named, action, decision)
 
 
+def test_a_scheme_s_bonus_may_take_a_mark_beyond_the_maximum() -> None:
+    assignment = Assignment.received(dict(FOUR), message())
+    moved = decide(assignment, ROLES["demonstrator"], "correct", Decision("automatic", 2.5, 2.0), by_scheme=True)
+    assert (moved["Mark"], moved["OutOf"]) == (2.5, 2.0)
+    with pytest.raises(UsageError, match="makes no sense"):
+        decide(assignment, ROLES["demonstrator"], "correct", Decision("x", float("inf"), 2.0), by_scheme=True)
+
+
 def test_a_mark_that_a_student_wrote_into_the_message_does_not_count() -> None:
     assignment = Assignment.received(FOUR | {"Mark": 10, "OutOf": 10, "Feedback": "splendid", "Extra": 1}, message())
     demonstrator = ROLES["demonstrator"]

@@ -79,14 +79,19 @@ def key_of(assignment: Assignment, course: Course) -> str:
     return demonstrator_key(assignment, course)
 
 
-def decide(assignment: Assignment, role: Role, action: str, decision: Decision) -> Assignment:
-    """Do what a role decided. Raises UsageError for what it can't decide, or not so."""
+def decide(
+    assignment: Assignment, role: Role, action: str, decision: Decision, *, by_scheme: bool = False
+) -> Assignment:
+    """Do what a role decided. Raises UsageError for what it can't decide, or not so.
+
+    by_scheme: a marking scheme gave the mark, which its bonus points may take beyond the maximum.
+    """
     if action not in role.actions:
         raise UsageError(f"the {role.name} can't {action}: {' or '.join(role.actions)}")
     given = (decision.mark, decision.out_of, decision.feedback)
     if role.name != "demonstrator" and any(value is not None for value in given):
         raise UsageError(f"the {role.name} gives no mark and no feedback; the demonstrator does")
-    _check_mark(decision.mark, decision.out_of)
+    _check_mark(decision.mark, decision.out_of, may_exceed=by_scheme)
     if max(len(decision.feedback or ""), len(decision.remark or "")) > LONGEST_TEXT:
         raise UsageError(f"a feedback or a remark has up to {LONGEST_TEXT} letters")
     if action == "send-back":
@@ -101,11 +106,11 @@ def decide(assignment: Assignment, role: Role, action: str, decision: Decision) 
     return assignment.moved(role.gives, role.name, decision)
 
 
-def _check_mark(mark: float | None, out_of: float | None) -> None:
+def _check_mark(mark: float | None, out_of: float | None, *, may_exceed: bool) -> None:
     if mark is None:
         if out_of is not None:
             raise UsageError("what a mark is out of goes with a mark")
         return
     total = mark if out_of is None else out_of
-    if not (math.isfinite(mark) and math.isfinite(total) and 0 <= mark <= total):
+    if not (math.isfinite(mark) and math.isfinite(total) and mark >= 0 and (may_exceed or mark <= total)):
         raise UsageError(f"a mark of {mark:g}{'' if out_of is None else f' out of {out_of:g}'} makes no sense")

@@ -198,7 +198,7 @@ class Office:
         marker = self.markers.get(assignment.module) if role.name == "demonstrator" else None
         if marker is not None:
             decision = marker(assignment.solution(), assignment.name)
-        moved = decide(assignment, role, role.actions[0], decision)
+        moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
         return [moved, Progress.of(moved)]
 
     async def _confirm(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:

@@ -133,12 +133,80 @@ def test_files_beside_the_solution_change_nothing(mark_tests: MarkTests, beside:
     assert mark_tests({"main.py": _RIGHT, **beside}).mark == 3
 
 
+_ODD = """
+import os, sys
+def double(x):
+    if x == 1: return 2
+    {fails}
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        ("raise ValueError('half of ' + chr(0xd83d))", "test_second: ValueError: half of \N{REPLACEMENT CHARACTER}"),
+        ("raise OSError(b'caf\\xe9'.decode('utf-8', 'surrogateescape'))", "OSError: caf\N{REPLACEMENT CHARACTER}"),
+        (
+            "raise ValueError('a\\0b\\x1b[31mc')",
+            "ValueError: a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}[31mc",
+        ),
+        ("raise ValueError('x' * 5_000_000 + ' the end')", "test_second: ValueError: xxx"),
+        ("raise ValueError('\\n' * 5000 + chr(0xdfff))", "test_second: ValueError"),
+        ("raise type('E' + chr(0xdc80), (Exception,), {})('odd')", "test_second: "),
+        ("print(chr(0xdc80)); os.write(1, b'\\xff\\0'); sys.stderr.buffer.write(b'\\xfe'); return 0", "assert 0 == 4"),
+        ("raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})", "test_second: "),
+        ("raise type('E', (Exception,), {'__repr__': lambda self: chr(0xdc80)})(chr(0xdc80))", "test_second: "),
+        ("class Odd:\n        def __repr__(self): return chr(0xd800)\n    return Odd()", "test_second: "),
+        ("return b'\\xff' * 100_000", "test_second: "),
+    ],
+)
+def test_no_text_of_a_failing_test_costs_the_mark(mark_tests: MarkTests, fails: str, said: str) -> None:
+    marking = mark_tests(_ODD.format(fails=fails))
+    assert marking.mark == 1, marking.feedback
+    assert said in marking.parts[0].output, marking.feedback
+    assert said[:20] in marking.feedback
+    marking.feedback.encode()
+    assert len(marking.feedback) < 20_000
+
+
+def test_tests_with_names_of_every_kind_are_told_apart(scheme: MakeScheme, tmp_path: Path) -> None:
+    (tmp_path / "course").mkdir()
+    (tmp_path / "course" / "test_main.py").write_text(
+        """
+import pytest
+
+TEXTS = [letter + "x" * 2000 for letter in "abcdé"]
+
+@pytest.mark.parametrize("text", [*TEXTS, "::", "a\\0b", "\\udce9", "\\udcea", "\\x1b[1m"])
+def test_it(text):
+    assert text[0] in "ab:"
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["Größe", "名前", "a::b c"])
+def test_named(number):
+    assert number == 2
+"""
+    )
+    part = '[[part]]\nname = "tests"\npoints = 13\npytest = "test_main.py"\n'
+    marking = mark(scheme(part), b"#", "main.py")
+    assert marking.mark == 5, marking.feedback
+    assert "5 of 13 tests passed" in marking.parts[0].output
+
+
 _KEY = b"k" * 32
 
 
 def _line(number: int, key: bytes = _KEY, **event: object) -> bytes:
     text = json.dumps({"number": number, **event}).encode()
     return hmac.new(key, text, hashlib.sha256).hexdigest().encode() + b" " + text + b"\n"
+
+
+def test_a_line_that_is_no_json_counts_for_nothing() -> None:
+    lines = []
+    for number, text in enumerate((b"\xff", b'{"number": 1, "event": "done", "test": "\\udce9"}', b"[]", b"")):
+        signed = hmac.new(_KEY, text, hashlib.sha256).hexdigest().encode() + b" " + text
+        lines += [signed, b"%d" % number]
+    report = read_report(b"\n".join(lines) + b"\n" + _line(1, event="began"), _KEY)
+    assert report.began
 
 
 def test_lines_that_are_not_signed_or_come_twice_or_out_of_turn_count_for_nothing() -> None:

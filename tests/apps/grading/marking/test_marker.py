@@ -158,11 +158,69 @@ def test_many_at_once_keep_apart(scheme: MakeScheme) -> None:
     ]
 
 
-def test_a_long_output_is_cut(run: Run) -> None:
-    marking = run("print('x\\n' * 20000); raise SystemExit(1)")
-    assert len(marking.parts[0].output) < 4100
-    assert marking.parts[0].output.endswith("… (cut)")
-    assert len(marking.feedback.splitlines()) < 25
+def test_a_long_output_keeps_its_beginning_and_its_end(run: Run) -> None:
+    program = "print('first')\nprint('x\\n' * 20000)\nprint('last', '-' * 20000)\nraise ValueError('the reason')"
+    marking = run(program, output="1 MiB")
+    output = marking.parts[0].output
+    assert len(output) < 4100
+    assert output.startswith("exited with 1, not with 0\n\nfirst\nx\n")
+    assert output.endswith("ValueError: the reason")
+    lines = marking.feedback.splitlines()
+    assert len(lines) < 40
+    assert "    first" in lines
+    assert "    …" in lines
+    assert lines[-1] == "    ValueError: the reason"
+
+
+@pytest.mark.parametrize("noisy", ["stdout", "stderr"])
+def test_one_stream_does_not_push_the_other_out(run: Run, noisy: str) -> None:
+    program = f"""
+import sys
+noisy, other = (sys.stdout, sys.stderr) if {noisy!r} == "stdout" else (sys.stderr, sys.stdout)
+print("the error", file=other)
+for n in range(2000): print("noise", n, file=noisy)
+sys.exit(1)
+"""
+    marking = run(program)
+    assert "the error" in marking.parts[0].output
+    assert "    the error\n" in marking.feedback
+    assert "    noise 1999\n" in marking.feedback
+
+
+def test_a_feedback_is_bounded_whatever_the_number_of_parts(scheme: MakeScheme) -> None:
+    parts = "".join(
+        f'[[part]]\nname = "part {n}"\npoints = 0.1\ncommand = "seq -f %0999.0f 20; exit 1"\n' for n in range(40)
+    )
+    marking = mark(scheme(parts), b"x", "main.py")
+    assert len(marking.feedback) <= 60_001
+    assert "part 0: 0 of 0.1" in marking.feedback
+    assert "part 39: 0 of 0.1" in marking.feedback
+
+
+def test_marks_are_sums_of_decimals(scheme: MakeScheme) -> None:
+    points = {"a": "0.1", "b": "0.2", "c": "1.005", "d": "1e-3", "e": "1000000"}
+    parts = "".join(f'[[part]]\nname = "{n}"\npoints = {p}\ncommand = "true"\n' for n, p in points.items())
+    checked = scheme(parts)
+    marking = mark(checked, b"x", "main.py")
+    assert (marking.mark, marking.out_of) == (1000001.306, 1000001.306)
+    assert marking.feedback.startswith("Homework: 1000001.306 of 1000001.306 points\n\n✔ a: 0.1 of 0.1\n")
+    assert "✔ e: 1000000 of 1000000\n" in marking.feedback
+    first_two = scheme(parts[: parts.index('[[part]]\nname = "c"')])
+    assert msgspec.json.encode(mark(first_two, b"x", "main.py")).startswith(b'{"mark":0.3,"out_of":0.3,')
+
+
+def test_bonus_points_come_on_top(scheme: MakeScheme) -> None:
+    parts = (
+        '[[part]]\nname = "runs"\npoints = 2\ncommand = "true"\n'
+        '[[part]]\nname = "is fast"\npoints = 0.5\nbonus = true\ncommand = "grep -q fast main.py"\n'
+    )
+    marking = mark(scheme(parts), b"fast", "main.py")
+    assert (marking.mark, marking.out_of) == (2.5, 2)
+    assert marking.feedback == "Homework: 2.5 of 2 points\n\n✔ runs: 2 of 2\n✔ is fast: 0.5 of 0.5 (bonus)\n"
+    assert [part.bonus for part in marking.parts] == [False, True]
+    without = mark(scheme(parts), b"slow", "main.py")
+    assert (without.mark, without.out_of) == (2, 2)
+    assert "✘ is fast: 0 of 0.5 (bonus)\n" in without.feedback
 
 
 def test_a_part_ends_with_its_command_not_with_its_time(run: Run) -> None:

@@ -66,6 +66,7 @@ def test_limits_of_a_part_lie_over_those_of_the_scheme_over_the_defaults(tmp_pat
         ("points = 2.5", 'points = "many"', 8, "`points`: expected `float`, got `str`"),
         ("points = 2.5", "points = nan", 8, "`points`"),
         ("points = 2.5", "", 6, "missing key `points`"),
+        ("points = 2.5", 'points = 2.5\nbonus = "yes"', 9, "`bonus`: expected `bool`, got `str`"),
         ("points = 2.5", "points = 2.5\ncolour = 1", 9, "unknown key `colour`"),
         ('command = ["python3", "sort.py"]', "", 6, "needs `command` or `pytest`"),
         ('command = ["python3", "sort.py"]', "command = []", 9, "`command` is empty"),
@@ -114,6 +115,17 @@ def test_what_is_no_scheme_at_all(tmp_path: Path, content: bytes, why: str) -> N
     with pytest.raises(SchemeInvalid) as caught:
         load_scheme(path)
     assert f"{path}{why}" in str(caught.value)
+
+
+def test_points_are_added_as_the_decimals_that_are_written(tmp_path: Path) -> None:
+    parts = "".join(f'[[part]]\nname = "{n}"\npoints = 0.1\ncommand = "true"\n' for n in range(3))
+    assert load_scheme(_write(tmp_path, f'[scheme]\nname = "x"\n{parts}')).out_of == 0.3
+
+
+def test_a_scheme_of_bonus_parts_alone_is_refused(tmp_path: Path) -> None:
+    part = '[[part]]\nname = "x"\npoints = 1\nbonus = true\ncommand = "true"\n'
+    with pytest.raises(SchemeInvalid, match=r"scheme\.toml:6: every part is a bonus"):
+        load_scheme(_write(tmp_path, f'[scheme]\nname = "x"\n{part}'))
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 
-_MOST = 500  # characters of a name or a reason, whose end says most
+_HEAD, _TAIL = 400, 600  # characters of a name or a reason that is longer
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON and UTF-8 have none
 
 
 def main() -> None:
@@ -27,6 +29,7 @@ def main() -> None:
 
     class Reporter:
         def __init__(self) -> None:
+            self._tests: dict[str, str] = {}
             self._why = ""
             self._passed = False
 
@@ -38,8 +41,10 @@ def main() -> None:
             send(event="broken", why=str(excrepr))
 
         def pytest_collection_finish(self, session: pytest.Session) -> None:
-            for item in session.items:
-                send(event="found", test=item.nodeid)
+            for number, item in enumerate(session.items):
+                # Names may be equal once they are cut.
+                self._tests[item.nodeid] = f"{number} {item.name}"
+                send(event="found", test=self._tests[item.nodeid])
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.when == "setup":
@@ -49,7 +54,7 @@ def main() -> None:
                 self._passed = False
                 self._why = self._why or _reason(report)
             if report.when == "teardown":
-                send(event="done", test=report.nodeid, passed=self._passed, why=self._why[:_MOST])
+                send(event="done", test=self._tests.get(report.nodeid, ""), passed=self._passed, why=self._why)
 
     send(event="began")
     # Only now, so that nothing above can be a module of the submission.
@@ -68,12 +73,18 @@ def _sender(key: bytes, fd: int) -> Callable[..., None]:
         nonlocal number
         for name, value in event.items():
             if isinstance(value, str):
-                event[name] = value[-_MOST:]
+                event[name] = _sendable(value)
         number += 1
-        line = json.dumps({"number": number, **event}).encode()
+        line = json.dumps({"number": number, **event}, ensure_ascii=False).encode()
         os.write(fd, hmac.new(key, line, hashlib.sha256).hexdigest().encode() + b" " + line + b"\n")
 
     return send
+
+
+def _sendable(text: str) -> str:
+    if len(text) > _HEAD + _TAIL:
+        text = f"{text[:_HEAD]} … {text[-_TAIL:]}"
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _reason(report: "object") -> str:

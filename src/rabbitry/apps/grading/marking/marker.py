@@ -3,10 +3,9 @@
 import json
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
-import unicodedata
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Final
 
@@ -15,16 +14,14 @@ from msgspec import Struct
 from rabbitry.apps.grading.marking import _reporter
 from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
 from rabbitry.apps.grading.marking._confine import Confinement
+from rabbitry.apps.grading.marking._feedback import Line, Shown, cut_line, feedback
 from rabbitry.apps.grading.marking._pytest_report import TestReport, read_report
 from rabbitry.apps.grading.marking._workspace import put, workspace
 from rabbitry.apps.grading.marking.archives import unpack
-from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds
-from rabbitry.apps.grading.marking.scheme import Expect, Part, Scheme
+from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds, why_it_ended
+from rabbitry.apps.grading.marking.scheme import Expect, Part, Scheme, exact
 from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
-MAX_SHOWN: Final = 4000
-"""Characters of a part's output that are kept."""
-_MAX_LINES: Final = 15
 _MAX_REGEX_SECONDS: Final = 2
 
 
@@ -37,12 +34,15 @@ class PartResult(Struct):
     passed: bool
     output: str
     """Why it did not pass, and what the submission printed: text for people, of bounded length."""
+    bonus: bool = False
+    """Whether the points come on top of what the scheme is out of."""
 
 
 class Marking(Struct):
     """The mark of a submission, and why."""
 
     mark: float
+    """The exact decimal sum of the parts' points; with bonus parts it may be more than `out_of`."""
     out_of: float
     feedback: str
     """For the student: a line for each part, and below it what went wrong."""
@@ -67,12 +67,20 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
     with workspace() as folder:
         room = min(part.limits.disk for part in scheme.part) // 2
         unpack(solution, name, folder / "submission", room=room, file=scheme.scheme.file, shut_in=shut_in)
-        parts = [_mark_part(part, scheme.folder, shut_in, folder) for part in scheme.part]
-    total = round(sum(part.points for part in parts), 2)
-    return Marking(mark=total, out_of=scheme.out_of, feedback=_feedback(scheme, total, parts), parts=parts)
+        marked = [_mark_part(part, scheme.folder, shut_in, folder) for part in scheme.part]
+    total = float(sum((exact(line.points) for line in marked), Decimal(0)))
+    return Marking(
+        mark=total,
+        out_of=scheme.out_of,
+        feedback=feedback(scheme.name, total, scheme.out_of, marked),
+        parts=[
+            PartResult(line.name, line.points, line.out_of, line.passed, line.shown.text(), line.bonus)
+            for line in marked
+        ],
+    )
 
 
-def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> PartResult:
+def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> Line:
     own = folder / "part"
     put(folder, "part")
     try:
@@ -83,20 +91,19 @@ def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> P
         shutil.rmtree(own)
 
 
-def _run_command(part: Part, shut_in: Confinement, folder: Path) -> PartResult:
+def _run_command(part: Part, shut_in: Confinement, folder: Path) -> Line:
     put(folder / "part", "stdin", part.stdin.encode())
     argv = ["sh", "-c", part.command] if isinstance(part.command, str) else part.command or []
     outcome = run_in_bounds(shut_in, folder, argv, part.limits)
-    why = _why_it_ended(outcome, part)
-    if why is None and outcome.code != part.exit:
-        why = f"exited with {outcome.code}, not with {part.exit}"
-    if why is None and part.expect is not None:
+    why = None
+    if outcome.stopped is not None or outcome.code != part.exit:
+        why = why_it_ended(outcome, part.limits) or f"exited with {outcome.code}, not with {part.exit}"
+    elif part.expect is not None:
         why = _why_unexpected(outcome.stdout.decode("utf-8", "replace"), part.expect)
-    points = part.points if why is None else 0.0
-    return PartResult(part.name, points, part.points, why is None, _shown(why, outcome))
+    return _line(part, part.points if why is None else 0.0, why, outcome)
 
 
-def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> PartResult:
+def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Line:
     own = folder / "part"
     put(own, "stdin", b"")
     put(own, "reporter.py", Path(_reporter.__file__).read_bytes())
@@ -114,21 +121,20 @@ def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Pa
     if not report.began and outcome.stopped is None:
         said = outcome.stderr.decode("utf-8", "replace").strip()[-300:]
         raise SandboxFailed(f"pytest could not be started in the sandbox for part {part.name!r}: {said}")
-    passed = report.passed == len(report.tests) > 0
-    points = part.points * report.passed / len(report.tests) if report.tests else 0.0
-    why = None if passed else _why_tests_failed(report, _why_it_ended(outcome, part))
-    return PartResult(part.name, round(points, 2), part.points, passed, _shown(why, outcome))
+    if report.passed == len(report.tests) > 0:
+        return _line(part, part.points, None, outcome)
+    why = _why_tests_failed(report, why_it_ended(outcome, part.limits))
+    return _line(part, _share(part.points, report.passed, len(report.tests)), why, outcome)
 
 
-def _why_it_ended(outcome: Outcome, part: Part) -> str | None:
-    if outcome.stopped is not None:
-        return outcome.stopped
-    number = outcome.code - 128
-    if number == signal.SIGXCPU:
-        return f"used more than {part.limits.cpu_seconds} s of CPU time"
-    if number in set(signal.Signals) and outcome.code != part.exit:
-        return f"was ended by {signal.Signals(number).name}"
-    return None
+def _line(part: Part, points: float, why: str | None, outcome: Outcome) -> Line:
+    return Line(part.name, points, part.points, part.bonus, why is None, Shown.of(why, outcome))
+
+
+def _share(points: float, passed: int, tests: int) -> float:
+    """Return the points for some of the tests, to the hundredth."""
+    share = exact(points) * passed / max(1, tests)
+    return float(min(exact(points), share.quantize(Decimal("0.01"), ROUND_HALF_UP)))
 
 
 def _why_tests_failed(report: TestReport, ended: str | None) -> str:
@@ -143,8 +149,9 @@ def _why_tests_failed(report: TestReport, ended: str | None) -> str:
         lines.append("no test was found")
     for test, why in report.tests.items():
         if why is not None:
-            lines.append(f"{test.rpartition('::')[2]}: {why.strip().splitlines()[0] if why.strip() else 'failed'}")
-    return "\n".join(line[:300] for line in lines)
+            name, first = test.partition(" ")[2], why.strip().partition("\n")[0]
+            lines.append(f"{name}: {first or 'failed'}")
+    return "\n".join(cut_line(line) for line in lines)
 
 
 def _last_lines(text: str) -> str:
@@ -190,35 +197,3 @@ def _why_no_match(regex: str, printed: str) -> str | None:
             f"the output could not be searched: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}"
         )
     return None if done.returncode == 0 else "did not print what is looked for"
-
-
-def _shown(why: str | None, outcome: Outcome) -> str:
-    printed = "\n".join(
-        text for raw in (outcome.stdout, outcome.stderr) if (text := raw.decode("utf-8", "replace").strip())
-    )
-    parts = [why or "", printed]
-    text = "\n\n".join(_printable(part) for part in parts if part)
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "\n… (cut)"
-
-
-def _printable(text: str) -> str:
-    """Take out what a terminal or a page would act on rather than show."""
-    text = text.replace("\r\n", "\n")
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
-
-
-def _feedback(scheme: Scheme, total: float, parts: list[PartResult]) -> str:
-    lines = [f"{_printable(scheme.name)}: {total:g} of {scheme.out_of:g} points", ""]
-    for part in parts:
-        sign = "✔" if part.passed else "✘"
-        lines.append(f"{sign} {_printable(part.name)}: {part.points:g} of {part.out_of:g}")
-        if not part.passed:
-            shown = part.output.splitlines()
-            lines += ["    " + line for line in shown[:_MAX_LINES]]
-            lines += ["    …"] * (len(shown) > _MAX_LINES)
-    return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -62,6 +63,8 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     points: Annotated[float, Meta(gt=0, le=1_000_000)]
+    bonus: bool = False
+    """Whether the points come on top: they are not part of what the scheme is out of."""
     command: list[str] | str | None = None
     """The arguments, or a line for `sh -c`."""
     stdin: str = ""
@@ -96,8 +99,13 @@ class Scheme(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def out_of(self) -> float:
-        """The points of all parts together."""
-        return sum(part.points for part in self.part)
+        """The points of all parts together, without the bonus parts'."""
+        return float(sum((exact(part.points) for part in self.part if not part.bonus), Decimal(0)))
+
+
+def exact(points: float) -> Decimal:
+    """Return points as the decimal number that a scheme says: a sum of floats of 0.1 and 0.2 is not 0.3."""
+    return Decimal(repr(points))
 
 
 class _Wrong(Exception):
@@ -158,6 +166,8 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
             raise _Wrong(("part", index, "name"), why)
         names.add(part.name)
         _check_part(part, ("part", index), folder)
+    if all(part.bonus for part in scheme.part):
+        raise _Wrong(("part", 0, "bonus"), "every part is a bonus, so there is nothing to be out of")
     return msgspec.structs.replace(scheme, folder=folder)
 
 

@@ -1,0 +1,125 @@
+"""What a student reads of a marking: bounded text, of which the beginning and the end are kept."""
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from rabbitry.apps.grading.marking.sandbox import Outcome
+from rabbitry.apps.grading.marking.scheme import exact
+
+MAX_SHOWN: Final = 4000
+"""Characters of a part's output that are kept."""
+MAX_FEEDBACK: Final = 60_000
+"""Characters of a feedback, whatever the number of parts is."""
+
+# Errors stand at the end, what led to them at the beginning.
+_HEAD_LINES: Final = 5
+_TAIL_LINES: Final = 10
+_MAX_LINE: Final = 300
+_MAX_NAME: Final = 200
+_CUT: Final = "…"
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Why a part did not pass, and what it printed; each is empty where there is nothing."""
+
+    why: str
+    stdout: str
+    stderr: str
+
+    @classmethod
+    def of(cls, why: str | None, outcome: Outcome) -> Self:
+        """Take a command's outcome as text that can be shown."""
+        return cls(_printable(why or ""), _decoded(outcome.stdout), _decoded(outcome.stderr))
+
+    def text(self) -> str:
+        """Return all of it in about MAX_SHOWN characters."""
+        return self._join(self._cut_to(MAX_SHOWN))
+
+    def lines(self) -> list[str]:
+        """Return the first and the last lines of each."""
+        return self._join(_cut_lines(text) for text in self._cut_to(MAX_SHOWN)).split("\n")
+
+    def _cut_to(self, most: int) -> list[str]:
+        """Cut the longest of the three first, so that one stream does not push the other out."""
+        texts = [self.why, self.stdout, self.stderr]
+        for number, index in enumerate(sorted(range(3), key=lambda index: len(texts[index]))):
+            texts[index] = _cut(texts[index], most // (3 - number))
+            most -= len(texts[index])
+        return texts
+
+    def _join(self, texts: Iterable[str]) -> str:
+        why, *streams = texts
+        printed = "\n".join(filter(None, streams))
+        return "\n\n".join(filter(None, (why, printed)))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a feedback says of one part."""
+
+    name: str
+    points: float
+    out_of: float
+    bonus: bool
+    passed: bool
+    shown: Shown
+
+
+def feedback(scheme: str, total: float, out_of: float, parts: Iterable[Line]) -> str:
+    """Return the text for the student: a line for each part, and below it what went wrong."""
+    lines = [f"{_name(scheme)}: {number(total)} of {number(out_of)} points", ""]
+    for part in parts:
+        sign = "✔" if part.passed else "✘"
+        bonus = " (bonus)" if part.bonus else ""
+        lines.append(f"{sign} {_name(part.name)}: {number(part.points)} of {number(part.out_of)}{bonus}")
+        if not part.passed:
+            lines += ["    " + line for line in part.shown.lines()]
+    return _cut("\n".join(lines), MAX_FEEDBACK) + "\n"
+
+
+def number(points: float) -> str:
+    """Return points as people write them: 0.3, 2, 1000000."""
+    return f"{exact(points).normalize():f}"
+
+
+def _name(name: str) -> str:
+    return _printable(name)[:_MAX_NAME]
+
+
+def _decoded(raw: bytes) -> str:
+    most = 4 * MAX_SHOWN  # of bytes for a character
+    if len(raw) > 2 * most:
+        raw = raw[:most] + b"\n" + raw[-most:]
+    return _printable(raw.decode("utf-8", "replace").strip())
+
+
+def _printable(text: str) -> str:
+    """Take out what a terminal or a page would act on rather than show."""
+    text = text.replace("\r\n", "\n")
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    head = max(0, most // 3)
+    tail = max(0, most - head - len(f"\n{_CUT} (cut)\n"))
+    return f"{text[:head]}\n{_CUT} (cut)\n{text[len(text) - tail :]}"
+
+
+def _cut_lines(text: str) -> str:
+    lines = text.split("\n")
+    if len(lines) > _HEAD_LINES + _TAIL_LINES:
+        lines = [*lines[:_HEAD_LINES], _CUT, *lines[-_TAIL_LINES:]]
+    return "\n".join(cut_line(line) for line in lines)
+
+
+def cut_line(line: str) -> str:
+    """Return a line's beginning and end where it is long."""
+    return line if len(line) <= _MAX_LINE else f"{line[:200]} {_CUT} {line[-(_MAX_LINE - 203) :]}"
