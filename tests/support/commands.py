@@ -19,11 +19,13 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(more or {})
 
 
-def run(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def run(
+    *arguments: str, more: Mapping[str, str] | None = None, within: float = 30.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, which has to come within so many seconds."""
     return subprocess.run(
         [sys.executable, "-m", "rabbitry", *arguments],
-        env=environment(more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+        env=environment(more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within, check=False,
     )  # fmt: skip
 
 

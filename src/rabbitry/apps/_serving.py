@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -16,8 +16,13 @@ GRACE = 5
 """Seconds that open requests have to finish at the end."""
 
 
-async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them."""
+async def serve(
+    app: ASGIApp, listener: socket.socket, stop: asyncio.Event, started: Callable[[], None] | None = None
+) -> None:
+    """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them.
+
+    `started` is called when requests are answered.
+    """
 
     class Protocol(LimitedProtocol):
         connections_in_use = Connections()
@@ -31,6 +36,7 @@ async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> N
         timeout_graceful_shutdown=GRACE,
     )
     server = _Server(config)
+    server.started_callback = started
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -44,6 +50,13 @@ async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event) -> N
 
 
 class _Server(uvicorn.Server):
+    started_callback: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.started_callback is not None:
+            self.started_callback()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to whoever runs this process."""

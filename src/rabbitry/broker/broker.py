@@ -135,7 +135,7 @@ class Broker:
             if self._tls is not None:
                 listeners.append(self._tls_listener or self._listen(self.tls_port))
             if self.data is not None:
-                await self._recover(self.data)
+                await self._recover(self.data, listeners[0].getsockname()[1])
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -225,9 +225,12 @@ class Broker:
 
     # -- what is durable -------------------------------------------------------------------------------
 
-    async def _recover(self, folder: Path) -> None:
+    async def _recover(self, folder: Path, port: int) -> None:
         """Open the store and make what it holds again."""
-        journal = Journal(SQLiteStore(folder), on_failure=self.fail, on_full=functools.partial(self.alarms.set, "disk"))
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        address = f"amqp://{name}:{port}/"
+        store = SQLiteStore(folder, address)
+        journal = Journal(store, on_failure=self.fail, on_full=functools.partial(self.alarms.set, "disk"))
         contents = await journal.open()
         self._restore_access(journal, contents)
         for (kind, _), value in contents.records.items():

@@ -215,7 +215,7 @@ class ClientConnection:
         self._release()
         self.broker.connections.discard(self)
         if self.user and self.core.state is not ConnectionState.CLOSED:
-            _log.info("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
+            _log.debug("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
         if not self.closed.done():
             self.closed.set_result(None)
         self.broker.dispatch()
@@ -396,7 +396,7 @@ class ClientConnection:
         self._timer.cancel()
         self._is_known = True
         self.tell(0, ConnectionOpenOk())
-        _log.info("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
+        _log.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
     def _give_up(self) -> None:
         _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)

@@ -6,19 +6,24 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Final
 
-from rabbitry.cli._common import ExitCode
-from rabbitry.cli._service import LIFELINE
+from rabbitry.cli._common import ExitCode, say
+from rabbitry.cli._parent import PARENT, Report, read_report
 
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 30.0
 """Seconds after which a child counts as having started well, so that its next pause is the first again."""
+STARTS: Final = 5
+"""Starts in a row of which none came to the child being ready, after which it is not started again."""
 PATIENCE: Final = 6.0
 """Seconds that a child has to end after SIGTERM."""
+_REST: Final = 1.0
+"""Seconds to read the last report of a child that has ended."""
 
 log = logging.getLogger("rabbitry.cli.up")
 
@@ -31,7 +36,7 @@ class Child:
         name: str,
         arguments: list[str],
         environment: Mapping[str, str],
-        descriptors: tuple[int, ...],
+        descriptors: tuple[int, ...] = (),
         *,
         prints: bool = False,
     ) -> None:
@@ -40,46 +45,91 @@ class Child:
         prints: what it prints goes where ours does, and is dropped otherwise.
         """
         self.name = name
+        self.ready = asyncio.Event()
+        """Set from the first time on that it has started well."""
         self._arguments = arguments
         self._environment = dict(environment)
         self._descriptors = descriptors
         self._prints = prints
         self._process: asyncio.subprocess.Process | None = None
         self._ending = asyncio.Event()
+        self._is_ready = False
+        self._error: Report | None = None
 
     async def keep(self) -> int:
-        """Run the child, again whenever it dies. Returns where that is of no use: it was ended, or the command
-        line or the broker's refusal (exit codes 2 and 3) would be the same the next time. Gives the exit code.
+        """Run the child, again whenever it dies. Return its exit code where that is of no use.
+
+        That is where it was ended, where its command line or the broker's refusal (exit codes 2 and 3) would be the
+        same the next time, where it failed before it was ready, for another reason than a lost connection, and
+        where it was not ready in several starts in a row.
         """
-        pause = FIRST_PAUSE
+        pause, starts = FIRST_PAUSE, 0
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             code = await self._run()
-            if self._ending.is_set() or code in (ExitCode.USAGE, ExitCode.BROKER):
+            starts = 0 if self._is_ready else starts + 1
+            if self._ending.is_set() or self._is_permanent(code) or starts == STARTS:
                 return code
             pause = FIRST_PAUSE if loop.time() - began > STEADY else min(2 * pause, LONGEST_PAUSE)
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            log.warning("%s ended with %s; started again in %g s", self.name, how, pause)
+            log.warning("%s ended with %s; started again in %g s", self.name, self._how(code), pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause)
                 return ExitCode.DONE
 
+    def say_end(self, code: int) -> None:
+        """Print why the child ended for good, in its own words where it had some."""
+        say(f"{self.name} ended with {self._how(code)}" if self._error is None else self._error.error or "")
+
+    def _is_permanent(self, code: int) -> bool:
+        if code in (ExitCode.USAGE, ExitCode.BROKER):
+            return True
+        return code > 0 and not self._is_ready and not (self._error is not None and self._error.is_transient)
+
+    def _how(self, code: int) -> str:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return how if self._error is None else f"{how} ({self._error.error})"
+
     async def _run(self) -> int:
-        process = self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rabbitry",
-            *self._arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=None if self._prints else asyncio.subprocess.DEVNULL,
-            env=os.environ | self._environment,
-            pass_fds=self._descriptors,
-            start_new_session=True,
-        )
-        if self._ending.is_set():  # `end` found no process while this one was being started
-            process.terminate()
-        return await process.wait()
+        self._is_ready, self._error = False, None
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "rabbitry",
+                    *self._arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=None if self._prints else asyncio.subprocess.DEVNULL,
+                    env=os.environ | self._environment | {PARENT: str(theirs.fileno())},
+                    pass_fds=(*self._descriptors, theirs.fileno()),
+                    start_new_session=True,
+                )
+            if self._ending.is_set():  # `end` found no process while this one was being started
+                process.terminate()
+            reader, writer = await asyncio.open_connection(sock=ours)
+            listening = asyncio.create_task(self._listen(reader))
+            try:
+                code = await process.wait()
+                # The child's end is closed, but where a process that it forked holds it still.
+                await asyncio.wait((listening,), timeout=_REST)
+            finally:
+                listening.cancel()
+                writer.close()
+        return code
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):  # as good as the end: it was killed with something unread
+            while line := await reader.readline():
+                report = read_report(line)
+                if report.error is not None:
+                    self._error = report
+                    continue
+                if self.ready.is_set():
+                    log.info("%s is back", self.name)
+                self._is_ready = True
+                self.ready.set()
 
     async def end(self, patience: float = PATIENCE) -> None:
         """Ask the child to end, and kill it where it has not within `patience` seconds."""
@@ -97,9 +147,3 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-def lifeline() -> tuple[int, dict[str, str]]:
-    """A pipe whose writing end lives as long as this process: the reading end, and the variable that names it."""
-    reading, _writing = os.pipe()
-    return reading, {LIFELINE: str(reading)}

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from rabbitry.cli._logging import Level, configure, redact
+from rabbitry.cli._parent import Report, parent
 from rabbitry.exceptions import ConnectFailed, RabbitryError, UsageError
 
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
@@ -113,12 +114,29 @@ def many_lines(text: str) -> str:
 
 def warn(what: str) -> None:
     """Print a warning on stderr, for a command that has no log (yet)."""
-    print(f"rabbitry: warning: {one_line(what)}", file=sys.stderr)
+    say(f"warning: {what}")
+
+
+def say(what: str) -> None:
+    """Print a line on stderr: what happened and what to do."""
+    print(f"rabbitry: {one_line(what)}", file=sys.stderr)
+
+
+def say_last(what: str, *, is_transient: bool = False) -> None:
+    """Print why this process ends. A child of `rabbitry up` tells its parent instead, which prints it last.
+
+    is_transient: another start may go better.
+    """
+    above = parent()
+    if above is None:
+        say(what)
+    else:
+        above.report(Report(one_line(what), is_transient))
 
 
 def fail(what: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """End the command: one line on stderr that says what happened and what to do, and `code`."""
-    print(f"rabbitry: {one_line(what)}", file=sys.stderr)
+    say_last(what)
     raise typer.Exit(code)
 
 

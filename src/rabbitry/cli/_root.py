@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated
 
 import typer
 
-from rabbitry.cli._common import ExitCode, exit_code, one_line, version
-from rabbitry.exceptions import RabbitryError
+from rabbitry.cli._common import ExitCode, exit_code, say_last, version
+from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -52,15 +51,12 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else ExitCode.FAILED
     except RabbitryError as error:
-        print(f"rabbitry: {one_line(str(error))}", file=sys.stderr)
+        say_last(str(error), is_transient=isinstance(error, ConnectionClosed | RequestTimeout))
         return exit_code(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "rabbitry":
             raise
-        print(
-            f"rabbitry: `rabbitry {wanted}` needs '{error.name}', which is not installed: pip install 'rabbitry[all]'",
-            file=sys.stderr,
-        )
+        say_last(f"`rabbitry {wanted}` needs '{error.name}', which is not installed: pip install 'rabbitry[all]'")
         return ExitCode.FAILED
     return ExitCode.DONE
 

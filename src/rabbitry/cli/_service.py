@@ -1,12 +1,7 @@
 """Running a service until it is told to stop: by a signal, or because the process that started it is gone.
 
 The first SIGINT or SIGTERM asks the service to finish, within a deadline; the second ends the process at
-once.
-
-`rabbitry up` hands each child the reading end of a pipe (RABBITRY_LIFELINE holds its number) and keeps the
-writing end. However `rabbitry up` ends, SIGKILL included, the kernel closes that end, and the child stops as if
-it had got SIGTERM. A pipe is plain POSIX, and can't be missed by a child whose parent died before the child
-looked.
+once. The end of the process that started it (`_parent`) counts as SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,14 +11,12 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from rabbitry.cli._common import ExitCode
+from rabbitry.cli._parent import parent
 
-LIFELINE = "RABBITRY_LIFELINE"
 DEADLINE = 10.0
 """Seconds that a service has to finish what is in hand."""
 GRACE = 2.0
@@ -38,7 +31,9 @@ def run_service(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *,
     `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is
     cancelled, which counts as failed (1). The second signal ends the process at once with 130.
     """
-    _watch_lifeline(deadline + 2 * GRACE)
+    above = parent()
+    if above is not None:
+        above.watch(deadline + 2 * GRACE)
     return asyncio.run(_supervise(service, deadline))
 
 
@@ -93,21 +88,3 @@ def _exit_at_once(code: int) -> NoReturn:
         sys.stdout.write("\x1b[?25h")  # a table that updates in place had hidden the cursor
     sys.stdout.flush()
     os._exit(code)
-
-
-def _watch_lifeline(patience: float) -> None:
-    """Where RABBITRY_LIFELINE names a pipe, stop this process when its writing end closes."""
-    number = os.environ.pop(LIFELINE, None)
-    if number is None:
-        return
-    pipe = int(number)
-    os.set_inheritable(pipe, False)
-
-    def watch() -> None:
-        os.read(pipe, 1)  # nobody writes: it returns when the other end is closed
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(patience)
-        os._exit(ExitCode.FAILED)
-
-    # A thread, so that it works even where the event loop hangs; daemon, since it waits for ever.
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -14,6 +14,7 @@ import typer
 
 from rabbitry.cli._common import ExitCode, LogJson, LogLevel, start_logging
 from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
 from rabbitry.cli._service import run_service
 from rabbitry.exceptions import Undecodable, UsageError
 
@@ -89,7 +90,7 @@ def serve(
     """
     start_logging(log_level, log_json)
     from rabbitry.apps._listening import listen
-    from rabbitry.broker import Broker, StoreFailed
+    from rabbitry.broker import Broker
 
     # Messages are in no cycles: looking through those that wait after every 700 cost 3 to 7 % of the time.
     gc.freeze()
@@ -111,28 +112,28 @@ def serve(
     )
 
     async def service(stop: asyncio.Event) -> int:
-        try:
-            async with broker:
-                name = f"[{host}]" if ":" in host else host
-                page = "" if broker.management_port is None else f" {broker.management_url}"
-                print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
-                if page:
-                    log.info("management API on%s", page)
-                if broker.has_tls:
-                    log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
-                return await _until(stop, broker)
-        except StoreFailed as error:
-            log.error("%s", error)  # noqa: TRY400 # the line says all of it
-            return ExitCode.FAILED
+        async with broker:
+            name = f"[{host}]" if ":" in host else host
+            page = "" if broker.management_port is None else f" {broker.management_url}"
+            print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
+            if broker.has_tls:
+                log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
+            ready()
+            return await _until(stop, broker)
 
     raise typer.Exit(run_service(service))
 
 
+def check_data(data: Path | None, memory: bool) -> None:
+    """Raise UsageError where both are asked for."""
+    if memory and data is not None:
+        raise UsageError("--data keeps messages on disk and --memory does not: give one of them")
+
+
 def data_folder(data: Path | None, memory: bool) -> Path | None:
     """Say where the broker keeps what is durable: None for memory. Raises UsageError where both are asked for."""
+    check_data(data, memory)
     if memory:
-        if data is not None:
-            raise UsageError("--data keeps messages on disk and --memory does not: give one of them")
         return None
     if data is not None:
         return data

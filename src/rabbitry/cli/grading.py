@@ -29,6 +29,7 @@ from rabbitry.cli._common import (
     warn,
 )
 from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
 from rabbitry.cli._service import GRACE, run_once, run_service
 from rabbitry.cli.grading_records import DatabaseURL, database_url
 from rabbitry.exceptions import RequestTimeout, UsageError
@@ -360,7 +361,10 @@ def _serve(
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(Database(database)) if keeps else None
             office = Office(wiring, seats, opened, markers)
-            is_done = await run(office, url, stop, strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE)
+            is_done = await run(
+                office, url, stop,
+                strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready,
+            )  # fmt: skip
         return ExitCode.DONE if is_done else ExitCode.FAILED
 
     raise typer.Exit(run_service(service, deadline=DEADLINE + 4 * GRACE))

@@ -26,6 +26,7 @@ from rabbitry.cli._common import (
     warn,
 )
 from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
 from rabbitry.cli._service import run_service
 from rabbitry.exceptions import UsageError
 
@@ -136,6 +137,7 @@ def publish(
         dict.fromkeys([*exchanges, system_info]) if http is not None else exchanges,
         hostname() if key is None else _routing_keys([key])[0],
         strict=strict,
+        on_connected=ready,
     )
     agent = Agent(publisher, exchanges, interval=interval, probe=probe_interval)
     patience = Patience(at_start=connect_attempts, after_loss=connect_attempts)

@@ -5,46 +5,100 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
-from dataclasses import dataclass
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from rabbitry.apps._listening import PortTaken, by_whom, listen
-from rabbitry.cli._children import Child, lifeline
+from rabbitry.cli._children import Child
 from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
-from rabbitry.cli.broker import LISTENER, Data, Memory
+from rabbitry.cli.broker import LISTENER, MANAGEMENT_PORT, Memory, check_data
 from rabbitry.cli.grading import ExchangeType, People, Type
 from rabbitry.exceptions import UsageError
 
 HOST: Final = "127.0.0.1"
+PORT: Final = 5672
+WEB_PORT: Final = 8003
+HTTP_PORT: Final = 8000
+DATABASE: Final = "RABBITRY_DATABASE"
+"""Environment variable with the URL of the records of grading."""
+RECORDS: Final = "grading.sqlite3"
 _ANSWER_WITHIN: Final = 1.0
-_PAGE_WITHIN: Final = 60.0
-_ROLES: Final = "the roles of grading"
 
 log = logging.getLogger("rabbitry.cli.up")
 app = typer.Typer()
+
+
+class App(StrEnum):
+    """The values of `--apps`."""
+
+    MONITOR = "monitor"
+    GRADING = "grading"
+
+
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="The broker's port. 0 takes a free one, also for the other ports where they are not given and taken.",
+        show_default=str(PORT),
+    ),
+]
+WebPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.", show_default=str(WEB_PORT)),
+]
+HTTPPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="The port of /publish; 0 takes a free one.", show_default=str(HTTP_PORT)),
+]
+ManagementPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="The port of the broker's management API; 0 takes a free one.",
+        show_default=str(MANAGEMENT_PORT),
+    ),
+]
+Apps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…",
+        help="The apps to run, of monitor (this machine's agent) and grading (the roles).",
+        show_default="all; with --broker, monitor",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where the broker and the apps keep what is durable; else the user's data folder.",
+        show_default=False,
+    ),
+]
 
 
 @app.command("up")
 def up(
     context: typer.Context,
     broker: Broker = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port; 0 takes a free one.")] = 5672,
-    web_port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 8003,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of /publish; 0 takes a free one.")] = 8000,
-    management_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="The port of the broker's management API, 15672 otherwise; 0 takes a free one.",
-            show_default=False,
-        ),
-    ] = None,
+    port: Port = None,
+    web_port: WebPort = None,
+    http_port: HTTPPort = None,
+    management_port: ManagementPort = None,
+    apps: Apps = None,
     person: People = None,
     exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
@@ -62,24 +116,36 @@ def up(
     Example: rabbitry up --port 0 --web-port 9000
     """
     start_logging(log_level, log_json)
-    listener = _broker_listener(port) if broker is None else None
-    url = f"amqp://guest:guest@{HOST}:{listener.getsockname()[1]}/" if listener else broker_url(context, broker)
-    page = listen(HOST, web_port)
-    # The agent takes this port itself; here it is only seen to be free, so that the error comes at once.
-    with listen(HOST, http_port) as http:
-        http_port = http.getsockname()[1]
-    verbosity = ["--log-level", log_level.value, *(["--log-json"] if log_json else [])]
-    kept = ["--memory"] if memory else ["--data", str(data)] if data else []
-    if management_port is not None:
-        kept += ["--management-port", str(management_port)]
+    wanted = _apps(apps, has_broker=broker is not None)
     people = [word for choice in person or () for word in ("--person", choice.value)]
-    if people and listener is None:
-        raise UsageError("with --broker no roles are run here, so --person is for: rabbitry grading run --person ROLE")
+    if people and App.GRADING not in wanted:
+        raise UsageError(
+            "--person is for the roles of grading, which are not run here: add --apps monitor,grading, "
+            "or run them with: rabbitry grading run --person ROLE"
+        )
+    check_data(data, memory)
+    # Beside another `rabbitry up`, which has the usual ports, the next best will do.
+    beside = broker is not None or port == 0
+    listener = _broker_listener(PORT if port is None else port) if broker is None else None
+    url = f"amqp://guest:guest@{HOST}:{listener.getsockname()[1]}/" if listener else broker_url(context, broker)
+    page = _listen(web_port, WEB_PORT, "--web-port", beside)
     declaring = _Declaring(exchange_type, plain, strict)
-    children = _children(listener, page, url, http_port, kept, people, declaring, verbosity)
+    plan = _Plan(listener, page, url, wanted, people, declaring, log_level, log_json)
+    if App.MONITOR in wanted:
+        # The agent takes this port itself; here it is only seen to be free, so that the error comes at once.
+        with _listen(http_port, HTTP_PORT, "--http-port", beside) as http:
+            plan.http_port = http.getsockname()[1]
+    if listener is not None:
+        plan.broker = ["--memory"] if memory else ["--data", str(data)] if data else []
+        if management_port is not None:
+            plan.broker += ["--management-port", str(management_port)]
+        elif beside:
+            with _listen(None, MANAGEMENT_PORT, "--management-port", beside) as management:
+                plan.broker += ["--management-port", str(management.getsockname()[1])]
 
     async def service(stop: asyncio.Event) -> int:
-        return await _run(children, page, listener, stop)
+        with _records(data, memory) as environment:
+            return await _run(plan, environment, stop)
 
     raise typer.Exit(run_service(service, deadline=30.0))
 
@@ -114,48 +180,67 @@ class _Declaring:
         return ["--strict"] if self.strict else []
 
 
-def _children(
-    listener: socket.socket | None,
-    page: socket.socket,
-    url: str,
-    http_port: int,
-    kept: list[str],
-    people: list[str],
-    declaring: _Declaring,
-    verbosity: list[str],
-) -> list[Child]:
-    """The children in the order in which they are ended: who publishes and reads before the broker."""
-    pipe, environment = lifeline()
-    environment["RABBITRY_BROKER"] = url
-    web = environment | {LISTENER: str(page.fileno())}
-    # The page may start later than the agent; a sample that came too early must not cost it 5 s.
-    agent = ["monitor", "publish", "--http", str(http_port), "--probe-interval", "1", *declaring.agent, *verbosity]
-    children = [
-        Child("the agent", agent, environment, (pipe,)),
-        Child("the dashboard", ["web", *declaring.page, *verbosity], web, (pipe, page.fileno())),
-    ]
-    if listener is not None:
-        own = environment | {LISTENER: str(listener.fileno())}
-        children.insert(
-            0, Child(_ROLES, ["grading", "run", *people, *declaring.roles, *verbosity], environment, (pipe,))
-        )
-        children.append(Child("the broker", ["broker", *kept, *verbosity], own, (pipe, listener.fileno())))
-    return children
+@dataclass
+class _Plan:
+    """What is to be run, and where."""
+
+    listener: socket.socket | None
+    """The socket of a broker of our own."""
+    page: socket.socket
+    url: str
+    apps: frozenset[App]
+    people: list[str]
+    """Options of `grading run`."""
+    declaring: _Declaring
+    level: Level
+    as_json: bool
+    http_port: int = HTTP_PORT
+    broker: list[str] = field(default_factory=list)
+    """Options of `broker`."""
+
+    def children(self, environment: dict[str, str]) -> list[Child]:
+        """Make the children in the order in which they are ended: those that publish and read before the broker."""
+        environment = environment | {"RABBITRY_BROKER": self.url}
+        web = environment | {LISTENER: str(self.page.fileno())}
+        # A healthy start is quiet: of these three only what is wrong is of interest.
+        quiet = self._verbosity(Level.WARNING if self.level is Level.INFO else self.level)
+        children = []
+        if App.GRADING in self.apps:
+            roles = ["grading", "run", *self.people, *self.declaring.roles, *self._verbosity(self.level)]
+            children.append(Child("grading", roles, environment))
+        if App.MONITOR in self.apps:
+            # The page may start later than the agent; a sample that came too early must not cost it 5 s.
+            agent = ["monitor", "publish", "--http", str(self.http_port), "--probe-interval", "1"]
+            children.append(Child("the agent", [*agent, *self.declaring.agent, *quiet], environment))
+        children.append(Child("the dashboard", ["web", *self.declaring.page, *quiet], web, (self.page.fileno(),)))
+        if self.listener is not None:
+            own = environment | {LISTENER: str(self.listener.fileno())}
+            broker = ["broker", *self.broker, *quiet]
+            children.append(Child("the broker", broker, own, (self.listener.fileno(),)))
+        return children
+
+    def _verbosity(self, level: Level) -> list[str]:
+        return ["--log-level", level.value, *(["--log-json"] if self.as_json else [])]
 
 
-async def _run(children: list[Child], page: socket.socket, listener: socket.socket | None, stop: asyncio.Event) -> int:
-    if listener is not None:
-        log.info("broker on amqp://%s:%d/", HOST, listener.getsockname()[1])
+async def _run(plan: _Plan, environment: dict[str, str], stop: asyncio.Event) -> int:
+    children = plan.children(environment)
+    names = ", ".join(child.name for child in reversed(children))
+    where = "" if plan.listener is None else f"broker on amqp://{HOST}:{plan.listener.getsockname()[1]}/; "
+    log.info("%sstarting %s", where, names)
+    dashboard = next(child for child in children if child.name == "the dashboard")
+    announcing = asyncio.create_task(_announce(dashboard, plan.page.getsockname()[1]), name="announce")
     # The broker first: its socket listens already, so the others may connect before it has begun to accept.
-    announcing = asyncio.create_task(_announce(page.getsockname()[1]), name="announce")
-    kept = [asyncio.create_task(_keep(child, announcing), name=child.name) for child in reversed(children)]
+    kept = {asyncio.create_task(_keep(child, announcing)): child for child in reversed(children)}
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    code = ExitCode.DONE
+    ended: tuple[Child, int] | None = None
     try:
         done, _ = await asyncio.wait((*kept, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            code = ExitCode(task.result()) if task.result() in (ExitCode.USAGE, ExitCode.BROKER) else ExitCode.FAILED
-            log.error("%s ended for good, so all of it stops; its own last line says why", task.get_name())
+        if stopping in done:
+            log.info("stopping %s; a second Ctrl-C ends them at once", names)
+        else:
+            task = next(iter(done))
+            ended = kept[task], task.result()
     finally:
         announcing.cancel()
         stopping.cancel()
@@ -164,30 +249,64 @@ async def _run(children: list[Child], page: socket.socket, listener: socket.sock
         for task in kept:
             task.cancel()
         await asyncio.gather(*kept, announcing, stopping, return_exceptions=True)
-    return code
+    if ended is None:
+        return ExitCode.DONE
+    child, code = ended
+    child.say_end(code)
+    return code if code > 0 else ExitCode.FAILED
 
 
 async def _keep(child: Child, announcing: asyncio.Task[None]) -> int:
-    if child.name == _ROLES:
+    if child.name == App.GRADING:
         # Whoever waits for the page is served first: on a small machine one more start would take its processors.
         await asyncio.wait([announcing])
     return await child.keep()
 
 
-async def _announce(port: int) -> None:
-    """Say where the page is, once it answers."""
+async def _announce(dashboard: Child, port: int) -> None:
+    """Print where the page is, once it is served."""
+    await dashboard.ready.wait()
+    bold, plain = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    print(f"\n  Your machines, live: {bold}http://{HOST}:{port}/{plain}   (Ctrl-C stops everything)\n", flush=True)
+
+
+def _apps(text: str | None, *, has_broker: bool) -> frozenset[App]:
+    """Read `--apps`. Raises UsageError for what is no app."""
+    if text is None:
+        return frozenset([App.MONITOR] if has_broker else App)
+    names = [name for name in (part.strip() for part in text.split(",")) if name]
+    for name in names:
+        if name not in set(App):
+            raise UsageError(f"--apps {name!r} is no app: choose among {', '.join(App)}")
+    return frozenset(App(name) for name in names)
+
+
+@contextlib.contextmanager
+def _records(data: Path | None, memory: bool) -> Iterator[dict[str, str]]:
+    """Yield the environment that says where the apps keep their records.
+
+    The pages and the roles are processes of their own, so what is in memory is a folder that goes at the end.
+    A database that RABBITRY_DATABASE names is used beside --data. Raises UsageError for one beside --memory.
+    """
+    if memory:
+        if os.environ.get(DATABASE):
+            raise UsageError(f"--memory keeps nothing, and {DATABASE} names a database: unset one of them")
+        with tempfile.TemporaryDirectory(prefix="rabbitry-") as folder:
+            yield {DATABASE: f"sqlite:///{folder}/{RECORDS}"}
+    elif data is not None and not os.environ.get(DATABASE):
+        yield {DATABASE: f"sqlite:///{data.absolute() / RECORDS}"}
+    else:
+        yield {}
+
+
+def _listen(port: int | None, default: int, option: str, beside: bool) -> socket.socket:
+    """Return a socket that listens on a port, or on the default one; on a free one where `beside` and that is taken."""
     try:
-        async with asyncio.timeout(_PAGE_WITHIN):
-            reader, writer = await asyncio.open_connection(HOST, port)
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            await reader.read()
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-    except (TimeoutError, OSError) as error:
-        log.warning("the page does not answer on port %d: %s", port, error or "too slow")
-        return
-    print(f"\n  Your machines, live: http://{HOST}:{port}/   (Ctrl-C stops everything)\n", flush=True)
+        return listen(HOST, default if port is None else port)
+    except PortTaken as error:
+        if port is None and beside:
+            return listen(HOST, 0)
+        raise UsageError(f"{error} ({option}; 0 takes a free one)") from error
 
 
 def _broker_listener(port: int) -> socket.socket:
@@ -197,7 +316,7 @@ def _broker_listener(port: int) -> socket.socket:
         if _speaks_amqp(port):
             text = (
                 f"port {port} is taken{by_whom(port)}: an AMQP broker answers there. "
-                f"Use it: rabbitry up --broker amqp://{HOST}:{port}/ , or take a free port: rabbitry up --port 0"
+                f"Use it: rabbitry up --broker amqp://{HOST}:{port}/ , or run one more: rabbitry up --port 0 --data DIR"
             )
         else:
             text = f"port {port} is taken{by_whom(port)}, and no AMQP broker answers there. Take another: --port 0"

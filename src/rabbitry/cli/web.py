@@ -14,6 +14,7 @@ import typer
 
 from rabbitry.cli._common import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
 from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER
 from rabbitry.cli.grading import ExchangeType, Type
@@ -84,7 +85,7 @@ def serve(
 
     async def service(stop: asyncio.Event) -> int:
         log.info("dashboard on http://%s:%d/", name, listener.getsockname()[1])
-        await serve_http(create_app(settings, wiring=wiring), listener, stop)
+        await serve_http(create_app(settings, wiring=wiring), listener, stop, ready)
         return 0
 
     raise typer.Exit(run_service(service))

@@ -13,6 +13,7 @@ import typer
 from rabbitry.cli._apps import AppPath, load_app
 from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
 from rabbitry.cli._service import GRACE, run_service
 from rabbitry.exceptions import RabbitryError
 
@@ -90,7 +91,7 @@ def work(
             if health_port is not None:
                 port = await worker.serve_health(health_port)
                 log.info("health: http://127.0.0.1:%d/health", port)
-            log.info("%s: %s", flow.name, ", ".join(stage.name for stage in worker.stages))
+            ready(f"{flow.name}: {', '.join(stage.name for stage in worker.stages)}")
             waiting = asyncio.ensure_future(worker.wait())
             await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
             is_done = await worker.stop(deadline)
@@ -113,19 +114,21 @@ async def _supervise(
 
     patience: seconds that they have to end; more than they take when they give up what is in hand.
     """
-    from rabbitry.cli._children import Child, lifeline
+    from rabbitry.cli._children import Child
 
-    pipe, environment = lifeline()
-    environment["RABBITRY_BROKER"] = url  # a password must not be an argument
+    environment = {"RABBITRY_BROKER": url}  # a password must not be an argument
     children = []
     for number, port in enumerate(ports, 1):
         more = [] if port is None else ["--health-port", str(port)]
-        children.append(Child(f"worker {number}", [*arguments, *more], environment, (pipe,), prints=True))
+        children.append(Child(f"worker {number}", [*arguments, *more], environment, prints=True))
     keeping = [asyncio.ensure_future(child.keep()) for child in children]
     stopping = asyncio.ensure_future(stop.wait())
+    refused: Child | None = None
     try:
-        # One that ends for good was refused (exit codes 2 and 3), and so will the others be.
+        # One that ends for good can't start, and neither can the others.
         await asyncio.wait((stopping, *keeping), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            refused = next(child for child, task in zip(children, keeping, strict=True) if task.done())
     finally:
         stopping.cancel()
         await asyncio.gather(*(child.end(patience) for child in children))
@@ -133,4 +136,6 @@ async def _supervise(
     codes = [0 if code == -signal.SIGTERM else code for code in [await task for task in keeping]]
     if any(code < 0 for code in codes):
         raise RabbitryError("a worker had to be killed; what it had in hand comes again")
+    if refused is not None:
+        refused.say_end(keeping[children.index(refused)].result())
     return max(codes)

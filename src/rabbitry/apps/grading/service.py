@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -36,9 +36,11 @@ async def run(
     strict: bool = False,
     connect_attempts: int | None = None,
     deadline: float = 10.0,
+    started: Callable[[str], None] | None = None,
 ) -> bool:
     """Run the seats of an office until `stop` is set; says whether what was in hand was finished within `deadline`.
 
+    `started` is called with the names of the app and its stages when all of them consume.
     Raises what `Worker` raises: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch, and so on.
     """
     app = office.app()
@@ -46,7 +48,8 @@ async def run(
     office.found_type = lambda: worker.exchange_type
     if await until(stop, worker.__aenter__()) is None:
         return True
-    log.info("%s: %s", app.name, ", ".join(stage.name for stage in worker.stages))
+    if started is not None:
+        started(f"{app.name}: {', '.join(stage.name for stage in worker.stages)}")
     ending = asyncio.Event()
     sides = [asyncio.create_task(side) for side in _sides(office, url, ending)]
     waiting = [asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait()), *sides]

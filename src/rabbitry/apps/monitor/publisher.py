@@ -47,13 +47,24 @@ class Away(RabbitryError):
 class Publisher:
     """Publishes samples over a connection that is kept, to exchanges that it declares."""
 
-    def __init__(self, exchanges: Iterable[Exchange], routing_key: str, *, strict: bool = False) -> None:
-        """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
+    def __init__(
+        self,
+        exchanges: Iterable[Exchange],
+        routing_key: str,
+        *,
+        strict: bool = False,
+        on_connected: Callable[[], None] | None = None,
+    ) -> None:
+        """`strict`: an exchange that exists with other flags is an error, and not used as it is.
+
+        on_connected: called whenever it is connected and has declared its exchanges.
+        """
         self.exchanges = tuple(exchanges)
         self.routing_key = routing_key
         self.away: str | None = "not connected yet"
         """Why nothing can be published now; None while connected."""
         self._declarer = Declarer(strict=strict)
+        self._on_connected = on_connected
         self._channel: Channel | None = None
         self._declaring = asyncio.Lock()
 
@@ -77,6 +88,8 @@ class Publisher:
                 self.routing_key,
                 ", ".join(f"'{exchange.name}'" for exchange in self.exchanges),
             )
+            if self._on_connected is not None:
+                self._on_connected()
             await work(connection)
             await self._channel.close()
 
@@ -208,7 +221,7 @@ class Agent:
         except PublishReturned:
             audience.next_at = asyncio.get_running_loop().time() + self._probe - self._interval / 2
             if not audience.absent:
-                log.warning(
+                log.info(
                     "nobody listens on exchange '%s' with routing key '%s': paused, trying again every %g s",
                     exchange,
                     key,

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.queues.message import Entry
+from rabbitry.exceptions import RabbitryError
 
 
 class Wanted(NamedTuple):
@@ -87,7 +88,7 @@ class StoreFull(Exception):
     """There is no room for a batch; none of it was written."""
 
 
-class StoreFailed(Exception):
+class StoreFailed(RabbitryError):
     """The store can't be opened, read or written; what it was asked to write may or may not be there."""
 
 

@@ -11,14 +11,16 @@ bytearray, since the sqlite3 module asks for an adapter of every bytes object (0
 
 import fcntl
 import logging
+import os
 import shutil
 import sqlite3
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 from zlib import crc32
 
 from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
@@ -62,36 +64,55 @@ _Row = tuple[int, int, int, int, int, float, int, int]
 class SQLiteStore:
     """A store in a folder. A second broker on the same folder is refused."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "") -> None:
+        """`address` is the broker's URL, which one that is refused the folder tells its user."""
         self.path = folder / "broker.sqlite"
-        self._lock: IO[bytes] | None = None
+        self._address = address
+        self._lock: FileIO | None = None
         self._connection: sqlite3.Connection | None = None
 
     # -- opening and closing ---------------------------------------------------------------------------
 
     def open(self) -> Contents:
         """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file untouched."""
-        folder = self.path.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = open(folder / "lock", "wb")  # noqa: SIM115 # held until close
-        except OSError as error:
-            raise StoreFailed(f"the data folder {folder} can't be used: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise StoreFailed(f"another broker uses the data folder {folder}; --data names another") from error
+        self._lock_folder(self.path.parent)
         try:
             self._check_version()
             self._connection = self._connect()
             return self._contents()
+        except OSError as error:
+            self._abandon()
+            raise StoreFailed(f"the store {self.path} can't be read: {error.strerror}") from error
         except sqlite3.Error as error:
             self._abandon()
             raise StoreFailed(f"the store {self.path} can't be opened: {error}") from error
         except StoreFailed:
             self._abandon()
             raise
+
+    def _lock_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = open(folder / "lock", "a+b", buffering=0)  # noqa: SIM115 # held until close
+        except OSError as error:
+            why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+            raise StoreFailed(f"the data folder {folder} can't be used: {why}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            process, _, address = self._lock.read(200).decode(errors="replace").strip().partition(" ")
+            self._lock.close()
+            raise StoreFailed(
+                f"another broker uses the data folder {folder} (process {process or 'unknown'}): give another one "
+                f"(--port 0 --data DIR), or use that broker (--broker {address or 'URL'})"
+            ) from error
+        try:
+            self._lock.truncate(0)
+            self._lock.write(f"{os.getpid()} {self._address}\n".encode())
+        except OSError as error:
+            self._abandon()
+            raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
 
     def _check_version(self) -> None:
         if not self.path.exists() or not self.path.stat().st_size:

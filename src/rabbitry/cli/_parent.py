@@ -1,0 +1,91 @@
+"""What ties a child of `rabbitry up` to its parent: a socket, named by RABBITRY_PARENT.
+
+Over it the child reports that it is ready, or why it ends. The kernel closes the parent's end however the parent ends,
+SIGKILL included, and the child then stops as if it had got SIGTERM. A child whose parent died before the child looked
+can't miss that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+PARENT: Final = "RABBITRY_PARENT"
+"""Environment variable with the number of the child's end of the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a child tells: that it is ready, or the error that ends it and whether a restart could help."""
+
+    error: str | None = None
+    is_transient: bool = False
+
+
+log = logging.getLogger("rabbitry.cli")
+_LONGEST: Final = 8000
+"""Letters of an error that are reported; a line has to fit the parent's buffer (64 KiB)."""
+
+
+class Parent:
+    """The child's side."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def report(self, report: Report) -> None:
+        """Send a report. A parent that is gone misses it."""
+        error = report.error and report.error[:_LONGEST]
+        line = json.dumps({"error": error, "is_transient": report.is_transient}) + "\n"
+        with contextlib.suppress(OSError):
+            self._end.sendall(line.encode())
+
+    def watch(self, patience: float) -> None:
+        """Stop this process with SIGTERM when the parent ends, and with exit code 1 `patience` seconds later."""
+
+        def watch() -> None:
+            with contextlib.suppress(OSError):
+                self._end.recv(1)  # the parent writes nothing: it returns when the other end is closed
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(patience)
+            os._exit(1)
+
+        # A thread, so that it works even where the event loop hangs; daemon, since it waits for ever.
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+@functools.cache
+def parent() -> Parent | None:
+    """Return this process's parent where RABBITRY_PARENT names one, which no process that it starts inherits."""
+    number = os.environ.pop(PARENT, None)
+    if number is None:
+        return None
+    end = socket.socket(fileno=int(number))
+    end.set_inheritable(False)
+    return Parent(end)
+
+
+def ready(what: str = "") -> None:
+    """Report that this process has started well: what fails from here on may go better after a restart.
+
+    what: a line for the log, at debug level under a parent, which speaks for its children.
+    """
+    found = parent()
+    if found is not None:
+        found.report(Report())
+    if what:
+        log.log(logging.INFO if found is None else logging.DEBUG, "%s", what)
+
+
+def read_report(line: bytes) -> Report:
+    """Read a line that a child sent."""
+    return Report(**json.loads(line))

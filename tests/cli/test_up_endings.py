@@ -1,0 +1,264 @@
+"""What ends `rabbitry up` for good, what it prints then, and that the advice works as printed."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.support import commands
+from tests.support.commands import Service
+from tests.support.ports import free_port
+from tests.support.waiting import eventually_blocking
+
+_FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
+_PAGE = r"live: (http://\S+/)"
+
+Prepare = Callable[[Path], dict[str, str]]
+
+
+def _last_line(output: str) -> str:
+    return output.splitlines()[-1]
+
+
+def _newer_store(folder: Path) -> dict[str, str]:
+    with sqlite3.connect(folder / "broker.sqlite") as store:
+        store.execute("CREATE TABLE a (b)")
+        store.execute("PRAGMA user_version = 99")
+    return {}
+
+
+def _newer_records(folder: Path) -> dict[str, str]:
+    with sqlite3.connect(folder / "grading.sqlite3") as records:
+        records.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        records.execute("INSERT INTO alembic_version VALUES ('99')")
+    return {}
+
+
+def _store_is_a_folder(folder: Path) -> dict[str, str]:
+    (folder / "broker.sqlite").mkdir()
+    return {}
+
+
+def _records_are_a_folder(folder: Path) -> dict[str, str]:
+    (folder / "grading.sqlite3").mkdir()
+    return {}
+
+
+def _damaged_store(folder: Path) -> dict[str, str]:
+    (folder / "broker.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    return {}
+
+
+def _no_folder(folder: Path) -> dict[str, str]:
+    folder.rmdir()
+    folder.write_text("a file")
+    return {}
+
+
+def _broken_course(folder: Path) -> dict[str, str]:
+    (folder / "grading.toml").write_text("modules = [")
+    return {"RABBITRY_GRADING": str(folder / "grading.toml")}
+
+
+def _missing_course(folder: Path) -> dict[str, str]:
+    return {"RABBITRY_GRADING": str(folder / "missing.toml")}
+
+
+def _bad_setting(_: Path) -> dict[str, str]:
+    return {"APP_PORT": "x"}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "words"),
+    [
+        (_newer_store, 1, "written by a newer Rabbitry"),
+        (_store_is_a_folder, 1, "can't be read: Is a directory"),
+        (_damaged_store, 1, "can't be opened"),
+        (_no_folder, 1, "it is no folder"),
+        (_newer_records, 1, "schema '99'"),
+        (_records_are_a_folder, 1, "unable to open database file"),
+        (_broken_course, 2, "grading.toml"),
+        (_missing_course, 2, "missing.toml"),
+        (_bad_setting, 2, "APP_PORT is 'x'"),
+    ],
+)
+def test_a_child_that_can_never_start_ends_it_with_its_own_line(
+    tmp_path: Path, prepare: Prepare, code: int, words: str
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    done = commands.run("up", *_FREE, "--data", str(folder), more=prepare(folder), within=60)
+    assert done.returncode == code, done.stderr
+    assert words in _last_line(done.stderr)
+    assert _last_line(done.stderr).startswith("rabbitry: ")
+    assert done.stderr.count(words) == 1
+    assert "WARNING" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--web-port", "--http-port", "--management-port"])
+def test_a_port_that_is_taken_ends_it_and_is_named(option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = commands.run("up", *_FREE, option, port, "--memory", within=60)
+    assert done.returncode == 2, done.stderr
+    assert f"port {port} is taken" in _last_line(done.stderr)
+
+
+def _run_advice(words: str, *more: str) -> tuple[str, ...]:
+    """The options of a command that was printed, as a shell would read them."""
+    return (*shlex.split(words), *more)
+
+
+def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -> None:
+    shared = {"XDG_DATA_HOME": str(tmp_path)}
+    with commands.service("up", *_FREE, more=shared) as first:
+        first.wait_for(_PAGE)
+        second = commands.run("up", *_FREE, more=shared, within=60)
+        assert second.returncode == 1
+        said = _last_line(second.stderr)
+        assert "another broker uses the data folder" in said
+        beside = re.search(r"\((--port 0 --data DIR)\)", said)
+        instead = re.search(r"\((--broker \S+)\)", said)
+        assert beside is not None
+        assert instead is not None
+        for options in (beside[1].replace("DIR", str(tmp_path / "other")), instead[1]):
+            with commands.service("up", *_run_advice(options), more=shared) as third:
+                page = third.wait_for(_PAGE)[1]
+                eventually_blocking(lambda: _samples(page), "samples", within=30)  # noqa: B023 - called in the loop
+                third.process.send_signal(signal.SIGINT)
+                assert third.process.wait(20) == 0, third.output
+
+
+def test_the_advice_where_the_usual_port_is_taken_works_as_printed(tmp_path: Path) -> None:
+    with commands.service("up", *_FREE, more={"XDG_DATA_HOME": str(tmp_path)}) as first:
+        port = first.wait_for(r"broker on amqp://127\.0\.0\.1:(\d+)/")[1]
+        second = commands.run("up", *_FREE, "--port", port, more={"XDG_DATA_HOME": str(tmp_path)})
+        assert second.returncode == 2
+        assert "an AMQP broker answers there" in second.stderr
+        advice = re.findall(r"rabbitry up (--[^,\n]*)", second.stderr)
+        assert [words.split()[0] for words in advice] == ["--broker", "--port"]
+        for words in advice:
+            options = _run_advice(words.replace("DIR", str(tmp_path / "other")))
+            with commands.service("up", *options, more={"XDG_DATA_HOME": str(tmp_path)}) as third:
+                third.wait_for(_PAGE)
+                third.process.send_signal(signal.SIGINT)
+                assert third.process.wait(20) == 0, third.output
+
+
+def _samples(page: str) -> int:
+    try:
+        return int(httpx.get(f"{page}healthz", timeout=10).json()["samples"])
+    except httpx.HTTPError:
+        return 0
+
+
+def _children(up: Service) -> dict[str, psutil.Process]:
+    return {child.cmdline()[3]: child for child in psutil.Process(up.process.pid).children() if child.cmdline()}
+
+
+def test_a_broker_that_is_not_there_yet_is_waited_for() -> None:
+    port = free_port()
+    with commands.service("up", *_FREE, "--broker", f"amqp://127.0.0.1:{port}/") as up:
+        page = up.wait_for(_PAGE)[1]
+        up.wait_for(r"trying again in")
+        with commands.service("broker", "--port", str(port), "--memory", "--no-management"):
+            eventually_blocking(lambda: _samples(page), "samples", within=40)
+            assert up.process.poll() is None
+            assert "started again" not in up.output
+
+
+def test_a_child_that_is_killed_each_time_before_it_is_ready_ends_it(tmp_path: Path) -> None:
+    # It starts the children with its own interpreter, and this one ends like a broken one.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif 'monitor' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = commands.run("up", *_FREE, "--memory", more={"PYTHONPATH": str(tmp_path)}, within=60)
+    assert done.returncode == 1, done.stderr
+    assert _last_line(done.stderr) == "rabbitry: the agent ended with signal 9"
+    assert done.stderr.count("started again") == 4
+
+
+@pytest.mark.parametrize("option", ["--memory", "--data"])
+def test_all_that_is_kept_lies_where_it_was_asked_for(tmp_path: Path, option: str) -> None:
+    home, data, temporary = tmp_path / "home", tmp_path / "data", tmp_path / "temporary"
+    temporary.mkdir()
+    more = {"XDG_DATA_HOME": str(home), "TMPDIR": str(temporary)}
+    options = [option] if option == "--memory" else [option, str(data)]
+    solution = tmp_path / "solution.py"
+    solution.write_text("print(42)\n")
+    with commands.service("up", *_FREE, *options, more=more) as up:
+        url = up.wait_for(r"broker on (amqp://\S+/)")[1]
+        page = up.wait_for(_PAGE)[1]
+        handed_in = commands.run(
+            "grading", "submit", str(solution), "--student", "7", "--module", "data_mining", "--broker", url, more=more
+        )
+        assert handed_in.returncode == 0, handed_in.stderr
+
+        def confirmed() -> bool:
+            found = httpx.get(f"{page}grading/api/overview", timeout=10).json()["submissions"]
+            return [one["status"] for one in found] == ["confirmed"]
+
+        eventually_blocking(confirmed, "the page to know the confirmed submission", within=40)
+        kept = {path.name for path in data.rglob("*")} if data.exists() else set()
+        assert ({"broker.sqlite", "grading.sqlite3"} <= kept) is (option == "--data")
+        assert not home.exists()
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(20) == 0, up.output
+    assert not list(temporary.iterdir())
+    assert not home.exists()
+
+
+def test_memory_and_a_database_that_is_named_are_not_for_each_other() -> None:
+    done = commands.run("up", *_FREE, "--memory", more={"RABBITRY_DATABASE": "sqlite:////nowhere/records"})
+    assert done.returncode == 2
+    assert "RABBITRY_DATABASE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("apps", "running"),
+    [
+        ("monitor", ["broker", "monitor", "web"]),
+        ("grading", ["broker", "grading", "web"]),
+        ("monitor, grading", ["broker", "grading", "monitor", "web"]),
+        ("", ["broker", "web"]),
+    ],
+)
+def test_the_apps_that_are_asked_for_run(apps: str, running: list[str]) -> None:
+    with commands.service("up", *_FREE, "--memory", "--apps", apps) as up:
+        up.wait_for(_PAGE)
+        eventually_blocking(lambda: sorted(_children(up)) == running, f"{running}")
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(20) == 0, up.output
+
+
+def test_an_app_that_there_is_not_is_named() -> None:
+    done = commands.run("up", *_FREE, "--apps", "monitor,nonsense")
+    assert done.returncode == 2
+    assert done.stderr == "rabbitry: --apps 'nonsense' is no app: choose among monitor, grading\n"
+
+
+def test_a_healthy_start_is_quiet_and_ctrl_c_says_that_it_stops() -> None:
+    with commands.service("up", *_FREE, "--memory") as up:
+        page = up.wait_for(_PAGE)[1]
+        eventually_blocking(lambda: _samples(page), "samples", within=30)
+        eventually_blocking(lambda: "grading" in _children(up), "the roles of grading")
+        health = psutil.Process(_children(up)["grading"].pid)
+        eventually_blocking(lambda: len(health.net_connections("tcp")) > 1, "the roles' connections", within=30)
+        lines = [line for line in up.output.splitlines() if line]
+        assert len(lines) == 2, up.output
+        assert "starting the broker, the dashboard, the agent, grading" in lines[0]
+        assert lines[1] == f"  Your machines, live: {page}   (Ctrl-C stops everything)"
+        os.kill(up.process.pid, signal.SIGINT)
+        assert up.process.wait(20) == 0
+        said = [line for line in up.output.splitlines() if line][2:]
+        assert len(said) == 1, up.output
+        assert "stopping" in said[0]
