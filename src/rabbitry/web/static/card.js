@@ -187,21 +187,23 @@ function Plot(props) {
   `;
 }
 
-// Content that is made only while it is shown.
+// Content that is made only while it is shown: by default where `open` says so, then as its reader wants it.
 class Fold extends Component {
-  constructor(props) {
-    super(props);
-    this.state = { open: props.open };
-  }
+  state = { chosen: null };
 
-  toggled = (event) => this.setState({ open: event.currentTarget.open });
+  isOpen = () => this.state.chosen ?? this.props.open;
 
-  render({ title, when, content }, { open }) {
+  toggled = (event) => {
+    const { open } = event.currentTarget;
+    if (open !== this.isOpen()) this.setState({ chosen: open }); // else it followed its default
+  };
+
+  render({ title, when, content }) {
     if (!when) return null;
     return html`
-      <details open=${open} onToggle=${this.toggled}>
+      <details open=${this.isOpen()} onToggle=${this.toggled}>
         <summary>${title}</summary>
-        ${open && content()}
+        ${this.isOpen() && content()}
       </details>
     `;
   }
