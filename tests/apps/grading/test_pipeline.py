@@ -437,3 +437,35 @@ async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(
         await eventually(lambda: one_database.read_now(outbox.count) == 0, "the outbox to be empty", within=WITHIN)
     assert await history(one_database, identity) == WAY
     assert (await counts(broker_url, ["confirmation_queue"]))["confirmation_queue"] == 0
+
+
+async def test_each_role_says_a_line_for_each_assignment(
+    broker_url: str, one_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "rabbitry.apps.grading")
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "rabbitry.apps.grading"]
+
+    def marked(solution: bytes, name: str) -> Decision:
+        return Decision("automatic", 8.5, 10.0)
+
+    seats = [Seat("demonstrator", CC), Seat("assistant", person=True), Seat("coordinator")]
+    async with office(broker_url, one_database, seats, markers={"cloud_computing": marked}):
+        identity = await _running.submit(broker_url)
+        (item,) = await arrived(one_database, "assistant")
+        await decide(one_database, item, "validate", Decision("bob"))
+        await recorded(one_database, "confirmed", 1)
+        with Plain(broker_url) as plain:
+            plain.send("validation", {"status": "corrected", "Solution": "nobody's"})
+        await _dead(broker_url, 1)
+        what = "student 7, cloud_computing:"
+        said = [
+            f"demonstrator_cc: {what} corrected, mark 8.5 of 10 ({identity})",
+            f"assistant: {what} corrected, mark 8.5 of 10 ({identity}), waits for a person",
+            f"assistant: {what} validated, mark 8.5 of 10 ({identity}), by bob",
+            f"coordinator: {what} confirmed, mark 8.5 of 10 ({identity})",
+            "assistant: an assignment becomes a dead letter: no StudentID: the assignment says StudentID: nothing",
+        ]
+        await eventually(lambda: set(said) <= set(lines()), "a line of each role", within=WITHIN)
+        assert len([line for line in lines() if identity in line]) == 4

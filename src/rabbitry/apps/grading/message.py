@@ -77,6 +77,13 @@ class Assignment(dict[str, Any]):
         assignment[ID] = identity(given) if isinstance(given, str) and given else uuid.uuid4().hex
         return assignment
 
+    def __str__(self) -> str:
+        """Say whose it is, how it stands and its mark, for a line of the log."""
+        module = f", {self.module}" if self.module else ""
+        given, total = number(self.get(MARK)), number(self.get(OUT_OF))
+        mark = "" if given is None else f", mark {given:g}" if total is None else f", mark {given:g} of {total:g}"
+        return f"student {self.student}{module}: {self.status}{mark} ({self.id})"
+
     @property
     def id(self) -> str:
         """The submission's id."""

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from rabbitry._decode import json_decoder
+from rabbitry._decode import decode_object, json_decoder
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._session import FOR_EVER, stay_connected, until
+from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.records import Database, outbox
 from rabbitry.apps.grading.records.course import submission
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
@@ -131,6 +132,9 @@ async def _publish(database: Database, channel: Channel, letters: list[outbox.Le
                 log.warning("assignment %s stays in the outbox: %s", letter.submission, error)
             else:
                 confirmed.append(letter.id)
+                if letter.type == Assignment.__name__:
+                    decided = Assignment(decode_object(letter.body))
+                    log.info("%s: %s, by %s", letter.role, decided, decided.history[-1].get("who"))
     finally:
         left = [letter.id for letter in letters if letter.id not in confirmed]
         if confirmed:

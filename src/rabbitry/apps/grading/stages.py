@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -38,6 +40,8 @@ STATUS_QUEUE: Final = f"{APP}.status"
 """Where students ask what became of their submissions; the coordinators answer from the records."""
 BY_ITSELF: Final = "automatic"
 """Who decided, where no person did."""
+
+log = logging.getLogger("rabbitry.apps.grading")
 
 Marker: TypeAlias = Callable[[bytes, str], Decision]
 """Marks a solution (a file and its name). It blocks, and raises what no other attempt would mend as Reject."""
@@ -154,16 +158,20 @@ class Office:
 
     def _handler(self, seat: Seat, role: Role, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
         async def to_inbox(fields: dict[str, Any], message: Message) -> Products:
-            return await self._to_inbox(seat, role, fields, message)
+            with _telling_of_refusals(seat):
+                return await self._to_inbox(seat, role, fields, message)
 
         async def confirmed(fields: dict[str, Any], message: Message) -> Products:
-            return await self._confirm(seat, role, fields, message)
+            with _telling_of_refusals(seat):
+                return await self._confirm(seat, role, fields, message)
 
         async def passed_on(fields: dict[str, Any], message: Message) -> Products:
-            return self._pass_on(seat, role, fields, message)
+            with _telling_of_refusals(seat):
+                return self._pass_on(seat, role, fields, message)
 
         def marked(fields: dict[str, Any], message: Message) -> Products:
-            return self._pass_on(seat, role, fields, message)
+            with _telling_of_refusals(seat):
+                return self._pass_on(seat, role, fields, message)
 
         if seat.person:
             return to_inbox
@@ -181,7 +189,9 @@ class Office:
         elif status != role.takes:
             said = repr(status)[:60] if "status" in fields else "none"
             raise Reject(f"status {said}, and the {role.name} takes {role.takes!r}", reason="wrong-status")
-        return receive(fields, message, first=role.takes == "submitted")
+        assignment = receive(fields, message, first=role.takes == "submitted")
+        log.debug("%s: received %s", seat.name, assignment)
+        return assignment
 
     def _is_for(self, seat: Seat, module: object) -> bool:
         if seat.role != "demonstrator":
@@ -199,6 +209,7 @@ class Office:
         if marker is not None:
             decision = marker(assignment.solution(), assignment.name)
         moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
+        log.info("%s: %s", seat.name, moved)
         return [moved, Progress.of(moved)]
 
     async def _confirm(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
@@ -209,6 +220,7 @@ class Office:
             return []
         moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
         is_first = await self._db.write(partial(confirm, assignment=moved, message=message.id or uuid4().hex))
+        log.info("%s: %s%s", seat.name, moved, "" if is_first else ", once before already")
         return [moved] if is_first else []
 
     async def _to_inbox(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
@@ -218,7 +230,9 @@ class Office:
         if assignment is not None:
             identity = message.id or uuid4().hex
             exchange = self.wiring.exchange
-            await self._db.write(partial(put, role=role, assignment=assignment, exchange=exchange, message=identity))
+            work = partial(put, role=role, assignment=assignment, exchange=exchange, message=identity)
+            is_new = await self._db.write(work)
+            log.info("%s: %s, %s", seat.name, assignment, "waits for a person" if is_new else "is in the inbox already")
         return []
 
     async def _record(self, fields: dict[str, Any], message: Message) -> None:
@@ -232,3 +246,12 @@ class Office:
     def _db(self) -> Database:
         assert self.database is not None, "a role that keeps something needs a database"  # noqa: S101 # narrows
         return self.database
+
+
+@contextmanager
+def _telling_of_refusals(seat: Seat) -> Iterator[None]:
+    try:
+        yield
+    except Reject as error:
+        log.warning("%s: an assignment becomes a dead letter: %s", seat.name, error)
+        raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from rabbitry.apps.grading.records.schema import outbox
 
@@ -20,6 +20,7 @@ class Letter:
     """A message to be published. message: its id, the same however often it is published."""
 
     id: int
+    role: str
     exchange: str
     key: str
     required: bool
@@ -43,10 +44,13 @@ def claim(connection: Connection, roles: Sequence[str], limit: int = 100) -> lis
     if rows:
         mine = [row.id for row in rows]
         connection.execute(update(outbox).where(outbox.c.id.in_(mine)).values(claimed_until=seconds + CLAIM))
-    return [
-        Letter(row.id, row.exchange, row.key, bool(row.required), row.message, row.submission, row.type, row.body)
-        for row in rows
-    ]
+    return [_letter(row) for row in rows]
+
+
+def _letter(row: Row[Any]) -> Letter:
+    return Letter(
+        row.id, row.role, row.exchange, row.key, bool(row.required), row.message, row.submission, row.type, row.body
+    )  # fmt: skip
 
 
 def is_empty(connection: Connection, roles: Sequence[str]) -> bool:
