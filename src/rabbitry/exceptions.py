@@ -32,7 +32,9 @@ RabbitryError
 ├── SandboxFailed                 a sandbox broke, not what ran in it: nothing was marked
 ├── WorkerProcessDied             the process that ran a handler ended without an answer
 ├── WorkerStuck                   more handlers hang for ever than a worker can replace
+├── NoSuchID                      no message or submission has an id that begins so, or several have
 └── RecordsError                  an application's database can't be used
+    └── NoRecords                 … since no role has made it yet
 """
 
 import math
@@ -274,6 +276,21 @@ class WorkerStuck(RabbitryError):
 
 class RecordsError(RabbitryError):
     """An application's database can't be reached or used. The text names it, without a password."""
+
+
+class NoRecords(RecordsError):
+    """An application's database is not there, or holds no records; whoever only reads does not make it."""
+
+
+class NoSuchID(RabbitryError):
+    """No message or submission has an id that begins so, or several have. The text says which.
+
+    is_ambiguous: more letters of the id may help.
+    """
+
+    def __init__(self, text: str, *, is_ambiguous: bool = False) -> None:
+        super().__init__(text)
+        self.is_ambiguous = is_ambiguous
 
 
 _C = TypeVar("_C", bound=type[Closed])

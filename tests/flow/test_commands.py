@@ -207,13 +207,17 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: rabbitry.App, 
     assert "ValueError: below zero" in shown
     assert "shop_of_tests.py" in shown
     assert '{"n":-1}' in shown
-    assert run("dead", "drop", "shop", "--id", first["id"], url=broker_url).stdout == "dropped 1\n"
+    assert "traceback" in run("dead", "show", "shop", first["id"][:8], url=broker_url).stdout.lower()
+    for command in (("show",), ("drop", "--id"), ("replay", "--id")):
+        done = run("dead", command[0], "shop", *command[1:], "unknown", url=broker_url)
+        assert (done.returncode, done.stdout, "unknown" in done.stderr) == (1, "", True)
+    assert run("dead", "drop", "shop", "--id", first["id"][:8], url=broker_url).stdout == "dropped 1\n"
     assert run("dead", "replay", "shop", "--reason", "failed", url=broker_url).stdout == "replayed 2\n"
     assert asyncio.run(counts(broker_url, ["shop.take", "shop.dead"])) == {"shop.take": 2, "shop.dead": 1}
     done = run("dead", "drop", "shop", url=broker_url)
     assert (done.returncode, "--all" in done.stderr) == (2, True)
     assert run("dead", "list", "none", url=broker_url).returncode == 1
-    assert run("dead", "show", "shop", "none", url=broker_url).returncode == 2
+    assert run("dead", "show", "shop", "none", url=broker_url).returncode == 1
     assert [letter.body for letter in asyncio.run(dead_of(broker_url, shop))] == [b"no json"]
 
 

@@ -13,7 +13,7 @@ from rabbitry.cli._apps import AppName, app_name
 from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, warn
 from rabbitry.cli._logging import redact
 from rabbitry.cli._service import run_once
-from rabbitry.exceptions import NotFound, RabbitryError, UsageError
+from rabbitry.exceptions import NoSuchID, NotFound, RabbitryError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rabbitry.flow.dead import DeadLetter, Which
 
 app = typer.Typer()
-Id = Annotated[str | None, typer.Option("--id", help="The one with this message id.", show_default=False)]
+Id = Annotated[
+    str | None, typer.Option("--id", help="The one with this message id, or a unique beginning.", show_default=False)
+]
 Reason = Annotated[str | None, typer.Option(help="Those with this reason, e.g. failed.", show_default=False)]
 Stage = Annotated[str | None, typer.Option(help="Those of this stage.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
@@ -60,7 +62,7 @@ def list_(
 def show(
     context: typer.Context,
     name: AppName,
-    id: Annotated[str, typer.Argument(metavar="ID", help="The message's id.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The message's id, or a unique beginning.")],
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
@@ -68,16 +70,16 @@ def show(
 
     Example: rabbitry dead show shop 3f2a
     """
-    wanted = _which(id, None, None, False)
 
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.dead import letters
 
+        wanted = await _chosen(connection, app, id, None, None, False)
         async with aclosing(letters(connection, app, wanted)) as found:
             async for letter in found:
                 _print_whole(letter, as_json)
                 return ExitCode.DONE
-        raise UsageError(f"app {app!r} has no dead letter with id {id!r}")
+        raise NoSuchID(f"the dead letter {id!r} of app {app!r} was taken away just now")
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))
 
@@ -97,11 +99,12 @@ def replay(
 
     Exit code 1 where some could not be sent; these stay. Example: rabbitry dead replay shop --stage validate
     """
-    wanted = _which(id, reason, stage, all_)
+    _which(id, reason, stage, all_)
 
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.dead import replay
 
+        wanted = await _chosen(connection, app, id, reason, stage, all_)
         with _progress() as told:
             replayed, problems = await replay(connection, app, wanted, told)
         for problem in problems:
@@ -127,11 +130,12 @@ def drop(
 
     Example: rabbitry dead drop shop --id 3f2a
     """
-    wanted = _which(id, reason, stage, all_)
+    _which(id, reason, stage, all_)
 
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.dead import drop
 
+        wanted = await _chosen(connection, app, id, reason, stage, all_)
         _say("dropped", await drop(connection, app, wanted), as_json)
         return ExitCode.DONE
 
@@ -157,6 +161,16 @@ def _which(id: str | None, reason: str | None, stage: str | None, everything: bo
         return which(id=id, reason=reason, stage=stage, everything=everything)
     except UsageError as error:
         raise UsageError(f"{error}: --id, --reason, --stage or --all") from error
+
+
+async def _chosen(
+    connection: Connection, app: str, id: str | None, reason: str | None, stage: str | None, everything: bool
+) -> Which:
+    """Choose dead letters, with the whole id where a beginning was given. Raises NoSuchID."""
+    from rabbitry.flow.dead import find_id
+
+    whole = None if id is None else await find_id(connection, app, id)
+    return _which(whole, reason, stage, everything)
 
 
 async def _connected(

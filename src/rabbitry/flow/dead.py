@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from rabbitry._errors import described
+from rabbitry._ids import pick
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
@@ -151,6 +152,14 @@ def which(
         and (reason is None or letter.reason == reason)
         and (stage is None or letter.stage == stage)
     )
+
+
+async def find_id(connection: Connection, app: str, beginning: str) -> str:
+    """Return the id of the dead letter that is meant by the beginning of it.
+
+    Raises NoSuchID where no or several letters have such an id, NotFound where the app has no such queue yet.
+    """
+    return pick(beginning, [letter.id async for letter in letters(connection, app)], f"dead letter of app {app!r}")
 
 
 async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncGenerator[DeadLetter, None]:

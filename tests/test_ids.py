@@ -1,0 +1,37 @@
+"""Ids by their beginnings."""
+
+import pytest
+
+from rabbitry._ids import pick
+from rabbitry.exceptions import NoSuchID
+
+IDS = ["abcd", "abcd", "abce", "ab", "xyz"]
+
+
+def test_an_id_or_a_beginning_that_only_one_has_is_found() -> None:
+    assert pick("abcd", IDS, "letter") == "abcd"  # it is there twice
+    assert pick("ab", IDS, "letter") == "ab"  # though others begin so
+    assert pick("x", IDS, "letter") == "xyz"
+
+
+@pytest.mark.parametrize(
+    ("given", "why", "is_ambiguous"),
+    [
+        ("abc", "several ids: abcd, abce", True),
+        ("abcde", "no letter", False),
+        ("", "no letter", False),
+        ("ABC", "no", False),
+    ],
+)
+def test_what_is_unknown_or_ambiguous_is_said(given: str, why: str, is_ambiguous: bool) -> None:
+    with pytest.raises(NoSuchID, match=why) as raised:
+        pick(given, IDS, "letter")
+    assert raised.value.is_ambiguous == is_ambiguous
+
+
+def test_whoever_must_not_learn_ids_gets_none_of_them() -> None:
+    with pytest.raises(NoSuchID, match="at least 3"):
+        pick("x", IDS, "letter", least=3)
+    with pytest.raises(NoSuchID) as raised:
+        pick("abc", IDS, "letter", least=3)
+    assert "abcd" not in str(raised.value)
