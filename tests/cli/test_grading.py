@@ -1,6 +1,7 @@
 """`rabbitry grading` as students, roles and people use it."""
 
 import asyncio
+import base64
 import csv
 import io
 import json
@@ -16,10 +17,11 @@ from typing import NamedTuple
 import pytest
 
 import rabbitry
-from rabbitry.apps.grading.message import Assignment
-from rabbitry.apps.grading.records import Database, course, inbox
-from rabbitry.apps.grading.roles import ROLES
+from rabbitry.apps.grading.message import Assignment, submission
+from rabbitry.apps.grading.records import Database, course, inbox, outbox
+from rabbitry.apps.grading.roles import ROLES, RoleName
 from rabbitry.cli import _root
+from rabbitry.exceptions import NotFound
 from tests.flow._running import counts
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
@@ -226,8 +228,8 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
         assert "confirmed" in decide("coordinator")
         assert _followed(identity, run) == [*_WAY[:2], "submitted", *_WAY[1:]]
     gone = run("inbox", "decide", identity)
-    assert (gone.returncode, "nothing waits" in gone.stderr) == (2, True)
-    (row,) = csv.DictReader(io.StringIO(run("export").stdout))
+    assert (gone.returncode, "waits no more" in gone.stderr, "as the coordinator" in gone.stderr) == (1, True, True)
+    (row,) = csv.DictReader(io.StringIO(run("export").stdout.removeprefix("\ufeff")))
     assert (row["student"], row["mark"], row["feedback"], row["attempt"]) == ("23200858", "9.5", "'=1+1", "1")
     exported = json.loads(run("export", "--format", "json").stdout)
     assert (exported["mark"], exported["feedback"]) == (9.5, "=1+1")
@@ -306,7 +308,7 @@ def test_names_that_are_no_text_are_handed_in_and_asked_for(more: dict[str, str]
     database = f"sqlite:///{tmp_path}/records.sqlite3"
     assert run("status", odd, "--database", database).returncode == 1
     for command in (("show", odd), ("decide", odd, "--mark", "1", "--feedback", odd)):
-        assert run("inbox", *command, "--database", database).returncode == 2
+        assert run("inbox", *command, "--database", database).returncode == 1
 
 
 def test_a_path_that_can_not_be_looked_at_is_refused(run: Run, tmp_path: Path) -> None:
@@ -321,7 +323,8 @@ def test_what_students_wrote_steers_neither_terminal_nor_spreadsheet(run: Run, t
     texts = ["=1+1", " =1+1", "\uff1d1+1", "\n-1", "a;=1+1", "one\ntwo\x1b[31m\x9b0m"]
     with Database(url) as database:
         for number, text in enumerate(texts):
-            fields = {"StudentID": 100 + number, "Feedback": text, "status": "confirmed", "SubmissionID": str(number)}
+            fields = {"StudentID": 100 + number, "Feedback": text, "status": "corrected", "SubmissionID": str(number)}
+            fields["History"] = [{"role": "student"}, {"role": "demonstrator"}]
             database.write_now(partial(course.record, assignment=Assignment(fields)))
         waits = Assignment({"StudentID": 7, "Solution": solution, "status": "submitted", "SubmissionID": "waits"})
         waits["Feedback"] = "\x9b31m"
@@ -330,7 +333,7 @@ def test_what_students_wrote_steers_neither_terminal_nor_spreadsheet(run: Run, t
     shown = run("inbox", "show", "waits", "--database", url).stdout
     assert "def f():\n    if 1:\n        return 2  #" in shown
     exported = run("export", "--database", url).stdout
-    cells = {row["student"]: row["feedback"] for row in csv.DictReader(io.StringIO(exported))}
+    cells = {row["student"]: row["feedback"] for row in csv.DictReader(io.StringIO(exported.removeprefix("\ufeff")))}
     assert [cells[str(100 + number)] for number in range(4)] == ["'=1+1", "' =1+1", "'\uff1d1+1", "'\n-1"]
     assert '"a;=1+1"' in exported
     assert cells["105"] == "one\ntwo [31m 0m"
@@ -342,3 +345,178 @@ def test_what_students_wrote_steers_neither_terminal_nor_spreadsheet(run: Run, t
 def test_results_are_not_followed_on_the_default_exchange(run: Run) -> None:
     done = run("results", "--follow", "--exchange", "")
     assert (done.returncode, "default exchange" in done.stderr) == (2, True)
+
+
+def test_whoever_only_looks_makes_nothing(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+    data = Path(more["XDG_DATA_HOME"])
+    empty = tmp_path / "empty.sqlite3"
+    empty.touch()
+    commands_ = (["results"], ["results", "--json"], ["inbox", "list"], ["inbox", "list", "--role", "assistant"])
+    for command in (*commands_, ["export"], ["export", "--format", "json"]):
+        done = run(*command)
+        assert (done.returncode, "no records yet" in done.stderr) == (0, True), command
+        assert not data.exists()
+        done = run(*command, "--database", f"sqlite:///{empty}")
+        assert (done.returncode, "no records yet" in done.stderr) == (0, True), command
+    for command in (["inbox", "show", "x"], ["inbox", "save", "x"], ["inbox", "decide", "x", "--mark", "1"]):
+        assert run(*command).returncode == 1
+    assert run("status", "abcd").returncode == 1
+    assert run("status", "abcd", "--database", f"sqlite:///{tmp_path}/none/none.sqlite3").returncode == 1
+    assert empty.stat().st_size == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.sqlite3"]
+    with rabbitry.connect_blocking(more["RABBITRY_BROKER"]) as connection:
+        for queue in ("grading.status", "progress_queue", "confirmation_queue"):
+            with pytest.raises(NotFound), connection.channel() as channel:
+                channel.declare_queue(queue, passive=True)
+
+
+def _put(database: Database, assignment: Assignment, role: RoleName = "demonstrator") -> None:
+    """Put an assignment into a role's inbox."""
+    put = partial(inbox.put, role=ROLES[role], assignment=assignment, exchange="x", message="m")
+    assert database.write_now(put)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> str:
+    """URL of a database with three assignments in the demonstrator's inbox, and recorded."""
+    url = f"sqlite:///{tmp_path}/three.sqlite3"
+    with Database(url) as database:
+        for number, identity in enumerate(("3f2a11", "3f2a22", "9c0000")):
+            fields = {"StudentID": f"s{number}", "Solution": "x", "Module": "data_mining", "status": "submitted"}
+            one = Assignment(fields | {"SubmissionID": identity, "SolutionName": f"{identity}.py"})
+            _put(database, one)
+            database.write_now(partial(course.record, assignment=one))
+    return url
+
+
+COMMANDS = [("inbox", "show"), ("inbox", "save"), ("inbox", "decide", "--mark", "1"), ("status",)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["show", "save", "decide", "status"])
+def test_a_unique_beginning_of_an_id_is_enough(
+    command: tuple[str, ...], run: Run, three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for identity, why in (("3f2a", "several ids: 3f2a11, 3f2a22"), ("ffff", "ffff"), ("", "''")):
+        done = run(*command, identity, "--database", three)
+        assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
+    assert run(*command, "3f2a2", "--database", three).returncode == 0
+    assert run(*command, "9c", "--database", three).returncode == 0
+
+
+def test_lists_are_filtered_and_cut(run: Run, three: str) -> None:
+    def ids(*arguments: str) -> list[str]:
+        return [
+            json.loads(line)["id"]
+            for line in run("inbox", "list", *arguments, "--json", "--database", three).stdout.splitlines()
+        ]
+
+    assert ids() == ["3f2a11", "3f2a22", "9c0000"]
+    assert ids("--find", "s1") == ["3f2a22"]
+    assert ids("--find", "3f2a", "--limit", "1", "--offset", "1") == ["3f2a22"]
+    assert ids("--module", "cloud_computing") == []
+    nothing = run("inbox", "list", "--module", "cloud_computing", "--database", three)
+    assert (nothing.returncode, nothing.stdout, "nothing waits" in nothing.stderr) == (0, "", True)
+    assert "no results" in run("results", "--database", three).stderr
+    assert run("results", "--follow", "--limit", "1").returncode == 2
+
+
+def test_a_file_comes_out_as_it_was_handed_in(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/records.sqlite3"
+    data = bytes(range(256)) * 3
+    with Database(url) as database:
+        one = submission("007", "data_mining", data, "../.hidden/../r\u202eport.zip", "3f2a11")
+        _put(database, one)
+        _put(database, Assignment(one | {"History": []}), "assistant")
+    done = run("inbox", "save", "3f2a", "--database", url)
+    assert (done.returncode, done.stdout) == (0, "r_port.zip\n")
+    assert (tmp_path / "r_port.zip").read_bytes() == data
+    again = run("inbox", "save", "3f2a", "--database", url)
+    assert (again.returncode, "exists" in again.stderr) == (2, True)
+    assert run("inbox", "save", "3f2a", "other.zip", "--database", url).returncode == 0
+    assert (tmp_path / "other.zip").read_bytes() == data
+    assert run("inbox", "save", "3f2a", "no/folder.zip", "--database", url).returncode == 1
+    shown = run("inbox", "show", "3f2a", "--role", "demonstrator", "--database", url).stdout
+    assert "768 bytes that are no text" in shown
+    as_json = json.loads(run("inbox", "show", "3f2a", "--role", "demonstrator", "--json", "--database", url).stdout)
+    assert base64.b64decode(as_json["solution"]) == data
+    assert (as_json["encoding"], as_json["student"]) == ("base64", "007")
+
+
+def test_a_mark_is_never_dropped_without_a_word(run: Run, three: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decide(*arguments: str) -> Done:
+        return run("inbox", "decide", *arguments, "--database", three)
+
+    refused = decide("9c")
+    assert (refused.returncode, "--no-mark" in refused.stderr) == (2, True)
+    assert decide("9c", "--no-mark", "--mark", "1").returncode == 2
+    assert "no mark" in decide("9c", "--no-mark").stdout
+    url = three
+    back = [{"role": "assistant", "status": "submitted", "remark": "again"}]
+    fields = {"StudentID": 7, "Solution": "x", "status": "submitted", "Mark": 8, "OutOf": 10, "Feedback": "good"}
+    with Database(url) as database:
+        for number in range(3):
+            one = Assignment(fields | {"SubmissionID": f"back{number}", "History": back, "Remarks": ["again"]})
+            _put(database, one)
+    assert decide("back0").stdout == "back0  corrected  8 of 10\n"
+    assert decide("back1", "--feedback", "better").stdout == "back1  corrected  8 of 10\n"
+    assert decide("back2", "--mark", "9.25", "--out-of", "12").stdout == "back2  corrected  9.25 of 12\n"
+    with Database(url) as database:
+        sent = [
+            json.loads(letter.body)
+            for letter in database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+            if letter.type == "Assignment"
+        ]
+    assert [one.get("Feedback") for one in sent[-3:]] == ["good", "better", "good"]
+
+
+def test_a_spreadsheet_shows_what_is_in_the_csv(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/records.sqlite3"
+    altered = ["007", "123456789012345678", "1e5", "mar1", "3-4", "TRUE"]
+    students = {name: f"'{name}" for name in altered} | {name: name for name in ("s1234567", "23200858")}
+    moved = [{"role": "student"}, {"role": "demonstrator"}]
+    with Database(url) as database:
+        for number, student in enumerate(students):
+            fields = {"StudentID": student, "status": "corrected", "SubmissionID": f"id{number}", "History": moved}
+            one = Assignment(fields | {"Mark": 1 / 3, "OutOf": 0.1 + 0.2, "Feedback": "✔ é"})
+            database.write_now(partial(course.record, assignment=one))
+    exported = run("export", "--database", url).stdout
+    assert exported.startswith("\ufeff")
+    rows = {row["student"]: row for row in csv.DictReader(io.StringIO(exported.removeprefix("\ufeff")))}
+    assert set(rows) == set(students.values())
+    assert {(row["mark"], row["out_of"], row["feedback"]) for row in rows.values()} == {("0.33", "0.3", "✔ é")}
+
+
+def test_student_numbers_are_what_the_configuration_says(
+    more: dict[str, str], run: Run, file: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "numbers.toml"
+    config.write_text("student_number = 's[0-9]{7}|0*[0-9]{3,8}'\n")
+    rest = ("--module", "data_mining", "--config", str(config), "--json")
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for name in ("s1234567_report.py", "0071.py"):
+        (folder / name).write_text("x")
+    rows = [json.loads(line) for line in run("submit", str(folder), *rest).stdout.splitlines()]
+    assert [row["student"] for row in rows] == ["0071", "s1234567"]
+    assert json.loads(run("submit", str(file), "--student", "23200858", *rest).stdout)["student"] == 23200858
+    for wrong in ("x1234567", "s123", "s1234567x", "12", "s1234567\n"):
+        done = run("submit", str(file), "--student", wrong, *rest)
+        assert (done.returncode, "no student number" in done.stderr) == (2, True), wrong
+    (folder / "s1234567x.py").write_text("x")
+    assert "whose is it" in run("submit", str(folder), *rest).stderr
+    config.write_text("student_number = '([a-z'\n")
+    assert "no regular expression" in run("submit", str(file), "--student", "7", *rest).stderr
+    config.write_text("student_number = '(a|aa)+b'\n")
+    done = run("submit", str(file), "--student", "a" * 150, *rest)
+    assert (done.returncode, "too long" in done.stderr) == (2, True)
+
+
+def test_a_number_that_begins_with_zero_keeps_it(more: dict[str, str], run: Run, file: Path) -> None:
+    done = run("submit", str(file), "--student", "007", "--module", "data_mining", "--json")
+    assert json.loads(done.stdout)["student"] == "007"
+    with rabbitry.connect_blocking(more["RABBITRY_BROKER"]) as connection, connection.channel() as channel:
+        message = channel.get("correction_queue_dm")
+        assert message is not None
+        assert json.loads(message.body)["StudentID"] == "007"

@@ -155,7 +155,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
                 if cookie is not None:
                     headers.append("Set-Cookie", cookie)
             await send(message)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rabbitry.cli import grading_records
+from rabbitry.cli import grading_inbox, grading_records
 from rabbitry.cli._common import (
     Broker,
     ExitCode,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 grading_records.add_to(app)
+app.add_typer(grading_inbox.app, name="inbox", help="What waits for people to decide.", no_args_is_help=True)
 
 DEADLINE = 10.0
 WATCH = 0.5
@@ -171,7 +172,9 @@ def _progress(total: int) -> Iterator[Any]:
 @app.command("status")
 def status(
     context: typer.Context,
-    id: Annotated[str, typer.Argument(metavar="ID", help="What submit printed.")],
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="What submit printed, or a unique beginning of 4 letters or more.")
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Go on until it is confirmed; print each change.")] = False,
     database: DatabaseURL = None,
     broker: Broker = None,
@@ -187,10 +190,11 @@ def status(
     async def work() -> int:
         async with grading_records.asking(named, url) as ask:
             shown: dict[str, Any] | None = None
+            wanted = id
             is_told = False
             while True:
                 try:
-                    found = await ask(id)
+                    found = await ask(wanted)
                 except RequestTimeout as error:
                     if not watch:
                         raise
@@ -198,6 +202,7 @@ def status(
                     if not is_told:
                         warn(f"{error}; waiting")
                         is_told = True
+                wanted = id if found is None else found["id"]  # a beginning may become that of another, too
                 if found is not None and (shown is None or found["history"] != shown["history"]):
                     _show_status(found, shown, as_json)
                     shown = found

@@ -1,14 +1,15 @@
-"""`rabbitry grading inbox|results|export`: what people decide, and what the records of a course hold."""
+"""`rabbitry grading results|export`, and how all commands of grading reach the records of a course."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import typer
@@ -20,18 +21,15 @@ from rabbitry.cli._common import (
     Plain,
     Strict,
     broker_url,
-    many_lines,
     one_line,
     print_json,
     warn,
 )
 from rabbitry.cli._service import run_once
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import NoRecords, NoSuchID, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.inbox import Item
-    from rabbitry.apps.grading.roles import RoleName
 
 DatabaseURL = Annotated[
     str | None,
@@ -43,13 +41,15 @@ DatabaseURL = Annotated[
         show_default=False,
     ),
 ]
-RoleOption = Annotated[
-    str | None, typer.Option("--role", metavar="ROLE", help="demonstrator, assistant or coordinator.")
+Find = Annotated[
+    str, typer.Option(metavar="TEXT", help="Those whose student's number or id begins so.", show_default=False)
 ]
-ItemId = Annotated[str, typer.Argument(metavar="ID", help="The submission's id.")]
+OfModule = Annotated[
+    str | None, typer.Option("--module", metavar="NAME", help="Those of this module.", show_default=False)
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
+Offset = Annotated[int, typer.Option(min=0, help="Leave out so many of the first.")]
 Ask: TypeAlias = "Callable[[str], Awaitable[dict[str, Any] | None]]"
-
-inbox_app = typer.Typer()
 
 
 class Format(StrEnum):
@@ -61,7 +61,6 @@ class Format(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to those of `rabbitry grading`."""
-    app.add_typer(inbox_app, name="inbox", help="What waits for people to decide.", no_args_is_help=True)
     app.command("results")(results)
     app.command("export")(export)
 
@@ -93,11 +92,22 @@ def _has_password(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(context: typer.Context, url: str | None) -> Iterator[Database]:
+def existing(context: typer.Context, url: str | None) -> Iterator[Database | None]:
+    """Open the records that are there; None, said on stderr, where there are none yet: looking makes none."""
     from rabbitry.apps.grading.records import Database
 
-    with Database(database_url(context, url)) as database:
-        yield database
+    with contextlib.ExitStack() as stack:
+        opened = None
+        try:
+            opened = stack.enter_context(Database(database_url(context, url), existing=True))
+        except NoRecords as error:
+            say(str(error))
+        yield opened
+
+
+def say(text: str) -> None:
+    """Say on stderr why nothing is printed."""
+    print(f"rabbitry: {one_line(text)}", file=sys.stderr)
 
 
 @contextlib.asynccontextmanager
@@ -110,144 +120,27 @@ async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
             yield asked.ask
         return
     from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.course import submission
+    from rabbitry.apps.grading.records.course import described
 
-    with Database(database) as records:
+    with Database(database, existing=True) as records:
 
         async def ask(identity: str) -> dict[str, Any] | None:
-            found = await records.read(partial(submission, identity=identity))
-            return None if found is None else found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]}
+            try:
+                return await records.read(partial(described, given=identity))
+            except NoSuchID as error:
+                if error.is_ambiguous:
+                    raise
+                return None
 
         yield ask
 
 
-# -- inbox -----------------------------------------------------------------------------------------------
+def mark_of(mark: object, out_of: object) -> str:
+    """Write a mark that came over the wire."""
+    from rabbitry.apps.grading.message import number, points
 
-
-@inbox_app.command("list")
-def list_(context: typer.Context, role: RoleOption = None, database: DatabaseURL = None, as_json: Json = False) -> None:
-    """List what waits for a decision, oldest first.
-
-    Example: rabbitry grading inbox list --role assistant
-    """
-    from rabbitry.apps.grading.records.inbox import waiting
-    from rabbitry.apps.grading.roles import ROLES
-
-    wanted = [_role(role)] if role is not None else list(ROLES)
-    with _opened(context, database) as records:
-        for name in wanted:
-            for item in records.read_now(partial(waiting, role=name)):
-                found = item.assignment
-                if as_json:
-                    print_json(_described(item))
-                    continue
-                mark = _mark(found.get("Mark"), found.get("OutOf"))
-                student, module = f"student {found.student}", found.module or "no module"
-                print(
-                    one_line(f"{found.id}  {item.role:12}  {student}  {module}  {mark}  since {item.arrived_at[:19]}")
-                )
-
-
-@inbox_app.command("show")
-def show(
-    context: typer.Context, id: ItemId, role: RoleOption = None, database: DatabaseURL = None, as_json: Json = False
-) -> None:
-    """Show what waits with an id: the solution, and its history.
-
-    Example: rabbitry grading inbox show 3f2a
-    """
-    from rabbitry.apps.grading.records.inbox import item
-
-    with _opened(context, database) as records:
-        found = records.read_now(partial(item, identity=id, role=None if role is None else _role(role)))
-    if as_json:
-        print_json(_described(found) | {"solution": found.assignment.solution_text()})
-        return
-    assignment = found.assignment
-    for name, value in (
-        ("id", assignment.id),
-        ("role", found.role),
-        ("student", assignment.student),
-        ("module", assignment.module),
-        ("file", assignment.name),
-        ("arrived", found.arrived_at[:19]),
-        ("mark", _mark(assignment.get("Mark"), assignment.get("OutOf"))),
-        ("feedback", assignment.get("Feedback") or ""),
-        *(("remark", remark) for remark in assignment.remarks),
-    ):
-        if value:
-            print(f"{name:10}{one_line(str(value))}")
-    print(many_lines(assignment.solution_text()))
-
-
-@inbox_app.command("decide")
-def decide(
-    context: typer.Context,
-    id: ItemId,
-    role: RoleOption = None,
-    mark: Annotated[float | None, typer.Option(help="The demonstrator's mark.", show_default=False)] = None,
-    out_of: Annotated[float | None, typer.Option(help="What the mark is out of.", show_default=False)] = None,
-    feedback: Annotated[str | None, typer.Option(metavar="TEXT", help="Why that mark.", show_default=False)] = None,
-    send_back: Annotated[
-        str | None, typer.Option(metavar="REMARK", help="The assistant's no, and why.", show_default=False)
-    ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules.", show_default=False)] = None,
-    database: DatabaseURL = None,
-    as_json: Json = False,
-) -> None:
-    """Decide: the demonstrator corrects, the assistant validates or sends back, the coordinator confirms.
-
-    It is recorded, and published by the role that runs with --person. Example:
-    rabbitry grading inbox decide 3f2a --mark 8 --out-of 10 --feedback "Good, but slow"
-    """
-    from rabbitry.apps.grading.message import Decision, user_name
-    from rabbitry.apps.grading.modules import load_course
-    from rabbitry.apps.grading.records.inbox import item, settle
-    from rabbitry.apps.grading.roles import role_named
-
-    course = load_course(config)
-    decision = Decision(user_name(), mark, out_of, feedback, send_back)
-    wanted = None if role is None else _role(role)
-    with _opened(context, database) as records:
-        found = records.read_now(partial(item, identity=id, role=wanted))
-        action = "send-back" if send_back is not None else role_named(found.role).actions[0]
-        done = records.write_now(partial(settle, found=found, action=action, decision=decision, course=course))
-    if as_json:
-        print_json({"id": done.id, "role": found.role, "status": done.status})
-    else:
-        print(f"{done.id}  {done.status}")
-
-
-def _role(name: str) -> RoleName:
-    from rabbitry.apps.grading.roles import role_named
-
-    return role_named(name).name
-
-
-def _mark(mark: object, out_of: object) -> str:
-    from rabbitry.apps.grading.message import number
-
-    given, total = number(mark), number(out_of)
-    if given is None:
-        return "no mark"
-    return f"{given:g}" if total is None else f"{given:g} of {total:g}"
-
-
-def _described(item: Item) -> dict[str, Any]:
-    assignment = item.assignment
-    return {
-        "id": assignment.id,
-        "role": item.role,
-        "arrived_at": item.arrived_at,
-        "student": assignment.student,
-        "module": assignment.module,
-        "file": assignment.name,
-        "mark": assignment.get("Mark"),
-        "out_of": assignment.get("OutOf"),
-        "feedback": assignment.get("Feedback"),
-        "remarks": assignment.remarks,
-        "history": assignment.history,
-    }
+    given = number(mark)
+    return "no mark" if given is None else points(given, number(out_of))
 
 
 # -- records ---------------------------------------------------------------------------------------------
@@ -260,6 +153,10 @@ def results(
     exchange_type: Annotated[str, typer.Option(metavar="TYPE", help="direct or fanout.")] = "direct",
     plain: Plain = False,
     strict: Strict = False,
+    module: OfModule = None,
+    find: Find = "",
+    limit: Limit = None,
+    offset: Offset = 0,
     database: DatabaseURL = None,
     broker: Broker = None,
     as_json: Json = False,
@@ -269,15 +166,21 @@ def results(
     Example: rabbitry grading results --follow
     """
     if not follow:
-        from rabbitry.apps.grading.records.course import submissions_of
+        from rabbitry.apps.grading.records.course import CONFIRMED, Filter, submissions_of
 
-        with _opened(context, database) as records:
-            for found in records.read_now(partial(submissions_of, status="confirmed")):
-                if as_json:
-                    print_json(found.as_dict())
-                else:
-                    _print_result(found.id, found.student, found.module, found.mark, found.out_of)
+        wanted = Filter(find, module, CONFIRMED, limit, offset)
+        with existing(context, database) as records:
+            rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
+        for found in rows:
+            if as_json:
+                print_json(found.as_dict())
+            else:
+                _print_result(found.id, found.student, found.module, found.mark, found.out_of)
+        if records is not None and not rows:
+            say("no results")
         return
+    if module is not None or find or limit is not None or offset:
+        raise UsageError("--module, --find, --limit and --offset are for the records, and not for --follow")
     url = broker_url(context, broker)
     if exchange_type not in ("direct", "fanout"):
         raise UsageError(f"--exchange-type is direct or fanout, and not {exchange_type!r}")
@@ -300,7 +203,7 @@ def results(
 
 
 def _print_result(identity: object, student: object, module: object, mark: object, out_of: object) -> None:
-    text = f"{identity or '-'}  student {student}  {module or 'no module'}  {_mark(mark, out_of)}"
+    text = f"{identity or '-'}  student {student}  {module or 'no module'}  {mark_of(mark, out_of)}"
     print(one_line(text), flush=True)
 
 
@@ -315,13 +218,16 @@ def export(
     """
     from rabbitry.apps.grading.records.course import Submission, histories, submissions_of
 
-    with _opened(context, database) as records:
-        rows = records.read_now(submissions_of)
-        hops = records.read_now(histories) if format_ is Format.JSON else {}
+    with existing(context, database) as records:
+        rows = [] if records is None else records.read_now(submissions_of)
+        hops = records.read_now(histories) if records is not None and format_ is Format.JSON else {}
     if format_ is Format.JSON:
         for row in rows:
             print_json(row.as_dict() | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
         return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's
+    sys.stdout.write(_BOM)
     # All text in quotes: a spreadsheet that divides at `;` would find a formula behind one.
     writer = csv.DictWriter(sys.stdout, list(Submission.__dataclass_fields__), quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
@@ -329,15 +235,29 @@ def export(
         writer.writerow({name: _cell(value) for name, value in row.as_dict().items()})
 
 
+_BOM: Final = "\ufeff"
+"""Without it Excel takes a file for one in the code page of its machine."""
 _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """What a formula begins with; the last four are the first four in full width."""
+_DIGITS: Final = 15
+"""Digits that a spreadsheet keeps of a number."""
+_LIKE_NUMBERS: Final = re.compile(
+    r"0\d+|\d+(\.\d+)?[eE][+-]?\d+|\d{1,4}[-/.:]\d{1,4}([-/.:]\d{1,4})?"
+    r"|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}[ ./-]?\d{1,4}|true|false",
+    re.IGNORECASE,
+)
+"""Text that a spreadsheet would take for another number, a time or a date: 007, 1e5, 3-4, mar1."""
 
 
 def _cell(value: object) -> object:
-    """Keep a spreadsheet from taking a student's text for a formula (OWASP, CSV injection), and a terminal from
-    acting on it.
+    """Keep a spreadsheet from taking text for a formula (OWASP, CSV injection) or for another number, and a terminal
+    from acting on it.
     """
+    if isinstance(value, float):
+        return round(value, 2)
     if not isinstance(value, str):
         return value
-    safe = f"'{value}" if value.lstrip(" \ufeff").startswith(_FORMULA) else value
+    bare = value.strip(f" {_BOM}")
+    is_long = len(bare) > _DIGITS and bare.isdigit()
+    safe = f"'{value}" if bare.startswith(_FORMULA) or is_long or _LIKE_NUMBERS.fullmatch(bare) else value
     return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in safe)

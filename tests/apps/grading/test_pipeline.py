@@ -14,7 +14,7 @@ from rabbitry.apps.grading.message import Decision, now
 from rabbitry.apps.grading.records import Database, course, outbox
 from rabbitry.apps.grading.stages import STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.apps.grading.students import Asking, results
-from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
+from rabbitry.exceptions import NoSuchID, NotFound, PublishReturned, RequestTimeout
 from rabbitry.telemetry.report import INTERVAL
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
@@ -394,6 +394,9 @@ async def test_questions_that_are_none_are_left_and_the_next_one_answered(
             assert found is not None
             assert found["status"] == "confirmed"
             assert await asking.ask("x" * 5_000) is None
+            assert await asking.ask(identity[:6]) == found
+            with pytest.raises(NoSuchID, match="too short"):
+                await asking.ask(identity[:3])
 
 
 async def test_whoever_follows_results_is_stopped_by_none_that_is_no_json(broker_url: str) -> None:

@@ -116,11 +116,11 @@ async def test_decisions_that_make_no_sense_are_refused(served: Served, embedded
                 answer = await served.http.post(where, content=body)
                 assert answer.status_code == 400, answer.text
             assert (await served.http.get("/api/inbox/nobody")).status_code == 400
-            assert (await served.http.get(f"/api/inbox/assistant/{identity}")).status_code == 400
+            assert (await served.http.get(f"/api/inbox/assistant/{identity}")).status_code == 404
             first = await served.http.post(where, json={"action": "correct", "mark": 1, "who": "Ann"})
             assert first.json() == {"id": identity, "status": "corrected"}
             again = await served.http.post(where, json={"action": "correct", "mark": 2})
-            assert (again.status_code, "decided already" in again.json()["error"]) == (400, True)
+            assert (again.status_code, "Ann decided as the demonstrator" in again.json()["error"]) == (404, True)
             assert (await served.http.get("/api/submissions/nothing")).json() is None
 
 

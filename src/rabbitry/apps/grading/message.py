@@ -81,7 +81,7 @@ class Assignment(dict[str, Any]):
         """Say whose it is, how it stands and its mark, for a line of the log."""
         module = f", {self.module}" if self.module else ""
         given, total = number(self.get(MARK)), number(self.get(OUT_OF))
-        mark = "" if given is None else f", mark {given:g}" if total is None else f", mark {given:g} of {total:g}"
+        mark = "" if given is None else f", mark {points(given, total)}"
         return f"student {self.student}{module}: {self.status}{mark} ({self.id})"
 
     @property
@@ -136,6 +136,11 @@ class Assignment(dict[str, Any]):
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise Reject(f"{SOLUTION} is no base64, though {ENCODING} says so: {error}") from error
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the solution came as bytes that are no text."""
+        return self.get(ENCODING) == "base64"
 
     def solution_text(self) -> str:
         """Give the solution for people to read; what can't be decoded stays as it came."""
@@ -200,7 +205,7 @@ class Progress(dict[str, Any]):
 
 
 def submission(
-    student: int, module: str, solution: bytes, name: str, identity_: str, *, who: str | None = None
+    student: int | str, module: str, solution: bytes, name: str, identity_: str, *, who: str | None = None
 ) -> Assignment:
     """Make the assignment that a student hands in. What is no UTF-8 text goes in as base64."""
     fields: dict[str, Any] = {STUDENT: student}
@@ -241,6 +246,22 @@ def number(value: object) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def points(given: float, total: float | None = None) -> str:
+    """Write a mark, and what it is out of, with up to two decimals."""
+    text = f"{given:.2f}".rstrip("0").rstrip(".") if abs(given) < 1e15 else f"{given:g}"
+    return text if total is None else f"{text} of {points(total)}"
+
+
+def file_name(text: str, otherwise: str) -> str:
+    """Return a name under which a file that was handed in can be kept: no folder, nothing hidden or unprintable."""
+    name = text.replace("\\", "/").rpartition("/")[2]
+    name = "".join(letter if letter.isprintable() else "_" for letter in sendable(name)).strip().lstrip(".-~")
+    while len(name.encode()) > 200:
+        stem, dot, end = name.rpartition(".")
+        name = f"{stem[:-1]}{dot}{end}" if stem else name[:-1]
+    return name or otherwise
 
 
 @cache

@@ -5,6 +5,7 @@ short = "cc"
 scheme = "schemes/cloud_computing.toml"     # relative to this file; without, the status alone changes
 
 largest_submission = 1000000                # bytes; stands before the tables
+student_number = "s?[0-9]{7}"               # a regular expression; without, 1 to 18 digits
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rabbitry.exceptions import Undecodable, UsageError
 LARGEST_SUBMISSION: Final = 10_000_000
 """Bytes of a file that is handed in, where the configuration says nothing else."""
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
+_KEYS: Final = ("modules", "largest_submission", "weak_sandbox", "student_number")
 VARIABLE: Final = "RABBITRY_GRADING"
 """The variable that names the configuration file."""
 
@@ -54,11 +56,15 @@ def _originals() -> dict[str, Module]:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The modules by name, those of the original programs by default."""
+    """The modules by name, those of the original programs by default.
+
+    student_number: a regular expression for students' numbers; None where they are digits.
+    """
 
     modules: dict[str, Module] = field(default_factory=_originals)
     largest_submission: int = LARGEST_SUBMISSION
     weak_sandbox: bool = False
+    student_number: str | None = None
 
     def module(self, name: str) -> Module:
         """Give a module. Raises UsageError, naming those that there are."""
@@ -87,17 +93,18 @@ def load_course(path: Path | None = None) -> Course:
 
 
 def _course(data: dict[str, Any], file: Path) -> Course:
-    if unknown := sorted(set(data) - {"modules", "largest_submission", "weak_sandbox"}):
-        raise UsageError(f"{file}: unknown key {unknown[0]!r}; there are modules, largest_submission and weak_sandbox")
+    if unknown := sorted(set(data) - set(_KEYS)):
+        raise UsageError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(_KEYS)}")
     largest = data.get("largest_submission", LARGEST_SUBMISSION)
     if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
         raise UsageError(f"{file}: largest_submission is a number of bytes, and not {largest!r}")
     weak = data.get("weak_sandbox", False)
     if not isinstance(weak, bool):
         raise UsageError(f"{file}: weak_sandbox is true or false, and not {weak!r}")
+    number = _student_number(data.get("student_number"), file)
     tables = data.get("modules")
     if tables is None:
-        return Course(largest_submission=largest, weak_sandbox=weak)
+        return Course(largest_submission=largest, weak_sandbox=weak, student_number=number)
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules are tables, [modules.NAME]")
     modules = {name: _module(name, table, file) for name, table in tables.items()}
@@ -105,7 +112,21 @@ def _course(data: dict[str, Any], file: Path) -> Course:
     for module in modules.values():
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules are called {module.short!r} for short")
-    return Course(modules, largest, weak)
+    return Course(modules, largest, weak, number)
+
+
+def _student_number(pattern: object, file: Path) -> str | None:
+    if pattern is None:
+        return None
+    if not isinstance(pattern, str) or not pattern:
+        raise UsageError(f"{file}: student_number is a regular expression, and not {pattern!r}")
+    import regex  # only few courses need it
+
+    try:
+        regex.compile(pattern)
+    except regex.error as error:
+        raise UsageError(f"{file}: student_number {pattern!r} is no regular expression: {error}") from error
+    return pattern
 
 
 def _module(name: str, table: object, file: Path) -> Module:

@@ -15,9 +15,9 @@ from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._session import FOR_EVER, stay_connected, until
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.records import Database, outbox
-from rabbitry.apps.grading.records.course import submission
+from rabbitry.apps.grading.records.course import described
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
-from rabbitry.exceptions import ProtocolViolation, PublishError, RecordsError, Undecodable
+from rabbitry.exceptions import NoSuchID, ProtocolViolation, PublishError, RecordsError, Undecodable
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
 
@@ -25,6 +25,9 @@ LOOK: Final = 0.2
 """Seconds between two looks into the outbox."""
 PAUSE: Final = 5.0
 """Seconds until what could not be published is tried again."""
+
+LEAST: Final = 4
+"""Letters of an id that a question needs: with fewer, students would find each other's ids by trying."""
 
 log = logging.getLogger("rabbitry.apps.grading")
 
@@ -189,8 +192,12 @@ async def _answer_all(database: Database, channel: Channel) -> None:
 
 
 async def answer(database: Database, identity: str) -> bytes:
-    """Give what is known of a submission as JSON: `null` where nothing is."""
-    found = await database.read(partial(submission, identity=identity))
-    if found is None:
-        return b"null"
-    return msgspec.json.encode(found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]})
+    """Return what is known of a submission as JSON, by its id or its beginning.
+
+    It is an object; `null` where nothing is known; a text that says why where that many begin so.
+    """
+    try:
+        found = await database.read(partial(described, given=identity, least=LEAST))
+    except NoSuchID as error:
+        return msgspec.json.encode(str(error) if error.is_ambiguous else None)
+    return msgspec.json.encode(found)

@@ -15,15 +15,14 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from rabbitry._decode import decode_object
+from rabbitry._decode import decode_object, json_decoder
 from rabbitry.amqp.client import Properties, connect
-from rabbitry.apps.grading.message import ID, Assignment, Progress, submission
-from rabbitry.apps.grading.message import identity as known_as
+from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress, sendable, submission
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
-from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
+from rabbitry.exceptions import NoSuchID, PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import first_properties
@@ -32,7 +31,10 @@ from rabbitry.flow.publisher import Publisher
 ANSWER_WITHIN: Final = 5.0
 """Seconds that a coordinator has to answer."""
 _LONGEST_NUMBER: Final = 18
+_MATCH_WITHIN: Final = 0.1
+"""Seconds that a configured expression has for a student's number."""
 _NUMBER_IN_NAME: Final = re.compile(r"\d{4,18}(?!\d)")
+_decode_answer: Callable[[bytes], dict[str, Any] | str | None] = json_decoder(dict[str, Any] | str | None)  # type: ignore[arg-type] # a union is no type
 _UNCONFIRMED: Final = 200
 
 
@@ -40,16 +42,34 @@ _UNCONFIRMED: Final = 200
 class Entry:
     """A file to be handed in."""
 
-    student: int
+    student: int | str
     module: Module
     path: Path
 
 
-def student_number(text: str) -> int:
-    """Read a student's number. Raises UsageError where it is none."""
-    if not (text.isascii() and text.isdigit()) or len(text) > _LONGEST_NUMBER or not int(text):
-        raise UsageError(f"{text!r} is no student number: it has 1 to {_LONGEST_NUMBER} digits")
-    return int(text)
+def student_number(text: str, course: Course | None = None) -> int | str:
+    """Read a student's number: a number where it is digits that begin with no zero, text otherwise.
+
+    Raises UsageError where it is none: no digits, or not what the course's configuration says.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
+    if course is None or course.student_number is None:
+        if not is_number or not int(text):
+            raise UsageError(f"{text!r} is no student number: it has 1 to {_LONGEST_NUMBER} digits")
+    elif _matched(f"(?:{course.student_number})\\Z", text) is None or len(text) > LONGEST_NAME:
+        raise UsageError(f"{text!r} is no student number: this course's are {course.student_number}")
+    return int(text) if is_number and not text.startswith("0") else text
+
+
+def _matched(pattern: str, text: str) -> str | None:
+    """Return what a pattern of the configuration matches at the beginning of a text, within bounded time."""
+    import regex  # only few courses need it
+
+    try:
+        found = regex.match(f"(?:{pattern})", text[: LONGEST_NAME + 1], timeout=_MATCH_WITHIN)
+    except TimeoutError as error:
+        raise UsageError(f"student_number {pattern!r} takes too long to match {text[:40]!r}") from error
+    return None if found is None else found[0]
 
 
 def entries(path: Path, student: str | None, module: str, course: Course) -> list[Entry]:
@@ -59,12 +79,12 @@ def entries(path: Path, student: str | None, module: str, course: Course) -> lis
     be, and for all that is wrong, so that nothing is sent where something is.
     """
     known = course.module(module)
-    number = None if student is None else student_number(student)
+    number = None if student is None else student_number(student, course)
     try:
         paths = _files_of(path) if path.is_dir() else [path]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
-    found = [Entry(_number_of(item) if number is None else number, known, item) for item in paths]
+    found = [Entry(_number_of(item, course) if number is None else number, known, item) for item in paths]
     for entry in found:
         read(entry.path, course)
     return found
@@ -98,11 +118,15 @@ def checked(data: bytes, name: str, course: Course) -> bytes:
     return data
 
 
-def _number_of(path: Path) -> int:
-    found = _NUMBER_IN_NAME.match(path.name)
-    if found is None:
+def _number_of(path: Path, course: Course) -> int | str:
+    if course.student_number is None:
+        found = _NUMBER_IN_NAME.match(path.name)
+        number = None if found is None else found[0]
+    else:
+        number = _matched(f"(?:{course.student_number})(?![0-9A-Za-z])", path.name)
+    if number is None:
         raise UsageError(f"{path}: whose is it? Its name begins with no student number; say --student")
-    return student_number(found[0])
+    return student_number(number, course)
 
 
 class Desk:
@@ -125,7 +149,9 @@ class Desk:
     ) -> None:
         await self._stack.aclose()
 
-    async def submit(self, student: int, module: Module, solution: bytes, name: str, *, who: str | None = None) -> str:
+    async def submit(
+        self, student: int | str, module: Module, solution: bytes, name: str, *, who: str | None = None
+    ) -> str:
         """Hand in a solution; returns its id once the broker has confirmed it.
 
         Raises ConnectFailed, PublishError. After cancelling, the outcome is unknown.
@@ -135,7 +161,7 @@ class Desk:
         return identity
 
     async def send(
-        self, student: int, module: Module, solution: bytes, name: str, *, who: str | None = None
+        self, student: int | str, module: Module, solution: bytes, name: str, *, who: str | None = None
     ) -> tuple[str, asyncio.Future[tuple[None, None]]]:
         """Do as `submit` does, but give the id and a future that is done when it is confirmed."""
         publisher = await self._publisher(module)
@@ -209,9 +235,9 @@ class Asking:
         await self._stack.aclose()
 
     async def ask(self, identity: str) -> dict[str, Any] | None:
-        """Give what is known of a submission with its history; None where nothing is.
+        """Return what is known of a submission with its history, by its id or its beginning; None where nothing is.
 
-        Raises RequestTimeout where no coordinator answers.
+        Raises NoSuchID where several begin so, RequestTimeout where no coordinator answers.
         """
         properties = Properties(
             content_type=JSON,
@@ -220,7 +246,7 @@ class Asking:
             expiration=str(int(ANSWER_WITHIN * 1000)),
         )
         try:
-            body = msgspec.json.encode({ID: known_as(identity)})
+            body = msgspec.json.encode({ID: sendable(identity)})
             await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
             async with asyncio.timeout(ANSWER_WITHIN):
                 while (delivery := await anext(self._answers)).properties.correlation_id != question:
@@ -229,7 +255,10 @@ class Asking:
             raise RequestTimeout(
                 "no coordinator answers on this broker; name the course's database with --database"
             ) from error
-        return msgspec.json.decode(delivery.body, type=dict[str, Any] | None)
+        found = _decode_answer(delivery.body)
+        if isinstance(found, str):
+            raise NoSuchID(found, is_ambiguous=True)
+        return found
 
 
 async def results(wiring: Wiring, url: str, *, strict: bool = False) -> AsyncGenerator[dict[str, Any], None]:

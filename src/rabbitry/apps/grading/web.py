@@ -9,17 +9,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import msgspec
-from fastapi import APIRouter, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from rabbitry._decode import decode_json
-from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number, user_name
+from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.stages import Wiring
@@ -27,9 +28,12 @@ from rabbitry.apps.grading.students import Desk, checked, student_number
 from rabbitry.exceptions import (
     Closed,
     ConnectFailed,
+    NoRecords,
+    NoSuchID,
     PublishError,
     RabbitryError,
     RecordsError,
+    Reject,
     Undecodable,
     UsageError,
 )
@@ -46,6 +50,7 @@ _FORM_BYTES: Final = 20_000
 _LONGEST_SHOWN: Final = 200_000
 """Letters of a solution that the page shows."""
 
+PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
 T = TypeVar("T")
 log = logging.getLogger("rabbitry.apps.grading")
 
@@ -66,7 +71,9 @@ def _route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
                     if request.method == "POST":
                         _check_length(request, await largest())
                     answered: Response = await handle(request)
-                except UsageError as error:
+                except NoSuchID as error:
+                    return JSONResponse({"error": str(error)}, 404)
+                except (UsageError, Reject) as error:
                     return JSONResponse({"error": str(error)}, 400)
                 except RequestValidationError as error:
                     wrong = ", ".join(sorted({str(each["loc"][-1]) for each in error.errors()}))
@@ -84,9 +91,10 @@ def _route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
-    """What the page sends for a decision."""
+    """What the page sends for a decision. item: the number of what was looked at."""
 
     action: str
+    item: int | None = None
     who: str = ""
     mark: float | None = None
     out_of: float | None = None
@@ -129,6 +137,7 @@ class Pages:
         add("/api/overview", self.overview)
         add("/api/submissions", self.submit, methods=["POST"])
         add("/api/submissions/{identity}", self.submission)
+        add("/api/files/{identity}", self.file)
         add("/api/inbox/{role}", self.waiting)
         add("/api/inbox/{role}/{identity}", self.item)
         add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"])
@@ -139,52 +148,90 @@ class Pages:
         """Give the page itself."""
         return FileResponse(STATIC / "index.html")
 
-    async def overview(self, find: str = "") -> Response:
-        """Count the stages, and list the submissions that changed last."""
+    async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
+        """Count the stages, and list a page of submissions; those that changed last come first."""
         from rabbitry.apps.grading.records import course, inbox, outbox
 
         known = await self._known()
+        wanted = course.Filter(find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN)
 
         def read(connection: Any) -> dict[str, Any]:
-            found = course.submissions_of(connection, find=find.strip()[:64] or None, limit=SHOWN)
             return {
                 "statuses": course.counts(connection),
                 "inboxes": inbox.counts(connection),
+                "newest": inbox.newest(connection),
                 "outbox": outbox.count(connection),
-                "submissions": [one.as_dict() for one in found],
-                "modules": list(known.modules),
-                "who": user_name(),
+                "submissions": [one.as_dict() for one in course.submissions_of(connection, wanted)],
+                "total": course.count(connection, wanted),
             }
 
-        return _json(await self._read(read))
+        nothing = {"statuses": {}, "inboxes": {}, "newest": {}, "outbox": 0, "submissions": [], "total": 0}
+        found = await self._read(read, nothing)
+        return _json(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
 
     async def submission(self, identity: str) -> Response:
-        """Give a submission with its history; `null` where nothing is known of it."""
-        from rabbitry.apps.grading.service import answer
+        """Give a submission with its history, and whether its file is here; `null` where nothing is known of it."""
+        from rabbitry.apps.grading.records import course, inbox
+        from rabbitry.apps.grading.service import LEAST
 
-        return Response(await answer(await self._records(), identity), media_type="application/json")
+        def read(connection: Any) -> dict[str, Any] | None:
+            try:
+                found = course.described(connection, identity, least=LEAST)
+            except NoSuchID as error:
+                if error.is_ambiguous:
+                    raise
+                return None
+            return found | {"has_file": inbox.has(connection, found["id"])}
 
-    async def waiting(self, role: str) -> Response:
-        """List what waits for a role's people."""
-        from rabbitry.apps.grading.records import inbox
+        return _json(await self._read(read, None))
 
-        items = await self._read(partial(inbox.waiting, role=role_named(role).name, limit=SHOWN))
-        return _json([_brief(item) for item in items])
+    async def waiting(self, role: str, find: str = "", module: str = "", page: PageNumber = 0) -> Response:
+        """List a page of what waits for a role's people, oldest first."""
+        from rabbitry.apps.grading.records import course, inbox
+
+        name = role_named(role).name
+        wanted = course.Filter(find.strip()[:200], module or None, None, SHOWN, page * SHOWN)
+
+        def read(connection: Any) -> dict[str, Any]:
+            items = inbox.waiting(connection, name, wanted)
+            return {"items": [_brief(item) for item in items], "total": inbox.count(connection, name, wanted)}
+
+        return _json(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
     async def item(self, role: str, identity: str) -> Response:
-        """Give what waits, with the solution."""
-        from rabbitry.apps.grading.records import inbox
-
-        found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
-        text = found.assignment.solution_text()
+        """Give what waits, with the solution where it is text."""
+        found = await self._item(role, identity)
+        assignment = found.assignment
+        text = "" if assignment.is_binary else assignment.solution_text()
         return _json(
             _brief(found)
             | {
                 "solution": text[:_LONGEST_SHOWN],
                 "is_cut": len(text) > _LONGEST_SHOWN,
+                "is_binary": assignment.is_binary,
                 "actions": list(ROLES[role_named(role).name].actions),
-                "remarks": [str(remark) for remark in found.assignment.remarks],
+                "remarks": [_shown(remark) for remark in assignment.remarks],
             }
+        )
+
+    async def file(self, identity: str) -> Response:
+        """Give the file as it was handed in. No browser shows it as a page of this site, whatever it holds."""
+        from rabbitry.apps.grading.records import inbox
+
+        found: Item | None = await self._read(partial(inbox.handed_in, given=identity), None)
+        if found is None:
+            raise NoSuchID(f"no assignment in an inbox has the id {identity!r}")
+        name = file_name(found.assignment.name, found.assignment.id)
+        plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
+        return Response(
+            found.assignment.solution(),
+            media_type="application/octet-stream",
+            headers={
+                "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
+                "Content-Security-Policy": "sandbox; default-src 'none'",
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "no-store",
+            },
         )
 
     # -- what is done ----------------------------------------------------------------------------------
@@ -194,7 +241,7 @@ class Pages:
     ) -> Response:
         """Hand in a file; answers with its id once the broker has confirmed it."""
         known = await self._known()
-        who, wanted = student_number(student.strip()), known.module(module)
+        who, wanted = student_number(student.strip(), known), known.module(module)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution"))
         return _json({"id": identity})
@@ -209,10 +256,15 @@ class Pages:
             raise UsageError(f"that is no decision: {error}") from error
         who = verdict.who.strip()[:LONGEST_NAME] or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
-        found = await self._read(partial(inbox.item, identity=identity, role=role_named(role).name))
+        found = await self._item(role, identity)
+        if verdict.item not in (None, found.id):
+            raise UsageError("this assignment came again after you opened it: open it once more")
         known = await self._known()
         settle = partial(inbox.settle, found=found, action=verdict.action, decision=decision, course=known)
-        done = await (await self._records()).write(settle)
+        records = await self._records()
+        if records is None:
+            raise _nothing_waits(identity)
+        done = await records.write(settle)
         return _json({"id": done.id, "status": done.status})
 
     # -- what it needs ---------------------------------------------------------------------------------
@@ -225,18 +277,31 @@ class Pages:
     async def _largest(self) -> int:
         return (await self._known()).largest_submission + _FORM_BYTES
 
-    async def _records(self) -> Database:
+    async def _records(self) -> Database | None:
+        """Open the database; None where no role has made it yet: who looks at the page makes none."""
         from rabbitry.apps.grading.records import Database
 
         async with self._opening:
             if self._database is None:
-                database = Database(self._database_url)
-                await asyncio.to_thread(database.__enter__)
+                database = Database(self._database_url, existing=True)
+                try:
+                    await asyncio.to_thread(database.__enter__)
+                except NoRecords:
+                    return None
                 self._database = database
         return self._database
 
-    async def _read(self, work: Callable[[Any], T]) -> T:
-        return await (await self._records()).read(work)
+    async def _read(self, work: Callable[[Any], T], otherwise: T) -> T:
+        records = await self._records()
+        return otherwise if records is None else await records.read(work)
+
+    async def _item(self, role: str, identity: str) -> Item:
+        from rabbitry.apps.grading.records import inbox
+
+        records = await self._records()
+        if records is None:
+            raise _nothing_waits(identity)
+        return await records.read(partial(inbox.item, identity=identity, role=role_named(role).name))
 
     async def _hand_in(self, submit: Callable[[Desk], Awaitable[str]]) -> str:
         course = await self._known()
@@ -264,14 +329,19 @@ def _check_length(request: Request, limit: int) -> None:
         raise UsageError(f"too large: more than {limit} bytes")
 
 
-async def _submit(student: int, module: Any, data: bytes, name: str, desk: Desk) -> str:
+async def _submit(student: int | str, module: Any, data: bytes, name: str, desk: Desk) -> str:
     return await desk.submit(student, module, data, name[:200])
+
+
+def _nothing_waits(identity: str) -> NoSuchID:
+    return NoSuchID(f"nothing waits for a decision with the id {identity!r}")
 
 
 def _brief(item: Item) -> dict[str, Any]:
     assignment = item.assignment
     return {
         "id": assignment.id,
+        "item": item.id,
         "role": item.role,
         "arrived_at": item.arrived_at,
         "student": assignment.student,
@@ -285,7 +355,9 @@ def _brief(item: Item) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str | None:
-    return None if value is None else str(value)[:_LONGEST_SHOWN]
+    if value is None or isinstance(value, str):
+        return value if value is None else value[:_LONGEST_SHOWN]
+    return msgspec.json.encode(value).decode()[:_LONGEST_SHOWN]
 
 
 def _json(data: object) -> Response:

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Subquery, Table, and_, delete, func, or_, select, update
 
+from rabbitry._ids import pick
 from rabbitry.apps.grading.message import (
     FEEDBACK,
     LONGEST_TEXT,
@@ -25,8 +26,11 @@ from rabbitry.apps.grading.message import (
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.receiving import taken_at
 from rabbitry.apps.grading.records.schema import history, insert_into, submissions, text
+from rabbitry.exceptions import NoSuchID
 
 CONFIRMED: Final = "confirmed"
+_LOOKED_AT: Final = 100
+"""Ids that are looked at for one that is meant by its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,15 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
     return True
 
 
+def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
+    """Return the id of the submission that is meant by it or by its beginning.
+
+    least: letters that a beginning has at least. Raises NoSuchID.
+    """
+    ids = select(submissions.c.id).where(_begins(submissions.c.id, given)).order_by(submissions.c.id).limit(_LOOKED_AT)
+    return pick(known_as(given), connection.execute(ids).scalars(), "submission", typed=given, least=least)
+
+
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
     """Give a submission with its hops, oldest first; None where it is not known."""
     identity = known_as(identity)
@@ -160,18 +173,54 @@ def submission(connection: Connection, identity: str) -> tuple[Submission, list[
     return _submission(row), [_hop(hop) for hop in hops]
 
 
-def submissions_of(
-    connection: Connection, *, status: str | None = None, find: str | None = None, limit: int | None = None
-) -> list[Submission]:
-    """List submissions, what changed last first. find: the beginning of a student's number, or an id."""
+def described(connection: Connection, given: str, *, least: int = 1) -> dict[str, Any]:
+    """Return a submission with its history as JSON data, by its id or its beginning. Raises NoSuchID."""
+    found = submission(connection, find_id(connection, given, least=least))
+    if found is None:
+        raise NoSuchID(f"the submission {given!r} was taken away just now")
+    return found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries of a list are wanted; all where nothing is said.
+
+    find: the beginning of a student's number, or of an id. limit: how many, after the first `offset` of them.
+    """
+
+    find: str = ""
+    module: str | None = None
+    status: str | None = None
+    limit: int | None = None
+    offset: int = 0
+
+    def conditions(self, table: Table | Subquery, identity: ColumnElement[str]) -> list[ColumnElement[bool]]:
+        """Give the conditions on a table with students and modules, whose ids are in one of its columns."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.module is not None:
+            conditions.append(table.c.module == text(self.module, 200))
+        if self.status is not None:
+            conditions.append(table.c.status == text(self.status, 200))
+        if self.find:
+            conditions.append(or_(_begins(identity, self.find), _begins(table.c.student, self.find)))
+        return conditions
+
+
+_ALL: Final = Filter()
+
+
+def submissions_of(connection: Connection, wanted: Filter = _ALL) -> list[Submission]:
+    """List submissions; the one that changed last comes first."""
     numbered = _with_attempts(None).subquery()
-    wanted = select(numbered).order_by(numbered.c.updated_at.desc(), numbered.c.id).limit(limit)
-    if status is not None:
-        wanted = wanted.where(numbered.c.status == status)
-    if find:
-        find = text(find, 200)
-        wanted = wanted.where(or_(numbered.c.id == find, numbered.c.student.startswith(find, autoescape=True)))
-    return [_submission(row) for row in connection.execute(wanted)]
+    query = select(numbered).where(*wanted.conditions(numbered, numbered.c.id))
+    query = query.order_by(numbered.c.updated_at.desc(), numbered.c.id).limit(wanted.limit).offset(wanted.offset)
+    return [_submission(row) for row in connection.execute(query)]
+
+
+def count(connection: Connection, wanted: Filter = _ALL) -> int:
+    """Count the submissions that a filter lets through, whatever its limit."""
+    query = select(func.count()).select_from(submissions).where(*wanted.conditions(submissions, submissions.c.id))
+    return connection.execute(query).scalar_one()
 
 
 def histories(connection: Connection) -> dict[str, list[Hop]]:
@@ -186,6 +235,10 @@ def counts(connection: Connection) -> dict[str, int]:
     """Count the submissions by status."""
     rows = connection.execute(select(submissions.c.status, func.count()).group_by(submissions.c.status))
     return {row[0]: row[1] for row in rows}
+
+
+def _begins(column: ColumnElement[str], beginning: str) -> ColumnElement[bool]:
+    return column.startswith(text(beginning, 200), autoescape=True)
 
 
 def _with_attempts(condition: Any) -> Select[Any]:

@@ -25,7 +25,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from rabbitry.exceptions import RecordsError, UsageError
+from rabbitry.exceptions import NoRecords, RecordsError, UsageError
 
 VARIABLE: Final = "RABBITRY_DATABASE"
 HEAD: Final = "1"
@@ -54,9 +54,13 @@ class Database:
     Work is a function of a SQLAlchemy connection, which may be called again where a transaction failed.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        """Raises UsageError for a URL that is none, or another database's; it shows no password."""
-        self._engine = _engine(url or default_url())
+    def __init__(self, url: str | None = None, *, existing: bool = False) -> None:
+        """Raises UsageError for a URL that is none, or another database's; it shows no password.
+
+        existing: it must be there already: nothing is made, neither its file nor its tables.
+        """
+        self._existing = existing
+        self._engine = _engine(url or default_url(), existing)
         self._writing = self._engine.execution_options(writes=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -67,10 +71,15 @@ class Database:
         return self._engine.url.render_as_string(hide_password=True)
 
     def __enter__(self) -> Database:
-        """Raises RecordsError where the database can't be reached, or is newer than this program."""
+        """Raises RecordsError where the database can't be reached, or is newer than this program; NoRecords where it
+        must be there and is not.
+        """
         try:
-            with self._writing.begin() as connection:
-                _upgrade(connection)
+            if self._existing:
+                self._check()
+            else:
+                with self._writing.begin() as connection:
+                    _upgrade(connection)
         except SQLAlchemyError as error:
             self._readers.shutdown()
             self._engine.dispose()
@@ -81,6 +90,17 @@ class Database:
             raise
         self._thread.start()
         return self
+
+    def _check(self) -> None:
+        url = self._engine.url
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise NoRecords(f"there are no records yet: no file {url.database}")
+        with self._engine.connect() as connection:
+            found = _version(connection)
+        if found is None:
+            raise NoRecords(f"there are no records yet in the database {self}")
+        if found != HEAD:
+            raise _other_version(found)
 
     def __exit__(self, *_: object) -> None:
         """Finish the work that was given, and close."""
@@ -150,7 +170,7 @@ class Database:
             future.set_result(result)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, existing: bool) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -159,13 +179,16 @@ def _engine(url: str) -> Engine:
         return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name")
-    try:
-        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"the database's folder can't be made: {error}") from error
-    _make_private(Path(parsed.database))
+    if not existing:
+        try:
+            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the database's folder can't be made: {error}") from error
+        _make_private(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
+    if not existing:
+        event.listen(engine, "connect", _set_wal)  # it stays so; who only reads changes nothing
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -182,12 +205,11 @@ def _make_private(file: Path) -> None:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # sqlite3 begins transactions of its own, too late, otherwise
-    _set_wal(connection)
     for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _set_wal(connection: Any) -> None:
+def _set_wal(connection: Any, _: object) -> None:
     # SQLite's own waiting ("timeout") does not cover this statement: it fails at once where another process is
     # just making the database, or is the last to close it.
     deadline = time.monotonic() + _BUSY_SECONDS
@@ -214,8 +236,7 @@ def _upgrade(connection: Connection) -> None:
     """Bring the schema up to date; whoever starts at the same time waits."""
     if connection.dialect.name == "postgresql":
         connection.execute(sql("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
-    has_any = inspect(connection).has_table("alembic_version")
-    found = connection.execute(sql("SELECT version_num FROM alembic_version")).scalar() if has_any else None
+    found = _version(connection)
     if found == HEAD:
         return
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each plugin that it loads
@@ -229,7 +250,18 @@ def _upgrade(connection: Connection) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as error:
-        raise RecordsError(f"the database has schema {found!r}, which this version of Rabbitry can't use") from error
+        raise _other_version(found) from error
+
+
+def _version(connection: Connection) -> str | None:
+    """Return the schema's version; None where there are no tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sql("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _other_version(found: str | None) -> RecordsError:
+    return RecordsError(f"the database has schema {found!r}, which this version of Rabbitry can't use")
 
 
 def _named(error: SQLAlchemyError, where: str) -> RecordsError:

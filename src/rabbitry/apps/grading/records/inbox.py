@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from rabbitry._decode import decode_object
+from rabbitry._ids import pick
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
+from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, outbox, text
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import NoSuchID, UsageError
 
+_ALL: Final = Filter()
+_LOOKED_AT: Final = 100
+"""Rows that are looked at for one that is meant by its beginning."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -53,9 +58,16 @@ def put(connection: Connection, role: Role, assignment: Assignment, exchange: st
     return done.first() is not None
 
 
-def waiting(connection: Connection, role: RoleName, *, limit: int | None = None) -> list[Item]:
+def waiting(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> list[Item]:
     """List what waits for a role's people, oldest first."""
-    return [_item(row) for row in connection.execute(_waiting().where(inbox.c.role == role).limit(limit))]
+    query = _waiting().where(inbox.c.role == role, *wanted.conditions(inbox, inbox.c.submission))
+    return [_item(row) for row in connection.execute(query.limit(wanted.limit).offset(wanted.offset))]
+
+
+def count(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> int:
+    """Count what a filter lets through of what waits for a role's people, whatever its limit."""
+    query = _waiting().where(inbox.c.role == role, *wanted.conditions(inbox, inbox.c.submission)).order_by(None)
+    return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -65,15 +77,55 @@ def counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def newest(connection: Connection) -> dict[str, int]:
+    """Return the number of what came last to each role's inbox; with the count it tells whether anything changed."""
+    rows = connection.execute(select(inbox.c.role, func.max(inbox.c.id)).group_by(inbox.c.role))
+    return {row[0]: row[1] for row in rows}
+
+
 def item(connection: Connection, identity: str, role: RoleName | None = None) -> Item:
-    """Find what waits by the submission's id. Raises UsageError where nothing does."""
-    wanted = _waiting().where(inbox.c.submission == known_as(identity))
+    """Find what waits by the submission's id or its beginning.
+
+    Raises NoSuchID where nothing waits with it, saying who decided last, or where several do.
+    """
+    wanted = _waiting()
     if role is not None:
         wanted = wanted.where(inbox.c.role == role)
-    row = connection.execute(wanted.limit(1)).first()
+    rows = connection.execute(wanted.where(_begins(identity)).limit(_LOOKED_AT)).all()
+    try:
+        whole = pick(
+            known_as(identity), [row.submission for row in rows], "assignment that waits for a decision", typed=identity
+        )
+    except NoSuchID as error:
+        decided = None if rows else _last_decision(connection, identity, role)
+        raise error if decided is None else NoSuchID(f"{identity!r} waits no more: {decided}") from error
+    return _item(next(row for row in rows if row.submission == whole))
+
+
+def handed_in(connection: Connection, given: str) -> Item:
+    """Find what came last to an inbox of a submission, decided or not, by its id or its beginning. Raises NoSuchID."""
+    rows = connection.execute(select(inbox).where(_begins(given)).order_by(inbox.c.id.desc()).limit(_LOOKED_AT)).all()
+    identity = pick(known_as(given), [row.submission for row in rows], "assignment in an inbox", typed=given)
+    return _item(next(row for row in rows if row.submission == identity))
+
+
+def has(connection: Connection, identity: str) -> bool:
+    """Whether a submission came to an inbox here, so that its file is there."""
+    return connection.execute(select(inbox.c.id).where(inbox.c.submission == identity).limit(1)).first() is not None
+
+
+def _last_decision(connection: Connection, given: str, role: RoleName | None) -> str | None:
+    query = select(inbox.c.role, decisions).join(decisions, decisions.c.item == inbox.c.id).where(_begins(given))
+    if role is not None:
+        query = query.where(inbox.c.role == role)
+    row = connection.execute(query.order_by(decisions.c.at.desc()).limit(1)).first()
     if row is None:
-        raise UsageError(f"nothing waits for a decision with the id {identity!r}: it may have been decided already")
-    return _item(row)
+        return None
+    return f"{row.who} decided as the {row.role} at {row.at[:19]} UTC ({row.action})"
+
+
+def _begins(given: str) -> ColumnElement[bool]:
+    return inbox.c.submission.startswith(text(known_as(given), 64), autoescape=True)
 
 
 def settle(connection: Connection, found: Item, action: str, decision: Decision, course: Course) -> Assignment:
@@ -94,7 +146,8 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
     }
     first = insert_into(connection, decisions).on_conflict_do_nothing().returning(decisions.c.item)
     if connection.execute(first, values).first() is None:
-        raise UsageError(f"assignment {found.assignment.id} was decided by somebody else just now")
+        told = _last_decision(connection, found.assignment.id, role.name)
+        raise UsageError(f"somebody else was first, so this was not recorded: {told}")
     if role.name == "coordinator":
         if course_records.confirm(connection, next_, found.message):
             _to_be_published(connection, role, found.exchange, key_of(next_, course), next_, required=False)

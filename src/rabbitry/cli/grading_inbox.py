@@ -1,0 +1,246 @@
+"""`rabbitry grading inbox`: what waits for people to decide."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rabbitry.cli._common import Json, many_lines, one_line, print_json
+from rabbitry.cli.grading_records import DatabaseURL, Find, Limit, Offset, OfModule, existing, mark_of, say
+from rabbitry.exceptions import NoSuchID, RabbitryError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rabbitry.apps.grading.message import Decision
+    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.inbox import Item
+    from rabbitry.apps.grading.roles import RoleName
+
+app = typer.Typer()
+RoleOption = Annotated[
+    str | None, typer.Option("--role", metavar="ROLE", help="demonstrator, assistant or coordinator.")
+]
+ItemId = Annotated[str, typer.Argument(metavar="ID", help="The submission's id, or a unique beginning.")]
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    role: RoleOption = None,
+    module: OfModule = None,
+    find: Find = "",
+    limit: Limit = None,
+    offset: Offset = 0,
+    database: DatabaseURL = None,
+    as_json: Json = False,
+) -> None:
+    """List what waits for a decision, role by role, oldest first.
+
+    Example: rabbitry grading inbox list --role assistant
+    """
+    from rabbitry.apps.grading.records.course import Filter
+    from rabbitry.apps.grading.records.inbox import waiting
+    from rabbitry.apps.grading.roles import ROLES
+
+    names = [_role(role)] if role is not None else list(ROLES)
+    with existing(context, database) as records:
+        if records is None:
+            return
+        items = [
+            item
+            for name in names
+            for item in records.read_now(partial(waiting, role=name, wanted=Filter(find, module)))
+        ]
+    end = None if limit is None else offset + limit
+    for item in items[offset:end]:
+        if as_json:
+            print_json(_described(item))
+            continue
+        found = item.assignment
+        mark = mark_of(found.get("Mark"), found.get("OutOf"))
+        student, module = f"student {found.student}", found.module or "no module"
+        print(one_line(f"{found.id}  {item.role:12}  {student}  {module}  {mark}  since {item.arrived_at[:19]}"))
+    if not items[offset:end]:
+        say("nothing waits for a decision")
+
+
+@app.command("show")
+def show(
+    context: typer.Context, id: ItemId, role: RoleOption = None, database: DatabaseURL = None, as_json: Json = False
+) -> None:
+    """Show what waits with an id: the solution, and its history.
+
+    Example: rabbitry grading inbox show 3f2a
+    """
+    from rabbitry.apps.grading.records.inbox import item
+
+    with _opened(context, database, id) as records:
+        found = records.read_now(partial(item, identity=id, role=None if role is None else _role(role)))
+    assignment = found.assignment
+    if as_json:
+        solution = assignment.get("Solution", assignment.get("Answer"))
+        encoding = {"encoding": "base64"} if assignment.is_binary else {}
+        print_json(_described(found) | {"solution": solution} | encoding)
+        return
+    for name, value in (
+        ("id", assignment.id),
+        ("role", found.role),
+        ("student", assignment.student),
+        ("module", assignment.module),
+        ("file", assignment.name),
+        ("arrived", found.arrived_at[:19]),
+        ("mark", mark_of(assignment.get("Mark"), assignment.get("OutOf"))),
+        ("feedback", assignment.get("Feedback") or ""),
+        *(("remark", remark) for remark in assignment.remarks),
+    ):
+        if value:
+            print(f"{name:10}{one_line(str(value))}")
+    if assignment.is_binary:
+        print(f"{len(assignment.solution())} bytes that are no text: rabbitry grading inbox save {assignment.id}")
+    else:
+        print(many_lines(assignment.solution_text()))
+
+
+@app.command("save")
+def save(
+    context: typer.Context,
+    id: ItemId,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="Where; the name that it was handed in with otherwise.", show_default=False
+        ),
+    ] = None,
+    database: DatabaseURL = None,
+    as_json: Json = False,
+) -> None:
+    """Save the file as it was handed in, decided or not; an existing file is not overwritten.
+
+    Example: rabbitry grading inbox save 3f2a report.zip
+    """
+    from rabbitry.apps.grading.message import file_name
+    from rabbitry.apps.grading.records.inbox import handed_in
+
+    with _opened(context, database, id) as records:
+        assignment = records.read_now(partial(handed_in, given=id)).assignment
+    data = assignment.solution()
+    own = file_name(assignment.name, assignment.id)
+    path = Path(own) if file is None else file / own if file.is_dir() else file
+    try:
+        with path.open("xb") as target:
+            target.write(data)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists; name another file: rabbitry grading inbox save {id} FILE") from error
+    except OSError as error:
+        raise RabbitryError(f"{path} can't be written: {error.strerror or error}") from error
+    if as_json:
+        print_json({"id": assignment.id, "file": str(path), "bytes": len(data)})
+    else:
+        print(one_line(str(path)))
+
+
+@app.command("decide")
+def decide(
+    context: typer.Context,
+    id: ItemId,
+    role: RoleOption = None,
+    mark: Annotated[float | None, typer.Option(help="The demonstrator's mark.", show_default=False)] = None,
+    out_of: Annotated[float | None, typer.Option(help="What the mark is out of.", show_default=False)] = None,
+    no_mark: Annotated[bool, typer.Option("--no-mark", help="Correct it without a mark.")] = False,
+    feedback: Annotated[str | None, typer.Option(metavar="TEXT", help="Why that mark.", show_default=False)] = None,
+    send_back: Annotated[
+        str | None, typer.Option(metavar="REMARK", help="The assistant's no, and why.", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules.", show_default=False)] = None,
+    database: DatabaseURL = None,
+    as_json: Json = False,
+) -> None:
+    """Decide: the demonstrator corrects, the assistant validates or sends back, the coordinator confirms.
+
+    It is recorded, and published by the role that runs with --person. Of a submission that was sent back, the
+    demonstrator's mark and feedback stay where no others are given. Example:
+    rabbitry grading inbox decide 3f2a --mark 8 --out-of 10 --feedback "Good, but slow"
+    """
+    from rabbitry.apps.grading.message import Decision, user_name
+    from rabbitry.apps.grading.modules import load_course
+    from rabbitry.apps.grading.records.inbox import item, settle
+    from rabbitry.apps.grading.roles import role_named
+
+    if no_mark and (mark is not None or out_of is not None):
+        raise UsageError("--no-mark goes without --mark and --out-of")
+    course = load_course(config)
+    decision = Decision(user_name(), mark, out_of, feedback, send_back)
+    wanted = None if role is None else _role(role)
+    with _opened(context, database, id) as records:
+        found = records.read_now(partial(item, identity=id, role=wanted))
+        action = "send-back" if send_back is not None else role_named(found.role).actions[0]
+        if action == "correct":
+            decision = _with_mark(found, decision, no_mark)
+        done = records.write_now(partial(settle, found=found, action=action, decision=decision, course=course))
+    if as_json:
+        print_json({"id": done.id, "role": found.role, "status": done.status, "mark": decision.mark})
+    else:
+        print(
+            f"{done.id}  {done.status}"
+            + (f"  {mark_of(decision.mark, decision.out_of)}" if action == "correct" else "")
+        )
+
+
+def _with_mark(found: Item, decision: Decision, no_mark: bool) -> Decision:
+    """Complete a correction by the mark and feedback of the round before; ask where there is no mark at all."""
+    from dataclasses import replace
+
+    from rabbitry.apps.grading.message import number
+
+    before = found.assignment
+    feedback = before.get("Feedback") if decision.feedback is None else decision.feedback
+    if not (isinstance(feedback, str) and feedback):
+        feedback = None
+    if no_mark:
+        return replace(decision, feedback=feedback)
+    if decision.mark is not None:
+        return replace(decision, feedback=feedback)
+    mark = number(before.get("Mark"))
+    if mark is not None:
+        out_of = number(before.get("OutOf")) if decision.out_of is None else decision.out_of
+        return replace(decision, mark=mark, out_of=out_of, feedback=feedback)
+    if decision.out_of is None and sys.stdin.isatty() and typer.confirm("Correct it without a mark?", err=True):
+        return replace(decision, feedback=feedback)
+    raise UsageError("no mark: give it with --mark, or say --no-mark")
+
+
+@contextlib.contextmanager
+def _opened(context: typer.Context, url: str | None, id: str) -> Iterator[Database]:
+    with existing(context, url) as records:
+        if records is None:
+            raise NoSuchID(f"nothing waits for a decision with the id {id!r}")
+        yield records
+
+
+def _role(name: str) -> RoleName:
+    from rabbitry.apps.grading.roles import role_named
+
+    return role_named(name).name
+
+
+def _described(item: Item) -> dict[str, Any]:
+    assignment = item.assignment
+    return {
+        "id": assignment.id,
+        "role": item.role,
+        "arrived_at": item.arrived_at,
+        "student": assignment.student,
+        "module": assignment.module,
+        "file": assignment.name,
+        "mark": assignment.get("Mark"),
+        "out_of": assignment.get("OutOf"),
+        "feedback": assignment.get("Feedback"),
+        "remarks": assignment.remarks,
+        "history": assignment.history,
+    }
