@@ -67,7 +67,7 @@ def _original(stack: contextlib.ExitStack, name: str, url: str, *arguments: str)
 def _results(folder: Path) -> list[course.Submission]:
     """The submissions that are recorded as confirmed."""
     with Database(f"sqlite:///{folder / 'records.sqlite3'}") as database:
-        return database.read_now(partial(course.submissions_of, status="confirmed"))
+        return database.read_now(partial(course.submissions_of, wanted=course.Filter(status="confirmed")))
 
 
 def _confirmed(folder: Path, number: int) -> list[course.Submission]:
