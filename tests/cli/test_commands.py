@@ -138,6 +138,16 @@ def test_a_user_without_a_password_is_wrong_usage() -> None:
     assert "RABBITMQ_PASSWORD" in done.stderr
 
 
+@pytest.mark.parametrize("url", ["amqp://guest:wrong@127.0.0.1:{port}/", "amqp://127.0.0.1:{port}/nope"])
+def test_a_page_ends_where_the_broker_refuses_it(url: str) -> None:
+    with BrokerProcess() as broker:
+        done = commands.run("web", "--port", "0", "--broker", url.format(port=broker.port))
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("rabbitry: ")
+    assert "refused" in done.stderr.splitlines()[-1]
+    assert "wrong" not in done.stderr.splitlines()[-1]
+
+
 def test_a_page_that_others_reach_needs_a_password() -> None:
     done = commands.run("web", "--host", "0.0.0.0", "--port", "0")
     assert done.returncode == 2

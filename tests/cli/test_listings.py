@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 import rabbitry
@@ -11,6 +12,7 @@ from tests.support import commands, programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
+_ALL = {"configure": ".*", "write": ".*", "read": ".*"}
 _WORDS = ("queues", "exchanges", "bindings", "connections", "channels", "consumers")
 
 
@@ -73,3 +75,41 @@ def test_a_broker_without_a_management_api_is_named(broker: dict[str, str]) -> N
     assert "wrong" not in done.stderr
     for url in ("x", "http://[::1"):
         assert commands.run("queues", "--management", url, more=broker).returncode == 2
+
+
+async def test_the_virtual_host_that_is_named_is_listed_alone(broker: dict[str, str]) -> None:
+    url, api = broker["RABBITRY_BROKER"], broker["RABBITRY_MANAGEMENT"]
+    async with httpx.AsyncClient(base_url=api, auth=("guest", "guest")) as client:
+        for name in ("a%20b", "empty"):
+            (await client.put(f"/api/vhosts/{name}")).raise_for_status()
+            (await client.put(f"/api/permissions/{name}/guest", json=_ALL)).raise_for_status()
+    named = broker | {"RABBITRY_BROKER": f"{url}a%20b"}
+    async with rabbitry.connect(named["RABBITRY_BROKER"]) as connection, rabbitry.connect(url) as other:
+        await (await connection.channel()).declare_queue("inside", exclusive=True)
+        await (await other.channel()).declare_queue("outside", exclusive=True)
+
+        def listed(word: str, environment: dict[str, str]) -> list[dict[str, object]]:
+            done = commands.run(word, "--json", more=environment)
+            assert done.returncode == 0, done.stderr
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+        await eventually(lambda: len(listed("queues", broker)) > 1, "both queues", within=40)
+        assert [queue["name"] for queue in listed("queues", named)] == ["inside"]
+        for word in _WORDS:
+            assert {item.get("vhost", "a b") for item in listed(word, named)} <= {"a b"}
+            missing = commands.run(word, "--json", more=broker | {"RABBITRY_BROKER": f"{url}nope"})
+            assert missing.returncode == 3
+            assert missing.stderr.startswith("rabbitry: no virtual host 'nope'")
+            assert missing.stdout == ""
+
+
+def test_an_empty_list_says_that_it_is_empty(broker: dict[str, str]) -> None:
+    with httpx.Client(base_url=broker["RABBITRY_MANAGEMENT"], auth=("guest", "guest")) as client:
+        client.put("/api/vhosts/empty").raise_for_status()
+        client.put("/api/permissions/empty/guest", json=_ALL).raise_for_status()
+    empty = broker | {"RABBITRY_BROKER": f"{broker['RABBITRY_BROKER']}empty"}
+    for word in ("queues", "bindings", "connections", "channels", "consumers"):
+        done = commands.run(word, more=empty)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", f"rabbitry: no {word}\n")
+        done = commands.run(word, "--json", more=empty)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

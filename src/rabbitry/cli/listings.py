@@ -7,15 +7,17 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json
+from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, say
 from rabbitry.cli._management import Management, get, management_url, open_client
 from rabbitry.cli._service import run_service
-from rabbitry.exceptions import ConnectFailed
+from rabbitry.exceptions import ConnectFailed, VirtualHostRefused
 
 if TYPE_CHECKING:
+    import httpx
     from rich.table import Table
 
 app = typer.Typer()
@@ -90,6 +92,9 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Listing → its columns: heading → path in an item of the API."""
 
 
+_WHERE = "Those of the virtual host that --broker names; where that is / or none, of all that the user may see."
+
+
 def _add_command(what: str, doc: str) -> None:
     def command(
         context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
@@ -97,11 +102,12 @@ def _add_command(what: str, doc: str) -> None:
     ) -> None:  # fmt: skip
         _list(context, what, broker, management, as_json, watch)
 
-    app.command(what, help=doc)(command)
+    summary, example = doc.split("\n\n")
+    app.command(what, help=f"{summary}\n\n{_WHERE}\n\n{example}")(command)
 
 
 for _what, _doc in {
-    "queues": "List the queues of all virtual hosts that the user may see.\n\nExample: rabbitry queues --watch",
+    "queues": "List the broker's queues.\n\nExample: rabbitry queues --watch",
     "exchanges": "List the broker's exchanges.\n\nExample: rabbitry exchanges --json",
     "bindings": "List the broker's bindings; the default exchange's name is empty.\n\nExample: rabbitry bindings",
     "connections": "List the broker's connections.\n\nExample: rabbitry connections --management http://127.0.0.1:15672",
@@ -119,10 +125,11 @@ def _list(
 
     login = parse_url(broker_url(context, broker))
     url = management_url(management, login)
+    vhost = None if login.virtual_host == "/" else login.virtual_host
 
     async def service(stop: asyncio.Event) -> int:
         async with open_client(url, login) as client:
-            items = await until(stop, get(client, f"/api/{what}"))
+            items = await until(stop, _get(client, what, vhost))
             if items is None:
                 return ExitCode.INTERRUPTED
             if not watch:
@@ -135,12 +142,24 @@ def _list(
                     if stop.is_set():
                         break
                     try:
-                        items = await until(stop, get(client, f"/api/{what}"))
+                        items = await until(stop, _get(client, what, vhost))
                     except ConnectFailed as error:
                         screen.say(one_line(str(error)))
         return ExitCode.DONE
 
     raise typer.Exit(run_service(service, deadline=2.0))
+
+
+async def _get(client: httpx.AsyncClient, what: str, vhost: str | None) -> list[dict[str, Any]]:
+    """Get a listing, of a virtual host where one is named. Raises ConnectFailed, also where there is no such one."""
+    if vhost is None:
+        return await get(client, f"/api/{what}")
+    name = quote(vhost, safe="")
+    # A missing virtual host has no connections and no channels, and the API says no more than that.
+    if vhost not in [found.get("name") for found in await get(client, "/api/vhosts")]:
+        raise VirtualHostRefused(f"no virtual host {vhost!r}, or the user may not see it, says {client.base_url}")
+    is_of_clients = what in ("connections", "channels")
+    return await get(client, f"/api/vhosts/{name}/{what}" if is_of_clients else f"/api/{what}/{name}")
 
 
 class _Screen:
@@ -167,16 +186,19 @@ class _Screen:
         if self._live is None:
             _show(self._what, items, self._as_json)
         else:
-            self._live.update(_table(self._what, items), refresh=True)
+            self._live.update(_table(self._what, items) if items else f"no {self._what}", refresh=True)
 
     def say(self, text: str) -> None:
-        print(f"rabbitry: {text}", file=sys.stderr)
+        say(text)
 
 
 def _show(what: str, items: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         for item in items:
             print_json(item)
+        return
+    if not items:
+        say(f"no {what}")
         return
     from rich.console import Console
 

@@ -8,16 +8,19 @@ import os
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.cli._common import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
+from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
 from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER
 from rabbitry.cli.grading import ExchangeType, Type
+
+if TYPE_CHECKING:
+    from rabbitry.exceptions import ConnectFailed
 
 log = logging.getLogger("rabbitry.cli.web")
 app = typer.Typer()
@@ -84,8 +87,16 @@ def serve(
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     async def service(stop: asyncio.Event) -> int:
+        refusals: list[ConnectFailed] = []
+
+        def refused(error: ConnectFailed) -> None:
+            refusals.append(error)
+            stop.set()
+
         log.info("dashboard on http://%s:%d/", name, listener.getsockname()[1])
-        await serve_http(create_app(settings, wiring=wiring), listener, stop, ready)
-        return 0
+        await serve_http(create_app(settings, wiring=wiring, refused=refused), listener, stop, ready)
+        if refusals:
+            raise refusals[0]
+        return ExitCode.DONE
 
     raise typer.Exit(run_service(service))

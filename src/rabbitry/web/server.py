@@ -21,7 +21,7 @@ from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
 from rabbitry.apps.grading.web import Pages as GradingPages
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from rabbitry.apps.monitor.settings import Settings
-from rabbitry.exceptions import RabbitryError
+from rabbitry.exceptions import ConnectFailed, RabbitryError
 from rabbitry.web.hub import Hub, Page, TooManyPages
 
 PORT = 8003
@@ -42,13 +42,20 @@ Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
 log = logging.getLogger("rabbitry.web")
 
 
-def create_app(settings: Settings, feed: Feed | None = None, *, wiring: Wiring | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    feed: Feed | None = None,
+    *,
+    wiring: Wiring | None = None,
+    refused: Callable[[ConnectFailed], None] | None = None,
+) -> FastAPI:
     """The dashboard as an ASGI application, which connects to the broker while it runs.
 
     Args:
         settings: where the samples come from, and where the page is served.
         feed: opens another source of events, for tests; a `SampleFeed` of the broker where it is None.
         wiring: the exchange that assignments are handed in to, and how it is declared.
+        refused: called where the broker refuses the login or the virtual host, which the page shows too.
     """
     hub = Hub(str(parse_url(settings.broker)))
 
@@ -59,7 +66,7 @@ def create_app(settings: Settings, feed: Feed | None = None, *, wiring: Wiring |
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.feeding = feeding = asyncio.create_task(_feed(hub, feed or from_broker), name="feed")
+        app.state.feeding = feeding = asyncio.create_task(_feed(hub, feed or from_broker, refused), name="feed")
         try:
             async with grading.open():
                 yield
@@ -94,7 +101,7 @@ def create_app(settings: Settings, feed: Feed | None = None, *, wiring: Wiring |
     return app
 
 
-async def _feed(hub: Hub, feed: Feed) -> None:
+async def _feed(hub: Hub, feed: Feed, refused: Callable[[ConnectFailed], None] | None) -> None:
     """Pass what comes from the broker to the hub.
 
     Returns only by being cancelled, or by the error that no retry helps against, which the page shows.
@@ -112,7 +119,10 @@ async def _feed(hub: Hub, feed: Feed) -> None:
                         hub.set_broker("away", reason)
     except RabbitryError as error:
         hub.set_broker("refused", str(error))
-        log.warning("no samples will come, this is not tried again: %s", error)
+        if isinstance(error, ConnectFailed) and refused is not None:
+            refused(error)
+        else:
+            log.warning("no samples will come, this is not tried again: %s", error)
         raise
 
 
