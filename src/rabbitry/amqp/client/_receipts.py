@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 _log = logging.getLogger(__name__)
 _KEPT: Final = 1024
@@ -34,6 +34,13 @@ class Receipt(asyncio.Future[None]):
 
     def __del__(self) -> None:
         """Replace asyncio's, which prints."""
+
+
+def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    """Fail a future whose waiter may have given up, so that asyncio prints nothing. Does nothing where it is done."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # counts as looked at; whoever awaits it gets it all the same
 
 
 class Failure(Protocol):

@@ -11,12 +11,14 @@ import logging
 import queue
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
+from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, connect
 from rabbitry.amqp.client.consuming import Consumer, Delivery
@@ -26,7 +28,15 @@ from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.exceptions import AlreadySettled, Closed, RabbitryError, RequestTimeout, UsageError
+from rabbitry.exceptions import (
+    AlreadySettled,
+    ChannelClosed,
+    Closed,
+    ConnectionClosed,
+    RabbitryError,
+    RequestTimeout,
+    UsageError,
+)
 
 _log = logging.getLogger(__name__)
 _UNSENT_MESSAGES: Final = 10_000
@@ -134,9 +144,11 @@ class BlockingConsumer:
     ConsumerCancelled when the broker cancelled it, ChannelClosed or ConnectionClosed when its channel is gone.
     """
 
-    def __init__(self, consumer: Consumer, io: IOThread) -> None:
+    def __init__(self, consumer: Consumer, io: IOThread, channel: "BlockingChannel") -> None:
+        """channel: the one it belongs to, which lives as long as its consumers."""
         self._consumer = consumer
         self._io = io
+        self._channel = channel
         self._inbox: queue.SimpleQueue[BlockingDelivery | None] = queue.SimpleQueue()
         self._error: RabbitryError | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -226,6 +238,9 @@ class BlockingConsumer:
                         await self._may_go_on.wait()
         except RabbitryError as error:
             self._error = error
+        except Exception as error:  # noqa: BLE001 - whoever iterates gets it: nobody awaits this task
+            self._error = ChannelClosed(0, f"the consumer of {self._consumer.queue!r} failed: {error!r}")
+            self._error.__cause__ = error
         finally:
             inbox.put(None)
 
@@ -254,16 +269,50 @@ class _Room:
             self._changed.notify()
 
 
+class _Confirm(concurrent.futures.Future[None]):
+    """What `send` returns. failure: why the message was not confirmed; reading it here does not count as looking."""
+
+    failure: Exception | None = None
+    _was_asked = False
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        self.failure = error
+        self.set_exception(error)
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it has failed and nobody has asked for its result or exception since."""
+        return self.failure is not None and not self._was_asked
+
+    def result(self, timeout: float | None = None) -> None:
+        try:
+            super().result(timeout)
+        finally:
+            self._was_asked = self.done()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        try:
+            return super().exception(timeout)
+        finally:
+            self._was_asked = self.done()
+
+
 class BlockingChannel:
     """A channel. Made by `BlockingConnection.channel`; a context manager that closes it.
 
-    Its methods are those of the asyncio client's channel; each waits until it is done.
+    Its methods are those of the asyncio client's channel; each waits until it is done. Leaving its block without an
+    error waits until all that was sent is confirmed, and raises what failed and nobody has looked at as one
+    ExceptionGroup. Leaving it with an error closes at once.
     """
 
-    def __init__(self, channel: Channel, io: IOThread) -> None:
+    def __init__(self, channel: Channel, io: IOThread, failures: Failures, owner: "BlockingConnection") -> None:
+        """failures: of the connection's messages. owner: the connection, which lives as long as its channels."""
         self._channel = channel
         self._io = io
-        self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, asyncio.Future[None]]], _Confirm, int]] = deque()
+        self._failures = failures
+        self._owner = owner
+        self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, Receipt]], _Confirm, int]] = deque()
         self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
         self._checked: Properties | None = None
@@ -277,7 +326,17 @@ class BlockingChannel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._io.run(self._leave(error))
+
+    async def _leave(self, error: BaseException | None) -> None:
+        if error is not None:
+            await self._channel.__aexit__(type(error), error, None)
+            return
+        try:
+            await self.settled()
+        finally:
+            await self._channel.close()
+        raise_all(self._failures.take_unseen(self))
 
     @property
     def is_open(self) -> bool:
@@ -312,7 +371,7 @@ class BlockingChannel:
         properties: Properties | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
-    ) -> "concurrent.futures.Future[None]":
+    ) -> concurrent.futures.Future[None]:
         """Publish a message and return its future, which is done when the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
@@ -321,15 +380,9 @@ class BlockingChannel:
         body = as_body(body)
         self._check_properties(properties)
         self._room.take(len(body))
-        confirm: _Confirm = concurrent.futures.Future()
+        confirm = _Confirm()
         send = functools.partial(
-            self._channel.send,
-            body,
-            exchange=exchange,
-            routing_key=routing_key,
-            properties=properties,
-            mandatory=mandatory,
-            timeout=timeout,
+            self._channel.send_untracked, body, exchange, routing_key, properties, mandatory, timeout
         )
         self._unsent.append((send, confirm, len(body)))
         self._io.post(self._go_on_sending)
@@ -373,7 +426,7 @@ class BlockingChannel:
         consumer = self._channel.consume(
             queue, no_ack=no_ack, exclusive=exclusive, consumer_tag=consumer_tag, arguments=arguments, restore=restore
         )
-        return BlockingConsumer(consumer, self._io)
+        return BlockingConsumer(consumer, self._io, self)
 
     def abandon(self) -> None:
         """End the futures of what was never sent; for the connection, once its thread has ended."""
@@ -381,6 +434,12 @@ class BlockingChannel:
             _, confirm, size = self._unsent.popleft()
             confirm.cancel()
             self._room.give_back(size)
+
+    async def settled(self) -> None:
+        """Wait until all that was handed over is sent, and then confirmed or failed; for the connection."""
+        while self._sending is not None and not self._sending.done():
+            await asyncio.wait((self._sending,))
+        await self._channel.window.wait_idle(None)
 
     def _go_on_sending(self) -> None:
         if self._unsent and (self._sending is None or self._sending.done()):
@@ -390,16 +449,29 @@ class BlockingChannel:
         while self._unsent:
             send, confirm, size = self._unsent.popleft()
             try:
-                sent = await send()
+                # From here on its owner can't cancel it any more, so that it is free to be set when the outcome comes.
+                if confirm.set_running_or_notify_cancel():
+                    sent = await send()
+                    sent.add_done_callback(functools.partial(self._pass_on, confirm))
             except asyncio.CancelledError:
-                confirm.cancel()
+                self._fail(confirm, ConnectionClosed(0, "not sent: the connection was closed by this program"))
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
-                confirm.set_exception(error)
-            else:
-                sent.add_done_callback(functools.partial(_pass_on, confirm))
+                self._fail(confirm, error)
             finally:
                 self._room.give_back(size)
+
+    def _pass_on(self, confirm: _Confirm, sent: asyncio.Future[None]) -> None:
+        """Tell the other thread how a publish ended."""
+        error = sent.exception()
+        if isinstance(error, Exception):
+            self._fail(confirm, error)
+        else:
+            confirm.set_result(None)
+
+    def _fail(self, confirm: _Confirm, error: Exception) -> None:
+        confirm.fail(error)
+        self._failures.add(self, confirm)
 
     async def _confirmed(self, timeout: float | None) -> None:
         started = time.monotonic()
@@ -408,31 +480,24 @@ class BlockingChannel:
             if timeout is not None and time.monotonic() - started >= timeout:
                 break
         left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
-        await self._channel.wait_for_confirms(timeout=left)
-
-
-_Confirm = concurrent.futures.Future[None]
-
-
-def _pass_on(confirm: _Confirm, sent: "asyncio.Future[None]") -> None:
-    """Tell the other thread how a publish ended."""
-    if confirm.cancelled():
-        return
-    if sent.cancelled():
-        confirm.cancel()
-    elif (error := sent.exception()) is not None:
-        confirm.set_exception(error)
-    else:
-        confirm.set_result(None)
+        await self._channel.window.wait_idle(left)
+        raise_all(self._failures.take(self))
 
 
 class BlockingConnection:
-    """A connection to a broker. Made by `connect_blocking`; a context manager that closes it and ends its thread."""
+    """A connection to a broker. Made by `connect_blocking`; a context manager that closes it and ends its thread.
+
+    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
+    looked at as one ExceptionGroup. Leaving it with an error closes at once; what was not confirmed is counted in the
+    log. One that is dropped without `close` is closed, with a ResourceWarning.
+    """
 
     def __init__(self, connection: Connection, io: IOThread) -> None:
         self._connection = connection
         self._io = io
+        self._failures = Failures(io.loop, str(connection.url))
         self._channels: weakref.WeakSet[BlockingChannel] = weakref.WeakSet()
+        """Touched in the I/O thread alone. What a channel has sent keeps it here until it is confirmed."""
 
     def __repr__(self) -> str:
         return repr(self._connection)
@@ -443,7 +508,23 @@ class BlockingConnection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        errors: list[Exception] = []
+        try:
+            if error is None and not self._io.is_stopped:
+                errors = self._io.run(self._settled())
+        finally:
+            self.close()
+        raise_all(errors)
+
+    def __del__(self) -> None:
+        if not self._io.is_stopped:
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, source=self, stacklevel=2)
+            self._io.end_soon(self._connection.close)
+
+    async def _settled(self) -> list[Exception]:
+        for channel in list(self._channels):
+            await channel.settled()
+        return self._failures.take_unseen()
 
     @property
     def is_open(self) -> bool:
@@ -467,20 +548,32 @@ class BlockingConnection:
 
     def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> BlockingChannel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit)."""
-        channel = BlockingChannel(self._io.run(self._connection.channel(prefetch, timeout=timeout)), self._io)
+        return self._io.run(self._open_channel(prefetch, timeout))
+
+    async def _open_channel(self, prefetch: int, timeout: float | None) -> BlockingChannel:
+        opened = await self._connection.channel(prefetch, timeout=timeout)
+        channel = BlockingChannel(opened, self._io, self._failures, self)
         self._channels.add(channel)
         return channel
 
     def close(self) -> None:
-        """Close in order and end the I/O thread. Does nothing where it is closed."""
+        """Close in order and end the I/O thread; what was not confirmed fails. Does nothing where it is closed."""
         if self._io.is_stopped:
             return
         try:
-            self._io.run(self._connection.close())
+            self._io.run(self._close())
         finally:
             self._io.stop()
-            for channel in self._channels:
+            for channel in list(self._channels):
                 channel.abandon()
+
+    async def _close(self) -> None:
+        try:
+            await self._connection.close()
+            for channel in list(self._channels):
+                await channel.settled()  # at once: what is not sent yet fails as the rest did
+        finally:
+            self._failures.tell()
 
 
 def connect_blocking(

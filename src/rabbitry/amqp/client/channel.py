@@ -15,7 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from rabbitry.amqp.client._receipts import raise_all
+from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._receipts import Receipt, fail, raise_all
 from rabbitry.amqp.client.consuming import Consumer, Delivery, Settlements
 from rabbitry.amqp.client.declaring import Declaring
 from rabbitry.amqp.client.link import Link
@@ -204,6 +205,7 @@ class Channel(Declaring):
         """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
         goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
         """
+        check_loop(self.loop, self.connection)
         if self._closed is None:
             with contextlib.suppress(ConnectionClosed):  # lost before the answer: then it is as closed as it can be
                 await self._until_answered(self._begin_close(), "channel.close", timeout)
@@ -218,8 +220,6 @@ class Channel(Declaring):
             future.set_result(ChannelCloseOk())
             return future
         self._link = link
-        # Whoever waits gives up at will; the future must then not complain that nobody asked it.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._requests.append(_Request((ChannelCloseOk,), future, lambda _: self._forget_link()))
         link.send(self.number, ChannelClose(Reply.SUCCESS, "Goodbye"))
         link.hold_or_read()
@@ -246,8 +246,7 @@ class Channel(Declaring):
         self._settlements.lost = error
         requests, self._requests = self._requests, deque()
         for request in requests:
-            if not request.future.done():
-                request.future.set_exception(error.fresh())
+            fail(request.future, error.fresh())
 
     # -- for the connection ----------------------------------------------------------------------------
 
@@ -327,10 +326,7 @@ class Channel(Declaring):
         `publish_timeout`. Raises PublishReturned (mandatory and unroutable), PublishRefused, PublishTimeout
         (outcome unknown), ChannelClosed, ConnectionClosed. After cancelling, the outcome is unknown.
         """
-        await self._ensure_confirms()
-        timeout = self.connection.publish_timeout if timeout is None else timeout
-        future = await self.window.send(body, exchange, routing_key, properties, mandatory, timeout, False)
-        await future
+        await (await self.send_untracked(body, exchange, routing_key, properties, mandatory, timeout))
 
     async def send(
         self,
@@ -347,9 +343,25 @@ class Channel(Declaring):
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`, but
         that properties may be encoded already; the errors come from the future, and from `wait_for_confirms`.
         """
-        await self._ensure_confirms()
+        check_loop(self.loop, self.connection)
+        self._ensure_confirms()
         timeout = self.connection.publish_timeout if timeout is None else timeout
         return await self.window.send(body, exchange, routing_key, properties, mandatory, timeout, True)
+
+    async def send_untracked(
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: Properties | EncodedProperties | None,
+        mandatory: bool,
+        timeout: float | None,
+    ) -> Receipt:
+        """Publish as `send` does, for a caller who tells of the failure itself; for `publish` and `blocking`."""
+        check_loop(self.loop, self.connection)
+        self._ensure_confirms()
+        timeout = self.connection.publish_timeout if timeout is None else timeout
+        return await self.window.send(body, exchange, routing_key, properties, mandatory, timeout, False)
 
     async def wait_for_confirms(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent before is confirmed.
@@ -357,13 +369,14 @@ class Channel(Declaring):
         Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
         seconds (None: no limit but the messages' own) have passed.
         """
+        check_loop(self.loop, self.connection)
         await self.window.wait_idle(timeout)
         raise_all(self.connection.failures.take(self.window))
 
-    async def _ensure_confirms(self) -> None:
+    def _ensure_confirms(self) -> None:
         if self._confirming:
             return
-        self._confirming = True  # before the wait, so that no second task asks again; the broker keeps the order
+        self._confirming = True
         link = self._link
         if link is not None and link.core.channel_state(self.number) is ChannelState.OPEN:
             self._send(ConfirmSelect(nowait=True))  # else whoever opens or restores the channel asks for it
@@ -439,8 +452,7 @@ class Channel(Declaring):
             if self._link is None:
                 self._consumers.pop(key, None)  # nothing to cancel; recovery must not start it
             elif self._closed is None:
-                # The caller gave up; the broker starts it all the same.
-                self._ask_to_cancel(consumer).add_done_callback(lambda done: done.cancelled() or done.exception())
+                self._ask_to_cancel(consumer)  # the caller gave up; the broker starts it all the same
             raise
 
     async def start_again(self, consumer: Consumer) -> None:
@@ -465,6 +477,11 @@ class Channel(Declaring):
         def done(task: asyncio.Task[None]) -> None:
             if self._restoring.get(key) == (consumer, task):
                 del self._restoring[key]
+            error = None if task.cancelled() else task.exception()
+            if error is not None:  # nobody awaits the task: whoever iterates over the consumer learns of it
+                reason = ChannelClosed(0, f"the consumer of {consumer.queue!r} can't be restored: {error!r}")
+                reason.__cause__ = error
+                consumer.end(reason)
 
         task = self.loop.create_task(
             consume_again(self, consumer, after_recovery=after_recovery), name=f"consume {consumer.queue} again"
@@ -565,6 +582,7 @@ class Channel(Declaring):
 
     async def _until_usable(self, timeout: float | None) -> None:
         """Wait while the connection recovers."""
+        check_loop(self.loop, self.connection)
         if self._closed is None:
             await self.connection.usable_link(timeout)
 

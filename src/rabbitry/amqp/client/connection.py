@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rabbitry.amqp.client import fork
+from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.client._receipts import Failures, raise_all
 from rabbitry.amqp.client._resending import Resending
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
@@ -157,6 +158,7 @@ class Connection:
         """
         if isinstance(self._close_reason, UsedAfterFork):
             return
+        check_loop(self.loop)
         reason = ConnectionClosed(0, "the connection was closed by this program")
         self._recovery = None  # a loss from here on is final
         try:
@@ -175,6 +177,7 @@ class Connection:
 
         Raises RequestTimeout past `timeout` seconds (None: no limit).
         """
+        check_loop(self.loop, self)
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._closed)
@@ -186,6 +189,7 @@ class Connection:
 
         Raises ConnectionClosed where it is closed for good, RequestTimeout.
         """
+        check_loop(self.loop, self)
         if not self.is_open and self._close_reason is None:
             seconds = self.request_timeout if timeout is None else timeout
             try:
@@ -228,6 +232,11 @@ class Connection:
             self.link.driver.detach()
         for channel in list(self.channels):
             channel.on_fork(error)
+
+    def check_process(self) -> None:
+        """Raise UsedAfterFork where the connection is the parent process's."""
+        if isinstance(self._close_reason, UsedAfterFork):
+            raise self._close_reason.fresh()
 
     def on_blocked(self, reason: str | None) -> None:
         """Note whether the broker blocks publishers, and let them go on when it no longer does."""

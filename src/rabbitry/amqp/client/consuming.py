@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header
@@ -45,7 +46,7 @@ class Settlements:
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Settle a delivery (all up to it) as done."""
-        self.check(tag)
+        self.check_here(tag)
         self._close(tag, multiple)
         if not self._acks:
             self._loop.call_soon(self.flush)
@@ -53,14 +54,14 @@ class Settlements:
 
     def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
         """Settle a delivery (all up to it) as not done."""
-        self.check(tag)
+        self.check_here(tag)
         self.flush()  # while it counts as open, so that no ack of several reaches over it
         self._close(tag, multiple)
         self._send(BasicNack(tag, multiple, requeue))
 
     def reject(self, tag: int, requeue: bool) -> None:
         """Settle one delivery as not done."""
-        self.check(tag)
+        self.check_here(tag)
         self.flush()
         self._close(tag, False)
         self._send(BasicReject(tag, requeue))
@@ -71,6 +72,11 @@ class Settlements:
             raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
         if tag not in self.open:
             raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
+
+    def check_here(self, tag: int) -> None:
+        """Raise as `check` does, and UsageError in another event loop than the channel's."""
+        self.check(tag)
+        check_loop(self._loop)
 
     def _close(self, tag: int, multiple: bool) -> None:
         if multiple:
@@ -238,6 +244,7 @@ class Consumer:
         broker: the request is sent.
         """
         if not self._ended:
+            check_loop(self._channel.loop, self._channel.connection)
             self.gives_back = give_back
             self.end(None)
             with contextlib.suppress(Closed):  # then it is as gone as it can be
@@ -247,6 +254,7 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Delivery:
+        check_loop(self._channel.loop, self._channel.connection)
         while not self._buffer:
             if self._ended:
                 if self._end is not None:

@@ -5,6 +5,7 @@ What others hand over is gathered: however many calls come while the loop is on 
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections import deque
@@ -38,6 +39,7 @@ class IOThread:
         # Held while handing over and while stopping: what is handed over comes before the loop's end, or is refused.
         self._gate = threading.Lock()
         self._stopped = False
+        self._last: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
@@ -85,6 +87,20 @@ class IOThread:
             self._stopped = True
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(_STOP_TIMEOUT)
+
+    def end_soon(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `last` in the thread and then end it, without waiting: for a finalizer, in whatever thread it runs.
+
+        Takes no lock, which that thread may be holding. Does nothing once it was stopped, and in a child process.
+        """
+        if os.getpid() == self._pid and not self._stopped:
+            self._stopped = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the interpreter is ending
+                self.loop.call_soon_threadsafe(self._end_after, last)
+
+    def _end_after(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._last = self.loop.create_task(last())
+        self._last.add_done_callback(lambda done: self.loop.stop())
 
     @property
     def is_stopped(self) -> bool:

@@ -1,0 +1,371 @@
+"""Leaving a block, and what nobody looks at: nothing is lost in silence, and nothing is printed for each message."""
+
+import asyncio
+import concurrent.futures
+import gc
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Connection, _receipts, parse_url
+from rabbitry.amqp.client._receipts import Failures, Receipt
+from rabbitry.exceptions import ConnectionClosed, PublishReturned, PublishTimeout, UsageError
+from tests.support.proxy import FaultProxy, Way
+from tests.support.scripted import ScriptedBroker
+from tests.support.waiting import eventually, eventually_blocking
+
+_MANY = 3000
+
+
+def _of_asyncio(caplog: pytest.LogCaptureFixture) -> list[str]:
+    gc.collect()
+    return [record.getMessage() for record in caplog.records if record.name == "asyncio" and record.levelno > 30]
+
+
+async def _count(url: str, queue: str) -> int:
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        count = (await channel.declare_queue(queue, passive=True)).message_count
+        await channel.delete_queue(queue)
+        return count
+
+
+# -- without an error ----------------------------------------------------------------------------------
+
+
+async def test_leaving_a_connection_waits_for_all_that_was_sent(broker_url: str, no_leaks: None) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("all", durable=True)
+        for _ in range(_MANY):
+            await channel.send(b"x" * 100, routing_key="all")
+    assert await _count(broker_url, "all") == _MANY
+
+
+async def test_leaving_a_channel_waits_for_all_that_was_sent(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        async with await connection.channel() as channel:
+            await channel.declare_queue("all", durable=True)
+            for _ in range(_MANY):
+                await channel.send(b"x" * 100, routing_key="all")
+        assert not channel.is_open
+        assert await _count(broker_url, "all") == _MANY
+
+
+@pytest.mark.parametrize("block", ["connection", "channel"])
+async def test_leaving_raises_what_failed_as_one_group(
+    broker_url: str, block: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        with pytest.raises(ExceptionGroup, match="3 messages were not confirmed") as caught:  # noqa: PT012 - leaving the block raises
+            async with connection if block == "connection" else await connection.channel() as entered:
+                channel = await entered.channel() if isinstance(entered, Connection) else entered
+                queue = (await channel.declare_queue(exclusive=True)).name
+                for key in (queue, "nowhere", "nowhere", queue, "nowhere else"):
+                    await channel.send(b"x", routing_key=key)
+        assert [type(error) for error in caught.value.exceptions] == [PublishReturned] * 3
+    assert not _of_asyncio(caplog)
+
+
+async def test_what_the_program_has_looked_at_is_not_raised_again(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        async with await connection.channel() as channel:
+            awaited, gathered, asked = [await channel.send(b"x", routing_key="nowhere") for _ in range(3)]
+            with pytest.raises(PublishReturned):
+                await awaited
+            await asyncio.gather(gathered, return_exceptions=True)
+            asked.exception()
+            with pytest.raises(PublishReturned):
+                await channel.publish(b"x", routing_key="nowhere")
+            await channel.send(b"x", routing_key="nowhere")
+            with pytest.raises(ExceptionGroup) as caught:
+                await channel.wait_for_confirms()
+            assert len(caught.value.exceptions) == 4  # here all that failed, as documented
+        await channel.open()
+        await channel.send(b"x", routing_key="nowhere")
+        await eventually(lambda: not channel.awaits_answer, "the return, and its confirm")
+        await channel.close()
+        with pytest.raises(ExceptionGroup) as caught:
+            await connection.__aexit__(None, None, None)
+        assert len(caught.value.exceptions) == 1
+
+
+async def test_leaving_waits_no_longer_than_the_messages_own_deadlines() -> None:
+    async with ScriptedBroker() as broker:
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - leaving the block raises
+            async with rabbitry.connect(broker.url, publish_timeout=0.2) as connection:
+                channel = await connection.channel()
+                await channel.send(b"never confirmed", routing_key="q")
+        assert [type(error) for error in caught.value.exceptions] == [PublishTimeout]
+
+
+async def test_a_connection_that_ends_in_the_block_fails_what_was_sent_in_the_group() -> None:
+    async with ScriptedBroker() as broker:
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - leaving the block raises
+            async with rabbitry.connect(broker.url, recover=False) as connection:
+                channel = await connection.channel()
+                for _ in range(3):
+                    await channel.send(b"x", routing_key="q")
+                broker.links[0].driver.abort()
+                await connection.wait_closed()
+        assert [type(error) for error in caught.value.exceptions] == [ConnectionClosed] * 3
+
+
+# -- with an error, or not at all ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [None, Way.TO_CLIENT])
+async def test_leaving_with_an_error_is_quick_and_counts_in_one_line(
+    broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture, way: Way | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.amqp.client.channel.LEAVE_TIMEOUT", 0.2)
+    monkeypatch.setattr(Connection.close, "__kwdefaults__", {"timeout": 0.2})
+    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        url = broker_url.replace(f":{parse_url(broker_url).hosts[0][1]}/", f":{proxy.port}/")
+        with pytest.raises(KeyError, match="the program's own"):  # noqa: PT012 - leaving the block raises
+            async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+                queue = (await channel.declare_queue(exclusive=True)).name
+                if way is not None:
+                    proxy.pause(way)
+                for _ in range(_MANY):
+                    await channel.send(b"x", routing_key=queue)
+                raise KeyError("the program's own")
+        if way is not None:
+            told = [record.getMessage() for record in caplog.records if "not confirmed" in record.getMessage()]
+            assert len(told) == 1
+            assert f"{_MANY} messages were not confirmed" in told[0]
+    del channel
+    assert not _of_asyncio(caplog)
+
+
+async def test_a_cancelled_task_leaves_the_block_quickly(caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedBroker() as broker:
+        began = asyncio.Event()
+
+        async def send_for_ever() -> None:
+            async with rabbitry.connect(broker.url) as connection:
+                channel = await connection.channel()
+                while True:
+                    await channel.send(b"x", routing_key="q")
+                    began.set()
+
+        task = asyncio.create_task(send_for_ever())
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 20)
+        assert not _of_asyncio(caplog)
+
+
+async def test_cancelling_the_wait_of_a_block_that_is_left_closes_it(no_leaks: None) -> None:
+    async with ScriptedBroker() as broker:
+        sent = asyncio.Event()
+
+        async def send() -> None:
+            async with rabbitry.connect(broker.url) as connection:
+                await (await connection.channel()).send(b"never confirmed", routing_key="q")
+                sent.set()
+
+        task = asyncio.create_task(send())
+        await sent.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: broker.links[0].lost, "the end of the connection")
+
+
+async def test_failures_that_nobody_looks_at_are_logged_while_the_program_runs(
+    embedded_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_receipts, "_PATIENCE", 0.3)
+    connection = await rabbitry.connect(embedded_url)
+    channel = await connection.channel()
+    seen = await channel.send(b"x", routing_key="nowhere")
+    with pytest.raises(PublishReturned):
+        await seen
+    for _ in range(50):
+        await channel.send(b"x", routing_key="nowhere")
+    await eventually(lambda: "not confirmed" in caplog.text, "the line")
+    await connection.close()
+    (line,) = [record.getMessage() for record in caplog.records if "not confirmed" in record.getMessage()]
+    assert "50 messages were not confirmed; the first: returned: 312 NO_ROUTE" in line
+    assert not _of_asyncio(caplog)
+
+
+async def test_what_is_kept_of_failures_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    failures = Failures(loop, "a connection")
+    for _ in range(5000):
+        receipt = Receipt(loop=loop)
+        receipt.fail(PublishTimeout("late"))
+        failures.add("a channel", receipt)
+    failures.tell()
+    assert "5000 messages were not confirmed" in caplog.text
+    assert len(failures.take("another channel")) == 0
+    assert len(failures.take("a channel")) == 1024
+
+
+async def test_waiters_that_gave_up_leave_nothing_to_print(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A request and a publish whose task is cancelled in the very turn of the loop that brings their failure."""
+    async with ScriptedBroker() as broker:
+        connection = await rabbitry.connect(broker.url, recover=False)
+        channel = await connection.channel()
+        broker.links[0].agrees = False
+
+        async def start() -> None:
+            await channel.consume("q").start()
+
+        works: list[Callable[[], Awaitable[object]]] = [start, lambda: channel.publish(b"x", routing_key="q")]
+        tasks = [asyncio.ensure_future(work()) for work in works]
+
+        def give_up(_: asyncio.Future[None]) -> None:
+            for task in tasks:
+                task.cancel()
+
+        await eventually(lambda: broker.links[0].published and broker.links[0].consumed, "both on their way")
+        closed = asyncio.ensure_future(connection.wait_closed())
+        closed.add_done_callback(give_up)
+        connection.end(ConnectionClosed(0, "gone"))
+        await asyncio.wait(tasks)
+        await connection.close()
+        tasks.clear()
+    assert not _of_asyncio(caplog)
+
+
+# -- scripts -------------------------------------------------------------------------------------------
+
+
+def test_leaving_a_blocking_block_waits_for_all_that_was_sent(broker_url: str) -> None:
+    with rabbitry.connect_blocking(broker_url) as connection:
+        channel = connection.channel()
+        channel.declare_queue("all", durable=True)
+        for _ in range(20_000):
+            channel.send(b"x" * 100, routing_key="all")
+        del channel
+    with rabbitry.connect_blocking(broker_url) as connection, connection.channel() as channel:
+        assert channel.declare_queue("all", passive=True).message_count == 20_000
+        channel.delete_queue("all")
+
+
+@pytest.mark.parametrize("block", ["connection", "channel"])
+def test_leaving_a_blocking_block_raises_what_nobody_has_looked_at(broker_url: str, block: str) -> None:
+    with rabbitry.connect_blocking(broker_url) as connection:
+        with pytest.raises(ExceptionGroup, match="2 messages were not confirmed") as caught:  # noqa: PT012 - leaving the block raises
+            with connection if block == "connection" else connection.channel() as entered:
+                channel = entered.channel() if hasattr(entered, "channel") else entered
+                for _ in range(2):
+                    channel.send(b"x", routing_key="nowhere")
+                with pytest.raises(PublishReturned):
+                    channel.send(b"x", routing_key="nowhere").result()
+                with pytest.raises(UsageError):
+                    channel.send(b"x", routing_key="k" * 300).result()
+        assert [type(error) for error in caught.value.exceptions] == [PublishReturned] * 2
+
+
+def test_waiting_for_confirms_in_scripts_raises_what_could_not_be_sent_too(embedded_url: str) -> None:
+    with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
+        channel.send(b"x", routing_key="k" * 300)
+        channel.send(b"x", routing_key="nowhere")
+        with pytest.raises(ExceptionGroup) as caught:
+            channel.wait_for_confirms()
+        assert [type(error) for error in caught.value.exceptions] == [UsageError, PublishReturned]
+
+
+def test_leaving_a_blocking_block_with_an_error_is_quick_and_counts_in_one_line(
+    embedded_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    futures: list[concurrent.futures.Future[None]] = []
+    with pytest.raises(KeyError):  # noqa: PT012 - leaving the block raises
+        with rabbitry.connect_blocking(embedded_url) as connection:
+            channel = connection.channel()
+            queue = channel.declare_queue(exclusive=True).name
+            for _ in range(_MANY):
+                futures.append(channel.send(b"x", routing_key=queue))
+            raise KeyError("the program's own")
+    assert all(future.done() for future in futures)
+    failed = sum(future.cancelled() or future.exception() is not None for future in futures)
+    lines = [record.getMessage() for record in caplog.records if "not confirmed" in record.getMessage()]
+    assert len(lines) == (failed > 0)
+    assert not failed or f"{failed} message" in lines[0] or "a message" in lines[0]
+    assert not _of_asyncio(caplog)
+
+
+def test_a_future_that_its_owner_cancels_stops_nothing(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
+        queue = channel.declare_queue(exclusive=True).name
+        futures = [channel.send(b"x", routing_key=queue) for _ in range(2000)]
+        cancelled = sum(future.cancel() for future in futures)
+        channel.wait_for_confirms()
+        assert all(future.done() for future in futures)
+        assert channel.declare_queue(queue, passive=True).message_count == 2000 - cancelled
+    assert not _of_asyncio(caplog)
+
+
+def test_a_connection_that_is_dropped_is_closed_with_a_warning(embedded_url: str) -> None:
+    def threads() -> int:
+        return sum(thread.name == "rabbitry-io" for thread in threading.enumerate())
+
+    before = threads()
+    with rabbitry.connect_blocking(embedded_url) as watching:
+        connection = rabbitry.connect_blocking(embedded_url)
+        channel = connection.channel()
+        queue = channel.declare_queue("exclusive", exclusive=True).name
+        del connection
+        channel.publish(b"its channel keeps it", routing_key=queue)
+        with pytest.warns(ResourceWarning, match="was dropped without close"):  # noqa: PT031 - dropping it warns
+            del channel
+            gc.collect()
+        eventually_blocking(lambda: threads() == before + 1, "the end of its thread")
+        looking = watching.channel()
+        looking.declare_queue("exclusive", exclusive=True)  # which another connection had
+
+
+# -- another event loop --------------------------------------------------------------------------------
+
+
+async def test_another_event_loop_is_refused_and_sends_nothing(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue(exclusive=True)).name
+        await channel.publish(b"mine", routing_key=queue)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+
+        async def settle() -> None:
+            delivery.ack()
+
+        async with channel.consume(queue) as consumer:
+            uses: list[Callable[[], Awaitable[object]]] = [
+                lambda: channel.publish(b"x", routing_key=queue),
+                lambda: channel.send(b"x", routing_key=queue),
+                lambda: channel.declare_queue("other"),
+                lambda: channel.get(queue),
+                lambda: channel.qos(5),
+                lambda: channel.consume(queue).start(),
+                lambda: channel.wait_for_confirms(),
+                lambda: channel.close(),
+                lambda: connection.channel(),
+                lambda: connection.close(),
+                lambda: connection.wait_closed(),
+                lambda: consumer.cancel(),
+                lambda: anext(consumer),
+                settle,
+            ]
+
+            def elsewhere() -> None:
+                for use in uses:
+
+                    async def run(use: Callable[[], Awaitable[object]] = use) -> None:
+                        await use()
+
+                    with pytest.raises(UsageError, match="another event loop"):
+                        asyncio.run(run())
+                with pytest.raises(UsageError, match="asyncio alone"):
+                    delivery.ack()
+
+            await asyncio.to_thread(elsewhere)
+        delivery.ack()
+        assert connection.is_open
+        assert (await channel.declare_queue(queue, passive=True)).message_count == 0
