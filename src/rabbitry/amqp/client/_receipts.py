@@ -3,7 +3,10 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Protocol
+
+from rabbitry.exceptions import UsageError
 
 _log = logging.getLogger(__name__)
 _KEPT: Final = 1024
@@ -80,21 +83,24 @@ class Failures:
             self._timer = self._loop.call_later(_PATIENCE, self.tell)
 
     def take(self, channel: object) -> list[Exception]:
-        """Return what failed on a channel since the last call, whoever looked at it."""
-        return self._take([failure for owner, failure in self._kept if owner is channel])
+        """Return what failed on a channel since the last call, whoever looked at it.
+
+        A UsageError that somebody has looked at is left out: nothing was sent, and its caller knows.
+        """
+        mine = [failure for owner, failure in self._kept if owner is channel]
+        self._drop(mine)
+        return _errors(mine, lambda failure: failure.is_unseen or not isinstance(failure.failure, UsageError))
 
     def take_unseen(self, channel: object | None = None) -> list[Exception]:
         """Return what nobody has looked at, of one channel or of all."""
         mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
-        unseen = [failure for failure in mine if failure.is_unseen]
-        self._take(mine)
-        return [failure.failure for failure in unseen if failure.failure is not None]
+        self._drop(mine)
+        return _errors(mine, lambda failure: failure.is_unseen)
 
-    def _take(self, failures: list[Failure]) -> list[Exception]:
+    def _drop(self, failures: list[Failure]) -> None:
         taken = set(map(id, failures))
         self._kept = deque((owner, failure) for owner, failure in self._kept if id(failure) not in taken)
         self._untold = deque((failure for failure in self._untold if id(failure) not in taken), maxlen=_KEPT)
-        return [failure.failure for failure in failures if failure.failure is not None]
 
     def tell(self) -> None:
         """Log how many messages failed that nobody has looked at, and the cause of the first."""
@@ -112,6 +118,10 @@ class Failures:
                 "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed",
                 unseen[0].failure,
             )
+
+
+def _errors(failures: list[Failure], wanted: Callable[[Failure], bool]) -> list[Exception]:
+    return [failure.failure for failure in failures if failure.failure is not None and wanted(failure)]
 
 
 def raise_all(errors: list[Exception]) -> None:
