@@ -291,7 +291,7 @@ def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
         consumer = _original(stack, "system_info_consumer", url)
         reader = _original(stack, "results_reader", url)
         worker = _original(stack, "work_consumer", url)
-        up.wait_for(r"grading: demonstrator_cc", within=_WITHIN)
+        eventually_blocking(lambda: _waiting(url, "correction_queue_cc") is not None, "the roles", within=_WITHIN)
         # And after them.
         client = _original(stack, "utilization_client", url, hostname())
         with originals.run("student", url) as student, originals.run("work_producer", url, "3") as producer:
