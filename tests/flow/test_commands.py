@@ -269,3 +269,32 @@ def test_both_kinds_of_subscriber_get_the_news(broker_url: str) -> None:
             worker.wait_for(text)
             os.kill(worker.process.pid, signal.SIGTERM)
             assert worker.process.wait(20) == 0
+
+
+def test_plain_declares_an_app_as_programs_with_the_defaults_do(broker_url: str, shop: rabbitry.App) -> None:
+    arguments = [sys.executable, "-m", "rabbitry", "publish", "shop_of_tests:app", "order", "--plain"]
+    environment = commands.environment({"RABBITRY_BROKER": broker_url, "PYTHONPATH": os.environ["PYTHONPATH"]})
+    subprocess.run(arguments, env=environment, input='{"n": 1}\n', text=True, check=True, timeout=30)
+    asyncio.run(_declare_plain(broker_url))
+    more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": os.environ["PYTHONPATH"]}
+    for options in ((), ("--processes", "2")):
+        with commands.service("worker", "shop_of_tests:app", "--plain", "--strict", *options, more=more) as worker:
+            asyncio.run(eventually_holds(broker_url, "shop.take", 0))
+            os.kill(worker.process.pid, signal.SIGTERM)
+            assert worker.process.wait(20) == 0, worker.output
+            assert "exists otherwise" not in worker.output
+
+
+async def _declare_plain(url: str) -> None:
+    """Declare with the library's defaults: 406 where that differs."""
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("shop", "direct")
+        await channel.declare_queue("shop.take")
+
+
+def test_plain_is_refused_for_an_app_with_quorum_queues(shop: rabbitry.App) -> None:
+    shop_module = Path("shop_of_tests.py")
+    shop_module.write_text(SHOP.replace('App("shop")', 'App("shop", queue_type="quorum")'))
+    done = commands.run("worker", "shop_of_tests:app", "--plain", more={"PYTHONPATH": os.environ["PYTHONPATH"]})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "run it without --plain" in done.stderr

@@ -126,6 +126,21 @@ def test_statistics_and_system_information_go_both_ways(broker_url: str, tmp_pat
 # -- work queue ------------------------------------------------------------------------------------------
 
 
+def test_their_consumers_get_their_turns(broker_url: str) -> None:
+    with contextlib.ExitStack() as stack:
+        consumers = [_original(stack, "work_consumer", broker_url) for _ in "abc"]
+        with originals.run("work_producer", broker_url, "29") as producer:
+            assert producer.process.wait(20) == 0, producer.output
+
+        def received() -> list[list[int]]:
+            return [
+                [int(line[9:]) for line in each.output.splitlines() if line[:8] == "received"] for each in consumers
+            ]
+
+        eventually_blocking(lambda: sum(map(len, received())) == 30, "all of them")
+        assert sorted(received()) == [list(range(first, 30, 3)) for first in range(3)]
+
+
 @_ORDER
 def test_a_work_consumer_that_never_acks_loses_nothing_beside_ours(broker_url: str, tmp_path: Path, first: str) -> None:
     last = 300

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from rabbitry.amqp.client import Channel
-from rabbitry.exceptions import PreconditionFailed
+from rabbitry.exceptions import PreconditionFailed, ResourceLocked
 
 _OTHER_TYPE: Final = re.compile(r"inequivalent arg 'type' .* but current is '([^']{1,64})'")
 """RabbitMQ's words for an exchange of another type, the only place where AMQP tells the type of an exchange."""
+_NOW_DURABLE: Final = re.compile(r"inequivalent arg 'durable' .*: received 'false' but current is 'true'")
+_REFUSES_OTHERS: Final = "; programs that declare it not durable are refused until it is deleted"
 _REMEMBERED: Final = 1000
+"""Differences that are said; what is more than that comes from names without end."""
 
 log = logging.getLogger("rabbitry.flow")
 
@@ -57,6 +60,21 @@ class Declarer:
         except PreconditionFailed as error:
             await self._use(channel, f"queue '{name}'", error)
 
+    async def exclusive_queue(self, channel: Channel, name: str) -> str:
+        """Declare an exclusive queue and return its name: one of the broker's where `name` can't be had (405).
+
+        The channel is open again afterwards where the broker closed it. Raises AccessRefused.
+        """
+        try:
+            return (await channel.declare_queue(name, exclusive=True)).name
+        except ResourceLocked:
+            self._say(
+                f"queue '{name}' can't be had for this connection alone, since another one holds it or declared it "
+                "otherwise; a queue named by the broker serves instead"
+            )
+            await channel.open()
+            return (await channel.declare_queue("", exclusive=True)).name
+
     async def _use(self, channel: Channel, what: str, error: PreconditionFailed) -> None:
         """Say that something is used as it is, and open the channel that the broker closed for it (406).
 
@@ -64,8 +82,11 @@ class Declarer:
         """
         if self._strict:
             raise error
-        text = f"{what} exists otherwise and is used as it is ({error.reply_text})"
+        advice = _REFUSES_OTHERS if _NOW_DURABLE.search(error.reply_text) else ""
+        self._say(f"{what} exists otherwise and is used as it is ({error.reply_text}){advice}")
+        await channel.open()
+
+    def _say(self, text: str) -> None:
         if text not in self._said and len(self._said) < _REMEMBERED:
             self._said.add(text)
             log.warning("%s", text)
-        await channel.open()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from rabbitry.amqp.client import BrokerURL, Connection
-from rabbitry.apps._declare import exclusive_queue
 from rabbitry.apps._session import FOR_EVER, Patience, stay_connected
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 from rabbitry.exceptions import RabbitryError
@@ -96,7 +95,7 @@ class SampleFeed:
     async def _receive(self, connection: Connection) -> None:
         channel = await connection.channel(prefetch=PREFETCH)
         await self._declarer.exchange(channel, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable)
-        queue = await exclusive_queue(connection, self._queue)
+        queue = await self._declarer.exclusive_queue(channel, self._queue)
         await channel.bind_queue(queue, self._exchange)
         async with channel.consume(queue) as deliveries:
             await self._events.put(Connected())
