@@ -237,6 +237,8 @@ class Channel(Declaring):
         for consumer, task in restoring.values():
             task.cancel()
             consumer.end(error)
+        for consumer in consumers.values():
+            self.connection.consumer_gone(consumer)
         self._lose(error)
         self.window.fail(error)
 
@@ -438,7 +440,11 @@ class Channel(Declaring):
         if key in self._consumers or key in self._restoring:
             raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
         await self._until_usable(timeout)
-        future = self._ask(self._consume_method(consumer), (BasicConsumeOk,))
+
+        def started(_: Method | Delivery) -> None:
+            consumer.has_started = True
+
+        future = self._ask(self._consume_method(consumer), (BasicConsumeOk,), started)
         self._consumers[key] = consumer  # before the answer: deliveries come right behind it
         try:
             try:
@@ -497,6 +503,7 @@ class Channel(Declaring):
             restoring[1].cancel()
         if self._link is None or not self._link.is_open:
             self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
+            self.connection.consumer_gone(consumer)
         elif self._closed is None and key in self._consumers:
             await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", timeout)
 
@@ -513,6 +520,7 @@ class Channel(Declaring):
         def done(_: Method | Delivery) -> None:
             # Until cancel-ok deliveries may come; with the answer the last of them is here.
             self._consumers.pop(encode_short(consumer.consumer_tag), None)
+            self.connection.consumer_gone(consumer)
             if consumer.gives_back:
                 self._settlements.give_back(consumer)
 
@@ -521,6 +529,7 @@ class Channel(Declaring):
     async def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> Delivery | None:
         """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
         await self._until_usable(timeout)
+        self._topology.queue_used(self._topology.known(queue), self.loop.time())
         method = BasicGet(self._topology.current(queue), no_ack)
         future = self._ask(method, (BasicGetOk, BasicGetEmpty), None if no_ack else self._hold_got)
         try:
@@ -541,6 +550,11 @@ class Channel(Declaring):
         """Note that what was got waits for its settlement."""
         if isinstance(answer, Delivery):
             self._settlements.open[answer.delivery_tag] = None
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """Those that consume, or are to consume again."""
+        return [*self._consumers.values(), *(consumer for consumer, _ in self._restoring.values())]
 
     def measure_buffers(self) -> None:
         """Let each consumer see how much it has read ahead."""
@@ -658,6 +672,8 @@ class Channel(Declaring):
         if self._closed is not None:
             return  # both sides closed at once: close-ok is still to come
         self._fail(channel_closed(*method))
+        if method.reply_code == Reply.NOT_FOUND:
+            self.connection.not_found(method.reply_text)
         self._link = link
         self._forget_link()
 
@@ -668,7 +684,12 @@ class Channel(Declaring):
             if consumer.restore and not consumer.has_ended:
                 self._bring_back(key, consumer, after_recovery=False)
             else:
-                consumer.end(self._cancelled(consumer))
+                error = self._cancelled(consumer)
+                consumer.end(error)
+                if isinstance(error, DeliveryTimeoutCancelled):
+                    self.connection.consumer_gone(consumer)
+                else:  # the queue was deleted, or its node is down: then it is durable, or gone too
+                    self.connection.queue_gone(consumer.queue)
         if not method.nowait:
             self._send(BasicCancelOk(method.consumer_tag))
 

@@ -10,6 +10,7 @@ from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.client._receipts import Failures, raise_all
 from rabbitry.amqp.client._resending import Resending
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
+from rabbitry.amqp.client.consuming import Consumer
 from rabbitry.amqp.client.link import Link
 from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
 from rabbitry.amqp.client.topology import Topology
@@ -232,6 +233,40 @@ class Connection:
             self.link.driver.detach()
         for channel in list(self.channels):
             channel.on_fork(error)
+
+    # -- what the broker has deleted -------------------------------------------------------------------
+
+    def _consumers_of(self, queue: str) -> list[Consumer]:
+        """Return the consumers of a queue, which the program knows by this name."""
+        known = self.topology.known
+        all_of_them = (consumer for channel in self.channels for consumer in channel.consumers)
+        return [consumer for consumer in all_of_them if known(consumer.queue) == queue]
+
+    def consumer_gone(self, consumer: Consumer) -> None:
+        """Forget an auto-delete queue with its last consumer; what was left of it begins to expire."""
+        queue = self.topology.known(consumer.queue)
+        self.topology.queue_used(queue, self.loop.time())
+        if consumer.has_started and self._close_reason is None and not self._consumers_of(queue):
+            self.topology.last_consumer_gone(queue)
+
+    def queue_gone(self, queue: str) -> None:
+        """Forget a queue that the broker no longer has, unless a consumer here declares it again."""
+        name = self.topology.known(queue)
+        if not any(consumer.restore for consumer in self._consumers_of(name)):
+            self.topology.queue_deleted(name)
+
+    def not_found(self, reply_text: str) -> None:
+        """Forget the queue or exchange that RabbitMQ's words for 404 name."""
+        for kind, forget in ("queue", self.queue_gone), ("exchange", self.topology.exchange_deleted):
+            before, after = f"NOT_FOUND - no {kind} '", "' in vhost '"
+            if reply_text.startswith(before) and after in reply_text:
+                forget(reply_text[len(before) : reply_text.rindex(after)])
+
+    def forget_expired(self) -> None:
+        """Forget queues that the broker let expire."""
+        known = self.topology.known
+        consumed = {known(consumer.queue) for channel in self.channels for consumer in channel.consumers}
+        self.topology.forget_expired(self.loop.time(), consumed)
 
     def check_process(self) -> None:
         """Raise UsedAfterFork where the connection is the parent process's."""

@@ -219,6 +219,8 @@ class Consumer:
         self._ended = False
         self._entered = False
         self._holding = False
+        self.has_started = False
+        """Whether the broker has agreed: from then on an auto-delete queue goes with its last consumer."""
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,6 +1,7 @@
 """The part of a channel that declares, binds, purges and deletes exchanges and queues."""
 
 import abc
+import asyncio
 from typing import NamedTuple, TypeVar
 
 from rabbitry.amqp.client.topology import Topology
@@ -43,6 +44,7 @@ class Declaring(abc.ABC):
     """What `Channel` can do with exchanges and queues; each is noted for recovery once the broker has agreed."""
 
     _topology: Topology
+    loop: asyncio.AbstractEventLoop
 
     @abc.abstractmethod
     async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
@@ -123,7 +125,7 @@ class Declaring(abc.ABC):
             self._topology.current(name), passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS
         )
         answer = await self._request(method, QueueDeclareOk, timeout=timeout)
-        self._topology.queue_declared(method, answer.queue)
+        self._topology.queue_declared(method, self._topology.known(answer.queue), self.loop.time())
         return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
 
     async def bind_queue(

@@ -148,6 +148,7 @@ async def restore_topology(connection: "Connection", link: Link) -> None:
     patience = max(LOCKED_PATIENCE, LOCKED_HEARTBEATS * link.heartbeat)
     locked_until = loop.time() + patience
     channel: Channel | None = None
+    connection.forget_expired()
     for step in connection.topology.steps():
         while True:
             if channel is None or not channel.is_open:

@@ -1,9 +1,15 @@
-"""What was declared over a connection, so that recovery can declare it again on a new link."""
+"""What was declared over a connection, so that recovery can declare it again on a new link.
+
+What the broker has deleted by now is not declared again: an auto-delete queue goes with its last consumer, an
+auto-delete exchange with the last binding from it, a queue with x-expires when nobody has used it for so long, and what
+another client deleted as soon as the broker says so (basic.cancel, 404). As in RabbitMQ's Java client, only consumers
+and bindings of this connection count.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.methods import (
     ExchangeBind,
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from rabbitry.amqp.client.channel import Channel
 
 _Key = tuple[str, str, str, bytes]
+_EXPIRES: Final = "x-expires"
 
 
 @dataclass(slots=True)
@@ -37,10 +44,16 @@ class Topology:
     exchange_bindings: dict[_Key, ExchangeBind] = field(default_factory=dict)
     queue_bindings: dict[_Key, QueueBind] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    used_at: dict[str, float] = field(default_factory=dict)
+    """When a queue with x-expires was used last, in seconds of the event loop's clock."""
 
     def current(self, queue: str) -> str:
         """Give the name that a queue has on this link."""
         return self.names.get(queue, queue)
+
+    def known(self, queue: str) -> str:
+        """Give the name that the program knows a queue by; the opposite of `current`."""
+        return next((name for name, current in self.names.items() if current == queue), queue)
 
     # -- noting ----------------------------------------------------------------------------------------
 
@@ -54,20 +67,52 @@ class Topology:
         self.exchanges.pop(name, None)
         for key in [key for key in self.queue_bindings if key[1] == name]:
             del self.queue_bindings[key]
-        for key in [key for key in self.exchange_bindings if name in key[:2]]:
+        gone = [key for key in self.exchange_bindings if name in key[:2]]
+        for key in gone:
             del self.exchange_bindings[key]
+        self._unbound({source for _, source, *_ in gone} - {name})
 
-    def queue_declared(self, method: QueueDeclare, name: str) -> None:
+    def queue_declared(self, method: QueueDeclare, name: str, now: float) -> None:
         """Note a declaration under the name that the program knows; `method` has none where the broker named it."""
-        if not method.passive:
+        # One that the broker named is declared without a name again, whatever it was looked at by since.
+        is_named_by_broker = name in self.queues and not self.queues[name].queue
+        if not method.passive and not is_named_by_broker:
             self.queues[name] = method
+        self.queue_used(name, now)
+
+    def queue_used(self, name: str, now: float) -> None:
+        """Note that a queue was declared, consumed or read, each of which puts off its expiry (x-expires)."""
+        if name in self.queues and _EXPIRES in self.queues[name].arguments:
+            self.used_at[name] = now
 
     def queue_deleted(self, name: str) -> None:
         """Forget a queue with its bindings."""
         self.queues.pop(name, None)
         self.names.pop(name, None)
-        for key in [key for key in self.queue_bindings if key[0] == name]:
+        self.used_at.pop(name, None)
+        gone = [key for key in self.queue_bindings if key[0] == name]
+        for key in gone:
             del self.queue_bindings[key]
+        self._unbound({source for _, source, *_ in gone})
+
+    def last_consumer_gone(self, name: str) -> None:
+        """Forget a queue that its last consumer takes with it."""
+        if name in self.queues and self.queues[name].auto_delete:
+            self.queue_deleted(name)
+
+    def forget_expired(self, now: float, consumed: set[str]) -> None:
+        """Forget queues that the broker let expire, all but those that have consumers here."""
+        for name, used in list(self.used_at.items()):
+            expires = self.queues[name].arguments[_EXPIRES]
+            if name not in consumed and isinstance(expires, int) and now - used > expires / 1000:
+                self.queue_deleted(name)
+
+    def _unbound(self, sources: set[str]) -> None:
+        """Forget auto-delete exchanges among `sources` which no binding is left from."""
+        bound = {source for _, source, *_ in [*self.queue_bindings, *self.exchange_bindings]}
+        for name in sources - bound:
+            if name in self.exchanges and self.exchanges[name].auto_delete:
+                self.exchange_deleted(name)
 
     def queue_bound(self, method: QueueBind, queue: str) -> None:
         """Note a binding of the queue that the program calls `queue`."""
@@ -75,7 +120,8 @@ class Topology:
 
     def queue_unbound(self, method: QueueBind, queue: str) -> None:
         """Forget a binding; `method` is the one that made it."""
-        self.queue_bindings.pop(_key(queue, method.exchange, method), None)
+        if self.queue_bindings.pop(_key(queue, method.exchange, method), None) is not None:
+            self._unbound({method.exchange})
 
     def exchange_bound(self, method: ExchangeBind) -> None:
         """Note a binding between exchanges."""
@@ -83,7 +129,8 @@ class Topology:
 
     def exchange_unbound(self, method: ExchangeBind) -> None:
         """Forget a binding between exchanges."""
-        self.exchange_bindings.pop(_key(method.destination, method.source, method), None)
+        if self.exchange_bindings.pop(_key(method.destination, method.source, method), None) is not None:
+            self._unbound({method.source})
 
     # -- restoring -------------------------------------------------------------------------------------
 
