@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from rabbitry.cli._interrupt import Interrupted, raise_when_interrupted, runs_until_told
+
 __all__ = ["main"]
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
@@ -22,8 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     Raises:
         SystemExit: always; 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable or login
-            refused, 130 interrupted twice.
+            refused, 130 interrupted twice, or once in a command whose work is then left undone.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        raise_when_interrupted()
+        _run(given)
+    except Interrupted:
+        if runs_until_told(given):
+            sys.exit(0)  # nothing was in hand yet
+        print("rabbitry: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> NoReturn:
     try:
         from rabbitry.cli._root import run
     except ModuleNotFoundError as error:
@@ -35,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         )
         sys.exit(1)
     try:
-        code = run(sys.argv[1:] if arguments is None else list(arguments))
+        code = run(arguments)
         sys.stdout.flush()
     except OSError as error:
         if error.errno not in _UNWRITABLE:

@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     BROKER = 3
     """The broker is unreachable, or refused the login or the virtual host."""
     INTERRUPTED = 130
-    """Interrupted twice, or interrupted in a command that has nothing to finish."""
+    """Interrupted twice, or once in a command whose work is then left undone."""
 
 
 Broker = Annotated[

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
-from rabbitry.cli._common import ExitCode
+from rabbitry.cli._common import ExitCode, say
+from rabbitry.cli._interrupt import SIGNALS
 from rabbitry.cli._parent import parent
 
 DEADLINE = 10.0
@@ -29,29 +30,41 @@ def run_service(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *,
     """Run `service(stop)` in an event loop of its own and return its exit code.
 
     `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is
-    cancelled, which counts as failed (1). The second signal ends the process at once with 130.
+    cancelled, which counts as failed (1). The second signal ends the process at once with 130, also while it waits
+    for threads that do not end.
     """
     above = parent()
     if above is not None:
         above.watch(deadline + 2 * GRACE)
-    return asyncio.run(_supervise(service, deadline))
+    try:
+        return asyncio.run(_supervise(service, deadline))
+    finally:
+        # Closing the loop took its handlers away.
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: _exit_at_once(ExitCode.INTERRUPTED))
 
 
-def run_once(work: Coroutine[Any, Any, int]) -> int:
-    """Run `work` in an event loop of its own; the first SIGINT or SIGTERM cancels it, and 130 is returned."""
+def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int:
+    """Run `work` in an event loop of its own and return its exit code.
+
+    The first SIGINT or SIGTERM cancels it and ends the process, with 130 since the work is left undone; where it
+    `is_endless`, as what follows or watches something, with 0. It has GRACE seconds to close what it opened.
+    """
 
     async def service(stop: asyncio.Event) -> int:
         task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
-        return ExitCode.INTERRUPTED if task.cancelled() else task.result()
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait((task,), timeout=GRACE)
+        if not is_endless:
+            say("interrupted")
+        # A thread that reads stdin would keep the process until a line comes.
+        _exit_at_once(ExitCode.DONE if is_endless else ExitCode.INTERRUPTED)
 
-    return run_service(service, deadline=GRACE)
+    return run_service(service, deadline=2 * GRACE)
 
 
 async def _supervise(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], deadline: float) -> int:
@@ -73,7 +86,7 @@ async def _supervise(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]
         stop.set()
         loop.call_later(deadline, expire)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
         return await task  # closing the loop, which may wait for threads, takes the handlers away

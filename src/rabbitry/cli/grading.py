@@ -212,7 +212,7 @@ def status(
                     return ExitCode.DONE
                 await asyncio.sleep(WATCH)
 
-    raise typer.Exit(run_once(work()))
+    raise typer.Exit(run_once(work(), is_endless=watch))
 
 
 def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, as_json: bool) -> None:

@@ -199,7 +199,7 @@ def results(
             _print_result(*(fields.get(name) for name in ("SubmissionID", "StudentID", "Module", "Mark", "OutOf")))
         return ExitCode.DONE
 
-    raise typer.Exit(run_once(work()))
+    raise typer.Exit(run_once(work(), is_endless=True))
 
 
 def _print_result(identity: object, student: object, module: object, mark: object, out_of: object) -> None:

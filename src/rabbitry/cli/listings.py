@@ -13,7 +13,7 @@ import typer
 
 from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, say
 from rabbitry.cli._management import Management, get, management_url, open_client
-from rabbitry.cli._service import run_service
+from rabbitry.cli._service import run_once
 from rabbitry.exceptions import ConnectFailed, VirtualHostRefused
 
 if TYPE_CHECKING:
@@ -121,33 +121,27 @@ def _list(
     context: typer.Context, what: str, broker: str | None, management: str | None, as_json: bool, watch: bool
 ) -> None:
     from rabbitry.amqp.client import parse_url
-    from rabbitry.apps._session import until
 
     login = parse_url(broker_url(context, broker))
     url = management_url(management, login)
     vhost = None if login.virtual_host == "/" else login.virtual_host
 
-    async def service(stop: asyncio.Event) -> int:
+    async def work() -> int:
         async with open_client(url, login) as client:
-            items = await until(stop, _get(client, what, vhost))
-            if items is None:
-                return ExitCode.INTERRUPTED
+            items = await _get(client, what, vhost)
             if not watch:
                 _show(what, items, as_json)
                 return ExitCode.DONE
             with _Screen(what, as_json) as screen:
-                while items is not None:
+                while True:
                     screen.show(items)
-                    await until(stop, asyncio.sleep(_PERIOD))
-                    if stop.is_set():
-                        break
+                    await asyncio.sleep(_PERIOD)
                     try:
-                        items = await until(stop, _get(client, what, vhost))
+                        items = await _get(client, what, vhost)
                     except ConnectFailed as error:
                         screen.say(one_line(str(error)))
-        return ExitCode.DONE
 
-    raise typer.Exit(run_service(service, deadline=2.0))
+    raise typer.Exit(run_once(work(), is_endless=watch))
 
 
 async def _get(client: httpx.AsyncClient, what: str, vhost: str | None) -> list[dict[str, Any]]:

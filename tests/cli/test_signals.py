@@ -1,0 +1,144 @@
+"""Ctrl-C and SIGTERM: every command ends with the same codes, in whatever it is interrupted."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import commands
+from tests.support.waiting import eventually_blocking
+
+_APP = """
+import rabbitry
+app = rabbitry.App("shop")
+
+@app.stage("order")
+async def order(body: dict) -> None: ...
+"""
+_UNTIL_TOLD = (
+    ("web", "--port", "0"),
+    ("monitor", "publish"),
+    ("monitor", "stats", "-k", "a"),
+    ("workqueue", "consume"),
+    ("grading", "demonstrator"),
+    ("grading", "assistant"),
+    ("grading", "coordinator"),
+    ("grading", "run"),
+    ("grading", "results", "--follow"),
+    ("grading", "status", "3f2a", "--watch"),
+    ("queues", "--watch"),
+    ("worker", "shop:app"),
+    ("worker", "shop:app", "--processes", "2"),
+)
+"""Commands that a signal ends as a matter of course: exit code 0."""
+_ONE_SHOT = (
+    ("publish", "shop:app", "order"),
+    ("workqueue", "produce"),
+    ("grading", "submit", "shop.py", "--student", "1", "--module", "data_mining"),
+    ("grading", "status", "3f2a"),
+    ("dead", "list", "shop"),
+    ("topology", "check", "shop:app"),
+    ("doctor",),
+    ("queues",),
+    ("bindings", "--json"),
+)
+"""Commands whose work is left undone: exit code 130."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(_APP)
+    return tmp_path
+
+
+def _start(folder: Path, arguments: tuple[str, ...], more: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "rabbitry", *arguments],
+        env=commands.environment({"XDG_DATA_HOME": str(folder / "kept")} | more), cwd=folder,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    try:
+        # Its stdin stays open: who reads there must be told by the signal.
+        code = process.wait(30)
+    finally:
+        process.kill()
+    return code, process.communicate()[1]
+
+
+@pytest.mark.parametrize("arguments", [*_UNTIL_TOLD, *_ONE_SHOT], ids=" ".join)
+def test_a_signal_ends_what_waits_for_a_silent_broker(folder: Path, arguments: tuple[str, ...]) -> None:
+    for number in _SIGNALS:
+        # It takes connections and never answers.
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            more = {"RABBITRY_BROKER": f"amqp://{address}/", "RABBITRY_MANAGEMENT": f"http://{address}"}
+            process = _start(folder, arguments, more)
+            silent.settimeout(30)
+            with silent.accept()[0]:
+                process.send_signal(number)
+                code, said = _ended(process)
+        assert code == (0 if arguments in _UNTIL_TOLD else 130), said
+        assert ("rabbitry: interrupted\n" in said) is (arguments in _ONE_SHOT), said
+        assert "Traceback" not in said
+        assert "Aborted" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("broker", "--memory", "--port", "0", "--no-management"), 0),
+        (("up", "--memory", "--port", "0", "--web-port", "0", "--http-port", "0"), 0),
+        (("web", "--port", "0"), 0),
+        (("grading", "run"), 0),
+        (("grading", "results", "--follow"), 0),
+        (("workqueue", "produce"), 130),
+        (("grading", "inbox", "list"), 130),
+        (("grading", "export"), 130),
+    ],
+    ids=str,
+)
+def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, ...], code: int) -> None:
+    for number in _SIGNALS:
+        process = _start(folder, arguments, {"RABBITRY_BROKER": "amqp://127.0.0.1:1/"} if code else {})
+        status = Path(f"/proc/{process.pid}/status")
+
+        def answers(status: Path = status, number: int = number) -> bool:
+            caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
+            return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+        # Python itself catches SIGINT a moment before the command does, so SIGTERM shows that it has begun.
+        eventually_blocking(lambda: answers(number=signal.SIGTERM), "its handlers", within=20)
+        process.send_signal(number)
+        found, said = _ended(process)
+        assert found == code, said
+        assert "Traceback" not in said
+        assert "Aborted" not in said
+
+
+def test_the_second_signal_ends_at_once_what_waits_for_a_thread(folder: Path) -> None:
+    program = (
+        "import threading, time; from rabbitry.cli._service import run_service\n"
+        "async def service(stop):\n"
+        "    print('begun', flush=True)\n"
+        "    await stop.wait()\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    return 0\n"
+        "run_service(service)\n"
+        "print('done', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=folder)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "done\n"  # and Python waits for the thread
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 130
+    process.stdout.close()
