@@ -11,8 +11,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from rabbitry.apps import _connections as limits
 from rabbitry.apps._guard import Guard
@@ -68,7 +69,20 @@ def _app(served: Served) -> ASGIApp:
         return StreamingResponse(chunks())
 
     routes = [Route("/", hello), Route("/echo", echo, methods=["POST"]), Route("/hold", hold), Route("/much", much)]
-    return Guard(Starlette(routes=routes))
+    return Guard(Starlette(routes=[*routes, WebSocketRoute("/ws", _hang_up)]))
+
+
+async def _hang_up(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.close(1013, "no room")
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> limits.Connections:
+    """The connections of the server that is started after it."""
+    connections = limits.Connections()
+    monkeypatch.setattr("rabbitry.apps._serving.Connections", lambda: connections)
+    return connections
 
 
 @pytest.fixture
@@ -174,6 +188,23 @@ async def test_an_address_whose_requests_are_being_answered_is_told_and_the_othe
     assert await served.get(address="127.0.0.2") == "hello"
     served.go_on.set()
     assert b"held" in await held[0][0].readuntil(b"held")
+
+
+async def test_websockets_whose_peer_does_not_answer_their_closing_make_room(
+    connections: limits.Connections, served: Served
+) -> None:
+    handshake = (
+        HEAD + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n\r\n"
+    ).replace(b"GET /", b"GET /ws")
+    first = await served.open(handshake)
+    assert b"no room" in await first[0].readuntil(b"no room")
+    for _ in range(limits.PEER_CONNECTIONS):
+        later = await served.open(handshake)
+        assert b"no room" in await later[0].readuntil(b"no room")
+    assert len(connections) == limits.PEER_CONNECTIONS  # uvicorn waits for their peer still
+    assert await _rest(first) == b""
+    assert await served.get() == "hello"
 
 
 async def test_a_connection_that_is_kept_serves_one_request_after_the_other(served: Served) -> None:

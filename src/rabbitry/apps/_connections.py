@@ -1,18 +1,19 @@
 """Limits on HTTP connections that uvicorn does not have: on the time of a request, and on each peer's connections.
 
 Without them, somebody who sends a header's bytes one by one, or nothing at all, holds a connection for as long as they
-like, and a few hundred of those shut out everybody else. WebSockets leave this place with their handshake; how many of
-them there may be is said where they are accepted.
+like, and a few hundred of those shut out everybody else. WebSockets count as connections too; whoever accepts them has
+limits on their number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from rabbitry.apps._guard import network_of
 
@@ -38,13 +39,28 @@ class Phase(enum.Enum):
     ANSWER = enum.auto()
 
 
+class Connection(Protocol):
+    """What is asked of a connection."""
+
+    @property
+    def phase(self) -> Phase:
+        """What it waits for now."""
+
+    def give_up(self, reason: str) -> None:
+        """Close it, whatever the peer does."""
+
+
 class Connections:
     """The connections of one server, from the oldest to the newest."""
 
     def __init__(self) -> None:
-        self._open: dict[LimitedProtocol, str] = {}
+        self._open: dict[Connection, str] = {}
 
-    def admit(self, connection: LimitedProtocol, peer: str) -> bool:
+    def add(self, connection: Connection, peer: str) -> None:
+        """Take in a connection that has become another one: it was admitted before."""
+        self._open[connection] = peer
+
+    def admit(self, connection: Connection, peer: str) -> bool:
         """Take a new connection in; where there are too many, at the cost of one that waits for its peer.
 
         That is the oldest of the peer's own where the peer has too many, else of the peer that has the most. Within it,
@@ -69,7 +85,7 @@ class Connections:
         self._open[connection] = peer
         return True
 
-    def leave(self, connection: LimitedProtocol) -> None:
+    def leave(self, connection: Connection) -> None:
         """Forget a connection; one that was never taken in, or is forgotten already, changes nothing."""
         self._open.pop(connection, None)
 
@@ -82,7 +98,7 @@ class LimitedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol within these limits. A subclass for each server says which connections it is of."""
 
     connections_in_use: ClassVar[Connections]
-    phase = Phase.HEAD
+    phase: Phase = Phase.HEAD
     _begun = 0.0
     _timer: asyncio.TimerHandle | None = None
 
@@ -90,8 +106,7 @@ class LimitedProtocol(H11Protocol):
         """Take the connection in, or refuse it."""
         super().connection_made(transport)
         self._enter(Phase.HEAD)
-        peer = network_of(self.client[0]) if self.client else ""
-        if not self.connections_in_use.admit(self, peer):
+        if not self.connections_in_use.admit(self, _peer(self.client)):
             self.give_up("too many connections from your address", status="503 Service Unavailable")
 
     def data_received(self, data: bytes) -> None:
@@ -101,7 +116,7 @@ class LimitedProtocol(H11Protocol):
             self._look()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Leave the connection to the WebSocket's protocol, which has limits of its own."""
+        """Leave the connection to the WebSocket's protocol, which counts it from now on."""
         self._forget()
         super().handle_websocket_upgrade(event)
 
@@ -118,7 +133,7 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def give_up(self, reason: str, status: str = "408 Request Timeout") -> None:
-        """Close the connection, and say why where no answer has begun. Nothing that the peer does can keep it open."""
+        """Close the connection, and say why where no answer has begun. Nothing that the peer does keeps it open."""
         self._forget()
         cycle = self.cycle
         begun = cycle is not None and cycle.response_started and not cycle.response_complete
@@ -165,3 +180,32 @@ class LimitedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class CountedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which counts as a connection until the last byte: a peer may never answer its closing."""
+
+    connections_in_use: ClassVar[Connections]
+
+    @property
+    def phase(self) -> Phase:
+        """What it waits for: one that is closed on this side waits for its peer alone."""
+        return Phase.BODY if self.close_sent else Phase.ANSWER
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection."""
+        super().connection_made(transport)
+        self.connections_in_use.add(self, _peer(self.client))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.connections_in_use.leave(self)
+        super().connection_lost(exc)
+
+    def give_up(self, reason: str) -> None:
+        """Drop the connection; why, it was told with its closing."""
+        self.transport.abort()
+
+
+def _peer(client: tuple[str, int] | None) -> str:
+    return network_of(client[0]) if client else ""

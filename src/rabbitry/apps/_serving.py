@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from rabbitry.apps._connections import Connections, LimitedProtocol
+from rabbitry.apps._connections import Connections, CountedWebSocket, LimitedProtocol
 
 GRACE = 5
 """Seconds that open requests have to finish at the end."""
@@ -24,12 +24,18 @@ async def serve(
     `started` is called when requests are answered.
     """
 
-    class Protocol(LimitedProtocol):
-        connections_in_use = Connections()
+    connections = Connections()
+
+    class Http(LimitedProtocol):
+        connections_in_use = connections
+
+    class WebSocket(CountedWebSocket):
+        connections_in_use = connections
 
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=Http,
+        ws=WebSocket,
         log_config=None,
         access_log=False,
         server_header=False,
