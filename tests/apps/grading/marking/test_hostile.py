@@ -100,8 +100,11 @@ print("done")
         "fail(libc.unshare(0x10000000))",
         "fail(libc.syscall(56 if os.uname().machine == 'x86_64' else 220, 0x10000011, 0, 0, 0, 0))",
         "fail(libc.msgget(0, 0o1600))",
+        "fail(libc.semget(0, 32000, 0o1600))",
+        "fail(libc.mq_open(b'/x', 0o102, 0o600, None))",
+        "fail(libc.vmsplice(1, None, 0, 0))",
     ],
-    ids=["memfd", "shmget", "unshare", "clone", "msgget"],
+    ids=["memfd", "shmget", "unshare", "clone", "msgget", "semget", "mq_open", "vmsplice"],
 )
 def test_memory_that_no_limit_counts_is_not_to_be_had(run: Run, call: str) -> None:
     program = f"""
@@ -113,6 +116,47 @@ def fail(result):
 {call}
 """
     assert "Operation not permitted" in _output(run(program))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("fail(libc.inotify_init())", "Function not implemented"),
+        ("fail(libc.inotify_init1(0))", "Function not implemented"),
+        ("fail(libc.fanotify_init(0, 0))", "Function not implemented"),
+        ("fail(libc.syscall(206 if os.uname().machine == 'x86_64' else 0, 1, 0))", "Function not implemented"),
+        ("fail(libc.syscall(444, 0, 0, 0))", "Function not implemented"),
+        ("os.setxattr('/tmp', 'user.x', b'x' * 60000)", "not supported"),
+        ("open('f', 'w').close(); os.setxattr('f', 'system.posix_acl_access', b'x')", "not supported"),
+        ("os.setxattr(os.open('f', os.O_CREAT | os.O_RDWR), 'user.x', b'x')", "not supported"),
+        ("os.setxattr('/dev/shm', 'user.x', b'x', follow_symlinks=False)", "not supported"),
+    ],
+)
+def test_what_the_kernel_keeps_for_a_process_uncounted_is_as_if_it_had_no_such_thing(
+    run: Run, call: str, said: str
+) -> None:
+    program = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def fail(result):
+    if result == -1: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+{call}
+os._exit(0)
+"""
+    assert said in _output(run(program))
+
+
+def test_programs_do_without_watches_and_attributes_of_files(run: Run) -> None:
+    program = """
+import os, shutil, subprocess
+open("a", "w").write("1")
+shutil.copy2("a", "b")
+subprocess.run(["cp", "-a", "b", "c"], check=True)
+subprocess.run(["tar", "-cf", "x.tar", "a", "b", "c"], check=True)
+print("copied", sorted(os.listdir()))
+"""
+    marking = run(program, expect="copied ['a', 'b', 'c', 'main.py', 'x.tar']")
+    assert marking.mark == 4, marking.feedback
 
 
 def test_the_kernel_s_tables_of_an_address_space_count_as_memory(run: Run) -> None:
@@ -187,8 +231,19 @@ def test_one_file_is_bounded_too(run: Run) -> None:
     assert "File too large" in _output(run(program, file_size="2 MiB"))
 
 
-def test_many_empty_files_are_stopped(run: Run) -> None:
-    program = "n = 0\nwhile True:\n    open(f'f{n}', 'w').close()\n    n += 1\n"
+@pytest.mark.parametrize("folder", [".", "/tmp", "/dev/shm"])  # noqa: S108  # of the sandbox
+def test_many_empty_files_are_stopped(run: Run, folder: str) -> None:
+    program = f"n = 0\nwhile True:\n    open(f'{folder}/f{{n}}', 'w').close()\n    n += 1\n"
+    assert "made more than 20000 files" in _output(run(program, wall_seconds=30, cpu_seconds=30))
+
+
+def test_files_count_in_all_folders_together(run: Run) -> None:
+    program = """
+import time
+for n in range(10_100):
+    for folder in ("/tmp", "/dev/shm"): open(f"{folder}/f{n}", "w").close()
+time.sleep(60)
+"""
     assert "made more than 20000 files" in _output(run(program, wall_seconds=30, cpu_seconds=30))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,53 @@ if __name__ == "__main__":
 """
     marking = run(program, expect="4950")
     assert marking.mark == 4, marking.feedback
+
+
+def test_names_of_this_host_and_of_the_user_resolve(run: Run) -> None:
+    program = """
+import getpass, grp, os, pathlib, pwd, socket, subprocess
+home = pathlib.Path("~student").expanduser()
+print(getpass.getuser(), pwd.getpwuid(os.getuid()).pw_dir, grp.getgrgid(os.getgid()).gr_name, home)
+whoami = subprocess.run(["whoami"], capture_output=True, text=True, check=True)
+print(whoami.stdout.strip(), socket.gethostname())
+for name in ("localhost", socket.gethostname()):
+    with socket.create_server((name, 0)) as server, socket.create_connection((name, server.getsockname()[1])): pass
+    print(socket.gethostbyname(name))
+"""
+    marking = run(program, expect="student /tmp/work student /tmp/work\nstudent sandbox\n127.0.0.1\n127.0.0.1\n")
+    assert marking.mark == 4, marking.feedback
+
+
+_JAVA = """
+import java.net.InetAddress;
+import java.util.*;
+
+public class Main {
+    public static void main(String[] arguments) throws Exception {
+        List<Integer> numbers = new ArrayList<>();
+        for (int n = 0; n < 500_000; n++) numbers.add(n);
+        Collections.shuffle(numbers);
+        Collections.sort(numbers);
+        Thread[] threads = new Thread[8];
+        for (int n = 0; n < 8; n++) (threads[n] = new Thread(() -> {})).start();
+        for (Thread thread : threads) thread.join();
+        System.out.println(numbers.get(5) + " " + System.getProperty("user.name") + " " + InetAddress.getLocalHost());
+    }
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK is installed (Debian: default-jdk-headless)")
+@pytest.mark.parametrize("memory", ["256 MiB", "512 MiB", "2 GiB"])
+def test_java_fits_into_its_memory(scheme: MakeScheme, memory: str) -> None:
+    # A JVM takes a quarter of the machine's memory for its heap unless it is told otherwise.
+    part = (
+        '[[part]]\nname = "x"\npoints = 1\ncommand = "cp main.py Main.java && javac Main.java && java Main"\n'
+        'expect = { exact = "5 student sandbox/127.0.0.1" }\n'
+        f'limits = {{ memory = "{memory}", wall_seconds = 60, cpu_seconds = 60 }}\n'
+    )
+    marking = mark(scheme(part), _JAVA.encode(), "Main.java")
+    assert marking.mark == 1, marking.feedback
 
 
 def test_many_at_once_keep_apart(scheme: MakeScheme) -> None:

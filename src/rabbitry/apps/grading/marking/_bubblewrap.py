@@ -26,11 +26,19 @@ from rabbitry.apps.grading.marking._confine import (
     start_process,
 )
 from rabbitry.apps.grading.marking._seccomp import seccomp_filter
+from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
 from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
 _SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ETC: Final = ("alternatives", "ld.so.cache", "localtime")
+# What programs need of /etc to start: among the languages, some have no other place for their settings.
+_ETC: Final = (
+    "alternatives", "ld.so.cache", "localtime", "protocols", "services", "java-*", "ssl/certs/java", "perl", "R",
+    "php", "mono", "ghc*", "fpc*.cfg", "octave.conf",
+)  # fmt: skip
+_WRITABLE: Final = ("/tmp", "/dev/shm")  # noqa: S108  # file systems in memory, of the sandbox's own
+_HOME: Final = "/tmp/work"  # noqa: S108  # in the sandbox's own /tmp
+_HOST: Final = "sandbox"
 _NOT_CONFINED: Final = (
     "submissions can't be held in bounds on this machine: {why}. Install bubblewrap (Debian: apt-get install "
     "bubblewrap) and let it make namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces and "
@@ -68,7 +76,7 @@ class Bubblewrap(Confinement):
 
     def try_out(self) -> str | None:
         """Return why it does not work here, or None."""
-        why = run_tool([*self._argv(Limits(), []), "--", *self._user(), "true"])
+        why = run_tool([*self._argv(Limits(), []), "--", *self._user(new_uid()), "true"])
         return None if why is None else f"bubblewrap fails: {why}"
 
     def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
@@ -77,15 +85,24 @@ class Bubblewrap(Confinement):
             go_theirs, go = _pipe(stack)
             filter_theirs, filter_ours = _pipe(stack)
             filter_ours.write(self._filter)  # a pipe holds it
+            uid = new_uid() if os.geteuid() == 0 else os.getuid()
+            files, known = [], []
+            for name, content in _known(uid).items():
+                known_theirs, known_ours = _pipe(stack)
+                known_ours.write(content)
+                known_ours.close()
+                files.append(known_theirs)
+                known += ["--perms", "0644", "--file", str(known_theirs.fileno()), f"/etc/{name}"]
             theirs = {"--info-fd": info_theirs, "--block-fd": go_theirs, "--seccomp": filter_theirs}
             own = [word for option, end in theirs.items() for word in (option, str(end.fileno()))]
             shown = [("submission", "/rabbitry/submission"), ("part", "/rabbitry/part")]
             mounts = [word for name, place in shown for word in ("--ro-bind", str(folder / name), place)]
-            command = [*self._user(), "sh", "-c", LAUNCH, "sh", "/rabbitry", *limited(argv, limits)]
+            command = [*self._user(uid), "sh", "-c", LAUNCH, "sh", "/rabbitry", *limited(argv, limits)]
             process = start_process(
-                [*self._argv(limits, mounts), *own, "--", *command],
-                home="/tmp/work",  # noqa: S108  # in the sandbox's own /tmp
-                fds=(*(end.fileno() for end in theirs.values()), *fds),
+                [*self._argv(limits, [*mounts, *known]), *own, "--", *command],
+                home=_HOME,
+                tools=f"/rabbitry/part/{FOLDER}",
+                fds=(*(end.fileno() for end in (*theirs.values(), *files)), *fds),
             )
             try:
                 info_theirs.close()
@@ -100,8 +117,8 @@ class Bubblewrap(Confinement):
                     raise SandboxFailed(f"{error}: {said.decode('utf-8', 'replace').strip()[:300]}") from error
                 raise
 
-    def _user(self) -> list[str]:
-        return as_user(new_uid()) if os.geteuid() == 0 else []
+    def _user(self, uid: int) -> list[str]:
+        return as_user(uid) if os.geteuid() == 0 else []
 
     def _argv(self, limits: Limits, mounts: list[str]) -> list[str]:
         argv = [self._tool, "--die-with-parent", "--new-session"]
@@ -114,7 +131,7 @@ class Bubblewrap(Confinement):
             argv += ["--unshare-user"]
         argv += [
             "--hostname",
-            "sandbox",
+            _HOST,
             *_parents(Path("/rabbitry/part")),
             *_parents(Path("/etc/x")),
             "--proc",
@@ -122,7 +139,7 @@ class Bubblewrap(Confinement):
             "--dev",
             "/dev",
         ]
-        for place in ("/dev/shm", "/tmp"):  # noqa: S108  # of the sandbox
+        for place in _WRITABLE:
             argv += ["--perms", "1777", "--size", str(limits.disk), "--tmpfs", place]
         for source in _readable():
             argv += [*_parents(source), "--ro-bind", str(source), str(source)]
@@ -132,8 +149,8 @@ class Bubblewrap(Confinement):
                 argv += ["--symlink", str(path.readlink()), str(path)]
             elif path.exists():
                 argv += ["--ro-bind", str(path), str(path)]
-        for name in _ETC:
-            argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        for path in (path for pattern in _ETC for path in sorted(Path("/etc").glob(pattern))):
+            argv += [*_parents(path), "--ro-bind-try", str(path), str(path)]
         # bubblewrap's own file systems have no bound: nothing may be written there.
         return [*argv, *mounts, "--remount-ro", "/dev", "--remount-ro", "/"]
 
@@ -141,6 +158,22 @@ class Bubblewrap(Confinement):
 def _parents(path: Path) -> list[str]:
     """Make the folders above one; bubblewrap would make them for root alone."""
     return [word for folder in reversed(path.parents[:-1]) for word in ("--perms", "0755", "--dir", str(folder))]
+
+
+def _known(uid: int) -> dict[str, bytes]:
+    """Return the files of /etc by which names of users and hosts resolve: the submission's user and this host."""
+    gid = uid if os.geteuid() == 0 else os.getgid()
+    users, groups = ["root:x:0:0:root:/root:/bin/sh"], ["root:x:0:"]
+    if uid != 0:
+        users.append(f"student:x:{uid}:{gid}:student:{_HOME}:/bin/sh")
+        groups.append(f"student:x:{gid}:")
+    return {
+        "passwd": "\n".join([*users, ""]).encode(),
+        "group": "\n".join([*groups, ""]).encode(),
+        "hosts": f"127.0.0.1 localhost {_HOST}\n::1 localhost ip6-localhost ip6-loopback\n".encode(),
+        "hostname": f"{_HOST}\n".encode(),
+        "nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+    }
 
 
 def _readable() -> list[Path]:
@@ -189,7 +222,7 @@ class _InNamespace(Running):
     def __init__(self, process: subprocess.Popen[bytes], pid: int, go: FileIO) -> None:
         super().__init__(process)
         self._first = os.pidfd_open(pid)
-        self._tmp = f"/proc/{pid}/root/tmp"
+        self._root = f"/proc/{pid}/root"
         self._protocols = Path(f"/proc/{pid}/net/protocols")
         go.write(b"x")
 
@@ -220,14 +253,25 @@ class _InNamespace(Running):
         return sum(int(line.split()[2]) for line in lines)
 
     def usage(self) -> tuple[int, int]:
+        size, files = 0, 0
+        for place in _WRITABLE:
+            found = self._look_at(place)
+            if found is not None:
+                size = max(size, (found.f_blocks - found.f_bfree) * found.f_frsize)
+                files += found.f_files - found.f_ffree
+        return size, files
+
+    def _look_at(self, place: str) -> os.statvfs_result | None:
+        """Return what a file system of the sandbox holds, or None before it is there and after it is gone."""
         try:
-            folder = os.open(self._tmp, os.O_PATH)  # once, since the root may be changed between two looks
-        except OSError:  # it has not changed its root yet, or has ended
-            return 0, 0
+            folder = os.open(f"{self._root}{place}", os.O_PATH)  # once: the root may be changed between two looks
+        except OSError:
+            return None
         try:
-            if os.fstat(folder).st_dev == os.stat("/tmp").st_dev:  # noqa: S108
-                return 0, 0  # nor has it here
-            found = os.fstatvfs(folder)
+            # The root has not been changed yet where it is this machine's own.
+            is_own = Path(place).exists() and os.fstat(folder).st_dev == os.stat(place).st_dev
+            return None if is_own else os.fstatvfs(folder)
+        except OSError:
+            return None
         finally:
             os.close(folder)
-        return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree

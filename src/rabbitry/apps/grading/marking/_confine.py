@@ -108,7 +108,7 @@ def limited(argv: Sequence[str], limits: Limits) -> list[str]:
         "choom", "-n", "1000", "--",
         "prlimit", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", f"--data={limits.memory}",
         f"--nproc={limits.processes}", f"--fsize={limits.file_size}", "--nofile=256", "--core=0", "--msgqueue=0",
-        "--memlock=65536", "--", *argv,
+        "--memlock=65536", "--sigpending=1024", "--", *argv,
     ]  # fmt: skip
 
 
@@ -123,8 +123,11 @@ def new_uid() -> int:
     return _FIRST_UID + random.randrange(_UIDS)  # noqa: S311  # that two runs differ is enough
 
 
-def start_process(argv: list[str], *, home: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, with pipes for what it prints and next to no environment."""
+def start_process(argv: list[str], *, home: str, tools: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, with pipes for what it prints and next to no environment.
+
+    Programs are looked for in the folder `tools` before the system's.
+    """
     # S603: to run a submission is what this is for; what it is run with is the scheme's.
     return subprocess.Popen(  # noqa: S603
         argv,
@@ -132,7 +135,11 @@ def start_process(argv: list[str], *, home: str, fds: Sequence[int]) -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home},
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{tools}:/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": home,
+        },
         start_new_session=True,
         pass_fds=tuple(fds),
     )

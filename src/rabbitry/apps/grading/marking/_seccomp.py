@@ -1,9 +1,10 @@
 """The system calls that a submission can't make, as a filter for the kernel (seccomp, classic BPF).
 
 Namespaces and permissions hold most of it already. What is left out here is memory that no limit
-counts (memfd, System V shared memory, the kernel's keys and queues), new user namespaces, in which a
-process could mount file systems of any size, and interfaces of the kernel that no homework needs. Sockets
-keep the size of buffer that they begin with, so that their number says how much memory they may take.
+counts (memfd, System V shared memory, semaphores and queues, POSIX queues, keys, watches of files, attributes
+of files, pages that a pipe keeps), new user namespaces, in which a process could mount file systems of any size,
+and interfaces of the kernel that no homework needs. Sockets keep the size of buffer that they begin with, so that
+their number says how much memory they may take.
 """
 
 import errno
@@ -18,18 +19,35 @@ from rabbitry.exceptions import SandboxUnavailable
 _MACHINES: Final = {
     "x86_64": (
         0xC000003E,
-        {"clone": 56, "socket": 41, "setsockopt": 54, "shmget": 29, "msgget": 68, "add_key": 248,
-         "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298, "setns": 308,
-         "memfd_create": 319, "bpf": 321, "userfaultfd": 323},
+        {"clone": 56, "socket": 41, "setsockopt": 54, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240,
+         "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "vmsplice": 278, "perf_event_open": 298,
+         "setns": 308, "memfd_create": 319, "bpf": 321, "userfaultfd": 323, "io_setup": 206, "inotify_init": 253,
+         "inotify_init1": 294, "fanotify_init": 300, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190},
     ),
     "aarch64": (
         0xC00000B7,
-        {"clone": 220, "socket": 198, "setsockopt": 208, "shmget": 194, "msgget": 186, "add_key": 217,
-         "request_key": 218, "keyctl": 219, "unshare": 97, "perf_event_open": 241, "setns": 268,
-         "memfd_create": 279, "bpf": 280, "userfaultfd": 282},
+        {"clone": 220, "socket": 198, "setsockopt": 208, "shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180,
+         "add_key": 217, "request_key": 218, "keyctl": 219, "unshare": 97, "vmsplice": 75, "perf_event_open": 241,
+         "setns": 268, "memfd_create": 279, "bpf": 280, "userfaultfd": 282, "io_setup": 0, "inotify_init1": 26,
+         "fanotify_init": 262, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7},
     ),
 }  # fmt: skip
-_EVERYWHERE: Final = {"io_uring_setup": 425, "memfd_secret": 447}
+_EVERYWHERE: Final = {
+    "io_uring_setup": 425, "landlock_create_ruleset": 444, "memfd_secret": 447, "setxattrat": 463,
+}  # fmt: skip
+# What programs are told where another error than "not permitted" makes them do without: kernels and file systems that
+# have no such thing answer so.
+_ERRORS: Final = {
+    "io_setup": errno.ENOSYS,
+    "inotify_init": errno.ENOSYS,
+    "inotify_init1": errno.ENOSYS,
+    "fanotify_init": errno.ENOSYS,
+    "landlock_create_ruleset": errno.ENOSYS,
+    "setxattr": errno.EOPNOTSUPP,
+    "lsetxattr": errno.EOPNOTSUPP,
+    "fsetxattr": errno.EOPNOTSUPP,
+    "setxattrat": errno.EOPNOTSUPP,
+}
 _BY_ARGUMENT: Final = {"clone", "socket", "setsockopt"}  # the others are denied whatever their arguments are
 # The families of addresses that a network namespace holds. Others (vsock, to the machine that runs
 # this one, if it is virtual) go past it, or are code of the kernel's that no homework needs.
@@ -59,7 +77,7 @@ def seccomp_filter() -> bytes:
             "mark on another one"
         )
     architecture, numbers = _MACHINES[machine]
-    forbidden = [number for name, number in numbers.items() if name not in _BY_ARGUMENT] + list(_EVERYWHERE.values())
+    denied = {name: number for name, number in numbers.items() if name not in _BY_ARGUMENT} | _EVERYWHERE
     program = [
         _statement(_LOAD, _ARCHITECTURE),
         _jump(_EQUAL, architecture, 1, 0),
@@ -71,8 +89,11 @@ def seccomp_filter() -> bytes:
         _jump(_EQUAL, _CLONE3, 0, 1),
         _statement(_RETURN, _ERRNO | errno.ENOSYS),
     ]
-    for number in forbidden:
-        program += [_jump(_EQUAL, number, 0, 1), _statement(_RETURN, _ERRNO | errno.EPERM)]
+    for name, number in denied.items():
+        program += [
+            _jump(_EQUAL, number, 0, 1),
+            _statement(_RETURN, _ERRNO | _ERRORS.get(name, errno.EPERM)),
+        ]
     program += [
         _jump(_EQUAL, numbers["socket"], 0, len(_FAMILIES) + 3),
         _statement(_LOAD, _FIRST_ARGUMENT),

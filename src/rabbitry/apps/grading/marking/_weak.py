@@ -26,6 +26,7 @@ from rabbitry.apps.grading.marking._confine import (
     run_tool,
     start_process,
 )
+from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
 from rabbitry.exceptions import SandboxFailed
 
@@ -59,7 +60,7 @@ class Weak(Confinement):
             folder.chmod(0o711)  # its name can't be guessed
         prefix = [*namespaces(), *(as_user(uid) if uid is not None else [])]
         command = ["sh", "-c", LAUNCH, "sh", str(folder), *limited(argv, limits)]
-        process = start_process([*prefix, *command], home=str(work), fds=fds)
+        process = start_process([*prefix, *command], home=str(work), tools=str(folder / "part" / FOLDER), fds=fds)
         return _InGroup(process, work, uid)
 
 

@@ -16,6 +16,7 @@ from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
 from rabbitry.apps.grading.marking._confine import Confinement
 from rabbitry.apps.grading.marking._feedback import Line, Shown, cut_line, feedback
 from rabbitry.apps.grading.marking._pytest_report import TestReport, read_report
+from rabbitry.apps.grading.marking._tools import put_tools
 from rabbitry.apps.grading.marking._workspace import put, workspace
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds, why_it_ended
@@ -83,6 +84,7 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
 def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> Line:
     own = folder / "part"
     put(folder, "part")
+    put_tools(own, part.limits)
     try:
         if part.pytest is not None:
             return _run_tests(part, tests / part.pytest, shut_in, folder)

@@ -1,0 +1,30 @@
+"""Programs that a part finds before the system's: they start these so that they fit into its limits."""
+
+import shlex
+import shutil
+from pathlib import Path
+from typing import Final
+
+from rabbitry.apps.grading.marking._workspace import put
+from rabbitry.apps.grading.marking.scheme import Limits
+
+FOLDER: Final = "bin"
+"""Where they are, in the folder of the part."""
+
+_SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_MIB: Final = 1024 * 1024
+
+
+def put_tools(part: Path, limits: Limits) -> None:
+    """Write the tools for a part with these limits into its folder."""
+    put(part, FOLDER)
+    # A JVM takes its sizes from the memory of the whole machine, and fails where it may not have as much.
+    heap = max(4, limits.memory // _MIB // 2)
+    options = [f"-Xmx{heap}m", f"-Xms{max(2, heap // 32)}m", f"-XX:ReservedCodeCacheSize={max(8, min(64, heap // 4))}m"]
+    options += ["-XX:CompressedClassSpaceSize=64m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+    for name, prefix in {"java": "", "javac": "-J"}.items():
+        program = shutil.which(name, path=_SYSTEM_PATH)
+        if program is not None:
+            words = [program, *(prefix + option for option in options)]
+            put(part / FOLDER, name, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'.encode())
+            (part / FOLDER / name).chmod(0o755)
