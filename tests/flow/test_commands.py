@@ -272,16 +272,15 @@ def test_both_kinds_of_subscriber_get_the_news(broker_url: str) -> None:
 
 
 def test_plain_declares_an_app_as_programs_with_the_defaults_do(broker_url: str, shop: rabbitry.App) -> None:
-    arguments = [sys.executable, "-m", "rabbitry", "publish", "shop_of_tests:app", "order", "--plain"]
-    environment = commands.environment({"RABBITRY_BROKER": broker_url, "PYTHONPATH": os.environ["PYTHONPATH"]})
-    subprocess.run(arguments, env=environment, input='{"n": 1}\n', text=True, check=True, timeout=30)
-    asyncio.run(_declare_plain(broker_url))
-    more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": os.environ["PYTHONPATH"]}
-    for options in ((), ("--processes", "2")):
+    more = {"RABBITRY_BROKER": broker_url}
+    for number, options in enumerate([(), ("--processes", "2")], 1):
+        done = run("publish", "shop_of_tests:app", "order", "--plain", url=broker_url, text='{"n": 1}\n')
+        assert (done.returncode, done.stderr) == (0, "")
+        asyncio.run(_declare_plain(broker_url))
         with commands.service("worker", "shop_of_tests:app", "--plain", "--strict", *options, more=more) as worker:
-            asyncio.run(eventually_holds(broker_url, "shop.take", 0))
-            os.kill(worker.process.pid, signal.SIGTERM)
-            assert worker.process.wait(20) == 0, worker.output
+            asyncio.run(eventually_holds(broker_url, "shop.paid", number))
+            worker.process.terminate()
+            assert worker.process.wait(30) == 0, worker.output
             assert "exists otherwise" not in worker.output
 
 
@@ -295,6 +294,6 @@ async def _declare_plain(url: str) -> None:
 def test_plain_is_refused_for_an_app_with_quorum_queues(shop: rabbitry.App) -> None:
     shop_module = Path("shop_of_tests.py")
     shop_module.write_text(SHOP.replace('App("shop")', 'App("shop", queue_type="quorum")'))
-    done = commands.run("worker", "shop_of_tests:app", "--plain", more={"PYTHONPATH": os.environ["PYTHONPATH"]})
+    done = commands.run("worker", "shop_of_tests:app", "--plain")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "run it without --plain" in done.stderr
