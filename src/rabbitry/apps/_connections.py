@@ -29,6 +29,8 @@ ANSWER_WITHIN = 120.0
 """Seconds in which a request is answered and its answer read."""
 LINGER = 2.0
 """Seconds that a peer has to read the last words of a connection that is given up."""
+LINGERING = 64
+"""Connections that wait for that; beyond, the oldest of them is dropped."""
 
 
 class Phase(enum.Enum):
@@ -55,6 +57,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: dict[Connection, str] = {}
+        self._lingering: dict[LimitedProtocol, None] = {}
 
     def add(self, connection: Connection, peer: str) -> None:
         """Take in a connection that has become another one: it was admitted before."""
@@ -89,6 +92,17 @@ class Connections:
         """Forget a connection; one that was never taken in, or is forgotten already, changes nothing."""
         self._open.pop(connection, None)
 
+    def linger(self, connection: LimitedProtocol) -> None:
+        """Note that a connection waits for its peer to read its last words; `gone` ends that."""
+        self._lingering[connection] = None
+        if len(self._lingering) > LINGERING:
+            next(iter(self._lingering)).drop()
+
+    def gone(self, connection: LimitedProtocol) -> None:
+        """Forget a connection that has ended."""
+        self.leave(connection)
+        self._lingering.pop(connection, None)
+
     def __len__(self) -> int:
         """Return how many connections are open."""
         return len(self._open)
@@ -111,7 +125,7 @@ class LimitedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Go on with the request."""
-        if not self.transport.is_closing():
+        if self._timer is not None:  # else it is given up, and what still comes is thrown away
             super().data_received(data)
             self._look()
 
@@ -130,7 +144,13 @@ class LimitedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._forget()
+        self.connections_in_use.gone(self)
         super().connection_lost(exc)
+
+    def drop(self) -> None:
+        """Close the connection without a word."""
+        self.connections_in_use.gone(self)
+        self.transport.abort()
 
     def give_up(self, reason: str, status: str = "408 Request Timeout") -> None:
         """Close the connection, and say why where no answer has begun. Nothing that the peer does keeps it open."""
@@ -146,8 +166,14 @@ class LimitedProtocol(H11Protocol):
                 f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}\r\n"
                 f"Connection: close\r\n\r\n{text}".encode("ascii")
             )
-        self.transport.close()  # waits until everything is written,
-        self.loop.call_later(LINGER, self.transport.abort)  # which a peer that reads nothing would put off for ever
+        # Closing at once, with bytes of the peer still on their way, would reset the connection and lose the answer.
+        # Closing when everything is written would be put off for ever by a peer that reads nothing.
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        self.connections_in_use.linger(self)
+        self.loop.call_later(LINGER, self.drop)
 
     def _look(self) -> None:
         """Note what the connection waits for now. Each change starts the time that the peer has for it."""
