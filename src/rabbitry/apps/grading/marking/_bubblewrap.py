@@ -20,6 +20,7 @@ from rabbitry.apps.grading.marking._confine import (
     Confinement,
     Running,
     as_user,
+    interpreter,
     limited,
     new_uid,
     run_tool,
@@ -143,6 +144,7 @@ class Bubblewrap(Confinement):
             argv += ["--perms", "1777", "--size", str(limits.disk), "--tmpfs", place]
         for source in _readable():
             argv += [*_parents(source), "--ro-bind", str(source), str(source)]
+        argv += _links()
         for name in _SYSTEM:
             path = Path("/", name)
             if path.is_symlink():
@@ -180,10 +182,24 @@ def _readable() -> list[Path]:
     """Return the folders that a submission sees: the system's programs and this Python."""
     folders = [Path("/usr")]
     prefixes = (Path(sys.base_prefix), Path(sys.prefix))
+    # As pyvenv.cfg names them, and where that leads to.
     for folder in (*prefixes, *(prefix.resolve() for prefix in prefixes)):
-        if not any(folder.is_relative_to(other) for other in folders):
+        if ".." not in folder.parts and not any(folder.is_relative_to(other) for other in folders):
             folders.append(folder)
     return folders
+
+
+def _links() -> list[str]:
+    """Make what this Python's names link to, where that lies outside of the folders that a submission sees."""
+    shown, made = _readable(), dict[Path, Path]()
+    for name in (interpreter().name, "python3", "python"):
+        link = interpreter().with_name(name)
+        while link.is_symlink():
+            link = Path(os.path.normpath(link.parent / link.readlink()))
+            if not any(link.is_relative_to(folder) for folder in shown):
+                made[link] = link.resolve()
+                break
+    return [word for link, end in made.items() for word in (*_parents(link), "--symlink", str(end), str(link))]
 
 
 def shown_to_submissions(path: Path) -> bool:

@@ -7,6 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -123,6 +124,16 @@ def new_uid() -> int:
     return _FIRST_UID + random.randrange(_UIDS)  # noqa: S311  # that two runs differ is enough
 
 
+@lru_cache(1)
+def interpreter() -> Path:
+    """Return this Python's path with every folder in it resolved.
+
+    The name itself stays: a virtual environment's Python is a link that has to be started as itself.
+    """
+    started = Path(sys.executable)
+    return started.parent.resolve() / started.name
+
+
 def start_process(argv: list[str], *, home: str, tools: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own, with pipes for what it prints and next to no environment.
 
@@ -136,7 +147,7 @@ def start_process(argv: list[str], *, home: str, tools: str, fds: Sequence[int])
         stderr=subprocess.PIPE,
         bufsize=0,
         env={
-            "PATH": f"{Path(sys.executable).parent}:{tools}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{interpreter().parent}:{tools}:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "HOME": home,
         },

@@ -6,7 +6,6 @@ are checked here, links and devices are never made, and what counts is what come
 
 import io
 import os
-import sys
 import unicodedata
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from rabbitry.apps.grading.marking import _unpacker
-from rabbitry.apps.grading.marking._confine import Confinement
+from rabbitry.apps.grading.marking._confine import Confinement, interpreter
 from rabbitry.apps.grading.marking._formats import (
     HEAD,
     MAX_NAME,
@@ -131,7 +130,7 @@ def _unpack_one(data: bytes, name: str, writer: "_Writer", file: str | None, shu
         put(own, "part")
         put(own / "part", "stdin", data)
         put(own / "part", "unpacker.py", Path(_unpacker.__file__).read_bytes())
-        argv = [sys.executable, "-I", "-B", f"{shut_in.inside(own)}/part/unpacker.py"]
+        argv = [str(interpreter()), "-I", "-B", f"{shut_in.inside(own)}/part/unpacker.py"]
         argv += ["tar" if is_tar(name) else "any", file or without_compression(name)]
         outcome = run_in_bounds(shut_in, own, argv, limits, take_stdout=entries.take)
     if entries.ended:

@@ -4,7 +4,6 @@ import json
 import secrets
 import shutil
 import subprocess
-import sys
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from msgspec import Struct
 
 from rabbitry.apps.grading.marking import _reporter
 from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
-from rabbitry.apps.grading.marking._confine import Confinement
+from rabbitry.apps.grading.marking._confine import Confinement, interpreter
 from rabbitry.apps.grading.marking._feedback import Line, Shown, cut_line, feedback
 from rabbitry.apps.grading.marking._pytest_report import TestReport, read_report
 from rabbitry.apps.grading.marking._tools import put_tools
@@ -116,7 +115,7 @@ def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Li
         raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {error}") from error
     inside = shut_in.inside(folder)
     # -I: no module of the submission comes before those of Python and pytest.
-    argv = [sys.executable, "-I", "-B", f"{inside}/part/reporter.py", f"{inside}/part/tests/{file.name}"]
+    argv = [str(interpreter()), "-I", "-B", f"{inside}/part/reporter.py", f"{inside}/part/tests/{file.name}"]
     key = secrets.token_bytes(32)
     outcome = run_in_bounds(shut_in, folder, argv, part.limits, key=key)
     report = read_report(outcome.report, key)
@@ -186,7 +185,7 @@ _SEARCH: Final = "import json, re, sys; sys.exit(0 if re.search(*json.load(sys.s
 def _why_no_match(regex: str, printed: str) -> str | None:
     # In a process of its own: for some patterns there are texts that take for ever, and a submission
     # may look for one.
-    argv = [sys.executable, "-I", "-c", _SEARCH]
+    argv = [str(interpreter()), "-I", "-c", _SEARCH]
     try:
         text = json.dumps([regex, printed]).encode()
         done = subprocess.run(  # noqa: S603  # no word of it comes from a submission
