@@ -166,8 +166,26 @@ def test_a_marking_scheme_that_does_not_parse_is_named_with_its_line(
     scheme.write_text('[scheme]\nname = "x"\n\n[[part]]\npoints = "many"\n')
     done = commands.run("grading", "demonstrator", "--module", "cloud_computing", "--config", str(config), more=more)
     assert done.returncode == 2
-    assert "scheme.toml" in done.stderr
+    assert "demonstrator of module 'cloud_computing' can't run" in done.stderr
     assert "scheme.toml:5" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_marking_scheme_that_does_not_parse_stops_its_role_alone(
+    more: dict[str, str], run: Run, file: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "course.toml"
+    config.write_text(
+        '[modules.cloud_computing]\nshort = "cc"\nscheme = "scheme.toml"\n[modules.data_mining]\nshort = "dm"\n'
+    )
+    (tmp_path / "scheme.toml").write_text("[scheme\n")
+    done = run("submit", str(file), "--student", "1", "--module", "data_mining", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    with commands.service("grading", "run", "--config", str(config), more=more) as roles:
+        assert _followed(done.stdout.strip(), run) == _WAY
+        roles.process.terminate()
+        assert roles.process.wait(30) == 0, roles.output
+        assert "demonstrator of module 'cloud_computing' does not run" in roles.output
 
 
 def test_one_shot_commands_fail_at_once_where_no_broker_is(

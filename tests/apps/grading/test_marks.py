@@ -4,9 +4,11 @@ import io
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+import rabbitry
 from rabbitry.apps.grading.marks import markers_for
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.records import Database
@@ -65,5 +67,56 @@ def test_only_the_schemes_that_are_needed_are_read(course: Course, tmp_path: Pat
     (tmp_path / "scheme.toml").write_text("[scheme\n")
     dm = Seat("demonstrator", course.module("data_mining"))
     assert markers_for(course, [dm, Seat("assistant"), Seat("demonstrator", CC, person=True)]) == {}
-    with pytest.raises(SchemeInvalid, match=r"scheme\.toml:1"):
+    with pytest.raises(SchemeInvalid, match=r"demonstrator of module 'cloud_computing' can't run: .*scheme\.toml:1"):
         markers_for(course, [Seat("demonstrator")])
+    with pytest.raises(SchemeInvalid, match=r"scheme\.toml:1"):
+        markers_for(course, [Seat("demonstrator", course.module("cloud_computing"))])
+
+
+@pytest.mark.parametrize("exchange_type", ["direct", "fanout"])
+async def test_a_scheme_that_does_not_load_stops_its_demonstrator_alone(
+    course: Course,
+    broker_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    exchange_type: Literal["direct", "fanout"],
+) -> None:
+    scheme = tmp_path / "scheme.toml"
+    right = scheme.read_text()
+    scheme.write_text("[scheme\n")
+    seats = [Seat("demonstrator", module) for module in (*course.modules.values(), None)]
+    seats += [Seat("assistant"), Seat("coordinator")]
+    markers = markers_for(course, seats)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1
+    assert "demonstrator of module 'cloud_computing' does not run" in said[0]
+    assert "scheme.toml:1: " in said[0]
+    wiring = Wiring(course, f"exchange_{exchange_type}", exchange_type)
+    with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
+        async with office(broker_url, database, seats, wiring=wiring, markers=markers):
+            async with Desk(wiring, broker_url) as desk:
+                waits = await desk.submit(1, course.module("cloud_computing"), b"print('hello')\n", "hello.py")
+                await desk.submit(2, course.module("data_mining"), b"x", "x.py")
+            await recorded(database, "confirmed", 1)
+        scheme.write_text(right)
+        async with office(broker_url, database, seats, wiring=wiring, markers=markers_for(course, seats)):
+            found = await recorded(database, "confirmed", 2)
+    assert [one.mark for one in found if one.id == waits] == [3.0]
+
+
+async def test_what_comes_for_a_broken_scheme_by_the_key_for_all_is_a_dead_letter(
+    course: Course, broker_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "scheme.toml").write_text("[scheme\n")
+    seats = [Seat("demonstrator"), Seat("coordinator")]
+    wiring, markers = Wiring(course), markers_for(course, seats)
+    body = b'{"StudentID": 1, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}'
+    with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
+        async with office(broker_url, database, seats, wiring=wiring, markers=markers):
+            async with rabbitry.connect(broker_url) as connection:
+                channel = await connection.channel()
+                await channel.publish(body, exchange=wiring.exchange, routing_key="correction")
+                async with channel.consume("grading.dead") as letters:
+                    letter = await anext(aiter(letters))
+                    letter.ack()
+    assert "scheme.toml:1" in str((letter.properties.headers or {})["x-rabbitry-error"])

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from rabbitry.apps.grading.marking import load_scheme, mark
 from rabbitry.apps.grading.marking.sandbox import confinement
 from rabbitry.apps.grading.message import Decision
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.stages import BY_ITSELF, Marker, Seat
-from rabbitry.exceptions import SubmissionRefused
+from rabbitry.apps.grading.stages import BY_ITSELF, BrokenMarker, Marker, Seat
+from rabbitry.exceptions import SubmissionRefused, UsageError
+
+log = logging.getLogger("rabbitry.apps.grading")
 
 
-def markers_for(course: Course, seats: Iterable[Seat]) -> dict[str, Marker]:
+def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
     """Load the schemes that the demonstrators among these seats need, and see that their sandbox works here.
 
-    Raises SchemeInvalid (file, line, and why), SandboxUnavailable (what to install).
+    A scheme that does not load stops the demonstrator of its module alone: its marker is a BrokenMarker, and the
+    reason is logged. Raises SchemeInvalid (file, line, and why) or SandboxUnavailable (what to install) where that
+    leaves no seat to run.
     """
     deciding = [seat for seat in seats if seat.role == "demonstrator" and not seat.person]
     wanted = [module for module in course.modules.values() if any(seat.module in (None, module) for seat in deciding)]
-    schemes = {module.name: module.scheme for module in wanted if module.scheme is not None}
-    if schemes:
+    markers = {module.name: _load(module.scheme, course) for module in wanted if module.scheme is not None}
+    broken = {name: marker for name, marker in markers.items() if isinstance(marker, BrokenMarker)}
+    if broken and all(seat in deciding and (seat.module is None or seat.module.name in broken) for seat in seats):
+        name, marker = next(iter(broken.items()))
+        raise type(marker.error)(f"the demonstrator of module {name!r} can't run: {marker.error}") from marker.error
+    for seat in deciding:
+        if seat.module is not None and seat.module.name in broken:
+            log.error(
+                "the demonstrator of module %r does not run: %s; its submissions wait in queue %r until the scheme is "
+                "mended and the role is started again",
+                seat.module.name,
+                broken[seat.module.name].error,
+                seat.module.queue,
+            )
+    return markers
+
+
+def _load(path: Path, course: Course) -> Marker:
+    try:
         confinement(allow_weak=course.weak_sandbox)
-    return {name: _marker(path, course.weak_sandbox) for name, path in schemes.items()}
+        return _marker(path, course.weak_sandbox)
+    except UsageError as error:
+        return BrokenMarker(error)
 
 
 def _marker(path: Path, allow_weak: bool) -> Marker:

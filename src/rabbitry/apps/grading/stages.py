@@ -29,7 +29,7 @@ from rabbitry.apps.grading.roles import (
     decide,
     key_of,
 )
-from rabbitry.exceptions import Reject
+from rabbitry.exceptions import Reject, UsageError
 from rabbitry.flow import App, Message
 
 if TYPE_CHECKING:
@@ -46,6 +46,17 @@ log = logging.getLogger("rabbitry.apps.grading")
 Marker: TypeAlias = Callable[[bytes, str], Decision]
 """Marks a solution (a file and its name). It blocks, and raises what no other attempt would mend as Reject."""
 Products: TypeAlias = "list[Assignment | Progress]"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenMarker:
+    """Stands for a scheme that does not load: the role of its module does not run, and nobody else passes it on."""
+
+    error: UsageError
+
+    def __call__(self, solution: bytes, name: str) -> Decision:
+        """Raise Reject, with the reason."""
+        raise Reject(f"not marked: {self.error}") from self.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,8 @@ class Seat:
 class Office:
     """The seats that are taken in this process, and what they need.
 
-    markers: module → what marks its solutions. left_alone: how many messages of others each stage saw. found_type:
+    markers: module → what marks its solutions; the demonstrator of a module whose marker is broken does not run, and
+    its submissions wait. left_alone: how many messages of others each stage saw. found_type:
     says the type that the exchange has on the broker, where another program may have declared it first.
     """
 
@@ -101,13 +113,19 @@ class Office:
         wiring = self.wiring
         app = App(APP, exchange=wiring.exchange, exchange_type=wiring.exchange_type, plain=wiring.plain)
         for seat in self.seats:
-            self._add_stage(app, seat)
+            if not self._is_stopped(seat):
+                self._add_stage(app, seat)
         if self._keeps_records:
             app.stage(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", exchange=PROGRESS_EXCHANGE, concurrency=200)(
                 self._record
             )
         self._add_outputs(app)
         return app
+
+    def _is_stopped(self, seat: Seat) -> bool:
+        if seat.role != "demonstrator" or seat.person or seat.module is None:
+            return False
+        return isinstance(self.markers.get(seat.module.name), BrokenMarker)
 
     @property
     def _keeps_records(self) -> bool:
@@ -144,6 +162,9 @@ class Office:
                 for module in self.wiring.course.modules.values():
                     queues[module.key] = None if is_fanout else module.queue
                 queues[CORRECTION_KEY] = None if is_fanout else CORRECTION_QUEUE
+        for seat in self.seats:
+            if self._is_stopped(seat) and seat.module is not None:
+                queues[seat.module.key] = seat.module.queue  # where its submissions wait
         for key, queue in queues.items():
             if key not in taken:
                 app.output(key, queue=queue)

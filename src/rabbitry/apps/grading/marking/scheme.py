@@ -138,6 +138,8 @@ def load_scheme(path: Path) -> Scheme:
         raise SchemeInvalid(f"{path}:{line}: {why}") from error
     except RecursionError as error:
         raise SchemeInvalid(f"{path}:1: nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise SchemeInvalid(f"{path}:1: {error}") from error
     try:
         return _check(document, path.resolve().parent)
     except _Wrong as error:
@@ -157,7 +159,7 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
     scheme = _convert(document, Scheme, ())
     if not head.name.strip():
         raise _Wrong(("scheme", "name"), "`name` is empty")
-    if head.file is not None and (head.file in {"", ".", ".."} or "/" in head.file or len(head.file) > 100):
+    if head.file is not None and not _is_file_name(head.file):
         raise _Wrong(("scheme", "file"), "`file` is a file name without a folder")
     names: set[str] = set()
     for index, part in enumerate(scheme.part):
@@ -169,6 +171,10 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
     if all(part.bonus for part in scheme.part):
         raise _Wrong(("part", 0, "bonus"), "every part is a bonus, so there is nothing to be out of")
     return msgspec.structs.replace(scheme, folder=folder)
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in {"", ".", ".."} and "/" not in name and len(name) <= 100 and name.isprintable()
 
 
 def _with_defaults(part: object, defaults: dict[str, object]) -> object:
@@ -202,16 +208,19 @@ def _check_expect(expect: Expect, place: Place) -> None:
     if expect.regex is not None:
         try:
             re.compile(expect.regex, re.MULTILINE)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise _Wrong((*place, "regex"), f"not a regular expression: {error}") from error
 
 
 def _check_pytest(name: str, place: Place, folder: Path) -> None:
-    file = (folder / name).resolve()
-    if not file.is_relative_to(folder):
-        raise _Wrong(place, f"{name!r} is outside of the scheme's folder")
-    if not file.is_file():
-        raise _Wrong(place, f"there is no file {name!r} beside the scheme")
+    try:
+        file = (folder / name).resolve()
+        if not file.is_relative_to(folder):
+            raise _Wrong(place, f"{name!r} is outside of the scheme's folder")
+        if not file.is_file():
+            raise _Wrong(place, f"there is no file {name!r} beside the scheme")
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, links in a circle
+        raise _Wrong(place, f"{name!r} can't be read: {error}") from error
     if file.suffix != ".py":
         raise _Wrong(place, f"{name!r} does not end in .py")
     spec = importlib.util.find_spec("pytest")
