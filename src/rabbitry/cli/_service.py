@@ -22,22 +22,29 @@ DEADLINE = 10.0
 """Seconds that a service has to finish what is in hand."""
 GRACE = 2.0
 """Seconds beyond the deadline that it has to clean up once it was cancelled."""
+HURRY = 1.0
+"""Seconds that it has to give up what is in hand after a second signal."""
 
 log = logging.getLogger("rabbitry.cli")
 
 
-def run_service(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, deadline: float = DEADLINE) -> int:
+def run_service(
+    service: Callable[[asyncio.Event], Coroutine[Any, Any, int]],
+    *,
+    deadline: float = DEADLINE,
+    give_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> int:
     """Run `service(stop)` in an event loop of its own and return its exit code.
 
     `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is
     cancelled, which counts as failed (1). The second signal ends the process at once with 130, also while it waits
-    for threads that do not end.
+    for threads that do not end; `give_up` is awaited before, for HURRY seconds at most, or until a third one.
     """
     above = parent()
     if above is not None:
         above.watch(deadline + 2 * GRACE)
     try:
-        return asyncio.run(_supervise(service, deadline))
+        return asyncio.run(_supervise(service, deadline, give_up))
     finally:
         # Closing the loop took its handlers away.
         for number in SIGNALS:
@@ -67,10 +74,15 @@ def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int
     return run_service(service, deadline=2 * GRACE)
 
 
-async def _supervise(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]], deadline: float) -> int:
+async def _supervise(
+    service: Callable[[asyncio.Event], Coroutine[Any, Any, int]],
+    deadline: float,
+    give_up: Callable[[], Coroutine[Any, Any, None]] | None,
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     task = asyncio.ensure_future(service(stop))
+    giving_up: asyncio.Task[None] | None = None
     expired = False
 
     def expire() -> None:
@@ -81,15 +93,24 @@ async def _supervise(service: Callable[[asyncio.Event], Coroutine[Any, Any, int]
         loop.call_later(GRACE, _exit_at_once, ExitCode.FAILED)
 
     def on_signal() -> None:
-        if stop.is_set():
+        nonlocal giving_up
+        if not stop.is_set():
+            stop.set()
+            loop.call_later(deadline, expire)
+        elif give_up is None or giving_up is not None or task.done():
             _exit_at_once(ExitCode.INTERRUPTED)
-        stop.set()
-        loop.call_later(deadline, expire)
+        else:
+            giving_up = asyncio.create_task(give_up())
+            giving_up.add_done_callback(lambda _: _exit_at_once(ExitCode.INTERRUPTED))
+            loop.call_later(HURRY, _exit_at_once, ExitCode.INTERRUPTED)
 
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
-        return await task  # closing the loop, which may wait for threads, takes the handlers away
+        code = await task
+        if giving_up is not None:
+            await giving_up  # which ends the process
+        return code  # closing the loop, which may wait for threads, takes the handlers away
     except asyncio.CancelledError:
         if not expired:
             raise

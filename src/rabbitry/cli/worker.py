@@ -52,7 +52,7 @@ def work(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Run an app's stages until SIGTERM or Ctrl-C, which finishes what is in hand; a second one ends at once.
+    """Run an app's stages until SIGTERM or Ctrl-C, which finishes what is in hand; a second one gives it back at once.
 
     Example: rabbitry worker shop.flow:app --stage validate --concurrency 20
     """
@@ -85,8 +85,10 @@ def work(
             await asyncio.wait((stopping, entering), return_when=asyncio.FIRST_COMPLETED)
             if not entering.done():
                 entering.cancel()
+                # Before `__aenter__` does, which knows no deadline: the first consumers may have brought work already.
+                is_done = await worker.stop(deadline)
                 await asyncio.wait((entering,))
-                return ExitCode.DONE
+                return ExitCode.DONE if is_done else ExitCode.FAILED
             entering.result()
             if health_port is not None:
                 port = await worker.serve_health(health_port)
@@ -104,7 +106,7 @@ def work(
         finally:
             stopping.cancel()
 
-    raise typer.Exit(run_service(service, deadline=deadline + 2 * GRACE))
+    raise typer.Exit(run_service(service, deadline=deadline + 2 * GRACE, give_up=worker.give_up))
 
 
 async def _supervise(

@@ -227,16 +227,21 @@ class ThreadExecutor:
         for _ in self._threads:
             self._jobs.put(None)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._join, time.monotonic() + deadline - loop.time())
+        if (left := deadline - loop.time()) > 0:
+            await loop.run_in_executor(None, self._join, time.monotonic() + left)
         self._watch.cancel()
         await asyncio.wait((self._watch,))
         # Before the processes are killed, which must not look like a failure of what they handle.
         with self._lock:
             running, self._running = self._running, {}
-        for slot in list(self._slots):
-            slot.kill()
         for job, _ in running.values():
             self._report(job, ABANDONED)
+        for slot in list(self._slots):
+            slot.kill()
+        if self._stage.kind == "process":
+            await loop.run_in_executor(None, self._join, time.monotonic() + _CANCELLING)
+            while self._ready:
+                await loop.run_in_executor(None, self._ready.popleft().close)
 
     def _join(self, until: float) -> None:
         for thread in list(self._threads):

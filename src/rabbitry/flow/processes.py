@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -31,10 +32,15 @@ _START_LIMIT: Final = 60.0
 
 
 class ProcessSlot:
-    """One process at a time, started when first needed. `start` and `call` are for one thread; `kill` for any."""
+    """One process at a time, started when first needed. For one thread, its owner; `kill` is for any.
+
+    Only the owner closes the pipe and waits for the process, so that it never reads from a closed one.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._lock = threading.Lock()
+        self._is_killed = False
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
@@ -54,14 +60,14 @@ class ProcessSlot:
             pipe = self._pipe or self._start()
             pipe.send((body, message()))
             if not pipe.poll(stage.time_limit):
-                self.kill()
+                self._reap(at_once=True)
                 limit = f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s"
                 return handling.failed(TimeLimitExceeded(f"{limit}; its process was killed"))
             result: Result = pipe.recv()
         except (EOFError, OSError) as error:
             return handling.failed(self._died(error))
         except Exception as error:  # noqa: BLE001 - a result, as any failure; and what else comes over this pipe is none
-            self.kill()
+            self._reap(at_once=True)
             return handling.failed(error)
         return result
 
@@ -75,11 +81,11 @@ class ProcessSlot:
         return died
 
     def kill(self) -> None:
-        """End the process at once."""
-        process = self._process
-        if process is not None and process.is_alive():
-            process.kill()
-        self._reap()
+        """End the process at once, for good; the owner, who waits for it or starts it, sees that it died."""
+        with self._lock:
+            self._is_killed = True
+            if self._process is not None:
+                self._process.kill()
 
     def close(self) -> None:
         """End the process in order: it is idle, and ends when its pipe does."""
@@ -88,17 +94,19 @@ class ProcessSlot:
     def _start(self) -> Connection:
         ours, theirs = _context.Pipe()
         handler = self._stage.handler
-        self._process = _context.Process(
-            target=_serve, args=(theirs, handler.__module__, handler.__qualname__), daemon=True
-        )
-        self._process.start()
+        process = _context.Process(target=_serve, args=(theirs, handler.__module__, handler.__qualname__), daemon=True)
+        with self._lock:
+            if self._is_killed:
+                raise EOFError("the worker stops")
+            process.start()
+            self._process = process
         theirs.close()  # so that its end is seen here
         self._pipe = ours
         # At the end of this program multiprocessing would wait for it, which takes no SIGTERM.
         atexit.register(self.kill)
         # What starting takes is not the handler's: imports may be slow, and the machine busy.
         if not ours.poll(_START_LIMIT):
-            self.kill()
+            self._reap(at_once=True)
             raise EOFError(f"the process was not ready after {_START_LIMIT:g} s")
         problem: str | None = ours.recv()
         if problem is not None:
@@ -106,11 +114,14 @@ class ProcessSlot:
             raise AppError(f"{self._stage.where}: processes=True: a process can't import the handler: {problem}")
         return ours
 
-    def _reap(self) -> int | None:
-        """Close the pipe, wait for the process, and give its exit code."""
+    def _reap(self, *, at_once: bool = False) -> int | None:
+        """Close the pipe, wait for the process, and give its exit code. at_once: kill it first."""
         atexit.unregister(self.kill)
         pipe, self._pipe = self._pipe, None
-        process, self._process = self._process, None
+        with self._lock:
+            process, self._process = self._process, None  # nobody else touches it from here on
+        if process is not None and at_once:
+            process.kill()
         if pipe is not None:
             pipe.close()
         if process is None:

@@ -152,6 +152,15 @@ class Worker:
             self._failure.cancel()
         return is_done
 
+    async def give_up(self) -> None:
+        """Give back at once what is in hand, while `stop` waits for it; returns when the broker has it.
+
+        Nothing of it is counted as an attempt. For who can't wait for the deadline that `stop` was given.
+        """
+        now = asyncio.get_running_loop().time()
+        await asyncio.gather(*(executor.stop(now) for executor in self._executors.values()))
+        await self._on_io(self._engine.drain(_SETTLING))
+
     # -- between the two loops -------------------------------------------------------------------------
 
     async def _on_io(self, work: Coroutine[Any, Any, _T]) -> _T:
