@@ -116,6 +116,8 @@ async def until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # it may fail in the very turn that cancels us; asyncio would print it
     return None if task.cancelled() else task.result()
 
 

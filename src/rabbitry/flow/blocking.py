@@ -11,7 +11,10 @@ from rabbitry.flow.publisher import Publisher
 
 
 class BlockingPublisher:
-    """Publishes values to an app's stages. Made by `App.publisher_blocking`; a context manager. For any thread."""
+    """Publishes values to an app's stages. Made by `App.publisher_blocking`; a context manager. For any thread.
+
+    Leaving the block waits and raises as that of `Publisher` does.
+    """
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,7 +13,6 @@ from rabbitry.flow.message import Outgoing
 
 _LEAST_AGE: Final = 0.5
 """Seconds that a channel serves before another one takes its place."""
-_KEPT_FAILURES: Final = 1024
 
 log = logging.getLogger("rabbitry.flow")
 
@@ -36,8 +34,6 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._replaced: list[Channel] = []
         """Channels with messages that were not confirmed when another one took their place."""
-        self._failures: deque[Exception] = deque(maxlen=_KEPT_FAILURES)
-        """What failed over channels that were replaced, and was not raised yet."""
         self._is_refused = False
         self._old_at = self._loop.time() + _LEAST_AGE
         self._lock = asyncio.Lock()
@@ -99,18 +95,7 @@ class Outlet:
 
     async def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
-        for channel in [*self._replaced, self._channel]:
-            await self._confirmed(channel)
-        errors = list(self._failures)
-        self._failures.clear()
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} messages were not confirmed", errors)
-
-    async def _confirmed(self, channel: Channel) -> None:
-        try:
-            await channel.wait_for_confirms()
-        except ExceptionGroup as group:
-            self._failures += group.exceptions
+        await self._connection.wait_for_confirms()
 
     async def _usable(self) -> Channel:
         async with self._lock:
@@ -131,5 +116,4 @@ class Outlet:
     async def _close_replaced(self) -> None:
         for channel in [channel for channel in self._replaced if not channel.awaits_answer]:
             self._replaced.remove(channel)
-            await self._confirmed(channel)
             await channel.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, connect
+from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow import topology
 from rabbitry.flow.codec import Encoded, encode
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Publisher:
     """Publishes values to an app's stages. Made by `App.publisher`; an async context manager.
 
-    Leaving the block waits for what is not confirmed yet; what then fails is told by its future alone.
+    Leaving the block without an error waits for what is not confirmed yet, and raises what failed and nobody has looked
+    at as one ExceptionGroup. Leaving it with an error closes at once.
 
     Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch (strict), AccessRefused.
     """
@@ -51,15 +52,8 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._connection is None:
-            return
-        try:
-            if error is None and self._outlet is not None:
-                # Closing at once would leave the outcome of the last ones unknown. Failures are in their futures.
-                with contextlib.suppress(ExceptionGroup):
-                    await self._outlet.wait_for_confirms()
-        finally:
-            await self._connection.close()
+        if self._connection is not None:
+            await self._connection.__aexit__(kind, error, traceback)
 
     async def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
@@ -98,7 +92,8 @@ class Publisher:
         return properties.message_id or "", future
 
     def _on_done(self, future: asyncio.Future[None]) -> None:
-        if self._outlet is not None and not future.cancelled() and isinstance(future.exception(), PublishRefused):
+        # A receipt's exception is not asked for here: that would count as somebody's having looked at it.
+        if self._outlet is not None and isinstance(future, Receipt) and isinstance(future.failure, PublishRefused):
             self._outlet.refused()
 
     def _encode(self, value: object, key: str) -> Encoded:

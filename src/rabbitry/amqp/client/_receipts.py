@@ -82,25 +82,24 @@ class Failures:
         if self._timer is None:
             self._timer = self._loop.call_later(_PATIENCE, self.tell)
 
-    def take(self, channel: object) -> list[Exception]:
-        """Return what failed on a channel since the last call, whoever looked at it.
+    def take(self, channel: object | None = None) -> list[Exception]:
+        """Return what failed since the last call, of one channel or of all, whoever looked at it.
 
         A UsageError that somebody has looked at is left out: nothing was sent, and its caller knows.
         """
-        mine = [failure for owner, failure in self._kept if owner is channel]
-        self._drop(mine)
+        mine = self._take(channel)
         return _errors(mine, lambda failure: failure.is_unseen or not isinstance(failure.failure, UsageError))
 
     def take_unseen(self, channel: object | None = None) -> list[Exception]:
         """Return what nobody has looked at, of one channel or of all."""
-        mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
-        self._drop(mine)
-        return _errors(mine, lambda failure: failure.is_unseen)
+        return _errors(self._take(channel), lambda failure: failure.is_unseen)
 
-    def _drop(self, failures: list[Failure]) -> None:
-        taken = set(map(id, failures))
+    def _take(self, channel: object | None) -> list[Failure]:
+        mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
+        taken = set(map(id, mine))
         self._kept = deque((owner, failure) for owner, failure in self._kept if id(failure) not in taken)
         self._untold = deque((failure for failure in self._untold if id(failure) not in taken), maxlen=_KEPT)
+        return mine
 
     def tell(self) -> None:
         """Log how many messages failed that nobody has looked at, and the cause of the first."""

@@ -151,6 +151,16 @@ class Connection:
         await channel.open(timeout=timeout)
         return channel
 
+    async def wait_for_confirms(self) -> None:
+        """Wait until everything sent before over any channel is confirmed.
+
+        Raises what failed since the last call as one ExceptionGroup. There is no limit but the messages' own deadlines.
+        """
+        check_loop(self.loop, self)
+        for channel in list(self.channels):
+            await channel.window.wait_idle(None)
+        raise_all(self.failures.take())
+
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close in order: connection.close, wait for close-ok. Channels and what waits end with ConnectionClosed.
 

@@ -147,7 +147,7 @@ class Desk:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        await self._stack.__aexit__(kind, error, traceback)
 
     async def submit(
         self, student: int | str, module: Module, solution: bytes, name: str, *, who: str | None = None
@@ -172,7 +172,10 @@ class Desk:
         _, sent = await publisher.send_body(msgspec.json.encode(assignment), properties, key=module.key)
         told = first_properties(APP, JSON, Progress.__name__)._replace(correlation_id=identity)
         _, recorded = await publisher.send_body(msgspec.json.encode(Progress.of(assignment)), told, key=PROGRESS_KEY)
-        return identity, asyncio.gather(sent, recorded)
+        confirmed = asyncio.gather(sent, recorded)
+        # Whoever leaves before it is done is told by the publisher's log; asyncio would print each one.
+        confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return identity, confirmed
 
     async def _publisher(self, module: Module) -> Publisher:
         async with self._opening:

@@ -168,6 +168,7 @@ def _in_daemon_thread() -> asyncio.Future[Reading]:
             return
         if error is not None:
             future.set_exception(error)
+            future.exception()  # nobody has to wait any more for a reading that took too long
         elif reading is not None:
             future.set_result(reading)
 
