@@ -102,6 +102,27 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(more: dict[str, st
     assert (row["id"], row["status"], row["latest"]) == (identity, "confirmed", True)
 
 
+@pytest.mark.parametrize("from_records", [False, True])
+def test_a_watch_says_that_nobody_takes_the_submission(
+    more: dict[str, str], run: Run, file: Path, from_records: bool
+) -> None:
+    identity = run("submit", str(file), *_WHO).stdout.strip()
+    database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"
+    options = ["--database", database] if from_records else []
+    with commands.service("grading", "coordinator", more=more) as coordinator:
+        coordinator.wait_for("coordinator, records")
+        with commands.service("grading", "status", identity, "--watch", *options, more=more) as watch:
+            watch.wait_for(
+                r"warning: no demonstrator of module 'cloud_computing' runs, so it waits in queue "
+                r"'correction_queue_cc'; start one: rabbitry grading demonstrator --module cloud_computing\n"
+            )
+            with commands.service("grading", "demonstrator", "--module", "cloud_computing", more=more):
+                watch.wait_for(r"warning: no assistant runs, so it waits in queue 'validation_queue'", within=30)
+                with commands.service("grading", "assistant", more=more):
+                    assert watch.process.wait(30) == 0, watch.output
+        assert watch.output.count("warning") == 2
+
+
 def test_a_folder_is_handed_in_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "all"
     (folder / "sub").mkdir(parents=True)

@@ -45,6 +45,8 @@ app.add_typer(grading_inbox.app, name="inbox", help="What waits for people to de
 DEADLINE = 10.0
 WATCH = 0.5
 """Seconds between two questions of `status --watch`."""
+LOOK = 5.0
+"""Seconds between two looks whether anybody takes a submission whose status does not change."""
 
 
 class ExchangeType(StrEnum):
@@ -188,10 +190,16 @@ def status(
     url = broker_url(context, broker)
 
     async def work() -> int:
+        from rabbitry.apps.grading.modules import load_course
+        from rabbitry.apps.grading.waiting import missing_role
+
+        course = load_course(None) if watch else None
         async with grading_records.asking(named, url) as ask:
             shown: dict[str, Any] | None = None
             wanted = id
             is_told = False
+            missing, look_at = "", 0.0
+            clock = asyncio.get_running_loop().time
             while True:
                 try:
                     found = await ask(wanted)
@@ -206,10 +214,16 @@ def status(
                 if found is not None and (shown is None or found["history"] != shown["history"]):
                     _show_status(found, shown, as_json)
                     shown = found
+                    look_at = clock()
                 if not watch and found is None:
                     fail(f"nothing is recorded of {id!r} (yet)")
                 if not watch or (found is not None and found["status"] == "confirmed"):
                     return ExitCode.DONE
+                if found is not None and course is not None and clock() >= look_at:
+                    said = await missing_role(url, found, course) or ""
+                    if said != missing and said:
+                        warn(said)
+                    missing, look_at = said, clock() + LOOK
                 await asyncio.sleep(WATCH)
 
     raise typer.Exit(run_once(work(), is_endless=watch))
