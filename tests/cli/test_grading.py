@@ -120,7 +120,7 @@ def test_a_watch_says_that_nobody_takes_the_submission(
                 watch.wait_for(r"warning: no assistant runs, so it waits in queue 'validation_queue'", within=30)
                 with commands.service("grading", "assistant", more=more):
                     assert watch.process.wait(30) == 0, watch.output
-        assert watch.output.count("warning") == 2
+                    assert watch.output.count("warning") == 2
 
 
 def test_a_folder_is_handed_in_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:
