@@ -80,6 +80,103 @@ def test_memory_of_all_processes_together(run: Run, take: str) -> None:
     assert "used more than 128 MiB of memory" in _output(marking)
 
 
+_FILLED_BY_CHILDREN = """
+for _ in range(40):
+    piece = mmap.mmap(-1, 16 << 20)
+    kept.append(piece)
+    if os.fork() == 0:
+        piece.write(bytes(16 << 20))
+        os._exit(0)
+    os.wait()
+"""
+_GIVEN_BACK = """
+for _ in range(40):
+    piece = mmap.mmap(-1, 16 << 20)
+    kept.append(piece)
+    piece.write(bytes(16 << 20))
+    piece.madvise(mmap.MADV_DONTNEED)
+"""
+_OF_DEV_ZERO = """
+zero = os.open("/dev/zero", os.O_RDWR)
+for _ in range(40):
+    piece = mmap.mmap(zero, 16 << 20)
+    kept.append(piece)
+    piece.write(bytes(16 << 20))
+    piece.madvise(mmap.MADV_DONTNEED)
+"""
+
+
+@pytest.mark.parametrize(
+    "fill", [_FILLED_BY_CHILDREN, _GIVEN_BACK, _OF_DEV_ZERO], ids=["by children", "given back", "of /dev/zero"]
+)
+def test_shared_memory_counts_where_no_process_has_its_pages(run: Run, fill: str) -> None:
+    program = f"import mmap, os, time\nkept = []\n{fill}\ntime.sleep(60)\n"
+    marking = run(program, memory="128 MiB", wall_seconds=30, cpu_seconds=30)
+    assert "used more than 128 MiB of memory" in _output(marking)
+
+
+def test_shared_memory_within_the_bound_is_no_harm(run: Run) -> None:
+    program = """
+import mmap, os, time
+shared = mmap.mmap(-1, 60 << 20)
+children = []
+for _ in range(4):
+    if (pid := os.fork()) == 0:
+        shared[:] = bytes(len(shared))
+        time.sleep(1)
+        os._exit(0)
+    children.append(pid)
+for pid in children: os.waitpid(pid, 0)
+print("done")
+"""
+    marking = run(program, memory="256 MiB", wall_seconds=30, expect="done")
+    assert marking.mark == 4, marking.feedback
+
+
+def test_an_address_space_in_very_many_pieces_is_stopped(run: Run) -> None:
+    program = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+os.fork()
+room = libc.mmap(None, 60000 * 4096, 1, 0x22, -1, 0)
+for n in range(60000): libc.mprotect(room + n * 4096, 4096, (1, 3)[n % 2])
+time.sleep(60)
+"""
+    marking = run(program, memory="1 GiB", wall_seconds=30, cpu_seconds=30)
+    assert "mapped more than 52000 pieces of memory" in _output(marking)
+
+
+def test_what_waits_in_connections_counts_as_memory(run: Run) -> None:
+    # The kernel lets a connection that is read fast grow to megabytes.
+    program = """
+import socket, threading, time
+server = socket.create_server(("127.0.0.1", 0))
+kept, some = [], bytes(1 << 18)
+def read(end):
+    got = 0
+    while got < 40 << 20: got += len(end.recv(1 << 20))
+for _ in range(100):
+    out = socket.create_connection(server.getsockname())
+    into, _ = server.accept()
+    kept += [out, into]
+    reader = threading.Thread(target=read, args=(into,))
+    reader.start()
+    sent = 0
+    while sent < 40 << 20: sent += out.send(some)
+    reader.join()
+    out.settimeout(0.1)
+    try:
+        while True: out.send(some)
+    except TimeoutError: pass
+time.sleep(60)
+"""
+    marking = run(program, memory="128 MiB", wall_seconds=50, cpu_seconds=50)
+    assert "used more than 128 MiB of memory" in _output(marking)
+
+
 def test_processes_that_share_their_memory_count_it_once(run: Run) -> None:
     program = """
 import os, time

@@ -26,6 +26,7 @@ from rabbitry.apps.grading.marking._confine import (
     run_tool,
     start_process,
 )
+from rabbitry.apps.grading.marking._memory import Memory
 from rabbitry.apps.grading.marking._seccomp import seccomp_filter
 from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
@@ -40,6 +41,7 @@ _ETC: Final = (
 _WRITABLE: Final = ("/tmp", "/dev/shm")  # noqa: S108  # file systems in memory, of the sandbox's own
 _HOME: Final = "/tmp/work"  # noqa: S108  # in the sandbox's own /tmp
 _HOST: Final = "sandbox"
+_LISTENING: Final = b"0A"  # whose queues are of connections, not of bytes
 _NOT_CONFINED: Final = (
     "submissions can't be held in bounds on this machine: {why}. Install bubblewrap (Debian: apt-get install "
     "bubblewrap) and let it make namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces and "
@@ -234,12 +236,23 @@ def _socket_buffer() -> int:
         return 212_992
 
 
+def _queued(connections: bytes) -> int:
+    """Return the bytes that wait in TCP's connections: sl local remote state sent:received … (proc_net_tcp.txt)."""
+    total = 0
+    for line in connections.splitlines()[1:]:
+        _, _, _, state, queues, *_ = line.split()
+        if state != _LISTENING:
+            sent, _, received = queues.partition(b":")
+            total += int(sent, 16) + int(received, 16)
+    return total
+
+
 class _InNamespace(Running):
     def __init__(self, process: subprocess.Popen[bytes], pid: int, go: FileIO) -> None:
         super().__init__(process)
         self._first = os.pidfd_open(pid)
         self._root = f"/proc/{pid}/root"
-        self._protocols = Path(f"/proc/{pid}/net/protocols")
+        self._net = Path(f"/proc/{pid}/net")
         go.write(b"x")
 
     def end(self) -> None:
@@ -256,17 +269,25 @@ class _InNamespace(Running):
         if not gone:
             raise SandboxFailed(f"processes of a submission do not die, below process {self.process.pid}")
 
-    def memory(self, bound: int) -> int:
+    def memory(self, bound: int, most_mappings: int) -> Memory:
         # What waits in sockets to be read is the kernel's memory, and of no process.
-        buffers = self._sockets() * _socket_buffer()
-        return super().memory(max(0, bound - buffers)) + buffers
+        buffers = self._buffers()
+        found = super().memory(max(0, bound - buffers), most_mappings)
+        return found._replace(bytes=found.bytes + buffers)
 
-    def _sockets(self) -> int:
+    def _buffers(self) -> int:
         try:
-            lines = self._protocols.read_text(encoding="ascii").splitlines()[1:]
+            lines = (self._net / "protocols").read_text(encoding="ascii").splitlines()[1:]
+            sockets = {name: int(number) for name, _, number, *_ in map(str.split, lines)}
+            buffers = sum(sockets.values()) * _socket_buffer()
+            # The kernel lets those of TCP grow to megabytes. Reading these files takes some milliseconds.
+            return buffers + sum(
+                _queued((self._net / file).read_bytes())
+                for name, file in (("TCP", "tcp"), ("TCPv6", "tcp6"))
+                if sockets.get(name)
+            )
         except OSError:  # it has ended
             return 0
-        return sum(int(line.split()[2]) for line in lines)
 
     def usage(self) -> tuple[int, int]:
         size, files = 0, 0

@@ -1,7 +1,6 @@
 """What all ways to shut a submission in have in common: the limits, the user, and how much it uses."""
 
 import random
-import re
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -13,6 +12,7 @@ from typing import Final
 
 import psutil
 
+from rabbitry.apps.grading.marking._memory import Memory, MemoryWatch
 from rabbitry.apps.grading.marking.scheme import Limits
 
 MAX_FILES: Final = 20_000
@@ -41,6 +41,7 @@ class Running(ABC):
         self.process = process
         self.stdout = process.stdout
         self.stderr = process.stderr
+        self._watch = MemoryWatch()
 
     @abstractmethod
     def end(self) -> None:
@@ -50,38 +51,12 @@ class Running(ABC):
     def usage(self) -> tuple[int, int]:
         """Return the bytes and the number of files that it has."""
 
-    def memory(self, bound: int) -> int:
-        """Return the bytes of memory of all its processes; pages that they share count once where it matters."""
-        processes = []
+    def memory(self, bound: int, most_mappings: int) -> Memory:
+        """Return what all its processes use together, exactly where it is more than `bound`."""
+        pids: list[int] = []
         with suppress(psutil.NoSuchProcess):
-            processes = psutil.Process(self.process.pid).children(recursive=True)
-        used = [_memory_of(process.pid) for process in processes]
-        resident, tables = sum(pages for pages, _ in used), sum(tables for _, tables in used)
-        if resident + tables <= bound:
-            return resident + tables
-        exact = 0
-        for process in processes:
-            try:
-                exact += process.memory_full_info().pss
-            except psutil.NoSuchProcess:
-                continue
-            except psutil.AccessDenied:
-                return resident + tables
-        return exact + tables
-
-
-_USED: Final = re.compile(rb"^Vm(RSS|PTE):\s+(\d+) kB$", re.MULTILINE)
-
-
-def _memory_of(pid: int) -> tuple[int, int]:
-    """Return the bytes of a process's resident pages, and of the kernel's tables for its address space, which can
-    take more than the pages do. (0, 0) where it is gone.
-    """
-    try:
-        found = dict(_USED.findall(Path(f"/proc/{pid}/status").read_bytes()))
-    except OSError:
-        return 0, 0
-    return int(found.get(b"RSS", 0)) * 1024, int(found.get(b"PTE", 0)) * 1024
+            pids = [process.pid for process in psutil.Process(self.process.pid).children(recursive=True)]
+        return self._watch.look(pids, bound, most_mappings)
 
 
 class Confinement(ABC):

@@ -21,7 +21,11 @@ from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 MAX_REPORT: Final = 4 * 1024 * 1024
 
 _LOOK_EVERY: Final = 0.05  # seconds between looks at memory and disk
+_LOOK_WITHIN: Final = 0.5
 _CHUNK: Final = 64 * 1024
+# Pieces of address space of a part: each costs the kernel memory that nothing counts, and looking at them takes time.
+_MAPPINGS: Final = 20_000
+_MAPPINGS_OF_EACH: Final = 500
 # Says that the sandbox stands, so that its own failures are not taken for the submission's.
 _READY: Final = 'printf %s "$0" >&2; exec "$@"'
 
@@ -151,7 +155,8 @@ class _Watch:
             if now >= look_at:
                 self._stopped = self._gone_too_far()
                 took = time.monotonic() - now
-                look_at = now + max(_LOOK_EVERY, 20 * took)  # on a machine with very many processes
+                # Where looking takes long, because of very many processes, it is not all that is done.
+                look_at = now + max(_LOOK_EVERY, min(20 * took, _LOOK_WITHIN))
             for key, _ in selector.select(max(0.0, min(look_at, self._deadline) - now)):
                 if key.fd == ended:
                     return
@@ -162,7 +167,11 @@ class _Watch:
 
     def _gone_too_far(self) -> str | None:
         limits = self._limits
-        if self._running.memory(limits.memory) > limits.memory:
+        most_mappings = _MAPPINGS + _MAPPINGS_OF_EACH * limits.processes
+        memory = self._running.memory(limits.memory, most_mappings)
+        if memory.mappings > most_mappings:
+            return f"mapped more than {most_mappings} pieces of memory"
+        if memory.bytes > limits.memory:
             return f"used more than {_size(limits.memory)} of memory"
         size, files = self._running.usage()
         if files > MAX_FILES:

@@ -1,0 +1,94 @@
+"""How much memory the processes of a submission have together, as far as the kernel says."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_CHUNK: Final = 64 * 1024
+_STATUS: Final = re.compile(rb"^(VmRSS|VmPTE|RssShmem):\s+(\d+) kB$", re.MULTILINE)
+_PSS: Final = re.compile(rb"^(Pss_Anon|Pss_File|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
+# Memory that processes share and that is no file's: start, end, offset, number of the object.
+_SHARED: Final = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S{3}s ([0-9a-f]+) \S+ (\d+) +/dev/zero", re.MULTILINE)
+
+
+class Memory(NamedTuple):
+    """Bytes, and pieces of address space, each of which costs the kernel some bytes that it does not tell."""
+
+    bytes: int
+    mappings: int
+
+
+class MemoryWatch:
+    """Looks at the memory of processes again and again.
+
+    Shared memory without a file is no process's own: it stays where the process that filled it has ended, and where
+    all have given its pages back, as long as any has a piece of it mapped. So the objects are counted, by what is
+    allocated in each where this user may ask (root), by the largest size that was seen of it otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._objects: dict[int, int] = {}
+
+    def look(self, pids: Iterable[int], bound: int, most_mappings: int) -> Memory:
+        """Return what processes use, exactly where that matters: pages that they share count once.
+
+        Counting ends beyond `most_mappings`, since it would take long.
+        """
+        pids = list(pids)
+        mappings, objects = 0, dict[int, int]()
+        for pid in pids:
+            mappings += _look_at_mappings(pid, most_mappings - mappings, objects)
+            if mappings > most_mappings:
+                return Memory(0, mappings)
+        self._objects = {number: max(size, self._objects.get(number, 0)) for number, size in objects.items()}
+        shared = sum(self._objects.values())
+        used = [_read(pid, "status", _STATUS) for pid in pids]
+        resident, tables, of_files = (_sum(used, name) for name in (b"VmRSS", b"VmPTE", b"RssShmem"))
+        roughly = resident - of_files + max(shared, of_files) + tables
+        if roughly <= bound:
+            return Memory(roughly, mappings)
+        exact = [_read(pid, "smaps_rollup", _PSS) for pid in pids]
+        if not any(exact):  # not this user's to read
+            return Memory(roughly, mappings)
+        own = _sum(exact, b"Pss_Anon") + _sum(exact, b"Pss_File")
+        return Memory(own + max(shared, _sum(exact, b"Pss_Shmem")) + tables, mappings)
+
+
+def _read(pid: int, name: str, wanted: re.Pattern[bytes]) -> dict[bytes, int]:
+    """Return figures of a process in bytes, none where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return {}
+    return {key: int(value) * 1024 for key, value in wanted.findall(text)}
+
+
+def _sum(figures: list[dict[bytes, int]], name: bytes) -> int:
+    return sum(found.get(name, 0) for found in figures)
+
+
+def _look_at_mappings(pid: int, most: int, objects: dict[int, int]) -> int:
+    """Return how many a process has, or some number beyond `most`; note the sizes of what it shares."""
+    mappings, left = 0, b""
+    try:
+        with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
+            while mappings <= most and (more := file.read(_CHUNK)):
+                text, _, left = (left + more).rpartition(b"\n")
+                mappings += text.count(b"\n") + 1
+                if b"/dev/zero" in text:
+                    _note_shared(pid, text, objects)
+    except OSError:  # it is gone
+        pass
+    return mappings
+
+
+def _note_shared(pid: int, text: bytes, objects: dict[int, int]) -> None:
+    for start, end, offset, number in _SHARED.findall(text):
+        first, last = int(start, 16), int(end, 16)
+        try:
+            size = os.stat(f"/proc/{pid}/map_files/{first:x}-{last:x}").st_blocks * 512
+        except OSError:  # only root may ask; or it is gone
+            size = int(offset, 16) + last - first
+        objects[int(number)] = max(size, objects.get(int(number), 0))
