@@ -19,8 +19,10 @@ import rabbitry
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker
+from tests import data
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.replay import Replay, up_to
 from tests.support.waiting import eventually_blocking
 
 
@@ -462,3 +464,18 @@ async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> 
             "headers": {"\ufffd": "/w==", "x": ["nan", "inf"]},
             "message_id": messages[0]["properties"]["message_id"],
         }
+
+
+async def test_a_client_of_amqp_0_8_is_listed_as_one(broker: Broker, rabbit: RabbitMQ) -> None:
+    opened = up_to(data.load("refused", data.AMQPLIB), (20, 11))
+
+    def look(url: str, management_url: str) -> None:
+        def listed() -> set[str]:
+            return {known["protocol"] for known in _Api(management_url)("GET", "/api/connections")[1]}
+
+        with Replay(url, opened):
+            # RabbitMQ lists a connection, and drops those of other tests, some seconds later.
+            eventually_blocking(lambda: listed() == {"AMQP 0-8"}, "the connection alone", within=30)
+
+    await asyncio.to_thread(look, broker.url, broker.management_url)
+    await asyncio.to_thread(look, rabbit.url, _url(rabbit))

@@ -13,7 +13,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol.tables import decode_table
 from tests import data
-from tests.support.replay import Frame, Replay, frames
+from tests.support.replay import Frame, Replay, frames, up_to
 
 HEADERS = (b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01")
 START, CLOSE, CONSUME_OK, DELIVER = (10, 10), (20, 40), (60, 21), (60, 60)
@@ -102,23 +102,14 @@ def test_another_header_is_answered_with_the_one_that_is_wanted(broker_url: str,
 
 def test_a_method_that_0_8_lacks_ends_the_connection(broker_url: str) -> None:
     """RabbitMQ hangs up without a word; the embedded broker says why (540) by the close of 0-8."""
-    captured = data.load("refused", data.AMQPLIB)
     nack = Frame(1, 1, struct.pack(">HHQB", 60, 120, 1, 0)).octets
-    turns = [*captured.turns[: _after(captured, (20, 11))], ("client", nack), ("server", nack)]
-    replay = Replay(broker_url, data.Captured("nack", "", captured.client, b"", turns))
+    turns = (("client", nack), ("server", nack))  # the second asks to wait for one more frame
+    replay = Replay(broker_url, up_to(data.load("refused", data.AMQPLIB), (20, 11), *turns))
     with contextlib.suppress(ConnectionResetError), replay:
         pass
     said = [frame.method for frame in replay.answers]
     assert said[:4] == [(10, 10), (10, 30), (10, 41), (20, 11)]
     assert said[4:] in ([], [(10, 60)])
-
-
-def _after(captured: data.Captured, method: tuple[int, int]) -> int:
-    """The number of turns up to the one in which the server says a method."""
-    for index, (side, part) in enumerate(captured.turns):
-        if side == "server" and method in [frame.method for frame in frames(part)]:
-            return index + 1
-    raise AssertionError(f"{method} was not said")
 
 
 async def test_ours_read_what_the_crawler_sends_and_its_processor_takes_ours(broker_url: str) -> None:

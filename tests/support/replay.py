@@ -3,7 +3,7 @@
 import socket
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
@@ -42,6 +42,14 @@ def frames(data: bytes) -> list[Frame]:
         found.append(Frame(kind, channel, data[7 : 7 + size]))
         data = data[size + 8 :]
     return found
+
+
+def up_to(captured: Captured, method: tuple[int, int], *more: tuple[str, bytes]) -> Captured:
+    """Cut a conversation behind the turn in which the server says a method; `more` turns follow."""
+    for index, (side, part) in enumerate(captured.turns):
+        if side == "server" and method in [frame.method for frame in frames(part)]:
+            return replace(captured, turns=[*captured.turns[: index + 1], *more])
+    raise AssertionError(f"{method} was not said")
 
 
 class Replay:
