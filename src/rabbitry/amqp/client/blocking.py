@@ -7,7 +7,6 @@ thread; what does not (`send`, `ack`, the next delivery) is handed over in batch
 import asyncio
 import concurrent.futures
 import functools
-import logging
 import queue
 import threading
 import time
@@ -18,10 +17,11 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
+from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
 from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, connect
-from rabbitry.amqp.client.consuming import Consumer, Delivery
+from rabbitry.amqp.client.consuming import Consumer
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.client.publishing import as_body, header_too_large
 from rabbitry.amqp.client.recovery import RecoveryEvent
@@ -29,7 +29,6 @@ from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.exceptions import (
-    AlreadySettled,
     ChannelClosed,
     Closed,
     ConnectionClosed,
@@ -38,7 +37,6 @@ from rabbitry.exceptions import (
     UsageError,
 )
 
-_log = logging.getLogger(__name__)
 _UNSENT_MESSAGES: Final = 10_000
 _UNSENT_BYTES: Final = 64 << 20
 _INBOX_MESSAGES: Final = 10_000
@@ -56,85 +54,6 @@ def _blocking(
         return self._io.run(method(self._channel, *args, **kwargs))
 
     return functools.update_wrapper(call, method)
-
-
-class BlockingDelivery:
-    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`, from any thread."""
-
-    __slots__ = ("_delivery", "_io", "_is_settled")
-
-    def __init__(self, delivery: Delivery, io: IOThread) -> None:
-        self._delivery = delivery
-        self._io = io
-        self._is_settled = False
-
-    def __repr__(self) -> str:
-        return repr(self._delivery)
-
-    @property
-    def body(self) -> bytes:
-        """The message's body."""
-        return self._delivery.body
-
-    @property
-    def properties(self) -> Properties:
-        """The message's properties. Raises ProtocolViolation where they are malformed."""
-        return self._delivery.properties
-
-    @property
-    def exchange(self) -> str:
-        """The exchange that the message was published to."""
-        return self._delivery.exchange
-
-    @property
-    def routing_key(self) -> str:
-        """The routing key that the message was published with."""
-        return self._delivery.routing_key
-
-    @property
-    def delivery_tag(self) -> int:
-        """The delivery's number on its channel."""
-        return self._delivery.delivery_tag
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether the message was delivered before."""
-        return self._delivery.redelivered
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the channel that brought it is gone, so that the broker delivers it again."""
-        return self._delivery.is_lost
-
-    def ack(self, *, multiple: bool = False) -> None:
-        """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
-
-        Raises AlreadySettled where it was settled, or came over a channel or connection that is gone.
-        """
-        self._settle(functools.partial(self._delivery.ack, multiple=multiple))
-
-    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
-        self._settle(functools.partial(self._delivery.nack, requeue=requeue, multiple=multiple))
-
-    def reject(self, *, requeue: bool = True) -> None:
-        """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
-        self._settle(functools.partial(self._delivery.reject, requeue=requeue))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
-        if self._is_settled:
-            raise AlreadySettled(f"delivery {self.delivery_tag} was settled before")
-        self._delivery.check_open()
-        self._is_settled = True
-        self._io.post(functools.partial(_quietly, settle))
-
-
-def _quietly(settle: Callable[[], None]) -> None:
-    """Settle in the I/O thread. A channel that went since the caller's check delivers again what it brought."""
-    try:
-        settle()
-    except AlreadySettled as error:
-        _log.info("%s", error)
 
 
 class BlockingConsumer:
@@ -519,7 +438,7 @@ class BlockingConnection:
     def __del__(self) -> None:
         if not self._io.is_stopped:
             warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, source=self, stacklevel=2)
-            self._io.end_soon(self._connection.close)
+            self._io.end_soon(functools.partial(_close_dropped, self._connection, self._failures))
 
     async def _settled(self) -> list[Exception]:
         for channel in list(self._channels):
@@ -574,6 +493,13 @@ class BlockingConnection:
                 await channel.settled()  # at once: what is not sent yet fails as the rest did
         finally:
             self._failures.tell()
+
+
+async def _close_dropped(connection: Connection, failures: Failures) -> None:
+    """Close a connection whose owner dropped it, and tell of what was not confirmed."""
+    await connection.close()
+    await asyncio.sleep(0)  # failures are passed on in the turn of the loop after
+    failures.tell()
 
 
 def connect_blocking(
