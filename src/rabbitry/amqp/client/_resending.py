@@ -1,7 +1,7 @@
 """Sending again after a loss, and which publish the losses are blamed on.
 
 A publish can be what the broker dies of, or closes the connection for (541), and it would be sent again with each new
-connection. After a loss everything goes out at once. What was on its way at the second loss in a row goes out alone:
+connection. After a loss everything goes out at once. What was on its way at several losses in a row goes out alone:
 when the connection is lost again, it was that publish.
 """
 
@@ -17,6 +17,8 @@ PROOF: Final = 1.0
 """Seconds that a connection has to hold before a suspect is sent over it, so that a network that breaks all the time
 is not taken for the publish's doing. A broker that says 541 needs no such proof."""
 _INTERNAL_ERROR: Final = 541
+_LOSSES: Final = 3
+"""Losses in a row after which a publish is a suspect; two where the broker says 541."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +41,14 @@ class Resending:
         flying = [(window, entry) for window in windows for entry in window.flying]
         for _, entry in flying:
             entry.losses += 1
-        again = [(window, entry) for window, entry in flying if entry.losses > 1]
         is_internal = error.reply_code == _INTERNAL_ERROR
-        if len(again) == 1 and (is_internal or self._has_proof):
+        least = 2 if is_internal else _LOSSES
+        suspects = [(window, entry) for window, entry in flying if entry.losses >= least]
+        if len(suspects) == 1 and (is_internal or self._has_proof):
             self.is_careful = False
-            self._blame(*again[0], error)
+            self._blame(*suspects[0], error)
         elif flying:
-            self.is_careful = bool(again)
+            self.is_careful = bool(suspects)
             self._wants_proof = not is_internal
         # Where nothing was on its way, the link was lost before what is suspected was sent: it still is.
 

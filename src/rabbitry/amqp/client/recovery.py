@@ -83,8 +83,8 @@ class Recovery:
         _log.warning("%s: %s; connecting again", connection.url, error)
         is_new = self._recovered_at is not None and loop.time() - self._recovered_at < HELD
         self._short_lived = self._short_lived + 1 if is_new else 0
-        if self._short_lived:
-            await asyncio.sleep(pause(self._short_lived))
+        if self._short_lived > 1:  # one may be chance
+            await asyncio.sleep(pause(self._short_lived - 1))
         attempt = 0
         try:
             async with asyncio.timeout(self._timeout):
