@@ -10,7 +10,7 @@ import pytest
 import rabbitry
 from rabbitry.broker import Broker
 from rabbitry.broker.access import Permission
-from rabbitry.broker.patterns import check_pattern, matches
+from rabbitry.broker.patterns import Pattern, check_pattern, matches
 from rabbitry.broker.policies import Policy
 
 EVIL = r"^(a|aa)+$"
@@ -81,3 +81,11 @@ async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCa
             answer = await http.get("api/queues", params={**query, "name": "^a+$"})
             assert [item["name"] for item in answer.json()["items"]] == ["aaa"]
     assert 0 < len(caplog.records) < 20
+
+
+def test_the_names_of_one_answer_have_a_time_limit_together() -> None:
+    # Each name alone is searched in time; a hundred thousand of them would hold the event loop for seconds.
+    find = Pattern("^(a|aa)+$").finder()
+    with pytest.raises(TimeoutError):
+        [find(f"{'a' * 14}b{number}") for number in range(100_000)]
+    assert Pattern(EVIL).finder()("aaa")

@@ -7,6 +7,8 @@ waits. PCRE refuses what would grow too large when it is set; so does this.
 
 import functools
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 from rabbitry.exceptions import UsageError
@@ -15,6 +17,8 @@ _log = logging.getLogger(__name__)
 _SECONDS: Final = 0.02
 _LEAST_SECONDS: Final = 0.0002
 """What a pattern comes down to that was given up again and again: a hundred times of what a match takes."""
+_ANSWER_SECONDS: Final = 0.1
+"""What all names of one answer may take together."""
 _LARGEST: Final = 10_000
 _LONGEST_COUNT: Final = 65_535
 _ANYTHING: Final = ".*"
@@ -41,15 +45,32 @@ class Pattern:
     def is_in(self, name: str) -> bool:
         """Whether a name has it anywhere; not where that takes too long to find out."""
         try:
-            return self.find(name)
+            return self._find(name)
         except TimeoutError:
             if self._seconds > _LEAST_SECONDS:
                 _log.warning("pattern %r takes too long with %r: taken as no match", self._text, name)
                 self._seconds = max(self._seconds / 2, _LEAST_SECONDS)
             return False
 
-    def find(self, name: str) -> bool:
-        """Whether a name has it anywhere. Raises TimeoutError where that takes too long to find out."""
+    def finder(self) -> Callable[[str], bool]:
+        """Return what says whether a name has it anywhere, for the names of one answer.
+
+        It raises TimeoutError where one name takes too long, or all of them together: the event loop waits for it.
+        """
+        left = _ANSWER_SECONDS
+
+        def find(name: str) -> bool:
+            nonlocal left
+            if left <= 0:
+                raise TimeoutError
+            began = time.perf_counter()
+            found = self._find(name)
+            left -= time.perf_counter() - began
+            return found
+
+        return find
+
+    def _find(self, name: str) -> bool:
         return self._compiled.search(name.encode("utf-8", "surrogateescape"), timeout=self._seconds) is not None
 
 

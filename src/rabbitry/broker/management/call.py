@@ -175,7 +175,7 @@ def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
     if use_regex != "true":
         return lambda name: text in name
     try:
-        return Pattern(text).find
+        return Pattern(text).finder()
     except UsageError as error:
         raise bad("Pagination parameters are invalid") from error
 
