@@ -31,8 +31,9 @@ class Watched:
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
 
     def _note(self, kind: str, text: str) -> None:
-        # That a request was answered with 400 the browser says itself; the page says why.
-        if kind in ("error", "warning") and "status of 400" not in text:
+        # That a request was refused, or not answered, the browser says itself; the page says why.
+        refusals = ("status of 400", "status of 404", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE")
+        if kind in ("error", "warning") and not any(refusal in text for refusal in refusals):
             self.complaints.append(text)
 
     async def go(self, place: str) -> Locator:

@@ -1,4 +1,4 @@
-// Asking the server. What goes wrong is an Error with a text for people.
+// Asking the server. What goes wrong is an Error with a text for people, and the status of the answer where there was one.
 
 export async function ask(path, options = {}) {
   let response;
@@ -13,9 +13,14 @@ export async function ask(path, options = {}) {
   } catch {
     data = null;
   }
-  if (!response.ok) throw new Error(data?.error ?? `the server answered ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(data?.error ?? `the server answered ${response.status}`), { status: response.status });
   return data;
 }
+
+// The query of a list's filter; what is empty is left out.
+export const query = (filter) => new URLSearchParams(Object.entries(filter).filter(([, value]) => value)).toString();
+
+export const fileURL = (id) => `api/files/${encodeURIComponent(id)}`;
 
 export const decide = (role, id, verdict) =>
   ask(`inbox/${role}/${encodeURIComponent(id)}`, {

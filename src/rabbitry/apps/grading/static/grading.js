@@ -1,7 +1,10 @@
 // The page of a course: the pipeline, the submissions with their histories, the form, and the inboxes.
 import { Component, html, render } from "../../static/html.js";
-import { ask, mark, submit, time } from "./api.js";
+import { ask, fileURL, mark, query, submit, time } from "./api.js";
+import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
+import { Filter, Pager } from "./lists.js";
+import { plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
 const ROLES = [
@@ -11,10 +14,18 @@ const ROLES = [
 ];
 const EACH = 1000; // milliseconds between two looks, while somebody looks at the page
 
-const route = () => location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+// The parts of the address; one that is no UTF-8 stays as it is.
+const part = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
+const route = () => location.hash.replace(/^#\/?/, "").split("/").map(part);
 
 class Course extends Component {
-  state = { route: route(), overview: null, error: null, tick: 0, find: "", who: null };
+  state = { route: route(), overview: null, error: null, tick: 0, filter: { find: "", module: "", status: "", page: 0 } };
 
   componentDidMount() {
     addEventListener("hashchange", () => this.setState({ route: route() }));
@@ -28,27 +39,31 @@ class Course extends Component {
   }
 
   async load() {
-    const find = this.state.find;
+    const filter = this.state.filter;
     try {
-      const overview = await ask(`overview?find=${encodeURIComponent(find)}`);
-      if (find === this.state.find) {
-        this.setState({ overview, error: null, tick: this.state.tick + 1, who: this.state.who ?? overview.who });
+      const overview = await ask(`overview?${query(filter)}`);
+      if (filter !== this.state.filter) return;
+      if (overview.submissions.length === 0 && filter.page > 0) {
+        this.show({ page: Math.max(0, Math.ceil(overview.total / overview.each) - 1) });
+      } else {
+        this.setState({ overview, error: null, tick: this.state.tick + 1 });
       }
     } catch (error) {
-      this.setState({ error: error.message });
+      if (filter === this.state.filter) this.setState({ error: error.message });
     }
   }
 
-  find = (event) => this.setState({ find: event.currentTarget.value }, () => this.load());
+  show = (change) => this.setState({ filter: { ...this.state.filter, page: 0, ...change } }, () => this.load());
 
   view([place, name]) {
-    const { overview, tick, who, find } = this.state;
+    const { overview, tick, filter } = this.state;
     if (place === "submit") return html`<${Submit} modules=${overview.modules} />`;
     if (place === "inbox" && ROLES.some((role) => role.name === name)) {
-      return html`<${Inbox} role=${name} tick=${tick} who=${who} setWho=${(given) => this.setState({ who: given })} />`;
+      const stamp = `${overview.inboxes[name]} ${overview.newest[name]}`;
+      return html`<${Inbox} role=${name} stamp=${stamp} modules=${overview.modules} who=${overview.who} />`;
     }
-    if (place === "submission") return html`<${Submission} key=${name} id=${name} tick=${tick} />`;
-    return html`<${Submissions} overview=${overview} find=${find} onFind=${this.find} />`;
+    if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} />`;
+    return html`<${Submissions} overview=${overview} filter=${filter} show=${this.show} />`;
   }
 
   render(_, { route, overview, error }) {
@@ -65,7 +80,7 @@ class Course extends Component {
         </nav>
       </header>
       <main>
-        ${error && html`<p class="notice bad" role="alert">What you see may be old: ${error}.</p>`}
+        ${error && html`<p class="notice bad" role="alert">What you see may be old: ${visible(error)}.</p>`}
         ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}
       </main>`;
   }
@@ -79,22 +94,24 @@ function Pipeline({ overview }) {
   </ol>`;
 }
 
-function Submissions({ overview, find, onFind }) {
+function Submissions({ overview, filter, show }) {
   const found = overview.submissions;
+  const isFiltered = filter.find !== "" || filter.module !== "" || filter.status !== "";
   return html`<section class="panel">
     <div class="bar-top"><h2>Submissions</h2>
-      <label class="find"><span>Find</span><input type="search" value=${find} onInput=${onFind} placeholder="student or id" /></label></div>
-    ${found.length === 0 && html`<p class="nothing">${find ? "None of these." : "No submissions are recorded yet."}</p>`}
+      <${Filter} ...${filter} modules=${overview.modules} statuses=${STATUSES} onChange=${show} /></div>
+    ${found.length === 0 && html`<p class="nothing">${isFiltered ? "None of these." : "No submissions are recorded yet."}</p>`}
     ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
       <tbody>${found.map((one) => html`<tr key=${one.id} data-id=${one.id}>
-        <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${one.student}</a></td>
-        <td data-label="Module">${one.module || "–"}</td>
+        <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${visible(one.student)}</a></td>
+        <td data-label="Module">${one.module ? visible(one.module) : "–"}</td>
         <td data-label="Attempt">${one.attempt}${!one.latest && html` <span class="tag">a newer one is there</span>`}</td>
-        <td data-label="Status"><span class="status" data-status=${one.status}>${one.status}</span></td>
+        <td data-label="Status"><span class="status" data-status=${one.status}>${visible(one.status)}</span></td>
         <td data-label="Mark">${mark(one.mark, one.out_of)}</td><td data-label="Changed">${time(one.updated_at)}</td>
       </tr>`)}</tbody>
     </table></div>`}
+    <${Pager} page=${filter.page} each=${overview.each} total=${overview.total} onPage=${(page) => show({ page })} />
   </section>`;
 }
 
@@ -119,24 +136,25 @@ class Submission extends Component {
 
   render({ id }, { found, error }) {
     return html`<section class="panel submission" data-id=${id}>
-      ${error && html`<p class="notice bad" role="alert">${error}</p>`}
-      ${found === null && html`<p class="nothing">Nothing is recorded of ${id} yet.</p>`}
+      ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
+      ${found === null && html`<p class="nothing">Nothing is recorded of ${visible(id)} yet.</p>`}
       ${found && html`
-        <h2>Student ${found.student}, ${found.module || "no module"}</h2>
-        <p>${found.name} · attempt ${found.attempt}${!found.latest && html` <span class="tag">a newer one is there</span>`}
-          · <span class="status" data-status=${found.status}>${found.status}</span> · mark ${mark(found.mark, found.out_of)}</p>
+        <h2>Student ${visible(found.student)}, ${found.module ? visible(found.module) : "no module"}</h2>
+        <p>${visible(found.name)} · attempt ${found.attempt}${!found.latest && html` <span class="tag">a newer one is there</span>`}
+          · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}</p>
+        ${found.has_file && html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`}
         <ol class="history">${found.history.map((hop) => html`<li>
-          <b>${hop.status}</b> by ${hop.role} <i>${hop.who}</i> on ${hop.place}, ${time(hop.at)}
+          <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}
-          ${hop.remark !== null && html`<p class="notice warn">${hop.remark}</p>`}
-          ${hop.feedback !== null && html`<pre class="feedback">${hop.feedback}</pre>`}
+          ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
+          ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
         </li>`)}</ol>`}
     </section>`;
   }
 }
 
 class Submit extends Component {
-  state = { id: null, error: null, busy: false };
+  state = { student: "", module: this.props.modules[0], ...drafts.load("submit"), id: null, error: null, busy: false };
 
   onSubmit = async (event) => {
     event.preventDefault();
@@ -144,6 +162,7 @@ class Submit extends Component {
     this.setState({ busy: true, error: null, id: null });
     try {
       const { id } = await submit(form);
+      drafts.drop("submit");
       this.setState({ id, busy: false });
       form.elements.file.value = "";
     } catch (error) {
@@ -151,18 +170,24 @@ class Submit extends Component {
     }
   };
 
-  render({ modules }, { id, error, busy }) {
+  type = (name) => (event) => this.setState({ [name]: event.currentTarget.value }, () => {
+    drafts.save("submit", { student: this.state.student, module: this.state.module });
+  });
+
+  render({ modules }, { student, module, id, error, busy }) {
     return html`<section class="panel">
       <h2>Hand in an assignment</h2>
       <form class="submit" onSubmit=${this.onSubmit}>
         <div class="fields">
-          <label><span>Student number</span><input name="student" inputmode="numeric" required maxlength="18" /></label>
-          <label><span>Module</span><select name="module">${modules.map((name) => html`<option>${name}</option>`)}</select></label>
+          <label><span>Student number</span><input name="student" value=${student} onInput=${this.type("student")} required
+            maxlength="200" autocomplete="off" /></label>
+          <label><span>Module</span><select name="module" value=${module} onChange=${this.type("module")}>
+            ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label>
           <label class="wide"><span>File</span><input name="file" type="file" required /></label>
           <button type="submit" class="primary" disabled=${busy}>Submit</button>
         </div>
       </form>
-      ${error && html`<p class="notice bad" role="alert">${error}</p>`}
+      ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${id && html`<p class="notice good" role="status">Handed in: <a href=${`#/submission/${id}`}>${id}</a></p>`}
     </section>`;
   }

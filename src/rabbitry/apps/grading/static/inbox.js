@@ -1,37 +1,48 @@
-// What waits for a role's people, and the form in which they decide.
+// What waits for a role's people: a list, page by page, and the one that is open.
 import { Component, html } from "../../static/html.js";
-import { ask, decide, mark, time } from "./api.js";
+import { ask, mark, query, time } from "./api.js";
+import { Decide } from "./decide.js";
+import { Filter, Pager } from "./lists.js";
+import { visible } from "./text.js";
 
-const TITLES = { correct: "Correct", validate: "Validate", "send-back": "Send back", confirm: "Confirm" };
+const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", open: null, error: null, said: null };
 
-// Props: role, tick (grows each second), who, setWho.
+// Props: role, stamp (changes where something came to the inbox or was decided), modules, who.
 export class Inbox extends Component {
-  state = { items: null, open: null, error: null, said: null };
+  state = FRESH;
 
   componentDidMount() {
     this.load();
   }
 
   componentDidUpdate(before) {
-    if (before.role !== this.props.role) this.setState({ items: null, open: null, error: null, said: null });
-    if (before.tick !== this.props.tick || before.role !== this.props.role) this.load();
+    if (before.role !== this.props.role) this.setState(FRESH, () => this.load());
+    else if (before.stamp !== this.props.stamp) this.load();
   }
 
   async load() {
-    const role = this.props.role;
+    const { role } = this.props;
+    const { find, module, page } = this.state;
+    const isMeant = () => role === this.props.role && find === this.state.find && module === this.state.module && page === this.state.page;
     try {
-      const items = await ask(`inbox/${role}`);
-      if (role === this.props.role) this.setState({ items, error: null });
+      const found = await ask(`inbox/${role}?${query({ find, module, page })}`);
+      if (!isMeant()) return;
+      if (found.items.length === 0 && page > 0) this.show({ page: Math.max(0, Math.ceil(found.total / found.each) - 1) });
+      else this.setState({ ...found, error: null });
     } catch (error) {
-      if (role === this.props.role) this.setState({ error: error.message });
+      if (isMeant()) this.setState({ error: error.message });
     }
   }
 
+  show = (change) => this.setState({ page: 0, ...change }, () => this.load());
+
   async open(id) {
+    const { role } = this.props;
     try {
-      this.setState({ open: await ask(`inbox/${this.props.role}/${encodeURIComponent(id)}`), said: null });
+      const open = await ask(`inbox/${role}/${encodeURIComponent(id)}`);
+      if (role === this.props.role) this.setState({ open, said: null, error: null });
     } catch (error) {
-      this.setState({ error: error.message });
+      if (role === this.props.role) this.setState({ error: error.message });
     }
   }
 
@@ -40,73 +51,30 @@ export class Inbox extends Component {
     this.load();
   };
 
-  render({ role, who, setWho }, { items, open, error, said }) {
+  close = () => this.setState({ open: null });
+
+  render({ role, stamp, modules, who }, { items, total, each, page, find, module, open, error, said }) {
+    const isFiltered = find !== "" || module !== "";
     return html`<section class="panel inbox" data-role=${role}>
-      <h2>Waiting for the ${role}</h2>
-      ${error && html`<p class="notice bad" role="alert">${error}</p>`}
-      ${said && html`<p class="notice good" role="status">${said}</p>`}
-      ${items !== null && items.length === 0 && html`<p class="nothing">Nothing waits here. What arrives at a role that
-        runs with <code>--person</code> does.</p>`}
+      <div class="bar-top"><h2>Waiting for the ${role}</h2>
+        <${Filter} find=${find} module=${module} modules=${modules} onChange=${this.show} /></div>
+      ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
+      ${said && html`<p class="notice good" role="status">${visible(said)}</p>`}
+      ${items !== null && items.length === 0 && html`<p class="nothing">${isFiltered ? "None of these." : html`Nothing waits here.
+        What arrives at a role that runs with <code>--person</code> does.`}</p>`}
       ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
         <thead><tr><th>Student</th><th>Module</th><th>File</th><th>Mark</th><th>Arrived</th><th></th></tr></thead>
-        <tbody>${items.map((item) => html`<tr key=${item.id} data-id=${item.id} class=${open?.id === item.id ? "open" : ""}>
-          <td data-label="Student">${item.student}</td><td data-label="Module">${item.module || "–"}</td>
-          <td data-label="File" class="long">${item.name || "–"}</td>
+        <tbody>${items.map((item) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>
+          <td data-label="Student">${visible(item.student)}</td><td data-label="Module">${item.module ? visible(item.module) : "–"}</td>
+          <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
           <td data-label="Arrived">${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</td>
           <td><button type="button" onClick=${() => this.open(item.id)}>Open</button></td>
         </tr>`)}</tbody>
       </table></div>`}
-      ${open && html`<${Decide} key=${open.id} item=${open} role=${role} who=${who} setWho=${setWho} done=${this.done} />`}
+      <${Pager} page=${page} each=${each} total=${total} onPage=${(to) => this.show({ page: to })} />
+      ${open && html`<${Decide} key=${`${role} ${open.item}`} item=${open} role=${role} stamp=${stamp} who=${who}
+        done=${this.done} close=${this.close} />`}
     </section>`;
-  }
-}
-
-class Decide extends Component {
-  state = { error: null, busy: false };
-
-  async send(action, form) {
-    const value = (name) => form.elements[name]?.value.trim() || null;
-    const number = (name) => (value(name) === null ? null : Number(value(name)));
-    const verdict = { action, who: value("who") ?? "" };
-    if (action === "correct") Object.assign(verdict, { mark: number("mark"), out_of: number("out_of"), feedback: value("feedback") });
-    if (action === "send-back") verdict.remark = value("remark") ?? "";
-    this.props.setWho(verdict.who);
-    this.setState({ busy: true, error: null });
-    try {
-      const { status } = await decide(this.props.role, this.props.item.id, verdict);
-      this.props.done(`Student ${this.props.item.student}: ${action === "send-back" ? "sent back" : status}.`);
-    } catch (error) {
-      this.setState({ error: error.message, busy: false });
-    }
-  }
-
-  onSubmit = (event) => {
-    event.preventDefault();
-    this.send(event.submitter.value, event.currentTarget);
-  };
-
-  render({ item, who }, { error, busy }) {
-    return html`<form class="decide" onSubmit=${this.onSubmit}>
-      <h3>Student ${item.student}, ${item.module || "no module"} <small>${item.id}</small></h3>
-      <pre class="solution">${item.solution}</pre>
-      ${item.is_cut && html`<p class="nothing">This is the beginning; the whole is longer.</p>`}
-      ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${remark}</p>`)}
-      ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
-      ${item.feedback !== null && html`<pre class="feedback">${item.feedback}</pre>`}
-      ${item.actions.includes("correct") && html`<div class="fields">
-        <label><span>Mark</span><input name="mark" type="number" min="0" step="any" /></label>
-        <label><span>out of</span><input name="out_of" type="number" min="0" step="any" /></label>
-        <label class="wide"><span>Feedback</span><textarea name="feedback" rows="4"></textarea></label>
-      </div>`}
-      ${item.actions.includes("send-back") && html`<div class="fields">
-        <label class="wide"><span>Remark, where it goes back</span><textarea name="remark" rows="2"></textarea></label>
-      </div>`}
-      <div class="fields">
-        <label><span>Your name</span><input name="who" value=${who} maxlength="100" autocomplete="name" /></label>
-        ${item.actions.map((action) => html`<button type="submit" class=${action === "send-back" ? "" : "primary"} value=${action} disabled=${busy}>${TITLES[action] ?? action}</button>`)}
-      </div>
-      ${error && html`<p class="notice bad" role="alert">${error}</p>`}
-    </form>`;
   }
 }

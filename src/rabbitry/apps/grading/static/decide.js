@@ -1,0 +1,140 @@
+// The form in which a person decides on one assignment. Nothing but a click on a button decides.
+import { Component, html } from "../../static/html.js";
+import { ask, decide, fileURL, mark } from "./api.js";
+import * as drafts from "./drafts.js";
+import { visible } from "./text.js";
+
+const TITLES = { correct: "Correct", validate: "Validate", "send-back": "Send back", confirm: "Confirm" };
+const FIELDS = ["mark", "out_of", "feedback", "remark"];
+
+// A number as people type it, with a point or a comma; null where nothing is typed, NaN where it is none.
+function number(text) {
+  const typed = text.trim().replace(",", ".");
+  if (typed === "") return null;
+  return /^\d+(\.\d*)?$|^\.\d+$/.test(typed) ? Number(typed) : NaN;
+}
+
+const shown = (value) => (typeof value === "number" ? String(Math.round(value * 100) / 100) : "");
+
+// What stands in the form at first: of an assignment that was sent back, the mark and feedback of the round before.
+function initial(item) {
+  const isAgain = item.actions.includes("correct") && item.sent_back > 0;
+  return {
+    mark: isAgain ? shown(item.mark) : "",
+    out_of: isAgain ? shown(item.out_of) : "",
+    feedback: isAgain ? (item.feedback ?? "") : "",
+    remark: "",
+  };
+}
+
+// Props: role, item (as it was opened), stamp (changes where the inbox has), done(said), close().
+export class Decide extends Component {
+  constructor(props) {
+    super(props);
+    const { role, item } = props;
+    this.key = `draft.${role}.${item.id}`;
+    const draft = drafts.load(this.key);
+    this.state = {
+      ...initial(item),
+      ...Object.fromEntries(FIELDS.filter((name) => typeof draft?.[name] === "string").map((name) => [name, draft[name]])),
+      who: drafts.load("who") ?? props.who ?? "",
+      isOlder: draft !== null && draft.item !== item.item,
+      changed: null,
+      asks: false,
+      error: null,
+      busy: false,
+    };
+  }
+
+  componentDidUpdate(before) {
+    if (before.stamp !== this.props.stamp) this.look();
+  }
+
+  // Whether what was opened still waits; who decides in the meantime is told here, and what is typed stays.
+  async look() {
+    const { role, item } = this.props;
+    try {
+      const found = await ask(`inbox/${role}/${encodeURIComponent(item.id)}`);
+      this.setState({ changed: found.item === item.item ? null : "It came again after you opened it: open it once more." });
+    } catch (error) {
+      if (error.status === 404) this.setState({ changed: `${error.message}.` });
+    }
+  }
+
+  type = (name) => (event) => {
+    const value = event.currentTarget.value;
+    this.setState({ [name]: value, asks: false }, () => {
+      if (name === "who") drafts.save("who", value);
+      else drafts.save(this.key, { ...Object.fromEntries(FIELDS.map((field) => [field, this.state[field]])), item: this.props.item.item });
+    });
+  };
+
+  act = (action, isSure = false) => async () => {
+    const { role, item } = this.props;
+    const verdict = { action, item: item.item, who: this.state.who.trim() };
+    if (action === "correct") {
+      Object.assign(verdict, { mark: number(this.state.mark), out_of: number(this.state.out_of), feedback: this.state.feedback.trim() || null });
+      if (Number.isNaN(verdict.mark) || Number.isNaN(verdict.out_of)) {
+        this.setState({ error: `“${Number.isNaN(verdict.mark) ? this.state.mark : this.state.out_of}” is no number.` });
+        return;
+      }
+      if (verdict.mark === null && !isSure) {
+        this.setState({ asks: true, error: null });
+        return;
+      }
+    }
+    if (action === "send-back") verdict.remark = this.state.remark.trim();
+    this.setState({ busy: true, error: null, asks: false });
+    try {
+      const { status } = await decide(role, item.id, verdict);
+      drafts.drop(this.key);
+      this.props.done(`Student ${item.student}: ${action === "send-back" ? "sent back" : status}.`);
+    } catch (error) {
+      this.setState({ error: `${error.message}. Nothing that you typed is lost.`, busy: false });
+    }
+  };
+
+  discard = () => {
+    drafts.drop(this.key);
+    this.props.close();
+  };
+
+  field(name, label, options = {}) {
+    const Tag = options.rows ? "textarea" : "input";
+    return html`<label class=${options.rows ? "wide" : ""}><span>${label}</span>
+      <${Tag} name=${name} value=${this.state[name]} onInput=${this.type(name)} autocomplete="off" ...${options} /></label>`;
+  }
+
+  render({ role, item, close }, { asks, busy, changed, error, isOlder }) {
+    const can = (action) => item.actions.includes(action);
+    return html`<form class="decide" onSubmit=${(event) => event.preventDefault()}>
+      <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
+      <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a></p>
+      ${item.is_binary
+        ? html`<p class="nothing">The file is no text, so it is not shown here.</p>`
+        : html`<pre class="solution">${visible(item.solution)}</pre>`}
+      ${item.is_cut && html`<p class="nothing">This is the beginning; the whole is longer.</p>`}
+      ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
+      ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
+      ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
+      ${isOlder && html`<p class="notice warn">What stands below you typed before this assignment came again.</p>`}
+      ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}
+      ${can("correct") && html`<div class="fields">
+        ${this.field("mark", "Mark", { inputmode: "decimal", size: 6 })}
+        ${this.field("out_of", "out of", { inputmode: "decimal", size: 6 })}
+        ${this.field("feedback", "Feedback", { rows: 4 })}
+      </div>`}
+      ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, where it goes back", { rows: 2 })}</div>`}
+      <div class="fields">
+        ${this.field("who", "Your name", { maxlength: 100, autocomplete: "name" })}
+        ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy}
+          onClick=${this.act(action)}>${TITLES[action] ?? action}</button>`)}
+        <button type="button" disabled=${busy} onClick=${close}>Close</button>
+        ${changed && html`<button type="button" disabled=${busy} onClick=${this.discard}>Discard</button>`}
+      </div>
+      ${asks && html`<p class="notice warn question" role="alert">There is no mark. <button type="button" disabled=${busy}
+        onClick=${this.act("correct", true)}>Correct without a mark</button></p>`}
+      ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
+    </form>`;
+  }
+}

@@ -1,0 +1,248 @@
+"""What people type on the page of a course is never lost, decides nothing by accident, and once only."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from rabbitry.apps.grading.message import Assignment, submission
+from rabbitry.apps.grading.records import Database, course, inbox
+from rabbitry.apps.grading.roles import ROLES, RoleName
+from tests.browser.test_grading import Watched, _opened, _web
+
+pytestmark = pytest.mark.timeout(180)
+_WITHIN = 30_000
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'course.sqlite3'}"
+
+
+def _put(database: Database, number: int, role: RoleName = "demonstrator", **more: Any) -> str:
+    """Put an assignment into a role's inbox, and into the records; gives its id."""
+    identity = f"id{number:04}"
+    fields = submission(1000 + number, "data_mining", b"x = 1\n", "hw.py", identity) | more
+    put = partial(inbox.put, role=ROLES[role], assignment=Assignment(fields), exchange="x", message="m")
+    assert database.write_now(put)
+    database.write_now(partial(course.record, assignment=Assignment(fields)))
+    return identity
+
+
+def _decided(database: Database) -> list[tuple[str, float | None]]:
+    """Give who decided, and the marks."""
+    found = database.read_now(lambda connection: connection.exec_driver_sql("SELECT who, mark FROM decisions").all())
+    return [(row[0], row[1]) for row in found]
+
+
+@asynccontextmanager
+async def _page(browser: Browser, broker: str, database_url: str) -> AsyncIterator[tuple[Watched, str]]:
+    async with _web(broker, database_url) as web:
+        watched = await _opened(browser, web)
+        yield watched, web
+        assert watched.complaints == []
+        await watched.page.close()
+
+
+async def _open(page: Page, role: str = "demonstrator", identity: str = "") -> Locator:
+    await page.locator(f".places a[href='#/inbox/{role}']").click()
+    row = page.locator(f"tbody tr[data-id='{identity}']" if identity else "tbody tr").first
+    await row.get_by_role("button", name="Open").click(timeout=_WITHIN)
+    form = page.locator("form.decide")
+    await expect(form).to_be_visible()
+    return form
+
+
+async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    with Database(database_url) as database:
+        _put(database, 1)
+        async with _page(browser, embedded_url, database_url) as (watched, _):
+            form = await _open(watched.page)
+            for label in ("Mark", "out of", "Your name"):
+                await form.get_by_label(label, exact=True).press("Enter")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await expect(form.locator(".question")).to_contain_text("There is no mark")
+            assert _decided(database) == []
+            for wrong in ("eight", "-1", "1e3", "8,5,5"):
+                await form.get_by_label("Mark", exact=True).fill(wrong)
+                await form.get_by_role("button", name="Correct", exact=True).click()
+                await expect(form.locator(".notice.bad")).to_contain_text(f"“{wrong}” is no number")
+            await form.get_by_label("Mark", exact=True).fill("")
+            await form.get_by_label("Your name").fill("Ann")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await form.get_by_role("button", name="Correct without a mark").click()
+            await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
+            assert _decided(database) == [("Ann", None)]
+
+
+async def test_what_is_typed_survives_reloads_refusals_and_a_server_that_is_away(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    with Database(database_url) as database:
+        _put(database, 1)
+        async with _page(browser, embedded_url, database_url) as (watched, _):
+            page = watched.page
+            form = await _open(page)
+            await form.get_by_label("Mark", exact=True).fill("11,5")
+            await form.get_by_label("out of").fill("10")
+            await form.get_by_label("Feedback").fill("long\nand careful")
+            await form.get_by_label("Your name").fill("Ann")
+            await page.reload()
+            form = await _open(page)
+            await expect(form.get_by_label("Feedback")).to_have_value("long\nand careful")
+            await expect(form.get_by_label("Your name")).to_have_value("Ann")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await expect(form.locator(".notice.bad")).to_contain_text("makes no sense")
+            await expect(form.get_by_label("Mark", exact=True)).to_have_value("11,5")
+            await page.route("**/api/**", lambda route: route.abort("connectionrefused"))
+            await form.get_by_label("Mark", exact=True).fill("8,5")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await expect(form.locator(".notice.bad")).to_contain_text("does not answer. Nothing that you typed is lost")
+            await expect(form.get_by_label("Feedback")).to_have_value("long\nand careful")
+            await page.unroute("**/api/**")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await expect(page.locator(".notice.good")).to_contain_text("corrected")
+            assert _decided(database) == [("Ann", 8.5)]
+
+
+async def test_of_two_people_who_decide_at_once_one_is_told_and_keeps_the_text(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    with Database(database_url) as database:
+        identity = _put(database, 1)
+        async with _page(browser, embedded_url, database_url) as (watched, web):
+            other = await _opened(browser, web)
+            forms = [await _open(each.page) for each in (watched, other)]
+            for form, who, mark in zip(forms, ("Ann", "Bob"), ("3", "9"), strict=True):
+                await form.get_by_label("Your name").fill(who)
+                await form.get_by_label("Mark", exact=True).fill(mark)
+                await form.get_by_label("Feedback").fill(f"of {who}")
+            await forms[0].get_by_role("button", name="Correct", exact=True).click()
+            await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
+            await expect(forms[1].locator(".changed")).to_contain_text(
+                "Ann decided as the demonstrator", timeout=_WITHIN
+            )
+            await forms[1].get_by_role("button", name="Correct", exact=True).click()
+            await expect(forms[1].locator(".notice.bad")).to_contain_text("Ann decided as the demonstrator")
+            await expect(forms[1].get_by_label("Feedback")).to_have_value("of Bob")
+            assert _decided(database) == [("Ann", 3.0)]
+            # It is sent back: what Bob typed is there again, and said to be of another round.
+            back = {"role": "assistant", "status": "submitted", "remark": "again", "who": "Cy"}
+            _put(
+                database,
+                1,
+                History=[{"role": "student"}, {"role": "demonstrator"}, back],
+                Remarks=["again"],
+                Mark=3,
+                OutOf=10,
+                Feedback="of Ann",
+            )
+            await expect(forms[1].locator(".changed")).to_contain_text("came again", timeout=_WITHIN)
+            await forms[1].get_by_role("button", name="Correct", exact=True).click()
+            await expect(forms[1].locator(".notice.bad")).to_contain_text("came again after you opened it")
+            form = await _open(other.page, identity=identity)
+            await expect(form).to_contain_text("you typed before this assignment came again")
+            await expect(form.get_by_label("Feedback")).to_have_value("of Bob")
+            form = await _open(watched.page, identity=identity)  # Ann typed nothing since
+            await expect(form.get_by_label("Mark", exact=True)).to_have_value("3")
+            await expect(form.get_by_label("Feedback")).to_have_value("of Ann")
+            assert other.complaints == []
+            await other.page.close()
+
+
+async def test_a_file_is_downloaded_as_it_was_handed_in(
+    browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * 5
+    with Database(database_url) as database:
+        made = submission("007", "data_mining", data, 'ré"p\u202eort.zip', "id0001")
+        put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="x", message="m")
+        assert database.write_now(put)
+        database.write_now(partial(course.record, assignment=made))
+        async with _page(browser, embedded_url, database_url) as (watched, web):
+            page = watched.page
+            form = await _open(page)
+            await expect(form).to_contain_text("The file is no text")
+            await expect(form.locator(".download .hidden-letter")).to_have_text("U+202E")
+            async with page.expect_download() as downloading:
+                await form.locator("a.download").click()
+            download = await downloading.value
+            await download.save_as(tmp_path / "saved")
+            assert (tmp_path / "saved").read_bytes() == data
+            answer = await page.request.get(f"{web}api/files/id0001")
+            assert answer.headers["content-disposition"].startswith("attachment; filename=")
+            assert answer.headers["content-type"] == "application/octet-stream"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["content-security-policy"].startswith("sandbox")
+            assert (await page.request.get(f"{web}api/files/nothing")).status == 404
+            await page.goto(f"{web}#/submission/id0001")
+            await expect(page.locator(".submission a.download")).to_be_visible()
+
+
+async def test_lists_go_beyond_their_first_page_and_are_filtered(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    with Database(database_url) as database:
+        for number in range(250):
+            _put(database, number, Module="cloud_computing" if number == 7 else "data_mining")
+        async with _page(browser, embedded_url, database_url) as (watched, _):
+            page = watched.page
+            for place in ("", "inbox/demonstrator"):
+                await watched.go(place)
+                rows, pager = page.locator("tbody tr"), page.locator(".pager")
+                await expect(pager).to_contain_text("1–100 of 250")
+                await pager.get_by_role("button", name="Next").click()
+                await expect(pager).to_contain_text("101–200 of 250")
+                await pager.get_by_role("button", name="Next").click()
+                await expect(rows).to_have_count(50)
+                await expect(pager.get_by_role("button", name="Next")).to_be_disabled()
+                await page.get_by_label("Find").fill("id000")
+                await expect(rows).to_have_count(10)
+                await page.get_by_label("Module").select_option("cloud_computing")
+                await expect(rows).to_have_count(1)
+                await expect(rows).to_contain_text("1007")
+                await page.get_by_label("Find").fill("nobody")
+                await expect(page.locator(".nothing")).to_contain_text("None of these")
+
+
+async def test_letters_that_hide_or_turn_others_are_shown_and_no_address_breaks_the_page(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    evil = "if admin\u202e \u2066# begin\u2069 \u2066: \u200bx"
+    with Database(database_url) as database:
+        _put(database, 1, Solution=evil, SolutionName="a\u202eyp.b", StudentID="7\u2067")
+        async with _page(browser, embedded_url, database_url) as (watched, web):
+            page = watched.page
+            form = await _open(page)
+            shown = await form.locator("pre.solution .hidden-letter").all_inner_texts()
+            assert shown == ["U+202E", "U+2066", "U+2069", "U+2066", "U+200B"]
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b]", await page.locator("main").inner_text())
+            for bad in ("submission/%E0%A4%A", "submission/%", "inbox/%FF", "%E0%A4%A", "submission/"):
+                await page.goto(f"{web}#/{bad}")
+                await expect(page.locator(".panel")).to_be_visible()
+                await watched.go("submit")
+                await expect(page.get_by_label("Student number")).to_be_visible()
+            await page.get_by_label("Student number").fill("s1234567")
+            await watched.go("")
+            await watched.go("submit")
+            await expect(page.get_by_label("Student number")).to_have_value("s1234567")
+
+
+async def test_the_page_makes_no_database(
+    browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    async with _page(browser, embedded_url, database_url) as (watched, _):
+        await expect(watched.page.locator(".nothing")).to_contain_text("No submissions are recorded yet")
+        await watched.go("inbox/assistant")
+        await expect(watched.page.locator(".nothing")).to_contain_text("Nothing waits here")
+        assert not (tmp_path / "course.sqlite3").exists()
+        with Database(database_url) as database:
+            _put(database, 1, "assistant")
+            await expect(watched.page.locator("tbody tr")).to_have_count(1, timeout=_WITHIN)
