@@ -25,7 +25,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(f"port {port} is taken{by_whom(port)}: end that, or choose another port") from error
-        raise UsageError(f"can't listen on {host} port {port}: {error.strerror or error}") from error
+        why = (error.strerror or str(error)).partition(" (while")[0]  # `socket` adds the address once more
+        raise UsageError(f"can't listen on {host} port {port}: {why}") from error
 
 
 def by_whom(port: int) -> str:

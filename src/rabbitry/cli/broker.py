@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rabbitry._words import reason
 from rabbitry.cli._common import ExitCode, LogJson, LogLevel, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
@@ -163,7 +164,7 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
         try:
             password = decode_text(password_file.read_bytes()).split("\n", 1)[0].rstrip("\r")
         except OSError as error:
-            raise UsageError(f"the password file {password_file} can't be read: {error}") from error
+            raise UsageError(f"the password file {password_file} can't be read: {reason(error)}") from error
         except Undecodable as error:
             raise UsageError(f"the password file {password_file} is {error}") from error
     else:
@@ -201,7 +202,7 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
             context.load_verify_locations(ca)
             context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"can't take the TLS certificate of {cert}: {error}") from error
+        raise UsageError(f"can't take the TLS certificate of {cert}: {reason(error)}") from error
     return context
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rabbitry._words import counted
 from rabbitry.cli._common import Json, many_lines, one_line, print_json
 from rabbitry.cli.grading_records import DatabaseURL, Find, Limit, Offset, OfModule, existing, mark_of, say
 from rabbitry.exceptions import NoSuchID, RabbitryError, UsageError
@@ -102,7 +103,9 @@ def show(
         if value:
             print(f"{name:10}{one_line(str(value))}")
     if assignment.is_binary:
-        print(f"{len(assignment.solution())} bytes that are no text: rabbitry grading inbox save {assignment.id}")
+        size = len(assignment.solution())
+        what = f"{counted(size, 'byte')} that {'is' if size == 1 else 'are'} no text"
+        print(f"{what}: rabbitry grading inbox save {assignment.id}")
     else:
         print(many_lines(assignment.solution_text()))
 

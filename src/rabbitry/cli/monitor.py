@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rabbitry._words import reason
 from rabbitry.cli._common import (
     DEFAULT_BROKER,
     ExitCode,
@@ -286,7 +287,7 @@ def _login(
             with password_file.open() as file:
                 return user, file.readline().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the password file {password_file} can't be read: {error}") from error
+            raise UsageError(f"the password file {password_file} can't be read: {reason(error)}") from error
     if user:
         password = found.get("RABBITMQ_PASSWORD", "")
         if not password:

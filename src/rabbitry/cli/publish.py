@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rabbitry._words import counted
 from rabbitry.cli._apps import AppPath, load_app
 from rabbitry.cli._common import Broker, ExitCode, Json, Plain, Strict, broker_url, fail, print_json
 from rabbitry.cli._service import run_once
@@ -81,7 +82,7 @@ async def _publish(flow: App, key: str, url: str, strict: bool, as_json: bool) -
     if as_json:
         print_json({"published": sent, "key": key})
     else:
-        print(f"published {sent} messages with key {key}")
+        print(f"published {counted(sent, 'message')} with key {key}")
     if bad:
-        fail(f"{bad}; the {sent} lines before it were published")
+        fail(f"{bad}; {counted(sent, 'line')} before it published")
     return ExitCode.DONE

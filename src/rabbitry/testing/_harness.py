@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 from rabbitry._decode import decode_text
+from rabbitry._words import counted
 from rabbitry.amqp.client import Delivery, connect
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
@@ -90,7 +91,7 @@ class Harness:
     def check(self) -> None:
         """Raise AssertionError with the traceback where a handler failed, unless `raise_errors` is off."""
         if self.errors and self._raise_errors:
-            raise AssertionError(f"{len(self.errors)} handlers failed; the first:\n{self.errors[0]}")
+            raise AssertionError(f"{counted(len(self.errors), 'handler')} failed; the first:\n{self.errors[0]}")
 
     def _on_result(self, job: Job, result: Result) -> None:
         if result.kind == "failed":

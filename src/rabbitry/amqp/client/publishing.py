@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from rabbitry._words import counted
 from rabbitry.amqp.client._receipts import Failures, Receipt
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.properties import (
@@ -441,7 +442,7 @@ class PublishWindow:
                     await waiter
             except TimeoutError as error:
                 count = len(self._pending) + len(self._held)
-                raise PublishTimeout(f"{count} messages were not confirmed within {timeout} s") from error
+                raise PublishTimeout(f"{counted(count, 'message')} not confirmed within {timeout} s") from error
             finally:
                 if (last, waiter) in self._idle:
                     self._idle.remove((last, waiter))

@@ -2,6 +2,7 @@
 
 import ssl
 
+from rabbitry._words import reason
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.exceptions import UsageError
 
@@ -15,7 +16,7 @@ def make_context(url: BrokerURL) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=url.cacertfile)
     except OSError as error:  # SSLError is one too
-        raise UsageError(f"cacertfile {url.cacertfile}: {error}") from error
+        raise UsageError(f"cacertfile {url.cacertfile}: {reason(error)}") from error
     if not url.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -23,5 +24,7 @@ def make_context(url: BrokerURL) -> ssl.SSLContext:
         try:
             context.load_cert_chain(url.certfile, url.keyfile)
         except OSError as error:
-            raise UsageError(f"certfile {url.certfile}, keyfile {url.keyfile or 'the same'}: {error}") from error
+            raise UsageError(
+                f"certfile {url.certfile}, keyfile {url.keyfile or 'the same'}: {reason(error)}"
+            ) from error
     return context

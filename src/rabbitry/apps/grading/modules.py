@@ -19,6 +19,7 @@ from typing import Any, Final
 import platformdirs
 
 from rabbitry._decode import decode_toml
+from rabbitry._words import reason
 from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.exceptions import Undecodable, UsageError
 
@@ -88,7 +89,7 @@ def load_course(path: Path | None = None) -> Course:
             return Course()
         raise UsageError(f"{file}: no such file") from error
     except (OSError, Undecodable) as error:
-        raise UsageError(f"{file}: {error}") from error
+        raise UsageError(f"{file}: {reason(error)}") from error
     return _course(data, file)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from rabbitry._decode import decode_object, json_decoder
+from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._session import FOR_EVER, stay_connected, until
 from rabbitry.apps.grading.message import Assignment
@@ -72,7 +73,7 @@ async def run(
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
     for name, number in sorted(office.left_alone.items()):
-        log.info("%s: %d messages of others left alone", name, number)
+        log.info("%s: %s of others left alone", name, counted(number, "message"))
     return is_done
 
 

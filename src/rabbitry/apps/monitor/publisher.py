@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rabbitry._words import reason
 from rabbitry.amqp.client import BrokerURL, Channel, Connection, Properties
 from rabbitry.apps._session import FOR_EVER, Patience, stay_connected, until
 from rabbitry.apps.monitor.names import Exchange
@@ -208,7 +209,7 @@ class Agent:
             reading = await self._meter.read()
         except (MeasuringHangs, OSError) as error:
             if not self._blind:
-                log.warning("no samples for now: %s", error)
+                log.warning("no samples for now: %s", reason(error, is_named=False))
             self._blind = True
             return None
         self._blind = False

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.types import Lifespan
 
+from rabbitry._words import reason
 from rabbitry.apps._guard import Guard, from_another_site, is_head
 from rabbitry.apps._session import FOR_EVER
 from rabbitry.apps.monitor.names import SYSTEM_INFO
@@ -53,7 +54,7 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
             await asyncio.sleep(SHORT)
             measured = sample(before, await meter.read())
         except (MeasuringHangs, OSError) as error:
-            return _answer("failed", str(error), None)
+            return _answer("failed", reason(error, is_named=False), None)
         try:
             await publisher.publish(exchange, measured)
         except PublishReturned:

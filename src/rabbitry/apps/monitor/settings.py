@@ -15,6 +15,7 @@ from urllib.parse import quote
 from dotenv.parser import Original, parse_stream
 
 from rabbitry._decode import decode_text
+from rabbitry._words import reason
 from rabbitry.amqp.client import DEFAULT_URL
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 from rabbitry.exceptions import Undecodable, UsageError
@@ -133,7 +134,7 @@ def _file(env_file: Path | None) -> dict[str, str]:
     try:
         text = decode_text(path.read_bytes())
     except (OSError, Undecodable) as error:
-        raise UsageError(f"{path} can't be read: {error}") from error
+        raise UsageError(f"{path} can't be read: {reason(error)}") from error
     found: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key and binding.value is None):

@@ -73,7 +73,7 @@ def test_one_that_is_half_right_gets_some_and_reads_why(scheme: MakeScheme) -> N
     [
         ("print('a\\nb')", 'exact = "a\\nb"', None),
         ("print('a  \\r\\nb\\n\\n')", 'exact = "a\\nb"', None),
-        ("print('a')", 'exact = "a\\nb"', "printed 1 lines, and more are expected"),
+        ("print('a')", 'exact = "a\\nb"', "printed 1 line, and more are expected"),
         ("print('a\\nc')", 'exact = "a\\nb"', "from line 2 on"),
         ("print(' a')", 'exact = "a"', "from line 1 on"),
         ("pass", 'exact = ""', None),

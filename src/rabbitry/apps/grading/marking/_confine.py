@@ -12,6 +12,7 @@ from typing import Final
 
 import psutil
 
+from rabbitry._words import reason
 from rabbitry.apps.grading.marking._memory import Memory, MemoryWatch
 from rabbitry.apps.grading.marking.scheme import Limits
 
@@ -139,5 +140,5 @@ def run_tool(argv: list[str], patience: float = PATIENCE) -> str | None:
             argv, capture_output=True, env=environment, timeout=patience, check=False, text=True
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
+        return reason(error)
     return None if done.returncode == 0 else done.stderr.strip()[:300] or f"exit code {done.returncode}"

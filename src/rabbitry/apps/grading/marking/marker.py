@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from rabbitry._words import counted, reason
 from rabbitry.apps.grading.marking import _reporter
 from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
 from rabbitry.apps.grading.marking._confine import Confinement, interpreter
@@ -112,7 +113,7 @@ def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Li
     try:
         put(own / "tests", file.name, file.read_bytes())
     except OSError as error:
-        raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {error}") from error
+        raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {reason(error)}") from error
     inside = shut_in.inside(folder)
     # -I: no module of the submission comes before those of Python and pytest.
     argv = [str(interpreter()), "-I", "-B", f"{inside}/part/reporter.py", f"{inside}/part/tests/{file.name}"]
@@ -139,7 +140,7 @@ def _share(points: float, passed: int, tests: int) -> float:
 
 
 def _why_tests_failed(report: TestReport, ended: str | None) -> str:
-    lines = [f"{report.passed} of {len(report.tests)} tests passed"]
+    lines = [f"{report.passed} of {counted(len(report.tests), 'test')} passed"]
     if ended is not None:
         lines.append(ended)
     elif not report.ended:
@@ -171,7 +172,7 @@ def _why_unexpected(printed: str, expect: Expect) -> str | None:
     pairs = zip(got, wanted, strict=False)
     differs = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), min(len(got), len(wanted)) + 1)
     if differs > len(got):
-        return f"printed {len(got)} lines, and more are expected"
+        return f"printed {counted(len(got), 'line')}, and more are expected"
     return f"printed something else than expected, from line {differs} on"
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from rabbitry._words import reason
 from rabbitry.apps.grading.marking._toml_lines import Place, find_line, syntax_error
 from rabbitry.exceptions import SchemeInvalid
 
@@ -220,7 +221,7 @@ def _check_pytest(name: str, place: Place, folder: Path) -> None:
         if not file.is_file():
             raise _Wrong(place, f"there is no file {name!r} beside the scheme")
     except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, links in a circle
-        raise _Wrong(place, f"{name!r} can't be read: {error}") from error
+        raise _Wrong(place, f"{name!r} can't be read: {reason(error)}") from error
     if file.suffix != ".py":
         raise _Wrong(place, f"{name!r} does not end in .py")
     spec = importlib.util.find_spec("pytest")

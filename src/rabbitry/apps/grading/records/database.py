@@ -25,6 +25,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from rabbitry._words import reason
 from rabbitry.exceptions import NoRecords, RecordsError, UsageError
 
 VARIABLE: Final = "RABBITRY_DATABASE"
@@ -183,7 +184,7 @@ def _engine(url: str, existing: bool) -> Engine:
         try:
             Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"the database's folder can't be made: {error}") from error
+            raise UsageError(f"the database's folder can't be made: {reason(error)}") from error
         _make_private(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
