@@ -99,6 +99,26 @@ def test_weak_bounds_hold_the_limits_and_leave_nothing(scheme: MakeScheme, progr
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
+def test_weak_bounds_give_no_memory_that_outlives_the_submission(scheme: MakeScheme) -> None:
+    calls = "my @c = map { syscall($_, 0, 4096, 01600) } (29, 64, 68, 253); print qq(@c)"
+    found = _mark_weakly(scheme, f"test $(uname -m) = x86_64 || exit 0; perl -e '{calls}'; false").parts[0]
+    assert "-1 -1 -1 -1" in found.output
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of a user of its own are known by it")
+def test_weak_bounds_leave_no_file_anywhere(scheme: MakeScheme) -> None:
+    name = f"rabbitry-test-{os.getpid()}"
+    places = [Path("/dev/shm", name), Path("/var/tmp", name)]  # noqa: S108  # it is about these
+    program = f"mkdir -p {places[0]}/x/y && echo x > {places[1]} && touch {places[0]}/f && ls -d {places[0]}"
+    assert _mark_weakly(scheme, program, expect=name).mark == 1
+    assert not any(place.exists() for place in places)
+    many = f"mkdir {places[0]}; perl -e 'for (0 .. 30000) {{ open my $f, qq(>), qq({places[0]}/$_) }}'; sleep 600"
+    assert "made more than 20000 files" in _mark_weakly(scheme, many).parts[0].output
+    assert not places[0].exists()
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
 def test_weak_bounds_leave_no_daemon(scheme: MakeScheme) -> None:
     program = "setsid sleep 86123 >/dev/null 2>&1 </dev/null & trap '' HUP TERM; sleep 0.2; ls main.py"
     assert _mark_weakly(scheme, program, expect="main.py").mark == 1

@@ -5,8 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 
 import psutil
 
+from rabbitry.apps.grading.marking import _load_filter
 from rabbitry.apps.grading.marking._confine import (
     LAUNCH,
     MAX_FILES,
@@ -26,10 +28,12 @@ from rabbitry.apps.grading.marking._confine import (
     run_tool,
     start_process,
 )
+from rabbitry.apps.grading.marking._seccomp import seccomp_filter
 from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
-from rabbitry.exceptions import SandboxFailed
+from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
+_OPEN_TO_ALL: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")  # noqa: S108  # what others leave is not touched
 _DISK_PATIENCE: Final = 300.0  # for removing as many files as a part may have from a slow disk
 
 
@@ -42,6 +46,10 @@ class Weak(Confinement):
 
     def __init__(self, *, own_user: bool = os.geteuid() == 0) -> None:
         self._own_user = own_user
+        try:
+            self._filter = seccomp_filter()
+        except SandboxUnavailable:  # the numbers of this machine's calls are not known: it goes without
+            self._filter = b""
 
     def inside(self, folder: Path) -> str:
         return str(folder)
@@ -58,9 +66,18 @@ class Weak(Confinement):
             uid = new_uid()
             os.chown(work, uid, uid)
             folder.chmod(0o711)  # its name can't be guessed
-        prefix = [*namespaces(), *(as_user(uid) if uid is not None else [])]
-        command = ["sh", "-c", LAUNCH, "sh", str(folder), *limited(argv, limits)]
-        process = start_process([*prefix, *command], home=str(work), tools=str(folder / "part" / FOLDER), fds=fds)
+        command = [*(as_user(uid) if uid is not None else []), "sh", "-c", LAUNCH, "sh", str(folder)]
+        command += limited(argv, limits)
+        theirs, ours = os.pipe()
+        try:
+            with open(ours, "wb") as filter_:
+                filter_.write(self._filter)  # a pipe holds it
+            if self._filter:
+                command[:0] = [sys.executable, "-I", "-B", _load_filter.__file__, str(theirs)]
+            tools = str(folder / "part" / FOLDER)
+            process = start_process([*namespaces(), *command], home=str(work), tools=tools, fds=(theirs, *fds))
+        finally:
+            os.close(theirs)
         return _InGroup(process, work, uid)
 
 
@@ -86,8 +103,9 @@ class _InGroup(Running):
         self.process.wait(PATIENCE)
         if self._uid is not None:
             self._kill_all_of(self._uid)
+        places = [str(self._work), *(entry.path for entry in self._elsewhere())]
         # These take folders that can't be entered, and those nested deeper than a name can say.
-        for argv in (["chmod", "-R", "u+rwX", str(self._work)], ["rm", "-rf", str(self._work)]):
+        for argv in (["chmod", "-R", "u+rwX", "--", *places], ["rm", "-rf", "--", *places]):
             if (why := run_tool(argv, _DISK_PATIENCE)) is not None:
                 raise SandboxFailed(f"what a submission wrote can't be removed: {why}")
 
@@ -102,6 +120,12 @@ class _InGroup(Running):
     def usage(self) -> tuple[int, int]:
         size, files = 0, 0
         folders = [str(self._work)]
+        for entry in self._elsewhere():
+            files += 1
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
         while folders and files <= MAX_FILES:
             try:
                 entries = list(os.scandir(folders.pop()))
@@ -115,6 +139,17 @@ class _InGroup(Running):
                         folders.append(entry.path)
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
         return size, files
+
+    def _elsewhere(self) -> Iterator[os.DirEntry[str]]:
+        """Return what is the submission's in folders that every user may write to; known by a user of its own."""
+        if self._uid is None:
+            return
+        for place in _OPEN_TO_ALL:
+            with suppress(FileNotFoundError), os.scandir(place) as entries:
+                for entry in entries:
+                    with suppress(OSError):  # gone in the meantime
+                        if entry.stat(follow_symlinks=False).st_uid == self._uid:
+                            yield entry
 
 
 def _is_of(process: psutil.Process, uid: int) -> bool:
