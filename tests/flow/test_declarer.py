@@ -73,7 +73,9 @@ async def test_what_is_durable_refuses_plain_programs_and_that_is_said(
         await declarer.exchange(channel, "news", "direct", durable=False)
         await declarer.queue(channel, "tasks", durable=True)
     exchange, queue = _said(warnings)
-    assert exchange.endswith("; programs that declare it not durable are refused until it is deleted")
+    assert exchange.endswith(
+        "; programs that declare it not durable are refused: delete it, or take a broker or a data folder without it"
+    )
     assert "refused" not in queue
 
 

@@ -13,7 +13,9 @@ from rabbitry.exceptions import PreconditionFailed, ResourceLocked
 _OTHER_TYPE: Final = re.compile(r"inequivalent arg 'type' .* but current is '([^']{1,64})'")
 """RabbitMQ's words for an exchange of another type, the only place where AMQP tells the type of an exchange."""
 _NOW_DURABLE: Final = re.compile(r"inequivalent arg 'durable' .*: received 'false' but current is 'true'")
-_REFUSES_OTHERS: Final = "; programs that declare it not durable are refused until it is deleted"
+_REFUSES_OTHERS: Final = (
+    "; programs that declare it not durable are refused: delete it, or take a broker or a data folder without it"
+)
 _REMEMBERED: Final = 1000
 """Differences that are said; what is more than that comes from names without end."""
 
