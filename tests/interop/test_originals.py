@@ -91,6 +91,10 @@ def _waiting(url: str, queue: str) -> int | None:
     return asyncio.run(count())
 
 
+def _exists(url: str, queue: str) -> bool:
+    return _waiting(url, queue) is not None
+
+
 def _is_empty(url: str, queue: str) -> bool:
     return _waiting(url, queue) == 0
 
@@ -306,7 +310,7 @@ def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
         consumer = _original(stack, "system_info_consumer", url)
         reader = _original(stack, "results_reader", url)
         worker = _original(stack, "work_consumer", url)
-        eventually_blocking(lambda: _waiting(url, "correction_queue_cc") is not None, "the roles", within=_WITHIN)
+        eventually_blocking(partial(_exists, url, "correction_queue_cc"), "the roles", within=_WITHIN)
         # And after them.
         client = _original(stack, "utilization_client", url, hostname())
         with originals.run("student", url) as student, originals.run("work_producer", url, "3") as producer:
@@ -318,3 +322,18 @@ def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
         assert "exists otherwise" not in up.output
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(30) == 0, up.output
+
+
+def test_up_that_ran_without_plain_before_does_not_matter(tmp_path: Path) -> None:
+    more = {"XDG_DATA_HOME": str(tmp_path)}
+    for options in ((), ("--plain",)):
+        with commands.service("up", *_FREE, *options, more=more) as up:
+            url = up.wait_for(r"broker on (amqp://\S+/)", within=_WITHIN)[1].replace("amqp://", "amqp://guest:guest@")
+            eventually_blocking(partial(_exists, url, "correction_queue_cc"), "the roles", within=_WITHIN)
+            if options:
+                with originals.run("student", url) as student, originals.run("results_reader", url) as reader:
+                    reader.wait_for("waiting")
+                    assert student.process.wait(20) == 0, student.output
+            up.process.send_signal(signal.SIGTERM)
+            assert up.process.wait(30) == 0, up.output
+            assert "exists otherwise" not in up.output

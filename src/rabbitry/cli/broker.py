@@ -136,8 +136,11 @@ def data_folder(data: Path | None, memory: bool) -> Path | None:
     check_data(data, memory)
     if memory:
         return None
-    if data is not None:
-        return data
+    return usual_folder() if data is None else data
+
+
+def usual_folder() -> Path:
+    """Return the folder in the user's data folder where the broker keeps what is durable."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("rabbitry", appauthor=False)) / "broker"

@@ -22,7 +22,7 @@ from rabbitry.cli._children import Child
 from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
-from rabbitry.cli.broker import LISTENER, MANAGEMENT_PORT, Memory, check_data
+from rabbitry.cli.broker import LISTENER, MANAGEMENT_PORT, Memory, check_data, usual_folder
 from rabbitry.cli.grading import ExchangeType, People, Type
 from rabbitry.exceptions import UsageError
 
@@ -136,7 +136,7 @@ def up(
         with _listen(http_port, HTTP_PORT, "--http-port", beside) as http:
             plan.http_port = http.getsockname()[1]
     if listener is not None:
-        plan.broker = ["--memory"] if memory else ["--data", str(data)] if data else []
+        plan.broker = ["--memory"] if memory else _folder(data, plain)
         if management_port is not None:
             plan.broker += ["--management-port", str(management_port)]
         elif beside:
@@ -148,6 +148,17 @@ def up(
             return await _run(plan, environment, stop)
 
     raise typer.Exit(run_service(service, deadline=30.0))
+
+
+def _folder(data: Path | None, plain: bool) -> list[str]:
+    """Say where the broker keeps its data, as an option of `broker`.
+
+    The original programs would be refused (406) by what a start without --plain left durable, so --plain has a folder
+    of its own, unless one is named.
+    """
+    if data is None and plain:
+        data = usual_folder().with_name("broker-plain")
+    return [] if data is None else ["--data", str(data)]
 
 
 @dataclass(frozen=True, slots=True)
