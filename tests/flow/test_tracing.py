@@ -96,14 +96,34 @@ async def test_a_publisher_names_the_current_span_as_the_parent(broker_url: str,
         await publisher.publish("none", key="a")
         with trace.use_span(span(5, TraceState([("vendor", "1")]))):
             await publisher.publish("span", key="a")
+            await publisher.publish("given", key="a", headers={"traceparent": CAME, "tenant": 5})
         with trace.use_span(trace.INVALID_SPAN):
             await publisher.publish("invalid", key="a")
-        await eventually(lambda: len(kept) == 3, "all messages")
+        await app.publish("once", key="a", headers={"tenant": 6}, url=broker_url)
+        await eventually(lambda: len(kept) == 5, "all messages")
         await eventually_holds(broker_url, "request._keep", 0)
     assert {text: headers.get("traceparent") for text, headers in kept.items()} == {
-        "none": None, "span": header_of(5), "invalid": None,
+        "none": None, "span": header_of(5), "given": CAME, "invalid": None, "once": None,
     }  # fmt: skip
     assert kept["span"]["tracestate"] == "vendor=1"
+    assert (kept["given"]["tenant"], kept["once"]["tenant"]) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({"x-rabbitry-attempt": 9}, "Rabbitry's own"),
+        ({"half": "\ud83d"}, "can't be encoded"),
+        ({"n" * 256: 1}, "256 bytes"),
+        ({"odd": object()}, "no AMQP type"),
+        ({"large": "x" * 200_000}, "'large'"),
+    ],
+)
+def test_headers_that_can_not_be_sent_are_refused(embedded_url: str, headers: dict[str, str], why: str) -> None:
+    app = rabbitry.App("refused")
+    app.stage("a")(_keep)
+    with app.publisher_blocking(embedded_url) as publisher, pytest.raises(rabbitry.UsageError, match=why):
+        publisher.publish("x", key="a", headers=headers)
 
 
 kept: dict[str, dict[str, object]] = {}

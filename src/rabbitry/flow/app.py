@@ -10,6 +10,7 @@ from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Handler, Output, S
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
+    from rabbitry.amqp.protocol.tables import Table
     from rabbitry.flow.blocking import BlockingPublisher
     from rabbitry.flow.publisher import Publisher
     from rabbitry.flow.worker import Worker
@@ -208,19 +209,23 @@ class App:
 
         return BlockingPublisher(self.publisher(url, strict=strict))
 
-    async def publish(self, value: object, *, key: str, url: str | BrokerURL | None = None) -> str:
+    async def publish(
+        self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
+    ) -> str:
         """Publish one value over a connection of its own; returns the message's id once it is confirmed.
 
-        For more than a few, keep a `publisher`. Raises UsageError for a key that leads nowhere, PublishError,
-        ConnectFailed. After cancelling, the outcome is unknown.
+        headers: see `Publisher.publish`. For more than a few, keep a `publisher`. Raises UsageError for a key that
+        leads nowhere, PublishError, ConnectFailed. After cancelling, the outcome is unknown.
         """
         async with self.publisher(url) as publisher:
-            return await publisher.publish(value, key=key)
+            return await publisher.publish(value, key=key, headers=headers)
 
-    def publish_blocking(self, value: object, *, key: str, url: str | BrokerURL | None = None) -> str:
+    def publish_blocking(
+        self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
+    ) -> str:
         """Do as `publish` does, without an event loop."""
         with self.publisher_blocking(url) as publisher:
-            return publisher.publish(value, key=key)
+            return publisher.publish(value, key=key, headers=headers)
 
 
 def _topic_matches(pattern: list[str], words: list[str]) -> bool:

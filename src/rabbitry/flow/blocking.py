@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.publisher import Publisher
 
@@ -39,8 +40,8 @@ class BlockingPublisher:
             finally:
                 self._io.stop()
 
-    def publish(self, value: object, *, key: str) -> str:
+    def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
         if self._io is None:
             raise UsageError("enter the publisher first: `with app.publisher_blocking() as publisher:`")
-        return self._io.run(self._publisher.publish(value, key=key))
+        return self._io.run(self._publisher.publish(value, key=key, headers=headers))

@@ -16,7 +16,7 @@ from rabbitry._errors import LONGEST_ERROR, LONGEST_TRACEBACK, sendable
 from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import EncodedProperties
 from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, decode_text
-from rabbitry.exceptions import ProtocolViolation
+from rabbitry.exceptions import ProtocolViolation, UsageError
 from rabbitry.flow import tracing
 from rabbitry.flow.fitting import fit
 
@@ -33,6 +33,7 @@ NODE: Final = "x-rabbitry-node"
 INTERRUPTED: Final = "x-rabbitry-interrupted"
 """How often a worker that was told to stop gave the message back while it was handled. No attempt."""
 
+_OWN: Final = "x-rabbitry-"
 _MOST_ATTEMPTS: Final = 1 << 31
 _LONGEST_NAME: Final = 255
 """Bytes of a routing key, or of the name of an exchange or a queue."""
@@ -154,8 +155,11 @@ def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
 def first_properties(app: str, content_type: str, type_name: str, headers: Table | None = None) -> Properties:
     """Properties of a message that begins a chain: its id is the correlation id of all that follow.
 
-    headers: of the caller, before which the trace context of the current span gives way.
+    headers: of the caller, before which the trace context of the current span gives way. Raises UsageError for one of
+    Rabbitry's own.
     """
+    if own := next((name for name in headers or () if name.startswith(_OWN)), None):
+        raise UsageError(f"header {own!r} can't be given: names that begin with {_OWN!r} are Rabbitry's own")
     identity = uuid.uuid4().hex
     return Properties(
         content_type=content_type,

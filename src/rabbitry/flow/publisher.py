@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, connect
 from rabbitry.amqp.client._receipts import Receipt
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow import topology
 from rabbitry.flow.codec import Encoded, encode
@@ -60,23 +61,24 @@ class Publisher:
         if self._outlet is not None:
             await self._outlet.wait_for_confirms()
 
-    async def publish(self, value: object, *, key: str) -> str:
+    async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value and return the message's id once the broker has confirmed it.
 
-        Raises UsageError for a key that leads nowhere or a value that can't be encoded, PublishReturned,
-        PublishRefused, PublishTimeout. After cancelling, the outcome is unknown.
+        headers: of the message, such as a `traceparent` in place of the current span's. Raises UsageError for a key
+        that leads nowhere or a value that can't be encoded, PublishReturned, PublishRefused, PublishTimeout. After
+        cancelling, the outcome is unknown.
         """
-        identity, future = await self.send(value, key=key)
+        identity, future = await self.send(value, key=key, headers=headers)
         await future
         return identity
 
-    async def send(self, value: object, *, key: str) -> tuple[str, asyncio.Future[None]]:
+    async def send(self, value: object, *, key: str, headers: Table | None = None) -> tuple[str, asyncio.Future[None]]:
         """Publish a value; returns the message's id, and a future that is done when it is confirmed.
 
         Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
         """
         encoded = self._encode(value, key)
-        properties = first_properties(self.app.name, encoded.content_type, encoded.type_name)
+        properties = first_properties(self.app.name, encoded.content_type, encoded.type_name, headers)
         return await self.send_body(encoded.body, properties, key=key)
 
     async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:

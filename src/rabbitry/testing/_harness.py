@@ -10,6 +10,7 @@ from typing import Any
 from rabbitry._decode import decode_text
 from rabbitry._words import counted
 from rabbitry.amqp.client import Delivery, connect
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
 from rabbitry.flow import dead as dead_letters
@@ -54,9 +55,9 @@ class Harness:
         """End everything."""
         await self._stack.aclose()
 
-    async def publish(self, value: object, *, key: str) -> str:
+    async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value to the app and return the message's id. Raises as `Publisher.publish` does."""
-        return await self._publisher.publish(value, key=key)
+        return await self._publisher.publish(value, key=key, headers=headers)
 
     async def published(self, key: str, *, type: Any = None, timeout: float = TIMEOUT) -> Any:
         """Give the next message published with `key`, by the test or by a stage, in their order.
