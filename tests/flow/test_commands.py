@@ -217,6 +217,10 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: rabbitry.App, 
     done = run("dead", "drop", "shop", url=broker_url)
     assert (done.returncode, "--all" in done.stderr) == (2, True)
     assert run("dead", "list", "none", url=broker_url).returncode == 1
+    assert run("dead", "list", "shop", "--stage", "none", url=broker_url).stderr == (
+        "rabbitry: no such dead letters of shop\n"
+    )
+    assert run("dead", "list", "shop", "--stage", "none", "--json", url=broker_url).stderr == ""
     assert run("dead", "show", "shop", "none", url=broker_url).returncode == 1
     assert [letter.body for letter in asyncio.run(dead_of(broker_url, shop))] == [b"no json"]
 
@@ -240,7 +244,9 @@ def test_a_check_finds_bindings_where_the_management_api_is(shop: rabbitry.App) 
         assert "queue 'shop.take': missing" in done.stdout
         assert "bindings were not checked" in done.stderr
         asyncio.run(_declare(shop, server.url))
-        assert run(*arguments, url=server.url).returncode == 0
+        done = run(*arguments, url=server.url)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "nothing is missing, and nothing is declared otherwise" in done.stderr
         done = run(*arguments, "--management", server.management_url, url=server.url)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         asyncio.run(_unbind(server.url))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry.cli._apps import AppName, app_name
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, warn
+from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, say, warn
 from rabbitry.cli._logging import redact
 from rabbitry.cli._service import run_once
 from rabbitry.exceptions import NoSuchID, NotFound, RabbitryError, UsageError
@@ -48,11 +48,15 @@ def list_(
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.dead import letters
 
+        is_empty = True
         async for letter in letters(connection, app, wanted):
+            is_empty = False
             if as_json:
                 print_json(_described(letter))
             else:
                 print(one_line(f"{letter.id}  {letter.failed_at}  {letter.stage}  {letter.reason}  {letter.error}"))
+        if is_empty and not as_json:
+            say(f"no dead letters of {app}" if reason is None and stage is None else f"no such dead letters of {app}")
         return ExitCode.DONE
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))

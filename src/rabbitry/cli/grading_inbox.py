@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry._words import counted
-from rabbitry.cli._common import Json, many_lines, one_line, print_json
-from rabbitry.cli.grading_records import DatabaseURL, Find, Limit, Offset, OfModule, existing, mark_of, say
+from rabbitry.cli._common import Json, many_lines, one_line, print_json, say
+from rabbitry.cli.grading_records import DatabaseURL, Find, Limit, Offset, OfModule, existing, mark_of
 from rabbitry.exceptions import NoSuchID, RabbitryError, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def list_(
         mark = mark_of(found.get("Mark"), found.get("OutOf"))
         student, module = f"student {found.student}", found.module or "no module"
         print(one_line(f"{found.id}  {item.role:12}  {student}  {module}  {mark}  since {item.arrived_at[:19]}"))
-    if not items[offset:end]:
+    if not items[offset:end] and not as_json:
         say("nothing waits for a decision")
 
 

@@ -23,6 +23,7 @@ from rabbitry.cli._common import (
     broker_url,
     one_line,
     print_json,
+    say,
     warn,
 )
 from rabbitry.cli._service import run_once
@@ -105,11 +106,6 @@ def existing(context: typer.Context, url: str | None) -> Iterator[Database | Non
         yield opened
 
 
-def say(text: str) -> None:
-    """Say on stderr why nothing is printed."""
-    print(f"rabbitry: {one_line(text)}", file=sys.stderr)
-
-
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
     """Give what tells of a submission: the course's database where one is named, else a coordinator."""
@@ -176,7 +172,7 @@ def results(
                 print_json(found.as_dict())
             else:
                 _print_result(found.id, found.student, found.module, found.mark, found.out_of)
-        if records is not None and not rows:
+        if records is not None and not rows and not as_json:
             say("no results")
         return
     if module is not None or find or limit is not None or offset:
@@ -221,6 +217,8 @@ def export(
     with existing(context, database) as records:
         rows = [] if records is None else records.read_now(submissions_of)
         hops = records.read_now(histories) if records is not None and format_ is Format.JSON else {}
+    if records is not None and not rows:
+        say("no submissions")
     if format_ is Format.JSON:
         for row in rows:
             print_json(row.as_dict() | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})

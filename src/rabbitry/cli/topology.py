@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, print_json, warn
+from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, print_json, say, warn
 from rabbitry.cli._management import Management, get, management_url, open_client
 from rabbitry.cli._service import run_once
 
@@ -74,6 +74,8 @@ def check(
                 print_json({"what": finding.what, "text": finding.text})
             else:
                 print(finding)
+        if not findings and not as_json:
+            say("nothing is missing, and nothing is declared otherwise")
         if management is None:
             warn("bindings were not checked: only the management API knows them (--management URL)")
         return ExitCode.FAILED if findings else ExitCode.DONE
