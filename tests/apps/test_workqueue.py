@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,16 @@ def test_the_example_produces_all_numbers(embedded_url: str) -> None:
     environment = commands.environment({"RABBITRY_BROKER": embedded_url})
     subprocess.run([sys.executable, str(EXAMPLES / "produce.py")], env=environment, check=True, timeout=50)
     assert asyncio.run(counts(embedded_url, ["worker_queue"])) == {"worker_queue": 100_001}
+
+
+def test_an_interrupted_producer_counts_what_was_not_confirmed_in_one_line(broker_url: str) -> None:
+    with commands.service(
+        "workqueue", "produce", "--count", "2000000", more={"RABBITRY_BROKER": broker_url}
+    ) as producer:
+        producer.wait_for("done, ")
+        producer.process.send_signal(signal.SIGINT)
+        producer.process.wait(30)
+        said = producer.output
+    assert "never retrieved" not in said
+    assert said.count("not confirmed") <= 1
+    assert said.endswith("rabbitry: interrupted\n")

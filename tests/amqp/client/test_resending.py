@@ -11,6 +11,7 @@ from rabbitry.amqp.client import Channel, recovery
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.protocol.events import PUBLISH, Event
 from rabbitry.amqp.protocol.methods import BasicAck, ChannelClose, ChannelOpen, ConnectionClose, Method, QueueDeclare
+from rabbitry.amqp.protocol.properties import FLAG_HEADERS, FLAG_MESSAGE_ID, EncodedProperties
 from rabbitry.exceptions import ConnectionClosed, ConnectionForced, InternalError
 from tests.support.scripted import ScriptedBroker, ScriptedLink
 from tests.support.waiting import eventually
@@ -71,6 +72,25 @@ async def test_a_publish_that_ends_its_connection_fails_and_the_channel_goes_on(
         assert sum(b"poison" in published for published in _links(broker)) == (2 if end is InternalError else 4)
 
 
+async def test_a_message_that_rabbitmq_fails_at_is_given_up(broker_url: str) -> None:
+    """A NaN in bytes that are encoded already: both brokers end the connection with 541."""
+    nan = b"\0\0\0\x0b\x01rd\x7f\xf8\0\0\0\0\0\0"
+    poison = EncodedProperties(FLAG_HEADERS | FLAG_MESSAGE_ID, nan, b"")
+    losses: list[RecoveryEvent] = []
+    async with rabbitry.connect(broker_url, on_recovery=losses.append) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        receipts = [
+            await channel.send(b"%d" % number, routing_key="q", properties=poison if number == 20 else None)
+            for number in range(40)
+        ]
+        outcomes = await asyncio.gather(*receipts, return_exceptions=True)
+        assert [number for number, outcome in enumerate(outcomes) if outcome is not None] == [20]
+        assert isinstance(outcomes[20], InternalError)
+        assert sum(event.kind == "lost" for event in losses) <= 3
+        assert (await channel.delete_queue("q")) >= 39
+
+
 async def test_the_others_on_their_way_are_confirmed_in_order(end: type[ConnectionClosed]) -> None:
     async with ScriptedBroker(_Fussy) as broker, rabbitry.connect(broker.url) as connection:
         first, second = await connection.channel(), await connection.channel()
@@ -118,23 +138,16 @@ async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pyte
         return 0.001
 
     monkeypatch.setattr(recovery, "pause", pause)
-    dropped = 0
-
-    class Dropped(ScriptedLink):
-        def _on_method(self, channel: int, method: Method) -> None:
-            nonlocal dropped
-            super()._on_method(channel, method)
-            if isinstance(method, ChannelOpen) and dropped < 6:
-                dropped += 1
-                asyncio.get_running_loop().call_later(0.01, self.driver.abort)
-
     kinds: list[str] = []
 
     def note(event: RecoveryEvent) -> None:
         kinds.append(event.kind)
+        if kinds.count("recovered") < 6 and event.kind == "recovered":
+            broker.links[-1].driver.abort()
 
-    async with ScriptedBroker(Dropped) as broker, rabbitry.connect(broker.url, on_recovery=note) as connection:
+    async with ScriptedBroker() as broker, rabbitry.connect(broker.url, on_recovery=note) as connection:
         await connection.channel()
+        broker.links[0].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 6, "the last recovery")
         assert asked == [1, 2, 3, 4], "two are made at once"
         monkeypatch.setattr(recovery, "HELD", 0.0)

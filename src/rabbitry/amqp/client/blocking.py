@@ -436,7 +436,7 @@ class BlockingConnection:
         raise_all(errors)
 
     def __del__(self) -> None:
-        if not self._io.is_stopped:
+        if self._io.is_running:
             warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, source=self, stacklevel=2)
             self._io.end_soon(functools.partial(_close_dropped, self._connection, self._failures))
 

@@ -133,7 +133,8 @@ class Channel(Declaring):
                 await self.close(timeout=LEAVE_TIMEOUT)
             return
         try:
-            await self.window.wait_idle(None)
+            if self._closed is None:
+                await self.window.wait_idle(None)
         finally:
             await self.close()
         raise_all(self.connection.failures.take_unseen(self.window))
@@ -205,8 +206,8 @@ class Channel(Declaring):
         """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
         goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
         """
-        check_loop(self.loop, self.connection)
         if self._closed is None:
+            check_loop(self.loop, self.connection)
             with contextlib.suppress(ConnectionClosed):  # lost before the answer: then it is as closed as it can be
                 await self._until_answered(self._begin_close(), "channel.close", timeout)
 

@@ -86,8 +86,9 @@ class Connection:
         errors: list[Exception] = []
         try:
             if error is None:
-                for channel in list(self.channels):
-                    await channel.window.wait_idle(None)
+                if self._close_reason is None:
+                    for channel in list(self.channels):
+                        await channel.window.wait_idle(None)
                 errors = self.failures.take_unseen()
         finally:
             await self.close()

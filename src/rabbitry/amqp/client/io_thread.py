@@ -91,9 +91,9 @@ class IOThread:
     def end_soon(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `last` in the thread and then end it, without waiting: for a finalizer, in whatever thread it runs.
 
-        Takes no lock, which that thread may be holding. Does nothing once it was stopped, and in a child process.
+        Takes no lock, which that thread may be holding. Does nothing where `is_running` is false.
         """
-        if os.getpid() == self._pid and not self._stopped:
+        if self.is_running:
             self._stopped = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: the interpreter is ending
                 self.loop.call_soon_threadsafe(self._end_after, last)
@@ -101,6 +101,11 @@ class IOThread:
     def _end_after(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._last = self.loop.create_task(last())
         self._last.add_done_callback(lambda done: self.loop.stop())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread takes calls: it was not stopped, and is this process's."""
+        return not self._stopped and os.getpid() == self._pid
 
     @property
     def is_stopped(self) -> bool:
