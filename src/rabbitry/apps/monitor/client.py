@@ -14,7 +14,7 @@ from rabbitry.apps.monitor.statistics import Counts, Host
 from rabbitry.flow.declarer import Declarer
 
 PREFETCH = 200
-DRAIN_SECONDS = 2.0
+DRAIN_SECONDS = 6.0
 """For so long what is left in the queue is counted at the end; what still comes then is purged."""
 SILENCE = 5.0
 """Seconds without a message from a routing key after which that is said; twice as long each further time."""
