@@ -44,6 +44,10 @@ def main() -> None:
                     _send(b"C", chunk)
     except BrokenPipeError:
         raise
+    except MemoryError:
+        _send(b"W", b"it takes too much memory")
+    except RecursionError:
+        _send(b"W", b"its headers are nested too deeply")
     except Exception as error:  # noqa: BLE001  # readers of archives raise errors of many kinds on damaged ones
         _send(b"W", (str(error) or type(error).__name__)[:500].encode("utf-8", "replace"))
     else:
