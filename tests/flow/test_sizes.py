@@ -3,8 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from types import CoroutineType
 
 import pytest
 
@@ -331,3 +332,79 @@ async def test_a_routing_key_that_is_no_text_is_kept_in_a_dead_letter(broker_url
 
 async def _pass_on(text: str) -> str:
     return text
+
+
+async def test_a_queue_of_the_apps_own_that_was_deleted_is_declared_again(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("deleted")
+    seen: list[int] = []
+
+    @app.stage("in", attempts=2, delays=[1])
+    async def handle(text: str, message: rabbitry.Message) -> None:
+        seen.append(message.attempt)
+        raise ValueError("never")
+
+    async with app.worker(broker_url, connect_attempts=1):
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            await channel.delete_queue("deleted.dead")
+            await channel.publish(b"x", routing_key="deleted.handle")
+        await eventually(lambda: len(seen) == 2, "both attempts", within=30)
+        await eventually_holds(broker_url, "deleted.dead", 1)
+        await eventually_holds(broker_url, "deleted.handle", 0)
+    assert seen == [1, 2]
+
+
+class _Forgetful(rabbitry.Retry):
+    def __init__(self) -> None:
+        pass
+
+
+class _ForgetfulReject(rabbitry.Reject):
+    def __init__(self) -> None:
+        pass
+
+
+async def test_errors_that_forgot_to_call_their_base_are_dead_letters(embedded_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("forgetful")
+
+    @app.stage("in", attempts=1)
+    async def handle(text: str) -> None:
+        raise _Forgetful if text == "retry" else _ForgetfulReject
+
+    async with app.worker(embedded_url, connect_attempts=1), app.publisher(embedded_url) as publisher:
+        for text in ("retry", "reject"):
+            await publisher.publish(text, key="in")
+        await eventually_dead(embedded_url, app, 2)
+    letters = {letter.body: letter.reason for letter in await dead_of(embedded_url, app)}
+    assert letters == {b"retry": "failed", b"reject": "rejected"}
+
+
+async def test_a_handler_that_only_returns_a_coroutine_or_a_generator_has_failed(
+    embedded_url: str, no_leaks: None
+) -> None:
+    app = rabbitry.App("wrapped")
+
+    async def work(text: str) -> None: ...
+
+    def count(text: str) -> Iterator[int]:
+        yield 1
+
+    def wrap(handler: Callable[[str], object]) -> Callable[[str], object]:
+        def wrapper(text: str) -> object:
+            returned = handler(text)
+            if isinstance(returned, CoroutineType):
+                coroutines.append(returned)
+            return returned
+
+        return wrapper
+
+    coroutines: list[CoroutineType[object, object, object]] = []
+    app.stage("coroutine", attempts=1, name="coroutine")(wrap(work))
+    app.stage("generator", attempts=1, name="generator")(wrap(count))
+    async with app.worker(embedded_url, connect_attempts=1), app.publisher(embedded_url) as publisher:
+        for key in ("coroutine", "generator"):
+            await publisher.publish("x", key=key)
+        await eventually_dead(embedded_url, app, 2)
+    for coroutine in coroutines:
+        coroutine.close()
+    for letter in await dead_of(embedded_url, app):
+        assert letter.error.startswith(f"TypeError: the handler returned a {letter.stage}, of which nothing has run")

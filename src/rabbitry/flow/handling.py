@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Final
 
-from rabbitry._errors import described, text_of, traced
+from rabbitry._errors import described, sendable, text_of, traced
 from rabbitry.exceptions import Reject, Retry, Undecodable
 from rabbitry.flow import tracing
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.hot import trace_fields
-from rabbitry.flow.job import Product, Result
+from rabbitry.flow.job import Kind, Product, Result
 from rabbitry.flow.message import Message
 from rabbitry.flow.stage import Stage
+
+_UNBEGUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+"""What a decorated handler may return in place of doing its work, so that its message would be acked for nothing."""
 
 
 def succeeded(stage: Stage, body: bytes, returned: object) -> Result:
     """Encode what a handler returned. Raises what can't be encoded or published, and what a computed `then` raises."""
+    if isinstance(returned, _UNBEGUN):
+        if isinstance(returned, CoroutineType):
+            returned.close()
+        raise TypeError(
+            f"the handler returned a {type(returned).__name__}, of which nothing has run: decorate an `async def` "
+            "with what stays one, and return a list for several results"
+        )
     if returned is None or stage.then is None:
         return Result("done")
     values = returned if isinstance(returned, list) else [returned]
@@ -33,16 +45,20 @@ def succeeded(stage: Stage, body: bytes, returned: object) -> Result:
 
 
 def failed(error: BaseException) -> Result:
-    """Say what an error of a handler, or of its body, leads to."""
+    """Say what an error of a handler, or of its body, leads to; it never fails."""
+    kind: Kind
+    kind, reason, after = "failed", "failed", None
+    trace = traced(error)
     match error:
-        case Reject():
-            return Result("rejected", reason=error.reason, error=text_of(error), trace=traced(error))
         case Undecodable():
-            return Result("rejected", reason="undecodable", error=text_of(error), trace="")
+            kind, reason, trace = "rejected", "undecodable", ""
+        # A subclass may have forgotten to call `super().__init__()`, which sets what is read here.
+        case Reject():
+            kind, reason = "rejected", vars(error).get("reason", "rejected")
         case Retry():
-            return Result("retry", reason="failed", error=text_of(error), trace=traced(error), after=error.after)
-        case _:
-            return Result("failed", reason="failed", error=described(error), trace=traced(error))
+            kind, after = "retry", vars(error).get("after")
+    text = text_of(error) if kind != "failed" else described(error)
+    return Result(kind, reason=sendable(str(reason)), error=text, trace=trace, after=after)
 
 
 async def call_async(stage: Stage, body: bytes, message: Callable[[], Message]) -> Result:

@@ -39,6 +39,8 @@ class Outlet:
         self._lock = asyncio.Lock()
         self._single: Channel | None = None
         """The channel of messages that are sent alone; made for the first."""
+        self._is_declared = False
+        """Whether nothing is known of the topology that speaks against sending one."""
 
     @property
     def frame_limit(self) -> int:
@@ -73,7 +75,8 @@ class Outlet:
         called by one task.
         """
         try:
-            if self._single is None or not self._single.is_open:
+            if not self._is_declared or self._single is None or not self._single.is_open:
+                self._is_declared = True
                 await self._redeclare()  # an exchange may have been deleted
             if self._single is None:
                 self._single = await self._connection.channel()
@@ -88,6 +91,10 @@ class Outlet:
             mandatory=message.mandatory,
         )
         await future
+
+    def declare_first(self) -> None:
+        """Declare the topology again before the next message is sent alone: a queue is missing."""
+        self._is_declared = False
 
     def refused(self) -> None:
         """Learn that the broker refused a message."""

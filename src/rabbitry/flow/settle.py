@@ -255,8 +255,12 @@ class Settler:
             if refusals < len(REFUSED_PAUSES):
                 self._loop.call_later(REFUSED_PAUSES[refusals], self._put, pending, message, refusals + 1)
                 return
-        if isinstance(error, ChannelClosed) and error.reply_code and not alone:
+        if not alone and isinstance(error, ChannelClosed) and error.reply_code:
             self._put_alone(pending, message, refusals)  # the broker closed the channel for this message or a neighbour
+            return
+        if not alone and isinstance(error, PublishReturned) and message.role is not Role.RESULT:
+            self._outlet.declare_first()  # a queue of the app's own was deleted
+            self._put_alone(pending, message, refusals)
             return
         if error is not None:
             pending.failures.append((message, error))

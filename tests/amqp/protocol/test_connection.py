@@ -444,3 +444,21 @@ def test_a_long_body_does_not_keep_the_chunks_that_brought_little_of_it() -> Non
     parts = broker._contents[1].parts
     assert len(parts) == 10
     assert all(isinstance(part, bytes) for part in parts)
+
+
+def test_a_client_takes_a_header_beyond_the_frame_size_and_a_broker_does_not() -> None:
+    # Brokers deliver what came over a connection with larger frames, whose header they can't split.
+    client, broker = _pair()
+    header = encode_header(Properties(headers={"baggage": "x" * 50_000}), 3)
+    content = _frame(2, 1, header) + _frame(3, 1, b"abc")
+    prefix = hot.deliver_payload(hot.deliver_prefix(b"\x01c"), 1, False, b"\x00\x01q")
+    data = hot.encode_method_frame(1, prefix) + content
+    for cut in (len(data), 100, 5000):
+        taken = client.receive(data[:cut]) + (client.receive(data[cut:]) if cut < len(data) else [])
+        assert [(event[0], *event[3:]) for event in taken] == [(DELIVER, header, b"abc")]
+    published = hot.encode_method_frame(1, hot.publish_payload(b"\x00", b"\x01q", True)) + content
+    assert "frame_too_large" in str(_violation(broker.receive(published)))
+    large_body = (
+        hot.encode_method_frame(1, prefix) + _frame(2, 1, encode_header(Properties(), 9000)) + _frame(3, 1, b"b" * 9000)
+    )
+    assert "frame_too_large" in str(_violation(client.receive(large_body)))

@@ -172,7 +172,7 @@ def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
 
 
-_LONGEST_HEADER: Final = 1 << 20
+_LONGEST_HEADER: Final = 1 << 24
 """Bytes of a content header that a client takes, whatever frame size was agreed on. A header can't be split, so brokers
 send one that came over a connection with larger frames, or that dead-lettering added to, in a frame beyond the limit
 (RabbitMQ's rabbit_binary_generator measures bodies alone). A client that refused would lose its connection to the same
