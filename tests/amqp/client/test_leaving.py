@@ -139,6 +139,29 @@ async def test_leaving_with_an_error_is_quick_and_counts_in_one_line(
     assert not _of_asyncio(caplog)
 
 
+async def test_nested_blocks_are_left_with_their_error_though_the_broker_is_silent(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("channel", "consuming"):
+        monkeypatch.setattr(f"rabbitry.amqp.client.{module}.LEAVE_TIMEOUT", 0.1)
+    monkeypatch.setattr(Connection.close, "__kwdefaults__", {"timeout": 0.1})
+    async with FaultProxy(parse_url(embedded_url).hosts[0][1]) as proxy:
+        with pytest.raises(KeyError, match="the program's own"):  # noqa: PT012 - leaving the block raises
+            async with rabbitry.connect(f"amqp://127.0.0.1:{proxy.port}/") as connection:
+                async with await connection.channel() as channel:
+                    queue = (await channel.declare_queue(exclusive=True)).name
+                    async with channel.consume(queue):
+                        proxy.swallow()
+                        raise KeyError("the program's own")
+
+
+def test_a_script_that_closes_the_connection_within_its_blocks_leaves_them_in_order(embedded_url: str) -> None:
+    with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
+        queue = channel.declare_queue(exclusive=True).name
+        with channel.consume(queue):
+            connection.close()
+
+
 async def test_a_cancelled_task_leaves_the_block_quickly(caplog: pytest.LogCaptureFixture) -> None:
     async with ScriptedBroker() as broker:
         began = asyncio.Event()

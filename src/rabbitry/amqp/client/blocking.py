@@ -82,11 +82,12 @@ class BlockingConsumer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cancel()
+        if not self._io.is_stopped:  # else closed with its connection
+            self._io.run(self._stop(error))
 
     def cancel(self) -> None:
         """Stop consuming and give back what was not settled. Does nothing where it has ended already."""
-        self._io.run(self._stop())
+        self._io.run(self._stop(None))
 
     def __iter__(self) -> Self:
         return self
@@ -127,11 +128,11 @@ class BlockingConsumer:
         await self._consumer.__aenter__()
         self._pump = asyncio.create_task(self._hand_over(), name=f"deliveries of {self._consumer.queue}")
 
-    async def _stop(self) -> None:
+    async def _stop(self, error: BaseException | None) -> None:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait((self._pump,))
-        await self._consumer.cancel()
+        await self._consumer.__aexit__(None if error is None else type(error), error, None)
 
     async def _hand_over(self) -> None:
         inbox, io = self._inbox, self._io
@@ -245,7 +246,8 @@ class BlockingChannel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._io.run(self._leave(error))
+        if not self._io.is_stopped:  # else closed with its connection, which told of what was not confirmed
+            self._io.run(self._leave(error))
 
     async def _leave(self, error: BaseException | None) -> None:
         if error is not None:

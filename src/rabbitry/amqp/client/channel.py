@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.client._receipts import Receipt, fail, raise_all
-from rabbitry.amqp.client.consuming import Consumer, Delivery, Settlements
+from rabbitry.amqp.client.consuming import LEAVE_TIMEOUT, Consumer, Delivery, Settlements
 from rabbitry.amqp.client.declaring import Declaring
 from rabbitry.amqp.client.link import Link
 from rabbitry.amqp.client.publishing import PublishWindow
@@ -67,8 +67,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 DEFAULT_PREFETCH: Final = 100
-LEAVE_TIMEOUT: Final = 5.0
-"""Seconds that the broker has to answer where a block is left with an error."""
 _REQUEST_ATTEMPTS: Final = 3
 _T = TypeVar("_T")
 _GET_OK = struct.Struct(">QB")

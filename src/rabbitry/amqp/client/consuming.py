@@ -12,13 +12,15 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header
 from rabbitry.amqp.protocol.tables import Table, decode_text
-from rabbitry.exceptions import AlreadySettled, Closed, ConsumerCancelled, RabbitryError, UsageError
+from rabbitry.exceptions import AlreadySettled, Closed, ConsumerCancelled, RabbitryError, RequestTimeout, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client.channel import Channel
 
 _BUFFER_MESSAGES: Final = 10_000
 _BUFFER_BYTES: Final = 64 << 20
+LEAVE_TIMEOUT: Final = 5.0
+"""Seconds that the broker has to answer where a block is left with an error."""
 LOOK_EVERY: Final = 8 << 20
 """Bytes from the socket after which buffers are measured: counting them would be paid for each message."""
 
@@ -236,7 +238,11 @@ class Consumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.cancel()
+        if error is None:
+            await self.cancel()
+        else:
+            with contextlib.suppress(RequestTimeout):  # the error is what counts
+                await self.cancel(timeout=LEAVE_TIMEOUT)
 
     async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
         """Stop consuming and give back what was not settled. Does nothing where it has ended already.
