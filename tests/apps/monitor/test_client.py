@@ -145,6 +145,27 @@ def test_what_is_no_sample_is_warned_of_once_and_counting_goes_on(broker_url: st
     assert "\x1b" not in client.err + client.out
 
 
+def test_two_machines_with_one_routing_key_are_warned_of(broker_url: str, tmp_path: Path) -> None:
+    def of(machine: str, cpu: float) -> bytes:
+        return json.dumps({"cpu": cpu, "net": {}, "machine": machine}).encode()
+
+    with (
+        publishing(broker_url) as publisher,
+        Program(tmp_path, "monitor", "stats", "-k", "pi-1", "--json", url=broker_url) as client,
+    ):
+        publisher.wait_for_listener("pi-1", of("old", 0.5))
+        for machine in ("new", "new"):
+            publisher.publish("pi-1", of(machine, 0.4))
+        client.wait_for(r'"current":0\.4')
+        assert "another machine" not in client.err  # it took over
+        for machine in ("old", "new", "old"):
+            publisher.publish("pi-1", of(machine, 0.3))
+        client.wait_for(r'"current":0\.3')
+        client.wait_for("message of 'pi-1' comes from another machine than the one before")
+        assert client.end() == 0
+    assert client.err.count("another machine") == 1
+
+
 async def publish_routed(channel: Channel, key: str, body: bytes) -> bool:
     try:
         await channel.publish(body, exchange=EXCHANGE, routing_key=key)

@@ -39,6 +39,7 @@ class StatisticsClient:
         self._show = show
         self._declarer = Declarer(strict=strict)
         self._warned: set[tuple[str, str]] = set()
+        self._machines: dict[str, tuple[str, str]] = {}  # of each key that is bound: the latest, and the one before
         self._silence = dict.fromkeys(keys, SILENCE)
         self._heard = dict.fromkeys(keys, 0.0)
         self._silent: set[str] = set()
@@ -103,7 +104,18 @@ class StatisticsClient:
             return
         for problem in sample.problems:
             self._warn_once(routing_key, f"{problem}: skipped")
+        if sample.machine:
+            self._tell_apart(routing_key, sample.machine)
         await self._show(routing_key, self._counts.add(routing_key, sample.cpu, sample.net))
+
+    def _tell_apart(self, key: str, machine: str) -> None:
+        """Warn where two machines take turns with one routing key. One that takes over for good is no mistake."""
+        latest, before = self._machines.get(key, ("", ""))
+        if machine == latest:
+            return
+        self._machines[key] = machine, latest
+        if machine == before:
+            self._warn_once(key, "comes from another machine than the one before: give each a key of its own, with -k")
 
     def _warn_once(self, key: str, problem: str) -> None:
         if len(self._warned) > _WARNINGS or (key, problem) in self._warned:

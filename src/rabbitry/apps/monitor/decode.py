@@ -40,6 +40,8 @@ class Utilization(msgspec.Struct, frozen=True):
     """Interface → (rx, tx), bytes a second."""
     problems: list[str]
     """One text for each interface that was skipped."""
+    machine: str = ""
+    """The id of the machine, empty where the sample has none."""
 
 
 def printable(name: str) -> str:
@@ -98,7 +100,8 @@ def utilization(sample: Mapping[str, Any]) -> Utilization:
             problems.append(f"has interface '{printable(name)}' without a usable '{missing}'")
         else:
             net[name] = rx, tx
-    return Utilization(min(max(cpu, 0.0), 1.0), net, problems)
+    machine = sample.get("machine")
+    return Utilization(min(max(cpu, 0.0), 1.0), net, problems, machine[:MAX_NAME] if isinstance(machine, str) else "")
 
 
 def _number(value: object) -> float | None:

@@ -24,7 +24,11 @@ def local_filesystems() -> dict[str, Space]:
     several places counts once, at its shortest path.
     """
     points: dict[str, str] = {}
-    for partition in psutil.disk_partitions(all=False):
+    try:
+        partitions = psutil.disk_partitions(all=False)
+    except OSError:  # a container that hides them
+        return {}
+    for partition in partitions:
         if partition.fstype in _READ_ONLY or partition.mountpoint.startswith(_LAYERS):
             continue
         known = points.get(partition.device)

@@ -251,7 +251,11 @@ def _temperatures() -> dict[str, float]:
     if sensors is None:
         return {}
     found: dict[str, float] = {}
-    for chip, group in cast(Mapping[str, Sequence[_Sensor]], sensors()).items():
+    try:
+        groups = cast(Mapping[str, Sequence[_Sensor]], sensors())
+    except OSError:  # a driver that fails is no reason to publish nothing
+        return found
+    for chip, group in groups.items():
         for number, sensor in enumerate(group):
             found[_unused(_text(f"{chip} {sensor.label or number}".strip()), found)] = round(sensor.current, 1)
     return found
