@@ -559,3 +559,27 @@ def test_a_number_that_begins_with_zero_keeps_it(more: dict[str, str], run: Run,
         message = channel.get("correction_queue_dm")
         assert message is not None
         assert json.loads(message.body)["StudentID"] == "007"
+
+
+def test_letters_that_turn_others_around_are_shown(run: Run, three: str) -> None:
+    with Database(three) as database:
+        fields = {
+            "StudentID": 7,
+            "Solution": "if admin\u202e # x\u2066:\n\ty",
+            "status": "submitted",
+            "SubmissionID": "bidi",
+        }
+        _put(database, Assignment(fields | {"SolutionName": "a\u202eyp.b", "Remarks": ["\u200fx"]}))
+    shown = run("inbox", "show", "bidi", "--database", three).stdout
+    assert "if admin<U+202E> # x<U+2066>:\n    y" in shown
+    assert "a<U+202E>yp.b" in shown
+    assert "<U+200F>x" in shown
+
+
+def test_a_scheme_s_bonus_stays_where_it_is_sent_back(run: Run, three: str) -> None:
+    back = [{"role": "assistant", "status": "submitted", "remark": "again"}]
+    fields = {"StudentID": 7, "Solution": "x", "status": "submitted", "Mark": 11, "OutOf": 10, "SubmissionID": "bonus"}
+    with Database(three) as database:
+        _put(database, Assignment(fields | {"History": back, "Remarks": ["again"]}))
+    assert run("inbox", "decide", "bonus", "--mark", "12", "--out-of", "10", "--database", three).returncode == 2
+    assert run("inbox", "decide", "bonus", "--database", three).stdout == "bonus  corrected  11 of 10\n"

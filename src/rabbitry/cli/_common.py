@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import unicodedata
 from enum import IntEnum
 from typing import Annotated, Any, NoReturn
 
@@ -103,13 +104,20 @@ def exit_code(error: RabbitryError) -> ExitCode:
 
 def one_line(text: str) -> str:
     """`text` on one line, without control characters and passwords: what came from a peer may hold both."""
-    return redact("".join(letter if letter.isprintable() else " " for letter in text)).strip()
+    return redact("".join(map(_shown, text))).strip()
 
 
 def many_lines(text: str) -> str:
     """`text` as it stands, indents and all, without what a terminal would act on."""
     lines = text.expandtabs(4).splitlines()
-    return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
+    return "\n".join("".join(map(_shown, line)) for line in lines)
+
+
+def _shown(letter: str) -> str:
+    """Return a letter as a terminal may have it; one that hides or turns others around (UAX #9) by its number."""
+    if letter.isprintable():
+        return letter
+    return f"<U+{ord(letter):04X}>" if unicodedata.category(letter) == "Cf" else " "
 
 
 def warn(what: str) -> None:

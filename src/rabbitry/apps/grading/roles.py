@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from rabbitry.apps.grading.message import FEEDBACK, LONGEST_TEXT, MARK, OUT_OF, Assignment, Decision
+from rabbitry.apps.grading.message import FEEDBACK, LONGEST_TEXT, MARK, OUT_OF, Assignment, Decision, number
 from rabbitry.apps.grading.modules import Course
 from rabbitry.exceptions import UsageError
 
@@ -91,7 +91,9 @@ def decide(
     given = (decision.mark, decision.out_of, decision.feedback)
     if role.name != "demonstrator" and any(value is not None for value in given):
         raise UsageError(f"the {role.name} gives no mark and no feedback; the demonstrator does")
-    _check_mark(decision.mark, decision.out_of, may_exceed=by_scheme)
+    before = (number(assignment.get(MARK)), number(assignment.get(OUT_OF)))
+    is_kept = action == "correct" and (decision.mark, decision.out_of) == before  # that of a scheme, perhaps
+    _check_mark(decision.mark, decision.out_of, may_exceed=by_scheme or is_kept)
     if max(len(decision.feedback or ""), len(decision.remark or "")) > LONGEST_TEXT:
         raise UsageError(f"a feedback or a remark has up to {LONGEST_TEXT} letters")
     if action == "send-back":

@@ -1,5 +1,5 @@
 // The form in which a person decides on one assignment. Nothing but a click on a button decides.
-import { Component, html } from "../../static/html.js";
+import { Component, createRef, html } from "../../static/html.js";
 import { ask, decide, fileURL, mark } from "./api.js";
 import * as drafts from "./drafts.js";
 import { visible } from "./text.js";
@@ -29,6 +29,8 @@ function initial(item) {
 
 // Props: role, item (as it was opened), stamp (changes where the inbox has), done(said), close().
 export class Decide extends Component {
+  form = createRef();
+
   constructor(props) {
     super(props);
     const { role, item } = props;
@@ -44,6 +46,10 @@ export class Decide extends Component {
       error: null,
       busy: false,
     };
+  }
+
+  componentDidMount() {
+    this.form.current.scrollIntoView({ block: "start" });
   }
 
   componentDidUpdate(before) {
@@ -107,7 +113,7 @@ export class Decide extends Component {
 
   render({ role, item, close }, { asks, busy, changed, error, isOlder }) {
     const can = (action) => item.actions.includes(action);
-    return html`<form class="decide" onSubmit=${(event) => event.preventDefault()}>
+    return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a></p>
       ${item.is_binary

@@ -106,7 +106,7 @@ function Submissions({ overview, filter, show }) {
       <tbody>${found.map((one) => html`<tr key=${one.id} data-id=${one.id}>
         <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${visible(one.student)}</a></td>
         <td data-label="Module">${one.module ? visible(one.module) : "–"}</td>
-        <td data-label="Attempt">${one.attempt}${!one.latest && html` <span class="tag">a newer one is there</span>`}</td>
+        <td data-label="Attempt"><span>${one.attempt}${!one.latest && html` <span class="tag">a newer one is there</span>`}</span></td>
         <td data-label="Status"><span class="status" data-status=${one.status}>${visible(one.status)}</span></td>
         <td data-label="Mark">${mark(one.mark, one.out_of)}</td><td data-label="Changed">${time(one.updated_at)}</td>
       </tr>`)}</tbody>

@@ -60,6 +60,8 @@ export class Inbox extends Component {
         <${Filter} find=${find} module=${module} modules=${modules} onChange=${this.show} /></div>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${said && html`<p class="notice good" role="status">${visible(said)}</p>`}
+      ${open && html`<${Decide} key=${`${role} ${open.item}`} item=${open} role=${role} stamp=${stamp} who=${who}
+        done=${this.done} close=${this.close} />`}
       ${items !== null && items.length === 0 && html`<p class="nothing">${isFiltered ? "None of these." : html`Nothing waits here.
         What arrives at a role that runs with <code>--person</code> does.`}</p>`}
       ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
@@ -68,13 +70,11 @@ export class Inbox extends Component {
           <td data-label="Student">${visible(item.student)}</td><td data-label="Module">${item.module ? visible(item.module) : "–"}</td>
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
-          <td data-label="Arrived">${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</td>
+          <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
           <td><button type="button" onClick=${() => this.open(item.id)}>Open</button></td>
         </tr>`)}</tbody>
       </table></div>`}
       <${Pager} page=${page} each=${each} total=${total} onPage=${(to) => this.show({ page: to })} />
-      ${open && html`<${Decide} key=${`${role} ${open.item}`} item=${open} role=${role} stamp=${stamp} who=${who}
-        done=${this.done} close=${this.close} />`}
     </section>`;
   }
 }
