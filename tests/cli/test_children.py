@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import signal
+from pathlib import Path
 
 import pytest
 
-from rabbitry.cli._children import Child
+from rabbitry.cli import _children
+from rabbitry.cli._children import SHORT_RUNS, Child
 from tests.support.waiting import eventually
 
 
@@ -35,3 +38,19 @@ async def test_a_child_that_is_ended_while_it_is_being_started_ends() -> None:
     process = child._process
     assert process is not None, "the test ended it too early"
     assert process.returncode is not None
+
+
+async def test_a_child_that_ends_soon_each_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_children, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_children, "LONGEST_PAUSE", 0.01)
+    # It reports that it is ready, and then its one thread ends it like a fault of the interpreter.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\nfrom rabbitry.cli._parent import ready\nready()\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    child = Child("broker", ["broker"], {"PYTHONPATH": str(tmp_path)})
+    with caplog.at_level(logging.INFO, "rabbitry.cli.up"):
+        assert await asyncio.wait_for(child.keep(), 120) == -signal.SIGSEGV
+    assert caplog.text.count("started again") == SHORT_RUNS - 1
+    assert caplog.text.count("is back") == SHORT_RUNS - 1

@@ -187,6 +187,18 @@ def test_a_child_that_is_killed_each_time_before_it_is_ready_ends_it(tmp_path: P
     assert done.stderr.count("started again") == 4
 
 
+def test_a_defect_that_ends_a_child_is_the_last_line(tmp_path: Path) -> None:
+    # `sitecustomize` breaks what the child imports, as a damaged installation would.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'monitor' in sys.orig_argv: sys.modules['rabbitry.apps.monitor.publisher'] = object()\n"
+    )
+    done = commands.run("up", *_FREE, "--memory", more={"PYTHONPATH": str(tmp_path)}, within=60)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" in done.stderr
+    assert _last_line(done.stderr).startswith("rabbitry: ImportError: cannot import name")
+    assert "started again" not in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--memory", "--data"])
 def test_all_that_is_kept_lies_where_it_was_asked_for(tmp_path: Path, option: str) -> None:
     home, data, temporary = tmp_path / "home", tmp_path / "data", tmp_path / "temporary"

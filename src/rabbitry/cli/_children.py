@@ -20,6 +20,8 @@ STEADY: Final = 30.0
 """Seconds after which a child counts as having started well, so that its next pause is the first again."""
 STARTS: Final = 5
 """Starts in a row of which none came to the child being ready, after which it is not started again."""
+SHORT_RUNS: Final = 10
+"""Runs in a row of less than STEADY seconds after which it is not started again either."""
 PATIENCE: Final = 6.0
 """Seconds that a child has to end after SIGTERM."""
 _REST: Final = 1.0
@@ -61,17 +63,19 @@ class Child:
 
         That is where it was ended, where its command line or the broker's refusal (exit codes 2 and 3) would be the
         same the next time, where it failed before it was ready, for another reason than a lost connection, and
-        where it was not ready in several starts in a row.
+        where it was not ready in STARTS starts in a row, or ended SHORT_RUNS times in a row soon after its start.
         """
-        pause, starts = FIRST_PAUSE, 0
+        pause, starts, short = FIRST_PAUSE, 0, 0
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             code = await self._run()
+            is_steady = loop.time() - began > STEADY
             starts = 0 if self._is_ready else starts + 1
-            if self._ending.is_set() or self._is_permanent(code) or starts == STARTS:
+            short = 0 if is_steady else short + 1
+            if self._ending.is_set() or self._is_permanent(code) or starts == STARTS or short == SHORT_RUNS:
                 return code
-            pause = FIRST_PAUSE if loop.time() - began > STEADY else min(2 * pause, LONGEST_PAUSE)
+            pause = FIRST_PAUSE if is_steady else min(2 * pause, LONGEST_PAUSE)
             log.warning("%s ended with %s; started again in %g s", self.name, self._how(code), pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause)

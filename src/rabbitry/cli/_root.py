@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rabbitry.cli._common import ExitCode, exit_code, say_last, version
+from rabbitry.cli._parent import parent
 from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -58,6 +59,10 @@ def run(arguments: Sequence[str]) -> int:
             raise
         say_last(f"`rabbitry {wanted}` needs '{error.name}', which is not installed: pip install 'rabbitry[all]'")
         return ExitCode.FAILED
+    except Exception as error:
+        if parent() is not None:  # which prints it once more, as the last line
+            say_last(f"{type(error).__name__}: {error}")
+        raise
     return ExitCode.DONE
 
 

@@ -317,7 +317,8 @@ def _listen(port: int | None, default: int, option: str, beside: bool) -> socket
     except PortTaken as error:
         if port is None and beside:
             return listen(HOST, 0)
-        raise UsageError(f"{error} ({option}; 0 takes a free one)") from error
+        beside_another = "" if port is not None else "; beside another rabbitry up: --port 0 --data DIR"
+        raise UsageError(f"{error} ({option} 0 takes a free one{beside_another})") from error
 
 
 def _broker_listener(port: int) -> socket.socket:
