@@ -435,11 +435,17 @@ async def test_what_goes_wrong_in_settlement_ends_the_worker(
         raise ZeroDivisionError("a mistake of ours")
 
     monkeypatch.setattr("rabbitry.flow.settle.Settler.finish", fail)
-    async with app.worker(embedded_url, connect_attempts=1) as worker:
-        await app.publish("x", key="in", url=embedded_url)
-        with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(worker.wait(), 20)
-        assert await worker.stop(0.1) is False
+
+    async def block() -> None:
+        async with app.worker(embedded_url, connect_attempts=1) as worker:
+            try:
+                await app.publish("x", key="in", url=embedded_url)
+                await asyncio.Event().wait()
+            finally:
+                assert await worker.stop(0.1) is False
+
+    with pytest.raises(ZeroDivisionError):
+        await block()
     assert "a mistake of ours" in caplog.text
     assert await counts(embedded_url, ["broken.handle"]) == {"broken.handle": 1}
 

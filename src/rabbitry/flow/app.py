@@ -161,7 +161,7 @@ class App:
             return bool(keys)
         if self.exchange_type == "direct":
             return key in keys
-        return any(_topic_matches(pattern.split("."), key.split(".")) for pattern in keys)
+        return any(topic_matches(pattern, key) for pattern in keys)
 
     def exchange_of(self, key: str) -> str:
         """Name the exchange that messages with `key` are published to: the app's, or one of their stage or output."""
@@ -197,14 +197,17 @@ class App:
         )
 
     def publisher(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> Publisher:
-        """Make a publisher, to be entered with `async with`; it declares the app's topology first."""
+        """Make a publisher, to be entered with `async with`; it declares the app's topology first.
+
+        url: None means the broker of the app's worker, where one runs in this process; else see `rabbitry.connect`.
+        """
         from rabbitry.flow.publisher import Publisher
 
         self.validate()
         return Publisher(self, url, strict=strict)
 
     def publisher_blocking(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> BlockingPublisher:
-        """Make a publisher for scripts, to be entered with `with`."""
+        """Make a publisher for scripts, to be entered with `with`; see `publisher`."""
         from rabbitry.flow.blocking import BlockingPublisher
 
         return BlockingPublisher(self.publisher(url, strict=strict))
@@ -212,11 +215,17 @@ class App:
     async def publish(
         self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
     ) -> str:
-        """Publish one value over a connection of its own; returns the message's id once it is confirmed.
+        """Publish one value; returns the message's id once it is confirmed.
 
-        headers: see `Publisher.publish`. For more than a few, keep a `publisher`. Raises UsageError for a key that
-        leads nowhere, PublishError, ConnectFailed. After cancelling, the outcome is unknown.
+        headers: see `Publisher.publish`. url: None means the broker of the app's worker, over its connection, where one
+        runs in this process (as in a handler); else see `rabbitry.connect`. Then it takes a connection of its own: for
+        more than a few, keep a `publisher`. Raises UsageError for a key that leads nowhere, PublishError,
+        ConnectFailed. After cancelling, the outcome is unknown.
         """
+        from rabbitry.flow.running import worker_of
+
+        if url is None and (worker := worker_of(self)) is not None:
+            return await worker.publish(value, key=key, headers=headers)
         async with self.publisher(url) as publisher:
             return await publisher.publish(value, key=key, headers=headers)
 
@@ -224,17 +233,22 @@ class App:
         self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
     ) -> str:
         """Do as `publish` does, without an event loop."""
+        from rabbitry.flow.running import worker_of
+
+        if url is None and (worker := worker_of(self)) is not None:
+            return worker.publish_blocking(value, key=key, headers=headers)
         with self.publisher_blocking(url) as publisher:
             return publisher.publish(value, key=key, headers=headers)
 
 
-def _topic_matches(pattern: list[str], words: list[str]) -> bool:
-    """Match a topic exchange's binding key: `*` is one word, `#` any number.
+def topic_matches(pattern: str, key: str) -> bool:
+    """Return whether a routing key matches a topic exchange's binding key: `*` is one word, `#` any number.
 
     Each part of the pattern is taken once, with all the places that it may begin at, so that many `#` cost no more.
     """
+    words = key.split(".")
     places = {0}
-    for part in pattern:
+    for part in pattern.split("."):
         if part == "#":
             places = set(range(min(places), len(words) + 1))
         else:

@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry.amqp.client import BrokerURL, Connection, connect
 from rabbitry.amqp.client.recovery import RecoveryEvent
-from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, RabbitryError, VirtualHostRefused
+from rabbitry.exceptions import (
+    ConnectFailed,
+    ConnectionClosed,
+    LoginRefused,
+    PublishRefused,
+    RabbitryError,
+    VirtualHostRefused,
+)
 from rabbitry.flow import topology
 from rabbitry.flow.counting import Counting
 from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.intake import Intake
 from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import node_name
+from rabbitry.flow.message import Outgoing, node_name
 from rabbitry.flow.outlet import Outlet
 from rabbitry.flow.retry import suspects_queue
 from rabbitry.flow.settle import Settler
@@ -40,14 +47,15 @@ log = logging.getLogger("rabbitry.flow")
 class Engine:
     """Takes jobs and settles them. Everything but `__init__` belongs to the I/O thread's loop.
 
-    hand_over: called with each job that can be handled. failed: told what ended the engine.
+    waits: whether retries wait for their delay. hand_over: called with each job that can be handled. failed: told
+    what ended the engine.
     """
 
     def __init__(
         self,
         app: App,
-        url: str | BrokerURL | None,
         stages: Sequence[Stage],
+        waits: bool,
         prefetch: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
         failed: Callable[[Exception], None],
@@ -55,8 +63,9 @@ class Engine:
         self.app = app
         self.counting = Counting(app, stages)
         self.intakes: list[Intake] = []
-        self._url = url
+        self._url: BrokerURL | None = None
         self._stages = stages
+        self._waits = waits
         self._prefetch = prefetch
         self._hand_over = hand_over
         self._failed = failed
@@ -64,8 +73,10 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._intaking: list[asyncio.Task[None]] = []
         self._settler: Settler | None = None
-        self._strict = False
         self._declarer = Declarer()
+        self._own: Outlet | None = None
+        """Where handlers' own publishes go out; made for the first."""
+        self._own_lock = asyncio.Lock()
         self._is_stopping = False
 
     @property
@@ -82,17 +93,21 @@ class Engine:
             and all(intake.consuming.is_set() for intake in self.intakes)
         )
 
-    async def start(self, strict: bool, attempts: int | None) -> None:
-        """Connect, declare, and consume. Raises what `connect` and `topology.declare` raise.
+    async def connect(self, url: BrokerURL, strict: bool, attempts: int | None) -> None:
+        """Connect, and declare the topology. Raises what `connect` and `topology.declare` raise.
 
         attempts: to connect, 2 s apart at first and growing; None goes on for ever.
         """
-        self._strict = strict
+        self._url = url
         consuming = await self._connect("consume", attempts, self._on_recovery)
-        publishing = await self._connect("publish", attempts, None)
+        await self._connect("publish", attempts, None)
         await topology.declare(consuming, self.app, strict=strict, declarer=self._declarer)
+
+    async def start(self) -> None:
+        """Consume, once connected. Raises what ends an intake before it has begun."""
+        consuming, publishing = self._connections
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
-        settler = self._settler = Settler(self.app, outlet, self.counting)
+        settler = self._settler = Settler(self.app, outlet, self.counting, self._waits)
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
         for stage in self._stages:
@@ -181,6 +196,23 @@ class Engine:
                 self._settler.finish(job, result)
         except Exception as error:
             self._failed(error)
+            raise
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish what a handler publishes itself, and wait until it is confirmed. Raises as `Channel.publish` does.
+
+        It has a channel of its own on the publishing connection: a message for which the broker closes the channel
+        costs the settlement of no other.
+        """
+        async with self._own_lock:
+            if self._own is None:
+                publishing = self._connections[1]
+                self._own = Outlet(publishing, await publishing.channel(), self._declare_again)
+        future = await self._own.send(message)
+        try:
+            await future
+        except PublishRefused:
+            self._own.refused()
             raise
 
     # -- stopping --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
+from rabbitry.amqp.client.default import current
 from rabbitry.exceptions import TimeLimitExceeded, WorkerStuck
 from rabbitry.flow import handling
 from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result
@@ -198,6 +199,7 @@ class ThreadExecutor:
         self._ready: deque[ProcessSlot] = deque()
         self._stuck = 0
         self._context = contextvars.copy_context()
+        self._broker = current.get()
         for _ in range(concurrency):
             self._start_thread()
         self._watch = asyncio.create_task(self._watch_limits(), name=f"time limits of {stage.name}")
@@ -205,7 +207,7 @@ class ThreadExecutor:
     async def start(self) -> None:
         """See Executor. The first process is started, to see that it can import the handler."""
         if self._stage.kind == "process":
-            slot = ProcessSlot(self._stage)
+            slot = ProcessSlot(self._stage, self._broker)
             self._slots.add(slot)
             await asyncio.get_running_loop().run_in_executor(None, slot.start)
             self._ready.append(slot)
@@ -282,7 +284,7 @@ class ThreadExecutor:
         try:
             return self._ready.popleft()
         except IndexError:
-            slot = ProcessSlot(self._stage)
+            slot = ProcessSlot(self._stage, self._broker)
             self._slots.add(slot)
             return slot
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery
-from rabbitry.exceptions import ChannelClosed, ConnectionClosed, ConsumerCancelled, RequestTimeout
+from rabbitry.exceptions import AccessRefused, ChannelClosed, ConnectionClosed, ConsumerCancelled, RequestTimeout
 from rabbitry.flow.job import Job
 from rabbitry.flow.stage import Stage
 
@@ -49,7 +49,8 @@ class Intake:
     async def run(self) -> None:
         """Consume until `stop`, again whenever the broker ends the consumer or its channel.
 
-        Raises ConnectionClosed where the connection is closed for good.
+        Raises ConnectionClosed where the connection is closed for good, and AccessRefused where this user may not
+        consume the queue, or declare what is missing.
         """
         pause, is_again = FIRST_PAUSE, False
         while not self._is_stopped:
@@ -60,7 +61,7 @@ class Intake:
                 await self._consume()
             except (ConsumerCancelled, ChannelClosed, ConnectionClosed, RequestTimeout) as error:
                 # A connection that is lost in the middle of a request comes back; one that is closed does not.
-                if self._connection.close_reason is not None:
+                if self._connection.close_reason is not None or _is_refused(error):
                     raise
                 if self.taken > taken:
                     pause = FIRST_PAUSE
@@ -102,3 +103,8 @@ class Intake:
         self._is_stopped = True
         if self._consumer is not None:
             await self._consumer.cancel(give_back=False)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Tell a missing permission, where no retry helps, from a queue with an exclusive consumer: both are 403."""
+    return isinstance(error, AccessRefused) and "exclusive" not in error.reply_text

@@ -14,11 +14,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
 from rabbitry._errors import described
+from rabbitry.amqp.client import BrokerURL
+from rabbitry.amqp.client.default import entered
 from rabbitry.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow import handling
 from rabbitry.flow.job import Result
@@ -35,10 +38,13 @@ class ProcessSlot:
     """One process at a time, started when first needed. For one thread, its owner; `kill` is for any.
 
     Only the owner closes the pipe and waits for the process, so that it never reads from a closed one.
+
+    What the handler publishes without a URL goes to `broker`.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, broker: BrokerURL | None = None) -> None:
         self._stage = stage
+        self._broker = broker
         self._lock = threading.Lock()
         self._is_killed = False
         self._process: SpawnProcess | None = None
@@ -94,7 +100,9 @@ class ProcessSlot:
     def _start(self) -> Connection:
         ours, theirs = _context.Pipe()
         handler = self._stage.handler
-        process = _context.Process(target=_serve, args=(theirs, handler.__module__, handler.__qualname__), daemon=True)
+        process = _context.Process(
+            target=_serve, args=(theirs, handler.__module__, handler.__qualname__, self._broker), daemon=True
+        )
         with self._lock:
             if self._is_killed:
                 raise EOFError("the worker stops")
@@ -135,13 +143,18 @@ class ProcessSlot:
         return code
 
 
-def _serve(pipe: Connection, module: str, name: str) -> None:
+def _serve(pipe: Connection, module: str, name: str, broker: BrokerURL | None) -> None:
     """Run in the process: handle what comes until the other end is closed, also by the worker's death."""
     # The worker decides what becomes of its processes: Ctrl-C goes to the whole group of a terminal, and a service
     # manager's SIGTERM to all processes of a service. What a handler starts must not inherit that it is ignored, so
     # SIGTERM has a handler that does nothing, which exec resets.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: None)
+    with nullcontext() if broker is None else entered(broker):
+        _handle_all(pipe, module, name)
+
+
+def _handle_all(pipe: Connection, module: str, name: str) -> None:
     try:
         stage = _stage_of(module, name)
     except BaseException as error:  # noqa: BLE001 - a module may raise anything; the worker says it

@@ -12,10 +12,11 @@ from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow import topology
-from rabbitry.flow.codec import Encoded, encode
+from rabbitry.flow.codec import encode
 from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import Outgoing, first_properties
 from rabbitry.flow.outlet import Outlet
+from rabbitry.flow.running import worker_of
 
 if TYPE_CHECKING:
     from rabbitry.flow.app import App
@@ -38,7 +39,10 @@ class Publisher:
         self._outlet: Outlet | None = None
 
     async def __aenter__(self) -> Self:
-        connection = await connect(self._url, name=f"{self.app.name} publisher")
+        url = self._url
+        if url is None and (worker := worker_of(self.app)) is not None:
+            url = worker.url
+        connection = await connect(url, name=f"{self.app.name} publisher")
         try:
             declarer = Declarer()
             redeclare = partial(topology.declare, connection, self.app, declarer=declarer)
@@ -77,29 +81,41 @@ class Publisher:
 
         Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
         """
-        encoded = self._encode(value, key)
-        properties = first_properties(self.app.name, encoded.content_type, encoded.type_name, headers)
-        return await self.send_body(encoded.body, properties, key=key)
+        identity, message = outgoing(self.app, value, key, headers)
+        return identity, await self._send(message)
 
     async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:
         """Publish a body that is encoded already; see `send`."""
+        return properties.message_id or "", await self._send(_addressed(self.app, body, properties, key))
+
+    async def _send(self, message: Outgoing) -> asyncio.Future[None]:
         if self._outlet is None:
             raise UsageError("enter the publisher first: `async with app.publisher() as publisher:`")
-        if not self.app.leads_somewhere(key):
-            keys = sorted({*(stage.key for stage in self.app.stages.values()), *self.app.outputs})
-            raise UsageError(f"key {key!r} leads nowhere in app {self.app.name!r}; it has {', '.join(keys)}")
-        message = Outgoing(self.app.exchange_of(key), key, body, properties, mandatory=self.app.is_required(key))
         future = await self._outlet.send(message)
         future.add_done_callback(self._on_done)
-        return properties.message_id or "", future
+        return future
 
     def _on_done(self, future: asyncio.Future[None]) -> None:
         # A receipt's exception is not asked for here: that would count as somebody's having looked at it.
         if self._outlet is not None and isinstance(future, Receipt) and isinstance(future.failure, PublishRefused):
             self._outlet.refused()
 
-    def _encode(self, value: object, key: str) -> Encoded:
-        try:
-            return encode(value)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error
+
+def outgoing(app: App, value: object, key: str, headers: Table | None = None) -> tuple[str, Outgoing]:
+    """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
+
+    Raises UsageError for a key that leads nowhere or a value that can't be encoded.
+    """
+    try:
+        encoded = encode(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error
+    properties = first_properties(app.name, encoded.content_type, encoded.type_name, headers)
+    return properties.message_id or "", _addressed(app, encoded.body, properties, key)
+
+
+def _addressed(app: App, body: bytes, properties: Properties, key: str) -> Outgoing:
+    if not app.leads_somewhere(key):
+        keys = sorted({*(stage.key for stage in app.stages.values()), *app.outputs})
+        raise UsageError(f"key {key!r} leads nowhere in app {app.name!r}; it has {', '.join(keys)}")
+    return Outgoing(app.exchange_of(key), key, body, properties, mandatory=app.is_required(key))

@@ -56,8 +56,11 @@ may have ended for a reason of its own."""
 log = logging.getLogger("rabbitry.flow")
 
 
-def outgoing_of(app: App, job: Job, result: Result, limit: int) -> list[Outgoing]:
-    """Make what is published for a result. limit: bytes that a message's properties may take."""
+def outgoing_of(app: App, job: Job, result: Result, limit: int, waits: bool = True) -> list[Outgoing]:
+    """Make what is published for a result.
+
+    limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
+    """
     stage, delivery = job.stage, job.delivery
     if result.kind == "done":
         return [
@@ -79,7 +82,7 @@ def outgoing_of(app: App, job: Job, result: Result, limit: int) -> list[Outgoing
     if result.kind == "rejected" or job.attempt >= stage.attempts:
         return [dead_letter_of(app.name, job, result, limit)]
     delay = stage.delay(job.attempt) if result.after is None else result.after
-    return [later(app.name, stage.queue, delivery, job.attempt + 1, delay, limit)]
+    return [later(app.name, stage.queue, delivery, job.attempt + 1, delay if waits else 0.0, limit)]
 
 
 def before_handling(app: App, job: Job, limit: int) -> Outgoing | None:
@@ -138,11 +141,12 @@ class _Pending:
 class Settler:
     """Settles jobs over one outlet. `run` sends; confirms come by themselves."""
 
-    def __init__(self, app: App, outlet: Outlet, counting: Counting) -> None:
+    def __init__(self, app: App, outlet: Outlet, counting: Counting, waits: bool = True) -> None:
         self.in_hand = 0
         self._app = app
         self._outlet = outlet
         self._counting = counting
+        self._waits = waits
         self._waiting: deque[tuple[_Pending, Outgoing, int]] = deque()
         """What is to be published, and how often it was refused."""
         self._alone: deque[tuple[_Pending, Outgoing, int]] = deque()
@@ -172,7 +176,7 @@ class Settler:
             self._give_back(job)
             return
         try:
-            outgoing = outgoing_of(self._app, job, result, self._outlet.frame_limit)
+            outgoing = outgoing_of(self._app, job, result, self._outlet.frame_limit, self._waits)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             outgoing = [self._unmade(job, error)]
         if result.kind == "abandoned":

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from rabbitry.amqp.client import BrokerURL
+from rabbitry.amqp.client import BrokerURL, parse_url
+from rabbitry.amqp.client.default import current, default_url
 from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.flow.block import Block
 from rabbitry.flow.engine import Engine
 from rabbitry.flow.executors import Executor, make_executor
 from rabbitry.flow.health import Health
 from rabbitry.flow.job import GIVEN_BACK, Job, Result
 from rabbitry.flow.mailbox import Mailbox
+from rabbitry.flow.publisher import outgoing
+from rabbitry.flow.running import workers
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.topology import DELIVERY_TIMEOUT
 from rabbitry.flow.watchdog import watch_loop
@@ -40,12 +46,14 @@ class Worker:
 
     Handlers that are `async def` run in the loop that enters it; connections are driven by an I/O thread of
     its own, so that no handler can cost a heartbeat. connect_attempts: how often to try to connect at the
-    start, 2 s apart and growing (None: for ever). on_result: told of each result, in the handlers' loop.
+    start, 2 s apart and growing (None: for ever). waits: False lets retries come at once, for tests. on_result: told
+    of each result, in the handlers' loop.
 
     Handlers run in copies of the context in which it is entered.
 
     Entering raises AppError where a process can't import its handler; ConnectFailed, LoginRefused,
-    VirtualHostRefused, TopologyMismatch, AccessRefused.
+    VirtualHostRefused, TopologyMismatch, AccessRefused. Where the worker fails for good later, the block is cancelled,
+    and leaving it raises the cause (see `wait`): ConnectionClosed, AccessRefused, WorkerStuck.
     """
 
     def __init__(
@@ -57,18 +65,28 @@ class Worker:
         concurrency: int | None = None,
         strict: bool = False,
         connect_attempts: int | None = None,
+        waits: bool = True,
         on_result: Callable[[Job, Result], None] | None = None,
     ) -> None:
         self.app = app
         self.stages = list(stages)
+        self.url: BrokerURL | None = None
+        """Where it is connected, once entered."""
+        self._given_url = url
         self._concurrency = concurrency
         self._strict = strict
         self._attempts = connect_attempts
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
         self._io: IOThread | None = None
-        self._engine = Engine(app, url, self.stages, self._prefetch, self._hand_over, self._on_failed)
+        self._engine = Engine(app, self.stages, waits, self._prefetch, self._hand_over, self._on_failed)
         self._failure: asyncio.Future[None] | None = None
+        self._failed_with: Exception | None = None
+        """What ended the worker for good; also read by the I/O thread, which answers for the health."""
+        self._block: Block | None = None
+        self._is_told = False
+        self._waiting = 0
+        """How many are told of a failure by `wait`."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._health: Health | None = None
         self._is_stopped = False
@@ -84,8 +102,8 @@ class Worker:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it is connected and consumes all its stages."""
-        return not self._is_stopping and self._engine.is_healthy
+        """Whether it is connected, consumes all its stages, and has not failed."""
+        return not self._is_stopping and self._failed_with is None and self._engine.is_healthy
 
     @property
     def exchange_type(self) -> str:
@@ -93,32 +111,67 @@ class Worker:
         return self._engine.exchange_type
 
     async def __aenter__(self) -> Self:
+        url = self._given_url
+        self.url = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
         loop = self._loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
         self._io = IOThread(f"{self.app.name} worker I/O")
         self._jobs: Mailbox[Job] = Mailbox(loop, self._submit)
         self._results: Mailbox[tuple[Job, Result]] = Mailbox(self._io.loop, self._engine.finish)
+        # Handlers run in copies of this context, so that what they publish without a URL goes where the worker is.
+        context = contextvars.copy_context()
+        context.run(current.set, self.url)
         self._say_limits()
         try:
-            self._make_executors()
+            context.run(self._make_executors)
             for executor in self._executors.values():
                 await executor.start()
-            await self._on_io(self._engine.start(self._strict, self._attempts))
+            await self._on_io(self._engine.connect(self.url, self._strict, self._attempts))
+            workers.append(self)
+            await self._on_io(self._engine.start())
+            if self._failure.done():
+                self._failure.result()  # raises; what fails later cancels the block
         except BaseException:
             await self.stop()  # the first consumers may have brought work before the last one has begun
             raise
+        self._block = Block()
         asyncio.run_coroutine_threadsafe(watch_loop(loop, threading.get_ident()), self._io.loop)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.stop()
+        """Stop. Raises what the worker failed with, unless the block raised an error of its own or `wait` told it."""
+        block, self._block = self._block, None
+        is_ours = block is not None and await block.take_back(error)
+        failure = None if self._is_told else self._failed_with
+        stopping = asyncio.create_task(self.stop())
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            await asyncio.wait((stopping,))  # it has a deadline of its own
+            raise
+        if failure is None:
+            return
+        if error is None or (is_ours and isinstance(error, asyncio.CancelledError)):
+            raise failure
+        error.add_note(f"the worker had failed before: {failure!r}")
 
     async def wait(self) -> None:
-        """Wait until the worker fails, and raise why: ConnectionClosed, WorkerStuck. Cancelling leaves it running."""
+        """Wait until the worker fails, and raise why: ConnectionClosed, AccessRefused, WorkerStuck.
+
+        The failure is then told here: it neither cancels the block nor is raised at its end. Cancelling leaves the
+        worker running.
+        """
         assert self._failure is not None, "enter the worker first"  # noqa: S101 # narrows the type
-        await asyncio.shield(self._failure)
+        self._waiting += 1
+        try:
+            await asyncio.shield(self._failure)
+        except BaseException:
+            self._is_told = self._failure.done()
+            raise
+        finally:
+            self._waiting -= 1
 
     async def serve_health(self, port: int, host: str = "127.0.0.1") -> int:
         """Answer `GET /health` over HTTP: 200 while healthy, 503 while not. Returns the port; 0 takes a free one.
@@ -131,7 +184,7 @@ class Worker:
     async def stop(self, deadline: float = DEADLINE) -> bool:
         """Stop taking, finish what is in hand within `deadline` seconds, give the rest back, close in order.
 
-        Says whether everything in hand was finished. Does nothing where it has stopped.
+        Returns whether everything in hand was finished. Does nothing where it has stopped.
         """
         if self._is_stopped or self._io is None:
             return True
@@ -146,6 +199,8 @@ class Worker:
             log.error("%s: not everything in hand was finished in time; it will come again", self.app.name)
         if self._health is not None:
             await self._on_io(self._health.stop())
+        if self in workers:
+            workers.remove(self)
         await self._on_io(self._engine.close())
         await loop.run_in_executor(None, self._io.stop)
         if self._failure is not None:
@@ -160,6 +215,21 @@ class Worker:
         now = asyncio.get_running_loop().time()
         await asyncio.gather(*(executor.stop(now) for executor in self._executors.values()))
         await self._on_io(self._engine.drain(_SETTLING))
+
+    # -- publishing for handlers -----------------------------------------------------------------------
+
+    async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
+        """Publish a value over the worker's connection; see `App.publish`."""
+        identity, message = outgoing(self.app, value, key, headers)
+        await self._on_io(self._engine.publish(message))
+        return identity
+
+    def publish_blocking(self, value: object, *, key: str, headers: Table | None = None) -> str:
+        """Publish a value over the worker's connection; see `App.publish_blocking`."""
+        assert self._io is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        identity, message = outgoing(self.app, value, key, headers)
+        self._io.run(self._engine.publish(message))
+        return identity
 
     # -- between the two loops -------------------------------------------------------------------------
 
@@ -206,10 +276,17 @@ class Worker:
 
     def _on_failed(self, error: Exception) -> None:
         def fail() -> None:
-            if self._failure is not None and not self._failure.done():
-                self._failure.set_exception(error)
-                self._failure.exception()  # nobody has to wait for it
+            if self._failure is None or self._failure.done():
+                return
+            self._failure.set_exception(error)
+            self._failure.exception()  # nobody has to wait for it
+            if not self._waiting:
+                log.error("%s: the worker has failed: %s", self.app.name, error)
+                if self._block is not None:
+                    self._block.cancel()
 
+        if self._failed_with is None:
+            self._failed_with = error
         if self._loop is not None:
             self._loop.call_soon_threadsafe(fail)
 
@@ -219,7 +296,8 @@ class Worker:
             is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.consuming.is_set()
         counts = self._engine.counting.stages
         stages = {name: {"consuming": consuming, **counts[name].counters} for name, consuming in is_consuming.items()}
-        return self.is_healthy, {"app": self.app.name, "id": self.id, "stages": stages}
+        failure = {} if self._failed_with is None else {"failure": str(self._failed_with)}
+        return self.is_healthy, {"app": self.app.name, "id": self.id, **failure, "stages": stages}
 
     def _say_limits(self) -> None:
         for stage in self.stages:

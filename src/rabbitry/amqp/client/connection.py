@@ -11,6 +11,7 @@ from rabbitry.amqp.client._receipts import Failures, raise_all
 from rabbitry.amqp.client._resending import Resending
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.consuming import Consumer
+from rabbitry.amqp.client.default import default_url
 from rabbitry.amqp.client.link import Link
 from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
 from rabbitry.amqp.client.topology import Topology
@@ -378,9 +379,10 @@ def connect(
 ) -> Connecting:
     """Connect to a broker: `async with connect(url) as connection`, or `connection = await connect(url)`.
 
-    url: see `rabbitry.amqp.client.url`; None means RABBITRY_BROKER, and where that is not set, guest on this
-    machine. name: what the broker's operator sees. timeout: seconds for each host, default 10 or what the
-    URL says. request_timeout, publish_timeout: seconds, see Connection.
+    url: see `rabbitry.amqp.client.url`; None means the broker of the worker that runs this handler, or of the test
+    harness; elsewhere RABBITRY_BROKER, and where that is not set, guest on this machine (neither in a pytest run).
+    name: what the broker's operator sees. timeout: seconds for each host, default 10 or what the URL says.
+    request_timeout, publish_timeout: seconds, see Connection.
 
     recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
     channels, what was declared over it, consumers and unconfirmed publishes; see `rabbitry.amqp.client.recovery`.
@@ -390,7 +392,7 @@ def connect(
     Raises UsageError for a URL that makes no sense and for a result that is awaited or entered twice, ConnectFailed
     where no host answers, LoginRefused and VirtualHostRefused.
     """
-    parsed = url if isinstance(url, BrokerURL) else parse_url(url)
+    parsed = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
     seconds = timeout if timeout is not None else parsed.connection_timeout or CONNECT_TIMEOUT
     recovery = Recovery(recovery_timeout, on_recovery) if recover else None
     return Connecting(lambda: Connection(parsed, name, request_timeout, publish_timeout, recovery), seconds)

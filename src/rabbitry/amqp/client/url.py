@@ -17,6 +17,9 @@ from urllib.parse import parse_qsl, quote, unquote
 from rabbitry.exceptions import UsageError
 
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
+VARIABLE: Final = "RABBITRY_BROKER"
+OUTSIDE: Final = "RABBITRY_OUTSIDE_BROKER"
+"""Set by the pytest plugin, for its run and the programs started there: what RABBITRY_BROKER was before the run."""
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _PARAMETERS: Final = {
     "heartbeat": 0xFFFF,
@@ -62,12 +65,30 @@ class BrokerURL:
         return f"{scheme}://{names}/{vhost}"
 
 
+def environment_url() -> str:
+    """Return the URL in RABBITRY_BROKER, or the one of guest on this machine where that is unset or empty.
+
+    Raises UsageError in a pytest run, unless the test has set RABBITRY_BROKER itself: a test that forgot to name
+    its broker must not reach a real one.
+    """
+    value = os.environ.get(VARIABLE)
+    if value and value != os.environ.get(OUTSIDE):
+        return value
+    if OUTSIDE in os.environ:
+        raise UsageError(
+            "no broker is named, and a test uses neither the broker of this machine nor the RABBITRY_BROKER that was "
+            "set before pytest: run the app in rabbitry.testing.harness, pass a URL (such as rabbitry_broker.url), "
+            "or set RABBITRY_BROKER in the test"
+        )
+    return DEFAULT_URL
+
+
 def parse_url(url: str | None = None) -> BrokerURL:
     """Parse `url`; None means RABBITRY_BROKER, and where that is not set, guest on this machine.
 
     Raises UsageError naming what is wrong, without the password.
     """
-    text = url if url is not None else os.environ.get("RABBITRY_BROKER") or DEFAULT_URL
+    text = url if url is not None else os.environ.get(VARIABLE) or DEFAULT_URL
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
