@@ -9,6 +9,7 @@ import pytest
 import rabbitry
 from rabbitry.testing import harness
 from tests.flow._apps import Item, kinds
+from tests.flow._running import dead_of
 
 # Python keeps one such pipe for the life of a process that has had children; no leak of a test's.
 resource_tracker.ensure_running()
@@ -102,3 +103,71 @@ async def test_nothing_published_is_a_timeout_and_an_unknown_key_an_error(no_lea
             await h.published("end", timeout=0.05)
         with pytest.raises(rabbitry.UsageError, match="'nowhere'"):
             await h.published("nowhere")
+
+
+async def test_each_dead_letter_is_told_once_and_stays(no_leaks: None) -> None:
+    app = rabbitry.App("rejecting")
+
+    @app.stage("in")
+    async def reject(text: str) -> None:
+        raise rabbitry.Reject(text)
+
+    async with harness(app) as h:
+        for text in ("one", "two", "two"):
+            await h.publish(text, key="in")
+        assert [(await h.dead()).error for _ in range(3)] == ["one", "two", "two"]
+        with pytest.raises(TimeoutError):
+            await h.dead(timeout=0.1)
+        assert [letter.error for letter in await dead_of(h.url, app)] == ["one", "two", "two"]
+        await h.publish("three", key="in")
+        assert (await h.dead()).error == "three"
+
+
+async def test_retries_come_at_once_whatever_their_delay(no_leaks: None) -> None:
+    app = rabbitry.App("retrying")
+
+    @app.stage("in", then="out", attempts=4, delays=[3600])
+    async def retry(text: str, message: rabbitry.Message) -> int:
+        if message.attempt == 1:
+            raise rabbitry.Retry(after=86_400)
+        if message.attempt < 4:
+            raise LookupError("not yet")
+        return message.attempt
+
+    app.output("out")
+    async with harness(app, raise_errors=False) as h:
+        await h.publish("x", key="in")
+        assert await h.published("out") == 4
+        assert len(h.errors) == 2
+
+
+async def test_a_topic_app_is_asked_by_key_and_by_pattern(no_leaks: None) -> None:
+    app = rabbitry.App("topics", exchange_type="topic")
+
+    @app.stage("order.*", then=lambda order: f"bill.{order['country']}.{order['n']}")
+    async def bill(order: dict[str, object]) -> dict[str, object]:
+        return order
+
+    app.output("bill.#")
+    async with harness(app) as h:
+        for number, country in enumerate(("fr", "ie", "fr")):
+            await h.publish({"country": country, "n": number}, key=f"order.{country}")
+        assert (await h.published("bill.ie.1"))["n"] == 1
+        assert [(await h.published("bill.#"))["n"] for _ in range(3)] == [0, 1, 2]
+        assert [(await h.published("order.fr"))["n"] for _ in range(2)] == [0, 2]
+        assert (await h.published("bill.fr.2"))["n"] == 2
+        with pytest.raises(rabbitry.UsageError, match="'order'"):
+            await h.published("order")
+        with pytest.raises(TimeoutError):
+            await h.published("bill.ie.7", timeout=0.05)
+
+
+async def test_a_fanout_app_is_asked_by_any_key(no_leaks: None) -> None:
+    app = rabbitry.App("news", exchange_type="fanout")
+
+    @app.stage("all")
+    async def take(text: str) -> None: ...
+
+    async with harness(app) as h:
+        await h.publish("x", key="whatever")
+        assert await h.published("whatever") == "x"

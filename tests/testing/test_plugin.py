@@ -1,8 +1,13 @@
 """The pytest plugin as other projects get it: from the installation, in a pytest run of its own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from rabbitry.testing import RunningBroker
 
 _TESTS = """
 import socket
@@ -35,9 +40,12 @@ def test_nothing_is_imported_before_a_test_asks(request):
 """
 
 
-def _pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _pytest(folder: Path, *arguments: str, broker: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run pytest as from a shell. broker: the shell's RABBITRY_BROKER."""
     command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=50)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITRY_", "PYTEST_"))}
+    environment |= {"RABBITRY_BROKER": broker} if broker else {}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=50)
 
 
 def test_the_fixture_is_there_without_being_named(tmp_path: Path) -> None:
@@ -60,3 +68,108 @@ def test_it_says_what_it_brings(tmp_path: Path) -> None:
     done = _pytest(tmp_path, "--fixtures")
     assert "rabbitry_broker" in done.stdout
     assert "A running broker of this test's own" in done.stdout
+
+
+_PUBLISHES = """
+import os
+import subprocess
+import sys
+
+import pytest
+import rabbitry
+
+app = rabbitry.App("shop")
+app.output("out", queue="outs")
+
+
+@app.stage("in", then="out")
+async def handle(number: int) -> int:
+    return number
+
+
+def refused(how, *arguments, **keywords):
+    with pytest.raises(rabbitry.UsageError, match="no broker is named.*harness"):
+        how(*arguments, **keywords)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session():
+    refused(rabbitry.connect_blocking)
+
+
+refused(rabbitry.connect_blocking)  # while tests are collected
+
+
+def test_nothing_goes_to_a_default_broker():
+    refused(app.publish_blocking, 1, key="out")
+    refused(rabbitry.connect)
+    refused(rabbitry.connect_blocking)
+
+
+def test_nor_does_a_program_that_a_test_starts():
+    for arguments in (["-c", "import rabbitry; rabbitry.connect_blocking()"], ["-m", "rabbitry", "dead", "list", "x"]):
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "no broker is named" in done.stderr, done.stderr
+
+
+def test_a_broker_that_the_test_names_is_used(rabbitry_broker, monkeypatch):
+    app.publish_blocking(1, key="out", url=rabbitry_broker.url)
+    monkeypatch.setenv("RABBITRY_BROKER", rabbitry_broker.url)
+    app.publish_blocking(2, key="out")
+    subprocess.run([sys.executable, "-c", "import rabbitry; rabbitry.connect_blocking().close()"], check=True)
+    with rabbitry.connect_blocking() as connection, connection.channel() as channel:
+        assert channel.declare_queue("outs", passive=True).message_count == 2
+
+
+def test_the_shells_broker_can_be_passed_on_purpose():
+    if url := os.environ.get("RABBITRY_BROKER"):
+        rabbitry.connect_blocking(url).close()
+"""
+
+_CONFTEST = """
+import os
+
+import pytest
+import rabbitry
+
+with pytest.raises(rabbitry.UsageError):
+    rabbitry.connect_blocking()
+"""
+
+
+@pytest.mark.parametrize("shell", [True, False])
+@pytest.mark.parametrize("arguments", [[], ["-n", "1"]])
+def test_a_test_that_names_no_broker_reaches_none(tmp_path: Path, shell: bool, arguments: list[str]) -> None:
+    (tmp_path / "conftest.py").write_text(_CONFTEST)
+    (tmp_path / "test_publishes.py").write_text(_PUBLISHES)
+    with RunningBroker() as broker:
+        done = _pytest(tmp_path, *arguments, broker=broker.url if shell else None)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "4 passed" in done.stdout
+        assert list(broker._broker.vhosts["/"].queues) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n", "1"]])
+def test_a_broker_that_conftest_names_is_used(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "test_connects.py").write_text(
+        "import rabbitry\n\n\ndef test_connects():\n    rabbitry.connect_blocking().close()\n"
+    )
+    with RunningBroker() as broker:
+        (tmp_path / "conftest.py").write_text(f"import os\n\nos.environ['RABBITRY_BROKER'] = {broker.url!r}\n")
+        done = _pytest(tmp_path, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_run_within_a_run_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "test_outer.py").write_text(
+        "import os\nimport pytest\n\n\ndef test_outer(tmp_path, monkeypatch):\n"
+        "    before = os.environ['RABBITRY_OUTSIDE_BROKER']\n"
+        "    (tmp_path / 'test_inner.py').write_text('import rabbitry, pytest\\ndef test_inner():\\n'\n"
+        "        '    with pytest.raises(rabbitry.UsageError): rabbitry.connect_blocking()\\n')\n"
+        "    monkeypatch.setenv('RABBITRY_BROKER', 'amqp://127.0.0.1:1/')\n"
+        "    assert pytest.main(['-p', 'no:cacheprovider', str(tmp_path)]) == 0\n"
+        "    assert os.environ['RABBITRY_OUTSIDE_BROKER'] == before\n"
+    )
+    done = _pytest(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

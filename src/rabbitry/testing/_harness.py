@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
 
 from rabbitry._decode import decode_text
 from rabbitry._words import counted
-from rabbitry.amqp.client import Delivery, connect
+from rabbitry.amqp.client import Consumer, Delivery, connect, parse_url
+from rabbitry.amqp.client.default import entered
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
 from rabbitry.flow import dead as dead_letters
+from rabbitry.flow.app import topic_matches
 from rabbitry.flow.codec import JSON, TEXT, Codec
 from rabbitry.flow.job import Job, Result
 from rabbitry.flow.worker import Worker
 from rabbitry.testing.broker import RunningBroker
 
 TIMEOUT = 10.0
+_LOOK: Final = 0.01
+"""Seconds between two looks at the dead letters."""
 
 
 class Harness:
@@ -31,63 +36,90 @@ class Harness:
         self.errors: list[str] = []
         """Tracebacks of handlers that failed, oldest first."""
         self._raise_errors = raise_errors
-        self._published: dict[str, asyncio.Queue[Delivery]] = {}
-        self._failed = asyncio.Event()
-        self._stack = AsyncExitStack()
+        self._deliveries: list[Delivery] = []
+        """All that was published to the app, in order."""
+        self._looked: dict[str, int] = {}
+        """By key: how many of the deliveries `published` has gone over."""
+        self._dead: Counter[dead_letters.DeadLetter] = Counter()
+        """The dead letters that `dead` has returned."""
+        self._news = asyncio.Event()
+        """Set by each delivery, and by a handler that fails."""
 
-    async def start(self) -> None:
-        """Run the app; for `harness`."""
-        self._publisher = await self._stack.enter_async_context(self.app.publisher(self.url))
-        connection = self._connection = await self._stack.enter_async_context(connect(self.url))
-        channel = await connection.channel()
-        queue = (await channel.declare_queue("", exclusive=True)).name
-        for key in self._keys():
-            self._published[key] = asyncio.Queue()
-            await channel.bind_queue(queue, self.app.exchange_of(key), key)
-        deliveries = await self._stack.enter_async_context(channel.consume(queue, no_ack=True))
-        listening = asyncio.create_task(self._listen(deliveries))
-        self._stack.push_async_callback(_end, listening)
-        stages = self.app.select(None)
-        worker = Worker(self.app, self.url, stages, connect_attempts=1, on_result=self._on_result)
-        await self._stack.enter_async_context(worker)
-
-    async def stop(self) -> None:
-        """End everything."""
-        await self._stack.aclose()
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Run the app while the block is entered; for `harness`."""
+        async with self.app.publisher(self.url) as self._publisher, connect(self.url) as self._connection:
+            channel = await self._connection.channel()
+            queue = (await channel.declare_queue("", exclusive=True)).name
+            for key in self._keys():
+                await channel.bind_queue(queue, self.app.exchange_of(key), key)
+            # Bound and consumed before the worker begins and the test publishes: it sees every message.
+            async with channel.consume(queue, no_ack=True) as deliveries:
+                listening = asyncio.create_task(self._listen(deliveries))
+                try:
+                    stages = self.app.select(None)
+                    self._worker = Worker(
+                        self.app, self.url, stages, connect_attempts=1, waits=False, on_result=self._on_result
+                    )
+                    async with self._worker:
+                        yield
+                finally:
+                    await _end(listening)
 
     async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value to the app and return the message's id. Raises as `Publisher.publish` does."""
         return await self._publisher.publish(value, key=key, headers=headers)
 
     async def published(self, key: str, *, type: Any = None, timeout: float = TIMEOUT) -> Any:
-        """Give the next message published with `key`, by the test or by a stage, in their order.
+        """Return the next message published with `key`, by the test or by a stage, in their order.
+
+        key: where the exchange is a topic one, it may be a stage's or an output's pattern, which takes the next
+        message that matches it. Each key and each pattern goes over all messages for itself.
 
         It is decoded to `type`; without, to the type of the stage that takes this key, or as its content type
         says. Raises TimeoutError after `timeout` seconds, UsageError for a key that neither stage nor output
-        has, and AssertionError where a handler failed meanwhile.
+        has, AssertionError where a handler failed meanwhile, and what the worker failed with.
         """
-        if key not in self._published:
-            raise UsageError(f"nothing is published with key {key!r}; there are {', '.join(self._published)}")
-        getting = asyncio.ensure_future(self._published[key].get())
-        failing = asyncio.ensure_future(self._failed.wait())
+        keys = self._keys()
+        if key not in keys and not self.app.leads_somewhere(key):
+            raise UsageError(f"nothing is published with key {key!r}; there are {', '.join(keys)}")
+        failing = asyncio.create_task(self._worker.wait())
         try:
-            await asyncio.wait((getting, failing), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not getting.done():
-                self.check()
-                raise TimeoutError(f"nothing was published with key {key!r} within {timeout} s")
-            return self._decode(getting.result(), key, type)
+            async with asyncio.timeout(timeout):
+                while True:
+                    self._news.clear()
+                    if (delivery := self._next(key)) is not None:
+                        return self._decode(delivery, key, type)
+                    self.check()
+                    if failing.done():
+                        failing.result()
+                    news = asyncio.create_task(self._news.wait())
+                    try:
+                        await asyncio.wait((news, failing), return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        await _end(news)
+        except TimeoutError:
+            raise TimeoutError(f"nothing was published with key {key!r} within {timeout} s") from None
         finally:
-            await _end(getting)
             await _end(failing)
+            if not failing.cancelled():
+                failing.result()
 
     async def dead(self, *, timeout: float = TIMEOUT) -> dead_letters.DeadLetter:
-        """Wait for a dead letter and give the oldest; it stays. Raises TimeoutError."""
+        """Return the oldest dead letter that it has not returned yet, waiting for one; it stays in its queue.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
         async with asyncio.timeout(timeout):
             while True:
+                seen: Counter[dead_letters.DeadLetter] = Counter()
                 async with aclosing(dead_letters.letters(self._connection, self.app.name)) as letters:
                     async for letter in letters:
-                        return letter
-                await asyncio.sleep(0.01)
+                        seen[letter] += 1
+                        if seen[letter] > self._dead[letter]:
+                            self._dead[letter] += 1
+                            return letter
+                await asyncio.sleep(_LOOK)
 
     def check(self) -> None:
         """Raise AssertionError with the traceback where a handler failed, unless `raise_errors` is off."""
@@ -97,15 +129,21 @@ class Harness:
     def _on_result(self, job: Job, result: Result) -> None:
         if result.kind == "failed":
             self.errors.append(result.trace)
-            if self._raise_errors:
-                self._failed.set()
+            self._news.set()
 
-    async def _listen(self, deliveries: Any) -> None:
+    async def _listen(self, deliveries: Consumer) -> None:
         async for delivery in deliveries:
-            for key in self._published:
-                if delivery.routing_key == key or self.app.exchange_type != "direct":
-                    self._published.setdefault(delivery.routing_key, asyncio.Queue()).put_nowait(delivery)
-                    break
+            self._deliveries.append(delivery)
+            self._news.set()
+
+    def _next(self, key: str) -> Delivery | None:
+        is_topic = self.app.exchange_type == "topic"
+        for number in range(self._looked.get(key, 0), len(self._deliveries)):
+            self._looked[key] = number + 1
+            delivery = self._deliveries[number]
+            if delivery.routing_key == key or (is_topic and topic_matches(key, delivery.routing_key)):
+                return delivery
+        return None
 
     def _keys(self) -> list[str]:
         thens = [stage.then for stage in self.app.stages.values() if isinstance(stage.then, str)]
@@ -132,16 +170,16 @@ async def _end(task: asyncio.Future[Any]) -> None:
 async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harness]:
     """Run an app on an embedded broker of its own while the block is entered.
 
+    Whatever the test or a handler publishes or connects to without a URL meanwhile goes to that broker. Retries come
+    at once, whatever their delay.
+
     raise_errors: an exception of a handler (not Reject, not Retry) is raised in the test as an AssertionError
-    with its traceback: where `published` waits, or at the end of the block. Raises AppError for an app that
-    makes no sense.
+    with its traceback: where `published` waits, or at the end of the block. Where the worker fails for good, the
+    block is cancelled and the cause raised at its end. Raises AppError for an app that makes no sense.
     """
     app.validate()
-    with RunningBroker() as broker:
+    with RunningBroker() as broker, entered(parse_url(broker.url)):
         running = Harness(app, broker.url, raise_errors)
-        try:
-            await running.start()
+        async with running.run():
             yield running
-        finally:
-            await running.stop()
         running.check()

@@ -1,6 +1,7 @@
 """The embedded broker for tests, in a thread with an event loop of its own, so that any client can use it."""
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import Future
 from types import TracebackType
@@ -76,7 +77,8 @@ class RunningBroker:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._failed)
         ended = asyncio.Event()
-        async with Broker(host="127.0.0.1", port=0, close_timeout=_CLOSE_TIMEOUT) as broker:
+        # The memory of this process is mostly the tests', and the machine's share is for a broker of its own process.
+        async with Broker(host="127.0.0.1", port=0, memory_limit=sys.maxsize, close_timeout=_CLOSE_TIMEOUT) as broker:
             self._started.set_result((broker, loop, ended))
             await ended.wait()
 
