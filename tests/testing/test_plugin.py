@@ -107,10 +107,10 @@ def test_nothing_goes_to_a_default_broker():
 
 
 def test_nor_does_a_program_that_a_test_starts():
-    for arguments in (["-c", "import rabbitry; rabbitry.connect_blocking()"], ["-m", "rabbitry", "dead", "list", "x"]):
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-        assert done.returncode != 0
-        assert "no broker is named" in done.stderr, done.stderr
+    program = [sys.executable, "-c", "import rabbitry; rabbitry.connect_blocking()"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no broker is named" in done.stderr, done.stderr
 
 
 def test_a_broker_that_the_test_names_is_used(rabbitry_broker, monkeypatch):
