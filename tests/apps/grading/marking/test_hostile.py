@@ -407,6 +407,21 @@ for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK): socket.socket
     assert marking.mark == 4, marking.feedback
 
 
+def test_protocols_that_are_not_counted_can_not_be_used(run: Run) -> None:
+    program = """
+import socket
+for family in (socket.AF_INET, socket.AF_INET6):
+    for kind, protocol in ((socket.SOCK_STREAM, 262), (socket.SOCK_STREAM, 132), (6, 33)):
+        try: socket.socket(family, kind, protocol)
+        except OSError as error: print(error.strerror)
+    for kind, protocol in ((socket.SOCK_STREAM, 0), (socket.SOCK_STREAM, 6), (socket.SOCK_DGRAM, 17)):
+        socket.socket(family, kind, protocol).close()
+socket.socket(socket.AF_UNIX).close()
+"""
+    marking = run(program, expect="\n".join(["Protocol not supported"] * 6))
+    assert marking.mark == 4, marking.feedback
+
+
 _SEEK = """
 import os
 found = 0

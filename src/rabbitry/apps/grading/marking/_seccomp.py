@@ -52,6 +52,9 @@ _BY_ARGUMENT: Final = {"clone", "socket", "setsockopt"}  # the others are denied
 # The families of addresses that a network namespace holds. Others (vsock, to the machine that runs
 # this one, if it is virtual) go past it, or are code of the kernel's that no homework needs.
 _FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+# TCP, UDP and ICMP have smaller numbers. Others (MPTCP, SCTP, DCCP) have buffers that are not counted, and the kernel
+# loads their code for anybody who asks.
+_MORE_PROTOCOLS: Final = 33
 # The options by which a socket's buffers grow to what the machine allows, often megabytes, of which none is any
 # process's memory. They are said to be set: programs that ask for more do with less.
 _BUFFERS: Final = (socket.SO_SNDBUF, socket.SO_RCVBUF, 32, 33)  # and SO_SNDBUFFORCE, SO_RCVBUFFORCE
@@ -95,10 +98,13 @@ def seccomp_filter() -> bytes:
             _statement(_RETURN, _ERRNO | _ERRORS.get(name, errno.EPERM)),
         ]
     program += [
-        _jump(_EQUAL, numbers["socket"], 0, len(_FAMILIES) + 3),
+        _jump(_EQUAL, numbers["socket"], 0, len(_FAMILIES) + 6),
         _statement(_LOAD, _FIRST_ARGUMENT),
         *(_jump(_EQUAL, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)),
         _statement(_RETURN, _ERRNO | errno.EPERM),
+        _statement(_LOAD, _THIRD_ARGUMENT),
+        _jump(_AT_LEAST, _MORE_PROTOCOLS, 0, 1),
+        _statement(_RETURN, _ERRNO | errno.EPROTONOSUPPORT),
         _statement(_RETURN, _ALLOW),
         _jump(_EQUAL, numbers["setsockopt"], 0, len(_BUFFERS) + 5),
         _statement(_LOAD, _SECOND_ARGUMENT),
