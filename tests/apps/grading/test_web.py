@@ -1,5 +1,6 @@
 """What the page's server refuses, and what it answers while broker or database are away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import Pages
-from tests.apps.grading._running import PEOPLE, arrived, office, submit
+from tests.apps.grading._running import PEOPLE, Plain, arrived, office, submit
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,8 +21,8 @@ pytestmark = pytest.mark.timeout(120)
 class Served:
     """The page's API on a broker and a database."""
 
-    def __init__(self, broker: str, database: str) -> None:
-        self.pages = Pages(broker, database)
+    def __init__(self, broker: str, database: str, *, wiring: Wiring | None = None) -> None:
+        self.pages = Pages(broker, database, wiring=wiring)
         app = FastAPI()
         app.include_router(self.pages.router)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
@@ -145,3 +147,14 @@ async def test_a_database_that_is_away_is_said_without_its_password(embedded_url
         answer = await made.http.get("/api/overview")
         assert answer.status_code == 503
         assert "secret" not in answer.text
+
+
+async def test_plain_programs_join_after_the_page_has_handed_in(broker_url: str, database_url: str) -> None:
+    made = Served(broker_url, database_url, wiring=Wiring(plain=True))
+    async with made.pages.open(), made.http:
+        answer = await made.http.post("/api/submissions", **_form())
+        assert answer.status_code == 200, answer.text
+    with Plain(broker_url) as plain:
+        plain.declare("correction_queue_cc", "demonstrator_cc")  # 406 where the page had declared them durable
+        (fields,) = await asyncio.to_thread(plain.take, "correction_queue_cc")
+    assert (fields["StudentID"], fields["Module"], fields["status"]) == (7, "cloud_computing", "submitted")
