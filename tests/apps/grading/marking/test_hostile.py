@@ -146,7 +146,7 @@ for n in range(60000): libc.mprotect(room + n * 4096, 4096, (1, 3)[n % 2])
 time.sleep(60)
 """
     marking = run(program, memory="1 GiB", wall_seconds=30, cpu_seconds=30)
-    assert "mapped more than 52000 pieces of memory" in _output(marking)
+    assert "made more than 52000 memory mappings" in _output(marking)
 
 
 def test_what_waits_in_connections_counts_as_memory(run: Run) -> None:

@@ -23,7 +23,7 @@ MAX_REPORT: Final = 4 * 1024 * 1024
 _LOOK_EVERY: Final = 0.05  # seconds between looks at memory and disk
 _LOOK_WITHIN: Final = 0.5
 _CHUNK: Final = 64 * 1024
-# Pieces of address space of a part: each costs the kernel memory that nothing counts, and looking at them takes time.
+# Memory mappings of a part: each costs the kernel memory that nothing counts, and looking at them takes time.
 _MAPPINGS: Final = 20_000
 _MAPPINGS_OF_EACH: Final = 500
 # Says that the sandbox stands, so that its own failures are not taken for the submission's.
@@ -170,7 +170,7 @@ class _Watch:
         most_mappings = _MAPPINGS + _MAPPINGS_OF_EACH * limits.processes
         memory = self._running.memory(limits.memory, most_mappings)
         if memory.mappings > most_mappings:
-            return f"mapped more than {most_mappings} pieces of memory"
+            return f"made more than {most_mappings} memory mappings"
         if memory.bytes > limits.memory:
             return f"used more than {_size(limits.memory)} of memory"
         size, files = self._running.usage()
