@@ -117,7 +117,7 @@ def _group(controller: str, root: Path) -> _Group | None:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Each mounted hierarchy: its group that is mounted, where, `cgroup` or `cgroup2`, and its options."""
+    """Yield of each mounted hierarchy the group that is mounted, where, `cgroup` or `cgroup2`, and its options."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         left, separator, right = line.partition(" - ")
         fields, kinds = left.split(), right.split()
@@ -126,7 +126,7 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
 
 
 def _upwards(root: Path, point: str, mounted: str, path: str) -> Iterator[Path]:
-    """The folder of the group `path` and those above it, up to where its hierarchy is mounted.
+    """Yield the folder of the group `path` and those above it, up to where its hierarchy is mounted.
 
     A container without a namespace of its own reads the host's path in /proc/self/cgroup, while its own group is what
     is mounted.

@@ -30,7 +30,7 @@ _STACKED = re.compile(
 
 
 def uplinks(counters: Mapping[str, float], sysfs: Path = SYSFS) -> list[str]:
-    """Return the interfaces of this machine that are no part and no user of another one, in order.
+    """Return the interfaces of this machine that count its traffic, each byte once, in order.
 
     Args:
         counters: interface → bytes that it carried.
@@ -63,7 +63,7 @@ def by_name(traffic: Mapping[str, float]) -> list[str]:
 
 
 def _rank(name: str, all_names: Collection[str]) -> int:
-    """0 for a network card, 1 for a bond of some, 2 for what stands on another interface, 3 for loopback."""
+    """Return 0 for a network card, 1 for a bond, 2 for an interface on top of another one, 3 for loopback."""
     plain = name.partition("@")[0].strip()  # `ip` prints eth0.5@eth0
     if _LOOPBACK.fullmatch(plain):
         return 3
