@@ -7,6 +7,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from rabbitry._decode import json_decoder
+from rabbitry.exceptions import Undecodable
+
 
 class TestReport(Struct):
     """What a run of pytest came to."""
@@ -35,6 +38,9 @@ class _Event(Struct):
     why: str = ""
 
 
+_decode_event = json_decoder(_Event)
+
+
 def read_report(report: bytes, key: bytes) -> TestReport:
     """Take the lines that are signed with `key` and come in their turn; all others count for nothing."""
     found = TestReport()
@@ -44,8 +50,8 @@ def read_report(report: bytes, key: bytes) -> TestReport:
         if not hmac.compare_digest(signature, hmac.new(key, text, hashlib.sha256).hexdigest().encode()):
             continue
         try:
-            event = msgspec.json.decode(text, type=_Event)
-        except msgspec.DecodeError:  # the reporter writes no such line: the submission has found the key
+            event = _decode_event(text)
+        except Undecodable:  # the reporter writes no such line: the submission has found the key
             continue
         if event.number != number + 1:
             continue

@@ -11,9 +11,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
+from rabbitry._decode import json_decoder
 from rabbitry.apps.grading.marking import _unpacker
 from rabbitry.apps.grading.marking._confine import Confinement, interpreter
 from rabbitry.apps.grading.marking._formats import (
@@ -28,7 +28,7 @@ from rabbitry.apps.grading.marking._formats import (
 from rabbitry.apps.grading.marking._workspace import put, workspace
 from rabbitry.apps.grading.marking.sandbox import confinement, run_in_bounds, why_it_ended
 from rabbitry.apps.grading.marking.scheme import Limits, Size
-from rabbitry.exceptions import SandboxFailed, SubmissionRefused
+from rabbitry.exceptions import SandboxFailed, SubmissionRefused, Undecodable
 
 __all__ = ["MAX_ENTRIES", "MAX_SUBMISSION", "is_archive", "safe_name", "unpack"]
 
@@ -158,6 +158,9 @@ class _Entry(Struct):
     executable: bool
 
 
+_decode_entry = json_decoder(_Entry)
+
+
 class _Entries:
     """Takes the records of `_unpacker.py`, in pieces of any size, and stores what they tell."""
 
@@ -195,8 +198,8 @@ class _Entries:
 
     def _begin(self, payload: bytes) -> None:
         try:
-            entry = msgspec.json.decode(payload, type=_Entry)
-        except msgspec.DecodeError as error:
+            entry = _decode_entry(payload)
+        except Undecodable as error:
             raise SubmissionRefused("the archive can't be read: it broke the program that reads it") from error
         self._is_junk = _is_junk(entry.name)
         if self._is_junk:
