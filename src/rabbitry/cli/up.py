@@ -19,7 +19,7 @@ import typer
 
 from rabbitry.apps._listening import PortTaken, by_whom, listen
 from rabbitry.cli._children import Child
-from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
+from rabbitry.cli._common import ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER, MANAGEMENT_PORT, Memory, check_data, usual_folder
@@ -46,6 +46,16 @@ class App(StrEnum):
     GRADING = "grading"
 
 
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="RABBITRY_BROKER",
+        metavar="URL",
+        help="Use this broker, amqp[s]://user:password@host:port/vhost, in place of one of its own.",
+        show_default=False,
+    ),
+]
 Port = Annotated[
     int | None,
     typer.Option(
