@@ -9,12 +9,14 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
 from rabbitry import __version__
+from rabbitry._installing import missing
 from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.access import PERMISSION, USER, Access, initial_access
@@ -130,6 +132,8 @@ class Broker:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
+        if self._management_listener is not None or self.management_port is not None:
+            _need_management()
         listeners = [self._listener or self._listen(self.port)]
         try:
             if self._tls is not None:
@@ -174,8 +178,9 @@ class Broker:
         """Serve the management API on a port of the same host (0 takes a free one), or on a socket that listens.
 
         It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
-        can't listen.
+        can't listen, UsageError where the packages that it needs are not installed.
         """
+        _need_management()
         if isinstance(where, int):
             listener = socket.create_server((self.host, where), family=_family(self.host), backlog=128)
         else:
@@ -402,3 +407,13 @@ def _server_properties() -> Table:
         "product": "RabbitMQ",
         "version": "3.10.8",
     }
+
+
+def _need_management() -> None:
+    """Raise UsageError where a package is missing that the management API needs.
+
+    It is loaded while it listens already, so a request would wait for an answer that never comes.
+    """
+    for name in ("starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise UsageError(missing("the management API", ModuleNotFoundError(name=name)))

@@ -43,10 +43,9 @@ def _run(arguments: list[str]) -> NoReturn:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "rabbitry":
             raise
-        print(
-            f"rabbitry: the command line needs '{error.name}', which is not installed: pip install 'rabbitry[all]'",
-            file=sys.stderr,
-        )
+        from rabbitry._installing import missing
+
+        print(f"rabbitry: {missing('the command line', error)}", file=sys.stderr)
         sys.exit(1)
     try:
         code = run(arguments)

@@ -57,7 +57,9 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "rabbitry":
             raise
-        say_last(f"`rabbitry {wanted}` needs '{error.name}', which is not installed: pip install 'rabbitry[all]'")
+        from rabbitry._installing import missing
+
+        say_last(missing(f"`rabbitry {wanted}`", error))
         return ExitCode.FAILED
     except Exception as error:
         if parent() is not None:  # which prints it once more, as the last line

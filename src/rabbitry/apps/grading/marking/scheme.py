@@ -14,6 +14,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from rabbitry._installing import how_to_install
 from rabbitry._words import reason
 from rabbitry.apps.grading.marking._toml_lines import Place, find_line, syntax_error
 from rabbitry.exceptions import SchemeInvalid
@@ -228,7 +229,7 @@ def _check_pytest(name: str, place: Place, folder: Path) -> None:
     prefixes = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
     if spec is None or spec.origin is None or not any(Path(spec.origin).resolve().is_relative_to(p) for p in prefixes):
         # A sandbox shows this Python's own folders, not the user's or those of PYTHONPATH.
-        raise _Wrong(place, f"pytest is not installed for {sys.executable} (pip install pytest)")
+        raise _Wrong(place, f"pytest is not installed for {sys.executable}; it comes with {how_to_install()}")
 
 
 def _convert(document: object, cls: type[_T], place: Place) -> _T:
