@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 PERIOD: Final = 5.0
 """Seconds between two looks, as RabbitMQ's collect_statistics_interval."""
 Counters = Mapping[str, int]
+GAUGES: Final = ("messages", "messages_ready", "messages_unacknowledged")
+"""What goes down, too: the others count, and grow alone."""
 
 
 class Rates:
-    """Remembers each object's counters of the last two looks."""
+    """Remembers each object's counters of the last two looks, and how much all queues' counters grew between them.
+
+    The sum over the queues says less: where one of them was deleted it falls.
+    """
 
     def __init__(self, broker: "Broker") -> None:
         self._broker = broker
+        self._grown: Counters = {}
         self._now: dict[object, Counters] = {}
         self._before: dict[object, Counters] = {}
         self._now_at = self._before_at = time.monotonic()
@@ -37,13 +43,18 @@ class Rates:
         self._before, self._before_at = self._now, self._now_at
         self._now_at = time.monotonic()
         self._now = {}
-        total: dict[str, int] = {}
+        grown: dict[str, int] = {}
         for queue in all_queues(self._broker):
-            counters = queue_counters(queue)
-            self._now[queue] = counters
+            counters = self._now[queue] = queue_counters(queue)
+            before = self._before.get(queue, {})
             for name, value in counters.items():
-                total[name] = total.get(name, 0) + value
-        self._now[None] = total
+                grown[name] = grown.get(name, 0) + value - before.get(name, 0)
+        for name in GAUGES:
+            # The messages of a deleted queue are gone: these go down as they do on RabbitMQ.
+            gone = (counters for of, counters in self._before.items() if of not in self._now)
+            grown[name] = grown.get(name, 0) - sum(counters.get(name, 0) for counters in gone)
+        # Before the first look is no period: what is there then has not grown in it.
+        self._grown = grown if self._timer is not None else {}
         for connection in self._broker.connections:
             self._now[connection] = {
                 "recv_oct": connection.driver.bytes_received,
@@ -53,14 +64,19 @@ class Rates:
 
     def with_rates(self, of: object, counters: Counters) -> dict[str, object]:
         """Give counters, and beside each its rate a second between the last two looks."""
-        now, before = self._now.get(of, {}), self._before.get(of, {})
         seconds = self._now_at - self._before_at
         result: dict[str, object] = {}
         for name, value in counters.items():
             result[name] = value
-            rate = (now.get(name, 0) - before.get(name, 0)) / seconds if name in before and seconds > 0 else 0.0
+            rate = self._growth(of, name) / seconds if seconds > 0 else 0.0
             result[f"{name}_details"] = {"rate": round(rate, 2)}
         return result
+
+    def _growth(self, of: object, name: str) -> int:
+        if of is None:
+            return self._grown.get(name, 0)
+        now, before = self._now.get(of, {}), self._before.get(of, {})
+        return now[name] - before[name] if name in now and name in before else 0
 
 
 def all_queues(broker: "Broker") -> Iterable["Queue"]:
