@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from tests.support.waiting import eventually_blocking
 
@@ -20,12 +21,13 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: str, more: Mapping[str, str] | None = None, within: float = 30.0
+    *arguments: str, more: Mapping[str, str] | None = None, within: float = 30.0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, which has to come within so many seconds."""
     return subprocess.run(
         [sys.executable, "-m", "rabbitry", *arguments],
         env=environment(more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within, check=False,
+        cwd=cwd,
     )  # fmt: skip
 
 

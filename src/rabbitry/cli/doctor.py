@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json
+from rabbitry.cli._management import Management
 from rabbitry.cli._service import run_once
 from rabbitry.exceptions import (
     ConnectFailed,
@@ -25,10 +26,12 @@ from rabbitry.exceptions import (
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL, Connection
     from rabbitry.apps.monitor.names import Exchange
+    from rabbitry.cli._queue_checks import Look
 
 LISTEN_FOR: Final = 6.0
 """Seconds: an agent that nobody listened to tries again every 5."""
 _PAGE_WITHIN: Final = 3.0
+_PROBE_WITHIN: Final = 3.0
 
 app = typer.Typer()
 
@@ -54,19 +57,24 @@ def doctor(
     seconds: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for samples.")
     ] = LISTEN_FOR,
+    management: Management = None,
     as_json: Json = False,
 ) -> None:
-    """Check broker, login, exchanges, samples and page, one after the other. Exit 1 where something is wrong.
+    """Check broker, login, exchanges, samples, queues and page, one after the other. Exit 1 where something is wrong.
+
+    Without --broker and RABBITRY_BROKER it reads RABBITMQ_HOST and the like, from the environment and .env too.
 
     Example: rabbitry doctor --broker amqp://rabbit.example/
     """
     from rabbitry.amqp.client import parse_url
+    from rabbitry.apps.monitor import settings
 
-    url = parse_url(broker_url(context, broker))
+    named = settings.broker_url(settings.variables()) if broker is None else None
+    url = parse_url(named or broker_url(context, broker))
 
     async def work() -> int:
         code = ExitCode.DONE
-        async for finding in _examine(url, page, seconds):
+        async for finding in _examine(url, page, seconds, management):
             _show(finding, as_json)
             if finding.verdict == "bad":
                 unreachable = finding.check in ("broker", "login", "virtual host")
@@ -85,14 +93,14 @@ def _show(finding: Finding, as_json: bool) -> None:
         print(f"      → {one_line(finding.todo)}", flush=True)
 
 
-async def _examine(url: BrokerURL, page: str, seconds: float) -> AsyncIterator[Finding]:
+async def _examine(url: BrokerURL, page: str, seconds: float, management: str | None) -> AsyncIterator[Finding]:
     from rabbitry.amqp.client import connect
     from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
 
     try:
         connection = await connect(url, name="rabbitry doctor", recover=False)
     except ConnectFailed as error:
-        yield _not_connected(error, url)
+        yield await _other_scheme(url) or _not_connected(error, url)
     else:
         async with connection:
             known = connection.server_properties
@@ -102,6 +110,7 @@ async def _examine(url: BrokerURL, page: str, seconds: float) -> AsyncIterator[F
             if connection.blocked is not None:
                 todo = "the broker is short of memory or disk: see its log, free some, or raise the limit"
                 yield Finding("broker", "bad", f"it blocks publishers: {connection.blocked}", todo)
+            first = await _look(management, url)
             exists = False
             for exchange in (UTILIZATION, SYSTEM_INFO):
                 finding = await _exchange(connection, exchange)
@@ -110,8 +119,70 @@ async def _examine(url: BrokerURL, page: str, seconds: float) -> AsyncIterator[F
             yield await _page_queue(connection)
             if exists:
                 yield await _samples(connection, seconds)
+            async for finding in _queues(first, management, url, seconds):
+                yield finding
     async for finding in _page(page):
         yield finding
+
+
+async def _look(management: str | None, url: BrokerURL) -> Look | ConnectFailed:
+    from rabbitry.cli._queue_checks import look
+
+    try:
+        return await look(management, url)
+    except ConnectFailed as error:
+        return error
+
+
+async def _queues(
+    first: Look | ConnectFailed, management: str | None, url: BrokerURL, seconds: float
+) -> AsyncIterator[Finding]:
+    from rabbitry.cli._queue_checks import look_again, problems
+
+    if isinstance(first, ConnectFailed):
+        yield Finding("queues", "ok" if management is None else "bad", f"not looked at: {first}")
+        return
+    found = []
+    if first.is_suspicious:
+        try:
+            found = problems(first, await look_again(first, management, url, seconds))
+        except ConnectFailed as error:
+            yield Finding("queues", "bad", f"not looked at again: {error}")
+            return
+    for problem in found:
+        yield Finding(f"queue {problem.queue}", "bad" if problem.is_bad else "note", problem.what, problem.todo)
+    if not found:
+        yield Finding("queues", "ok", f"none of {len(first.queues)} is stuck")
+
+
+async def _other_scheme(url: BrokerURL) -> Finding | None:
+    """Return what is wrong where the port speaks TLS and the URL does not, or the other way round."""
+    import ssl
+
+    host, port = url.hosts[0]
+    context = None
+    if not url.tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent
+    try:
+        async with asyncio.timeout(_PROBE_WITHIN):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            try:
+                writer.write(b"AMQP\x00\x00\x09\x01")
+                answer = await reader.read(4)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):  # ssl.SSLError is one
+        return None
+    if answer[:1] != b"\x01" and not answer.startswith(b"AMQP"):
+        return None
+    if url.tls:
+        what, todo = f"port {port} of {host} speaks AMQP without TLS, and the URL says amqps://", "write amqp://"
+    else:
+        what, todo = f"port {port} of {host} speaks TLS, and the URL says amqp://", "write amqps://"
+    return Finding(
+        "broker", "bad", what, f"{todo}, or name the other port (5672 is AMQP's, 5671 that of AMQP over TLS)"
+    )
 
 
 def _not_connected(error: ConnectFailed, url: BrokerURL) -> Finding:
@@ -156,6 +227,9 @@ async def _exchange(connection: Connection, exchange: Exchange) -> Finding:
         async with await connection.channel() as channel:
             await channel.declare_exchange(exchange.name, exchange.type, durable=exchange.durable)
     except PreconditionFailed as error:
+        if "'type'" in error.reply_text:
+            todo = "delete it and let Rabbitry declare it: its messages go to other queues than they should"
+            return Finding(name, "bad", f"it is of another type than {exchange.type}: {error.reply_text}", todo)
         todo = (
             "Rabbitry uses it as it is; a program that insists on its own flags is refused, so delete it or change that"
         )

@@ -1,0 +1,134 @@
+"""`rabbitry doctor`: what stands still on a broker, and what does not fit."""
+
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pika
+import pytest
+import trustme
+
+import rabbitry
+from rabbitry.broker import Broker
+from rabbitry.cli._queue_checks import Look, problems
+from tests.support import commands, programs, rabbitmq
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+
+
+@pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """A broker with its management API, as the environment's variables."""
+    if request.param == "rabbitmq":
+        programs.require(rabbitmq.why_missing())
+        with RabbitMQ(management=True) as server:
+            assert server.management_url is not None
+            yield {"RABBITRY_BROKER": server.url, "RABBITRY_MANAGEMENT": server.management_url}
+        return
+    from rabbitry.testing import RunningBroker
+
+    with RunningBroker() as running:
+        yield {"RABBITRY_BROKER": running.url, "RABBITRY_MANAGEMENT": running.management_url}
+
+
+def _doctor(more: dict[str, str], *arguments: str, cwd: Path | None = None) -> tuple[int, dict[str, dict[str, str]]]:
+    page = f"http://127.0.0.1:{free_port()}/"
+    done = commands.run("doctor", "--json", "--page", page, "--seconds", "7", *arguments, more=more, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done.returncode, {found["check"]: found for found in map(json.loads, done.stdout.splitlines())}
+
+
+def _are_counted(broker: dict[str, str]) -> bool:
+    """Whether the management API, which is some seconds late, shows what the test has done."""
+    url = broker["RABBITRY_MANAGEMENT"].rstrip("/")
+    listed = httpx.get(f"{url}/api/queues/%2F", auth=("guest", "guest"), timeout=20).json()
+    found = {queue["name"]: queue for queue in listed}
+    consumers = httpx.get(f"{url}/api/consumers/%2F", auth=("guest", "guest"), timeout=20).json()
+    return (
+        found["stuck"].get("messages_unacknowledged") == 2
+        and found["forgotten"].get("messages_ready") == 1
+        and bool(consumers)
+    )
+
+
+def test_a_consumer_without_prefetch_that_acknowledges_nothing_is_found(broker: dict[str, str]) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker["RABBITRY_BROKER"])) as connection:
+        channel = connection.channel()
+        channel.queue_declare("stuck", durable=True)
+        channel.queue_declare("forgotten", durable=True)
+        for name in ("stuck", "stuck", "forgotten"):
+            channel.basic_publish("", name, b"x")
+        channel.basic_consume("stuck", lambda *_: None, consumer_tag="hoarder")
+        until = time.monotonic() + 30
+        while not _are_counted(broker):
+            assert time.monotonic() < until, "the management API does not show the messages"
+            connection.process_data_events(time_limit=0.1)
+        code, found = _doctor(broker)
+    assert code == 1
+    assert found["queue stuck"]["verdict"] == "bad"
+    assert "consumer 'hoarder' has no prefetch limit and holds all 2 messages" in found["queue stuck"]["what"]
+    assert found["queue forgotten"]["verdict"] == "note"
+    assert "nobody consumes it" in found["queue forgotten"]["what"]
+
+
+def test_an_exchange_of_another_type_is_found(broker: dict[str, str]) -> None:
+    with rabbitry.connect_blocking(broker["RABBITRY_BROKER"]) as connection, connection.channel() as channel:
+        channel.declare_exchange("system_info", "topic", durable=True)
+        code, found = _doctor(broker)
+        channel.delete_exchange("system_info")
+    assert code == 1
+    assert found["exchange system_info"]["verdict"] == "bad"
+    assert "another type than fanout" in found["exchange system_info"]["what"]
+
+
+def test_the_broker_is_read_from_the_env_file(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / ".env").write_text(f"RABBITMQ_HOST=127.0.0.1\nRABBITMQ_PORT={port}\n")
+    code, found = _doctor({"RABBITRY_BROKER": ""}, cwd=tmp_path)
+    assert code == 3
+    assert f"127.0.0.1:{port}" in found["broker"]["what"]
+
+
+def test_amqps_on_a_plain_port_is_found(broker: dict[str, str]) -> None:
+    code, found = _doctor({"RABBITRY_BROKER": broker["RABBITRY_BROKER"].replace("amqp://", "amqps://")})
+    assert code == 3
+    assert "speaks AMQP without TLS" in found["broker"]["what"]
+
+
+async def test_amqp_on_a_tls_port_is_found() -> None:
+    import asyncio
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with Broker(port=0, tls=context, tls_port=0) as running:
+        url = f"amqp://guest:guest@127.0.0.1:{running.tls_port}/"
+        code, found = await asyncio.to_thread(_doctor, {"RABBITRY_BROKER": url})
+    assert code == 3
+    assert "speaks TLS" in found["broker"]["what"]
+
+
+def _look(at: float, **queue: object) -> Look:
+    return Look(at, {"q": queue}, {})
+
+
+def test_a_queue_that_nobody_consumes_and_that_grows_is_bad() -> None:
+    (problem,) = problems(_look(0, messages_ready=5, consumers=0), _look(6, messages_ready=8, consumers=0))
+    assert (problem.is_bad, problem.what) == (True, "nobody consumes it, and it grows: 8, 3 more in 6 s")
+
+
+def test_unacknowledged_messages_are_stuck_where_none_is_acknowledged() -> None:
+    held = {"messages_unacknowledged": 4, "messages_ready": 9, "consumers": 1}
+    (problem,) = problems(_look(0, **held, message_stats={"ack": 7}), _look(6, **held, message_stats={"ack": 7}))
+    assert (problem.is_bad, problem.what) == (
+        True,
+        "its consumers hold 4 messages unacknowledged, and acknowledged none in 6 s",
+    )
+    assert problems(_look(0, **held, message_stats={"ack": 7}), _look(6, **held, message_stats={"ack": 8})) == []
+
+
+def test_queues_that_empty_themselves_are_left_alone() -> None:
+    waiting = {"messages_ready": 3, "arguments": {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}}
+    assert problems(_look(0, **waiting), _look(6, **waiting)) == []
