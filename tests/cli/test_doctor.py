@@ -74,6 +74,17 @@ def test_a_consumer_without_prefetch_that_acknowledges_nothing_is_found(broker: 
     assert "nobody consumes it" in found["queue forgotten"]["what"]
 
 
+def test_a_consumer_of_the_work_queue_says_that_another_one_holds_all(broker: dict[str, str]) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker["RABBITRY_BROKER"])) as connection:
+        channel = connection.channel()
+        channel.queue_declare("work", durable=True)
+        channel.basic_publish("", "work", b"0")
+        channel.basic_consume("work", lambda *_: None, consumer_tag="hoarder")
+        connection.process_data_events(time_limit=0.5)
+        with commands.service("workqueue", "consume", "--queue", "work", more=broker) as service:
+            service.wait_for("consumer 'hoarder' has no prefetch limit and holds all 1 message", within=50)
+
+
 def test_an_exchange_of_another_type_is_found(broker: dict[str, str]) -> None:
     with rabbitry.connect_blocking(broker["RABBITRY_BROKER"]) as connection, connection.channel() as channel:
         channel.declare_exchange("system_info", "topic", durable=True)

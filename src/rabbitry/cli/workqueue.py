@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -22,11 +23,18 @@ from rabbitry.cli._common import (
     start_logging,
 )
 from rabbitry.cli._logging import Level
+from rabbitry.cli._management import Management
 from rabbitry.cli._service import run_once, run_service
+from rabbitry.exceptions import ConnectFailed
 
 if TYPE_CHECKING:
-    from rabbitry.apps.workqueue import Progress
+    from rabbitry.apps.workqueue import Progress, Worker
+    from rabbitry.cli._queue_checks import Look
 
+_IDLE: Final = 6.0
+"""Seconds without a message after which the queue is looked at: a broker's figures are up to 5 s old."""
+
+log = logging.getLogger("rabbitry.cli.workqueue")
 app = typer.Typer()
 Queue = Annotated[str, typer.Option(help="The queue.")]
 
@@ -68,11 +76,14 @@ def consume(
         typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
     ] = None,
     broker: Broker = None,
+    management: Management = None,
     as_json: Json = False,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
     """Take numbers and ack each, one of any number of consumers, until SIGTERM or Ctrl-C.
+
+    Where none comes although the queue has some, it says why, as far as the broker's management API shows it.
 
     Example: rabbitry workqueue consume
     """
@@ -80,14 +91,41 @@ def consume(
     url = broker_url(context, broker)
 
     async def service(stop: asyncio.Event) -> int:
-        from rabbitry.apps._session import Patience
+        from rabbitry.apps._session import Patience, background
         from rabbitry.apps.workqueue import Worker
 
         worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
-        await worker.run(url, stop, Patience(at_start=connect_attempts))
+        async with background(_watch(worker, queue, url, management)):
+            await worker.run(url, stop, Patience(at_start=connect_attempts))
         return ExitCode.DONE
 
     raise typer.Exit(run_service(service))
+
+
+async def _watch(worker: Worker, queue: str, url: str, management: str | None) -> None:
+    """Say once what is wrong with the queue while nothing comes. Ends where there is no management API."""
+    from rabbitry.amqp.client import parse_url
+
+    login, said = parse_url(url), set[str]()
+    first: Look | None = None
+    while True:
+        done = worker.done
+        await asyncio.sleep(_IDLE)
+        if worker.done != done:
+            first = None
+            continue
+        from rabbitry.cli._queue_checks import look, problems
+
+        try:
+            second = await look(management, login)
+        except ConnectFailed as error:
+            log.log(logging.DEBUG if management is None else logging.WARNING, "%s", error)
+            return
+        for problem in problems(first, second) if first is not None else ():
+            if problem.queue == queue and problem.todo not in said:
+                said.add(problem.todo)
+                log.warning("queue '%s': %s: %s", queue, problem.what, problem.todo)
+        first = second
 
 
 def _teller(as_json: bool) -> Callable[[Progress], None]:
