@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
+from pathlib import Path
 
 from rabbitry.exceptions import UsageError
 
@@ -30,14 +32,38 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def by_whom(port: int) -> str:
-    """` by NAME (process ID)` where this user may see who listens on a port, else nothing."""
+    """Return ` by COMMAND (process ID)` where this user may see who listens on a port, else nothing."""
     import psutil
 
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr
             if listens and listens.port == port and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+                process = psutil.Process(connection.pid)
+                return f" by {command(process.cmdline(), process.name())} (process {connection.pid})"
     except (psutil.Error, OSError):
         pass  # not for this user's eyes
     return ""
+
+
+def command(words: list[str], name: str) -> str:
+    """Return a process's command without what may be a secret: `rabbitry broker`, `python3 serve.py`, `beam.smp`.
+
+    Args:
+        words: Its command line; empty where it can't be seen.
+        name: What the system calls the process.
+    """
+    if not words:
+        return name
+    shown, rest = [Path(words[0]).name], words[1:]
+    if shown[0].startswith("python"):
+        if "-m" in rest[:-1]:
+            place = rest.index("-m") + 1
+        else:
+            place = next((index for index, word in enumerate(rest) if not word.startswith("-")), len(rest))
+        shown += [Path(word).name for word in rest[place : place + 1]]
+        rest = rest[place + 1 :]
+    if shown[-1] != "rabbitry":
+        return " ".join(shown)
+    subcommand = list(itertools.takewhile(str.isalpha, rest))
+    return " ".join(["rabbitry", *subcommand])

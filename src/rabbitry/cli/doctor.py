@@ -195,6 +195,9 @@ def _not_connected(error: ConnectFailed, url: BrokerURL) -> Finding:
     if isinstance(error, VirtualHostRefused):
         todo = "check its name (%2F is /), that it exists (rabbitmqctl list_vhosts), and the user's permissions there"
         return Finding("virtual host", "bad", str(error), todo)
+    if "is not trusted" in str(error):
+        todo = "name the file of the authority that signed it: ?cacertfile=FILE at the end of the URL"
+        return Finding("broker", "bad", str(error), todo)
     if "no broker at" not in str(error):  # somebody took the connection, and then did not speak AMQP
         from rabbitry.apps._listening import by_whom
 
