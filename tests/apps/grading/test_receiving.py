@@ -72,7 +72,11 @@ def test_an_id_stays_over_all_hops_and_rounds() -> None:
 
 
 @pytest.mark.parametrize("change", [{"StudentID": 666}, {"Solution": "y"}, {"Module": "data_mining"}])
-@pytest.mark.parametrize("identity", [new_id(FOUR), sealed("hw1", FOUR), "hw1", "x" * 64, "../" * 30])
+@pytest.mark.parametrize(
+    "identity",
+    [new_id(FOUR), sealed("hw1", FOUR), "hw1", "x" * 64, "../" * 30],
+    ids=["new", "sealed", "foreign", "long", "path"],  # an id is random, and both processes of a run must name it alike
+)
 def test_an_id_of_another_submission_becomes_one_of_its_own(identity: str, change: dict[str, Any]) -> None:
     mine = receive(FOUR | {"SubmissionID": identity}, message(), first=True).id
     for first in (True, False):
