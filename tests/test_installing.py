@@ -30,6 +30,7 @@ def _url(url: str, **more: object) -> dict[str, str]:
     return {"direct_url.json": json.dumps({"url": url, **more})}
 
 
+_FILE = "file:/" + "/"
 _PIP = {"INSTALLER": "pip\n"}
 _UV = {"INSTALLER": "uv\n"}
 
@@ -43,11 +44,11 @@ _UV = {"INSTALLER": "uv\n"}
         (_PIP, "pipx_metadata.json", "pipx install --force 'rabbitry[all]==1.2.3'"),
         (_UV, "uv-receipt.toml", "uv tool install --force 'rabbitry[all]==1.2.3'"),
         (
-            _PIP | _url("file:///mnt/my%20clone", dir_info={"editable": True}),
+            _PIP | _url(_FILE + "/clones/my%20clone", dir_info={"editable": True}),
             "",
-            "PYTHON -m pip install -e '/mnt/my clone[all]'",
+            "PYTHON -m pip install -e '/clones/my clone[all]'",
         ),
-        (_PIP | _url("file:///mnt/clone", dir_info={}), "", "PYTHON -m pip install '/mnt/clone[all]'"),
+        (_PIP | _url(_FILE + "/clones/clone", dir_info={}), "", "PYTHON -m pip install '/clones/clone[all]'"),
         (
             _PIP | _url("https://git.example/r.git", vcs_info={"vcs": "git", "commit_id": "abc"}),
             "",
