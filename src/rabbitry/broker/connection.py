@@ -425,7 +425,9 @@ class ClientConnection:
 
     def hang_up(self, reply_code: int, reply_text: str, class_id: int = 0, method_id: int = 0) -> None:
         """Close the connection with a reason, and the socket when the client has answered, or does not."""
-        _log.warning("connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
+        # Forced: an operator's doing, the shutdown for one, and nothing that is wrong.
+        level = logging.INFO if reply_code == Reply.CONNECTION_FORCED else logging.WARNING
+        _log.log(level, "connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
         self._timer.cancel()
         if self.core.state is ConnectionState.IDLE:
             # Before any login the answer to a wrong protocol header is ours (section 4.2.2).

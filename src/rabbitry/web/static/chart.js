@@ -10,6 +10,16 @@ const resized = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) target.chart?.resize(contentRect.width);
 });
 
+const FONT = "11px system-ui, sans-serif";
+const GAP = 6;
+
+// Pixels that the labels of the axis take, so that none is cut; the same for the usual ones, so that charts line up.
+function axisWidth(plot, labels) {
+  plot.ctx.font = FONT;
+  const widest = Math.max(0, ...(labels ?? []).map((label) => plot.ctx.measureText(label).width));
+  return Math.max(64, Math.ceil(widest) + GAP + 4);
+}
+
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -95,10 +105,10 @@ export class Chart extends Component {
         { show: false },
         {
           side: 1,
-          size: 58,
-          gap: 6,
+          size: axisWidth,
+          gap: GAP,
           stroke: muted,
-          font: "11px system-ui, sans-serif",
+          font: FONT,
           grid: { stroke: line, width: 1 },
           ticks: { show: false },
           splits: (_, __, ___, most) => [0, most / 2, most],
