@@ -1,5 +1,6 @@
 """The feed of samples for the page."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,21 @@ async def test_flags_that_differ_are_used_as_they_are_unless_strict(broker_url: 
 async def test_a_refused_login_ends_it(broker_url: str, no_leaks: None) -> None:
     async with SampleFeed(replace(parse_url(broker_url), password="wrong")) as feed:
         with pytest.raises(LoginRefused):
+            await anext(feed)
+
+
+@pytest.mark.parametrize(
+    "error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "hostile"), OSError(24, "too many files")]
+)
+async def test_an_error_of_any_kind_reaches_the_reader(
+    error: Exception, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rabbitry.apps._session.connect", fail)
+    async with asyncio.timeout(20), SampleFeed("amqp://127.0.0.1:1") as feed:
+        with pytest.raises(type(error)):
             await anext(feed)
 
 

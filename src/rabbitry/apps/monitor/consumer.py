@@ -9,7 +9,6 @@ from typing import Self
 from rabbitry.amqp.client import BrokerURL, Connection
 from rabbitry.apps._session import FOR_EVER, Patience, stay_connected
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
-from rabbitry.exceptions import RabbitryError
 from rabbitry.flow.declarer import Declarer
 
 PREFETCH = 200
@@ -41,8 +40,8 @@ class SampleFeed:
 
     `async with SampleFeed(url) as feed: async for event in feed: …`. The iteration ends only by an exception:
     LoginRefused or VirtualHostRefused, ConnectFailed when `patience` ends, PreconditionFailed with `strict`,
-    AccessRefused where this user may not read there. Cancelling a reader loses no event; leaving the block
-    closes the connection, and with it the queue.
+    AccessRefused where this user may not read there, or any other error that ends the feed. Cancelling a reader
+    loses no event; leaving the block closes the connection, and with it the queue.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class SampleFeed:
         self._queue = queue
         self._declarer = Declarer(strict=strict)
         self._patience = patience
-        self._events: asyncio.Queue[Connected | Lost | Received | RabbitryError] = asyncio.Queue(PREFETCH)
+        self._events: asyncio.Queue[Connected | Lost | Received | Exception] = asyncio.Queue(PREFETCH)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="sample feed")
@@ -75,7 +74,7 @@ class SampleFeed:
 
     async def __anext__(self) -> Connected | Lost | Received:
         event = await self._events.get()
-        if isinstance(event, RabbitryError):
+        if isinstance(event, Exception):
             raise event
         return event
 
@@ -89,7 +88,7 @@ class SampleFeed:
                 patience=self._patience,
                 lost=lambda reason: self._events.put(Lost(reason)),
             )
-        except RabbitryError as error:
+        except Exception as error:  # noqa: BLE001 - raised where the events are read: without it a reader waits for ever
             await self._events.put(error)
 
     async def _receive(self, connection: Connection) -> None:
