@@ -14,6 +14,7 @@ from typing import Final
 
 from rabbitry._words import counted
 from rabbitry.amqp.client._receipts import Failures, Receipt
+from rabbitry.amqp.client._returns import ReturnIndex
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.properties import (
     CONTENT_HEADER,
@@ -100,6 +101,7 @@ class PublishWindow:
         self._next_tag = 1
         self._sent = 0
         self._current_name: Callable[[str], str] = str
+        self._returns: ReturnIndex[Unconfirmed] = ReturnIndex(2 * WINDOW_MESSAGES)
         self._write: Callable[[bytes], None] | None = None
         self._flush: Callable[[], None] = lambda: None
         self._channel = 0
@@ -143,6 +145,7 @@ class PublishWindow:
         self._closed = None
         self._routes.clear()
         self._next_tag = 1
+        self._returns = ReturnIndex(2 * WINDOW_MESSAGES)
         unconfirmed = [entry for entry in self._unconfirmed() if not entry.future.done()]
         self._pending, self._held = {}, deque()
         self._bytes = 0
@@ -402,15 +405,19 @@ class PublishWindow:
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
         message_id = _id_of(header)
         best, most = None, 0
-        for entry in self._pending.values():
-            if entry.is_returned or entry.exchange != exchange or entry.routing_key != routing_key:
+        same_id = () if message_id is None else self._returns.find(message_id, self._pending, self._next_tag)
+        for entry in same_id:
+            if entry.exchange != exchange or entry.routing_key != routing_key:
                 continue
-            has_id, has_body = entry.message_id == message_id, entry.body == body
-            equality = 4 if has_body and entry.header == header else 2 * has_id + has_body
+            equality = 1 + 2 * (entry.body == body) + (entry.header == header)
             if equality > most:
                 best, most = entry, equality
                 if equality == 4 or (equality == 3 and entry.message_id.startswith(self._id_prefix)):
                     break
+        if best is None:
+            best = next(
+                (entry for entry in self._pending.values() if _is_alike(entry, exchange, routing_key, body)), None
+            )
         if best is not None:
             best.is_returned = True
             self._finish(best, PublishReturned(reply_code, reply_text, exchange, routing_key))
@@ -497,6 +504,12 @@ def header_too_large(header: bytes, limit: int) -> UsageError:
         f"the message's properties take {len(header)} bytes in a frame that may have {limit} "
         f"(the connection's frame_max, less 8): {named or 'its properties'}; move the data to the body"
     )
+
+
+def _is_alike(entry: Unconfirmed, exchange: str, routing_key: str, body: bytes) -> bool:
+    """Whether a publish that was not returned yet is like a returned message, but for its properties."""
+    place = entry.exchange, entry.routing_key
+    return not entry.is_returned and place == (exchange, routing_key) and entry.body == body
 
 
 def _id_of(header: bytes) -> bytes | None:
