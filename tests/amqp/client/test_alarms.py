@@ -1,8 +1,9 @@
 """A broker that is short of memory blocks publishers: they wait up to their deadline, and nothing else stops."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,13 @@ import rabbitry
 from rabbitry.broker import Broker
 from rabbitry.exceptions import PublishTimeout
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_blocking
 
 
 class _AlarmedBroker:
     """A broker whose memory alarm is set and lifted."""
 
-    def __init__(self, url: str, alarm: Callable[[bool], Awaitable[None]]) -> None:
+    def __init__(self, url: str, alarm: Callable[[bool], Coroutine[Any, Any, None]]) -> None:
         self.url = url
         self.alarm = alarm
 
@@ -130,3 +131,25 @@ async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_m
             await first
             await second
         assert await channel.delete_queue("q") == 2
+
+
+async def test_the_blocking_client_s_wait_for_what_is_not_sent_yet_ends_with_its_timeout(
+    alarmed: _AlarmedBroker,
+) -> None:
+    def use() -> None:
+        with rabbitry.connect_blocking(alarmed.url) as connection:
+            channel, other = connection.channel(), connection.channel()
+            queue = channel.declare_queue(exclusive=True).name
+            asyncio.run_coroutine_threadsafe(alarmed.alarm(True), loop).result(20)
+            channel.send(b"tells the broker that this connection publishes", routing_key=queue)
+            eventually_blocking(lambda: connection.blocked is not None, "the block")
+            other.send(b"waits", routing_key=queue)
+            with pytest.raises(PublishTimeout, match="not all messages were sent within"):
+                other.wait_for_confirms(timeout=0.1)
+            asyncio.run_coroutine_threadsafe(alarmed.alarm(False), loop).result(20)
+            channel.wait_for_confirms(timeout=20)
+            other.wait_for_confirms(timeout=20)
+            assert channel.declare_queue(queue, passive=True).message_count == 2
+
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(use)

@@ -200,6 +200,50 @@ def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
         assert channel.declare_queue(queue, passive=True).message_count == 1
 
 
+def test_a_child_made_by_fork_leaves_the_blocks_that_it_was_made_in(embedded_url: str) -> None:
+    parent = os.getpid()
+    child = 0
+    try:
+        with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
+            queue = channel.declare_queue(exclusive=True).name
+            with channel.consume(queue):
+                child = os.fork()
+                if child == 0:
+                    sys.exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            channel.publish(b"from the parent", routing_key=queue)
+    except BaseException as error:
+        if os.getpid() == parent:
+            raise
+        os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 9)
+
+
+def test_what_was_sent_before_is_awaited_while_other_threads_go_on_sending(embedded_url: str) -> None:
+    has_begun, is_over = threading.Event(), threading.Event()
+    with rabbitry.connect_blocking(embedded_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True, arguments={"x-max-length": 10}).name
+
+        def send() -> None:
+            while not is_over.is_set():
+                channel.send(b"x", routing_key=queue)
+                has_begun.set()
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        watch = threading.Timer(30, is_over.set)
+        watch.start()
+        assert has_begun.wait(10)
+        future = channel.send(b"mine", routing_key=queue)
+        channel.wait_for_confirms()
+        was_over = is_over.is_set()
+        is_over.set()
+        watch.cancel()
+        sender.join()
+        assert future.done()
+        assert not was_over, "it waited until nobody sent any more"
+
+
 def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
     io = IOThread()
     done = threading.Event()

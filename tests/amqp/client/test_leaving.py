@@ -68,6 +68,21 @@ async def test_leaving_raises_what_failed_as_one_group(
     assert not _of_asyncio(caplog)
 
 
+async def test_failures_beyond_those_that_are_kept_are_counted(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        with pytest.raises(ExceptionGroup, match="3000 messages were not confirmed; 1024 of their errors were kept"):  # noqa: PT012 - leaving the block raises
+            async with await connection.channel() as channel:
+                for _ in range(3000):
+                    await channel.send(b"x", routing_key="nowhere")
+        channel = await connection.channel()
+        lost = [await channel.send(b"x", routing_key="nowhere") for _ in range(10)]
+        seen = [await channel.send(b"x", routing_key="nowhere") for _ in range(1024)]
+        await asyncio.gather(*seen, return_exceptions=True)
+        assert all(future.done() for future in lost)
+        with pytest.raises(ExceptionGroup, match="10 messages were not confirmed; 1 of their errors was kept"):
+            await connection.__aexit__(None, None, None)
+
+
 async def test_what_the_program_has_looked_at_is_not_raised_again(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         async with await connection.channel() as channel:
@@ -217,17 +232,25 @@ async def test_failures_that_nobody_looks_at_are_logged_while_the_program_runs(
     assert not _of_asyncio(caplog)
 
 
+class _Owner:
+    """Stands for a channel."""
+
+
 async def test_what_is_kept_of_failures_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     failures = Failures(loop, "a connection")
+    channel, another = _Owner(), _Owner()
     for _ in range(5000):
         receipt = Receipt(loop=loop)
         receipt.fail(PublishTimeout("late"))
-        failures.add("a channel", receipt)
+        failures.add(channel, receipt)
     failures.tell()
     assert "5000 messages were not confirmed" in caplog.text
-    assert len(failures.take("another channel")) == 0
-    assert len(failures.take("a channel")) == 1024
+    assert failures.take(another) is None
+    group = failures.take(channel)
+    assert group is not None
+    assert len(group.exceptions) == 1024
+    assert failures.take(channel) is None
 
 
 async def test_waiters_that_gave_up_leave_nothing_to_print(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -10,7 +11,7 @@ from rabbitry.exceptions import UsageError
 
 _log = logging.getLogger(__name__)
 _KEPT: Final = 1024
-"""Failures that wait to be raised; older ones are counted alone."""
+"""Failures of a connection that wait to be raised, and that wait to be logged; older ones are only counted."""
 _PATIENCE: Final = 5.0
 """Seconds that the program has to look at a failure before the log tells of it."""
 
@@ -67,6 +68,8 @@ class Failures:
         self._loop = loop
         self._connection = connection
         self._kept: deque[tuple[object, Failure]] = deque()
+        self._dropped: weakref.WeakKeyDictionary[object, tuple[int, Exception]] = weakref.WeakKeyDictionary()
+        """How many failures of a channel went out of `_kept` before anybody had looked at them, and the last."""
         self._untold: deque[Failure] = deque(maxlen=_KEPT)
         self._forgotten = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +77,10 @@ class Failures:
     def add(self, channel: object, failure: Failure) -> None:
         """Note a failure of a channel; the log tells of it unless somebody looks at it soon."""
         if len(self._kept) >= _KEPT:
-            self._kept.popleft()
+            owner, oldest = self._kept.popleft()
+            if oldest.is_unseen and oldest.failure is not None:
+                count, _ = self._dropped.get(owner, (0, None))
+                self._dropped[owner] = count + 1, oldest.failure
         if len(self._untold) >= _KEPT:
             self._forgotten += 1
         self._kept.append((channel, failure))
@@ -82,24 +88,32 @@ class Failures:
         if self._timer is None:
             self._timer = self._loop.call_later(_PATIENCE, self.tell)
 
-    def take(self, channel: object | None = None) -> list[Exception]:
-        """Return what failed since the last call, of one channel or of all, whoever looked at it.
+    def take(self, channel: object | None = None) -> "ExceptionGroup[Exception] | None":
+        """Return what failed since the last call, of one channel or of all, whoever looked at it; None for nothing.
 
         A UsageError that somebody has looked at is left out: nothing was sent, and its caller knows.
         """
-        mine = self._take(channel)
-        return _errors(mine, lambda failure: failure.is_unseen or not isinstance(failure.failure, UsageError))
+        return self._take(channel, lambda failure: failure.is_unseen or not isinstance(failure.failure, UsageError))
 
-    def take_unseen(self, channel: object | None = None) -> list[Exception]:
-        """Return what nobody has looked at, of one channel or of all."""
-        return _errors(self._take(channel), lambda failure: failure.is_unseen)
+    def take_unseen(self, channel: object | None = None) -> "ExceptionGroup[Exception] | None":
+        """Return what nobody has looked at, of one channel or of all; None for nothing."""
+        return self._take(channel, lambda failure: failure.is_unseen)
 
-    def _take(self, channel: object | None) -> list[Failure]:
+    def _take(self, channel: object | None, wanted: Callable[[Failure], bool]) -> "ExceptionGroup[Exception] | None":
         mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
         taken = set(map(id, mine))
         self._kept = deque((owner, failure) for owner, failure in self._kept if id(failure) not in taken)
         self._untold = deque((failure for failure in self._untold if id(failure) not in taken), maxlen=_KEPT)
-        return mine
+        owners = list(self._dropped) if channel is None else [channel]
+        dropped = [self._dropped.pop(owner) for owner in owners if owner in self._dropped]
+        errors = [failure.failure for failure in mine if failure.failure is not None and wanted(failure)]
+        count = len(errors) + sum(number for number, _ in dropped)
+        if not count:
+            return None
+        shown = errors or [last for _, last in dropped]
+        kept = f"{len(shown)} of their errors {'was' if len(shown) == 1 else 'were'} kept"
+        more = "" if len(shown) == count else f"; {kept}"
+        return ExceptionGroup(f"{_not_confirmed(count)}{more}", shown)
 
     def tell(self) -> None:
         """Log how many messages failed that nobody has looked at, and the cause of the first."""
@@ -114,18 +128,16 @@ class Failures:
             _log.warning(
                 "%s: %s; the first: %s",
                 self._connection,
-                "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed",
+                _not_confirmed(count),
                 unseen[0].failure,
             )
 
 
-def _errors(failures: list[Failure], wanted: Callable[[Failure], bool]) -> list[Exception]:
-    return [failure.failure for failure in failures if failure.failure is not None and wanted(failure)]
+def _not_confirmed(count: int) -> str:
+    return "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed"
 
 
-def raise_all(errors: list[Exception]) -> None:
-    """Raise errors of publishes as one ExceptionGroup, where there are any."""
-    if errors:
-        count = len(errors)
-        what = "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed"
-        raise ExceptionGroup(what, errors)
+def raise_all(group: "ExceptionGroup[Exception] | None") -> None:
+    """Raise the errors of publishes, where there are any."""
+    if group is not None:
+        raise group

@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
 from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
@@ -32,6 +32,7 @@ from rabbitry.exceptions import (
     ChannelClosed,
     Closed,
     ConnectionClosed,
+    PublishTimeout,
     RabbitryError,
     RequestTimeout,
     UsageError,
@@ -82,7 +83,7 @@ class BlockingConsumer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._io.is_stopped:  # else closed with its connection
+        if self._io.is_running:  # else closed with its connection, or the parent process's
             self._io.run(self._stop(error))
 
     def cancel(self) -> None:
@@ -218,6 +219,14 @@ class _Confirm(concurrent.futures.Future[None]):
             self._was_asked = self.done()
 
 
+class _Unsent(NamedTuple):
+    """A message on its way to the I/O thread."""
+
+    send: Callable[[], Coroutine[Any, Any, Receipt]]
+    confirm: _Confirm
+    size: int
+
+
 class BlockingChannel:
     """A channel. Made by `BlockingConnection.channel`; a context manager that closes it.
 
@@ -232,7 +241,8 @@ class BlockingChannel:
         self._io = io
         self._failures = failures
         self._owner = owner
-        self._unsent: deque[tuple[Callable[[], Coroutine[Any, Any, Receipt]], _Confirm, int]] = deque()
+        self._unsent: deque[_Unsent | asyncio.Future[None]] = deque()
+        """What is to be sent, and among it the futures of who waits until all before them is sent."""
         self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
         self._checked: Properties | None = None
@@ -246,7 +256,8 @@ class BlockingChannel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._io.is_stopped:  # else closed with its connection, which told of what was not confirmed
+        # Else it was closed with its connection, which told of what was not confirmed, or is the parent process's.
+        if self._io.is_running:
             self._io.run(self._leave(error))
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -305,7 +316,7 @@ class BlockingChannel:
         send = functools.partial(
             self._channel.send_untracked, body, exchange, routing_key, properties, mandatory, timeout
         )
-        self._unsent.append((send, confirm, len(body)))
+        self._unsent.append(_Unsent(send, confirm, len(body)))
         self._io.post(self._go_on_sending)
         return confirm
 
@@ -352,15 +363,22 @@ class BlockingChannel:
     def abandon(self) -> None:
         """End the futures of what was never sent; for the connection, once its thread has ended."""
         while self._unsent:
-            _, confirm, size = self._unsent.popleft()
-            confirm.cancel()
-            self._room.give_back(size)
+            unsent = self._unsent.popleft()
+            if isinstance(unsent, _Unsent):
+                unsent.confirm.cancel()
+                self._room.give_back(unsent.size)
 
     async def settled(self) -> None:
-        """Wait until all that was handed over is sent, and then confirmed or failed; for the connection."""
-        while self._sending is not None and not self._sending.done():
-            await asyncio.wait((self._sending,))
+        """Wait until all that was handed over before is sent, and then confirmed or failed; for the connection."""
+        await self._sent()
         await self._channel.window.wait_idle(None)
+
+    async def _sent(self) -> None:
+        """Wait until all that was handed over before is sent. Other threads may go on sending for ever."""
+        place: asyncio.Future[None] = self._io.loop.create_future()
+        self._unsent.append(place)
+        self._go_on_sending()
+        await place
 
     def _go_on_sending(self) -> None:
         if self._unsent and (self._sending is None or self._sending.done()):
@@ -368,7 +386,12 @@ class BlockingChannel:
 
     async def _send_all(self) -> None:
         while self._unsent:
-            send, confirm, size = self._unsent.popleft()
+            unsent = self._unsent.popleft()
+            if not isinstance(unsent, _Unsent):
+                if not unsent.done():
+                    unsent.set_result(None)
+                continue
+            send, confirm, size = unsent
             try:
                 # From here on its owner can't cancel it any more, so that it is free to be set when the outcome comes.
                 if confirm.set_running_or_notify_cancel():
@@ -396,10 +419,11 @@ class BlockingChannel:
 
     async def _confirmed(self, timeout: float | None) -> None:
         started = time.monotonic()
-        while self._sending is not None and not self._sending.done():
-            await asyncio.wait((self._sending,), timeout=timeout)
-            if timeout is not None and time.monotonic() - started >= timeout:
-                break
+        try:
+            async with asyncio.timeout(timeout):
+                await self._sent()
+        except TimeoutError as error:
+            raise PublishTimeout(f"not all messages were sent within {timeout} s: the broker takes no more") from error
         left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
         await self._channel.window.wait_idle(left)
         raise_all(self._failures.take(self))
@@ -429,9 +453,9 @@ class BlockingConnection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        errors: list[Exception] = []
+        errors: ExceptionGroup[Exception] | None = None
         try:
-            if error is None and not self._io.is_stopped:
+            if error is None and self._io.is_running:
                 errors = self._io.run(self._settled())
         finally:
             self.close()
@@ -442,7 +466,7 @@ class BlockingConnection:
             warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, source=self, stacklevel=2)
             self._io.end_soon(functools.partial(_close_dropped, self._connection, self._failures))
 
-    async def _settled(self) -> list[Exception]:
+    async def _settled(self) -> "ExceptionGroup[Exception] | None":
         for channel in list(self._channels):
             await channel.settled()
         return self._failures.take_unseen()
@@ -478,8 +502,11 @@ class BlockingConnection:
         return channel
 
     def close(self) -> None:
-        """Close in order and end the I/O thread; what was not confirmed fails. Does nothing where it is closed."""
-        if self._io.is_stopped:
+        """Close in order and end the I/O thread; what was not confirmed fails.
+
+        Does nothing where it is closed, and in a child that fork made: the connection is the parent's.
+        """
+        if not self._io.is_running:
             return
         try:
             self._io.run(self._close())

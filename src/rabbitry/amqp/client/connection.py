@@ -84,7 +84,7 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        errors: list[Exception] = []
+        errors: ExceptionGroup[Exception] | None = None
         try:
             if error is None:
                 if self._close_reason is None:

@@ -107,11 +107,6 @@ class IOThread:
         """Whether the thread takes calls: it was not stopped, and is this process's."""
         return not self._stopped and os.getpid() == self._pid
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopped
-
     def _check_process(self) -> None:
         if os.getpid() != self._pid:  # before the gate, which the parent may have held
             raise UsedAfterFork.here(self._pid)
