@@ -32,10 +32,10 @@ class Handler(Protocol):
         """Take the events of one chunk from the socket, in wire order."""
 
     def on_lost(self, error: Exception | None) -> None:
-        """Learn that the socket is closed: by us or with an end of file (None), or with an error. Called once."""
+        """Handle the end of the socket, closed by us or with an end of file (None), or with an error. Called once."""
 
     def on_writable(self) -> None:
-        """Learn that the socket takes data again after `can_write` was false."""
+        """Resume writing: the socket takes data again after `can_write` was false."""
 
 
 class Driver(asyncio.Protocol):
@@ -198,7 +198,7 @@ class Driver(asyncio.Protocol):
         return self._transport is None
 
     def get_extra_info(self, name: str) -> object:
-        """Give asyncio's information on the socket (peername, sockname, ssl_object …), None where there is none."""
+        """Return asyncio's information on the socket (peername, sockname, ssl_object …), None where there is none."""
         return None if self._transport is None else self._transport.get_extra_info(name)
 
     # -- heartbeats ------------------------------------------------------------------------------------

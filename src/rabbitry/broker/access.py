@@ -84,7 +84,7 @@ class Access:
                 self.delete_permission(vhost, user)
 
     def put_permission(self, vhost: str, user: str, permission: Permission) -> None:
-        """Say what a user may do in a virtual host. Raises UsageError for a pattern that is none."""
+        """Set what a user may do in a virtual host. Raises UsageError for a pattern that is none."""
         for pattern in permission:
             check_pattern(pattern)
         self.permissions[vhost, user] = permission

@@ -460,7 +460,7 @@ class ClientConnection:
             channel.close()
 
     def _release(self) -> None:
-        """Give back everything that this client held."""
+        """Release everything that this client held."""
         for channel in list(self.channels.values()):
             channel.close()
         self.channels.clear()

@@ -33,7 +33,7 @@ def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
 
 
 def certificate_name(driver: Driver) -> str | None:
-    """Give the distinguished name of a client's certificate, None where it has shown none.
+    """Return the distinguished name of a client's certificate, None where it has shown none.
 
     EXTERNAL logs in as the user of that name (RabbitMQ's docs/ssl, ssl_cert_login_from = distinguished_name).
     """

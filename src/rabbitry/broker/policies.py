@@ -98,7 +98,7 @@ class Policies:
         return iter(list(self._known.values()))
 
     def get(self, vhost: str, name: str) -> Policy | None:
-        """Give a policy, None where there is none of this name."""
+        """Return a policy, None where there is none of this name."""
         return self._known.get((vhost, name))
 
     def restore(self, record: Table) -> None:
@@ -131,7 +131,7 @@ class Policies:
             self.journal.put(POLICY, key(vhost, name), None)
 
     def matching(self, vhost: str, name: str, kind: Literal["queues", "exchanges"]) -> Policy | None:
-        """Give the policy that holds for a queue or exchange."""
+        """Return the policy that holds for a queue or exchange."""
         ranked = self._ranked.get(vhost)
         if ranked is None:
             own = [policy for policy in self._known.values() if policy.vhost == vhost]

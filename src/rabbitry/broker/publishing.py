@@ -228,12 +228,12 @@ def read_expiration(text: str) -> int:
 
 
 def routing_keys(routing_key: str, headers: Table) -> list[str]:
-    """Give all routing keys of a message: its own, and those of its CC and BCC headers."""
+    """Return all routing keys of a message: its own, and those of its CC and BCC headers."""
     return [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
 
 
 def _copies(headers: Table, name: str) -> list[str]:
-    """Give the routing keys of a CC or BCC header (RabbitMQ's docs/sender-selected)."""
+    """Return the routing keys of a CC or BCC header (RabbitMQ's docs/sender-selected)."""
     value: FieldValue = headers.get(name)
     if name not in headers:
         return []

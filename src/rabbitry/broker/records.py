@@ -23,7 +23,7 @@ def key(*parts: str) -> str:
 
 
 def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
-    """Give an exchange's key and value."""
+    """Return an exchange's key and value."""
     return key(vhost, exchange.name), {
         "vhost": vhost,
         "name": exchange.name,
@@ -45,7 +45,7 @@ def read_exchange(value: Table) -> Exchange:
 
 
 def queue_record(vhost: str, queue: Queue) -> tuple[str, Table]:
-    """Give a queue's key and value."""
+    """Return a queue's key and value."""
     return key(vhost, queue.name), {
         "vhost": vhost,
         "name": queue.name,
@@ -57,7 +57,7 @@ def queue_record(vhost: str, queue: Queue) -> tuple[str, Table]:
 
 
 def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
-    """Give a binding's key and value."""
+    """Return a binding's key and value."""
     kind = "queue" if isinstance(binding.destination, Queue) else "exchange"
     digest = hashlib.sha256(encode_table(binding.arguments)).hexdigest()
     name = key(vhost, binding.source.name, kind, binding.destination.name, binding.routing_key, digest)
@@ -92,7 +92,7 @@ def _text(value: Table, name: str) -> str:
 
 
 def arguments_of(value: Table) -> Table:
-    """Give the arguments of a record. They are kept encoded, so that a record is not nested deeper than they are."""
+    """Return the arguments of a record. They are kept encoded, so that a record is not nested deeper than they are."""
     arguments: FieldValue = value["arguments"]
     if isinstance(arguments, bytes):
         return decode_table(arguments)[0]

@@ -92,7 +92,7 @@ class VirtualHost:
     # -- exchanges -------------------------------------------------------------------------------------
 
     def exchange(self, name: str) -> Exchange:
-        """Give an exchange. Raises 404."""
+        """Return an exchange. Raises 404."""
         exchange = self.exchanges.get(name)
         if exchange is None:
             raise not_found("exchange", name, self.name)
@@ -160,7 +160,7 @@ class VirtualHost:
     # -- queues ----------------------------------------------------------------------------------------
 
     def queue(self, name: str, user: "ClientConnection | None") -> Queue:
-        """Give a queue that connection `user` may use. Raises 404, or 405 for another connection's."""
+        """Return a queue that connection `user` may use. Raises 404, or 405 for another connection's."""
         queue = self.queues.get(name)
         if queue is None:
             raise not_found("queue", name, self.name)
@@ -169,7 +169,7 @@ class VirtualHost:
         return queue
 
     def new_queue_name(self) -> str:
-        """Give a name for a queue that the broker names."""
+        """Return a name for a queue that the broker names."""
         return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
 
     def declare_queue(
@@ -292,7 +292,7 @@ class VirtualHost:
             yield from bound.values()
 
     def bindings_to(self, destination: Destination) -> list[Binding]:
-        """Give the bindings of a queue or exchange that messages come by."""
+        """Return the bindings of a queue or exchange that messages come by."""
         return list(self._bound_to.get(id(destination), {}).values())
 
     def _drop(self, *bindings: Binding) -> None:

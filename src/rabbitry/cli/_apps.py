@@ -51,5 +51,5 @@ def load_app(path: str, *, plain: bool = False) -> App:
 
 
 def app_name(text: str) -> str:
-    """Give the app's name, which may be said itself or as MODULE:APP."""
+    """Return the app's name, which may be said itself or as MODULE:APP."""
     return load_app(text).name if ":" in text else text

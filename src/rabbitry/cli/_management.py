@@ -27,7 +27,7 @@ Management = Annotated[
 
 
 def management_url(management: str | None, login: BrokerURL) -> str:
-    """Say where the management API is: as given, else on RabbitMQ's port of the broker's first host."""
+    """Return the URL of the management API: as given, else on RabbitMQ's port of the broker's first host."""
     if management is None:
         host = login.hosts[0][0]
         return f"http://[{host}]:{_PORT}" if ":" in host else f"http://{host}:{_PORT}"

@@ -132,7 +132,7 @@ def check_data(data: Path | None, memory: bool) -> None:
 
 
 def data_folder(data: Path | None, memory: bool) -> Path | None:
-    """Say where the broker keeps what is durable: None for memory. Raises UsageError where both are asked for."""
+    """Return the folder for what is durable: None for memory. Raises UsageError where both are asked for."""
     check_data(data, memory)
     if memory:
         return None

@@ -157,7 +157,7 @@ def submit(
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """Give what to call for each that is done; a bar on stderr where that is a terminal and there are several."""
+    """Yield a function to call for each file that is done; it moves a bar where stderr is a terminal."""
     if total == 1 or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -182,7 +182,7 @@ def status(
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Say what became of a submission: asks the coordinator over the broker, or the course's database where named.
+    """Show what became of a submission: asks the coordinator over the broker, or the course's database where named.
 
     Exit code 1 where nothing is known of it. Example: rabbitry grading status 3f2a --watch
     """

@@ -67,7 +67,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def named_database(context: typer.Context, url: str | None) -> str | None:
-    """Give the database's URL where one was named, with a warning about a password on the command line."""
+    """Return the database's URL where one was named, with a warning about a password on the command line."""
     source = context.get_parameter_source("database")
     if url is not None and source is not None and source.name == "COMMANDLINE" and _has_password(url):
         warn(
@@ -78,7 +78,7 @@ def named_database(context: typer.Context, url: str | None) -> str | None:
 
 
 def database_url(context: typer.Context, url: str | None) -> str:
-    """Give the database's URL, by default that of a file in the user's data folder."""
+    """Return the database's URL, by default that of a file in the user's data folder."""
     named = named_database(context, url)
     if named is not None:
         return named
@@ -108,7 +108,7 @@ def existing(context: typer.Context, url: str | None) -> Iterator[Database | Non
 
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Give what tells of a submission: the course's database where one is named, else a coordinator."""
+    """Return the source of facts on a submission: the course's database where one is named, else a coordinator."""
     if database is None:
         from rabbitry.apps.grading.students import Asking
 

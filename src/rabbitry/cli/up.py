@@ -161,7 +161,7 @@ def up(
 
 
 def _folder(data: Path | None, plain: bool) -> list[str]:
-    """Say where the broker keeps its data, as an option of `broker`.
+    """Return the folder of the broker's data, as an option of `broker`.
 
     The original programs would be refused (406) by what a start without --plain left durable, so --plain has a folder
     of its own, unless one is named.

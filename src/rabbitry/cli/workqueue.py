@@ -103,7 +103,7 @@ def consume(
 
 
 async def _watch(worker: Worker, queue: str, url: str, management: str | None) -> None:
-    """Say once what is wrong with the queue while nothing comes. Ends where there is no management API."""
+    """Print once what is wrong with the queue while nothing comes. Ends where there is no management API."""
     from rabbitry.amqp.client import parse_url
 
     login, said = parse_url(url), set[str]()
@@ -129,7 +129,7 @@ async def _watch(worker: Worker, queue: str, url: str, management: str | None) -
 
 
 def _teller(as_json: bool) -> Callable[[Progress], None]:
-    """Give what prints a picture: a line that is written over on a terminal, else a line each."""
+    """Return a function that prints a picture: a line that is written over on a terminal, else a line each."""
     end = "\r" if sys.stdout.isatty() else "\n"
 
     def tell(progress: Progress) -> None:

@@ -114,7 +114,7 @@ class App:
         return register
 
     def output(self, key: str, *, queue: str | None = None, required: bool = True, exchange: str | None = None) -> None:
-        """Say that messages leave the app with `key`, to be read by other programs.
+        """Declare that messages leave the app with `key`, for other programs to read.
 
         queue: declared and bound, so that what is published waits there. required: False lets messages with
         this key go nowhere where nobody has bound a queue. exchange: as for a stage.
@@ -149,13 +149,13 @@ class App:
                 )
 
     def select(self, names: Sequence[str] | None) -> list[Stage]:
-        """Give the stages of these names, or all. Raises UsageError for an unknown name."""
+        """Return the stages of these names, or all. Raises UsageError for an unknown name."""
         if unknown := sorted(set(names or ()) - set(self.stages)):
             raise UsageError(f"app {self.name!r} has no stage {unknown[0]!r}; it has {', '.join(self.stages)}")
         return [stage for stage in self.stages.values() if names is None or stage.name in names]
 
     def leads_somewhere(self, key: str) -> bool:
-        """Say whether a stage or an output takes messages with `key`."""
+        """Return whether a stage or an output takes messages with `key`."""
         keys = [*(stage.key for stage in self.stages.values()), *self.outputs]
         if self.exchange_type == "fanout":
             return bool(keys)
@@ -168,7 +168,7 @@ class App:
         return self._exchanges.get(key, self.exchange)
 
     def is_required(self, key: str) -> bool:
-        """Say whether somebody must take a message with `key`."""
+        """Return whether somebody must take a message with `key`."""
         output = self.outputs.get(key)
         return output is None or output.required
 

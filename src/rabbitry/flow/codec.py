@@ -62,11 +62,11 @@ class Codec:
         self._known = _known_fields(type_)
 
     def decode(self, body: bytes) -> object:
-        """Give the value. Raises Undecodable, which names the field."""
+        """Return the value. Raises Undecodable, which names the field."""
         return self.decode_body(body)
 
     def unknown(self, body: bytes) -> dict[str, msgspec.Raw]:
-        """Give the fields of a JSON object that the type does not know, as they came."""
+        """Return the fields of a JSON object that the type does not know, as they came."""
         try:
             fields = _decode_object(body)
         except Undecodable:
@@ -89,7 +89,7 @@ def _decoder(type_: object) -> Callable[[bytes], object]:
 
 
 def _as_it_is(type_: type, value: object) -> object:
-    """Give any JSON value where a type says `object`, the one custom type that is let through."""
+    """Return any JSON value where a type says `object`, the one custom type that is let through."""
     return value
 
 
@@ -112,7 +112,7 @@ def _model_decoder(type_: type[BaseModel]) -> Callable[[bytes], object]:
 
 
 def _parts(info: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
-    """Give a type and those within it, each once (a type may hold itself)."""
+    """Return a type and those within it, each once (a type may hold itself)."""
     seen: set[int] = set()
     waiting: list[object] = [info]
     while waiting:

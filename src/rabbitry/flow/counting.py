@@ -57,7 +57,7 @@ class StageCounts:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Give all that were counted, by name."""
+        """Return all that were counted, by name."""
         names = ("received", "redelivered", "interrupted", "repeated", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
         counts["done"] = len(self.handling) - sum(self.not_done.values())
@@ -139,5 +139,5 @@ class Counting:
 
 
 def _readable(key: str) -> str:
-    """Give a routing key, which may be any bytes, as text for JSON."""
+    """Return a routing key, which may be any bytes, as text for JSON."""
     return key if key.isascii() else encode_text(key).decode(errors="replace")

@@ -163,7 +163,7 @@ async def find_id(connection: Connection, app: str, beginning: str) -> str:
 
 
 async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncGenerator[DeadLetter, None]:
-    """Give the dead letters that are there now, oldest first. Looking takes nothing away: all go back.
+    """Yield the dead letters that are there now, oldest first. Looking takes nothing away: all go back.
 
     Raises NotFound where the app has no such queue yet.
     """
@@ -269,7 +269,7 @@ def _replayed(delivery: Delivery, letter: DeadLetter, limit: int) -> Properties:
 
 @asynccontextmanager
 async def _looking(connection: Connection, app: str) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Give each delivery of the queue once; what is not acked goes back to its place at the end of the block."""
+    """Yield each delivery of the queue once; what is not acked goes back to its place at the end of the block."""
     queue = dead_queue(app)
     async with await connection.channel(prefetch=0) as channel:
         left = (await channel.declare_queue(queue, passive=True)).message_count

@@ -78,7 +78,7 @@ class Declarer:
             return (await channel.declare_queue("", exclusive=True)).name
 
     async def _use(self, channel: Channel, what: str, error: PreconditionFailed) -> None:
-        """Say that something is used as it is, and open the channel that the broker closed for it (406).
+        """Log that an object is used as it is, and reopen the channel that the broker closed for it (406).
 
         AMQP 0-9-1, exchange.declare and queue.declare, rule "equivalent".
         """

@@ -45,7 +45,7 @@ class Executor(Protocol):
         """Take jobs to run."""
 
     async def stop(self, deadline: float) -> None:
-        """Give back what has not begun, wait for the rest until `deadline` (the loop's clock), and end."""
+        """Return to the broker what has not begun, wait for the rest until `deadline` (the loop's clock), and end."""
 
 
 class AsyncExecutor:
@@ -157,7 +157,7 @@ class AsyncExecutor:
         return result
 
     def _is_only_late(self, task: asyncio.Task[None]) -> bool:
-        """Say whether a task was cancelled because its handler's time was up, and for nothing else."""
+        """Return whether a task was cancelled because its handler's time was up, and for nothing else."""
         if task not in self._late:
             return False
         self._late.discard(task)
@@ -330,7 +330,7 @@ def make_executor(stage: Stage, concurrency: int, report: Report, failed: Callab
 
 
 def stack_of(thread_id: int | None) -> str:
-    """Give the stack of a thread, innermost last; empty where it has ended."""
+    """Return the stack of a thread, innermost last; empty where it has ended."""
     frame = sys._current_frames().get(thread_id or 0)
     return "" if frame is None else "".join(traceback.format_stack(frame))
 

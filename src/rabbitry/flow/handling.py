@@ -45,7 +45,7 @@ def succeeded(stage: Stage, body: bytes, returned: object) -> Result:
 
 
 def failed(error: BaseException) -> Result:
-    """Say what an error of a handler, or of its body, leads to; it never fails."""
+    """Return what an error of a handler, or of its body, leads to; it never raises."""
     kind: Kind
     kind, reason, after = "failed", "failed", None
     trace = traced(error)

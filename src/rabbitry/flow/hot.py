@@ -108,7 +108,7 @@ def trace_fields(headers: Table) -> bytes:
 def next_properties(
     app: str, cause: Trail, content_type: str, type_name: str, trace: bytes | None = None
 ) -> EncodedProperties:
-    """Give the properties of what a stage makes of a message; the client gives the id.
+    """Return the properties of what a stage makes of a message; the client gives the id.
 
     trace: the trace context in the handler at its end, None where that is the message's.
     """

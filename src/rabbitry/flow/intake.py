@@ -94,7 +94,7 @@ class Intake:
         self.generation += 1
 
     async def restart(self) -> None:
-        """Give back everything and consume anew."""
+        """Return every delivery to the broker and consume anew."""
         if self._channel is not None:
             await self._channel.close()
 
@@ -106,5 +106,5 @@ class Intake:
 
 
 def _is_refused(error: Exception) -> bool:
-    """Tell a missing permission, where no retry helps, from a queue with an exclusive consumer: both are 403."""
+    """Distinguish a missing permission, where no retry helps, from a queue with an exclusive consumer: both are 403."""
     return isinstance(error, AccessRefused) and "exclusive" not in error.reply_text

@@ -94,7 +94,7 @@ class Outgoing(NamedTuple):
 
 
 def properties_of(delivery: Delivery) -> Properties:
-    """Give a delivery's properties; none where they are malformed, so that the body at least can be kept."""
+    """Return a delivery's properties; none where they are malformed, so that the body at least can be kept."""
     try:
         return delivery.properties
     except ProtocolViolation:
@@ -102,7 +102,7 @@ def properties_of(delivery: Delivery) -> Properties:
 
 
 def attempt_of(properties: Properties) -> int:
-    """Say which attempt this is."""
+    """Return the number of this attempt."""
     value = (properties.headers or {}).get(ATTEMPT)
     return min(max(1, value), _MOST_ATTEMPTS) if isinstance(value, int) else 1
 
@@ -231,7 +231,7 @@ def dead_properties(properties: Properties, death: Death, limit: int) -> Propert
 
 
 def plain_headers(properties: Properties) -> dict[str, FieldValue]:
-    """Give the headers without those that brokers write or read."""
+    """Return the headers without those that brokers write or read."""
     return {
         name: value
         for name, value in (properties.headers or {}).items()

@@ -97,7 +97,7 @@ class Outlet:
         self._is_declared = False
 
     def refused(self) -> None:
-        """Learn that the broker refused a message."""
+        """Record that the broker refused a message."""
         self._is_refused = True
 
     async def wait_for_confirms(self) -> None:

@@ -65,7 +65,7 @@ class Stage:
         return where(self.handler)
 
     def arguments(self, value: object, message: Callable[[], Message]) -> dict[str, object]:
-        """Give the arguments to call the handler with; `message` is called where the handler asks for it."""
+        """Return the arguments to call the handler with; `message` is called where the handler asks for it."""
         arguments: dict[str, object] = {self.value_name: value}
         if self.message_name is not None:
             arguments[self.message_name] = message()
@@ -76,7 +76,7 @@ class Stage:
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
     def key_for(self, result: object) -> str | None:
-        """Give the key that a result is published with; None where it goes nowhere.
+        """Return the key that a result is published with; None where it goes nowhere.
 
         Raises TypeError or UsageError for one that can't be sent, as well as what `then` raises.
         """
@@ -161,7 +161,7 @@ def where(handler: Handler) -> str:
 
 
 def _parameters(handler: Handler) -> tuple[str, object, str | None]:
-    """Give the value's parameter and type, and the parameter of the metadata where there is one."""
+    """Return the value's parameter and type, and the parameter of the metadata where there is one."""
     try:
         hints = typing.get_type_hints(handler, include_extras=True)
     except (NameError, TypeError, AttributeError) as error:

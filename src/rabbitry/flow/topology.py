@@ -66,7 +66,7 @@ class Topology:
     bindings: Sequence[Binding]
 
     def definitions(self, vhost: str = "/") -> dict[str, list[dict[str, object]]]:
-        """Give it as RabbitMQ's definitions (docs/definitions), to be imported by an operator."""
+        """Return the topology as RabbitMQ's definitions (docs/definitions), for an operator to import."""
         return {
             "exchanges": [
                 {"name": item.name, "vhost": vhost, "type": item.type, "durable": item.durable, "auto_delete": False,
@@ -87,7 +87,7 @@ class Topology:
 
 
 def derive(app: App) -> Topology:
-    """Say what an app needs. It fits brokers from RabbitMQ 3.10 on, and the embedded one."""
+    """Return the topology that an app needs. It fits brokers from RabbitMQ 3.10 on, and the embedded one."""
     durable = not app.plain
     arguments: dict[str, str | int] = (
         {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if app.queue_type == "quorum" else {}
@@ -131,7 +131,7 @@ def _waiting(seconds: int) -> dict[str, str | int]:
 
 
 def misfits(app: App, version: tuple[int, ...]) -> list[str]:
-    """Say what a broker of this version will not do as the app needs it; version: () where it says none."""
+    """Return what a broker of this version will not do as the app needs it; version: () where it is unknown."""
     name = "RabbitMQ " + ".".join(str(part) for part in version)
     if () < version < _AT_LEAST_ONCE:
         return [f"{name} loses what waits for a retry where it dies: queues dead-letter at least once from 3.10 on"]
@@ -224,7 +224,7 @@ _Act = Callable[[], Awaitable[object]]
 
 
 def _declarations(channel: Channel, topology: Topology) -> list[tuple[str, _Act, _Act]]:
-    """Give what each is called, how to look whether it is there, and how to declare it."""
+    """Return, for each exchange and queue, its name, a passive check, and its declaration."""
     steps: list[tuple[str, _Act, _Act]] = []
     for exchange in topology.exchanges:
         look = partial(channel.declare_exchange, exchange.name, passive=True)

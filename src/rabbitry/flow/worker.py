@@ -208,7 +208,7 @@ class Worker:
         return is_done
 
     async def give_up(self) -> None:
-        """Give back at once what is in hand, while `stop` waits for it; returns when the broker has it.
+        """Return to the broker at once what is in hand, while `stop` waits for it; returns when the broker has it.
 
         Nothing of it is counted as an attempt. For who can't wait for the deadline that `stop` was given.
         """

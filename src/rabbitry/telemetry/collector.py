@@ -43,7 +43,7 @@ class Collector:
             self._nodes[key] = Node(report, self._now())
 
     def nodes(self) -> list[Report]:
-        """Give the last reports of the nodes that are alive, in the order of their keys."""
+        """Return the last reports of the nodes that are alive, in the order of their keys."""
         oldest = self._now() - SILENCE
         for key in [key for key, node in self._nodes.items() if node.heard < oldest]:
             del self._nodes[key]

@@ -35,7 +35,7 @@ class Histogram:
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
-        """Give the seconds that `share` (0..1) of the durations stay below, at the resolution of the buckets.
+        """Return the seconds that `share` (0..1) of the durations stay below, at the resolution of the buckets.
 
         0.0 where nothing was counted.
         """
@@ -48,7 +48,7 @@ class Histogram:
         return 0.0
 
     def trimmed(self) -> list[int]:
-        """Give the counts without the zeros at the end, as they travel."""
+        """Return the counts without the zeros at the end, as they travel."""
         counts = list(self.counts)
         while counts and not counts[-1]:
             counts.pop()

@@ -192,7 +192,7 @@ class Hub:
                 page.remove(host)
 
     def set_broker(self, state: BrokerState, reason: str = "") -> None:
-        """Tell the pages that the connection to the broker is in another state."""
+        """Send the new state of the connection to the broker to the pages."""
         since = self._broker.since if state == self._broker.state else self._clock()
         self._broker = Broker(state=state, since=since, where=self._broker.where, reason=reason)
         for page in self._pages:

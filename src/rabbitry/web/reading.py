@@ -17,8 +17,7 @@ from rabbitry.apps.monitor.decode import decode, printable
 from rabbitry.apps.monitor.interfaces import by_name
 
 Values = tuple[float | None, float | None, float | None, float | None]
-VALUE_NAMES = ("cpu", "memory", "rx", "tx")
-"""What a history is kept of: two percentages, and bytes a second over the machine's own interfaces."""
+"""A host's history: CPU and memory in percent, then bytes a second received and sent by its own interfaces."""
 UNNAMED = "(unnamed host)"
 _LONGEST_TIMESTAMP = 64
 

@@ -61,18 +61,18 @@ class BlockingDelivery:
         return self._delivery.is_lost
 
     def ack(self, *, multiple: bool = False) -> None:
-        """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
+        """Acknowledge this delivery; with `multiple`, all before it on its channel too.
 
         Raises AlreadySettled where it was settled, or came over a channel or connection that is gone.
         """
         self._settle(functools.partial(self._delivery.ack, multiple=multiple))
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settle(functools.partial(self._delivery.nack, requeue=requeue, multiple=multiple))
 
     def reject(self, *, requeue: bool = True) -> None:
-        """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settle(functools.partial(self._delivery.reject, requeue=requeue))
 
     def _settle(self, settle: Callable[[], None]) -> None:

@@ -406,7 +406,7 @@ class BlockingChannel:
                 self._room.give_back(size)
 
     def _pass_on(self, confirm: _Confirm, sent: asyncio.Future[None]) -> None:
-        """Tell the other thread how a publish ended."""
+        """Pass the outcome of a publish to the other thread."""
         error = sent.exception()
         if isinstance(error, Exception):
             self._fail(confirm, error)

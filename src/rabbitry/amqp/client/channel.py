@@ -252,18 +252,18 @@ class Channel(Declaring):
     # -- for the connection ----------------------------------------------------------------------------
 
     def on_link_gone(self, error: Closed) -> None:
-        """Learn that the connection is gone for good, while this channel was open or closing."""
+        """Handle the final loss of the connection, while this channel was open or closing."""
         self._fail(error)
 
     def on_fork(self, error: Closed) -> None:
-        """Learn that this is a child process: nothing here may be used, and nothing waits."""
+        """Abandon the channel in a child process: nothing here may be used, and nothing waits."""
         self._closed = error
         self._link = None
         self._settlements.lost = error
         self.window.abandon(error)
 
     def suspend(self, error: Closed) -> None:
-        """Learn that the link is gone and another is on its way: publishers and consumers wait for it."""
+        """Suspend: the connection was lost and is being recovered; publishers and consumers wait."""
         self._lose(error)
         self.window.suspend()
         # One whose cancel was not answered is gone with the link, and must not be consumed again. One that was on
@@ -541,7 +541,7 @@ class Channel(Declaring):
         return answer if isinstance(answer, Delivery) else None
 
     def _return_got(self, answer: "Method | Delivery") -> None:
-        """Give back what was got for somebody who has given up."""
+        """Requeue a message whose `get` was cancelled."""
         if isinstance(answer, Delivery) and answer.delivery_tag in self._settlements.open:
             answer.nack()
 

@@ -198,7 +198,7 @@ class Connection:
             raise RequestTimeout(f"the connection is still open after {timeout} s") from error
 
     async def usable_link(self, timeout: float | None) -> Link:
-        """Give the link to send over, having waited while the connection recovers.
+        """Return the link to send over, having waited while the connection recovers.
 
         Raises ConnectionClosed where it is closed for good, RequestTimeout.
         """
@@ -236,7 +236,7 @@ class Connection:
         await restore_topology(self, await self.usable_link(None))
 
     def on_fork(self, parent: int) -> None:
-        """Learn that this is a child process: the socket is the parent's, and nothing of it is touched."""
+        """Abandon the connection in a child process: the socket is the parent's, and nothing of it is touched."""
         error = UsedAfterFork.here(parent)
         self._recovery = None
         self._close_reason = error
@@ -315,7 +315,7 @@ class Connection:
             self._recovering = asyncio.create_task(self._recovery.run(self, error), name="recovery")
 
     def resumed(self) -> None:
-        """Learn from recovery that all is as it was."""
+        """Resume: recovery has restored everything."""
         self._usable.set()
         self.resending.begin(channel.window for channel in self.channels)
 

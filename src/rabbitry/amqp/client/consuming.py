@@ -163,7 +163,7 @@ class Delivery:
         return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
 
     def ack(self, *, multiple: bool = False) -> None:
-        """Tell the broker that this delivery is done with; with `multiple`, all before it on its channel too.
+        """Acknowledge this delivery; with `multiple`, all before it on its channel too.
 
         Sent at the end of this turn of the event loop. Raises AlreadySettled where it was settled, or came
         over a channel or connection that is gone (the broker then delivers it again).
@@ -180,11 +180,11 @@ class Delivery:
         self._settlements.check(self.delivery_tag)
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Give this delivery back (requeue), or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.nack(self.delivery_tag, multiple, requeue)
 
     def reject(self, *, requeue: bool = True) -> None:
-        """Give this one delivery back, or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.reject(self.delivery_tag, requeue)
 
 

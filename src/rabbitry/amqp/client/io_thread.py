@@ -19,7 +19,7 @@ _STOP_TIMEOUT = 10.0
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Give an event loop: uvloop's where it is installed, else asyncio's."""
+    """Return an event loop: uvloop's where it is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:

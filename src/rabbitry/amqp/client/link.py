@@ -76,7 +76,7 @@ class ChannelHandler(Protocol):
         """Take any other method."""
 
     def on_link_gone(self, error: Closed) -> None:
-        """Learn that the link is gone for good."""
+        """Handle the final loss of the link."""
 
     @property
     def awaits_answer(self) -> bool:
@@ -93,13 +93,13 @@ class LinkOwner(Protocol):
     """Why the broker blocks publishers; None while it does not."""
 
     def on_blocked(self, reason: str | None) -> None:
-        """Learn that the broker blocks publishers (with its reason), or no longer does (None)."""
+        """Handle a broker that blocks publishers (with its reason), or no longer does (None)."""
 
     def on_link_lost(self, link: "Link", error: ConnectionClosed) -> None:
-        """Learn that the socket is gone. Called once, and only after the handshake was complete."""
+        """Handle the loss of the socket. Called once, and only after the handshake was complete."""
 
     def on_link_writable(self) -> None:
-        """Learn that the socket takes data again."""
+        """Resume writing: the socket takes data again."""
 
 
 class Link:
@@ -270,7 +270,7 @@ class Link:
         self._hang_up()
 
     def _on_violation(self, violation: ProtocolViolation) -> None:
-        """Tell the broker what it did wrong and hang up: nothing it says can be trusted any more."""
+        """Close with the broker's violation as the reason, and hang up: its data can't be trusted any more."""
         if self._reason is None:
             self._reason = connection_closed(violation.reply_code, f"the broker broke the protocol: {violation}", 0, 0)
             self._reason.__cause__ = violation
@@ -309,7 +309,7 @@ class Link:
         self.driver.write(self.core.send_method(channel, method))
 
     def free_channel_number(self) -> int | None:
-        """Give the lowest channel number that is not in use, or None."""
+        """Return the lowest channel number that is not in use, or None."""
         return next((n for n in range(1, self.core.channel_max + 1) if n not in self.channels), None)
 
     def hold_reading(self, holder: object) -> None:

@@ -488,7 +488,7 @@ class PublishWindow:
 
 
 def as_body(body: object) -> bytes:
-    """Give a body as bytes, a copy where its owner may change it. Raises UsageError for what is none."""
+    """Return a body as bytes, a copy where its owner may change it. Raises UsageError for what is none."""
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
     raise UsageError(f"a body is bytes, not {type(body).__name__}; text becomes bytes with .encode()")

@@ -48,11 +48,11 @@ class Topology:
     """When a queue with x-expires was used last, in seconds of the event loop's clock."""
 
     def current(self, queue: str) -> str:
-        """Give the name that a queue has on this link."""
+        """Return the name that a queue has on this link."""
         return self.names.get(queue, queue)
 
     def known(self, queue: str) -> str:
-        """Give the name that the program knows a queue by; the opposite of `current`."""
+        """Return the name that the program knows a queue by; the opposite of `current`."""
         return next((name for name, current in self.names.items() if current == queue), queue)
 
     # -- noting ----------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Topology:
     # -- restoring -------------------------------------------------------------------------------------
 
     def steps(self) -> "list[Callable[[Channel], Awaitable[None]]]":
-        """Give what to do, in order, each over a channel that is open. A step may be done again."""
+        """Return the steps that restore it, in order, each for an open channel. A step may be repeated."""
         return [
             *(partial(_request, method=method, answer=ExchangeDeclareOk) for method in self.exchanges.values()),
             *(partial(self._restore_queue, name=name, method=method) for name, method in self.queues.items()),

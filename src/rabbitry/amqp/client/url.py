@@ -58,7 +58,7 @@ class BrokerURL:
     external: bool = False
 
     def __str__(self) -> str:
-        """Give the URL without user and password, for logs and messages."""
+        """Return the URL without user and password, for logs and messages."""
         scheme = "amqps" if self.tls else "amqp"
         names = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         vhost = "" if self.virtual_host == "/" else quote(self.virtual_host, safe="")

@@ -222,18 +222,18 @@ class Connection:
         self.channel_max = channel_max
 
     def channel_state(self, channel: int) -> ChannelState:
-        """Say where a channel is in its life."""
+        """Return the state of a channel."""
         return self._channels.get(channel, ChannelState.CLOSED)
 
     # -- sending ---------------------------------------------------------------------------------------
 
     def send_header(self) -> bytes:
-        """Give the protocol header that a client begins with."""
+        """Return the protocol header that a client begins with."""
         self.state = step_connection(self.state, ConnectionEvent.HEADER)
         return PROTOCOL_HEADER
 
     def send_method(self, channel: int, method: Method) -> bytes:
-        """Give the frame of `method`, and move the state on.
+        """Return the frame of `method`, and move the state on.
 
         Raises UsageError where the method is not ours to send, is too long for a frame or illegal in this
         state; the state is then as before.
@@ -263,7 +263,7 @@ class Connection:
         return hot.encode_method_frame(channel, encode_method(method, self._by_type))
 
     def send_content(self, channel: int, method: Method, header: bytes, body: bytes) -> bytes:
-        """Give the frames of a method that carries content. Raises as `send_method` does."""
+        """Return the frames of a method that carries content. Raises as `send_method` does."""
         return self.send_method(channel, method) + hot.encode_content(channel, header, body, self.frame_limit)
 
     # -- receiving -------------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ class Connection:
         return self._lose_framing(text)
 
     def _body_of(self, channel: int, size: int) -> _Content | None:
-        """Give the content that a body frame of this size belongs to; None where the plain way has to judge it."""
+        """Return the content that a body frame of this size belongs to; None where the plain way has to judge it."""
         content = self._contents.get(channel)
         if (
             content is None

@@ -25,7 +25,6 @@ _FRAME = struct.Struct(">BHI")
 _ACK = struct.Struct(">QB")
 _ACK_FRAME = struct.Struct(">BHIIQBB")
 _DELIVER_MIDDLE = struct.Struct(">QB")
-_CONTENT_START = struct.Struct(">BHIHHQH")
 
 PUBLISH_SIGNATURE: Final = 60 << 16 | 40
 DELIVER_SIGNATURE: Final = 60 << 16 | 60
@@ -175,7 +174,7 @@ def publish_payload(exchange: bytes, routing_key: bytes, mandatory: bool) -> byt
 
 
 def deliver_prefix(consumer_tag: bytes) -> bytes:
-    """Give the start of a basic.deliver payload for a consumer; `consumer_tag` includes its length octet."""
+    """Return the start of a basic.deliver payload for a consumer; `consumer_tag` includes its length octet."""
     return b"\x00\x3c\x00\x3c" + consumer_tag
 
 
@@ -194,7 +193,7 @@ def get_ok_payload(delivery_tag: int, redelivered: bool, destination: bytes, mes
 
 
 def parse_publish(arguments: bytes) -> tuple[str, str, bool, bool]:
-    """Give exchange, routing key, mandatory, immediate. Raises ProtocolViolation (502) where malformed."""
+    """Return exchange, routing key, mandatory, immediate. Raises ProtocolViolation (502) where malformed."""
     try:
         middle = 3 + arguments[2]
         end = middle + 1 + arguments[middle]
@@ -208,7 +207,7 @@ def parse_publish(arguments: bytes) -> tuple[str, str, bool, bool]:
 
 
 def parse_deliver(arguments: bytes) -> tuple[str, int, bool, str, str]:
-    """Give consumer tag, delivery tag, redelivered, exchange, routing key. Raises ProtocolViolation (502)."""
+    """Return consumer tag, delivery tag, redelivered, exchange, routing key. Raises ProtocolViolation (502)."""
     try:
         tag_end = 1 + arguments[0]
         delivery_tag, redelivered = _DELIVER_MIDDLE.unpack_from(arguments, tag_end)
@@ -229,7 +228,7 @@ def parse_deliver(arguments: bytes) -> tuple[str, int, bool, str, str]:
 
 
 def parse_return(arguments: bytes) -> tuple[int, str, str, str]:
-    """Give reply code, reply text, exchange, routing key. Raises ProtocolViolation (502) where malformed."""
+    """Return reply code, reply text, exchange, routing key. Raises ProtocolViolation (502) where malformed."""
     try:
         text_end = 3 + arguments[2]
         exchange_end = text_end + 1 + arguments[text_end]

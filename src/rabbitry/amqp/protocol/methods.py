@@ -560,7 +560,7 @@ _RESERVED: Final = {"0": b"\x00\x00", "1": b"\x00", "3": b"\x00\x00\x00\x00"}
 
 
 def method_name(class_id: int, method_id: int) -> str:
-    """Give a method's name as the specification writes it, such as `queue.declare`, or its numbers."""
+    """Return a method's name as the specification writes it, such as `queue.declare`, or its numbers."""
     layout = BY_SIGNATURE.get(class_id << 16 | method_id)
     if layout is None:
         return f"{class_id}.{method_id}"

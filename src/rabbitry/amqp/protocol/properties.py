@@ -70,7 +70,7 @@ class EncodedProperties(NamedTuple):
     after: bytes
 
     def decoded(self) -> Properties:
-        """Give them by name, without a message id."""
+        """Return the properties by name, without a message id."""
         flags = self.flags & ~FLAG_MESSAGE_ID
         return decode_header(CONTENT_HEADER.pack(60, 0, 0, flags) + self.before + self.after)
 
@@ -80,7 +80,7 @@ _FLAGS: Final = tuple(1 << (15 - index) for index in range(len(_NAMES)))
 
 
 def encode_properties(properties: Properties) -> tuple[int, list[bytes]]:
-    """Give the property flags and the encoded properties that are there, one item each, in wire order.
+    """Return the property flags and the encoded properties that are there, one item each, in wire order.
 
     Raises UsageError for a value that AMQP can't carry.
     """

@@ -111,7 +111,7 @@ CHANNEL_TRANSITIONS: Final[dict[tuple[ChannelState, ChannelEvent], ChannelState]
 
 
 def step_connection(state: ConnectionState, event: ConnectionEvent) -> ConnectionState:
-    """Give the state after `event`. Raises ProtocolViolation (503, on an open connection 504) for an illegal one."""
+    """Return the state after `event`. Raises ProtocolViolation (503, on an open connection 504) for an illegal one."""
     try:
         return CONNECTION_TRANSITIONS[state, event]
     except KeyError:
@@ -123,7 +123,7 @@ def step_connection(state: ConnectionState, event: ConnectionEvent) -> Connectio
 
 
 def step_channel(state: ChannelState, event: ChannelEvent) -> ChannelState:
-    """Give the state after `event`. Raises ProtocolViolation (504) for one that is illegal here."""
+    """Return the state after `event`. Raises ProtocolViolation (504) for one that is illegal here."""
     try:
         return CHANNEL_TRANSITIONS[state, event]
     except KeyError:

@@ -270,12 +270,12 @@ def _long_string(raw: bytes) -> str | bytes:
 
 
 def decode_timestamp(seconds: int) -> datetime | int:
-    """Give the time for POSIX `seconds`; beyond the year 9999 a TaggedInt that travels unchanged."""
+    """Return the time for POSIX `seconds`; beyond the year 9999 a TaggedInt that travels unchanged."""
     return _EPOCH + timedelta(seconds=seconds) if seconds <= _LAST_SECOND else TaggedInt(seconds, b"T")
 
 
 def encode_timestamp(value: datetime | int) -> int:
-    """Give POSIX seconds. A datetime without a zone is taken as UTC."""
+    """Return POSIX seconds. A datetime without a zone is taken as UTC."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         value = (aware - _EPOCH) // timedelta(seconds=1)

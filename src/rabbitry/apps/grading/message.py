@@ -78,7 +78,7 @@ class Assignment(dict[str, Any]):
         return assignment
 
     def __str__(self) -> str:
-        """Say whose it is, how it stands and its mark, for a line of the log."""
+        """Return whose it is, how it stands and its mark, for a line of the log."""
         module = f", {self.module}" if self.module else ""
         given, total = number(self.get(MARK)), number(self.get(OUT_OF))
         mark = "" if given is None else f", mark {points(given, total)}"
@@ -127,7 +127,7 @@ class Assignment(dict[str, Any]):
         return len(self.history)
 
     def solution(self) -> bytes:
-        """Give the file, or the answer. Raises Reject where it can't be decoded."""
+        """Return the file, or the answer. Raises Reject where it can't be decoded."""
         value = self[SOLUTION] if SOLUTION in self else self.get(ANSWER, "")
         text = value if isinstance(value, str) else str(value)
         if self.get(ENCODING) != "base64":
@@ -143,18 +143,18 @@ class Assignment(dict[str, Any]):
         return self.get(ENCODING) == "base64"
 
     def solution_text(self) -> str:
-        """Give the solution for people to read; what can't be decoded stays as it came."""
+        """Return the solution for people to read; what can't be decoded stays as it came."""
         try:
             return self.solution().decode(errors="replace")
         except Reject:
             return str(self.get(SOLUTION))
 
     def without(self, *names: str) -> Self:
-        """Give it without these fields."""
+        """Return the assignment without these fields."""
         return type(self)({name: value for name, value in self.items() if name not in names})
 
     def moved(self, status: str, role: str, decision: Decision) -> Self:
-        """Give it in its next status, with the hop appended to its History; nothing else is touched."""
+        """Return the assignment in its next status, with the hop appended to its History; nothing else is touched."""
         entry: dict[str, Any] = {
             "role": role,
             "status": status,
@@ -223,22 +223,22 @@ def submission(
 
 
 def identity(text: str) -> str:
-    """Give an id that can be shown and typed: the text itself where it can, else one that stands for it."""
+    """Return an id that can be shown and typed: the text itself where it can, else one that stands for it."""
     return text if _GOOD_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
 def sendable(text: str) -> str:
-    """Give text as UTF-8 can say it: names of files, and command lines, may hold bytes that are none."""
+    """Return text as UTF-8 can say it: names of files, and command lines, may hold bytes that are none."""
     return text.encode(errors="replace").decode()
 
 
 def now() -> str:
-    """Give the time in UTC, in a form that sorts."""
+    """Return the time in UTC, in a form that sorts."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def number(value: object) -> float | None:
-    """Give a number from the wire where it is a finite one."""
+    """Return a number from the wire where it is a finite one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

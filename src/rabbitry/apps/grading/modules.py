@@ -68,7 +68,7 @@ class Course:
     student_number: str | None = None
 
     def module(self, name: str) -> Module:
-        """Give a module. Raises UsageError, naming those that there are."""
+        """Return a module. Raises UsageError, naming those that there are."""
         found = self.modules.get(name)
         if found is None:
             raise UsageError(f"unknown module {name!r}: there are {', '.join(self.modules)}")

@@ -58,7 +58,7 @@ ROLES: Final[dict[RoleName, Role]] = {
 
 
 def role_named(name: str) -> Role:
-    """Give a role. Raises UsageError for another name."""
+    """Return a role. Raises UsageError for another name."""
     for role in ROLES.values():
         if role.name == name:
             return role
@@ -66,13 +66,13 @@ def role_named(name: str) -> Role:
 
 
 def demonstrator_key(assignment: Assignment, course: Course) -> str:
-    """Give the key of the demonstrators who take an assignment: its module's, `correction` where it has none."""
+    """Return the key of the demonstrators who take an assignment: its module's, `correction` where it has none."""
     module = course.modules.get(assignment.module)
     return CORRECTION_KEY if module is None else module.key
 
 
 def key_of(assignment: Assignment, course: Course) -> str:
-    """Give the key that an assignment in its status is published with."""
+    """Return the key that an assignment in its status is published with."""
     for role in ROLES.values():
         if role.gives == assignment.status:
             return role.then

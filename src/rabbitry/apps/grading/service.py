@@ -78,7 +78,7 @@ async def run(
 
 
 def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-    """Give what runs beside the worker, each over a connection of its own."""
+    """Return what runs beside the worker, each over a connection of its own."""
     database = office.database
     if database is None:
         return []

@@ -150,7 +150,7 @@ class Office:
         return PROGRESS_KEY if isinstance(product, Progress) else key_of(product, self.wiring.course)
 
     def _add_outputs(self, app: App) -> None:
-        """Say where messages go; queues are declared, so that what is sent before its first consumer ran waits."""
+        """Add the outputs; their queues are declared, so that what is sent before its first consumer ran waits."""
         taken = {stage.key for stage in app.stages.values()}
         queues: dict[str, str | None] = {}
         is_fanout = self.wiring.exchange_type == "fanout"
@@ -201,7 +201,7 @@ class Office:
         return marked if marks else passed_on
 
     def _take(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
-        """Give the assignment where it is this seat's; None where it is to be left alone. Raises Reject."""
+        """Return the assignment where it is this seat's; None where it is to be left alone. Raises Reject."""
         status = fields.get("status")
         if self.is_broadcast:
             if status != role.takes or not self._is_for(seat, fields.get("Module")):

@@ -73,7 +73,7 @@ def _matched(pattern: str, text: str) -> str | None:
 
 
 def entries(path: Path, student: str | None, module: str, course: Course) -> list[Entry]:
-    """Say what is handed in: a file, or each file of a folder (hidden ones and its folders are left out).
+    """Return what is handed in: a file, or each file of a folder (hidden ones and its folders are left out).
 
     student: None takes the number that a file's name begins with. Raises UsageError for the first file that can't
     be, and for all that is wrong, so that nothing is sent where something is.
@@ -110,7 +110,7 @@ def read(path: Path, course: Course) -> bytes:
 
 
 def checked(data: bytes, name: str, course: Course) -> bytes:
-    """Give a solution that can be handed in. Raises UsageError where it is empty or too large."""
+    """Return a solution that can be handed in. Raises UsageError where it is empty or too large."""
     if not data:
         raise UsageError(f"{name} is empty")
     if len(data) > course.largest_submission:

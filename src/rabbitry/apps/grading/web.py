@@ -145,7 +145,7 @@ class Pages:
     # -- what is shown ---------------------------------------------------------------------------------
 
     async def page(self) -> FileResponse:
-        """Give the page itself."""
+        """Return the page itself."""
         return FileResponse(STATIC / "index.html")
 
     async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
@@ -170,7 +170,7 @@ class Pages:
         return _json(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
 
     async def submission(self, identity: str) -> Response:
-        """Give a submission with its history, and whether its file is here; `null` where nothing is known of it."""
+        """Return a submission with its history, and whether its file is here; `null` where nothing is known of it."""
         from rabbitry.apps.grading.records import course, inbox
         from rabbitry.apps.grading.service import LEAST
 
@@ -199,7 +199,7 @@ class Pages:
         return _json(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
     async def item(self, role: str, identity: str) -> Response:
-        """Give what waits, with the solution where it is text."""
+        """Return what waits, with the solution where it is text."""
         found = await self._item(role, identity)
         assignment = found.assignment
         text = "" if assignment.is_binary else assignment.solution_text()
@@ -215,7 +215,7 @@ class Pages:
         )
 
     async def file(self, identity: str) -> Response:
-        """Give the file as it was handed in. No browser shows it as a page of this site, whatever it holds."""
+        """Return the file as it was handed in. No browser shows it as a page of this site, whatever it holds."""
         from rabbitry.apps.grading.records import inbox
 
         found: Item | None = await self._read(partial(inbox.handed_in, given=identity), None)

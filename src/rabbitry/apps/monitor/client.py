@@ -134,7 +134,7 @@ class StatisticsClient:
                 log.info("samples of '%s' come", printable(key))
 
     async def _say_silence(self) -> None:
-        """Say of each routing key when nothing came for some time, and what to look at."""
+        """Log for each routing key when nothing came for some time, and what to look at."""
         clock = asyncio.get_running_loop().time
         self._heard = dict.fromkeys(self._heard, clock())
         while True:

@@ -23,7 +23,7 @@ class DirectExchange(Exchange):
         self._by_key: dict[str, dict[tuple[int, str, bytes], Destination]] = {}
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Give what is bound with exactly this key."""
+        """Return what is bound with exactly this key."""
         return self._by_key.get(routing_key, {}).values()
 
     def _add(self, binding: Binding) -> None:
@@ -44,6 +44,6 @@ class DefaultExchange(DirectExchange):
         self._queues = queues
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Give the queue of that name."""
+        """Return the queue of that name."""
         queue = self._queues.get(routing_key)
         return () if queue is None else (queue,)

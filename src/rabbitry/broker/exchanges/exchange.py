@@ -70,7 +70,7 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Give the destinations of a message; one may come more than once."""
+        """Return the destinations of a message; one may come more than once."""
 
     @abc.abstractmethod
     def _add(self, binding: Binding) -> None:

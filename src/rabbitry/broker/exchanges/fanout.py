@@ -12,7 +12,7 @@ class FanoutExchange(Exchange):
     type = "fanout"
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Give all destinations."""
+        """Return all destinations."""
         return [binding.destination for binding in self.bindings.values()]
 
     def _add(self, binding: Binding) -> None:

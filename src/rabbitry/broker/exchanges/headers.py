@@ -22,7 +22,7 @@ class HeadersExchange(Exchange):
     routes_by_headers = True
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Give what is bound with arguments that the headers satisfy."""
+        """Return what is bound with arguments that the headers satisfy."""
         return [binding.destination for binding in self.bindings.values() if _satisfies(binding.arguments, headers)]
 
     def _add(self, binding: Binding) -> None:

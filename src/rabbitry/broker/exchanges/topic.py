@@ -31,7 +31,7 @@ class TopicExchange(Exchange):
         self._root = _Node()
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Give what is bound with a pattern that matches.
+        """Return what is bound with a pattern that matches.
 
         All places in the trie that the words so far lead to are followed at once, so no place is visited
         twice for the same word, however many `#` the patterns hold.

@@ -76,7 +76,7 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
 
 
 def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
-    """Give the channel its one consumer of direct replies."""
+    """Set the channel's one consumer of direct replies."""
     if channel.reply_to is not None:
         raise precondition_failed("reply consumer already set")
     if not no_ack:
@@ -108,7 +108,7 @@ def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
 
 
 def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
-    """Give the first message of a queue."""
+    """Return the first message of a queue."""
     channel.connection.check("read", "queue", method.queue or channel.last_queue)
     queue = named(channel, method.queue)
     if queue.rules.quorum and queue.rules.single_active_consumer:

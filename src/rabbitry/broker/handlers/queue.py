@@ -21,7 +21,7 @@ from rabbitry.broker.vhost import plain_name
 
 
 def named(channel: Channel, name: str) -> Queue:
-    """Give the queue of that name; without a name, the last one declared on this channel (section 1.7.2)."""
+    """Return the queue of that name; without a name, the last one declared on this channel (section 1.7.2)."""
     if not name:
         name = channel.last_queue
         if not name:

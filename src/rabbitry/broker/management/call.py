@@ -71,14 +71,14 @@ class Call:
         self._body = body
 
     def path(self, name: str) -> str:
-        """Give a part of the path."""
+        """Return a part of the path."""
         text = unquote(str(self.request.path_params[name]))
         if len(text.encode()) > _LONGEST_NAME:
             raise bad(f"{text[:40]!r}… is longer than the {_LONGEST_NAME} bytes that a name may have")
         return text
 
     def body(self) -> Json:
-        """Give the JSON object that was sent."""
+        """Return the JSON object that was sent."""
         if not self._body:
             return {}
         try:
@@ -87,7 +87,7 @@ class Call:
             raise bad("not_json") from error
 
     def vhost(self, kind: str = "") -> "VirtualHost":
-        """Give the virtual host of the path."""
+        """Return the virtual host of the path."""
         vhost = self.broker.vhosts.get(self.path("vhost"))
         if vhost is None:
             raise Answer(404, "not_found", "vhost_not_found") if self.method == "PUT" else not_found()
@@ -96,7 +96,7 @@ class Call:
         return vhost
 
     def queue(self) -> "Queue":
-        """Give the queue of the path."""
+        """Return the queue of the path."""
         queue = self.vhost().queues.get(self.path("name"))
         if queue is None:
             raise not_found()
@@ -122,7 +122,7 @@ class Call:
             raise Answer(401, "not_authorised", "Not policymaker user")
 
     def vhosts(self) -> list["VirtualHost"]:
-        """Give the virtual hosts that whoever asks may see, or the one of the path."""
+        """Return the virtual hosts that whoever asks may see, or the one of the path."""
         if "vhost" in self.request.path_params:
             return [self.vhost()]
         return [vhost for vhost in self.broker.vhosts.values() if self.sees(vhost.name)]
@@ -171,7 +171,7 @@ class Call:
 
 
 def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
-    """Give what finds a name that holds a text, or a regular expression."""
+    """Return a predicate for names: they contain a text, or match a regular expression."""
     if use_regex != "true":
         return lambda name: text in name
     try:
@@ -181,7 +181,7 @@ def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
 
 
 def only(item: Json, columns: str) -> Json:
-    """Give of an object what a query's `columns` names."""
+    """Return the fields of an object that a query's `columns` names."""
     shown: Json = {}
     for column in columns.split(","):
         value: object = item

@@ -22,7 +22,7 @@ class BadDefinition(Exception):
 
 
 def export(broker: "Broker", only: "VirtualHost | None" = None) -> Json:
-    """Give everything durable; of one virtual host without its name and without users, as RabbitMQ does."""
+    """Return everything durable; of one virtual host without its name and without users, as RabbitMQ does."""
     hosts = [only] if only is not None else list(broker.vhosts.values())
     document: Json = {
         "rabbit_version": views.VERSION,

@@ -63,7 +63,7 @@ class Rates:
         self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
 
     def with_rates(self, of: object, counters: Counters) -> dict[str, object]:
-        """Give counters, and beside each its rate a second between the last two looks."""
+        """Return counters, and beside each its rate a second between the last two looks."""
         seconds = self._now_at - self._before_at
         result: dict[str, object] = {}
         for name, value in counters.items():
@@ -86,7 +86,7 @@ def all_queues(broker: "Broker") -> Iterable["Queue"]:
 
 
 def queue_counters(queue: "Queue") -> dict[str, int]:
-    """Give what is counted of a queue: message_stats, and how many messages there are."""
+    """Return what is counted of a queue: message_stats, and how many messages there are."""
     return {
         "publish": queue.published,
         "deliver_get": queue.delivered,

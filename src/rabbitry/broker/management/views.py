@@ -35,12 +35,12 @@ VERSION: Final = "3.10.8"
 
 
 def node_name() -> str:
-    """Give the name that stands for this broker where RabbitMQ names a node."""
+    """Return the name that stands for this broker where RabbitMQ names a node."""
     return f"rabbitry@{platform.node()}"
 
 
 def plain(value: FieldValue) -> object:
-    """Give a table's value as JSON can say it."""
+    """Return a table's value as JSON can say it."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # see decode_text
     if isinstance(value, float) and not math.isfinite(value):
@@ -59,7 +59,7 @@ def plain(value: FieldValue) -> object:
 
 
 def overview(broker: "Broker", rates: Rates, user: User) -> Json:
-    """Give the broker at a glance."""
+    """Return the broker at a glance."""
     totals: dict[str, int] = dict.fromkeys((*_STATS, *_DEPTHS), 0)
     for queue in all_queues(broker):
         for name, value in queue_counters(queue).items():
@@ -131,7 +131,7 @@ def listeners(broker: "Broker") -> list[Json]:
 
 
 def node(broker: "Broker") -> Json:
-    """Give the one node."""
+    """Return the one node."""
     usage = shutil.disk_usage(broker.data or ".")
     return {
         "name": node_name(),
@@ -172,7 +172,7 @@ def node(broker: "Broker") -> Json:
 
 
 def queue(item: Queue, rates: Rates) -> Json:
-    """Give a queue."""
+    """Return a queue."""
     counters = queue_counters(item)
     exclusive = next((consumer.tag for consumer in item.turns if consumer.exclusive), None)
     active = item.turns.active
@@ -209,7 +209,7 @@ def queue(item: Queue, rates: Rates) -> Json:
 
 
 def queue_details(item: Queue, rates: Rates) -> Json:
-    """Give a queue with its consumers."""
+    """Return a queue with its consumers."""
     shown = queue(item, rates)
     shown["consumer_details"] = [consumer(one) for one in item.turns]
     shown["deliveries"] = []
@@ -218,7 +218,7 @@ def queue_details(item: Queue, rates: Rates) -> Json:
 
 
 def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
-    """Give an exchange."""
+    """Return an exchange."""
     followed: Json = {"policy": item.policy.name} if item.policy is not None else {}
     return {
         **followed,
@@ -234,7 +234,7 @@ def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
 
 
 def policy(item: Policy) -> Json:
-    """Give a policy."""
+    """Return a policy."""
     return {
         "vhost": item.vhost,
         "name": item.name,
@@ -246,7 +246,7 @@ def policy(item: Policy) -> Json:
 
 
 def binding(item: Binding, vhost: "VirtualHost") -> Json:
-    """Give a binding."""
+    """Return a binding."""
     return {
         "source": item.source.name,
         "vhost": vhost.name,
@@ -259,7 +259,7 @@ def binding(item: Binding, vhost: "VirtualHost") -> Json:
 
 
 def default_binding(item: Queue) -> Json:
-    """Give the binding that every queue has to the default exchange."""
+    """Return the binding that every queue has to the default exchange."""
     return {
         "source": "",
         "vhost": item.vhost.name,
@@ -281,7 +281,7 @@ def properties_key(routing_key: str, arguments: Table) -> str:
 
 
 def connection(item: "ClientConnection", rates: Rates) -> Json:
-    """Give a connection."""
+    """Return a connection."""
     host, _, port = item.peer.rpartition(":")
     shown: Json = {
         "name": item.name,
@@ -321,7 +321,7 @@ def connection(item: "ClientConnection", rates: Rates) -> Json:
 
 
 def channel(item: "Channel") -> Json:
-    """Give a channel."""
+    """Return a channel."""
     transaction = item.transaction
     return {
         "name": f"{item.connection.name} ({item.number})",
@@ -346,7 +346,7 @@ def channel(item: "Channel") -> Json:
 
 
 def consumer(item: Consumer) -> Json:
-    """Give a consumer."""
+    """Return a consumer."""
     own = item.channel
     return {
         "consumer_tag": item.tag,
@@ -374,7 +374,7 @@ def _peer(item: "ClientConnection") -> Json:
 
 
 def vhost(item: "VirtualHost", rates: Rates) -> Json:
-    """Give a virtual host."""
+    """Return a virtual host."""
     totals: dict[str, int] = dict.fromkeys((*_STATS, *_DEPTHS), 0)
     for one in item.queues.values():
         for name, value in queue_counters(one).items():
@@ -394,7 +394,7 @@ def vhost(item: "VirtualHost", rates: Rates) -> Json:
 
 
 def user(item: User) -> Json:
-    """Give a user."""
+    """Return a user."""
     return {
         "name": item.name,
         "password_hash": item.password_hash,
@@ -405,5 +405,5 @@ def user(item: User) -> Json:
 
 
 def permission(vhost_name: str, user_name: str, item: Permission) -> Json:
-    """Give a permission."""
+    """Return a permission."""
     return {"user": user_name, "vhost": vhost_name, **item._asdict()}

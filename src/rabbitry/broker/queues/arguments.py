@@ -47,7 +47,7 @@ def _not_negative(value: FieldValue, arguments: Table) -> None:
 
 
 def check_timer(number: int) -> str | None:
-    """Say what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
+    """Return what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
     if number < 0:
         return f"{{value_negative,{number}}}"
     if number > _LONGEST:
@@ -184,7 +184,7 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
 
 
 def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
-    """Say what a queue does by its arguments (`rules` are what these ask for) and its policy's definition."""
+    """Return a queue's rules by its arguments (`rules` are what these ask for) and its policy's definition."""
     changes: dict[str, int | str] = {}
     for setting, rule in _SETTINGS.items():
         value = definition.get(setting)

@@ -61,13 +61,13 @@ def dead_letter(
 
 
 def origin_of(message: Message) -> tuple[str, str]:
-    """Give exchange and routing key that a message was published with."""
+    """Return exchange and routing key that a message was published with."""
     middle = 1 + message.destination[0]
     return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])
 
 
 def copies(headers: Table) -> list[str]:
-    """Give the routing keys of a CC header that was checked when the message came."""
+    """Return the routing keys of a CC header that was checked when the message came."""
     value = headers.get("CC")
     return [str(key) for key in value] if isinstance(value, list) else []
 

@@ -48,7 +48,7 @@ class Lane:
         heapq.heappush(self.returned, (order, entry))
 
     def clear(self) -> list[Entry]:
-        """Give up everything; gives what was in memory."""
+        """Remove all entries; return those that were in memory."""
         entries = [*(entry for _, entry in self.returned), *self.ready]
         self.returned.clear()
         self.ready.clear()

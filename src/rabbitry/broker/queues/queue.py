@@ -225,7 +225,7 @@ class Queue:
             self.vhost.journal.remove(self, entry)
 
     def rejected(self, entry: Entry) -> None:
-        """Give up a message that a consumer does not want."""
+        """Drop or dead-letter a message that a consumer does not want."""
         self.unsettled -= 1
         if not self.is_deleted:
             self._give_up(entry, REJECTED)
@@ -334,7 +334,7 @@ class Queue:
         return False
 
     def _drop_what_is_over(self) -> None:
-        """Give up what is too much, from the head on; what is in the store alone when it has been read."""
+        """Drop messages from the head until the queue is within its limits; those in the store alone, once read."""
         ends_at = time.monotonic() + _LONGEST_TURN
         self._is_dropping = False
         for lane in self._lanes:
@@ -354,7 +354,7 @@ class Queue:
     # -- expiry ----------------------------------------------------------------------------------------
 
     def drop_expired(self) -> None:
-        """Give up what expired at the head (what stands behind a message that did not stays), and wait for the next.
+        """Drop what expired at the head (what stands behind a message that did not stays), and wait for the next.
 
         Where it is much, the rest waits for a next turn of the loop.
         """

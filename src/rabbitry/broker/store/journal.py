@@ -234,7 +234,7 @@ class Journal:
     # -- writing ---------------------------------------------------------------------------------------
 
     def _open(self) -> Waiting:
-        """Give the gathering batch, and see to it that it is handed over at the end of this turn of the loop."""
+        """Return the gathering batch, and see to it that it is handed over at the end of this turn of the loop."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._hand_over)

@@ -54,7 +54,7 @@ class Submission:
     updated_at: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as JSON data."""
+        """Return the fields as JSON data."""
         return asdict(self)
 
 
@@ -73,7 +73,7 @@ class Hop:
     remark: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as JSON data."""
+        """Return the fields as JSON data."""
         return asdict(self)
 
 
@@ -161,7 +161,7 @@ def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
 
 
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
-    """Give a submission with its hops, oldest first; None where it is not known."""
+    """Return a submission with its hops, oldest first; None where it is not known."""
     identity = known_as(identity)
     own = select(submissions.c.student, submissions.c.module).where(submissions.c.id == identity).subquery()
     found = _with_attempts(and_(submissions.c.student == own.c.student, submissions.c.module == own.c.module))
@@ -195,7 +195,7 @@ class Filter:
     offset: int = 0
 
     def conditions(self, table: Table | Subquery, identity: ColumnElement[str]) -> list[ColumnElement[bool]]:
-        """Give the conditions on a table with students and modules, whose ids are in one of its columns."""
+        """Return the conditions on a table with students and modules, whose ids are in one of its columns."""
         conditions: list[ColumnElement[bool]] = []
         if self.module is not None:
             conditions.append(table.c.module == text(self.module, 200))
@@ -224,7 +224,7 @@ def count(connection: Connection, wanted: Filter = _ALL) -> int:
 
 
 def histories(connection: Connection) -> dict[str, list[Hop]]:
-    """Give the hops of all submissions by their ids, oldest first."""
+    """Return the hops of all submissions by their ids, oldest first."""
     found: dict[str, list[Hop]] = {}
     for row in connection.execute(select(history).order_by(history.c.submission, history.c.step)):
         found.setdefault(row.submission, []).append(_hop(row))
@@ -307,7 +307,7 @@ def _optional(value: object) -> str | None:
 
 
 def _time(value: object) -> str:
-    """Give a time from the wire in our own form; now, where it is none."""
+    """Return a time from the wire in our own form; now, where it is none."""
     if isinstance(value, str) and len(value) < 64:
         try:
             found = datetime.fromisoformat(value)

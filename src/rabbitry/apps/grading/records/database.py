@@ -44,7 +44,7 @@ Work: TypeAlias = Callable[[Connection], T]
 
 
 def default_url() -> str:
-    """Give RABBITRY_DATABASE, or SQLite in the user's data folder."""
+    """Return RABBITRY_DATABASE, or SQLite in the user's data folder."""
     given = os.environ.get(VARIABLE)
     return given or f"sqlite:///{platformdirs.user_data_path('rabbitry') / 'grading.sqlite3'}"
 
@@ -68,7 +68,7 @@ class Database:
         self._thread = threading.Thread(target=self._write_all, name="records writer", daemon=True)
 
     def __str__(self) -> str:
-        """Give the URL without a password."""
+        """Return the URL without a password."""
         return self._engine.url.render_as_string(hide_password=True)
 
     def __enter__(self) -> Database:

@@ -54,7 +54,7 @@ def _letter(row: Row[Any]) -> Letter:
 
 
 def is_empty(connection: Connection, roles: Sequence[str]) -> bool:
-    """Say whether nothing can be claimed, which costs less than to try."""
+    """Return whether nothing can be claimed, which costs less than to try."""
     free = select(outbox.c.id).where(outbox.c.role.in_(roles), outbox.c.claimed_until < time.time())
     return connection.execute(free.limit(1)).first() is None
 
@@ -65,7 +65,7 @@ def published(connection: Connection, letters: Sequence[int]) -> None:
 
 
 def release(connection: Connection, letters: Sequence[int]) -> None:
-    """Give back what could not be published."""
+    """Return to the outbox what could not be published."""
     connection.execute(update(outbox).where(outbox.c.id.in_(letters)).values(claimed_until=0.0))
 
 

@@ -111,7 +111,7 @@ def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sql
 
 
 def text(value: object, limit: int = 10_000) -> str:
-    """Give text from the wire as the databases take it: no zero byte, UTF-8 alone (names in AMQP may be other
+    """Return text from the wire as the databases take it: no zero byte, UTF-8 alone (names in AMQP may be other
     bytes), and not endless.
     """
     found = value if isinstance(value, str) else "" if value is None else str(value)

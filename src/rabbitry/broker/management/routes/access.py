@@ -94,7 +94,7 @@ def _tags(body: Json) -> list[str]:
 
 
 def _hash(body: Json) -> str:
-    """Give the hash of a user's password; an empty one, which fits none, where neither is given."""
+    """Return the hash of a user's password; an empty one, which fits none, where neither is given."""
     password, hashed = body.get("password"), body.get("password_hash", "")
     if password is None:
         if not isinstance(hashed, str):
