@@ -294,7 +294,7 @@ def _by_consumer_or_tag(settled: tuple[int, Held]) -> tuple[str, int]:
 
 
 def _with_delivery_count(message: Message, deliveries: int) -> bytes:
-    """Return a content header with the number of earlier deliveries by a quorum queue (RabbitMQ's docs/quorum-queues)."""
+    """Return a content header that counts earlier deliveries by a quorum queue (RabbitMQ's docs/quorum-queues)."""
     properties = decode_header(message.header)
     headers = {**(properties.headers or {}), "x-delivery-count": TaggedInt(deliveries, b"l")}
     return encode_header(properties._replace(headers=headers), len(message.body))
