@@ -1,4 +1,4 @@
-"""What to do about a package that is missing: a command for the way in which Rabbitry was installed here."""
+"""The command that installs a missing package, in the way in which Rabbitry was installed here."""
 
 import json
 import shlex

@@ -42,7 +42,7 @@ class Phase(enum.Enum):
 
 
 class Connection(Protocol):
-    """What is asked of a connection."""
+    """A connection, as far as its limits need to know it."""
 
     @property
     def phase(self) -> Phase:
@@ -229,7 +229,7 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def give_up(self, reason: str) -> None:
-        """Drop the connection; why, it was told with its closing."""
+        """Drop the connection; its close frame has said why."""
         self.transport.abort()
 
 

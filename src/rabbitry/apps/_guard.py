@@ -1,4 +1,4 @@
-"""Who may talk to an HTTP service, checked before any route sees a request.
+"""Access checks of an HTTP service, made before any route sees a request.
 
 A page on another site must not read the samples, nor change anything, through the browser of somebody who may: the
 Host header (against DNS rebinding) and the Origin of a WebSocket, or of a request that changes something, are
@@ -144,7 +144,7 @@ class Guard:
         return cookie is not None and secrets.compare_digest(cookie.value.encode(), self._session.encode())
 
     def _new_cookie(self, scope: Scope, headers: Headers) -> str | None:
-        """Return the cookie that spares a request which was let in by its password the next one."""
+        """Return the cookie that stands for the password in later requests."""
         if self._password is None or self._has_cookie(headers):
             return None
         secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""

@@ -16,9 +16,9 @@ from rabbitry.exceptions import UsageError
 _log = logging.getLogger(__name__)
 _SECONDS: Final = 0.02
 _LEAST_SECONDS: Final = 0.0002
-"""What a pattern comes down to that was given up again and again: a hundred times of what a match takes."""
+"""Seconds left to a pattern that timed out again and again: a hundred times what an ordinary match takes."""
 _ANSWER_SECONDS: Final = 0.1
-"""What all names of one answer may take together."""
+"""Seconds for all names of one answer together."""
 _LARGEST: Final = 10_000
 _LONGEST_COUNT: Final = 65_535
 _ANYTHING: Final = ".*"

@@ -19,7 +19,7 @@ LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 30.0
 """Seconds after which a child counts as having started well, so that its next pause is the first again."""
 STARTS: Final = 5
-"""Starts in a row of which none came to the child being ready, after which it is not started again."""
+"""Starts in a row that ended before the child was ready, after which it is not started again."""
 SHORT_RUNS: Final = 10
 """Runs in a row of less than STEADY seconds after which it is not started again either."""
 PATIENCE: Final = 6.0
@@ -48,7 +48,7 @@ class Child:
         """
         self.name = name
         self.ready = asyncio.Event()
-        """Set from the first time on that it has started well."""
+        """Set once it has started well, and never cleared."""
         self._arguments = arguments
         self._environment = dict(environment)
         self._descriptors = descriptors

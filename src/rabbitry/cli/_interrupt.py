@@ -1,4 +1,4 @@
-"""What a signal does to a command: where no event loop answers it, it raises `Interrupted`.
+"""Signals that no event loop handles: the first one raises `Interrupted` in the command.
 
 Kept free of heavy imports: it is in place before anything else is imported.
 """
@@ -25,11 +25,11 @@ _SERVICES: Final = (
     ("grading", "coordinator"),
     ("grading", "run"),
 )
-"""Commands that run until a signal. Such are also all that watch or follow something."""
+"""Commands that run until a signal, as do all others with --watch or --follow."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM. No Exception, and no KeyboardInterrupt: the parser of arguments would answer that one."""
+    """SIGINT or SIGTERM. No Exception, and no KeyboardInterrupt: the argument parser handles that one itself."""
 
 
 def raise_when_interrupted() -> None:

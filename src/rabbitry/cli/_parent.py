@@ -1,4 +1,4 @@
-"""What ties a child of `rabbitry up` to its parent: a socket, named by RABBITRY_PARENT.
+"""The socket between `rabbitry up` and each of its children, named by RABBITRY_PARENT.
 
 Over it the child reports that it is ready, or why it ends. The kernel closes the parent's end however the parent ends,
 SIGKILL included, and the child then stops as if it had got SIGTERM. A child whose parent died before the child looked
@@ -25,7 +25,7 @@ PARENT: Final = "RABBITRY_PARENT"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a child tells: that it is ready, or the error that ends it and whether a restart could help."""
+    """A child's report: it is ready, or the error that ends it and whether a restart could help."""
 
     error: str | None = None
     is_transient: bool = False

@@ -1,4 +1,4 @@
-"""What `rabbitry doctor` sees of the queues, over the management API: what is stuck, and what nobody takes."""
+"""Checks of `rabbitry doctor` over the management API: consumers that are stuck, queues that nobody consumes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from rabbitry._words import counted
 from rabbitry.cli._management import get, management_url, open_client
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _untaken(name: str, ready: int, grown: int, seconds: float) -> Problem:
 
 
 def _messages(number: int) -> str:
-    return f"{number} message{'' if number == 1 else 's'}"
+    return counted(number, "message")
 
 
 def _number(queue: Mapping[str, Any], name: str) -> int:

@@ -1,4 +1,4 @@
-"""What a worker counts of each of its stages, and reports as telemetry. Only the I/O thread touches it."""
+"""Counters of a worker's stages, reported as telemetry. Only the I/O thread touches it."""
 
 from __future__ import annotations
 

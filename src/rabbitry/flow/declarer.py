@@ -1,4 +1,4 @@
-"""Declaring what programs that exist already may have declared with other flags."""
+"""Declaring exchanges and queues that other programs may have declared with other flags."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REFUSES_OTHERS: Final = (
     "; programs that declare it not durable are refused: delete it, or take a broker or a data folder without it"
 )
 _REMEMBERED: Final = 1000
-"""Differences that are said; what is more than that comes from names without end."""
+"""Differences that are logged, once each. More come only from names that are made up without end."""
 
 log = logging.getLogger("rabbitry.flow")
 

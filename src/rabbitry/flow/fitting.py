@@ -22,7 +22,7 @@ CUT: Final = "x-rabbitry-cut"
 _GIVEN_ID: Final = 40
 """Bytes of the message id that the client gives where there is none, and some to spare."""
 _LEAST_ERROR: Final = 250
-"""Bytes of an error's text for which headers of other programs are cut."""
+"""Bytes of an error's text that are kept, even where headers of other programs have to be cut for them."""
 _LONGEST_CUT: Final = 200
 _CUT_FIELD: Final = len(CUT) + 6 + _LONGEST_CUT
 

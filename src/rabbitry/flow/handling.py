@@ -18,7 +18,7 @@ from rabbitry.flow.message import Message
 from rabbitry.flow.stage import Stage
 
 _UNBEGUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
-"""What a decorated handler may return in place of doing its work, so that its message would be acked for nothing."""
+"""Types that a wrongly decorated handler returns without having done its work: its message must not be acked."""
 
 
 def succeeded(stage: Stage, body: bytes, returned: object) -> Result:

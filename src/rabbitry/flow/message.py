@@ -66,7 +66,7 @@ class Message:
 
 
 class Role(Enum):
-    """What a message that is published is; it decides what is published instead of one that can't be."""
+    """The kind of a published message; it decides what replaces one that can't be published."""
 
     FIRST = auto()
     """The first of its chain, published by a program."""
@@ -146,7 +146,7 @@ def text_header(headers: Table, name: str) -> str | None:
 def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
     """Exchange and routing key that a message was first published with, before retries sent it to its queue."""
     exchange, key = text_header(headers, EXCHANGE), text_header(headers, ROUTING_KEY)
-    # Other programs may write anything there; only a name can be one.
+    # Other programs may write anything into these headers; a longer text is no name.
     if exchange is not None and key is not None and max(len(exchange), len(key)) <= _LONGEST_NAME:
         return exchange, key
     return delivery.exchange, delivery.routing_key

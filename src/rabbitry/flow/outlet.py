@@ -40,7 +40,7 @@ class Outlet:
         self._single: Channel | None = None
         """The channel of messages that are sent alone; made for the first."""
         self._is_declared = False
-        """Whether nothing is known of the topology that speaks against sending one."""
+        """Whether the topology is declared, as far as is known, so that such a message can be sent."""
 
     @property
     def frame_limit(self) -> int:

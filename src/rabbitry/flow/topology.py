@@ -1,4 +1,4 @@
-"""What an app needs on the broker: derived from it, declared, checked, and exported as definitions."""
+"""The exchanges, queues and bindings of an app: derived from it, declared, checked, and exported as definitions."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def enter(headers: Table) -> None:
 
 
 def carried(headers: Table) -> dict[str, str]:
-    """Return the trace context of a message's headers, as what it leads to carries it on."""
+    """Return the trace context in a message's headers, for the messages that it leads to."""
     if TRACEPARENT not in headers:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What every running node reports of itself, and the collector of such reports."""
+"""Reports that every running node publishes of itself, and their collector."""
 
 from rabbitry.telemetry.collector import Collector, Node
 from rabbitry.telemetry.histogram import Histogram

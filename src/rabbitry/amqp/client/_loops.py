@@ -1,4 +1,4 @@
-"""A connection belongs to one event loop: used from another one it would write to the socket unsynchronised."""
+"""The check that a connection is used in its own event loop: from another one, writes to the socket would race."""
 
 import asyncio
 from typing import TYPE_CHECKING

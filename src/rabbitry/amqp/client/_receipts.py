@@ -37,7 +37,7 @@ class Receipt(asyncio.Future[None]):
         return self.failure is not None and self._log_traceback
 
     def __del__(self) -> None:
-        """Replace asyncio's, which prints."""
+        """Do nothing: asyncio's own prints each failure that nobody has looked at."""
 
 
 def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
@@ -58,7 +58,7 @@ class Failure(Protocol):
 
 
 class Failures:
-    """What failed of the messages that one connection was given by `send`, to be raised or logged.
+    """The failures of one connection's messages that were published by `send`, to be raised or logged.
 
     Used in the thread of its event loop alone.
     """

@@ -1,8 +1,8 @@
-"""Sending again after a loss, and which publish the losses are blamed on.
+"""Sending unconfirmed messages again after a lost connection, and finding the one that ends each connection.
 
-A publish can be what the broker dies of, or closes the connection for (541), and it would be sent again with each new
-connection. After a loss everything goes out at once. What was on its way at several losses in a row goes out alone:
-when the connection is lost again, it was that publish.
+A message may crash the broker, or make it close the connection (541); sent again, it would end each new connection.
+After a loss all unconfirmed messages are sent at once. Those that were unconfirmed at several losses in a row are sent
+one at a time: when the connection is lost again, the message on its way has ended it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Resending:
-    """What one connection sends again, one by one where a publish is suspected. Owned by the connection."""
+    """The messages that one connection sends again, one by one where one is suspected. Owned by the connection."""
 
     def __init__(self, name: str) -> None:
         """name: the connection's, for the log."""
@@ -50,7 +50,7 @@ class Resending:
         elif flying:
             self.is_careful = bool(suspects)
             self._wants_proof = not is_internal
-        # Where nothing was on its way, the link was lost before what is suspected was sent: it still is.
+        # With nothing on its way, the link was lost before a suspect was sent: it remains suspected.
 
     def _blame(self, window: PublishWindow, entry: Unconfirmed, error: ConnectionClosed) -> None:
         target = f"exchange {entry.exchange!r}, routing key {entry.routing_key!r}, {len(entry.body)} bytes"

@@ -1,4 +1,4 @@
-"""The broker that is meant where a program gives no URL: the one of whatever runs the program's code, if any.
+"""The default broker, for a program that gives no URL: that of the worker or test that runs its code, if any.
 
 A worker runs its handlers, and a test harness its block, in a context whose broker is `current`. `entered` does the
 same for a whole process. Elsewhere the environment decides (`rabbitry.amqp.client.url.environment_url`).
@@ -35,6 +35,6 @@ def entered(url: BrokerURL) -> Iterator[None]:
 
 
 def default_url() -> BrokerURL:
-    """Return the broker that is meant where no URL is given. Raises as `environment_url` does."""
+    """Return the default broker. Raises as `environment_url` does."""
     here = current.get() or (_entered[-1] if _entered else None)
     return here if here is not None else parse_url(environment_url())

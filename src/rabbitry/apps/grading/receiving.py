@@ -1,4 +1,4 @@
-"""What a role believes of a message that it takes.
+"""Checks of the fields of a message that a role takes.
 
 Nothing in a message proves who sent it, and every student may write every field. So the first role that takes a
 submission says when that was and begins its History; marks, remarks and hops that came with it are dropped. And an

@@ -1,4 +1,4 @@
-"""What all ways to shut a submission in have in common: the limits, the user, and how much it uses."""
+"""The base of all sandboxes of submissions: the limits, the user, and how much it uses."""
 
 import random
 import subprocess

@@ -1,4 +1,4 @@
-"""What a student reads of a marking: bounded text, of which the beginning and the end are kept."""
+"""The feedback that a student reads: text of bounded length, whose beginning and end are kept."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a feedback says of one part."""
+    """The line of one part."""
 
     name: str
     points: float

@@ -1,4 +1,4 @@
-"""How much memory the processes of a submission have together, as far as the kernel says."""
+"""The memory that the processes of a submission use together, as far as the kernel says."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Where things stand in a TOML file; tomllib tells it for errors of syntax alone."""
+"""Line numbers in a TOML file; tomllib gives them for errors of syntax alone."""
 
 import re
 import tomllib

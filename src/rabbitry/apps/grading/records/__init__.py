@@ -1,4 +1,4 @@
-"""What the roles keep in a database: inboxes, decisions, what is to be published, and the records of the course."""
+"""The database of the roles: inboxes, decisions, what is to be published, and the records of the course."""
 
 from rabbitry.apps.grading.records.database import Database, default_url
 

@@ -1,4 +1,4 @@
-"""What waits for people, and what they decide: recorded and put into the outbox in one transaction, or not at all."""
+"""The inboxes of people, and their decisions: recorded and put into the outbox in one transaction, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was decided and is to be published: claimed, published, confirmed, and only then taken out."""
+"""Decisions that are to be published: claimed, published, confirmed, and only then taken out."""
 
 from __future__ import annotations
 
