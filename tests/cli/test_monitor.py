@@ -61,7 +61,7 @@ def test_a_port_or_host_where_nobody_answers_ends_with_3(tmp_path: Path, command
         (["-b", "guest:guest@host"], "-b takes HOST.*"),
         (["-b", "host/vhost"], "-b takes HOST.*"),
         (["-b", "host", "--broker", "amqp://other"], "-b and --broker both.*"),
-        (["-b", "host", "-c", "alice"], "the password of alice.*RABBITMQ_PASSWORD.*"),
+        (["-b", "host", "-c", "alice"], "missing password for user .alice.: set RABBITMQ_PASSWORD.*"),
         (["-b", "host", "-c", "alice", "--password-file", "missing"], "the password file missing.*"),
         (["-b", "host", "-k", "x" * 256], "a routing key has 1 to 255 bytes"),
         (["-b", "host", "-k", ""], "a routing key has 1 to 255 bytes"),

@@ -291,9 +291,7 @@ def _login(
     if user:
         password = found.get("RABBITMQ_PASSWORD", "")
         if not password:
-            raise UsageError(
-                f"the password of {user}? RABBITMQ_PASSWORD in the environment holds it, or --password-file"
-            )
+            raise UsageError(f"missing password for user {user!r}: set RABBITMQ_PASSWORD or pass --password-file FILE")
         return user, password
     return None, None
 

@@ -1,4 +1,4 @@
-"""Counters of a worker's stages, reported as telemetry. Only the I/O thread touches it."""
+"""Counters of a worker's stages, reported as telemetry. Only the I/O thread touches them."""
 
 from __future__ import annotations
 

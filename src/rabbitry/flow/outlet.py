@@ -1,4 +1,4 @@
-"""Publishing over a channel that is there again when it was closed, and made anew when the broker refuses."""
+"""A publishing channel that reopens itself, and is replaced after the broker refused a message over it."""
 
 from __future__ import annotations
 

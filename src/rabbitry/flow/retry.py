@@ -1,4 +1,4 @@
-"""Coming again: the ladder of waiting queues, where a message waits on the broker and not in a worker, and suspects."""
+"""Retries: the retry queues, where a message waits on the broker and not in a worker, and the queue of suspects."""
 
 from __future__ import annotations
 
