@@ -120,7 +120,7 @@ class Closed(RabbitryError):
         self.method_id = method_id
 
     def fresh(self) -> Self:
-        """Make another one with the same cause, to be raised: each raise adds its frames to an exception."""
+        """Return a copy with the same cause, to be raised: each raise of one exception adds frames to its traceback."""
         error = type(self)(self.reply_code, self.reply_text, self.class_id, self.method_id)
         error.__cause__ = self.__cause__
         return error

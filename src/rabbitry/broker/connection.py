@@ -425,7 +425,7 @@ class ClientConnection:
 
     def hang_up(self, reply_code: int, reply_text: str, class_id: int = 0, method_id: int = 0) -> None:
         """Close the connection with a reason, and the socket when the client has answered, or does not."""
-        # Forced: an operator's doing, the shutdown for one, and nothing that is wrong.
+        # Forced by an operator, such as a shutdown of the broker: nobody's fault, so no warning.
         level = logging.INFO if reply_code == Reply.CONNECTION_FORCED else logging.WARNING
         _log.log(level, "connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
         self._timer.cancel()

@@ -53,7 +53,7 @@ class Pattern:
             return False
 
     def finder(self) -> Callable[[str], bool]:
-        """Return what says whether a name has it anywhere, for the names of one answer.
+        """Return a predicate that searches a name for the pattern, for the names of one answer.
 
         It raises TimeoutError where one name takes too long, or all of them together: the event loop waits for it.
         """

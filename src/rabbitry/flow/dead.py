@@ -155,7 +155,7 @@ def which(
 
 
 async def find_id(connection: Connection, app: str, beginning: str) -> str:
-    """Return the id of the dead letter that is meant by the beginning of it.
+    """Return the whole id of a dead letter, given its beginning.
 
     Raises NoSuchID where no or several letters have such an id, NotFound where the app has no such queue yet.
     """

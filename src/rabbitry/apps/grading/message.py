@@ -223,12 +223,12 @@ def submission(
 
 
 def identity(text: str) -> str:
-    """Return an id that can be shown and typed: the text itself where it can, else one that stands for it."""
+    """Return an id that can be shown and typed: the text itself where possible, else a digest of it."""
     return text if _GOOD_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
 def sendable(text: str) -> str:
-    """Return text as UTF-8 can say it: names of files, and command lines, may hold bytes that are none."""
+    """Return text in valid UTF-8: file names and command lines may hold other bytes, each of which becomes a `?`."""
     return text.encode(errors="replace").decode()
 
 

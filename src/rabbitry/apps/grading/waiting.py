@@ -1,4 +1,4 @@
-"""Whom a submission waits for, and whether anybody is there."""
+"""The role that a submission waits for, and whether anybody consumes its queue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rabbitry.exceptions import ConnectFailed, NotFound
 
 
 async def missing_role(url: str, found: Mapping[str, Any], course: Course) -> str | None:
-    """Return what to say where nobody takes a submission in its status; None where somebody does, or is not known.
+    """Return advice where nobody takes a submission in its status; None where somebody does, or that is not known.
 
     url: the broker's. found: what is recorded of the submission. The role's consumers are those of its queue,
     whichever program they are of.

@@ -13,7 +13,7 @@ PERIOD: Final = 5.0
 """Seconds between two looks, as RabbitMQ's collect_statistics_interval."""
 Counters = Mapping[str, int]
 GAUGES: Final = ("messages", "messages_ready", "messages_unacknowledged")
-"""What goes down, too: the others count, and grow alone."""
+"""Gauges, which also go down; the others are counters."""
 
 
 class Rates:

@@ -40,7 +40,7 @@ def node_name() -> str:
 
 
 def plain(value: FieldValue) -> object:
-    """Return a table's value as JSON can say it."""
+    """Return a table's value as JSON data."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # see decode_text
     if isinstance(value, float) and not math.isfinite(value):

@@ -65,7 +65,7 @@ class SQLiteStore:
     """A store in a folder. A second broker on the same folder is refused."""
 
     def __init__(self, folder: Path, address: str = "") -> None:
-        """`address` is the broker's URL, which one that is refused the folder tells its user."""
+        """address: the broker's URL, which a second broker names when it is refused the folder."""
         self.path = folder / "broker.sqlite"
         self._address = address
         self._lock: FileIO | None = None

@@ -30,7 +30,7 @@ from rabbitry.exceptions import NoSuchID
 
 CONFIRMED: Final = "confirmed"
 _LOOKED_AT: Final = 100
-"""Ids that are looked at for one that is meant by its beginning."""
+"""Ids that are searched for one by its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
 
 
 def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
-    """Return the id of the submission that is meant by it or by its beginning.
+    """Return the whole id of a submission, given that id or its beginning.
 
     least: letters that a beginning has at least. Raises NoSuchID.
     """

@@ -22,7 +22,7 @@ from rabbitry.exceptions import NoSuchID, UsageError
 
 _ALL: Final = Filter()
 _LOOKED_AT: Final = 100
-"""Rows that are looked at for one that is meant by its beginning."""
+"""Rows that are searched for an id by its beginning."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,7 +65,7 @@ def waiting(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> li
 
 
 def count(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> int:
-    """Count what a filter lets through of what waits for a role's people, whatever its limit."""
+    """Count the entries that wait for a role's people and pass a filter, whatever its limit."""
     query = _waiting().where(inbox.c.role == role, *wanted.conditions(inbox, inbox.c.submission)).order_by(None)
     return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
@@ -78,13 +78,13 @@ def counts(connection: Connection) -> dict[str, int]:
 
 
 def newest(connection: Connection) -> dict[str, int]:
-    """Return the number of what came last to each role's inbox; with the count it tells whether anything changed."""
+    """Return the number of the latest entry in each role's inbox; with the count it tells whether anything changed."""
     rows = connection.execute(select(inbox.c.role, func.max(inbox.c.id)).group_by(inbox.c.role))
     return {row[0]: row[1] for row in rows}
 
 
 def item(connection: Connection, identity: str, role: RoleName | None = None) -> Item:
-    """Find what waits by the submission's id or its beginning.
+    """Find a waiting entry by the submission's id or its beginning.
 
     Raises NoSuchID where nothing waits with it, saying who decided last, or where several do.
     """
@@ -103,7 +103,7 @@ def item(connection: Connection, identity: str, role: RoleName | None = None) ->
 
 
 def handed_in(connection: Connection, given: str) -> Item:
-    """Find what came last to an inbox of a submission, decided or not, by its id or its beginning. Raises NoSuchID."""
+    """Find the latest inbox entry of a submission, decided or not, by its id or its beginning. Raises NoSuchID."""
     rows = connection.execute(select(inbox).where(_begins(given)).order_by(inbox.c.id.desc()).limit(_LOOKED_AT)).all()
     identity = pick(known_as(given), [row.submission for row in rows], "assignment in an inbox", typed=given)
     return _item(next(row for row in rows if row.submission == identity))
