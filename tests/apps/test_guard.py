@@ -141,6 +141,25 @@ def test_all_addresses_of_a_network_of_ipv6_are_one_peer(address: str, expected:
     assert network_of(address) == expected
 
 
+@pytest.mark.parametrize("others", ['x={"a":1}', "a b=1", "nothing", "x[y]=é", "rabbitry_page_8004=stale", ";;=;"])
+async def test_cookies_of_other_services_of_the_host_change_nothing(others: str) -> None:
+    app = Guard(Starlette(routes=[Route("/", _hello)]), password="sesame")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://192.0.2.7:8003") as http:
+        own = (await http.get("/", auth=("me", "sesame"))).headers["set-cookie"].partition(";")[0]
+        http.cookies.clear()
+        for cookies in (f"{others}; {own}", f"{own}; {others}", f"rabbitry_page_8003=stale; {own}"):
+            assert (await http.get("/", headers=[(b"Cookie", cookies.encode())])).text == "hello"
+        assert (await http.get("/", headers=[(b"Cookie", others.encode())])).status_code == 401
+
+
+async def test_two_services_of_one_host_do_not_take_each_other_s_cookie_away() -> None:
+    names = []
+    for port in (8000, 8003):
+        async with client(f"http://192.0.2.7:{port}", password="sesame") as http:
+            names.append((await http.get("/", auth=("me", "sesame"))).headers["set-cookie"].partition("=")[0])
+    assert names[0] != names[1]
+
+
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
 async def test_the_cookie_of_a_login_over_tls_never_goes_without(scheme: str, secure: bool) -> None:
     async with client(f"{scheme}://192.0.2.7", password="sesame") as http:

@@ -15,7 +15,6 @@ import math
 import secrets
 import socket
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,7 +37,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # a browser asks each time (by ETag), so that an upgrade shows at once
 }
-COOKIE = "rabbitry_page"
+COOKIE = "rabbitry_page_"
+"""The beginning of the cookie's name; the port follows, since browsers send a host's cookies to all of its ports."""
 HEAD = "rabbitry.head"
 """The key of a request's scope that says that it came as HEAD."""
 
@@ -96,7 +96,7 @@ class Guard:
         changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
         if changes and from_another_site(headers):
             return PlainTextResponse("Another site's page asked.\n", 403)
-        if self._password is not None and not self._has_cookie(headers):
+        if self._password is not None and not self._has_cookie(scope, headers):
             return self._check_password(headers, peer_of(scope))
         return None
 
@@ -136,19 +136,18 @@ class Guard:
             return False
         return secrets.compare_digest(password, self._password.encode())
 
-    def _has_cookie(self, headers: Headers) -> bool:
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and secrets.compare_digest(cookie.value.encode(), self._session.encode())
+    def _has_cookie(self, scope: Scope, headers: Headers) -> bool:
+        # Not by http.cookies: that drops the whole header where another service's cookie breaks RFC 6265, as many do.
+        pairs = [pair.partition("=") for header in headers.getlist("cookie") for pair in header.split(";")]
+        given = [value.strip().encode() for name, _, value in pairs if name.strip() == _cookie_name(scope)]
+        return any(secrets.compare_digest(value, self._session.encode()) for value in given)
 
     def _new_cookie(self, scope: Scope, headers: Headers) -> str | None:
         """Return the cookie that stands for the password in later requests."""
-        if self._password is None or self._has_cookie(headers):
+        if self._password is None or self._has_cookie(scope, headers):
             return None
         secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
-        return f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"
+        return f"{_cookie_name(scope)}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
     def _with_headers(self, send: Send, cookie: str | None) -> Send:
         async def wrapped(message: Message) -> None:
@@ -202,6 +201,11 @@ def network_of(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return address if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def _cookie_name(scope: Scope) -> str:
+    server = scope.get("server")
+    return f"{COOKIE}{server[1] if server else ''}"
 
 
 def _is_origin_of(url: str, host: str) -> bool:
