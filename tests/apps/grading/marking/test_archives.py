@@ -57,6 +57,15 @@ _GOOD = [
 ]
 
 
+def _sparse(map_: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("x")
+        info.pax_headers = {"GNU.sparse.map": map_, "GNU.sparse.size": "1"}
+        archive.addfile(info)
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -269,6 +278,10 @@ def _deep(pack: Callable[..., bytes]) -> bytes:
         ("a.tar.gz", b"not a tar", "can't be read"),
         ("a.tar.xz", _tar(("x", os.urandom(5000)), mode="w:xz")[:-2000], "can't be read"),
         ("a.zip", _zip(("x", b"1" * 999))[:-30], "can't be read"),
+        # tarfile itself takes the second header for the end.
+        ("a.tar", _tar(("x", b"1"), ("y", b"2"))[:1200], "cut off, or damaged: truncated header"),
+        ("a.tar.gz", gzip.compress(_tar(("x", b"1"), ("y", b"2"))[:1024] + b"\1" * 512), "cut off, or damaged"),
+        ("a.tar", _sparse("0,1,"), "it is damaged \\("),
     ],
 )
 def test_what_is_unsafe_or_broken_is_refused(tmp_path: Path, name: str, data: bytes, why: str) -> None:

@@ -49,7 +49,10 @@ def main() -> None:
     except RecursionError:
         _send(b"W", b"its headers are nested too deeply")
     except Exception as error:  # noqa: BLE001  # readers of archives raise errors of many kinds on damaged ones
-        _send(b"W", (str(error) or type(error).__name__)[:500].encode("utf-8", "replace"))
+        why = str(error) or type(error).__name__
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError | EOFError | NotImplementedError):
+            why = f"it is damaged ({why})"  # a mishap within the reader, whose words alone tell a student nothing
+        _send(b"W", why[:500].encode("utf-8", "replace"))
     else:
         _send(b"Z")
 
@@ -116,7 +119,21 @@ def _check_overlap(infos: list[zipfile.ZipInfo]) -> None:
         end = info.header_offset + 30 + len(info.orig_filename) + info.compress_size
 
 
+_BROKEN_HEADER: Final = (
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]  # typeshed leaves it out
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined]  # typeshed leaves it out
+)
+
+
 class _Member(tarfile.TarInfo):
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(archive)
+        except _BROKEN_HEADER as error:
+            # tarfile takes these for the archive's end, and the files behind it would be missing without a word.
+            raise tarfile.ReadError(f"it is cut off, or damaged: {error}") from error
+
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         # tarfile reads such headers whole, and some versions search them in quadratic time (CVE-2024-6232).
         if not self.isreg() and not self.isdir() and self.size > _MAX_HEADER:
