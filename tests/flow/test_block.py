@@ -223,3 +223,28 @@ def test_a_program_ends_with_the_cause() -> None:
 
     with RunningBroker() as broker, pytest.raises(rabbitry.RabbitryError, match="2 handlers hang"):
         asyncio.run(program(broker.url))
+
+
+async def test_a_worker_that_does_not_run_says_so(embedded_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("idle")
+
+    @app.stage(key="in")
+    async def nothing(value: int) -> None: ...
+
+    worker = app.worker(embedded_url)
+    for _ in range(2):  # before it is entered, and once it has stopped
+        with pytest.raises(rabbitry.UsageError, match="the worker does not run"):
+            await worker.wait()
+        if worker.url is None:
+            with pytest.raises(rabbitry.UsageError, match="the worker does not run"):
+                await worker.serve_health(0)
+            with pytest.raises(rabbitry.UsageError, match="the worker does not run"):
+                await worker.publish(1, key="in")
+            with pytest.raises(rabbitry.UsageError, match="the worker does not run"):
+                worker.publish_blocking(1, key="in")
+            async with worker:
+                with pytest.raises(rabbitry.UsageError, match="a worker is entered once"):
+                    await worker.__aenter__()
+                assert worker.is_healthy
+    with pytest.raises(rabbitry.UsageError, match="a worker is entered once"):
+        await worker.__aenter__()

@@ -105,6 +105,18 @@ async def test_nothing_published_is_a_timeout_and_an_unknown_key_an_error(no_lea
             await h.published("nowhere")
 
 
+async def test_asking_a_harness_that_has_ended_is_an_error(no_leaks: None) -> None:
+    app = rabbitry.App("shop")
+
+    @app.stage(key="in")
+    async def nothing(value: int) -> None: ...
+
+    async with harness(app) as running:
+        await running.publish(1, key="in")
+    with pytest.raises(rabbitry.UsageError, match="the harness has ended"):
+        await running.published("in")
+
+
 async def test_each_dead_letter_is_told_once_and_stays(no_leaks: None) -> None:
     app = rabbitry.App("rejecting")
 

@@ -14,6 +14,7 @@ from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.default import current, default_url
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import UsageError
 from rabbitry.flow.block import Block
 from rabbitry.flow.engine import Engine
 from rabbitry.flow.executors import Executor, make_executor
@@ -37,6 +38,8 @@ ends within its deadline and twice the command line's GRACE."""
 _CANCELLING: Final = 1.0
 """Seconds that a broker has to answer that it sends nothing more."""
 
+_NOT_ENTERED: Final = "the worker does not run: use it within `async with app.worker() as worker:`"
+
 _T = TypeVar("_T")
 log = logging.getLogger("rabbitry.flow")
 
@@ -51,6 +54,7 @@ class Worker:
 
     Handlers run in copies of the context in which it is entered.
 
+    Entering a second time, and what needs an entered worker before, raise UsageError.
     Entering raises AppError where a process can't import its handler; ConnectFailed, LoginRefused,
     VirtualHostRefused, TopologyMismatch, AccessRefused. Where the worker fails for good later, the block is cancelled,
     and leaving it raises the cause (see `wait`): ConnectionClosed, AccessRefused, WorkerStuck.
@@ -111,6 +115,8 @@ class Worker:
         return self._engine.exchange_type
 
     async def __aenter__(self) -> Self:
+        if self._io is not None:
+            raise UsageError("a worker is entered once: make another one with app.worker(…)")
         url = self._given_url
         self.url = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
         loop = self._loop = asyncio.get_running_loop()
@@ -163,7 +169,8 @@ class Worker:
         The failure is then told here: it neither cancels the block nor is raised at its end. Cancelling leaves the
         worker running.
         """
-        assert self._failure is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        if self._failure is None or self._failure.cancelled():  # never entered, or stopped
+            raise UsageError(_NOT_ENTERED)
         self._waiting += 1
         try:
             await asyncio.shield(self._failure)
@@ -226,7 +233,8 @@ class Worker:
 
     def publish_blocking(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value over the worker's connection; see `App.publish_blocking`."""
-        assert self._io is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        if self._io is None:
+            raise UsageError(_NOT_ENTERED)
         identity, message = outgoing(self.app, value, key, headers)
         self._io.run(self._engine.publish(message))
         return identity
@@ -234,7 +242,9 @@ class Worker:
     # -- between the two loops -------------------------------------------------------------------------
 
     async def _on_io(self, work: Coroutine[Any, Any, _T]) -> _T:
-        assert self._io is not None, "enter the worker first"  # noqa: S101 # narrows the type
+        if self._io is None:
+            work.close()
+            raise UsageError(_NOT_ENTERED)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._io.loop))
 
     def _make_executors(self) -> None:

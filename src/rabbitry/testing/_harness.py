@@ -44,6 +44,7 @@ class Harness:
         """The dead letters that `dead` has returned."""
         self._news = asyncio.Event()
         """Set by each delivery, and by a handler that fails."""
+        self._is_over = False
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -64,6 +65,7 @@ class Harness:
                     async with self._worker:
                         yield
                 finally:
+                    self._is_over = True
                     await _end(listening)
 
     async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
@@ -77,9 +79,12 @@ class Harness:
         message that matches it. Each key and each pattern goes over all messages for itself.
 
         It is decoded to `type`; without, to the type of the stage that takes this key, or as its content type
-        says. Raises TimeoutError after `timeout` seconds, UsageError for a key that neither stage nor output
-        has, AssertionError where a handler failed meanwhile, and what the worker failed with.
+        says. Raises TimeoutError after `timeout` seconds, UsageError for a key that neither stage nor output has
+        and after the harness's block has ended, AssertionError where a handler failed meanwhile, and what the worker
+        failed with.
         """
+        if self._is_over:
+            raise UsageError("the harness has ended: wait for what is published within its block")
         keys = self._keys()
         if key not in keys and not self.app.leads_somewhere(key):
             raise UsageError(f"nothing is published with key {key!r}; there are {', '.join(keys)}")
