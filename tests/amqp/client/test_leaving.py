@@ -236,6 +236,37 @@ class _Owner:
     """Stands for a channel."""
 
 
+async def test_a_failure_is_logged_no_sooner_than_its_patience_is_over(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a steady stream of failures, each looked at one turn later, the line about earlier ones told of the last."""
+    loop = asyncio.get_running_loop()
+    failures = Failures(loop, "a connection")
+    receipt = Receipt(loop=loop)
+    receipt.fail(PublishTimeout("late"))
+    failures.add(_Owner(), receipt)
+    failures._look()  # the timer of an earlier one
+    assert not caplog.records
+    monkeypatch.setattr(_receipts, "_PATIENCE", 0.0)
+    failures._look()
+    assert "a message was not confirmed; the first: late" in caplog.text
+
+
+async def test_failures_that_were_looked_at_are_not_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    failures, channel = Failures(loop, "a connection"), _Owner()
+    for _ in range(5000):
+        receipt = Receipt(loop=loop)
+        receipt.fail(PublishTimeout("late"))
+        failures.add(channel, receipt)
+        receipt.exception()
+    unseen = Receipt(loop=loop)
+    unseen.fail(PublishTimeout("nobody looked"))
+    failures.add(channel, unseen)
+    failures.tell()
+    assert "a message was not confirmed; the first: nobody looked" in caplog.text
+
+
 async def test_what_is_kept_of_failures_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     failures = Failures(loop, "a connection")

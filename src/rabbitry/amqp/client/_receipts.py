@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 _KEPT: Final = 1024
 """Failures of a connection that wait to be raised, and that wait to be logged; older ones are only counted."""
 _PATIENCE: Final = 5.0
-"""Seconds that the program has to look at a failure before the log tells of it."""
+"""Seconds between two lines of the log; the program has at least half of it to look at a failure."""
 
 
 class Receipt(asyncio.Future[None]):
@@ -70,7 +70,8 @@ class Failures:
         self._kept: deque[tuple[object, Failure]] = deque()
         self._dropped: weakref.WeakKeyDictionary[object, tuple[int, Exception]] = weakref.WeakKeyDictionary()
         """How many failures of a channel went out of `_kept` before anybody had looked at them, and the last."""
-        self._untold: deque[Failure] = deque(maxlen=_KEPT)
+        self._untold: deque[tuple[float, Failure]] = deque()
+        """What the log may have to tell of, and when it failed."""
         self._forgotten = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -82,11 +83,12 @@ class Failures:
                 count, _ = self._dropped.get(owner, (0, None))
                 self._dropped[owner] = count + 1, oldest.failure
         if len(self._untold) >= _KEPT:
-            self._forgotten += 1
+            _, oldest = self._untold.popleft()
+            self._forgotten += oldest.is_unseen
         self._kept.append((channel, failure))
-        self._untold.append(failure)
+        self._untold.append((self._loop.time(), failure))
         if self._timer is None:
-            self._timer = self._loop.call_later(_PATIENCE, self.tell)
+            self._timer = self._loop.call_later(_PATIENCE, self._look)
 
     def take(self, channel: object | None = None) -> "ExceptionGroup[Exception] | None":
         """Return what failed since the last call, of one channel or of all, whoever looked at it; None for nothing.
@@ -103,7 +105,7 @@ class Failures:
         mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
         taken = set(map(id, mine))
         self._kept = deque((owner, failure) for owner, failure in self._kept if id(failure) not in taken)
-        self._untold = deque((failure for failure in self._untold if id(failure) not in taken), maxlen=_KEPT)
+        self._untold = deque((at, failure) for at, failure in self._untold if id(failure) not in taken)
         owners = list(self._dropped) if channel is None else [channel]
         dropped = [self._dropped.pop(owner) for owner in owners if owner in self._dropped]
         errors = [failure.failure for failure in mine if failure.failure is not None and wanted(failure)]
@@ -120,9 +122,21 @@ class Failures:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        unseen = [failure for failure in self._untold if failure.is_unseen]
+        self._tell(len(self._untold))
+
+    def _look(self) -> None:
+        """Tell of what failed long enough ago: a task, or a thread, may be about to look at what failed just now."""
+        self._timer = None
+        until = self._loop.time() - _PATIENCE / 2
+        self._tell(sum(at <= until for at, _ in self._untold))
+        if self._untold:
+            self._timer = self._loop.call_later(_PATIENCE, self._look)
+
+    def _tell(self, number: int) -> None:
+        """Tell of the `number` oldest."""
+        oldest = [self._untold.popleft()[1] for _ in range(number)]
+        unseen = [failure for failure in oldest if failure.is_unseen]
         count = len(unseen) + self._forgotten
-        self._untold.clear()
         self._forgotten = 0
         if unseen:
             _log.warning(
