@@ -106,6 +106,21 @@ async def test_what_comes_over_the_wire_is_text(browser: Browser, web: str, brok
     assert watched.complaints == []
 
 
+async def test_shares_that_can_not_be_ones_are_not_shown(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web, width=320)
+    space = {"total": 100, "used": 1e300, "percent": 1e300}
+    await _publish(
+        broker_url, _host("odd", cpu=-1, memory={"percent": -40}, disk=space, filesystems={"/x": space}, cores=[1e9])
+    )
+    card = watched.page.locator(".card[data-host='odd']")
+    await expect(card).to_have_count(1, timeout=_WITHIN)
+    await expect(card).to_contain_text("CPU")
+    text = await card.inner_text()
+    assert "%" not in text.replace("100 %", "").replace("50 %", "").replace("0 %", "")  # but the axis of the chart
+    assert "full" not in text
+    assert watched.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 async def test_a_phone_needs_no_scrolling_sideways(
     browser: Browser, web: str, broker_url: str, scheme: Literal["dark", "light"]

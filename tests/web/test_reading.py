@@ -35,6 +35,22 @@ def test_rates_beyond_every_number_are_left_out() -> None:
     assert reading(net=net).values[2:] == (None, 2.0)
 
 
+@pytest.mark.parametrize("percent", [-6, 106, 1e300, -1e308])
+def test_a_share_that_can_not_be_one_is_left_out(percent: float) -> None:
+    assert reading(cpu=percent / 100, memory={"percent": percent}).values[:2] == (None, None)
+    assert reading(cpu_percent=percent).values[0] is None
+    assert reading(cpu=percent / 100, cpu_percent=7).values[0] == 7.0
+
+
+def test_a_share_that_rounding_made_more_than_full_is_full() -> None:
+    assert reading(cpu=1.02, memory={"percent": -0.5}).values[:2] == (100.0, 0.0)
+
+
+def test_a_negative_rate_takes_nothing_from_the_others() -> None:
+    net = {"eth0": {"rx": -5, "tx": 1}, "eth1": {"rx": 10, "tx": 1}}
+    assert reading(net=net, uplinks=["eth0", "eth1"]).values[2:] == (10.0, 2.0)
+
+
 @pytest.mark.parametrize("name", [None, "", "  \t", 7, [], {}])
 def test_a_host_without_a_name_has_that_of_its_routing_key(name: object) -> None:
     assert reading("the-key", hostname=name).source.host == "the-key"

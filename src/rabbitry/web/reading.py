@@ -20,6 +20,8 @@ Values = tuple[float | None, float | None, float | None, float | None]
 """A host's history: CPU and memory in percent, then bytes a second received and sent by its own interfaces."""
 UNNAMED = "(unnamed host)"
 _LONGEST_TIMESTAMP = 64
+_ROUNDING = 5.0
+"""Percent points by which a share may miss 0 or 100, as in monitor/decode.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,13 @@ def source(host: str, machine: str, routing_key: str) -> Source:
 
 def _cpu(data: dict[str, Any]) -> float | None:
     busy = _number(data.get("cpu"))
-    return _number(data.get("cpu_percent")) if busy is None else round(busy * 100, 2)
+    percent = None if busy is None else _portion(busy * 100)
+    return _portion(data.get("cpu_percent")) if percent is None else round(percent, 2)
 
 
 def _memory(data: dict[str, Any]) -> float | None:
     memory = data.get("memory")
-    return _number(memory.get("percent")) if isinstance(memory, dict) else None
+    return _portion(memory.get("percent")) if isinstance(memory, dict) else None
 
 
 def _network(net: object, uplinks: object) -> tuple[float | None, float | None]:
@@ -91,9 +94,7 @@ def _network(net: object, uplinks: object) -> tuple[float | None, float | None]:
     if not isinstance(net, dict):
         return None, None
     rates = {
-        name: (_number(rate.get("rx")) or 0.0, _number(rate.get("tx")) or 0.0)
-        for name, rate in net.items()
-        if isinstance(rate, dict)
+        name: (_rate(rate.get("rx")), _rate(rate.get("tx"))) for name, rate in net.items() if isinstance(rate, dict)
     }
     named = [name for name in uplinks if isinstance(name, str) and name in rates] if isinstance(uplinks, list) else []
     own = set(named) or set(by_name({name: sum(rate) for name, rate in rates.items()}))
@@ -111,6 +112,19 @@ def _timestamp(text: object) -> float | None:
         return moment.timestamp() if moment.tzinfo is not None else None  # without a zone it may mean any hour
     except ValueError:
         return None
+
+
+def _rate(value: object) -> float:
+    """Return `value` where it is a number of bytes a second, else 0."""
+    return max(_number(value) or 0.0, 0.0)
+
+
+def _portion(value: object) -> float | None:
+    """Return `value` where it is a percentage from 0 to 100, but for what rounding makes of one; else None."""
+    percent = _number(value)
+    if percent is None or not -_ROUNDING <= percent <= 100 + _ROUNDING:
+        return None
+    return min(max(percent, 0.0), 100.0)
 
 
 def _number(value: object) -> float | None:

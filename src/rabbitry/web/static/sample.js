@@ -6,24 +6,25 @@ const KNOWN = new Set(
   ("timestamp hostname machine platform cpu cpu_percent cores net uplinks memory swap disk filesystems disks load " +
     "temperatures uptime processes container").split(" "),
 );
+const ROUNDING = 5; // percent points by which a share may miss 0 or 100, as in monitor/decode.py
 const inOrder = new Intl.Collator("en", { numeric: true });
 
 // The view of one sample: numbers or null, and lists of plain entries; nothing in it throws.
 export function view(raw) {
   const data = parse(raw);
-  const busy = number(own(data, "cpu"));
+  const busy = scaled(own(data, "cpu"));
   const filesystems = spaces(own(data, "filesystems"));
   const disk = space(own(data, "disk"));
   return {
     platform: text(own(data, "platform")),
-    cpu: busy === null ? number(own(data, "cpu_percent")) : busy * 100,
+    cpu: busy ?? portion(own(data, "cpu_percent")),
     memory: space(own(data, "memory")),
     swap: space(own(data, "swap")),
     disk,
     fullest: fullest(disk, filesystems),
     filesystems,
     load: numbers(own(data, "load")),
-    cores: numbers(own(data, "cores")).map((core) => core * 100),
+    cores: numbers(own(data, "cores")).map(scaled).filter((core) => core !== null),
     net: uplinksFirst(pairs(own(data, "net"), "rx", "tx"), own(data, "uplinks")),
     disks: pairs(own(data, "disks"), "read", "write"),
     temperatures: entries(own(data, "temperatures"))
@@ -60,6 +61,15 @@ function number(value) {
   return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
+// A percentage of something that can't be more than full; another number is none, whoever sends it.
+function portion(value) {
+  const percent = number(value);
+  return percent !== null && percent >= -ROUNDING && percent <= 100 + ROUNDING ? Math.min(Math.max(percent, 0), 100) : null;
+}
+
+// The percentage that a fraction from 0 to 1 is.
+const scaled = (fraction) => (number(fraction) === null ? null : portion(fraction * 100));
+
 function text(value) {
   return typeof value === "string" ? shown(value) : null;
 }
@@ -80,7 +90,7 @@ function space(value) {
   if (total !== null && available !== null) taken = total - available;
   else if (used !== null && free !== null && used + free > 0) total = used + free;
   const computed = taken !== null && total > 0 ? (100 * taken) / total : null;
-  const percent = number(own(value, "percent")) ?? computed;
+  const percent = portion(own(value, "percent")) ?? portion(computed);
   return percent === null ? null : { percent, used: taken, total };
 }
 
