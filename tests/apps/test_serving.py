@@ -207,6 +207,20 @@ async def test_websockets_whose_peer_does_not_answer_their_closing_make_room(
     assert await served.get() == "hello"
 
 
+async def test_a_refused_websocket_is_told_why_and_is_no_error(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    handshake = (
+        HEAD + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Version: 13\r\nOrigin: http://evil.example\r\n\r\n"
+    )
+    answer = await _rest(await served.open(handshake))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"Another site's page asked" in answer
+    assert await served.get() == "hello"  # the refused task is done by now
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_connection_that_is_kept_serves_one_request_after_the_other(served: Served) -> None:
     reader, writer = await served.open()
     for _ in range(3):

@@ -12,6 +12,7 @@ import enum
 from typing import ClassVar, Protocol
 
 import h11
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -227,6 +228,13 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         """Forget the connection."""
         self.connections_in_use.leave(self)
         super().connection_lost(exc)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message of the application."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # uvicorn leaves this out where a handshake is refused in words, and logs each such refusal as an error.
+            self.handshake_complete = True
 
     def give_up(self, reason: str) -> None:
         """Drop the connection; its close frame has said why."""
