@@ -10,13 +10,15 @@ import re
 import sys
 import unicodedata
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from rabbitry._words import reason
 from rabbitry.cli._logging import Level, configure, redact
 from rabbitry.cli._parent import Report, parent
-from rabbitry.exceptions import ConnectFailed, RabbitryError, UsageError
+from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
 
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
 
@@ -91,6 +93,18 @@ def has_secret(url: str) -> bool:
     """Whether a broker's URL holds a password other than the well-known `guest`."""
     found = re.match(r"amqps?://[^:/@]*:([^/]*)@", url)
     return found is not None and found[1] not in ("", "guest")
+
+
+def read_password(file: Path) -> str:
+    """Return the first line of a password file. Raises UsageError, which shows nothing of the file."""
+    from rabbitry._decode import decode_text  # only few commands read a file
+
+    try:
+        return decode_text(file.read_bytes()).split("\n", 1)[0].rstrip("\r")
+    except OSError as error:
+        raise UsageError(f"the password file {file} can't be read: {reason(error)}") from error
+    except Undecodable as error:
+        raise UsageError(f"the password file {file} can't be read: it is no UTF-8 text") from error
 
 
 def exit_code(error: RabbitryError) -> ExitCode:

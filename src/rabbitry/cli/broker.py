@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rabbitry._words import reason
-from rabbitry.cli._common import ExitCode, LogJson, LogLevel, start_logging
+from rabbitry.cli._common import ExitCode, LogJson, LogLevel, read_password, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
 from rabbitry.cli._service import run_service
-from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
     import ssl
@@ -161,17 +161,8 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
         if password_file is not None:
             raise UsageError("--password-file needs --user, which says whose password it is")
         return None
-    if password_file is not None:
-        from rabbitry._decode import decode_text
-
-        try:
-            password = decode_text(password_file.read_bytes()).split("\n", 1)[0].rstrip("\r")
-        except OSError as error:
-            raise UsageError(f"the password file {password_file} can't be read: {reason(error)}") from error
-        except Undecodable as error:
-            raise UsageError(f"the password file {password_file} is {error}") from error
-    else:
-        password = os.environ.get("RABBITMQ_PASSWORD", "")
+    given = os.environ.get("RABBITMQ_PASSWORD", "")
+    password = given if password_file is None else read_password(password_file)
     if not password:
         raise UsageError(f"missing password for user {user!r}: set RABBITMQ_PASSWORD or pass --password-file FILE")
     return {user: password}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry._words import reason
 from rabbitry.cli._common import (
     DEFAULT_BROKER,
     ExitCode,
@@ -23,6 +22,7 @@ from rabbitry.cli._common import (
     Plain,
     Strict,
     broker_url,
+    read_password,
     start_logging,
     warn,
 )
@@ -283,11 +283,7 @@ def _login(
         )
         return user, password
     if password_file is not None:
-        try:
-            with password_file.open() as file:
-                return user, file.readline().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the password file {password_file} can't be read: {reason(error)}") from error
+        return user, read_password(password_file)
     if user:
         password = found.get("RABBITMQ_PASSWORD", "")
         if not password:
