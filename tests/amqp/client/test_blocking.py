@@ -244,6 +244,35 @@ def test_what_was_sent_before_is_awaited_while_other_threads_go_on_sending(embed
         assert not was_over, "it waited until nobody sent any more"
 
 
+def test_threads_that_go_on_sending_learn_that_the_connection_is_closed(embedded_url: str) -> None:
+    has_begun, is_over = threading.Event(), threading.Event()
+    errors: list[str] = []
+    with rabbitry.connect_blocking(embedded_url) as connection:
+        channel = connection.channel()
+        queue = channel.declare_queue(exclusive=True, arguments={"x-max-length": 10}).name
+
+        def send() -> None:
+            try:
+                while not is_over.is_set():
+                    channel.send(b"x", routing_key=queue)
+                    has_begun.set()
+            except rabbitry.UsageError as error:
+                errors.append(str(error))
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        watch = threading.Timer(30, is_over.set)
+        watch.start()
+        assert has_begun.wait(10)
+        connection.close()
+        sender.join()
+        watch.cancel()
+    assert errors == ["the connection is closed"]
+    for _ in range(10_001):  # more than may wait to be sent
+        with pytest.raises(rabbitry.UsageError, match="the connection is closed"):
+            channel.send(b"x", routing_key=queue)
+
+
 def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
     io = IOThread()
     done = threading.Event()

@@ -311,6 +311,7 @@ class BlockingChannel:
         """
         body = as_body(body)
         self._check_properties(properties)
+        self._io.check()  # before anything waits to be sent, which then nobody would take
         self._room.take(len(body))
         confirm = _Confirm()
         send = functools.partial(
@@ -392,6 +393,7 @@ class BlockingChannel:
                     unsent.set_result(None)
                 continue
             send, confirm, size = unsent
+            is_failed = False
             try:
                 # From here on its owner can't cancel it any more, so that it is free to be set when the outcome comes.
                 if confirm.set_running_or_notify_cancel():
@@ -402,8 +404,12 @@ class BlockingChannel:
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
                 self._fail(confirm, error)
+                is_failed = True
             finally:
                 self._room.give_back(size)
+            if is_failed:
+                # Nothing was awaited: a thread that goes on sending over what is closed would keep the loop to itself.
+                await asyncio.sleep(0)
 
     def _pass_on(self, confirm: _Confirm, sent: asyncio.Future[None]) -> None:
         """Pass the outcome of a publish to the other thread."""

@@ -67,8 +67,7 @@ class IOThread:
 
     def post(self, call: Callable[[], None]) -> None:
         """Have something called in the thread, after what was posted before. Raises as `run` does."""
-        self._check_process()
-        self._check()
+        self.check()
         self._posted.append(call)
         # The loop clears the flag before it takes what was posted, so a call that sees it set is taken.
         if not self._is_woken:
@@ -106,6 +105,11 @@ class IOThread:
     def is_running(self) -> bool:
         """Whether the thread takes calls: it was not stopped, and is this process's."""
         return not self._stopped and os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Raise what `run` and `post` raise where they can't be used."""
+        self._check_process()
+        self._check()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:  # before the gate, which the parent may have held
