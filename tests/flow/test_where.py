@@ -107,6 +107,31 @@ async def test_what_a_handler_publishes_closes_no_channel_of_the_worker(
     assert "again" not in caplog.text
 
 
+async def test_a_publish_that_closes_the_channel_fails_no_other_handlers_publish(broker_url: str) -> None:
+    app = rabbitry.App("beside")
+    failed: list[str] = []
+
+    @app.stage("in", then="out")
+    async def handle(text: str) -> str:
+        try:
+            await app.publish(text, key="side" if text == "bad" else "good")
+        except rabbitry.RabbitryError:
+            failed.append(text)
+        return text
+
+    app.output("out", queue="beside.outs")
+    app.output("good", queue="beside.goods")
+    app.output("side", exchange="beside-exchange")
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            await channel.delete_exchange("beside-exchange")
+        for number in range(40):
+            await publisher.send("bad" if number == 20 else f"{number}", key="in")
+        await eventually_holds(broker_url, "beside.outs", 40)
+        assert failed == ["bad"]  # the exchange is declared again, and no queue is bound to it
+        assert (await counts(broker_url, ["beside.goods"]))["beside.goods"] >= 39
+
+
 async def test_a_publish_in_a_test_that_names_no_broker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RABBITRY_BROKER", raising=False)
     app = _publishing.app

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rabbitry.amqp.client import BrokerURL, Connection, connect
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.exceptions import (
+    ChannelClosed,
     ConnectFailed,
     ConnectionClosed,
     LoginRefused,
@@ -214,6 +215,10 @@ class Engine:
         except PublishRefused:
             self._own.refused()
             raise
+        except ChannelClosed:
+            # The broker may have closed the channel for another handler's message. Alone, each answers for itself.
+            async with self._own_lock:
+                await self._own.send_alone(message)
 
     # -- stopping --------------------------------------------------------------------------------------
 
