@@ -132,6 +132,19 @@ async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:
         assert _SECRET not in broker.output
 
 
+@pytest.mark.parametrize(
+    "command", [["broker", "--user", "ann"], ["monitor", "stats", "-k", "pi", "-b", "h", "-c", "ann"]]
+)
+def test_a_password_file_that_is_no_text_is_wrong_usage_and_is_not_shown(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(_SECRET.encode() + b"\xe9\n")
+    done = commands.run(*command, "--password-file", str(file))
+    assert done.returncode == 2
+    assert done.stderr.endswith("can't be read: it is no UTF-8 text\n")
+    assert _SECRET not in done.stderr
+    assert _one_line(done.stderr)
+
+
 def test_a_user_without_a_password_is_wrong_usage() -> None:
     done = commands.run("broker", "--port", "0", "--user", "ann")
     assert done.returncode == 2

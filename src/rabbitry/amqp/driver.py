@@ -26,7 +26,7 @@ class HeartbeatMissed(ConnectionError):
 
 
 class Handler(Protocol):
-    """What stands on a driver: a client's connection, or a broker's."""
+    """The user of a driver: a client's connection, or a broker's."""
 
     def on_events(self, events: list[Event]) -> None:
         """Take the events of one chunk from the socket, in wire order."""

@@ -35,7 +35,7 @@ LINGERING = 64
 
 
 class Phase(enum.Enum):
-    """What a connection waits for."""
+    """The phases of a connection, by what it waits for."""
 
     HEAD = enum.auto()
     BODY = enum.auto()

@@ -35,7 +35,7 @@ log = logging.getLogger("rabbitry.apps")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many attempts to connect may fail in a row: at the start, and after a connection was lost.
+    """The number of attempts to connect that may fail in a row: at the start, and after a connection was lost.
 
     None is for ever.
     """

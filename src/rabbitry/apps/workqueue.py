@@ -28,7 +28,7 @@ _UNCONFIRMED: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is. done: by this program. rate: messages a second, lately. left: None where that is not known.
+    """The progress. done: by this program. rate: messages a second, lately. left: None where that is not known.
 
     shares: what each consumer that is alive has done, by its id; empty for the producer.
     """

@@ -43,7 +43,7 @@ def hash_password(password: str) -> str:
 
 
 class Access:
-    """Who may do what. `generation` counts changes, for those who remember answers."""
+    """The users and their permissions. `generation` counts changes, for those who remember answers."""
 
     def __init__(self) -> None:
         self.users: dict[str, User] = {}

@@ -27,7 +27,7 @@ Held = tuple[Queue, Consumer | None, Entry]
 
 
 class Outcome(enum.Enum):
-    """What becomes of a delivery."""
+    """The outcome of a delivery."""
 
     ACKED = enum.auto()
     REQUEUED = enum.auto()
@@ -247,7 +247,7 @@ class Channel:
 
     @property
     def unconfirmed(self) -> int:
-        """How many publishes wait for their confirm."""
+        """The number of publishes that wait for their confirm."""
         return self.published - self._confirmed
 
     def refuse(self, up_to: int) -> None:

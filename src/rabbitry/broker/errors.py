@@ -1,4 +1,4 @@
-"""What a handler raises to refuse a request; `connection.py` turns it into channel.close or connection.close.
+"""Errors that a handler raises to refuse a request; `connection.py` turns it into channel.close or connection.close.
 
 The texts are RabbitMQ 3.10's, word for word, since programs match on them.
 """

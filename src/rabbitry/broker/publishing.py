@@ -45,7 +45,7 @@ _Route = tuple[list[Queue | ReplyTo], bytes, bool]
 
 
 class Publishing:
-    """What one connection publishes."""
+    """The publishes of one connection."""
 
     def __init__(self, connection: "ClientConnection") -> None:
         self._connection = connection

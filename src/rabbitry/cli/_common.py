@@ -1,4 +1,4 @@
-"""What every subcommand shares: options, exit codes, and how data and errors are printed.
+"""The parts that all subcommands share: options, exit codes, and how data and errors are printed.
 
 Kept free of heavy imports, since every start of `rabbitry` pays for them.
 """
@@ -24,7 +24,7 @@ DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
 
 
 class ExitCode(IntEnum):
-    """What the exit code of `rabbitry` says."""
+    """The exit codes of `rabbitry`."""
 
     DONE = 0
     FAILED = 1

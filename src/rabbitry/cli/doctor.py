@@ -41,7 +41,7 @@ _MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw, and where it is not as it should be, what to do."""
+    """The result of one check, and where something is wrong, what to do."""
 
     check: str
     verdict: Verdict

@@ -173,7 +173,7 @@ def _folder(data: Path | None, plain: bool) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Declaring:
-    """How the children declare exchanges and queues, as options of their commands."""
+    """The options by which the children declare exchanges and queues."""
 
     exchange_type: ExchangeType
     plain: bool
@@ -203,7 +203,7 @@ class _Declaring:
 
 @dataclass
 class _Plan:
-    """What is to be run, and where."""
+    """The children that are to be run, and their addresses."""
 
     listener: socket.socket | None
     """The socket of a broker of our own."""

@@ -49,7 +49,7 @@ _SIZE: Final = struct.Struct(">I")
 
 
 class Trail(NamedTuple):
-    """What a worker must know of a message to pass it on.
+    """The properties of a message that a worker needs to pass it on.
 
     wait: seconds that it has still to wait. correlation: the id of the first message of its chain. trace: its
     W3C trace context, as the fields of a table; empty where it has none.

@@ -26,7 +26,7 @@ class Product(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a handler made of a message. Plain data, since worker processes send it.
+    """The outcome of handling a message. Plain data, since worker processes send it.
 
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
     trace context that was current when the handler returned, encoded; None where that is the message's.

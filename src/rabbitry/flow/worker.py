@@ -101,7 +101,7 @@ class Worker:
 
     @property
     def id(self) -> str:
-        """What this worker is called in telemetry."""
+        """The name of this worker in telemetry."""
         return self._engine.counting.id
 
     @property

@@ -30,7 +30,7 @@ class Passage(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node says of itself.
+    """A node's report of itself.
 
     kind: start, heartbeat, stop. at, started: Unix time in seconds. counters: since the start. gauges: now.
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.

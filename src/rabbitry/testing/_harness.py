@@ -28,7 +28,7 @@ _LOOK: Final = 0.01
 
 
 class Harness:
-    """What a test does with a running app. Made by `harness`."""
+    """A running app in the hands of a test. Made by `harness`."""
 
     def __init__(self, app: App, url: str, raise_errors: bool) -> None:
         self.app = app

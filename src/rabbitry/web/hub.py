@@ -118,7 +118,7 @@ class TooManyPages(Exception):
 
 
 class Hub:
-    """What is known of all hosts. Used from one event loop."""
+    """The known state of all hosts. Used from one event loop."""
 
     def __init__(self, where: str, clock: Callable[[], float] = time.time) -> None:
         """`where` names the broker without its password; `clock` gives Unix seconds."""
@@ -236,7 +236,7 @@ class Hub:
 
 
 class Page:
-    """What waits to be sent to one page; `take` hands it out in pieces of moderate size.
+    """The data that wait to be sent to one page; `take` hands it out in pieces of moderate size.
 
     A host waits either as an id, to be sent whole with its history, or with each of its new samples.
     """

@@ -125,7 +125,7 @@ class Failures:
         self._tell(len(self._untold))
 
     def _look(self) -> None:
-        """Tell of what failed long enough ago: a task, or a thread, may be about to look at what failed just now."""
+        """Log the failures that are old enough: a task, or a thread, may be about to look at what failed just now."""
         self._timer = None
         until = self._loop.time() - _PATIENCE / 2
         self._tell(sum(at <= until for at, _ in self._untold))
@@ -133,7 +133,7 @@ class Failures:
             self._timer = self._loop.call_later(_PATIENCE, self._look)
 
     def _tell(self, number: int) -> None:
-        """Tell of the `number` oldest."""
+        """Log the `number` oldest failures."""
         oldest = [self._untold.popleft()[1] for _ in range(number)]
         unseen = [failure for failure in oldest if failure.is_unseen]
         count = len(unseen) + self._forgotten

@@ -167,7 +167,7 @@ class BlockingConsumer:
 
 
 class _Room:
-    """How much more may wait to be sent. For any thread."""
+    """The room for more messages that wait to be sent. For any thread."""
 
     def __init__(self) -> None:
         self._messages = 0
@@ -191,7 +191,7 @@ class _Room:
 
 
 class _Confirm(concurrent.futures.Future[None]):
-    """What `send` returns. failure: why the message was not confirmed; reading it here does not count as looking."""
+    """The result of `send`. failure: why the message was not confirmed; reading it here is not a look."""
 
     failure: Exception | None = None
     _was_asked = False
@@ -494,7 +494,7 @@ class BlockingConnection:
 
     @property
     def server_properties(self) -> dict[str, FieldValue]:
-        """What the broker says of itself: product, version, capabilities and more."""
+        """The broker's description of itself: product, version, capabilities and more."""
         return self._connection.server_properties
 
     def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> BlockingChannel:

@@ -107,7 +107,7 @@ class Connection:
 
     @property
     def server_properties(self) -> dict[str, FieldValue]:
-        """What the broker says of itself: product, version, capabilities and more."""
+        """The broker's description of itself: product, version, capabilities and more."""
         return {} if self.link is None else self.link.server_properties
 
     @property

@@ -26,7 +26,7 @@ LOOK_EVERY: Final = 8 << 20
 
 
 class Settlements:
-    """What was delivered on one channel of one link and is not settled yet.
+    """The unsettled deliveries of one channel of one link.
 
     Acks of one turn of the event loop travel together, as one frame where no delivery before them is open.
     """

@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class QueueInfo(NamedTuple):
-    """What the broker says of a queue: its name, messages that are ready, and consumers."""
+    """The broker's figures of a queue: its name, messages that are ready, and consumers."""
 
     name: str
     message_count: int
@@ -41,7 +41,7 @@ class QueueInfo(NamedTuple):
 
 
 class Declaring(abc.ABC):
-    """What `Channel` can do with exchanges and queues; each is noted for recovery once the broker has agreed."""
+    """The operations of `Channel` on exchanges and queues; each is noted for recovery once the broker has agreed."""
 
     _topology: Topology
     loop: asyncio.AbstractEventLoop

@@ -64,7 +64,7 @@ class _ClosedByBroker(ConnectFailed):
 
 
 class ChannelHandler(Protocol):
-    """What takes the events of one channel."""
+    """The receiver of one channel's events."""
 
     def on_content(self, event: ContentEvent) -> None:
         """Take a delivery, a returned message, or the answer to a get."""
@@ -87,7 +87,7 @@ class ChannelHandler(Protocol):
 
 
 class LinkOwner(Protocol):
-    """What is told of a link's fate: the connection."""
+    """The owner of a link, which hears of its end: the connection."""
 
     blocked: str | None
     """Why the broker blocks publishers; None while it does not."""

@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Pauses between attempts."""
 
 import random
 from typing import Final

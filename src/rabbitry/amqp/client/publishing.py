@@ -164,7 +164,7 @@ class PublishWindow:
 
     @property
     def flying(self) -> list[Unconfirmed]:
-        """What was sent over this link and is not confirmed."""
+        """The unconfirmed messages that were sent over this link."""
         return list(self._pending.values())
 
     def send_held(self) -> Unconfirmed | None:

@@ -55,7 +55,7 @@ class RecoveryEvent:
 
 
 class Recovery:
-    """How one connection recovers."""
+    """The recovery of one connection."""
 
     def __init__(self, timeout: float | None, tell: Callable[[RecoveryEvent], None] | None) -> None:
         """timeout: seconds that one recovery may take, or None. tell: is called with each step."""

@@ -45,7 +45,7 @@ _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a role decided. mark out of out_of; None where it gives none. remark: why it was sent back."""
+    """A role's decision. mark out of out_of; None where it gives none. remark: why it was sent back."""
 
     who: str
     mark: float | None = None
@@ -107,7 +107,7 @@ class Assignment(dict[str, Any]):
 
     @property
     def name(self) -> str:
-        """What the file was called; empty where it says nothing."""
+        """The name of the file; empty where it says nothing."""
         name = self.get(NAME)
         return name if isinstance(name, str) else ""
 
@@ -123,7 +123,7 @@ class Assignment(dict[str, Any]):
 
     @property
     def step(self) -> int:
-        """How many hops there were: the same hop done twice, after a crash, has the same step."""
+        """The number of hops: the same hop done twice, after a crash, has the same step."""
         return len(self.history)
 
     def solution(self) -> bytes:

@@ -61,7 +61,7 @@ class BrokenMarker:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What the programs of a course have in common: its modules, and the exchange.
+    """The settings that the programs of a course share: its modules, and the exchange.
 
     exchange_type: `fanout` is the broadcast form: every role gets every message, takes those in its status, and
     leaves the others alone. plain: declare as programs do that say nothing about it.

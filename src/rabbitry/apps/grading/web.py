@@ -91,7 +91,7 @@ def _route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
-    """What the page sends for a decision. item: the number of what was looked at."""
+    """A decision as the page sends it. item: the number of what was looked at."""
 
     action: str
     item: int | None = None

@@ -13,7 +13,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a control group may use and has used, at one moment. None is: no limit, or not known."""
+    """The limits and the use of a control group, at one moment. None is: no limit, or not known."""
 
     memory: int | None = None
     """Bytes that it may have."""

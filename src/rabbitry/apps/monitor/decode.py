@@ -33,7 +33,7 @@ class InvalidSample(RabbitryError):
 
 
 class Utilization(msgspec.Struct, frozen=True):
-    """What contract `pi_utilization` promises, with what had to be left out."""
+    """The values that contract `pi_utilization` promises, with what had to be left out."""
 
     cpu: float
     net: dict[str, tuple[float, float]]

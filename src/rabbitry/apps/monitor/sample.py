@@ -60,7 +60,7 @@ class Container(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What is published: JSON with these names.
+    """The published sample: JSON with these names.
 
     `machine` tells this machine from others of its name. `cpu` and `cores` are busy fractions 0..1 over the interval,
     `cpu_percent` is 100 times `cpu`. `uplinks` are the interfaces of `net` whose traffic is the machine's own, each

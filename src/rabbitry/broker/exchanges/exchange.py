@@ -1,4 +1,4 @@
-"""What all exchange types have in common: their flags and their bindings."""
+"""The base of all exchange types: their flags and their bindings."""
 
 import abc
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the broker does on each method: one file for each AMQP class."""
+"""Handlers of the methods: one file for each AMQP class."""
 
 from collections.abc import Callable
 from typing import Any, Final

@@ -103,12 +103,12 @@ class Queue:
         self._plain = not (self._limited or rules.message_ttl is not None or rules.max_priority)
 
     def __len__(self) -> int:
-        """How many messages are ready."""
+        """Return the number of ready messages."""
         return self.ready
 
     @property
     def published(self) -> int:
-        """How many messages came, since the queue was made."""
+        """The number of messages published to the queue since it was declared."""
         return self._next_position - self._put_again
 
     # -- messages come ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from rabbitry.exceptions import Undecodable
 
 
 class TestReport(Struct):
-    """What a run of pytest came to."""
+    """The result of a run of pytest."""
 
     __test__ = False  # not a test itself, whatever its name says
 
@@ -26,7 +26,7 @@ class TestReport(Struct):
 
     @property
     def passed(self) -> int:
-        """How many tests passed."""
+        """The number of tests that passed."""
         return sum(why is None for why in self.tests.values())
 
 

@@ -27,7 +27,7 @@ _MAX_REGEX_SECONDS: Final = 2
 
 
 class PartResult(Struct):
-    """What one part came to."""
+    """The result of one part."""
 
     name: str
     points: float

@@ -31,7 +31,7 @@ _READY: Final = 'printf %s "$0" >&2; exec "$@"'
 
 
 class Outcome(Struct, frozen=True):
-    """How a command ended."""
+    """The outcome of a command."""
 
     code: int
     """What it exited with; 128 and the signal's number where one ended it."""

@@ -33,7 +33,7 @@ class Size(int):
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one part's run may use. Sizes are in bytes."""
+    """The limits of one part's run. Sizes are in bytes."""
 
     cpu_seconds: Annotated[int, Meta(ge=1, le=3600)] = 10
     """Of each process."""
@@ -51,7 +51,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Expect(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a command must print to stdout; one of the three."""
+    """The output that a command must print to stdout; one of the three."""
 
     exact: str | None = None
     """The whole of it; white space at the ends of lines and of the output does not matter."""
@@ -96,7 +96,7 @@ class Scheme(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def name(self) -> str:
-        """What is marked, for people."""
+        """The title of the scheme, for people."""
         return self.scheme.name
 
     @property
@@ -111,7 +111,7 @@ def exact(points: float) -> Decimal:
 
 
 class _Wrong(Exception):
-    """What is wrong at a place of the document."""
+    """A fault at a place of the document."""
 
     def __init__(self, place: Place, why: str) -> None:
         super().__init__(why)

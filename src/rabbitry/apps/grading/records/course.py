@@ -35,7 +35,7 @@ _LOOKED_AT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is known of a submission.
+    """A submission as the records know it.
 
     attempt: 1 for the student's first in its module. latest: whether none is newer.
     """
