@@ -215,14 +215,14 @@ async def test_lists_go_beyond_their_first_page_and_are_filtered(
 async def test_letters_that_hide_or_turn_others_are_shown_and_no_address_breaks_the_page(
     browser: Browser, embedded_url: str, database_url: str
 ) -> None:
-    evil = "if admin\u202e \u2066# begin\u2069 \u2066: \u200bx"
+    evil = "if admin\u202e \u2066# begin\u2069 \u2066: \u200bx\u001b\u0085\t"
     with Database(database_url) as database:
         _put(database, 1, Solution=evil, SolutionName="a\u202eyp.b", StudentID="7\u2067")
         async with _page(browser, embedded_url, database_url) as (watched, web):
             page = watched.page
             form = await _open(page)
             shown = await form.locator("pre.solution .hidden-letter").all_inner_texts()
-            assert shown == ["U+202E", "U+2066", "U+2069", "U+2066", "U+200B"]
+            assert shown == ["U+202E", "U+2066", "U+2069", "U+2066", "U+200B", "U+001B", "U+0085"]
             assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b]", await page.locator("main").inner_text())
             for bad in ("submission/%E0%A4%A", "submission/%", "inbox/%FF", "%E0%A4%A", "submission/"):
                 await page.goto(f"{web}#/{bad}")

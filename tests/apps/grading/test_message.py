@@ -112,7 +112,12 @@ def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
 @pytest.mark.parametrize(
     ("role", "action", "decision", "text"),
     [
-        ("coordinator", "send-back", Decision("x", remark="no"), "can't send-back"),
+        (
+            "coordinator",
+            "send-back",
+            Decision("x", remark="no"),
+            "'send-back' is nothing that the coordinator decides: use confirm",
+        ),
         ("assistant", "send-back", Decision("x", remark="  "), "say why"),
         ("assistant", "validate", Decision("x", mark=3.0), "gives no mark"),
         ("assistant", "validate", Decision("x", feedback="well done"), "no feedback"),

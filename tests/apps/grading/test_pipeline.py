@@ -158,6 +158,16 @@ async def test_forged_news_confirms_nothing(broker_url: str, one_database: Datab
     assert one_database.read_now(course.counts) == {}
 
 
+@pytest.mark.parametrize("status", [["submitted"], None, "", "passed", {"a": "\ud800"}, 1])
+async def test_news_in_no_status_is_not_recorded(broker_url: str, one_database: Database, status: object) -> None:
+    async with office(broker_url, one_database, [Seat("coordinator")]):
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            body = json.dumps(FOUR | {"status": status, "SubmissionID": "mine"}).encode()
+            await channel.publish(body, exchange="assignment_progress", routing_key="progress")
+        assert len(await _dead(broker_url, 1)) == 1
+    assert one_database.read_now(course.counts) == {}
+
+
 def read_results(plain: Plain) -> None:
     """Read results as the originals do."""
     plain.channel.queue_declare("results_queue", durable=True)

@@ -87,7 +87,7 @@ def decide(
     by_scheme: a marking scheme gave the mark, which its bonus points may take beyond the maximum.
     """
     if action not in role.actions:
-        raise UsageError(f"the {role.name} can't {action}: {' or '.join(role.actions)}")
+        raise UsageError(f"{action[:60]!r} is nothing that the {role.name} decides: use {' or '.join(role.actions)}")
     given = (decision.mark, decision.out_of, decision.feedback)
     if role.name != "demonstrator" and any(value is not None for value in given):
         raise UsageError(f"the {role.name} gives no mark and no feedback; the demonstrator does")

@@ -261,6 +261,8 @@ class Office:
 
         if fields.get("status") == CONFIRMED:
             raise Reject("only the coordinator who keeps these records confirms a submission")
+        if fields.get("status") not in [role.takes for role in ROLES.values()]:
+            raise Reject(f"no submission has the status {str(fields.get('status'))[:60]!r}")
         await self._db.write(partial(record, assignment=Assignment.received(fields, message)))
 
     @property
