@@ -1,5 +1,6 @@
 """Marking schemes: what a right one comes to, and where a wrong one is wrong."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -138,3 +139,16 @@ def test_pytest_of_another_python_is_not_enough(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     with pytest.raises(SchemeInvalid, match=r"scheme\.toml:19: pytest is not installed for"):
         load_scheme(_write(tmp_path, _RIGHT))
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    text = '[scheme]\nname = "x"\n[[part]]\nname = "a"\npoints = 1\ncommand = "true"\n'
+    (tmp_path / "scheme.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load_scheme(tmp_path / "scheme.toml").name == "x"
+
+
+def test_a_scheme_that_is_a_pipe_or_a_folder_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scheme.toml")
+    for path in (tmp_path / "scheme.toml", tmp_path):
+        with pytest.raises(SchemeInvalid, match="no regular file"):
+            load_scheme(path)

@@ -124,10 +124,13 @@ def load_scheme(path: Path) -> Scheme:
     Raises SchemeInvalid, naming the file, the line and why.
     """
     try:
-        raw = path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe or a device could be endless
+            raise SchemeInvalid(f"{path}: can't read it: no regular file")
+        with path.open("rb") as file:
+            raw = file.read(_MAX_SCHEME + 1)
         if len(raw) > _MAX_SCHEME:
             raise SchemeInvalid(f"{path}:1: larger than 1 MiB, which no marking scheme is")
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise SchemeInvalid(f"{path}: can't read it: {error.strerror}") from error
     except UnicodeDecodeError as error:
