@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def check_loop(loop: asyncio.AbstractEventLoop, connection: "Connection | None" = None) -> None:
     """Raise UsageError unless `loop` runs here; UsedAfterFork for a connection of the parent process.
 
-    Costs some 50 ns, which each message pays.
+    Python 3.11 asks the system for the process id here, which costs 0.3 µs: a consumer checks once for each batch.
     """
     try:
         if asyncio.get_running_loop() is loop:

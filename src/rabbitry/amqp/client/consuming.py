@@ -48,22 +48,27 @@ class Settlements:
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Settle a delivery (all up to it) as done."""
-        self.check_here(tag)
+        self.check(tag)
+        is_first = not self._acks
+        if is_first:
+            check_loop(self._loop)  # for the first of a turn alone, which starts what sends them all
         self._close(tag, multiple)
-        if not self._acks:
+        if is_first:
             self._loop.call_soon(self.flush)
         self._acks.append(tag)
 
     def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
         """Settle a delivery (all up to it) as not done."""
-        self.check_here(tag)
+        self.check(tag)
+        check_loop(self._loop)
         self.flush()  # while it counts as open, so that no ack of several reaches over it
         self._close(tag, multiple)
         self._send(BasicNack(tag, multiple, requeue))
 
     def reject(self, tag: int, requeue: bool) -> None:
         """Settle one delivery as not done."""
-        self.check_here(tag)
+        self.check(tag)
+        check_loop(self._loop)
         self.flush()
         self._close(tag, False)
         self._send(BasicReject(tag, requeue))
@@ -74,11 +79,6 @@ class Settlements:
             raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
         if tag not in self.open:
             raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
-
-    def check_here(self, tag: int) -> None:
-        """Raise as `check` does, and UsageError in another event loop than the channel's."""
-        self.check(tag)
-        check_loop(self._loop)
 
     def _close(self, tag: int, multiple: bool) -> None:
         if multiple:
@@ -262,8 +262,8 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Delivery:
-        check_loop(self._channel.loop, self._channel.connection)
         while not self._buffer:
+            check_loop(self._channel.loop, self._channel.connection)
             if self._ended:
                 if self._end is not None:
                     raise self._end.fresh() if isinstance(self._end, Closed) else self._end
