@@ -73,7 +73,11 @@ def _make_runs_in_the_checkout(programs: Path) -> None:
 
 
 def _environment(home: Path, logs: Path, programs: Path) -> Mapping[str, str]:
-    kept = {key: value for key, value in commands.environment().items() if not key.startswith(("XDG_", "MAKE"))}
+    kept = {
+        key: value
+        for key, value in commands.environment().items()
+        if not key.startswith(("XDG_", "MAKE", "MFLAGS", "ARGS"))
+    }
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return kept | {"HOME": str(home), "LOGS": str(logs), "PATH": path}
 
