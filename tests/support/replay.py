@@ -114,7 +114,7 @@ class Replay:
                 self._socket.sendall(self._header if part.startswith(b"AMQP") else self._own(part))
 
     def _own(self, part: bytes) -> bytes:
-        """Give a part of the client's with the virtual host of this broker."""
+        """Return a part of the client's bytes with this broker's virtual host in place of the recorded one."""
         said = frames(part)
         assert b"".join(frame.octets for frame in said) == part, "the recorded client cut a frame"
         opening = b"\x00\x0a\x00\x28" + bytes((len(self._vhost),)) + self._vhost + b"\x00\x00"
