@@ -1,0 +1,27 @@
+"""Names on the broker that crawlers, processors and keepers share with each other and with other programs."""
+
+from typing import Final
+
+APP: Final = "crawl"
+EXCHANGE: Final = "exchtopic"
+"""A topic exchange."""
+
+PAGE_KEY: Final = "rproc"
+PAGE_QUEUE: Final = "proc"
+"""Crawled pages, for the processors. The keeper's queue is bound with the key too."""
+LOG_KEY: Final = "rlog"
+LOG_QUEUE: Final = "logq"
+"""A line for each thing that a node does. It may have no reader: each line expires after LOG_SECONDS."""
+LOG_SECONDS: Final = 60.0
+
+BATCH_KEY: Final = "crawl.batch"
+BATCH_QUEUE: Final = "crawl.batches"
+"""Addresses of one host to be fetched, for any crawler."""
+KEEPER_KEY: Final = "crawl.keeper"
+KEEPER_QUEUE: Final = "crawl.keeper"
+"""All that the keeper must know: pages and outcomes, documents, commands, its own ticks. One keeper reads it at a
+time.
+"""
+QUESTION_KEY: Final = "crawl.question"
+QUESTION_QUEUE: Final = "crawl.questions"
+"""Questions about the crawl, which any keeper answers from the database."""
