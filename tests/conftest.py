@@ -20,6 +20,17 @@ settings.load_profile("rabbitry")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = itertools.count(1)
+_LONGEST_NAME = 40
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter by its bytes only where they are short and printable.
+
+    A gzip file holds the time at which it was made: the processes that share the tests would disagree about its name.
+    """
+    if isinstance(val, bytes) and not (len(val) <= _LONGEST_NAME and val.isascii() and val.decode().isprintable()):
+        return argname
+    return None
 
 
 @pytest.fixture(autouse=True)
