@@ -23,6 +23,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel, parse_url
+from rabbitry.apps.monitor.client import StatisticsClient
+from rabbitry.apps.monitor.statistics import Counts, Host
 from rabbitry.exceptions import PublishReturned
 from tests.apps.monitor.program import Program
 from tests.apps.monitor.wire import Tap, as_options, through
@@ -213,6 +215,34 @@ async def test_it_ends_in_the_contract_s_order_and_counts_what_was_left(broker_u
         assert said == ["basic.cancel", *["basic.get"] * gets, "channel.close", "connection.close"]
         # Its queue is gone, so a publisher learns that nobody listens.
         assert not await publish_routed(channel, "pi-1", sample(0.5))
+
+
+async def test_a_sample_that_comes_before_its_consumer_has_started_is_counted(broker_url: str) -> None:
+    tap, asked, stop, counts = Tap(), asyncio.Event(), asyncio.Event(), Counts()
+
+    def hold_the_answer(way: Way, data: bytes) -> None:
+        tap(way, data)
+        if not asked.is_set() and "basic.consume" in tap.methods:
+            asked.set()
+            proxy.pause(Way.TO_CLIENT)
+
+    async def show(key: str, host: Host) -> None: ...
+
+    async with (
+        rabbitry.connect(broker_url) as connection,
+        FaultProxy(parse_url(broker_url).hosts[0][1], tap=hold_the_answer) as proxy,
+    ):
+        channel = await connection.channel()
+        await channel.declare_exchange(EXCHANGE)
+        client = asyncio.create_task(StatisticsClient(["pi-1"], counts, show).run(through(proxy, broker_url), stop))
+        await asked.wait()
+        await publish_when_heard(channel, "pi-1", sample(0.5))
+        stop.set()
+        for _ in range(10):  # turns in which it could give up its consumer
+            await asyncio.sleep(0)
+        proxy.resume(Way.TO_CLIENT)
+        await client
+    assert counts.counted == 1
 
 
 async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) -> None:

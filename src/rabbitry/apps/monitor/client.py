@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from rabbitry.amqp.client import BrokerURL, Channel, Connection
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, Consumer
 from rabbitry.apps._session import Patience, background, stay_connected, until
 from rabbitry.apps.monitor.decode import InvalidSample, decode, printable, utilization
 from rabbitry.apps.monitor.names import UTILIZATION
@@ -69,17 +69,18 @@ class StatisticsClient:
         queue = (await channel.declare_queue("", exclusive=True)).name
         for key in self._silence:
             await channel.bind_queue(queue, UTILIZATION.name, key)
-        log.info("connected to %s: counting %s", connection.url, _named(self._silence))
-        async with background(self._say_silence()):
-            await until(stop, self._consume(channel, queue))
+        # `stop` interrupts the counting alone, never the start of the consumer: a message on its way to a consumer
+        # that was given up is in no queue, and the drain below would not find it.
+        async with background(self._say_silence()), channel.consume(queue) as deliveries:
+            log.info("connected to %s: counting %s", connection.url, _named(self._silence))
+            await until(stop, self._count(deliveries))
         await self._drain(channel, queue)
         await channel.close()
 
-    async def _consume(self, channel: Channel, queue: str) -> None:
-        async with channel.consume(queue) as deliveries:
-            async for delivery in deliveries:
-                delivery.ack()
-                await self._take(delivery.routing_key, delivery.body)
+    async def _count(self, deliveries: Consumer) -> None:
+        async for delivery in deliveries:
+            delivery.ack()
+            await self._take(delivery.routing_key, delivery.body)
 
     async def _drain(self, channel: Channel, queue: str) -> None:
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
