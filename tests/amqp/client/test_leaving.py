@@ -4,19 +4,23 @@ import asyncio
 import concurrent.futures
 import gc
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Connection, _receipts, parse_url
+from rabbitry.amqp.client import Connection, _receipts, connect, parse_url
 from rabbitry.amqp.client._receipts import Failures, Receipt
+from rabbitry.amqp.client.blocking import BlockingChannel, BlockingConnection
+from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.exceptions import ConnectionClosed, PublishReturned, PublishTimeout, UsageError
 from tests.support.proxy import FaultProxy, Way
 from tests.support.scripted import ScriptedBroker
 from tests.support.waiting import eventually, eventually_blocking
 
 _MANY = 3000
+_T = TypeVar("_T")
 
 
 def _of_asyncio(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -348,6 +352,65 @@ def test_waiting_for_confirms_in_scripts_raises_what_could_not_be_sent_too(embed
         with pytest.raises(ExceptionGroup) as caught:
             channel.wait_for_confirms()
         assert [type(error) for error in caught.value.exceptions] == [UsageError, PublishReturned]
+
+
+class _InterruptedThread(IOThread):
+    """An I/O thread that calls something of a test's own `turns` turns of its loop after the next `run` began."""
+
+    interrupt: Callable[[], None] | None = None
+    turns = 0
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        interrupt, self.interrupt = self.interrupt, None
+        return super().run(coroutine if interrupt is None else self._interrupted(coroutine, interrupt))
+
+    async def _interrupted(self, coroutine: Coroutine[Any, Any, _T], interrupt: Callable[[], None]) -> _T:
+        task = asyncio.ensure_future(coroutine)
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        interrupt()
+        return await task
+
+
+def _wait_for_confirms(connection: BlockingConnection, channel: BlockingChannel) -> None:
+    channel.wait_for_confirms()
+
+
+def _leave_channel(connection: BlockingConnection, channel: BlockingChannel) -> None:
+    with channel:
+        pass
+
+
+def _leave_connection(connection: BlockingConnection, channel: BlockingChannel) -> None:
+    with connection:
+        pass
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("wait", [_wait_for_confirms, _leave_channel, _leave_connection])
+async def test_scripts_learn_of_a_failure_in_whichever_turn_of_the_loop_it_comes(
+    wait: Callable[[BlockingConnection, BlockingChannel], None], turns: int
+) -> None:
+    async def connected(url: str) -> Connection:
+        return await connect(url, recover=False)
+
+    def script(url: str) -> None:
+        io = _InterruptedThread()
+        inner = io.run(connected(url))
+        connection = BlockingConnection(inner, io)
+        try:
+            channel = connection.channel()
+            channel.send(b"x", routing_key="q")
+            eventually_blocking(lambda: broker.links[0].published, "the message at the broker")
+            io.turns, io.interrupt = turns, lambda: inner.end(ConnectionClosed(0, "gone"))
+            with pytest.raises(ExceptionGroup, match="a message was not confirmed") as caught:
+                wait(connection, channel)
+        finally:
+            connection.close()
+        assert [str(error) for error in caught.value.exceptions] == ["gone"]
+
+    async with ScriptedBroker() as broker:
+        await asyncio.to_thread(script, broker.url)
 
 
 def test_leaving_a_blocking_block_with_an_error_is_quick_and_counts_in_one_line(

@@ -372,7 +372,14 @@ class BlockingChannel:
     async def settled(self) -> None:
         """Wait until all that was handed over before is sent, and then confirmed or failed; for the connection."""
         await self._sent()
-        await self._channel.window.wait_idle(None)
+        await self._outcomes(None)
+
+    async def _outcomes(self, timeout: float | None) -> None:
+        """Wait until all that was sent before is confirmed or has failed, and `_failures` knows what failed."""
+        await self._channel.window.wait_idle(timeout)
+        # asyncio calls `_pass_on` in the turn of the loop after the outcome. Without a turn of our own here, an outcome
+        # that came in this very turn would be missing from what is raised next.
+        await asyncio.sleep(0)
 
     async def _sent(self) -> None:
         """Wait until all that was handed over before is sent. Other threads may go on sending for ever."""
@@ -431,7 +438,7 @@ class BlockingChannel:
         except TimeoutError as error:
             raise PublishTimeout(f"not all messages were sent within {timeout} s: the broker takes no more") from error
         left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
-        await self._channel.window.wait_idle(left)
+        await self._outcomes(left)
         raise_all(self._failures.take(self))
 
 
