@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from rabbitry.apps._live import PAGE_LIMIT, PEER_PAGE_LIMIT, TooManyPages
 from rabbitry.web import hub as limits
-from rabbitry.web.hub import Host, Hub, TooManyPages
+from rabbitry.web.hub import Host, Hub
 from rabbitry.web.reading import source
 
 
@@ -108,7 +109,7 @@ def test_other_json_is_kept_as_it_came(hub: Hub) -> None:
 
 
 def test_pages_are_bounded(hub: Hub) -> None:
-    pages = [hub.page() for _ in range(limits.PAGE_LIMIT)]
+    pages = [hub.page() for _ in range(PAGE_LIMIT)]
     for page in pages:
         page.__enter__()
     with pytest.raises(TooManyPages), hub.page():
@@ -120,7 +121,7 @@ def test_pages_are_bounded(hub: Hub) -> None:
 
 def test_one_address_does_not_shut_out_the_others(hub: Hub) -> None:
     with contextlib.ExitStack() as pages:
-        for _ in range(limits.PEER_PAGE_LIMIT):
+        for _ in range(PEER_PAGE_LIMIT):
             pages.enter_context(hub.page("192.0.2.1"))
         with pytest.raises(TooManyPages, match="at your address"), hub.page("192.0.2.1"):
             pass

@@ -15,10 +15,10 @@ import websockets
 
 import rabbitry.web
 from rabbitry.apps._listening import listen
+from rabbitry.apps._live import PEER_PAGE_LIMIT
 from rabbitry.apps._serving import serve
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received
 from rabbitry.apps.monitor.settings import Settings
-from rabbitry.web.hub import PEER_PAGE_LIMIT
 from rabbitry.web.server import Event, create_app
 
 _STATIC = Path(rabbitry.web.__file__).parent / "static"

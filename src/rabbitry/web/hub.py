@@ -10,13 +10,14 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
+from rabbitry.apps._live import OpenPages
 from rabbitry.apps.monitor.decode import InvalidSample, printable
 from rabbitry.web.reading import Values, read
 
@@ -26,10 +27,6 @@ FORGET_AFTER = 3600.0
 """Seconds after which a silent host is forgotten."""
 HISTORY = 180
 """Samples of a host that are kept: three minutes, at one a second."""
-PAGE_LIMIT = 128
-"""Pages that may be open at once."""
-PEER_PAGE_LIMIT = 32
-"""Pages that one address may have open at once, so that it does not shut out the others."""
 PENDING_LIMIT = 2000
 PENDING_BYTES = 4 * 1024 * 1024
 """Samples that wait for a page, and their size; beyond that it reads too slowly, and misses some."""
@@ -113,10 +110,6 @@ class _Known:
     """Seconds that the clock of the machine was ahead in its last samples."""
 
 
-class TooManyPages(Exception):
-    """No more pages may be open; the text says why."""
-
-
 class Hub:
     """The known state of all hosts. Used from one event loop."""
 
@@ -124,7 +117,7 @@ class Hub:
         """`where` names the broker without its password; `clock` gives Unix seconds."""
         self._clock = clock
         self._hosts: dict[str, _Known] = {}  # by id, in the order of their last samples, the longest silent first
-        self._pages: dict[Page, str] = {}  # and the addresses that have them open
+        self._pages = OpenPages[Page]()
         self._seq = 0
         self._unread: Unread | None = None
         self._broker = Broker(state="connecting", since=clock(), where=where)
@@ -198,23 +191,9 @@ class Hub:
         for page in self._pages:
             page.tell_broker()
 
-    @contextmanager
-    def page(self, peer: str | None = None) -> Iterator[Page]:
-        """A page's subscription, from now until the block is left. `peer` is the address that has it open.
-
-        Raises:
-            TooManyPages: PAGE_LIMIT of them are open, or PEER_PAGE_LIMIT by this peer.
-        """
-        if len(self._pages) >= PAGE_LIMIT:
-            raise TooManyPages(f"{PAGE_LIMIT} pages are open already")
-        if peer is not None and list(self._pages.values()).count(peer) >= PEER_PAGE_LIMIT:
-            raise TooManyPages(f"{PEER_PAGE_LIMIT} pages are open already at your address")
-        page = Page(self)
-        self._pages[page] = peer or ""
-        try:
-            yield page
-        finally:
-            del self._pages[page]
+    def page(self, peer: str | None = None) -> AbstractContextManager[Page]:
+        """A page's subscription, until the block is left. `peer` has it open; see `OpenPages.opened`."""
+        return self._pages.opened(lambda: Page(self), peer)
 
     def whole(self, host: str) -> Host | None:
         """Return all that is known of one host, by its id; None where it is forgotten."""

@@ -9,32 +9,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import msgspec
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from rabbitry.amqp.client.url import parse_url
-from rabbitry.apps._guard import Guard, peer_of
+from rabbitry.apps._guard import Guard
+from rabbitry.apps._live import serve_page
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
 from rabbitry.apps.grading.web import Pages as GradingPages
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from rabbitry.apps.monitor.settings import Settings
 from rabbitry.exceptions import ConnectFailed, RabbitryError
-from rabbitry.web.hub import Hub, Page, TooManyPages
+from rabbitry.web.hub import Hub
 
 PORT = 8003
 STATIC = Path(__file__).parent / "static"
-LIFE_SIGN = 5.0
-"""Seconds after which a page gets an update with nothing in it, so that it knows the silence from a loss."""
 SHORTEST_PAUSE = 0.05
 """Seconds between two updates of a page: at a hundred samples a second it draws twenty times."""
-SEND_TIMEOUT = 20.0
-"""Seconds after which a page that reads nothing is given up."""
-
-_GONE = (TimeoutError, WebSocketDisconnect, OSError)
-"""How sending to a page ends that is no longer there."""
 
 Event = Connected | Lost | Received
 Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
@@ -93,7 +86,7 @@ def create_app(
 
     @app.websocket("/ws")
     async def live(websocket: WebSocket) -> None:
-        await _serve_page(websocket, hub)
+        await serve_page(websocket, hub.page, pause=SHORTEST_PAUSE)
 
     app.include_router(grading.router, prefix="/grading")
     app.mount("/grading/static", StaticFiles(directory=GRADING_STATIC))
@@ -124,36 +117,3 @@ async def _feed(hub: Hub, feed: Feed, refused: Callable[[ConnectFailed], None] |
         else:
             log.warning("no samples will come, this is not tried again: %s", error)
         raise
-
-
-async def _serve_page(websocket: WebSocket, hub: Hub) -> None:
-    """Send updates to one page until it goes away, or reads nothing for too long."""
-    await websocket.accept()
-    try:
-        with hub.page(peer_of(websocket.scope)) as page:
-            sending = asyncio.create_task(_send_updates(websocket, page), name="updates for a page")
-            receiving = asyncio.create_task(websocket.receive(), name="end of a page")
-            try:
-                await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sending.cancel()
-                receiving.cancel()
-                outcomes = await asyncio.gather(sending, receiving, return_exceptions=True)
-    except TooManyPages as error:
-        await websocket.close(1013, str(error))
-        return
-    for outcome in outcomes:
-        if isinstance(outcome, Exception) and not isinstance(outcome, _GONE):
-            raise outcome
-    if isinstance(outcomes[1], dict) and outcomes[1]["type"] == "websocket.receive":
-        await websocket.close(1003, "this socket takes no messages")
-
-
-async def _send_updates(websocket: WebSocket, page: Page) -> None:
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LIFE_SIGN):
-                await page.wait()
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await websocket.send_text(msgspec.json.encode(page.take()).decode())
-        await asyncio.sleep(SHORTEST_PAUSE)
