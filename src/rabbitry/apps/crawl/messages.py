@@ -176,7 +176,9 @@ class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field=
     """Begin to crawl from these addresses. depth: links away from them; None: without a bound.
 
     same_host: stay on their hosts. allow: domains (and what is under them) to stay on. Neither: no bound. limit:
-    pages at most.
+    pages at most. contact: a mail address or a page, for the User-Agent; public addresses are asked with one alone.
+    delay: seconds between two requests to a host, where its robots.txt does not ask for more; None: 1. recrawl:
+    seconds until a page is fetched again, at first; then it follows how often the page changes. None: never.
     """
 
     urls: list[str]
@@ -185,6 +187,8 @@ class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field=
     allow: list[str] = []
     limit: int | None = None
     contact: str | None = None
+    delay: float | None = None
+    recrawl: float | None = None
 
 
 class Pause(msgspec.Struct, frozen=True, tag="pause", tag_field="command"):

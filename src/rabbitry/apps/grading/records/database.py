@@ -1,272 +1,30 @@
-"""The database: SQLite or PostgreSQL, its schema brought up to date, and work on it off the event loop.
-
-Work that writes goes to one thread, which puts all that waits into one transaction: a commit costs a write to
-disk whatever it holds. Where one piece fails, each of that transaction's is done anew in a transaction of its own.
-"""
+"""The database of grading's roles."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import queue
-import random
-import sqlite3
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final
 
-import platformdirs
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy import text as sql
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from rabbitry.apps import _records
 
-from rabbitry._words import reason
-from rabbitry.exceptions import NoRecords, RecordsError, UsageError
-
-VARIABLE: Final = "RABBITRY_DATABASE"
-HEAD: Final = "1"
-"""The newest migration."""
-LINGER: Final = 0.01
-"""Seconds that work waits for more of its kind: most of what a commit costs, on CPU and disk, it costs but once."""
-_MOST_AT_ONCE: Final = 200
-_BUSY_SECONDS: Final = 30
-_READERS: Final = 4
-_UPGRADE_LOCK: Final = 7_723_011
-"""Any number: PostgreSQL's advisory lock of whoever brings the schema up to date."""
-
-T = TypeVar("T")
-Work: TypeAlias = Callable[[Connection], T]
+SCHEMA: Final = _records.Schema(
+    "grading",
+    Path(__file__).parent / "migrations",
+    head="1",
+    version_table="alembic_version",
+    lock=7_723_011,
+    linger=0.01,
+)
 
 
 def default_url() -> str:
     """Return RABBITRY_DATABASE, or SQLite in the user's data folder."""
-    given = os.environ.get(VARIABLE)
-    return given or f"sqlite:///{platformdirs.user_data_path('rabbitry') / 'grading.sqlite3'}"
+    return SCHEMA.default_url()
 
 
-class Database:
-    """A role's database. A context manager; entering brings the schema up to date.
-
-    Work is a function of a SQLAlchemy connection, which may be called again where a transaction failed.
-    """
+class Database(_records.Database):
+    """A role's database. A context manager; entering brings the schema up to date."""
 
     def __init__(self, url: str | None = None, *, existing: bool = False) -> None:
-        """Raises UsageError for a URL that is none, or another database's; it shows no password.
-
-        existing: it must be there already: nothing is made, neither its file nor its tables.
-        """
-        self._existing = existing
-        self._engine = _engine(url or default_url(), existing)
-        self._writing = self._engine.execution_options(writes=True)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
-        self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_all, name="records writer", daemon=True)
-
-    def __str__(self) -> str:
-        """Return the URL without a password."""
-        return self._engine.url.render_as_string(hide_password=True)
-
-    def __enter__(self) -> Database:
-        """Raises RecordsError where the database can't be reached, or is newer than this program; NoRecords where it
-        must be there and is not.
-        """
-        try:
-            if self._existing:
-                self._check()
-            else:
-                with self._writing.begin() as connection:
-                    _upgrade(connection)
-        except SQLAlchemyError as error:
-            self._readers.shutdown()
-            self._engine.dispose()
-            raise _named(error, str(self)) from error
-        except BaseException:
-            self._readers.shutdown()
-            self._engine.dispose()
-            raise
-        self._thread.start()
-        return self
-
-    def _check(self) -> None:
-        url = self._engine.url
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            raise NoRecords(f"there are no records yet: no file {url.database}")
-        with self._engine.connect() as connection:
-            found = _version(connection)
-        if found is None:
-            raise NoRecords(f"there are no records yet in the database {self}")
-        if found != HEAD:
-            raise _other_version(found)
-
-    def __exit__(self, *_: object) -> None:
-        """Finish the work that was given, and close."""
-        self._work.put(None)
-        self._thread.join()
-        self._readers.shutdown()
-        self._engine.dispose()
-
-    async def write(self, work: Work[T]) -> T:
-        """Do work in a transaction. Raises RecordsError, and what the work raises. After cancelling: unknown."""
-        return await asyncio.wrap_future(self._submit(work))
-
-    def write_now(self, work: Work[T]) -> T:
-        """Do as `write` does, without an event loop."""
-        return self._submit(work).result()
-
-    async def read(self, work: Work[T]) -> T:
-        """Do work that only reads. Raises RecordsError."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
-
-    def read_now(self, work: Work[T]) -> T:
-        """Do as `read` does, without an event loop."""
-        try:
-            with self._engine.connect() as connection:
-                return work(connection)
-        except SQLAlchemyError as error:
-            raise _named(error, str(self)) from error
-
-    def _submit(self, work: Work[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._work.put((work, future))
-        return future
-
-    def _write_all(self) -> None:
-        item = self._work.get()
-        while item is not None:
-            time.sleep(LINGER)
-            batch: list[tuple[Work[Any], Future[Any]]] = []
-            while item is not None:
-                if item[1].set_running_or_notify_cancel():
-                    batch.append(item)
-                if len(batch) == _MOST_AT_ONCE or self._work.empty():
-                    break
-                item = self._work.get()
-            self._write_batch(batch)
-            if item is not None:
-                item = self._work.get()
-
-    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
-        if not batch:
-            return
-        try:
-            with self._writing.begin() as connection:
-                results = [work(connection) for work, _ in batch]
-        except Exception as error:  # noqa: BLE001 - it is handed to whoever waits for it
-            if len(batch) > 1:
-                for item in batch:
-                    self._write_batch([item])
-            elif isinstance(error, SQLAlchemyError):
-                named = _named(error, str(self))
-                named.__cause__ = error
-                batch[0][1].set_exception(named)
-            else:
-                batch[0][1].set_exception(error)
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
-
-
-def _engine(url: str, existing: bool) -> Engine:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name") from error
-    if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name")
-    if not existing:
-        try:
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the database's folder can't be made: {reason(error)}") from error
-        _make_private(Path(parsed.database))
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
-    event.listen(engine, "connect", _prepare_sqlite)
-    if not existing:
-        event.listen(engine, "connect", _set_wal)  # it stays so; who only reads changes nothing
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _make_private(file: Path) -> None:
-    # Marks are nobody else's business, wherever the file lies; SQLite's own further files are as this one is.
-    try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass  # whoever made it has decided who may read it
-    except OSError as error:
-        raise RecordsError(f"database {file}: {error.strerror or error}") from error
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # sqlite3 begins transactions of its own, too late, otherwise
-    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _set_wal(connection: Any, _: object) -> None:
-    # SQLite's own waiting ("timeout") does not cover this statement: it fails at once where another process is
-    # just making the database, or is the last to close it.
-    deadline = time.monotonic() + _BUSY_SECONDS
-    pause = 0.001
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the upper bits say of which kind
-            if not busy or time.monotonic() > deadline:
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
-        pause = min(pause * 2, 0.1)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes then would fail, and not wait, where another one writes.
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _upgrade(connection: Connection) -> None:
-    """Bring the schema up to date; whoever starts at the same time waits."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sql("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
-    found = _version(connection)
-    if found == HEAD:
-        return
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each plugin that it loads
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise _other_version(found) from error
-
-
-def _version(connection: Connection) -> str | None:
-    """Return the schema's version; None where there are no tables."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(sql("SELECT version_num FROM alembic_version")).scalar()
-
-
-def _other_version(found: str | None) -> RecordsError:
-    return RecordsError(f"the database has schema {found!r}, which this version of Rabbitry can't use")
-
-
-def _named(error: SQLAlchemyError, where: str) -> RecordsError:
-    # The driver's own words: SQLAlchemy's hold statement and values, which may be anybody's answers.
-    cause = getattr(error, "orig", None)
-    text = str(cause).strip().splitlines() if cause is not None else []
-    return RecordsError(f"database {where}: {text[0] if text else type(error).__name__}")
+        """Raise UsageError for a URL that is none, or another database's; existing: nothing is made."""
+        super().__init__(SCHEMA, url, existing=existing)

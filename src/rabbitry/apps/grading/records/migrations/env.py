@@ -2,5 +2,5 @@
 
 from alembic import context
 
-context.configure(connection=context.config.attributes["connection"], transactional_ddl=True)
+context.configure(transactional_ddl=True, **context.config.attributes)
 context.run_migrations()

@@ -1,0 +1,6 @@
+"""Run by Alembic: the migrations, on the connection that was handed over, in its transaction."""
+
+from alembic import context
+
+context.configure(transactional_ddl=True, **context.config.attributes)
+context.run_migrations()

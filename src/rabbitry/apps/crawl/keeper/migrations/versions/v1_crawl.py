@@ -1,0 +1,182 @@
+"""The first tables. Times are seconds since 1970. Words of outcomes are kept as numbers (`words.py`)."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "1"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_LARGE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""64 bits; in SQLite the row's own number where it is the primary key."""
+
+
+def _number(name: str, default: int | None = 0) -> sa.Column[int]:
+    return sa.Column(name, _LARGE, nullable=default is None, server_default=None if default is None else str(default))
+
+
+def _real(name: str, default: float | None = 0) -> sa.Column[float]:
+    # Double: 24 bits of a PostgreSQL `real` tell the seconds of today to two minutes.
+    return sa.Column(
+        name, sa.Double, nullable=default is None, server_default=None if default is None else str(default)
+    )
+
+
+def _text(name: str, default: str | None = "") -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=default is None, server_default=default)
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    # Which keeper is active: who becomes it raises the epoch, and each transaction of the one before fails.
+    op.create_table(
+        "crawl_keeper",
+        sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
+        _number("epoch"),
+        _text("keeper"),
+        _real("since"),
+        _number("is_paused"),
+    )
+    op.execute("INSERT INTO crawl_keeper (id) VALUES (1)")
+    # One row for each `add`. hosts, allow: JSON lists; null where that bound was not asked for.
+    op.create_table(
+        "crawl_crawls",
+        sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
+        _real("at"),
+        _text("urls"),
+        _number("depth", None),
+        _text("hosts", None),
+        _text("allow", None),
+        _number("page_limit", None),
+        _text("contact", None),
+        _real("delay", None),
+        _real("recrawl", None),
+        _number("pages"),
+        _number("sent"),
+    )
+    # The frontier's unit: a host name, with a port where it is none of http's and https's own.
+    # delay: as asked for at `add`; robots_delay: of robots.txt. backoff: the delay that failures or 429 and 503 made.
+    # closed: the outcome (number) that all its addresses have until closed_until.
+    op.create_table(
+        "crawl_hosts",
+        sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
+        sa.Column("name", sa.Text, nullable=False, unique=True),
+        _real("delay"),
+        _real("robots_delay"),
+        _real("due"),
+        _real("served_at"),
+        _number("waiting"),
+        _number("later"),
+        _number("sent"),
+        _number("failures"),
+        _real("backoff"),
+        _number("closed"),
+        _real("closed_until"),
+        _number("pages"),
+        _number("problems"),
+        _number("size"),
+        _number("wire"),
+        _text("outcomes"),
+    )
+    # state: see `robots.py`. tries: failed attempts in a row.
+    op.create_table(
+        "crawl_robots",
+        sa.Column("origin", sa.Text, primary_key=True),
+        _number("host"),
+        _number("state"),
+        _number("outcome"),
+        _real("at"),
+        _real("until"),
+        _number("tries"),
+        _real("delay"),
+        _text("body"),
+    )
+    # Each address that was ever found: the key is a hash with the host in its upper bits. ref: the row of
+    # crawl_addresses; below 0: refused, the negative number of the outcome.
+    op.create_table(
+        "crawl_seen",
+        sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
+        _number("ref"),
+    )
+    # Addresses that wait, are on their way, or were fetched. trail: what was decided when, by which node (`trail.py`).
+    op.create_table(
+        "crawl_addresses",
+        sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
+        _number("key"),
+        _text("url"),
+        _number("host"),
+        _number("crawl"),
+        _number("depth"),
+        _number("purpose"),
+        _number("state"),
+        _number("tries"),
+        _number("source"),
+        _real("found_at"),
+        _number("outcome"),
+        _number("status"),
+        _real("outcome_at"),
+        _text("etag", None),
+        _text("modified", None),
+        _number("content"),
+        _real("pause"),
+        _text("trail"),
+    )
+    # State 0 waits.
+    waits = sa.text("state = 0")
+    op.create_index(
+        "crawl_addresses_waiting",
+        "crawl_addresses",
+        ["host", "depth", "id"],
+        sqlite_where=waits,
+        postgresql_where=waits,
+    )
+    # When addresses that were tried or fetched are to be fetched again.
+    op.create_table(
+        "crawl_later",
+        sa.Column("address", _LARGE, primary_key=True, autoincrement=False),
+        _real("due"),
+    )
+    op.create_index("crawl_later_due", "crawl_later", ["due"])
+    # addresses: a JSON list of the addresses' rows that are not reported yet.
+    op.create_table(
+        "crawl_batches",
+        sa.Column("id", sa.String(40), primary_key=True),
+        _number("host"),
+        _text("origin"),
+        _real("sent_at"),
+        _real("deadline"),
+        _text("addresses"),
+    )
+    op.create_index("crawl_batches_deadline", "crawl_batches", ["deadline"])
+    # Families of addresses of a host (`traps.py`). prints: fingerprints of some of its documents, 8 bytes each.
+    op.create_table(
+        "crawl_shapes",
+        sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
+        _number("host"),
+        _text("shape"),
+        _number("admitted"),
+        _number("documents"),
+        _number("repeats"),
+        sa.Column("prints", sa.LargeBinary, nullable=True),
+    )
+    # The first address with a content: what has the same on the same host is a duplicate of it.
+    op.create_table(
+        "crawl_contents",
+        sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
+        _number("address"),
+    )
+    op.create_table(
+        "crawl_counts",
+        sa.Column("name", sa.String(60), primary_key=True),
+        _number("number"),
+    )
+    # What was done in each slot of 10 s, for the rates of the last minutes.
+    op.create_table(
+        "crawl_pace",
+        sa.Column("slot", _LARGE, primary_key=True, autoincrement=False),
+        _number("pages"),
+        _number("documents"),
+        _number("size"),
+        _number("wire"),
+    )

@@ -1,0 +1,14 @@
+"""Databases for the tests of the keeper."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from rabbitry.apps.crawl.keeper.database import Database
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open database, once on SQLite and once on PostgreSQL."""
+    with Database(database_url) as opened:
+        yield opened
