@@ -210,8 +210,24 @@ COMMAND: Final = "Command"
 """The `type` of a command. One with `reply_to` is answered with an `Answer` once it is committed."""
 
 
+class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one address of an `Add`.
+
+    url: normalised where it could be, else as it came. outcome: "queued", "known" (nothing changed, it was seen
+    before), or the word of `OUTCOMES` for which it was refused, with `detail` for people.
+    """
+
+    url: str
+    outcome: str
+    detail: str = ""
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to a command: lines for people. error: why it was refused."""
+    """The answer to a command. error: why it was refused as a whole. said: other lines for people.
+
+    addresses: of an `Add`, each with what became of it, in its order.
+    """
 
     said: list[str] = []
     error: str = ""
+    addresses: list[Taken] = []
