@@ -24,6 +24,10 @@ _SERVICES: Final = (
     ("grading", "assistant"),
     ("grading", "coordinator"),
     ("grading", "run"),
+    ("crawl", "crawler"),
+    ("crawl", "processor"),
+    ("crawl", "keeper"),
+    ("crawl", "run"),
 )
 """Commands that run until a signal, as do all others with --watch or --follow."""
 

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "dead": "Look at an app's dead letters, replay and drop them.",
         "topology": "Show, check and export what an app needs on the broker.",
         "grading": "Assignments: submitted, corrected, validated, confirmed.",
+        "crawl": "Web sites: fetched by some machines, processed by others, searched.",
         "workqueue": "A hundred thousand messages for any number of consumers.",
         "monitor": "Publish this machine's samples; see statistics.",
         "queues": "List the broker's queues.",

@@ -1,0 +1,62 @@
+"""A running crawler, processor or keeper: its short id, and the lines that it logs to the broker."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeAlias
+
+from rabbitry.apps.crawl import names
+from rabbitry.flow import App
+
+Kind: TypeAlias = Literal["crawler", "processor", "keeper"]
+
+_LONGEST_URL: Final = 2_000
+_LONGEST_TEXT: Final = 300
+_FIELD_END: Final = "|"
+
+
+class Node:
+    """One process of a crawl, known to other programs by its kind and short id.
+
+    id: three to six hexadecimal digits; None draws one.
+    """
+
+    def __init__(self, kind: Kind, identity: str | None = None) -> None:
+        self.kind: Final = kind
+        self.id: Final = identity or secrets.token_hex(3)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    def line(self, url: str, text: str, at: float | None = None) -> str:
+        """Return a line of the log, `kind|id|ISO time|url|log`, the form that all programs of a crawl read.
+
+        Args:
+            url: The address that it is about; empty for what concerns none.
+            text: What was done, for people.
+            at: Seconds since 1970; None for now.
+
+        What would end a field or the line is replaced: `|` in an address by `%7C`, in the text by `/`.
+        """
+        moment = datetime.fromtimestamp(time.time() if at is None else at, UTC).isoformat(timespec="seconds")
+        address = _printable(url[:_LONGEST_URL]).replace(" ", "%20").replace(_FIELD_END, "%7C")
+        said = _printable(text[:_LONGEST_TEXT]).replace(_FIELD_END, "/")
+        return f"{self.kind}|{self.id}|{moment}|{address}|{said}"
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def crawl_app(*, plain: bool = False) -> App:
+    """Return the app that a role adds its stages and outputs to; it declares the queue of the log.
+
+    plain: exchange and queues are declared as the original programs do.
+    """
+    app = App(names.APP, exchange=names.EXCHANGE, exchange_type="topic", plain=plain)
+    app.output(names.LOG_KEY, queue=names.LOG_QUEUE, required=False)
+    return app

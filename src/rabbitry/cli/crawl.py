@@ -1,0 +1,12 @@
+"""`rabbitry crawl`: crawlers, processors and keepers. Each group of commands lies in a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer()
+
+
+@app.callback()
+def crawl() -> None:
+    """Crawl web sites: some machines fetch, others process, the broker carries everything between them."""
