@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker bench-flow lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-flow bench-crawl lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
@@ -53,6 +53,11 @@ bench-flow: $(VENV)/.dev
 	@scripts/system-deps bench
 	@exec $(PYTHON) -m benchmarks.flow $(ARGS)
 
+# Crawlers, processors and keepers beside Scrapy and Crawlee; writes the tables in docs/performance.md.
+# A part, or all of it in short:  make bench-crawl ARGS="memory recrawl"   make bench-crawl ARGS=--quick
+bench-crawl: $(VENV)/.dev .venv-crawl-peers/.done
+	@exec $(PYTHON) -m benchmarks.crawl $(ARGS)
+
 # Resolves the dependencies anew; keeps the versions that still fit:  make lock ARGS=--upgrade
 lock: $(VENV)/.dev
 	@scripts/lock $(ARGS)
@@ -65,6 +70,13 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml scripts/setup
 	@scripts/setup requirements-dev.lock
 	@touch $@ $(VENV)/.up
 
+# Scrapy and Crawlee bring some sixty packages that nothing else needs.
+.venv-crawl-peers/.done: requirements-crawl-peers.lock $(VENV)/.dev
+	@$(PYTHON) -m venv --clear .venv-crawl-peers
+	@.venv-crawl-peers/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+		--only-binary :all: --requirement requirements-crawl-peers.lock
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-crawl-peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
