@@ -16,6 +16,8 @@ from starlette.staticfiles import StaticFiles
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps._guard import Guard
 from rabbitry.apps._live import serve_page
+from rabbitry.apps.crawl.web import STATIC as CRAWL_STATIC
+from rabbitry.apps.crawl.web import Pages as CrawlPages
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
 from rabbitry.apps.grading.web import Pages as GradingPages
@@ -56,12 +58,13 @@ def create_app(
         return SampleFeed(settings.broker, exchange=settings.exchange, queue=settings.queue)
 
     grading = GradingPages(settings.broker, wiring=wiring)
+    crawl = CrawlPages(settings.broker, plain=wiring is not None and wiring.plain)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.feeding = feeding = asyncio.create_task(_feed(hub, feed or from_broker, refused), name="feed")
         try:
-            async with grading.open():
+            async with grading.open(), crawl.open():
                 yield
         finally:
             feeding.cancel()
@@ -89,7 +92,9 @@ def create_app(
         await serve_page(websocket, hub.page, pause=SHORTEST_PAUSE)
 
     app.include_router(grading.router, prefix="/grading")
+    app.include_router(crawl.router, prefix="/crawl")
     app.mount("/grading/static", StaticFiles(directory=GRADING_STATIC))
+    app.mount("/crawl/static", StaticFiles(directory=CRAWL_STATIC))
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
 

@@ -17,16 +17,16 @@ LOG_SECONDS: Final = 60.0
 LOG_OUTCOME: Final = "x-rabbitry-outcome"
 LOG_WIRE: Final = "x-rabbitry-wire"
 """Headers of a log line for the live picture, beside its text: the outcome, a word of `OUTCOMES`, and the bytes that
-came over the network for it. A line without an outcome counts as no page.
+came over the network for it. A line of Rabbitry's own without an outcome counts as no page; a line of another program
+counts as one.
 """
 
 CRAWLER: Final = "crawler"
 PROCESSOR: Final = "processor"
 KEEPER: Final = "keeper"
-"""Kinds of nodes: the first field of their log lines, and the names of their stages, by which telemetry tells them
-apart.
+"""Kinds of nodes: the first field of their log lines, and the names of their stages in telemetry, where they have the
+same id.
 """
-SHORT_ID: Final = 6
 
 BATCH_KEY: Final = "crawl.batch"
 BATCH_QUEUE: Final = "crawl.batches"
@@ -39,8 +39,3 @@ time.
 QUESTION_KEY: Final = "crawl.question"
 QUESTION_QUEUE: Final = "crawl.questions"
 """Questions about the crawl, which any keeper answers from the database."""
-
-
-def short_id(worker: str) -> str:
-    """Return the id of a node in log lines: the beginning of its worker's id, so that telemetry meets it there."""
-    return worker[:SHORT_ID]

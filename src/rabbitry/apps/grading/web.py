@@ -14,12 +14,10 @@ from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
+from fastapi.responses import FileResponse
 
 from rabbitry._decode import decode_json
+from rabbitry.apps._api import json_response, route_class
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
@@ -27,13 +25,9 @@ from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Desk, checked, student_number
 from rabbitry.exceptions import (
     Closed,
-    ConnectFailed,
     NoRecords,
     NoSuchID,
-    PublishError,
     RabbitryError,
-    RecordsError,
-    Reject,
     Undecodable,
     UsageError,
 )
@@ -53,41 +47,6 @@ _LONGEST_SHOWN: Final = 200_000
 PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
 T = TypeVar("T")
 log = logging.getLogger("rabbitry.apps.grading")
-
-
-def _route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
-    """Make the class of routes that answer errors as JSON, which the page shows.
-
-    largest: gives how many bytes a request may have. That is looked at before its body is read: the parser of forms
-    would put all of it on the disk.
-    """
-
-    class Told(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Any]:
-            handle = super().get_route_handler()
-
-            async def told(request: Request) -> Response:
-                try:
-                    if request.method == "POST":
-                        _check_length(request, await largest())
-                    answered: Response = await handle(request)
-                except NoSuchID as error:
-                    return JSONResponse({"error": str(error)}, 404)
-                except (UsageError, Reject) as error:
-                    return JSONResponse({"error": str(error)}, 400)
-                except RequestValidationError as error:
-                    wrong = ", ".join(sorted({str(each["loc"][-1]) for each in error.errors()}))
-                    return JSONResponse({"error": f"missing, or not as the form sends it: {wrong}"}, 400)
-                except HTTPException as error:  # of the parser of forms
-                    return JSONResponse({"error": error.detail}, error.status_code)
-                except (ConnectFailed, PublishError, RecordsError, Closed) as error:
-                    log.warning("%s %s: %s", request.method, request.url.path, error)
-                    return JSONResponse({"error": str(error)}, 503)
-                return answered
-
-            return told
-
-    return Told
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,7 +70,7 @@ class Pages:
     """
 
     def __init__(self, url: str, database: str | None = None, *, wiring: Wiring | None = None) -> None:
-        self.router = APIRouter(route_class=_route_class(self._largest))
+        self.router = APIRouter(route_class=route_class(self._largest))
         self._url = url
         self._database_url = database
         self._wiring = wiring or Wiring()
@@ -167,7 +126,7 @@ class Pages:
 
         nothing = {"statuses": {}, "inboxes": {}, "newest": {}, "outbox": 0, "submissions": [], "total": 0}
         found = await self._read(read, nothing)
-        return _json(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
+        return json_response(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
 
     async def submission(self, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` where nothing is known of it."""
@@ -183,7 +142,7 @@ class Pages:
                 return None
             return found | {"has_file": inbox.has(connection, found["id"])}
 
-        return _json(await self._read(read, None))
+        return json_response(await self._read(read, None))
 
     async def waiting(self, role: str, find: str = "", module: str = "", page: PageNumber = 0) -> Response:
         """List a page of what waits for a role's people, oldest first."""
@@ -196,14 +155,14 @@ class Pages:
             items = inbox.waiting(connection, name, wanted)
             return {"items": [_brief(item) for item in items], "total": inbox.count(connection, name, wanted)}
 
-        return _json(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
+        return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
     async def item(self, role: str, identity: str) -> Response:
         """Return what waits, with the solution where it is text."""
         found = await self._item(role, identity)
         assignment = found.assignment
         text = "" if assignment.is_binary else assignment.solution_text()
-        return _json(
+        return json_response(
             _brief(found)
             | {
                 "solution": text[:_LONGEST_SHOWN],
@@ -244,7 +203,7 @@ class Pages:
         who, wanted = student_number(student.strip(), known), known.module(module)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution"))
-        return _json({"id": identity})
+        return json_response({"id": identity})
 
     async def decide(self, role: str, identity: str, request: Request) -> Response:
         """Record a decision; the role that runs with --person publishes it."""
@@ -265,7 +224,7 @@ class Pages:
         if records is None:
             raise _nothing_waits(identity)
         done = await records.write(settle)
-        return _json({"id": done.id, "status": done.status})
+        return json_response({"id": done.id, "status": done.status})
 
     # -- what it needs ---------------------------------------------------------------------------------
 
@@ -320,15 +279,6 @@ class Pages:
                 await desk.__aexit__(None, None, None)
 
 
-def _check_length(request: Request, limit: int) -> None:
-    length = request.headers.get("content-length", "")
-    # Where both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
-    if not (length.isascii() and length.isdigit() and len(length) <= 18) or "transfer-encoding" in request.headers:
-        raise UsageError("say the length of what you send (Content-Length)")
-    if int(length) > limit:
-        raise UsageError(f"too large: more than {limit} bytes")
-
-
 async def _submit(student: int | str, module: Any, data: bytes, name: str, desk: Desk) -> str:
     return await desk.submit(student, module, data, name[:200])
 
@@ -358,7 +308,3 @@ def _shown(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value if value is None else value[:_LONGEST_SHOWN]
     return msgspec.json.encode(value).decode()[:_LONGEST_SHOWN]
-
-
-def _json(data: object) -> Response:
-    return Response(msgspec.json.encode(data), media_type="application/json")

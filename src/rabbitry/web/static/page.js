@@ -2,6 +2,7 @@
 import { Card } from "./card.js";
 import { clock, count, shown } from "./format.js";
 import { Component, html } from "./html.js";
+import { BrokerState, LinkState } from "./states.js";
 import { labels } from "./twins.js";
 
 const ORDERS = [
@@ -46,7 +47,7 @@ export class Page extends Component {
     return html`
       <header class="top">
         <div class="brand"><img src="static/icon.svg" alt="" width="28" height="28" /><h1>Rabbitry</h1></div>
-        <nav class="places"><a href="./" aria-current="page">Machines</a><a href="grading/">Assignments</a></nav>
+        <nav class="places"><a href="./" aria-current="page">Machines</a><a href="grading/">Assignments</a><a href="crawl/">Crawl</a></nav>
         <div class="states" role="status">
           <${LinkState} link=${store.link} connection=${connection} />
           <${BrokerState} broker=${store.broker} link=${store.link} />
@@ -96,30 +97,6 @@ function Totals({ store, all }) {
       ${skipped > 0 && html`<span><b>${skipped}</b> missed</span>`}
     </p>
   `;
-}
-
-function State({ kind, name, text, title, children }) {
-  return html`<p class=${`state ${kind}`} title=${title}><span class="dot" aria-hidden="true"></span>
-    <span><span class="state-name">${name}</span> ${text}</span>${children}</p>`;
-}
-
-function LinkState({ link, connection }) {
-  if (link.state === "live") return html`<${State} kind="good" name="WebSocket" text="connected" />`;
-  if (link.state === "connecting") return html`<${State} kind="busy" name="WebSocket" text="connecting" />`;
-  const seconds = Math.max(0, Math.ceil((link.retryAt - Date.now()) / 1000));
-  return html`<${State} kind="bad" name="WebSocket" text=${`disconnected, next try in ${seconds} s`} title=${link.reason}>
-    <button type="button" onClick=${() => connection.retryNow()}>Try now</button>
-  <//>`;
-}
-
-const BROKER_KINDS = { connecting: "busy", connected: "good", away: "bad", refused: "bad" };
-
-function BrokerState({ broker, link }) {
-  if (!broker) return null;
-  const text = broker.state === "connected" || broker.state === "connecting" ? broker.state : `${broker.state} since ${clock(broker.since)}`;
-  // While the page itself is cut off, what it knows of the broker is old.
-  const kind = link.state === "live" ? BROKER_KINDS[broker.state] : "unknown";
-  return html`<${State} kind=${kind} name="Broker" text=${link.state === "live" ? text : "unknown"} title=${broker.where} />`;
 }
 
 // What is to be said above the cards. A notice that was dismissed stays away as long as its key is the same.

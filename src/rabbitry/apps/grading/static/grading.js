@@ -72,7 +72,7 @@ class Course extends Component {
       <header class="top">
         <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Assignments</h1></div>
         <nav class="places">
-          <a href="../">Machines</a>
+          <a href="../">Machines</a><a href="../crawl/">Crawl</a>
           ${[["", "Submissions"], ["submit", "Submit"]].map(([to, title]) =>
             html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
           ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}

@@ -1,0 +1,76 @@
+"""Routes that a page asks: JSON answers, errors as JSON with a text for people, and a bound on what is sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from rabbitry.exceptions import (
+    Closed,
+    ConnectFailed,
+    NoSuchID,
+    PublishError,
+    RecordsError,
+    Reject,
+    RequestTimeout,
+    UsageError,
+)
+
+log = logging.getLogger("rabbitry.apps")
+
+
+def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
+    """Make the class of routes that answer errors as JSON, which the page shows.
+
+    largest: gives how many bytes a request may have. That is looked at before its body is read: the parser of forms
+    would put all of it on the disk.
+    """
+
+    class Told(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Any]:
+            handle = super().get_route_handler()
+
+            async def told(request: Request) -> Response:
+                try:
+                    if request.method == "POST":
+                        _check_length(request, await largest())
+                    answered: Response = await handle(request)
+                except NoSuchID as error:
+                    return JSONResponse({"error": str(error)}, 404)
+                except (UsageError, Reject) as error:
+                    return JSONResponse({"error": str(error)}, 400)
+                except RequestValidationError as error:
+                    wrong = ", ".join(sorted({str(each["loc"][-1]) for each in error.errors()}))
+                    return JSONResponse({"error": f"missing, or not as the form sends it: {wrong}"}, 400)
+                except HTTPException as error:  # of the parser of forms
+                    return JSONResponse({"error": error.detail}, error.status_code)
+                except (ConnectFailed, PublishError, RecordsError, Closed, RequestTimeout) as error:
+                    log.warning("%s %s: %s", request.method, request.url.path, error)
+                    return JSONResponse({"error": str(error)}, 503)
+                return answered
+
+            return told
+
+    return Told
+
+
+def json_response(data: object) -> Response:
+    """Return data as JSON."""
+    return Response(msgspec.json.encode(data), media_type="application/json")
+
+
+def _check_length(request: Request, limit: int) -> None:
+    length = request.headers.get("content-length", "")
+    # Where both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
+    if not (length.isascii() and length.isdigit() and len(length) <= 18) or "transfer-encoding" in request.headers:
+        raise UsageError("say the length of what you send (Content-Length)")
+    if int(length) > limit:
+        raise UsageError(f"too large: more than {limit} bytes")

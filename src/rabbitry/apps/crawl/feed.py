@@ -1,0 +1,134 @@
+"""The feed of the live picture: log lines, telemetry and the lengths of the queues, over a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from rabbitry.amqp.client import BrokerURL, Channel, Connection
+from rabbitry.apps._session import FOR_EVER, background, stay_connected
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.picture import Picture, Queue
+from rabbitry.exceptions import (
+    ChannelClosed,
+    Closed,
+    PreconditionFailed,
+    ProtocolViolation,
+    RabbitryError,
+    RequestTimeout,
+)
+from rabbitry.telemetry import Collector
+
+TICK: Final = 0.5
+"""Seconds between two updates of the picture."""
+LOOK_EVERY: Final = 2.0
+"""Seconds between two looks at the queues."""
+PREFETCH: Final = 200
+LONGEST: Final = 10_000
+"""Lines that wait on the broker; beyond, the oldest are dropped there."""
+LARGEST: Final = 16_000_000
+"""Their bytes: an original processor logs whole pages."""
+MOST_A_TURN: Final = 2_000
+"""Lines that are read in TURN seconds, so that a flood of them does not take the time of everything else."""
+TURN: Final = 0.2
+LOOKED_AT: Final = (names.PAGE_QUEUE, names.BATCH_QUEUE, names.KEEPER_QUEUE, names.QUESTION_QUEUE)
+
+log = logging.getLogger("rabbitry.apps.crawl")
+
+
+@contextlib.asynccontextmanager
+async def feeding(picture: Picture, url: str | BrokerURL, *, plain: bool) -> AsyncIterator[None]:
+    """Feed a picture within the block, whenever the broker is there.
+
+    plain: the exchange is declared not durable where it does not exist yet.
+    """
+    async with background(_tick(picture)), background(_feed(picture, url, plain)):
+        yield
+
+
+async def _tick(picture: Picture) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        picture.tick()
+
+
+async def _feed(picture: Picture, url: str | BrokerURL, plain: bool) -> None:
+    async def lost(reason: str) -> None:
+        picture.set_broker("away", reason)
+
+    try:
+        await stay_connected(
+            url,
+            lambda connection: _session(picture, connection, plain),
+            name="rabbitry crawl page",
+            stop=asyncio.Event(),
+            patience=FOR_EVER,
+            lost=lost,
+        )
+    except RabbitryError as error:  # of the login, or of permissions: the page says so, and the rest goes on
+        log.warning("no live picture of the crawl: %s", error)
+        picture.set_broker("refused", str(error))
+
+
+async def _session(picture: Picture, connection: Connection, plain: bool) -> None:
+    channel = await connection.channel(prefetch=PREFETCH)
+    with contextlib.suppress(PreconditionFailed):  # it exists otherwise, and is read as it is
+        await channel.declare_exchange(names.EXCHANGE, "topic", durable=not plain)
+    if not channel.is_open:
+        await channel.open()
+    bounds = {"x-max-length": LONGEST, "x-max-length-bytes": LARGEST}
+    queue = (await channel.declare_queue("", exclusive=True, arguments=bounds)).name
+    await channel.bind_queue(queue, names.EXCHANGE, names.LOG_KEY)
+    async with background(_collect(picture, connection)), background(_look(picture, connection, queue)):
+        await _read(picture, channel, queue)
+
+
+async def _read(picture: Picture, channel: Channel, queue: str) -> None:
+    loop = asyncio.get_running_loop()
+    began, left = loop.time(), MOST_A_TURN
+    async with channel.consume(queue) as deliveries:
+        picture.set_broker("connected")
+        async for delivery in deliveries:
+            delivery.ack()
+            try:
+                properties = delivery.properties
+            except ProtocolViolation:
+                picture.receive(b"", None, is_ours=False)
+                continue
+            picture.receive(delivery.body, properties.headers, is_ours=properties.app_id == names.APP)
+            left -= 1
+            if left == 0:
+                await asyncio.sleep(max(0.0, began + TURN - loop.time()))
+                began, left = loop.time(), MOST_A_TURN
+
+
+async def _collect(picture: Picture, connection: Connection) -> None:
+    try:
+        await Collector().run(connection, picture.report)
+    except (Closed, RequestTimeout) as error:
+        if connection.is_open:
+            log.warning("the picture of the crawl goes without telemetry: %s", error)
+
+
+async def _look(picture: Picture, connection: Connection, own: str) -> None:
+    """Look at the queues again and again, until the connection is gone."""
+    with contextlib.suppress(Closed, RequestTimeout):
+        async with await connection.channel() as channel:
+            while True:
+                found = {name: await _queue(channel, name) for name in LOOKED_AT}
+                waiting = (await channel.declare_queue(own, passive=True)).message_count
+                picture.totals.overrun |= waiting >= LONGEST // 2
+                picture.queues = found
+                await asyncio.sleep(LOOK_EVERY)
+
+
+async def _queue(channel: Channel, name: str) -> Queue | None:
+    try:
+        info = await channel.declare_queue(name, passive=True)
+    except ChannelClosed:  # it is not there, or not for this user
+        await channel.open()
+        return None
+    return Queue(info.message_count, info.consumer_count)

@@ -1,0 +1,50 @@
+"""Log lines of crawlers and processors, in the form of contract 5: text, `kind|id|…|log`, of any program."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+LONGEST_ID: Final = 40
+"""Characters of a node's id."""
+LONGEST_SAID: Final = 400
+"""Bytes that are kept of what a line says."""
+_LINE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,19})\|([^|\x00-\x1f\x7f]{1,160})\|")
+_END: Final = "|log"
+_TIME: Final = re.compile(r"\d{4}-?\d\d-?\d\d[0-9T:+.Z -]{0,24}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A log line. kind: in lower case. said: the beginning of what follows the id."""
+
+    kind: str
+    id: str
+    said: bytes
+
+    @property
+    def text(self) -> str:
+        """What it says, for people: without the time that it may begin with, and without the word at its end."""
+        said = self.said.decode(errors="replace")
+        first, bar, rest = said.partition("|")
+        return (rest if bar and _TIME.match(first) else said).removesuffix(_END)
+
+
+def parse_line(body: bytes) -> Line | None:
+    """Read a log line; None where it is none.
+
+    What follows the id may be anything: an address and what was done, or a whole page with bars and line breaks, as
+    the original processor sends it (contract 5: `processor|ID|BODY|log`). Only the beginning is looked at, so that the
+    length of a line costs nothing.
+    """
+    begins = _LINE.match(body)
+    if begins is None:
+        return None
+    try:
+        identity = begins[2].decode()
+    except UnicodeDecodeError:
+        return None
+    if len(identity) > LONGEST_ID or not identity.isprintable():
+        return None
+    return Line(begins[1].decode().lower(), identity, body[begins.end() : begins.end() + LONGEST_SAID])

@@ -1,0 +1,347 @@
+"""The live picture: nodes as they log and report themselves, their totals and rates, and what each page is sent.
+
+Nothing here waits or does I/O. Everything is bounded: the nodes, the text that is kept of each, and what waits for a
+page that reads slowly, which is the difference to what it was sent last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from rabbitry.apps._live import OpenPages
+from rabbitry.apps.crawl.lines import Line, parse_line
+from rabbitry.apps.crawl.messages import OUTCOMES
+from rabbitry.apps.crawl.names import (
+    APP,
+    CRAWLER,
+    KEEPER,
+    LOG_OUTCOME,
+    LOG_WIRE,
+    PAGE_KEY,
+    PROCESSOR,
+)
+from rabbitry.telemetry import Report
+
+SILENCE: Final = 20.0
+"""Seconds without a message after which a node is gone."""
+MOST_NODES: Final = 2000
+"""Nodes that are remembered; beyond, the one that is silent for longest is forgotten."""
+AT_ONCE: Final = 500
+"""Nodes that one update to a page holds."""
+AVERAGED: Final = 4.0
+"""Seconds over which rates are averaged."""
+OTHER: Final = "other"
+"""Counts outcomes that are none of ours."""
+_LEAST_RATE: Final = 0.05
+_MOST_BYTES: Final = 1 << 40
+
+BrokerState = Literal["connecting", "connected", "away", "refused"]
+"""`away` will be tried again; `refused` will not."""
+
+
+class Node(msgspec.Struct, omit_defaults=True):
+    """A node as the page draws it.
+
+    total: pages that it fetched or processed. rate: of them, a second. lines: its log lines. wire: bytes that came
+    over the network for it. last: the beginning of its latest line. host: its machine, where it reports that. at: when
+    it was heard of, in Unix seconds.
+    """
+
+    kind: str
+    id: str
+    total: int = 0
+    rate: float = 0.0
+    lines: int = 0
+    wire: int = 0
+    last: str = ""
+    host: str = ""
+    at: float = 0.0
+
+
+class Totals(msgspec.Struct):
+    """Sums over all nodes that were heard of since the page's server began to listen. Rates are a second's."""
+
+    crawled: int = 0
+    processed: int = 0
+    wire: int = 0
+    lines: int = 0
+    unread: int = 0
+    """Messages with the log's key that are no log lines."""
+    crawling: float = 0.0
+    processing: float = 0.0
+    receiving: float = 0.0
+    """Bytes a second."""
+    outcomes: dict[str, int] = {}
+    forgotten: int = 0
+    """Nodes that were forgotten before their time, since there were too many."""
+    overrun: bool = False
+    """Lines came faster than they are read here, so that some are missing."""
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A queue's messages that are ready, and its consumers."""
+
+    messages: int
+    consumers: int
+
+
+class Broker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the messages come from, `where` without the password. since: Unix seconds. reason: why it is away."""
+
+    state: BrokerState
+    since: float
+    where: str
+    reason: str = ""
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message to a page. `now` is the server's time; what is not there has not changed.
+
+    queues: None for one that is not there. nodes, gone: by their keys.
+    """
+
+    now: float
+    reset: bool = False
+    broker: Broker | None = None
+    totals: Totals | None = None
+    queues: Mapping[str, Queue | None] | None = None
+    nodes: dict[str, Node] = {}
+    gone: list[str] = []
+
+
+@dataclass(slots=True)
+class _Known:
+    node: Node
+    heard: float
+    """On the monotonic clock."""
+    version: int
+    """The tick of its last change."""
+    counted: int = 0
+    """Pages by its lines; its reports may tell of more."""
+    ticked: int = 0
+    """The total at the last tick."""
+    has_reported: bool = False
+    line: Line | None = None
+    """The latest, until the next tick."""
+
+
+@dataclass(slots=True)
+class _Ticked:
+    """The totals at the last tick."""
+
+    at: float
+    crawled: int = 0
+    processed: int = 0
+    wire: int = 0
+
+    def add(self, kind: str, pages: int) -> None:
+        """Add pages that shall not count for the rate."""
+        if kind == CRAWLER:
+            self.crawled += pages
+        else:
+            self.processed += pages
+
+
+class Picture:
+    """All nodes that were heard of within SILENCE. Used from one event loop; `tick` is to be called twice a second."""
+
+    def __init__(
+        self, where: str, clock: Callable[[], float] = time.time, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`where` names the broker without its password; `clock` gives Unix seconds, `now` those of a steady clock."""
+        self.clock = clock
+        self.totals = Totals()
+        self.broker = Broker("connecting", clock(), where)
+        self.queues: dict[str, Queue | None] = {}
+        self.version = 0
+        self._now = now
+        self._nodes: dict[str, _Known] = {}  # the longest silent first
+        self._pages = OpenPages[Page]()
+        self._ticked = _Ticked(now())
+
+    # -- what comes in ---------------------------------------------------------------------------------
+
+    def receive(self, body: bytes, headers: Mapping[str, object] | None, *, is_ours: bool) -> None:
+        """Take a message with the log's key. is_ours: a program of Rabbitry sent it, which counts by its headers."""
+        line = parse_line(body)
+        if line is None:
+            self.totals.unread += 1
+            return
+        known = self._heard(line.kind, line.id)
+        node = known.node
+        node.lines += 1
+        self.totals.lines += 1
+        known.line = line
+        headers = headers or {}
+        outcome, wire = headers.get(LOG_OUTCOME), headers.get(LOG_WIRE)
+        if type(wire) is int and 0 < wire < _MOST_BYTES:  # a bool is no number of bytes
+            node.wire += wire
+            self.totals.wire += wire
+        if isinstance(outcome, str):
+            name = outcome if outcome in OUTCOMES else OTHER
+            self.totals.outcomes[name] = self.totals.outcomes.get(name, 0) + 1
+        if outcome == "page" or (node.kind == PROCESSOR and outcome is not None) or not is_ours:
+            known.counted += 1
+            self._raise(node, known.counted)
+
+    def report(self, report: Report) -> None:
+        """Take a report of telemetry: a node that has nothing to do says no more than this."""
+        if report.app != APP or report.role not in (CRAWLER, PROCESSOR, KEEPER):
+            return
+        if report.kind == "stop":
+            self._nodes.pop(_key(report.role, report.id), None)
+            return
+        known = self._heard(report.role, report.id)
+        known.node.host = report.host
+        more = self._raise(known.node, report.counters.get(f"to.{PAGE_KEY}" if report.role == CRAWLER else "done", 0))
+        if not known.has_reported:
+            # Done before anybody listened here: that counts, but is no rate.
+            known.has_reported = True
+            known.ticked += more
+            self._ticked.add(known.node.kind, more)
+
+    def set_broker(self, state: BrokerState, reason: str = "") -> None:
+        """Take the state of the connection to the broker."""
+        since = self.broker.since if state == self.broker.state else self.clock()
+        self.broker = Broker(state, since, self.broker.where, reason)
+        if state != "connected":
+            self.queues = {}
+        self.wake()
+
+    def _heard(self, kind: str, identity: str) -> _Known:
+        key = _key(kind, identity)
+        known = self._nodes.pop(key, None)
+        if known is None:
+            known = _Known(Node(kind, identity), 0.0, 0)
+            if len(self._nodes) >= MOST_NODES:
+                del self._nodes[next(iter(self._nodes))]
+                self.totals.forgotten += 1
+        known.heard, known.node.at = self._now(), self.clock()
+        known.version = self.version + 1
+        self._nodes[key] = known
+        return known
+
+    def _raise(self, node: Node, total: int) -> int:
+        """Raise a node's total, and with it that of all; return by how much."""
+        more = total - node.total
+        if more <= 0 or node.kind not in (CRAWLER, PROCESSOR):
+            return 0
+        node.total = total
+        if node.kind == CRAWLER:
+            self.totals.crawled += more
+        else:
+            self.totals.processed += more
+        return more
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Compute the rates anew, drop the nodes that are silent for too long, and let the pages be told."""
+        now, totals = self._now(), self.totals
+        before = self._ticked
+        seconds = now - before.at
+        if seconds <= 0:
+            return
+        self._ticked = _Ticked(now, totals.crawled, totals.processed, totals.wire)
+        self.version += 1
+        share = 1 - math.exp(-seconds / AVERAGED)
+        totals.crawling = _averaged(totals.crawling, (totals.crawled - before.crawled) / seconds, share)
+        totals.processing = _averaged(totals.processing, (totals.processed - before.processed) / seconds, share)
+        totals.receiving = _averaged(totals.receiving, (totals.wire - before.wire) / seconds, share)
+        while self._nodes and (first := next(iter(self._nodes.items())))[1].heard < now - SILENCE:
+            del self._nodes[first[0]]
+        for known in self._nodes.values():
+            node = known.node
+            rate = _averaged(node.rate, (node.total - known.ticked) / seconds, share)
+            if rate != node.rate:
+                node.rate, known.version = rate, self.version
+            known.ticked = node.total
+            if known.line is not None:
+                node.last, known.line = known.line.text, None
+        self.wake()
+
+    # -- what goes out ---------------------------------------------------------------------------------
+
+    def page(self, peer: str | None = None) -> AbstractContextManager[Page]:
+        """A page's subscription, until the block is left. `peer` has it open; see `OpenPages.opened`."""
+        return self._pages.opened(lambda: Page(self), peer)
+
+    def wake(self) -> None:
+        """Let the pages be told what has changed."""
+        for page in self._pages:
+            page.wake()
+
+    def changed(self, sent: Mapping[str, int]) -> dict[str, tuple[int, Node]]:
+        """Return nodes that changed since the versions that were sent, AT_ONCE at most, with their versions now."""
+        found: dict[str, tuple[int, Node]] = {}
+        for key, known in self._nodes.items():
+            if sent.get(key) != known.version:
+                found[key] = known.version, known.node
+                if len(found) == AT_ONCE:
+                    break
+        return found
+
+    def has(self, key: str) -> bool:
+        """Return whether a node is in the picture."""
+        return key in self._nodes
+
+
+class Page:
+    """What one page was sent, so that the next update holds what is new since."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._sent: dict[str, int] = {}
+        self._seen: tuple[object, bytes, bytes] | None = None
+        """The broker's state, and totals and queues as they were sent."""
+
+    def wake(self) -> None:
+        """Let `wait` end."""
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Wait until something may have changed. Cancelling loses nothing."""
+        await self._wake.wait()
+
+    def take(self) -> Update:
+        """Return what is new. An update with nothing in it is a sign of life."""
+        picture, sent, seen = self._picture, self._sent, self._seen
+        self._wake.clear()
+        nodes = picture.changed(sent)
+        if len(nodes) == AT_ONCE:
+            self._wake.set()
+        gone = [key for key in sent if not picture.has(key)]
+        for key in gone:
+            del sent[key]
+        sent.update((key, version) for key, (version, _) in nodes.items())
+        totals, queues = msgspec.json.encode(picture.totals), msgspec.json.encode(picture.queues)
+        self._seen = picture.broker, totals, queues
+        return Update(
+            now=round(picture.clock(), 3),
+            reset=seen is None,
+            broker=picture.broker if seen is None or seen[0] != picture.broker else None,
+            totals=picture.totals if seen is None or seen[1] != totals else None,
+            queues=picture.queues if seen is None or seen[2] != queues else None,
+            nodes={key: node for key, (_, node) in nodes.items()},
+            gone=gone,
+        )
+
+
+def _key(kind: str, identity: str) -> str:
+    return f"{kind}|{identity}"
+
+
+def _averaged(rate: float, latest: float, share: float) -> float:
+    """Return the moving average, which falls to 0 in the end."""
+    averaged = rate + (latest - rate) * share
+    return round(averaged, 3) if averaged >= _LEAST_RATE else 0.0

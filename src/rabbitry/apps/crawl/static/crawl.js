@@ -1,0 +1,76 @@
+// The page of a crawl: the live picture, and what the keeper knows.
+import { Connection } from "../../static/connection.js";
+import { bytes, count, rate, shown } from "../../static/format.js";
+import { Component, html, render } from "../../static/html.js";
+import { BrokerState, LinkState } from "../../static/states.js";
+import { Live, perSecond } from "./live.js";
+import { Chosen, Table } from "./nodes.js";
+import { Picture } from "./picture.js";
+
+class Crawl extends Component {
+  state = { chosen: null };
+
+  componentDidMount() {
+    this.props.live.listen(() => this.setState({}));
+  }
+
+  choose = (entry) => this.setState({ chosen: this.state.chosen?.key === entry.key ? null : entry });
+
+  render({ live, connection }, { chosen }) {
+    return html`
+      <header class="top">
+        <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Crawl</h1></div>
+        <nav class="places"><a href="../">Machines</a><a href="../grading/">Assignments</a></nav>
+        <div class="states" role="status">
+          <${LinkState} link=${live.link} connection=${connection} />
+          <${BrokerState} broker=${live.broker} link=${live.link} />
+        </div>
+      </header>
+      <main>
+        <${Notices} live=${live} />
+        <section class="panel" aria-label="Live picture">
+          <${Totals} totals=${live.totals} live=${live} />
+          <${Picture} live=${live} selected=${chosen?.key} onSelect=${this.choose} />
+        </section>
+        ${chosen && html`<${Chosen} entry=${chosen} live=${live} onClose=${() => this.setState({ chosen: null })} />`}
+        <details class="panel"><summary>All ${count(live.nodes.size, "node", "nodes")} as a table</summary>
+          <${Table} nodes=${live.nodes.values()} caption="All nodes" /></details>
+      </main>`;
+  }
+}
+
+function Totals({ totals, live }) {
+  if (!totals) return null;
+  const number = (kind) => [...live.nodes.values()].filter((node) => node.kind === kind).length;
+  const figures = [
+    ["crawled", totals.crawled.toLocaleString("en"), `${perSecond(totals.crawling)} a second, ${count(number("crawler"), "crawler", "crawlers")}`],
+    ["processed", totals.processed.toLocaleString("en"), `${perSecond(totals.processing)} a second, ${count(number("processor"), "processor", "processors")}`],
+    ["over the network", totals.wire ? bytes(totals.wire) : "–", totals.wire ? rate(totals.receiving) : "not told"],
+    ["log lines", totals.lines.toLocaleString("en"), totals.unread ? `${totals.unread.toLocaleString("en")} unreadable` : "all readable"],
+  ];
+  return html`<dl class="sums">${figures.map(([name, value, note]) =>
+    html`<div data-sum=${name}><dt>${name}</dt><dd><b>${value}</b><span class="note">${note}</span></dd></div>`)}</dl>`;
+}
+
+// What is wrong, and what to do about it.
+function Notices({ live }) {
+  const { queues, totals, link, broker, trouble } = live;
+  const found = [];
+  const waits = (name) => (queues[name]?.messages > 0 && queues[name].consumers === 0 ? queues[name].messages : 0);
+  if (trouble) found.push(["bad", html`<b>No live connection:</b> ${trouble}.`]);
+  if (link.state === "live" && broker?.state === "away") found.push(["bad", html`<b>The broker is away:</b> ${shown(broker.reason)}. It is tried again by itself.`]);
+  if (link.state === "live" && broker?.state === "refused") found.push(["bad", html`<b>No picture can be shown:</b> ${shown(broker.reason)}. <code>rabbitry doctor</code> tells what to do.`]);
+  if (waits("crawl.batches")) found.push(["warn", html`<b>${count(waits("crawl.batches"), "batch waits", "batches wait")}</b>, and no crawler takes them. Start one, on any machine: <code>rabbitry crawl crawler</code>`]);
+  if (waits("proc")) found.push(["warn", html`<b>${count(waits("proc"), "page waits", "pages wait")}</b>, and no processor takes them. Start one, on any machine: <code>rabbitry crawl processor</code>`]);
+  if (totals?.overrun) found.push(["warn", html`Log lines come faster than they are read here: some are missing in the figures.`]);
+  if (totals?.forgotten) found.push(["warn", html`There are more nodes than are shown: ${count(totals.forgotten, "was", "were")} left out.`]);
+  return found.map(([kind, children]) => html`<div class=${`notice ${kind}`} role="status"><p>${children}</p></div>`);
+}
+
+const live = new Live();
+const url = new URL("ws", document.baseURI);
+url.protocol = url.protocol.replace("http", "ws");
+const connection = new Connection(url, (update) => live.receive(update), (link) => live.setLink(link));
+const root = document.getElementById("page");
+root.replaceChildren();
+render(html`<${Crawl} live=${live} connection=${connection} />`, root);

@@ -1,0 +1,161 @@
+"""The page's server: what comes over a broker gets into the picture, and to the pages."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+import websockets
+from fastapi import FastAPI
+
+import rabbitry
+from rabbitry.amqp.client import Channel, Properties
+from rabbitry.apps._listening import listen
+from rabbitry.apps._serving import serve
+from rabbitry.apps.crawl import feed
+from rabbitry.apps.crawl.web import Pages
+from rabbitry.telemetry import Report, Reporter
+from tests.support.embedded import BrokerProcess
+from tests.support.waiting import eventually
+
+
+@contextlib.asynccontextmanager
+async def _fed(url: str, *, plain: bool = False) -> AsyncIterator[Pages]:
+    """Pages whose picture is fed by a broker."""
+    pages = Pages(url, plain=plain)
+    async with pages.open():
+        await eventually(lambda: pages.picture.broker.state == "connected", "a connection")
+        yield pages
+
+
+@contextlib.asynccontextmanager
+async def _channel(url: str) -> AsyncIterator[Channel]:
+    async with rabbitry.connect(url) as connection:
+        yield await connection.channel()
+
+
+async def _log(channel: Channel, *lines: bytes, headers: Mapping[str, Any] | None = None) -> None:
+    properties = Properties(app_id="crawl", headers=dict(headers)) if headers else Properties()
+    for line in lines:
+        await channel.publish(line, exchange="exchtopic", routing_key="rlog", mandatory=False, properties=properties)
+
+
+async def test_lines_of_any_program_make_nodes(broker_url: str) -> None:
+    async with _fed(broker_url) as pages, _channel(broker_url) as channel:
+        await _log(
+            channel,
+            b"crawler|a3f|2026-11-21T10:00:00|http://example.org/|log",
+            b"processor|b7c|crawler|a3f|2011-11-21T10:00:00|<html>|\n|</html>|log",
+            b"\x00\xff no line",
+            b"",
+            b"processor|b7c|" + b"<p>|" * 500_000 + b"|log",
+        )
+        await _log(
+            channel,
+            b"crawler|c01|2026-11-21T10:00:00|http://example.org/2|200",
+            headers={"x-rabbitry-outcome": "page", "x-rabbitry-wire": 21_000},
+        )
+        totals = pages.picture.totals
+        await eventually(lambda: totals.lines == 4 and totals.unread == 2, "all of it")
+        assert (totals.crawled, totals.processed, totals.wire) == (2, 2, 21_000)
+
+
+async def test_an_exchange_of_the_original_programs_is_used_as_it_is(broker_url: str) -> None:
+    async with _channel(broker_url) as channel:
+        await channel.declare_exchange("exchtopic", "topic", auto_delete=True)
+        async with _fed(broker_url) as pages:
+            await _log(channel, b"crawler|a3f|2011-11-21T10:00:00|http://example.org/|log")
+            await eventually(lambda: pages.picture.totals.crawled, "the line")
+
+
+async def test_queues_are_looked_at_and_may_be_missing(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.02)
+    async with _fed(broker_url) as pages, _channel(broker_url) as channel:
+        picture = pages.picture
+        await eventually(lambda: picture.queues, "the first look")
+        assert picture.queues["proc"] is None
+        await channel.declare_queue("proc", durable=True)
+        await channel.publish(b"page", routing_key="proc")
+
+        def waiting() -> tuple[int, int] | None:
+            queue = picture.queues["proc"]
+            return None if queue is None else (queue.messages, queue.consumers)
+
+        await eventually(lambda: waiting() == (1, 0), "a page that waits")
+        async with channel.consume("proc"):
+            await eventually(lambda: waiting() == (0, 1), "its consumer")
+
+
+async def test_telemetry_makes_nodes(broker_url: str) -> None:
+    report = Report("heartbeat", "crawl", "keeper", "c01e", "machine-1", 7, 1.0, 1.0)
+    async with _fed(broker_url) as pages, rabbitry.connect(broker_url) as connection:
+        reporting = asyncio.create_task(Reporter(connection, lambda kind: [report]).run())
+        try:
+            await eventually(lambda: pages.picture.has("keeper|c01e"), "the keeper")
+        finally:
+            reporting.cancel()
+            await asyncio.wait((reporting,))
+
+
+async def test_the_feed_comes_back_with_its_broker() -> None:
+    with BrokerProcess() as broker:
+        async with _fed(broker.url) as pages:
+            picture = pages.picture
+            broker.kill()
+            await eventually(lambda: picture.broker.state == "away", "the loss")
+            broker.start()
+            await eventually(lambda: picture.broker.state == "connected", "the return", within=20)
+            async with _channel(broker.url) as channel:
+                await _log(channel, b"crawler|a3f|t|u|log")
+                await eventually(lambda: picture.totals.crawled, "the line")
+
+
+async def test_a_refused_login_is_said_and_costs_nothing_else(embedded_url: str) -> None:
+    pages = Pages(embedded_url.replace("guest:guest", "guest:wrong"))
+    async with pages.open():
+        await eventually(lambda: pages.picture.broker.state == "refused", "the refusal")
+        assert "wrong" not in pages.picture.broker.reason
+        assert "wrong" not in pages.picture.broker.where
+
+
+async def test_a_flood_of_lines_is_read_in_turns_and_told(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(feed, "PREFETCH", 10)
+    monkeypatch.setattr(feed, "MOST_A_TURN", 10)
+    monkeypatch.setattr(feed, "TURN", 60.0)
+    monkeypatch.setattr(feed, "LONGEST", 20)
+    async with _fed(broker_url) as pages, _channel(broker_url) as channel:
+        await _log(channel, *(b"crawler|%x|t|u|log" % number for number in range(200)))
+        totals = pages.picture.totals
+        await eventually(lambda: totals.overrun, "that lines wait")
+        assert totals.lines == 10
+
+
+async def test_a_page_gets_the_picture_and_what_changes(embedded_url: str) -> None:
+    pages = Pages(embedded_url)
+    app = FastAPI(lifespan=lambda _: pages.open())
+    app.include_router(pages.router)
+    listener = listen("127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(app, listener, stop))
+    try:
+        async with (
+            asyncio.timeout(20),
+            websockets.connect(url, proxy=None) as socket,
+            _channel(embedded_url) as channel,
+        ):
+            first = json.loads(await socket.recv())
+            assert first["reset"]
+            assert "guest" not in first["broker"]["where"]
+            await eventually(lambda: pages.picture.broker.state == "connected", "a connection")
+            await _log(channel, b"crawler|<b>|2026-11-21T10:00:00|http://example.org/|log")
+            while "nodes" not in (update := json.loads(await socket.recv())):
+                assert len(json.dumps(update)) < 2000
+            node = update["nodes"]["crawler|<b>"]
+            assert (node["kind"], node["id"], node["total"]) == ("crawler", "<b>", 1)
+    finally:
+        stop.set()
+        await serving
