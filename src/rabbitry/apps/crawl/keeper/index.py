@@ -1,0 +1,273 @@
+"""The index: documents and the pages that they were made of, each address once, the latest fetch of it.
+
+All of it is idempotent: a message that comes twice changes nothing, nor does one that is older than what is there. The
+functions work set by set within the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import zstandard
+from sqlalchemy import Connection, bindparam
+from sqlalchemy import text as sql
+
+from rabbitry.apps.crawl.keeper.words import SEARCHED, clean, host_words, plain_words
+from rabbitry.apps.crawl.messages import Document
+
+_AT_ONCE: Final = 1_000
+"""Rows of one statement."""
+_LARGEST_TEXT: Final = 64 * 1024 * 1024
+"""Bytes of a text that is read back; what is stored is far smaller."""
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A page as it came. body: zstd. headers: of the server's answer. url: as it was asked for."""
+
+    url: str
+    fetched_at: float
+    content_type: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Data(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a document and neither searched nor sorted."""
+
+    final_url: str = ""
+    language: str = ""
+    encoding: str = ""
+    keywords: list[str] = []
+    links: int = 0
+    canonical: str | None = None
+    fingerprint: int = 0
+    crawler: str = ""
+    processor: str = ""
+
+
+decode_data: Final = msgspec.json.Decoder(Data).decode
+
+
+class _Row(NamedTuple):
+    id: int
+    gone_at: float
+    document_at: float | None
+
+
+# -- changing --------------------------------------------------------------------------------------------
+
+
+def store(connection: Connection, documents: Iterable[Document]) -> None:
+    """Put documents into the index, in place of older ones of the same addresses.
+
+    A document whose page was fetched before the one that is there, or before its address was removed, changes nothing.
+    Documents of sitemaps, and those with a problem, have no text: they are the caller's to leave out.
+    """
+    latest: dict[bytes, Document] = {}
+    for document in documents:
+        key = _key(document.url)
+        known = latest.get(key)
+        if known is None or fetched_at(document) > fetched_at(known):
+            latest[key] = document
+    for some in _parts(list(latest.items())):
+        _store(connection, dict(some))
+
+
+def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
+    rows = _rows(connection, {key: document.url for key, document in latest.items()})
+    wanted = sorted(
+        (row.id, latest[key], row.document_at is not None)
+        for key, row in rows.items()
+        if fetched_at(latest[key]) > max(row.gone_at, row.document_at or 0.0)
+    )
+    if not wanted:
+        return
+    _forget_words(connection, [identity for identity, _, is_known in wanted if is_known])
+    compress = zstandard.ZstdCompressor(level=1).compress
+    encode = msgspec.json.Encoder().encode
+    is_sqlite = connection.dialect.name == "sqlite"
+    values: list[dict[str, Any]] = []
+    words: list[tuple[int, str, str, str]] = []
+    for identity, document, _ in wanted:
+        title, text = clean(document.title), clean(document.text)
+        hosts = host_words(document.url)
+        row = {
+            "id": identity,
+            "fetched_at": fetched_at(document),
+            "status": document.status,
+            "title": title,
+            "text": compress(text.encode()),
+            "data": clean(encode(_data(document)).decode()),
+        }
+        if is_sqlite:
+            words.append((identity, title, text[:SEARCHED], hosts))
+        else:
+            row |= {"a": plain_words(title[:SEARCHED]), "b": plain_words(text[:SEARCHED]), "d": hosts}
+        values.append(row)
+    connection.execute(_PUT_SQLITE if is_sqlite else _PUT_POSTGRESQL, values)
+    if is_sqlite:
+        connection.exec_driver_sql(_PUT_WORDS, words)
+
+
+def store_bodies(connection: Connection, bodies: Iterable[Body]) -> None:
+    """Keep pages as they came, in place of older ones of the same addresses; an older one changes nothing."""
+    latest: dict[bytes, Body] = {}
+    for body in bodies:
+        key = _key(body.url)
+        known = latest.get(key)
+        if known is None or body.fetched_at > known.fetched_at:
+            latest[key] = body
+    encode = msgspec.json.Encoder().encode
+    for some in _parts(list(latest.items())):
+        rows = _rows(connection, {key: body.url for key, body in some})
+        values = [
+            {
+                "id": rows[key].id,
+                "fetched_at": body.fetched_at,
+                "content_type": clean(body.content_type),
+                "headers": clean(encode(body.headers).decode()),
+                "body": body.body,
+            }
+            for key, body in some
+            if body.fetched_at > rows[key].gone_at
+        ]
+        if values:
+            connection.execute(_PUT_BODY, values)
+
+
+def remove(connection: Connection, gone: Mapping[str, float]) -> None:
+    """Take addresses out of the index: they are gone, or ask not to be in it.
+
+    gone: when that was seen, for a document `fetched_at(document)`. What was fetched later stays, and what was fetched
+    before stays out.
+    """
+    for some in _parts([(_key(url), at) for url, at in gone.items()]):
+        times = dict(some)
+        older = [
+            (row.id, times[key], row.document_at is not None)
+            for key, row in _find(connection, list(times)).items()
+            if row.gone_at < times[key] and (row.document_at or 0.0) <= times[key]
+        ]
+        if not older:
+            continue
+        ids = [identity for identity, _, _ in older]
+        _forget_words(connection, [identity for identity, _, has_document in older if has_document])
+        connection.execute(_DROP_DOCUMENT, {"ids": ids})
+        values = [{"id": identity, "at": at} for identity, at, _ in older]
+        connection.execute(_DROP_BODY, values)
+        connection.execute(_SET_GONE, values)
+
+
+def fetched_at(document: Document) -> float:
+    """Return what decides which of two documents is newer; a page of another program may not say when it came."""
+    return document.fetched_at or document.at
+
+
+def count(connection: Connection) -> int:
+    """Return how many documents there are."""
+    found: int = connection.execute(sql("SELECT count(*) FROM index_documents")).scalar_one()
+    return found
+
+
+# -- rows ------------------------------------------------------------------------------------------------
+
+
+def _key(url: str) -> bytes:
+    return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _data(document: Document) -> Data:
+    return Data(
+        final_url=document.final_url,
+        language=document.language,
+        encoding=document.encoding,
+        keywords=document.keywords,
+        links=len(document.links) + document.cut,
+        canonical=document.canonical,
+        fingerprint=document.fingerprint,
+        crawler=document.crawler,
+        processor=document.processor,
+    )
+
+
+def _rows(connection: Connection, urls: dict[bytes, str]) -> dict[bytes, _Row]:
+    """Return the row of each address by its key, made where there was none."""
+    rows = _find(connection, list(urls))
+    new = [key for key in urls if key not in rows]
+    if new:
+        connection.execute(_ADD_PAGE, [{"key": key, "url": clean(urls[key])} for key in new])
+        rows |= _find(connection, new)
+    return rows
+
+
+def _find(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, _Row]:
+    return {
+        bytes(row.key): _Row(row.id, row.gone_at, row.document_at)
+        for row in connection.execute(_FIND, {"keys": list(keys)})
+    }
+
+
+def _forget_words(connection: Connection, ids: Sequence[int]) -> None:
+    """Take the words of documents out of SQLite's index, which must be given them as they were put in."""
+    if not ids or connection.dialect.name != "sqlite":
+        return
+    decompress = zstandard.ZstdDecompressor().decompress
+    words = [
+        (
+            row.id,
+            row.title,
+            decompress(row.text, max_output_size=_LARGEST_TEXT).decode()[:SEARCHED],
+            host_words(row.url),
+        )
+        for row in connection.execute(_OLD_WORDS, {"ids": list(ids)})
+    ]
+    connection.exec_driver_sql(_FORGET_WORDS, words)
+
+
+def _parts(items: list[Any]) -> Iterable[list[Any]]:
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+
+
+def _with(name: str, statement: str) -> Any:
+    return sql(statement).bindparams(bindparam(name, expanding=True))
+
+
+_FIND: Final = _with(
+    "keys",
+    "SELECT p.key, p.id, p.gone_at, d.fetched_at AS document_at"
+    " FROM index_pages p LEFT JOIN index_documents d ON d.id = p.id WHERE p.key IN :keys",
+)
+_ADD_PAGE: Final = sql("INSERT INTO index_pages (key, url) VALUES (:key, :url) ON CONFLICT (key) DO NOTHING")
+_PUT_SQLITE: Final = sql(
+    "INSERT INTO index_documents (id, fetched_at, status, title, text, data)"
+    " VALUES (:id, :fetched_at, :status, :title, :text, :data)"
+    " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, status = excluded.status,"
+    " title = excluded.title, text = excluded.text, data = excluded.data"
+)
+_PUT_POSTGRESQL: Final = sql(
+    "INSERT INTO index_documents (id, fetched_at, status, title, text, data, words)"
+    " VALUES (:id, :fetched_at, :status, :title, :text, :data,"
+    " setweight(to_tsvector('simple', :a), 'A') || setweight(to_tsvector('simple', :b), 'B')"
+    " || setweight(to_tsvector('simple', :d), 'D'))"
+    " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, status = excluded.status,"
+    " title = excluded.title, text = excluded.text, data = excluded.data, words = excluded.words"
+)
+_PUT_WORDS: Final = "INSERT INTO index_words (rowid, title, text, hosts) VALUES (?, ?, ?, ?)"
+_FORGET_WORDS: Final = "INSERT INTO index_words (index_words, rowid, title, text, hosts) VALUES ('delete', ?, ?, ?, ?)"
+_OLD_WORDS: Final = _with(
+    "ids",
+    "SELECT d.id, d.title, d.text, p.url FROM index_documents d JOIN index_pages p ON p.id = d.id"
+    " WHERE d.id IN :ids ORDER BY d.id",
+)
+_PUT_BODY: Final = sql(
+    "INSERT INTO index_bodies (id, fetched_at, content_type, headers, body)"
+    " VALUES (:id, :fetched_at, :content_type, :headers, :body)"
+    " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, content_type = excluded.content_type,"
+    " headers = excluded.headers, body = excluded.body WHERE excluded.fetched_at > index_bodies.fetched_at"
+)
+_DROP_DOCUMENT: Final = _with("ids", "DELETE FROM index_documents WHERE id IN :ids")
+_DROP_BODY: Final = sql("DELETE FROM index_bodies WHERE id = :id AND fetched_at <= :at")
+_SET_GONE: Final = sql("UPDATE index_pages SET gone_at = :at WHERE id = :id")

@@ -1,0 +1,79 @@
+"""Text as the index sees it: what is cut, how letters are compared, and the hosts of an address as words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import urlsplit
+
+SEARCHED: Final = 200_000
+"""Letters of a text that can be found. What is longer is kept and exported whole. A tsvector of PostgreSQL ends at
+1 MiB, which the worst text of this length, different words of one letter of four bytes each, does not reach.
+"""
+_NO_WORD: Final = re.compile(r"[\W_]+")
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+
+
+class _Letters(dict[int, str]):
+    """Letter → the one that it is compared as: small, without diacritics; always one, so that places stay."""
+
+    def __missing__(self, code: int) -> str:
+        letter = unicodedata.normalize("NFKD", chr(code))[0].lower()
+        self[code] = letter = letter if len(letter) == 1 else chr(code)
+        return letter
+
+
+_letters: Final = _Letters()
+
+
+def clean(text: str) -> str:
+    """Return text as both databases can keep it: without NUL and halves of surrogate pairs."""
+    if "\0" in text:
+        text = text.replace("\0", " ")
+    return text if text.isascii() else _HALF_PAIR.sub("\ufffd", text)
+
+
+def folded(text: str) -> str:
+    """Return text of the same length in which letters that differ in case or diacritics alone are equal."""
+    return text.lower() if text.isascii() else text.translate(_letters)
+
+
+def plain_words(text: str) -> str:
+    """Return the words of a text, folded and with one space between them, as PostgreSQL's parser is to see them.
+
+    Its own idea of words (addresses, numbers with a sign, words with a hyphen) would differ from SQLite's.
+    """
+    if not text.isascii():
+        text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return _NO_WORD.sub(" ", text.lower()).strip()
+
+
+def host_words(url: str) -> str:
+    """Return a word for each domain that an address is under: `site:` looks for one of them.
+
+    They are hexadecimal, with an `h` before: no word of a text looks so, and no parser divides them.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    if not host:
+        return ""
+    names = [host]
+    if not _is_number(host):
+        labels = host.split(".")
+        names += [".".join(labels[place:]) for place in range(1, len(labels))]
+    if port is not None:
+        names.append(f"{host}:{port}")
+    return " ".join(map(host_word, names))
+
+
+def host_word(host: str) -> str:
+    """Return the word that a host, a domain or `host:port` has in the index."""
+    return "h" + host.encode("utf-8", "replace").hex() + "h"
+
+
+def _is_number(host: str) -> bool:
+    return ":" in host or host.rpartition(".")[2].isdigit()
