@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from rabbitry.apps.crawl.keeper import index_tables
+
 revision = "1"
 down_revision = None
 branch_labels = None
@@ -180,3 +182,4 @@ def upgrade() -> None:
         _number("size"),
         _number("wire"),
     )
+    index_tables.create(op.get_bind())

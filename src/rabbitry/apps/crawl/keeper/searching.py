@@ -1,0 +1,203 @@
+"""Searching the index: words, "phrases", -without, site:HOST.
+
+Whatever somebody types is a search or an error in words, never one of SQL: words reach the database in quotes, as
+parameters. Of very many documents with the words, RANKED are ranked (in SQLite the newest), so that no search takes
+long.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zstandard
+from sqlalchemy import Connection, bindparam
+from sqlalchemy import text as sql
+
+from rabbitry.apps.crawl.keeper.answers import MOST_FOUND, Found, Hit
+from rabbitry.apps.crawl.keeper.index import decode_data
+from rabbitry.apps.crawl.keeper.words import SEARCHED, folded, host_word, plain_words
+from rabbitry.exceptions import UsageError
+
+RANKED: Final = 5_000
+"""Documents that are ranked at most."""
+LONGEST: Final = 1_000
+"""Letters of a search."""
+MOST_WORDS: Final = 40
+SNIPPET: Final = 240
+"""Letters of a snippet."""
+
+_LARGEST_TEXT: Final = 64 * 1024 * 1024
+_TERM: Final = re.compile(r'(-?)(site:)?(?:"([^"]*)"?|([^\s"]+))', re.IGNORECASE)
+_WORD: Final = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search that was read: phrases that a document has, those that it has not, and sites, likewise."""
+
+    phrases: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    without_sites: tuple[str, ...] = ()
+
+
+def read(typed: str) -> Search:
+    """Read what somebody typed. Raises UsageError."""
+    if len(typed) > LONGEST:
+        raise UsageError(f"a search has at most {LONGEST:,} letters, and not {len(typed):,}")
+    typed = unicodedata.normalize("NFC", "".join(letter if letter.isprintable() else " " for letter in typed))
+    phrases: list[str] = []
+    without: list[str] = []
+    sites: list[str] = []
+    without_sites: list[str] = []
+    for minus, site, quoted, bare in _TERM.findall(typed):
+        text = quoted or bare
+        if site or bare.lower() == "site:":
+            (without_sites if minus else sites).append(_site(text if site else ""))
+        elif phrase := _phrase(text):
+            (without if minus else phrases).append(phrase)
+    if not phrases and not sites:
+        raise UsageError('there is no word to search for: letters or digits, "phrases", site:HOST; -WORD leaves out')
+    if sum(phrase.count(" ") + 1 for phrase in (*phrases, *without)) + len(sites) + len(without_sites) > MOST_WORDS:
+        raise UsageError(f"a search has at most {MOST_WORDS} words")
+    return Search(tuple(phrases), tuple(without), tuple(sites), tuple(without_sites))
+
+
+def _phrase(text: str) -> str:
+    """Return the words of a term with a space between them; empty where it has none."""
+    # A letter in FTS5 is of these categories; what has none would be a phrase that no document has.
+    letters = (letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text)
+    phrase = " ".join("".join(letters).split())
+    return phrase if _WORD.search(phrase) else ""
+
+
+def _site(text: str) -> str:
+    """Return the host, or `host:port`, as `host_words` has it."""
+    host = text.rpartition("://")[2].partition("/")[0].rpartition("@")[2].lower()
+    host = host.replace("[", "").replace("]", "").removesuffix(":80").removesuffix(":443").strip(".")
+    try:
+        if not host.isascii():
+            name, colon, port = host.partition(":")
+            host = name.encode("idna").decode("ascii") + colon + port
+    except UnicodeError as error:
+        raise UsageError(f"{host[:100]!r} is no host: say site:example.org") from error
+    if not host:
+        raise UsageError("site: is followed by a host, as in site:example.org")
+    return host
+
+
+def search(connection: Connection, typed: str, limit: int = 10, offset: int = 0) -> Found:
+    """Return the documents with these words, best first; words in a title weigh eight times. Raises UsageError."""
+    wanted = read(typed)
+    limit, offset = max(1, min(limit, MOST_FOUND)), max(0, min(offset, RANKED))
+    find = _find_sqlite if connection.dialect.name == "sqlite" else _find_postgresql
+    scores = find(connection, wanted)
+    is_more = len(scores) > RANKED
+    scores = scores[:RANKED]
+    scores.sort(key=lambda row: (-row[1], -row[0]))
+    best = dict(scores[offset : offset + limit])
+    rows = {row.id: row for row in connection.execute(_DOCUMENTS, {"ids": list(best)})}
+    pattern = _pattern(wanted)
+    hits = [_hit(rows[identity], score, pattern) for identity, score in best.items() if identity in rows]
+    return Found(hits, len(scores), is_more)
+
+
+# -- databases -------------------------------------------------------------------------------------------
+
+
+def _find_sqlite(connection: Connection, wanted: Search) -> list[tuple[int, float]]:
+    terms = [f'{{title text}} : "{phrase}"' for phrase in wanted.phrases]
+    terms += [f"hosts : {host_word(site)}" for site in wanted.sites]
+    without = [f'{{title text}} : "{phrase}"' for phrase in wanted.without]
+    without += [f"hosts : {host_word(site)}" for site in wanted.without_sites]
+    expression = " AND ".join(terms)
+    if without:
+        expression = f"({expression}) NOT ({' OR '.join(without)})"
+    rows = connection.execute(_SQLITE if wanted.phrases else _SQLITE_SITE, {"words": expression, "most": RANKED + 1})
+    return [(row[0], row[1]) for row in rows]
+
+
+def _find_postgresql(connection: Connection, wanted: Search) -> list[tuple[int, float]]:
+    # websearch_to_tsquery reads anything; in quotes nothing is an operator for it.
+    words = [f'"{plain_words(phrase)}"' for phrase in wanted.phrases]
+    words += [host_word(site) for site in wanted.sites]
+    words += [f'-"{plain_words(phrase)}"' for phrase in wanted.without]
+    words += [f"-{host_word(site)}" for site in wanted.without_sites]
+    rows = connection.execute(_POSTGRESQL, {"words": " ".join(words), "most": RANKED + 1})
+    return [(row[0], row[1]) for row in rows]
+
+
+_SQLITE: Final = sql(
+    "SELECT rowid, -bm25(index_words, 8.0, 1.0, 0.0) FROM index_words WHERE index_words MATCH :words"
+    " ORDER BY rowid DESC LIMIT :most"
+)
+_SQLITE_SITE: Final = sql(
+    "SELECT rowid, 0.0 FROM index_words WHERE index_words MATCH :words ORDER BY rowid DESC LIMIT :most"
+)
+_POSTGRESQL: Final = sql(
+    "SELECT id, ts_rank('{0, 0.1, 0.125, 1.0}', words, websearch_to_tsquery('simple', :words), 1)"
+    " FROM (SELECT id, words FROM index_documents WHERE words @@ websearch_to_tsquery('simple', :words) LIMIT :most)"
+    " AS found"
+)
+_DOCUMENTS: Final = sql(
+    "SELECT d.id, p.url, d.title, d.text, d.fetched_at, d.data FROM index_documents d"
+    " JOIN index_pages p ON p.id = d.id WHERE d.id IN :ids"
+).bindparams(bindparam("ids", expanding=True))
+
+
+# -- snippets --------------------------------------------------------------------------------------------
+
+
+def _pattern(wanted: Search) -> re.Pattern[str] | None:
+    """Return what finds the words of a search in folded text, the phrases before their words."""
+    words = [word for phrase in wanted.phrases for word in _WORD.findall(folded(phrase))]
+    if not words:
+        return None
+    several = [_WORD.findall(folded(phrase)) for phrase in wanted.phrases]
+    choices = [r"[\W_]{1,5}".join(map(re.escape, phrase)) for phrase in several if len(phrase) > 1]
+    choices += map(re.escape, dict.fromkeys(words))
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(choices)})(?![^\W_])")
+
+
+def _hit(row: Any, score: float, pattern: re.Pattern[str] | None) -> Hit:
+    text = zstandard.ZstdDecompressor().decompress(row.text, max_output_size=_LARGEST_TEXT).decode()[:SEARCHED]
+    snippet, marks = _snippet(text, pattern)
+    return Hit(row.url, row.title, snippet, marks, round(score, 4), row.fetched_at, decode_data(row.data).language)
+
+
+def _snippet(text: str, pattern: re.Pattern[str] | None) -> tuple[str, list[tuple[int, int]]]:
+    """Return the piece of a text with most of the words, on one line, and where they are in it."""
+    places = []
+    if pattern is not None:
+        for found in pattern.finditer(folded(text)):
+            places.append(found.span())
+            if len(places) == 1_000:
+                break
+    start = _densest(places)
+    end = min(len(text), start + SNIPPET)
+    if start > 0:  # begin with a whole word
+        space = text.find(" ", start, start + 30)
+        first = next((place[0] for place in places if place[0] >= start), end)
+        start = space + 1 if 0 <= space < first else start
+    if end < len(text):
+        space = text.rfind(" ", end - 30, end)
+        end = space if space > start else end
+    # One letter for one letter, so that the marks stay where they are.
+    line = "".join(letter if letter.isprintable() else " " for letter in text[start:end])
+    return line, [(left - start, right - start) for left, right in places if left >= start and right <= end]
+
+
+def _densest(places: list[tuple[int, int]]) -> int:
+    """Return where a window of SNIPPET letters begins that has most places, with some text before the first."""
+    best, start, left = 0, 0, 0
+    for right, (_, end) in enumerate(places):
+        while end - places[left][0] > SNIPPET - 40:
+            left += 1
+            if left > right:
+                break
+        if right - left + 1 > best:
+            best, start = right - left + 1, places[left][0]
+    return max(0, start - 40)

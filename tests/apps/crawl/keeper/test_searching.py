@@ -1,0 +1,179 @@
+"""Searching: what people type, found or refused in words on both databases."""
+
+import contextlib
+import threading
+from functools import partial
+
+import pytest
+
+from rabbitry.apps.crawl.keeper import index, searching
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.searching import read, search
+from rabbitry.apps.crawl.messages import Document
+from rabbitry.exceptions import UsageError
+
+PAGES = {
+    "http://www.example.org/fruit": ("Fruit", "Red apples, green pears and a café crème on the terrace."),
+    "http://example.org:8080/apples": ("Apples", "A page on one fruit; the apple itself is elsewhere."),
+    "http://other.example/pie": ("Pie", "Green apples make a pie, pears too. Don't say straße: NEAR the oven."),
+    "http://my-example.org/numbers": ("Numbers", "C++ 3.14 snake_case state-of-the-art 東京 日本 हिन्दी"),
+    "http://127.0.0.1:8000/local": ("Local", "pears at home"),
+}
+
+
+@pytest.fixture
+def pages(database: Database) -> Database:
+    """A database with PAGES."""
+    documents = [
+        Document(url, 1.0, "p", fetched_at=float(at), title=title, text=words)
+        for at, (url, (title, words)) in enumerate(PAGES.items(), 1)
+    ]
+    database.write_now(partial(index.store, documents=documents))
+    return database
+
+
+def found(database: Database, typed: str) -> set[str]:
+    """Search; gives the last parts of the addresses."""
+    return {hit.url.rpartition("/")[2] for hit in database.read_now(partial(search, typed=typed)).hits}
+
+
+CASES: list[tuple[str, set[str]]] = [
+    ("apples", {"fruit", "apples", "pie"}),
+    ("APPLES pears", {"fruit", "pie"}),
+    ('"green pears"', {"fruit"}),
+    ('"pears green"', set()),
+    ("pears -terrace", {"pie", "local"}),
+    ('apples -"green pears" -site:example.org', {"pie"}),
+    ("cafe CREME", {"fruit"}),
+    ("cafe\u0301", {"fruit"}),
+    ("don't", {"pie"}),
+    ("straße", {"pie"}),
+    ("NEAR", {"pie"}),
+    ("c++", {"numbers"}),
+    ("3.14", {"numbers"}),
+    ("snake_case", {"numbers"}),
+    ("state-of-the-art", {"numbers"}),
+    ("東京", {"numbers"}),
+    ("हिन्दी", {"numbers"}),
+    ("apples site:example.org", {"fruit", "apples"}),
+    ("site:org", {"fruit", "apples", "numbers"}),
+    ("site:example.org:8080", {"apples"}),
+    ("site:https://www.example.org/some/page", {"fruit"}),
+    ("site:ple.org", set()),
+    ("site:127.0.0.1", {"local"}),
+    ("site:0.0.1", set()),
+    ("site:127.0.0.1 -pears", set()),
+    ("site:other.example -oven", set()),
+    ("apples site:other.example site:example.org", set()),
+    ('"green apples', {"pie"}),
+    ("apples OR nothing", set()),
+    ("title:apples", set()),
+    ("appl*", set()),
+    ("apples 🍏", {"fruit", "apples", "pie"}),
+    ("apples\0pears", {"fruit", "pie"}),
+    ("{title text} : apples", set()),
+    ("elsewhere\n\tfruit", {"apples"}),
+]
+
+
+def test_words_phrases_exclusions_and_sites(pages: Database) -> None:
+    for typed, expected in CASES:
+        assert found(pages, typed) == expected, typed
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("", "no word to search for"),
+        ("   \n", "no word to search for"),
+        ("-apples", "no word to search for"),
+        ("-site:example.org", "no word to search for"),
+        ("🍏 😀", "no word to search for"),
+        ("* : ^ ( ) { } + -", "no word to search for"),
+        ('""', "no word to search for"),
+        ("\0", "no word to search for"),
+        ("site:", "followed by a host"),
+        ("apples site: pears", "followed by a host"),
+        ("site:..", "followed by a host"),
+        ("site:ex\u00e4mple..org", "is no host"),
+        ("x" * 100_000, "at most 1,000 letters"),
+        ("word " * 41, "at most 40 words"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused_in_words(typed: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        read(typed)
+
+
+ODD = [
+    "NEAR(apples pears, 2)", "apples AND", "OR", "NOT NOT", "apples NOT pears", '"a" * "b"', "a*", "^apples", "title:",
+    "a:b:c", "(((((", ")", '"""""', "'", "';DROP TABLE index_pages;--", "%s %(x)s :words ?", "\\", "a\\'b", "-- x",
+    "&|!<->", "a & b | !c", "<2>", "a:*", "\ud800 x", "\x01\x02 x", "\u202ex", "x" * 1_000, "e\u0301" * 300,
+    "ǅ ﬁ ı İ ß", "+apples", "site:%", "site:_", "site:a\"b\" c", "site:\"a b\"", "-\"\" x", "ⅷ ① ٣",
+    "a " + "\u0300" * 900, "\ue000 x",
+]  # fmt: skip
+
+
+def test_anything_typed_is_a_result_or_an_error_in_words(pages: Database) -> None:
+    for typed in ODD:
+        with contextlib.suppress(UsageError):
+            found(pages, typed)
+
+
+def test_words_in_a_title_come_first(pages: Database) -> None:
+    hits = pages.read_now(partial(search, typed="fruit")).hits
+    assert [hit.title for hit in hits] == ["Fruit", "Apples"]
+
+
+def test_a_page_of_hits_says_how_many_there_are(pages: Database) -> None:
+    first = pages.read_now(partial(search, typed="apples", limit=2))
+    rest = pages.read_now(partial(search, typed="apples", limit=2, offset=2))
+    assert (len(first.hits), len(rest.hits), first.total, rest.total) == (2, 1, 3, 3)
+    assert len({hit.url for hit in (*first.hits, *rest.hits)}) == 3
+    beyond = pages.read_now(partial(search, typed="apples", limit=10**9, offset=10**9))
+    assert (beyond.hits, beyond.total) == ([], 3)
+    assert len(pages.read_now(partial(search, typed="apples", limit=-5, offset=-5)).hits) == 1
+
+
+def test_only_so_many_documents_are_ranked(pages: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "RANKED", 2)
+    few = pages.read_now(partial(search, typed="apples"))
+    assert (few.total, few.is_more, len(few.hits)) == (2, True, 2)
+
+
+def test_a_snippet_shows_the_words_where_they_are_together(database: Database) -> None:
+    words = f"{'early apples. ' * 2}{'filler text ' * 100}Now come GRÜNE Äpfel\tand\npears {'more words ' * 100}"
+    document = Document("http://a.example/", 1.0, "p", fetched_at=1.0, title="T", text=words)
+    database.write_now(partial(index.store, documents=[document]))
+    (hit,) = database.read_now(partial(search, typed='grune äpfel "and pears"')).hits
+    assert [hit.snippet[start:end] for start, end in hit.marks] == ["GRÜNE", "Äpfel", "and pears"]
+    assert len(hit.snippet) <= searching.SNIPPET
+    assert hit.snippet.isprintable()
+
+
+def test_searches_see_whole_transactions_while_others_write(database: Database) -> None:
+    stop = threading.Event()
+    broken: list[str] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            hits = database.read_now(partial(search, typed="even", limit=100)).hits
+            versions = {hit.title for hit in hits}
+            if hits and (len(hits) != 20 or len(versions) != 1):
+                broken.append(f"{len(hits)} {versions}")
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for at in range(1, 40):
+            documents = [
+                Document(f"http://a.example/{n}", 1.0, "p", fetched_at=float(at), title=f"v{at}", text=f"even {at} {n}")
+                for n in range(20)
+            ]
+            database.write_now(partial(index.store, documents=documents))
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert broken == []
