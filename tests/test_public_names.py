@@ -11,9 +11,10 @@ import rabbitry.testing
 import rabbitry.web
 
 _NAMES = {
-    "AlreadySettled", "App", "AppError", "ChannelClosed", "ConnectFailed", "ConnectionClosed", "ConsumerCancelled",
-    "DeliveryTimeout", "LoginRefused", "Message", "Properties", "ProtocolViolation", "PublishError", "PublishRefused",
-    "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry", "TopologyMismatch", "UsageError",
+    "AlreadySettled", "App", "AppError", "Batch", "ChannelClosed", "ConnectFailed", "ConnectionClosed",
+    "ConsumerCancelled", "DeliveryTimeout", "LoginRefused", "Message", "Outgoing", "Properties", "ProtocolViolation",
+    "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",
+    "TopologyMismatch", "UsageError",
     "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import rabbitry
 from benchmarks.flow_peers import IN, OUT, URL, Item
 from rabbitry.flow.counting import Counting
 from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import Outgoing
+from rabbitry.flow.message import Publication
 from rabbitry.telemetry.report import Kind, Report
 
 app = rabbitry.App("bench")
@@ -42,7 +42,7 @@ async def fill(count: int) -> None:
 class Silent(Counting):
     """Counts nothing and reports nothing."""
 
-    def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None: ...
+    def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None: ...
 
     def settled(self, job: Job, now: float) -> None: ...
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UsedAfterFork,
         VirtualHostRefused,
     )
-    from rabbitry.flow import App, Message
+    from rabbitry.flow import App, Batch, Message, Outgoing
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ __all__ = [
     "AlreadySettled",
     "App",
     "AppError",
+    "Batch",
     "ChannelClosed",
     "ConnectFailed",
     "ConnectionClosed",
@@ -46,6 +47,7 @@ __all__ = [
     "DeliveryTimeout",
     "LoginRefused",
     "Message",
+    "Outgoing",
     "Properties",
     "ProtocolViolation",
     "PublishError",
@@ -66,7 +68,7 @@ __all__ = [
 
 _ELSEWHERE: Final = {
     **dict.fromkeys(("connect", "connect_blocking", "Properties"), "rabbitry.amqp.client"),
-    **dict.fromkeys(("App", "Message"), "rabbitry.flow"),
+    **dict.fromkeys(("App", "Batch", "Message", "Outgoing"), "rabbitry.flow"),
 }
 
 

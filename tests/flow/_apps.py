@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import pathlib
 import time
+from collections.abc import Iterator
 
 import msgspec
 import pydantic
@@ -83,3 +85,46 @@ def work(what: str) -> str:
 
 
 dangerous.output("end", queue="dangerous.end")
+
+batches = rabbitry.App("batches")
+
+
+@batches.stage("process", then="out", processes=True, batch=20, concurrency=1, attempts=1)
+def handle_batch(items: list[Item], batch: rabbitry.Batch, messages: list[rabbitry.Message]) -> list[int]:
+    assert len(items) == len(messages)
+    good = []
+    for index, item in enumerate(items):
+        if item.n == 11:
+            os._exit(7)
+        if item.n == 7:
+            batch.fail(index, rabbitry.Reject("seven"))
+        else:
+            good.append(item.n)
+    return good
+
+
+batches.output("out", queue="batches.out")
+
+yielding = rabbitry.App("yielding")
+
+
+@yielding.stage("in", then="out", processes=True, concurrency=1, attempts=1, time_limit=5)
+def handle(text: str) -> Iterator[object]:
+    what, *more = text.split()
+    if what == "count":
+        yield from range(int(more[0]))
+        return
+    yield what
+    if what == "fail":
+        raise ValueError("after one")
+    if what == "die":
+        os._exit(7)
+    try:
+        while True:
+            time.sleep(0.001)
+            yield what
+    finally:
+        pathlib.Path(more[0]).write_text("closed")
+
+
+yielding.output("out", queue="yielding.out")

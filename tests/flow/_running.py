@@ -28,6 +28,17 @@ async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
     return found
 
 
+async def bodies(url: str, queue: str) -> list[bytes]:
+    """Take all that is in a queue."""
+    taken: list[bytes] = []
+    async with rabbitry.connect(url) as connection, await connection.channel(prefetch=0) as channel:
+        left = (await channel.declare_queue(queue, passive=True)).message_count
+        async with channel.consume(queue, no_ack=True) as deliveries:
+            while len(taken) < left:
+                taken.append((await anext(deliveries)).body)
+    return taken
+
+
 async def put(url: str, queue: str, body: bytes, properties: Properties | None = None) -> None:
     """Publish straight to a queue."""
     async with rabbitry.connect(url) as connection, await connection.channel() as channel:

@@ -10,9 +10,9 @@ import sys
 
 import rabbitry
 from rabbitry.flow import engine
-from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import Outgoing
-from rabbitry.flow.settle import Settler, _Pending
+from rabbitry.flow.job import Job, Result, Work
+from rabbitry.flow.message import Publication
+from rabbitry.flow.settle import Pending, Settler
 
 app = rabbitry.App("victim")
 STEPS = ("delivered", "handling", "handled", "sent", "confirmed", "acked", "rejected", "failed")
@@ -51,11 +51,11 @@ class Victim(Settler):
         _at("delivered")
         return is_taken
 
-    def finish(self, job: Job, result: Result) -> None:
+    def finish(self, work: Work, result: Result) -> None:
         _at("handled" if result.kind == "done" else result.kind)
-        super().finish(job, result)
+        super().finish(work, result)
 
-    async def _send(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+    async def _send(self, pending: Pending, message: Publication, refusals: int) -> None:
         await super()._send(pending, message, refusals)
         _at("sent")
 

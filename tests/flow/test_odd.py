@@ -8,7 +8,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties, consuming, publishing
 from rabbitry.flow import dead, settle
-from rabbitry.flow.message import Outgoing, Role
+from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.outlet import Outlet
 from rabbitry.telemetry.report import encode_report
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
@@ -130,7 +130,7 @@ async def test_what_can_not_be_published_does_not_end_the_worker(
     app.output("out", queue="unsendable.out")
     send = Outlet.send
 
-    async def fail(outlet: Outlet, message: Outgoing) -> "asyncio.Future[None]":
+    async def fail(outlet: Outlet, message: Publication) -> "asyncio.Future[None]":
         if message.role is Role.RESULT and message.body == b"odd":
             raise ZeroDivisionError("a mistake of ours")
         return await send(outlet, message)

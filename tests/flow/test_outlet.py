@@ -12,7 +12,7 @@ from rabbitry.amqp.protocol.methods import BasicAck, BasicNack
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused
 from rabbitry.flow import outlet, settle
-from rabbitry.flow.message import Outgoing
+from rabbitry.flow.message import Publication
 from rabbitry.flow.outlet import Outlet
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support import programs, rabbitmq
@@ -43,8 +43,8 @@ def link(broker: ScriptedBroker, connection: Connection) -> ScriptedLink:
 async def _nothing() -> None: ...
 
 
-def _message(number: int) -> Outgoing:
-    return Outgoing("", "q", b"%d" % number, Properties())
+def _message(number: int) -> Publication:
+    return Publication("", "q", b"%d" % number, Properties())
 
 
 async def test_after_a_refusal_another_channel_is_used_and_the_first_closed_when_it_is_done(

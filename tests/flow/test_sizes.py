@@ -302,6 +302,25 @@ def _says(letter: DeadLetter, error: str) -> None:
     letter.traceback.encode()
 
 
+async def test_a_result_of_a_batch_that_is_too_large_costs_the_message_that_made_it(narrow_url: str) -> None:
+    app = rabbitry.App("batch")
+
+    @app.stage("in", then="out", batch=4)
+    async def handle(numbers: list[int]) -> list[bytes]:
+        return [bytes(2 * LARGEST if number == 2 else 10) for number in numbers]
+
+    app.output("out", queue="batch.out")
+    async with app.publisher(narrow_url) as publisher:
+        for number in range(4):
+            await publisher.send(number, key="in")
+    async with app.worker(narrow_url, connect_attempts=1):
+        await eventually_dead(narrow_url, app, 1)
+        await eventually_holds(narrow_url, "batch.out", 3, at_least=True)
+        await eventually_holds(narrow_url, "batch.suspects.handle", 0)
+    (letter,) = await dead_of(narrow_url, app)
+    assert (letter.body, letter.reason) == (b"2", "refused")
+
+
 @pytest.mark.parametrize("key", ["k" * 256, "\ud83d", "é" * 128])
 async def test_a_computed_key_that_can_not_be_sent_is_a_failure_of_the_handler(
     broker_url: str, no_leaks: None, key: str

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from rabbitry.exceptions import AppError, UsageError
-from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Handler, Output, Stage, Then, make_stage
+from rabbitry.flow.signature import Handler
+from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Output, Stage, Then, make_stage
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -69,6 +70,8 @@ class App:
         then: Then = None,
         name: str | None = None,
         processes: bool = False,
+        batch: int | None = None,
+        within: float | None = None,
         attempts: int = ATTEMPTS,
         delays: Sequence[float] = DELAYS,
         time_limit: float = TIME_LIMIT,
@@ -80,16 +83,20 @@ class App:
 
         queue: where they wait; `APP.NAME` by default. then: the key that results are published with, or a
         function that gives it for a result (None: that one goes nowhere). name: of the stage, the function's
-        by default. processes: run the handler (`def`) in processes of its own.
+        by default. processes: run the handler (`def`) in processes of its own. batch: the handler takes a list of
+        at most so many messages, handed over when there are so many, or `within` seconds (0.05) after the first
+        came, and settled together; see `Batch` for single ones.
 
         attempts: how often a message is tried before it is a dead letter. delays: seconds to wait after the
-        first, second, … failed attempt; the last one goes on. time_limit: seconds that a handler may take.
-        concurrency: how many run at once in one worker (None: 100 of `async def`, 8 threads, a process for
-        each CPU). keep_unknown: fields of a JSON object that the handler's type does not know are added to
-        what it returns. exchange: a direct, durable one beside the app's own, for messages that its other
-        stages must not see, as they would over a fanout exchange.
+        first, second, … failed attempt; the last one goes on. time_limit: seconds that a handler may take, for
+        a batch or for one message. concurrency: how many run at once in one worker (None: 100 of `async def`, 8
+        threads, a process for each CPU; of batches one, or a process for each CPU). keep_unknown: fields of a JSON
+        object that the handler's type does not know are added to what it returns. exchange: a direct, durable one
+        beside the app's own, for messages that its other stages must not see, as they would over a fanout exchange.
 
-        The handler returns None, one value, or a list of values, each published as a message of its own.
+        The handler returns None, one value, or a list of values, each published as a message of its own, or it
+        yields values: each is published as it comes, and the input acked after the last one is confirmed. A value
+        with a key or properties of its own is an `Outgoing`.
         Raises AppError, naming file and function.
         """
 
@@ -101,6 +108,8 @@ class App:
                 queue=queue or f"{self.name}.{name or handler.__name__}",
                 then=then,
                 processes=processes,
+                batch=batch,
+                within=within,
                 attempts=attempts,
                 delays=delays,
                 time_limit=time_limit,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import Outgoing, Role, node_name
+from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.telemetry.histogram import BUCKETS, Histogram
 from rabbitry.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
@@ -78,7 +78,7 @@ class Counting:
         """Count a delivery that came before."""
         self.stages[job.stage.name].redelivered += 1
 
-    def handled(self, job: Job, result: Result, outgoing: list[Outgoing]) -> None:
+    def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
         """Count what a handler did, and where that goes."""
         counts = self.stages[job.stage.name]
         number = int(job.seconds * 1e6).bit_length()  # as Histogram.observe does
@@ -101,9 +101,15 @@ class Counting:
         """Count a message that was being handled when the worker had to stop."""
         self.stages[job.stage.name].interrupted += 1
 
-    def dead(self, job: Job, number: int) -> None:
-        """Count dead letters made of products."""
-        self.stages[job.stage.name].dead += number
+    def yielded(self, stage: Stage, outgoing: list[Publication]) -> None:
+        """Count what a handler yielded."""
+        to = self.stages[stage.name].to
+        for message in outgoing:
+            to[message.routing_key] += 1
+
+    def dead(self, stage: Stage, number: int) -> None:
+        """Count dead letters made in place of what can't be published."""
+        self.stages[stage.name].dead += number
 
     def lost(self, job: Job) -> None:
         """Count what was done and could not be acked, so that it comes again."""

@@ -27,7 +27,7 @@ from rabbitry.flow.message import (
     ROUTING_KEY,
     STAGE,
     Death,
-    Outgoing,
+    Publication,
     Role,
     attempt_of,
     dead_properties,
@@ -47,7 +47,7 @@ def dead_queue(app: str) -> str:
     return f"{app}.dead"
 
 
-def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: bool = False) -> Outgoing:
+def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: bool = False) -> Publication:
     """Make the dead letter of an input.
 
     Args:
@@ -62,7 +62,7 @@ def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: b
     death = Death(
         result.reason, result.error, result.trace, job.stage.name, exchange, key, job.stage.queue, job.attempt
     )
-    return Outgoing(
+    return Publication(
         "",
         dead_queue(app),
         job.delivery.body,
@@ -71,12 +71,12 @@ def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: b
     )
 
 
-def dead_letter_of_result(app: str, job: Job, message: Outgoing, error: BaseException, limit: int) -> Outgoing:
+def dead_letter_of_result(app: str, job: Job, message: Publication, error: BaseException, limit: int) -> Publication:
     """Make the dead letter of a result that no queue took, or that the broker refused. limit: see dead_letter_of."""
     properties = message.properties
     reason = "unroutable" if isinstance(error, PublishReturned) else "refused"
     death = Death(reason, described(error), "", job.stage.name, message.exchange, message.routing_key, "", 1)
-    return Outgoing(
+    return Publication(
         "",
         dead_queue(app),
         message.body,

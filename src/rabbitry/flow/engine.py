@@ -24,8 +24,8 @@ from rabbitry.flow import topology
 from rabbitry.flow.counting import Counting
 from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.intake import Intake
-from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import Outgoing, node_name
+from rabbitry.flow.job import Job, Result, Work
+from rabbitry.flow.message import Publication, node_name
 from rabbitry.flow.outlet import Outlet
 from rabbitry.flow.retry import suspects_queue
 from rabbitry.flow.settle import Settler
@@ -188,7 +188,7 @@ class Engine:
         if settler.take(job):
             self._hand_over(job)
 
-    def finish(self, results: list[tuple[Job, Result]]) -> None:
+    def finish(self, results: list[tuple[Work, Result]]) -> None:
         """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""
         if self._settler is None:
             return
@@ -199,7 +199,7 @@ class Engine:
             self._failed(error)
             raise
 
-    async def publish(self, message: Outgoing) -> None:
+    async def publish(self, message: Publication) -> None:
         """Publish what a handler publishes itself, and wait until it is confirmed. Raises as `Channel.publish` does.
 
         It has a channel of its own on the publishing connection: a message for which the broker closes the channel

@@ -1,7 +1,8 @@
 """Running handlers: `async def` in the worker's loop, `def` in threads, `processes=True` behind such threads.
 
-Each executor takes jobs from the loop that the worker lives in, and gives a result for each of them, once. Each message
-is handled in a fresh copy of the context that the executor was made in, so that none sees the variables of another.
+Each executor takes jobs from the loop that the worker lives in, and gives a result for each of them, once; before it, a
+result "yielded" for each value that a generator made. Each message, or batch, is handled in a fresh copy of the context
+that the executor was made in, so that none sees the variables of another. `Batcher` makes batches of single jobs first.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from rabbitry.amqp.client.default import current
 from rabbitry.exceptions import TimeLimitExceeded, WorkerStuck
 from rabbitry.flow import handling
-from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result
+from rabbitry.flow.batching import Batcher
+from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.processes import ProcessSlot
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.stream import LoopStream, ThreadStream
 
-Report: TypeAlias = Callable[[Job, Result], None]
+Report: TypeAlias = Callable[[Work, Result], None]
 _LONGEST_TURN: Final = 0.01
 """Seconds that handlers which never wait may keep the loop, before others have their turn."""
 _LOOK: Final = 0.1
@@ -41,11 +45,27 @@ class Executor(Protocol):
     async def start(self) -> None:
         """Make ready; before the first job. Raises AppError where the handler can't be run."""
 
-    def submit(self, jobs: list[Job]) -> None:
+    def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs to run."""
 
     async def stop(self, deadline: float) -> None:
         """Return to the broker what has not begun, wait for the rest until `deadline` (the loop's clock), and end."""
+
+
+class WorkExecutor(Protocol):
+    """An executor that takes whatever one call of a handler gets. See Executor."""
+
+    async def start(self) -> None:
+        """See Executor."""
+
+    def submit(self, works: Sequence[Work]) -> None:
+        """Take what is to be run."""
+
+    def submit_first(self, works: Sequence[Work]) -> None:
+        """Take what is to be run before all else that waits; for who is told a result, in that thread."""
+
+    async def stop(self, deadline: float) -> None:
+        """See Executor."""
 
 
 class AsyncExecutor:
@@ -63,23 +83,34 @@ class AsyncExecutor:
         self._concurrency = concurrency
         self._report = report
         self._context = contextvars.copy_context()
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[Work] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: dict[asyncio.Task[None], tuple[Job, float]] = {}
+        self._running: dict[asyncio.Task[None], tuple[Work, float]] = {}
         """What runs now, and since when, oldest first. Whoever takes a job out reports it."""
         self._late: set[asyncio.Task[None]] = set()
         """Tasks whose handler was cancelled because its time is up."""
         self._look: asyncio.TimerHandle | None = None
         self._is_one_ready = False
         self._is_stopping = False
+        self._turn = 0.0
+        """When generators, which may never wait, last let others have their turn."""
 
     async def start(self) -> None:
         """See Executor."""
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Take jobs to run."""
-        self._waiting.extend(jobs)
+    def submit(self, works: Sequence[Work]) -> None:
+        """See WorkExecutor."""
+        self._waiting.extend(works)
         self._ready_one()
+
+    def submit_first(self, works: Sequence[Work]) -> None:
+        """See WorkExecutor."""
+        if self._is_stopping:
+            for work in works:
+                self._report(work, GIVEN_BACK)
+        else:
+            self._waiting.extendleft(reversed(works))
+            self._ready_one()
 
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is cancelled and given back."""
@@ -95,6 +126,8 @@ class AsyncExecutor:
             await asyncio.wait(set(self._tasks), timeout=_CANCELLING)
         running, self._running = self._running, {}
         for job, _ in running.values():
+            if job.stream is not None:
+                job.stream.close()
             self._report(job, ABANDONED)
         if self._look is not None:
             self._look.cancel()
@@ -119,7 +152,7 @@ class AsyncExecutor:
         while self._waiting:
             job = self._waiting.popleft()
             self._ready_one()
-            if job.is_stale:
+            if job.is_stale or job.is_overdue:
                 self._report(job, GIVEN_BACK)
                 continue
             self._running[me] = (job, began)
@@ -138,10 +171,14 @@ class AsyncExecutor:
                 await asyncio.sleep(0)
                 began = turn = monotonic()
 
-    async def _handle(self, me: asyncio.Task[None], job: Job) -> Result:
+    async def _handle(self, me: asyncio.Task[None], job: Work) -> Result:
         """Run the handler, and tell by whom it was cancelled where it was: what a handler does costs its message."""
         stage = self._stage
-        call = handling.call_async(stage, job.delivery.body, job.message)
+        put = _goes_nowhere
+        if stage.yields:
+            job.stream = stream = LoopStream()
+            put = partial(self._put, job, stream)
+        call = handling.call_async(stage, job.body, job.message, put)
         try:
             result = await handling.InContext(self._context.copy(), call)
         except asyncio.CancelledError as error:
@@ -151,10 +188,24 @@ class AsyncExecutor:
                 return ABANDONED
             return handling.failed(error)  # it raised that, cancelled its own task, or waited for what was cancelled
         if me in self._late:
-            self._is_only_late(me)  # it made something else of it
+            is_only_late = self._is_only_late(me)  # it made something else of it
+            if result.kind == "abandoned" and is_only_late:
+                return handling.failed(_too_long(stage, None))
         if self._is_stopping and me.cancelling() and result.kind in ("failed", "retry"):
             return ABANDONED  # what it raised when it was told to end
         return result
+
+    async def _put(self, job: Work, stream: LoopStream, result: Result | None) -> bool:
+        """Publish what a generator yielded; see `handling.PutAsync`."""
+        if not await stream.wait() or job.is_stale:
+            return False
+        if result is not None:
+            stream.add(len(result.products[0].body))
+            self._report(job, result)
+        if time.monotonic() - self._turn > _LONGEST_TURN:
+            await asyncio.sleep(0)
+            self._turn = time.monotonic()
+        return True
 
     def _is_only_late(self, task: asyncio.Task[None]) -> bool:
         """Return whether a task was cancelled because its handler's time was up, and for nothing else."""
@@ -169,9 +220,11 @@ class AsyncExecutor:
 
     def _cancel_late(self) -> None:
         now = time.monotonic()
-        for task, (_, began) in self._running.items():
+        for task, (job, began) in self._running.items():
             if now - began > self._stage.time_limit and task not in self._late:
                 self._late.add(task)
+                if job.stream is not None:
+                    job.stream.close()  # one that goes on in spite of being cancelled ends at its next value
                 task.cancel()
         self._look = None
         if self._running:
@@ -190,14 +243,17 @@ class ThreadExecutor:
         self._concurrency = concurrency
         self._report = report
         self._failed = failed
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: deque[Work] = deque()
+        self._turns: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """True for each that waits; False has one thread end."""
         self._lock = threading.Lock()
-        self._running: dict[threading.Thread, tuple[Job, float]] = {}
+        self._running: dict[threading.Thread, tuple[Work, float]] = {}
         self._threads: list[threading.Thread] = []
         self._slots: set[ProcessSlot] = set()
         """The processes, each of one thread; those that no thread has taken yet are in `_ready`."""
         self._ready: deque[ProcessSlot] = deque()
         self._stuck = 0
+        self._is_stopping = False
         self._context = contextvars.copy_context()
         self._broker = current.get()
         for _ in range(concurrency):
@@ -212,22 +268,32 @@ class ThreadExecutor:
             await asyncio.get_running_loop().run_in_executor(None, slot.start)
             self._ready.append(slot)
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Take jobs to run."""
-        for job in jobs:
-            self._jobs.put(job)
+    def submit(self, works: Sequence[Work]) -> None:
+        """See WorkExecutor."""
+        for work in works:
+            self._waiting.append(work)
+            self._turns.put(True)
+
+    def submit_first(self, works: Sequence[Work]) -> None:
+        """See WorkExecutor."""
+        with self._lock:  # `stop` gives back what waits after it has set the flag
+            is_stopping = self._is_stopping
+            if not is_stopping:
+                self._waiting.extendleft(reversed(works))
+        for work in works:
+            if is_stopping:
+                self._report(work, GIVEN_BACK)
+            else:
+                self._turns.put(True)
 
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is left; its process, where it has one, is killed."""
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if job is not None:
-                self._report(job, GIVEN_BACK)
+        with self._lock:
+            self._is_stopping = True
+        while (work := self._next()) is not None:
+            self._report(work, GIVEN_BACK)
         for _ in self._threads:
-            self._jobs.put(None)
+            self._turns.put(False)
         loop = asyncio.get_running_loop()
         if (left := deadline - loop.time()) > 0:
             await loop.run_in_executor(None, self._join, time.monotonic() + left)
@@ -236,14 +302,24 @@ class ThreadExecutor:
         # Before the processes are killed, which must not look like a failure of what they handle.
         with self._lock:
             running, self._running = self._running, {}
-        for job, _ in running.values():
-            self._report(job, ABANDONED)
+        for work, _ in running.values():
+            if work.stream is not None:
+                work.stream.close()
+            self._report(work, ABANDONED)
+        if self._stage.yields:  # closed at their next value
+            await loop.run_in_executor(None, self._join, time.monotonic() + _CANCELLING)
         for slot in list(self._slots):
             slot.kill()
         if self._stage.kind == "process":
             await loop.run_in_executor(None, self._join, time.monotonic() + _CANCELLING)
             while self._ready:
                 await loop.run_in_executor(None, self._ready.popleft().close)
+
+    def _next(self) -> Work | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            return None
 
     def _join(self, until: float) -> None:
         for thread in list(self._threads):
@@ -258,27 +334,46 @@ class ThreadExecutor:
         me = threading.current_thread()
         slot = None
         try:
-            while (job := self._jobs.get()) is not None:
-                if job.is_stale:
-                    self._report(job, GIVEN_BACK)
+            while self._turns.get():
+                work = self._next()
+                if work is None:
+                    continue  # `stop` gave it back
+                if work.is_stale or work.is_overdue:
+                    self._report(work, GIVEN_BACK)
                     continue
                 if slot is None and self._stage.kind == "process":
                     slot = self._take_slot()
+                if self._stage.yields:
+                    work.stream = ThreadStream()
                 began = time.monotonic()
                 with self._lock:
-                    self._running[me] = (job, began)
+                    self._running[me] = (work, began)
                 run = handling.call if slot is None else slot.call
-                result = self._context.copy().run(run, self._stage, job.delivery.body, job.message)
+                put = partial(self._put, work)
+                result = self._context.copy().run(run, self._stage, work.body, work.message, put)
                 with self._lock:
                     mine = self._running.pop(me, None)
                 if mine is None:
                     return  # given up: another thread has this one's place, or `stop` gave the message back
-                job.seconds = time.monotonic() - began
-                self._report(job, result)
+                work.seconds = time.monotonic() - began
+                if result.kind == "abandoned" and not work.is_stale:
+                    result = handling.failed(_too_long(self._stage, None))
+                self._report(work, result)
         finally:
             if slot is not None:
                 slot.close()
                 self._slots.discard(slot)
+
+    def _put(self, work: Work, result: Result | None) -> bool:
+        """Publish what a generator yielded; see `handling.Put`."""
+        stream = work.stream
+        assert isinstance(stream, ThreadStream)  # noqa: S101 # `_serve` made it; narrows the type
+        if not stream.wait() or work.is_stale:
+            return False
+        if result is not None:
+            stream.add(len(result.products[0].body))
+            self._report(work, result)
+        return True
 
     def _take_slot(self) -> ProcessSlot:
         try:
@@ -289,14 +384,18 @@ class ThreadExecutor:
             return slot
 
     async def _watch_limits(self) -> None:
-        while self._stage.kind == "thread":
+        while self._stage.kind == "thread" or self._stage.yields:
             await asyncio.sleep(min(_LOOK, self._stage.time_limit / 4))
             now = time.monotonic()
             for thread, (job, began) in list(self._running.items()):
-                if now - began > self._stage.time_limit:
+                late = now - began - self._stage.time_limit
+                if late > 0 and job.stream is not None:
+                    job.stream.close()
+                    late -= _CANCELLING
+                if late > 0 and self._stage.kind == "thread":
                     self._give_up(thread, job, now - began)
 
-    def _give_up(self, thread: threading.Thread, job: Job, seconds: float) -> None:
+    def _give_up(self, thread: threading.Thread, job: Work, seconds: float) -> None:
         stack = stack_of(thread.ident)
         with self._lock:
             if self._running.get(thread, (None,))[0] is not job:
@@ -324,9 +423,18 @@ class ThreadExecutor:
 
 def make_executor(stage: Stage, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> Executor:
     """Make the executor that a stage's handler needs; `failed` is told of what ends the worker."""
-    if stage.kind == "async":
-        return AsyncExecutor(stage, concurrency, report)
-    return ThreadExecutor(stage, concurrency, report, failed)
+
+    def make(report: Report) -> AsyncExecutor | ThreadExecutor:
+        if stage.kind == "async":
+            return AsyncExecutor(stage, concurrency, report)
+        return ThreadExecutor(stage, concurrency, report, failed)
+
+    return make(report) if stage.batch is None else Batcher(stage, concurrency, report, make)
+
+
+async def _goes_nowhere(result: Result | None) -> bool:
+    """Take what no generator yields."""
+    return True
 
 
 def stack_of(thread_id: int | None) -> str:

@@ -3,45 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import aclosing, closing
 from contextvars import Context
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Final
+from typing import Final, TypeAlias
+
+import msgspec
 
 from rabbitry._errors import described, sendable, text_of, traced
 from rabbitry.exceptions import Reject, Retry, Undecodable
 from rabbitry.flow import tracing
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.hot import trace_fields
-from rabbitry.flow.job import Kind, Product, Result
+from rabbitry.flow.job import ABANDONED, DONE, Kind, Product, Result
 from rabbitry.flow.message import Message
+from rabbitry.flow.opened import OpenedBatch
+from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.stage import Stage
+
+Body: TypeAlias = bytes | list[bytes]
+"""A message's body, or those of a batch."""
+Metadata: TypeAlias = Callable[[], Message | list[Message]]
+"""Reads the metadata of the message, or of all of a batch, where the handler asks for it."""
+Put: TypeAlias = Callable[[Result | None], bool]
+"""Publishes what a handler yielded (None: it goes nowhere), and waits while too much is unconfirmed.
+
+Returns False where the handler has to be closed."""
+PutAsync: TypeAlias = Callable[[Result | None], Awaitable[bool]]
 
 _UNBEGUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 """Types that a wrongly decorated handler returns without having done its work: its message must not be acked."""
 
 
-def succeeded(stage: Stage, body: bytes, returned: object) -> Result:
-    """Encode what a handler returned. Raises what can't be encoded or published, and what a computed `then` raises."""
+def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | None = None) -> Result:
+    """Encode what a handler returned. Raises what can't be encoded or published, and what a computed `then` raises.
+
+    places: see `extra_of`.
+    """
     if isinstance(returned, _UNBEGUN):
         if isinstance(returned, CoroutineType):
             returned.close()
         raise TypeError(
-            f"the handler returned a {type(returned).__name__}, of which nothing has run: decorate an `async def` "
-            "with what stays one, and return a list for several results"
+            f"the handler returned a {type(returned).__name__}, of which nothing has run: decorate an `async def`, or "
+            "a function that yields, with what stays one (functools.wraps), or return a list for several results"
         )
-    if returned is None or stage.then is None:
-        return Result("done")
+    if returned is None:
+        return DONE
     values = returned if isinstance(returned, list) else [returned]
-    unknown = stage.codec.unknown(body) if stage.keep_unknown else {}
-    products = []
-    for value in values:
-        key = stage.key_for(value)
-        if key is not None:
-            encoded = encode(value)
-            products.append(Product(key, *(with_unknown(encoded, unknown) if unknown else encoded)))
+    unknown = _unknown(stage, body)
+    products = [product for value in values if (product := _product(stage, value, unknown, places)) is not None]
+    return Result("done", tuple(products), context=_context()) if products else DONE
+
+
+def _product(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], places: list[int] | None) -> Product | None:
+    """Encode a value that a handler returned or yielded; None where it goes nowhere. Raises as `succeeded` does."""
+    if isinstance(value, Outgoing):
+        extra, key = extra_of(value, places), value.key
+        value = value.value
+        if key is None:
+            key = stage.key_for(value)
+    else:
+        extra, key = None, stage.key_for(value)
+    if key is None:
+        return None
+    encoded = encode(value)
+    return Product(key, *(with_unknown(encoded, unknown) if unknown else encoded), extra)
+
+
+def _unknown(stage: Stage, body: Body) -> dict[str, msgspec.Raw]:
+    """Return the fields that results carry on from the input; those of batches carry none."""
+    return stage.codec.unknown(body) if stage.keep_unknown and isinstance(body, bytes) else {}
+
+
+def _context() -> bytes | None:
     trace = tracing.current()
-    return Result("done", tuple(products), context=trace_fields(trace) if trace else None)
+    return trace_fields(trace) if trace else None
 
 
 def failed(error: BaseException) -> Result:
@@ -61,13 +98,28 @@ def failed(error: BaseException) -> Result:
     return Result(kind, reason=sendable(str(reason)), error=text, trace=trace, after=after)
 
 
-async def call_async(stage: Stage, body: bytes, message: Callable[[], Message]) -> Result:
+def _arguments(stage: Stage, body: Body, message: Metadata) -> tuple[dict[str, object], OpenedBatch | None]:
+    """Decode, and return the handler's arguments. Raises Undecodable for a single message."""
+    if isinstance(body, list):
+        opened = OpenedBatch(stage, body, message, failed)
+        return opened.arguments, opened
+    value = stage.codec.decode(body)
+    if tracing.is_used():
+        found = message()
+        assert isinstance(found, Message)  # noqa: S101 # a single body's; narrows the type
+        tracing.enter(found.headers)
+    return stage.arguments(value, message), None
+
+
+async def call_async(stage: Stage, body: Body, message: Metadata, put: PutAsync) -> Result:
     """Run an `async def` handler; errors are results. Raises CancelledError, which may not be the handler's."""
     try:
-        value = stage.codec.decode(body)
-        if tracing.is_used():
-            tracing.enter(message().headers)
-        return succeeded(stage, body, await stage.handler(**stage.arguments(value, message)))
+        arguments, opened = _arguments(stage, body, message)
+        if opened is None:
+            return await _run_async(stage, body, arguments, None, put)
+        if not opened.places:
+            return opened.settled(DONE)
+        return opened.settled(await _run_async(stage, body, arguments, opened.places, put))
     except asyncio.CancelledError:
         raise
     except BaseException as error:
@@ -76,15 +128,45 @@ async def call_async(stage: Stage, body: bytes, message: Callable[[], Message]) 
         return failed(error)
 
 
-def call(stage: Stage, body: bytes, message: Callable[[], Message]) -> Result:
+async def _run_async(
+    stage: Stage, body: Body, arguments: dict[str, object], places: list[int] | None, put: PutAsync
+) -> Result:
+    returned = stage.handler(**arguments)
+    if not stage.yields or not isinstance(returned, AsyncGeneratorType):
+        return succeeded(stage, body, await returned, places)
+    unknown = _unknown(stage, body)
+    async with aclosing(returned) as values:
+        async for value in values:
+            product = _product(stage, value, unknown, places)
+            if not await put(None if product is None else Result("yielded", (product,), context=_context())):
+                return ABANDONED
+    return DONE
+
+
+def call(stage: Stage, body: Body, message: Metadata, put: Put) -> Result:
     """Run a `def` handler; errors are results. SystemExit and the like, raised by a handler, are too."""
     try:
-        value = stage.codec.decode(body)
-        if tracing.is_used():
-            tracing.enter(message().headers)
-        return succeeded(stage, body, stage.handler(**stage.arguments(value, message)))
+        arguments, opened = _arguments(stage, body, message)
+        if opened is None:
+            return _run(stage, body, arguments, None, put)
+        if not opened.places:
+            return opened.settled(DONE)
+        return opened.settled(_run(stage, body, arguments, opened.places, put))
     except BaseException as error:  # noqa: BLE001 - the thread belongs to the worker, not to the handler
         return failed(error)
+
+
+def _run(stage: Stage, body: Body, arguments: dict[str, object], places: list[int] | None, put: Put) -> Result:
+    returned = stage.handler(**arguments)
+    if not stage.yields or not isinstance(returned, GeneratorType):
+        return succeeded(stage, body, returned, places)
+    unknown = _unknown(stage, body)
+    with closing(returned) as values:
+        for value in values:
+            product = _product(stage, value, unknown, places)
+            if not put(None if product is None else Result("yielded", (product,), context=_context())):
+                return ABANDONED
+    return DONE
 
 
 class InContext:

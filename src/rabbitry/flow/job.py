@@ -1,9 +1,10 @@
-"""A delivery on its way through a worker, and what became of it."""
+"""Deliveries on their way through a worker, one by one or as a batch, and what became of them."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from rabbitry.flow import hot
 from rabbitry.flow.message import Message, metadata
@@ -11,25 +12,29 @@ from rabbitry.flow.message import Message, metadata
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
     from rabbitry.flow.intake import Intake
+    from rabbitry.flow.outgoing import Extra
     from rabbitry.flow.stage import Stage
+    from rabbitry.flow.stream import Stream
 
-Kind: TypeAlias = Literal["done", "rejected", "retry", "failed", "given-back", "abandoned"]
+Kind: TypeAlias = Literal["done", "yielded", "rejected", "retry", "failed", "given-back", "abandoned", "suspect"]
 
 
 class Product(NamedTuple):
-    """A value that a handler returned, encoded; key None goes nowhere."""
+    """A value that a handler returned or yielded, encoded. extra: what an Outgoing gives; None for a plain value."""
 
-    key: str | None
+    key: str
     body: bytes
     content_type: str
     type_name: str
+    extra: Extra | None = None
 
 
 class Result(NamedTuple):
-    """The outcome of handling a message. Plain data, since worker processes send it.
+    """The outcome of handling a message or a batch. Plain data, since worker processes send it.
 
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
-    trace context that was current when the handler returned, encoded; None where that is the message's.
+    trace context that was current when the handler returned or yielded, encoded; None where that is the message's.
+    failures: of a batch, what became of single messages, by their places in it.
     """
 
     kind: Kind
@@ -39,18 +44,23 @@ class Result(NamedTuple):
     trace: str = ""
     after: float | None = None
     context: bytes | None = None
+    failures: tuple[tuple[int, Result], ...] = ()
 
 
-GIVEN_BACK = Result("given-back")
+DONE: Final = Result("done")
+GIVEN_BACK: Final = Result("given-back")
 """It was not begun: the worker stops, or the delivery will come again."""
-ABANDONED = Result("abandoned")
+ABANDONED: Final = Result("abandoned")
 """It was begun, and did not end before the worker had to."""
+SUSPECT: Final = Result("suspect")
+"""It was in a batch that failed, and nobody knows whether it was the cause: it is to be handled alone."""
 
 
 class Job:
     """A delivery in hand. Made on the I/O thread, read by handlers' threads, settled on the I/O thread."""
 
-    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage", "trail")
+    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage", "stream", "trail")
+    is_overdue: ClassVar[bool] = False
 
     def __init__(self, intake: Intake, delivery: Delivery) -> None:
         self.intake = intake
@@ -62,6 +72,13 @@ class Job:
         self.received = time.monotonic()
         self.seconds = 0.0
         """What the handler took."""
+        self.stream: Stream | None = None
+        """What its handler yields; set before that begins."""
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The deliveries: this one."""
+        return (self,)
 
     @property
     def is_suspect(self) -> bool:
@@ -73,6 +90,61 @@ class Job:
         """Whether the link that brought it is gone, so that it can't be settled and will come again."""
         return self.generation != self.intake.generation
 
+    @property
+    def body(self) -> bytes:
+        """The message's body."""
+        return self.delivery.body
+
     def message(self) -> Message:
         """Read the metadata."""
         return metadata(self.delivery, self.stage.name, self.stage.queue)
+
+
+class BatchJob:
+    """Deliveries in hand that one call of a handler gets.
+
+    until: when its time is up, on the monotonic clock; for the parts of a batch that failed, that of the whole.
+    """
+
+    __slots__ = ("_is_part", "jobs", "seconds", "stage", "stream", "until")
+
+    def __init__(self, jobs: Sequence[Job], until: float, *, is_part: bool = False) -> None:
+        self.jobs = tuple(jobs)
+        self.stage = self.jobs[0].stage
+        self.until = until
+        self.seconds = 0.0
+        self.stream: Stream | None = None
+        self._is_part = is_part
+
+    @property
+    def attempt(self) -> int:
+        """The highest of its messages' attempts, for the log."""
+        return max(job.attempt for job in self.jobs)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether none of them can be settled any more."""
+        return all(job.is_stale for job in self.jobs)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it is a part of a batch whose time was up before this part began."""
+        return self._is_part and time.monotonic() > self.until
+
+    @property
+    def body(self) -> list[bytes]:
+        """The messages' bodies."""
+        return [job.delivery.body for job in self.jobs]
+
+    def message(self) -> list[Message]:
+        """Read the metadata of all."""
+        return [job.message() for job in self.jobs]
+
+    def halves(self) -> list[BatchJob]:
+        """Return the two halves of a batch of several, first half first."""
+        middle = (len(self.jobs) + 1) // 2
+        return [BatchJob(part, self.until, is_part=True) for part in (self.jobs[:middle], self.jobs[middle:])]
+
+
+Work: TypeAlias = Job | BatchJob
+"""What one call of a handler gets."""

@@ -18,7 +18,7 @@ from rabbitry.amqp.protocol.properties import EncodedProperties
 from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, decode_text
 from rabbitry.exceptions import ProtocolViolation, UsageError
 from rabbitry.flow import tracing
-from rabbitry.flow.fitting import fit
+from rabbitry.flow.fitting import CUT, ERROR, TRACEBACK, fit
 
 ATTEMPT: Final = "x-rabbitry-attempt"
 WAIT: Final = "x-rabbitry-wait"
@@ -33,7 +33,10 @@ NODE: Final = "x-rabbitry-node"
 INTERRUPTED: Final = "x-rabbitry-interrupted"
 """How often a worker that was told to stop gave the message back while it was handled. No attempt."""
 
-_OWN: Final = "x-rabbitry-"
+_OWN: Final = frozenset(
+    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, ERROR, TRACEBACK, CUT}
+)
+"""Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
 _LONGEST_NAME: Final = 255
 """Bytes of a routing key, or of the name of an exchange or a queue."""
@@ -48,7 +51,8 @@ class Message:
     """A message's metadata, for a handler that asks for it by annotation.
 
     exchange, routing_key: where it was published to first, also where it comes again after a retry.
-    attempt: 1 at first. timestamp: when it was published, None where it does not say. headers: all of them.
+    attempt: 1 at first. timestamp: when it was published, None where it does not say. headers: all of them. type,
+    content_type, content_encoding, app_id: as the publisher gave them, None where it did not.
     """
 
     id: str
@@ -63,6 +67,7 @@ class Message:
     content_type: str | None
     app_id: str | None
     headers: Mapping[str, FieldValue]
+    content_encoding: str | None = None
 
 
 class Role(Enum):
@@ -82,7 +87,7 @@ class Role(Enum):
     """The dead letter of an input, without what other programs wrote into its properties."""
 
 
-class Outgoing(NamedTuple):
+class Publication(NamedTuple):
     """A message to be published."""
 
     exchange: str
@@ -130,6 +135,7 @@ def metadata(delivery: Delivery, stage: str, queue: str) -> Message:
         timestamp=at if isinstance(at, datetime) else None,
         type=properties.type,
         content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
         app_id=properties.app_id,
         headers=headers,
     )
@@ -152,14 +158,19 @@ def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
     return delivery.exchange, delivery.routing_key
 
 
+def check_headers(headers: Table | None) -> None:
+    """Raise UsageError for a header of flow's own among those that a user gives."""
+    if own := next((name for name in headers or () if name in _OWN), None):
+        raise UsageError(f"header {own!r} can't be given: it is one of Rabbitry's own")
+
+
 def first_properties(app: str, content_type: str, type_name: str, headers: Table | None = None) -> Properties:
     """Properties of a message that begins a chain: its id is the correlation id of all that follow.
 
     headers: of the caller, before which the trace context of the current span gives way. Raises UsageError for one of
     Rabbitry's own.
     """
-    if own := next((name for name in headers or () if name.startswith(_OWN)), None):
-        raise UsageError(f"header {own!r} can't be given: names that begin with {_OWN!r} are Rabbitry's own")
+    check_headers(headers)
     identity = uuid.uuid4().hex
     return Properties(
         content_type=content_type,
@@ -171,6 +182,14 @@ def first_properties(app: str, content_type: str, type_name: str, headers: Table
         type=sendable(type_name[:60])[:60],
         app_id=app,
     )
+
+
+def with_given(properties: Properties, given: Properties) -> Properties:
+    """Put the properties that a user gives in place of Rabbitry's; headers are merged."""
+    replaced = {name: value for name, value in given._asdict().items() if value is not None}
+    if given.headers:
+        replaced["headers"] = {**(properties.headers or {}), **given.headers}
+    return properties._replace(**replaced)
 
 
 def again(

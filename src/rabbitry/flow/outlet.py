@@ -9,7 +9,7 @@ from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection
 from rabbitry.exceptions import ChannelClosed, PublishError
-from rabbitry.flow.message import Outgoing
+from rabbitry.flow.message import Publication
 
 _LEAST_AGE: Final = 0.5
 """Seconds that a channel serves before another one takes its place."""
@@ -52,7 +52,7 @@ class Outlet:
         """Whether the connection can be used, now or when it has recovered."""
         return self._connection.close_reason is None
 
-    async def send(self, message: Outgoing) -> asyncio.Future[None]:
+    async def send(self, message: Publication) -> asyncio.Future[None]:
         """Publish; the future is done when it is confirmed. Raises and waits as `Channel.send` does.
 
         Whoever finds PublishRefused in the future says so to `refused`.
@@ -68,7 +68,7 @@ class Outlet:
             mandatory=message.mandatory,
         )
 
-    async def send_alone(self, message: Outgoing) -> None:
+    async def send_alone(self, message: Publication) -> None:
         """Publish over a channel on which nothing else is on its way, and wait until it is confirmed.
 
         Raises as `Channel.publish` does. Where the broker then closes the channel, it was for this message. To be

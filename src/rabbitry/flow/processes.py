@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -24,7 +24,7 @@ from rabbitry.amqp.client import BrokerURL
 from rabbitry.amqp.client.default import entered
 from rabbitry.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow import handling
-from rabbitry.flow.job import Result
+from rabbitry.flow.job import ABANDONED, Result
 from rabbitry.flow.message import Message
 from rabbitry.flow.stage import Stage
 
@@ -32,6 +32,10 @@ _context: Final = multiprocessing.get_context("spawn")
 _PATIENCE: Final = 5.0
 _START_LIMIT: Final = 60.0
 """Seconds that a process may take to start and to import its handler."""
+_AHEAD: Final = 16
+"""Values that a process may be ahead of the worker's answers, so that neither waits for the other each time."""
+_CLOSING: Final = 0.5
+"""Seconds that a generator has to come to its next value, and to end, once it is told to."""
 
 
 class ProcessSlot:
@@ -60,22 +64,51 @@ class ProcessSlot:
         except (EOFError, OSError) as error:
             raise self._died(error, "before it was ready; what it printed says why") from error
 
-    def call(self, stage: Stage, body: bytes, message: Callable[[], Message]) -> Result:
-        """Handle one message in the process; also its death and its time limit are results."""
+    def call(self, stage: Stage, body: handling.Body, message: handling.Metadata, put: handling.Put) -> Result:
+        """Handle one message, or a batch, in the process; also its death and its time limit are results."""
         try:
             pipe = self._pipe or self._start()
-            pipe.send((body, message()))
-            if not pipe.poll(stage.time_limit):
-                self._reap(at_once=True)
-                limit = f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s"
-                return handling.failed(TimeLimitExceeded(f"{limit}; its process was killed"))
-            result: Result = pipe.recv()
+            is_asked = stage.batch is None or stage.signature.message is not None
+            pipe.send((body, message() if is_asked else []))
+            result = self._answer(stage, pipe, put)
         except (EOFError, OSError) as error:
             return handling.failed(self._died(error))
         except Exception as error:  # noqa: BLE001 - a result, as any failure; and what else comes over this pipe is none
             self._reap(at_once=True)
             return handling.failed(error)
         return result
+
+    def _answer(self, stage: Stage, pipe: Connection, put: handling.Put) -> Result:
+        """Publish what the handler yields, and return its result. Raises EOFError and OSError where the process dies.
+
+        Each value is answered: True lets the generator go on, False has it closed.
+        """
+        until = time.monotonic() + stage.time_limit
+        while pipe.poll(max(0.0, until - time.monotonic())):
+            result: Result | None = pipe.recv()
+            if result is not None and result.kind != "yielded":
+                return result
+            is_wanted = put(result)
+            pipe.send(is_wanted)
+            if not is_wanted:
+                if not self._close_generator(pipe):
+                    self._reap(at_once=True)
+                return ABANDONED
+        limit = f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s"
+        if not stage.yields or not self._close_generator(pipe):
+            self._reap(at_once=True)
+            limit = f"{limit}; its process was killed"
+        return handling.failed(TimeLimitExceeded(limit))
+
+    def _close_generator(self, pipe: Connection) -> bool:
+        """Refuse all further values, so that the generator is closed; returns whether it has ended in time."""
+        until = time.monotonic() + _CLOSING
+        while pipe.poll(max(0.0, until - time.monotonic())):
+            result: Result | None = pipe.recv()
+            if result is not None and result.kind != "yielded":
+                return True
+            pipe.send(False)
+        return False
 
     def _died(self, cause: Exception, more: str = "") -> WorkerProcessDied:
         code = self._reap()
@@ -166,12 +199,49 @@ def _handle_all(pipe: Connection, module: str, name: str) -> None:
             body, message = pipe.recv()
         except EOFError:
             return
-        # Bound in its default, since a lambda would see the next message's.
-        result = contextvars.copy_context().run(handling.call, stage, body, lambda message=message: message)  # type: ignore[misc] # the default has its type
+        values = _Values(pipe)
+        result = contextvars.copy_context().run(handling.call, stage, body, _reading(message), values.put)
+        values.finish()
         try:
             pipe.send(result)
         except BrokenPipeError:
             os._exit(1)
+
+
+class _Values:
+    """What a generator yields, on its way to the worker, which answers each; in the process."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._unanswered = 0
+        self._are_wanted = True
+
+    def put(self, result: Result | None) -> bool:
+        """See `handling.Put`."""
+        try:
+            self._pipe.send(result)
+        except BrokenPipeError:
+            os._exit(1)
+        self._unanswered += 1
+        while self._unanswered >= _AHEAD:
+            self._read()
+        return self._are_wanted
+
+    def finish(self) -> None:
+        """Read the answers that are left."""
+        while self._unanswered:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            self._are_wanted &= self._pipe.recv()
+        except EOFError:
+            os._exit(1)  # the worker is gone
+        self._unanswered -= 1
+
+
+def _reading(message: Message | list[Message]) -> handling.Metadata:
+    return lambda: message
 
 
 def _stage_of(module: str, name: str) -> Stage:

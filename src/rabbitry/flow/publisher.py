@@ -14,7 +14,8 @@ from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow import topology
 from rabbitry.flow.codec import encode
 from rabbitry.flow.declarer import Declarer
-from rabbitry.flow.message import Outgoing, first_properties
+from rabbitry.flow.message import Publication, first_properties, with_given
+from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.outlet import Outlet
 from rabbitry.flow.running import worker_of
 
@@ -81,14 +82,14 @@ class Publisher:
 
         Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
         """
-        identity, message = outgoing(self.app, value, key, headers)
+        identity, message = publication_of(self.app, value, key, headers)
         return identity, await self._send(message)
 
     async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:
         """Publish a body that is encoded already; see `send`."""
         return properties.message_id or "", await self._send(_addressed(self.app, body, properties, key))
 
-    async def _send(self, message: Outgoing) -> asyncio.Future[None]:
+    async def _send(self, message: Publication) -> asyncio.Future[None]:
         if self._outlet is None:
             raise UsageError("enter the publisher first: `async with app.publisher() as publisher:`")
         future = await self._outlet.send(message)
@@ -101,21 +102,28 @@ class Publisher:
             self._outlet.refused()
 
 
-def outgoing(app: App, value: object, key: str, headers: Table | None = None) -> tuple[str, Outgoing]:
+def publication_of(app: App, value: object, key: str, headers: Table | None = None) -> tuple[str, Publication]:
     """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
 
-    Raises UsageError for a key that leads nowhere or a value that can't be encoded.
+    An Outgoing's own key and headers go before `key` and `headers`. Raises UsageError for a key that leads nowhere or a
+    value that can't be encoded.
     """
+    given = Properties()
+    if isinstance(value, Outgoing):
+        given = extra_of(value, None).properties
+        key = key if value.key is None else value.key
+        value = value.value
     try:
         encoded = encode(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error
-    properties = first_properties(app.name, encoded.content_type, encoded.type_name, headers)
+    all_headers = {**(headers or {}), **(given.headers or {})}
+    properties = with_given(first_properties(app.name, encoded.content_type, encoded.type_name, all_headers), given)
     return properties.message_id or "", _addressed(app, encoded.body, properties, key)
 
 
-def _addressed(app: App, body: bytes, properties: Properties, key: str) -> Outgoing:
+def _addressed(app: App, body: bytes, properties: Properties, key: str) -> Publication:
     if not app.leads_somewhere(key):
         keys = sorted({*(stage.key for stage in app.stages.values()), *app.outputs})
         raise UsageError(f"key {key!r} leads nowhere in app {app.name!r}; it has {', '.join(keys)}")
-    return Outgoing(app.exchange_of(key), key, body, properties, mandatory=app.is_required(key))
+    return Publication(app.exchange_of(key), key, body, properties, mandatory=app.is_required(key))

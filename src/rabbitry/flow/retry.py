@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rabbitry.amqp.client import Delivery
-from rabbitry.flow.message import Outgoing, Role, again
+from rabbitry.flow.message import Publication, Role, again
 
 RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 """Seconds of each rung, and the end of its queue's name."""
@@ -24,17 +24,17 @@ def suspects_queue(app: str, stage: str) -> str:
     return f"{app}.suspects.{stage}"
 
 
-def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float, limit: int) -> Outgoing:
+def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float, limit: int) -> Publication:
     """Make the message that comes to `queue` again after `delay` seconds, as attempt number `attempt`.
 
     A delay rounds up to a rung. What is left of one longer than the last rung goes with the message. limit: bytes
     that its properties may take.
     """
     if delay <= 0:
-        return Outgoing("", queue, delivery.body, again(delivery, attempt, limit), role=Role.AGAIN)
+        return Publication("", queue, delivery.body, again(delivery, attempt, limit), role=Role.AGAIN)
     longest, suffix = RUNGS[-1]
     rest = max(0.0, delay - longest)
     if not rest:
         suffix = next(name for seconds, name in RUNGS if delay <= seconds)
     properties = again(delivery, attempt, limit, wait=rest)
-    return Outgoing(rung_name(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
+    return Publication(rung_name(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)

@@ -17,125 +17,58 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rabbitry._errors import described
-from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import (
     AlreadySettled,
     ChannelClosed,
     Closed,
     ConnectionClosed,
-    PreconditionFailed,
     PublishError,
     PublishRefused,
     PublishReturned,
     RequestTimeout,
 )
-from rabbitry.flow.dead import dead_letter_of, dead_letter_of_result
-from rabbitry.flow.fitting import ERROR
-from rabbitry.flow.hot import next_properties
-from rabbitry.flow.job import Job, Result
-from rabbitry.flow.message import REASON, Outgoing, Role, again, text_header
+from rabbitry.flow.dead import dead_letter_of
+from rabbitry.flow.job import SUSPECT, BatchJob, Job, Result, Work
+from rabbitry.flow.message import Publication, Role
+from rabbitry.flow.outcome import before_handling, instead_of, outgoing_of, outgoing_of_batch
 from rabbitry.flow.outlet import Outlet
-from rabbitry.flow.retry import later, suspects_queue
 
 if TYPE_CHECKING:
     from rabbitry.flow.app import App
     from rabbitry.flow.counting import Counting
+    from rabbitry.flow.stage import Stage
+    from rabbitry.flow.stream import Stream
 
 PAUSE: Final = 1.0
 """Seconds before a delivery that could not be settled is given back."""
 REFUSED_PAUSES: Final = (0.5, 1.0, 2.0, 4.0)
 """Seconds before what the broker refused is published again: a quorum queue may be without a leader, or full."""
-FEWEST_DELIVERIES: Final = 3
-"""A suspect is a dead letter after this many attempts at least, also where its stage tries but once: the worker
-may have ended for a reason of its own."""
 
 log = logging.getLogger("rabbitry.flow")
 
 
-def outgoing_of(app: App, job: Job, result: Result, limit: int, waits: bool = True) -> list[Outgoing]:
-    """Make what is published for a result.
+class Pending:
+    """Deliveries to be acked together, what is not confirmed of what they led to, and what failed of it.
 
-    limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
+    is_open: the handler may still yield. letters: dead letters of the inputs, each with whether it is to be published
+    alone. failure: why the inputs can't be settled, and have to come again.
     """
-    stage, delivery = job.stage, job.delivery
-    if result.kind == "done":
-        return [
-            Outgoing(
-                app.exchange_of(product.key),
-                product.key,
-                product.body,
-                next_properties(app.name, job.trail, product.content_type, product.type_name, result.context),
-                mandatory=app.is_required(product.key),
-                role=Role.RESULT,
-            )
-            for product in result.products
-            if product.key is not None
-        ]
-    if result.kind in ("given-back", "abandoned"):
-        # Published anew, since a delivery that is given back comes redelivered, and is counted as an attempt.
-        properties = again(delivery, job.attempt, limit, is_interrupted=result.kind == "abandoned")
-        return [Outgoing("", job.intake.queue, delivery.body, properties, role=Role.AGAIN)]
-    if result.kind == "rejected" or job.attempt >= stage.attempts:
-        return [dead_letter_of(app.name, job, result, limit)]
-    delay = stage.delay(job.attempt) if result.after is None else result.after
-    return [later(app.name, stage.queue, delivery, job.attempt + 1, delay if waits else 0.0, limit)]
 
+    __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")
 
-def before_handling(app: App, job: Job, limit: int) -> Outgoing | None:
-    """Make what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
-
-    One that comes redelivered may have killed its worker, or was in hand there with one that did: it is counted
-    first, and goes to the suspects, which workers take one at a time. So what comes
-    redelivered from there was alone. One that came down the ladder with seconds left goes up again.
-    """
-    stage, delivery = job.stage, job.delivery
-    rest = job.trail.wait
-    if delivery.redelivered:
-        attempt = job.attempt + 1
-        if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
-            text = f"delivered {job.attempt} times and never settled: it may kill its worker, or time out there"
-            return dead_letter_of(app.name, job, Result("failed", reason="failed", error=text), limit)
-        if rest:
-            return later(app.name, stage.queue, delivery, attempt, rest, limit)
-        properties = again(delivery, attempt, limit)
-        return Outgoing("", suspects_queue(app.name, stage.name), delivery.body, properties, role=Role.AGAIN)
-    return later(app.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
-
-
-def instead_of(app: App, job: Job, message: Outgoing, error: BaseException, limit: int) -> Outgoing | None:
-    """Make what is published in place of a message that can't be for what it is; None where nothing is left to try."""
-    match message.role:
-        case Role.RESULT if not isinstance(error, PreconditionFailed):  # which says that the body is too large
-            return dead_letter_of_result(app.name, job, message, error, limit)
-        case Role.RESULT | Role.DEAD_RESULT:
-            key = message.routing_key if message.role is Role.RESULT else "of its dead letter"
-            text = f"a result of {len(message.body)} bytes (key {key!r}) can't be published: {described(error)}"
-            return dead_letter_of(app.name, job, Result("rejected", reason="refused", error=text), limit)
-        case Role.AGAIN:
-            text = f"the message can't be published for another attempt: {described(error)}"
-            return dead_letter_of(app.name, job, Result("rejected", reason="refused", error=text), limit)
-        case Role.DEAD:
-            headers = message.properties.headers if isinstance(message.properties, Properties) else None
-            why = text_header(headers or {}, ERROR) or ""
-            text = f"{why} (its properties can't be published: {described(error)})"
-            reason = text_header(headers or {}, REASON) or "failed"
-            return dead_letter_of(app.name, job, Result("rejected", reason=reason, error=text), limit, is_bare=True)
-    return None
-
-
-class _Pending:
-    """A job, what is not confirmed of it, and what failed."""
-
-    __slots__ = ("failures", "job", "left")
-
-    def __init__(self, job: Job, left: int) -> None:
-        self.job = job
-        self.left = left
-        self.failures: list[tuple[Outgoing, BaseException]] = []
+    def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
+        self.stage = stage
+        self.jobs = jobs
+        self.stream = stream
+        self.is_open = stream is not None
+        self.left = 0
+        self.letters: list[tuple[Publication, bool]] = []
+        self.failure: BaseException | None = None
 
 
 class Settler:
@@ -147,9 +80,9 @@ class Settler:
         self._outlet = outlet
         self._counting = counting
         self._waits = waits
-        self._waiting: deque[tuple[_Pending, Outgoing, int]] = deque()
+        self._waiting: deque[tuple[Pending, Publication, int]] = deque()
         """What is to be published, and how often it was refused."""
-        self._alone: deque[tuple[_Pending, Outgoing, int]] = deque()
+        self._alone: deque[tuple[Pending, Publication, int]] = deque()
         """The same, for what is published one after the other: one of these closes the channel."""
         self._woken = asyncio.Event()
         self._woken_alone = asyncio.Event()
@@ -167,44 +100,96 @@ class Settler:
             instead = self._unmade(job, error)
         if instead is None:
             return True
-        self._publish(job, [instead])
+        self._settle(job, (job,), [instead])
         return False
 
-    def finish(self, job: Job, result: Result) -> None:
-        """Settle a job that was handled, or given back."""
-        if result.kind in ("given-back", "abandoned") and job.is_stale:
-            self._give_back(job)
-            return
+    def finish(self, work: Work, result: Result) -> None:
+        """Settle what was handled, or given back; or publish what its handler yielded so far."""
+        if result.kind == "yielded":
+            self._publish_yielded(work, result)
+        elif isinstance(work, BatchJob):
+            self._finish_batch(work, result)
+        else:
+            self._finish(work, result)
+
+    def _finish(self, job: Job, result: Result) -> None:
+        if result.kind in ("given-back", "abandoned", "suspect"):
+            if job.is_stale:
+                if job.stream is not None:
+                    job.stream.is_over = True
+                self._give_back(job)
+                return
+            if result.kind == "abandoned":
+                self._counting.interrupted(job)
         try:
             outgoing = outgoing_of(self._app, job, result, self._outlet.frame_limit, self._waits)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             outgoing = [self._unmade(job, error)]
-        if result.kind == "abandoned":
-            self._counting.interrupted(job)
-        elif result.kind != "given-back":
+        if result.kind not in ("given-back", "abandoned", "suspect"):
             self._counting.handled(job, result, outgoing)
-        self._publish(job, outgoing)
+        self._settle(job, (job,), outgoing)
 
-    def _unmade(self, job: Job, error: Exception) -> Outgoing:
+    def _finish_batch(self, batch: BatchJob, result: Result) -> None:
+        """Settle a batch whose handler returned: single messages that failed each for itself, the others together."""
+        failed = dict(result.failures)
+        done = [job for place, job in enumerate(batch.jobs) if place not in failed]
+        outgoing = self._made(batch.jobs[0], partial(outgoing_of_batch, self._app, batch, result))
+        for number, job in enumerate(done):
+            self._counting.handled(job, result, outgoing if number == 0 else [])
+        self._settle(batch, done, outgoing)
+        for place, failure in failed.items():
+            self._finish(batch.jobs[place], failure)
+
+    def _publish_yielded(self, work: Work, result: Result) -> None:
+        stream = work.stream
+        if stream is None or stream.is_over:
+            return  # it was given back meanwhile, and comes again
+        if stream.pending is None:
+            stream.pending = Pending(work.stage, work.jobs, stream)
+        if isinstance(work, BatchJob):
+            make = partial(outgoing_of_batch, self._app, work, result)
+        else:
+            make = partial(outgoing_of, self._app, work, result, self._outlet.frame_limit)
+        outgoing = self._made(work.jobs[0], make)
+        self._counting.yielded(work.stage, outgoing)
+        self._publish(stream.pending, outgoing)
+
+    def _settle(self, work: Work, jobs: Sequence[Job], outgoing: list[Publication]) -> None:
+        """Publish the last of what a handler led to; once all is confirmed, ack the jobs."""
+        stream = work.stream
+        if stream is None:
+            pending = Pending(work.stage, jobs)
+        else:
+            stream.is_over = True
+            pending = stream.pending or Pending(work.stage, jobs)
+            pending.jobs, pending.is_open = jobs, False
+        if outgoing or pending.left:
+            self._publish(pending, outgoing)
+        else:
+            self._complete(pending)
+
+    def _made(self, job: Job, make: Callable[[], list[Publication]]) -> list[Publication]:
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
+            return [self._unmade(job, error)]
+
+    def _unmade(self, job: Job, error: Exception) -> Publication:
         """Make the dead letter of an input for which nothing else can be made."""
         log.error("stage '%s': a message can't be settled and becomes a dead letter", job.stage.name, exc_info=error)
         result = Result("failed", reason="failed", error=described(error))
         return dead_letter_of(self._app.name, job, result, self._outlet.frame_limit, is_bare=True)
 
-    def _publish(self, job: Job, outgoing: list[Outgoing], *, alone: bool = False) -> None:
-        """Publish, wait for the confirms, ack."""
-        if not outgoing:
-            self._ack(job)
-            return
-        pending = _Pending(job, len(outgoing))
+    def _publish(self, pending: Pending, outgoing: list[Publication]) -> None:
+        pending.left += len(outgoing)
         for message in outgoing:
-            (self._put_alone if alone else self._put)(pending, message, 0)
+            self._put(pending, message, 0)
 
-    def _put(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+    def _put(self, pending: Pending, message: Publication, refusals: int) -> None:
         self._waiting.append((pending, message, refusals))
         self._woken.set()
 
-    def _put_alone(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+    def _put_alone(self, pending: Pending, message: Publication, refusals: int) -> None:
         self._alone.append((pending, message, refusals))
         self._woken_alone.set()
 
@@ -225,7 +210,7 @@ class Settler:
             self._woken.clear()
             await self._woken.wait()
 
-    async def _send(self, pending: _Pending, message: Outgoing, refusals: int) -> None:
+    async def _send(self, pending: Pending, message: Publication, refusals: int) -> None:
         try:
             future = await self._outlet.send(message)
         except Exception as error:  # noqa: BLE001 - what can't be published must not end the others; it is logged
@@ -233,7 +218,7 @@ class Settler:
         else:
             future.add_done_callback(partial(self._confirmed, pending, message, refusals))
 
-    def _confirmed(self, pending: _Pending, message: Outgoing, refusals: int, future: asyncio.Future[None]) -> None:
+    def _confirmed(self, pending: Pending, message: Publication, refusals: int, future: asyncio.Future[None]) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         self._on_outcome(pending, message, refusals, error)
 
@@ -251,7 +236,7 @@ class Settler:
             await self._woken_alone.wait()
 
     def _on_outcome(
-        self, pending: _Pending, message: Outgoing, refusals: int, error: BaseException | None, *, alone: bool = False
+        self, pending: Pending, message: Publication, refusals: int, error: BaseException | None, *, alone: bool = False
     ) -> None:
         """Go on with a message that was confirmed (no error), or try it again, or note its failure."""
         if isinstance(error, PublishRefused):
@@ -266,44 +251,60 @@ class Settler:
             self._outlet.declare_first()  # a queue of the app's own was deleted
             self._put_alone(pending, message, refusals)
             return
-        if error is not None:
-            pending.failures.append((message, error))
+        if error is not None and self._on_failure(pending, message, error):
+            return
+        if pending.stream is not None:
+            pending.stream.release(len(message.body))
         pending.left -= 1
-        if pending.left:
-            return
-        if not pending.failures:
-            self._ack(pending.job)
-            return
-        self._settle_failures(pending)
+        if not pending.left and not pending.is_open:
+            self._complete(pending)
 
-    def _settle_failures(self, pending: _Pending) -> None:
-        """Publish dead letters in place of what can't be published; give the delivery back after anything else."""
-        job = pending.job
-        letters: list[Outgoing] = []
-        for message, error in pending.failures:
-            letter = self._instead_of(job, message, error)
-            if letter is None:
-                self._say_unsettled(job, error)
+    def _on_failure(self, pending: Pending, message: Publication, error: BaseException) -> bool:
+        """Note that a message can't be published. Returns whether its dead letter is on its way in its place."""
+        letter = self._instead_of(pending, message, error) if self._is_of(message, error) else None
+        if letter is None:
+            pending.failure = error
+            return False
+        log.error("stage '%s': %s became a dead letter: %s", pending.stage.name, _WORDS[message.role], error)
+        is_at_fault = isinstance(error, Closed)
+        if letter.role is Role.DEAD_RESULT:
+            self._counting.dead(pending.stage, 1)
+            (self._put_alone if is_at_fault else self._put)(pending, letter, 0)
+            return True
+        # One dead letter of the input is enough, however many of its results can't be published.
+        if all(other.role is not letter.role for other, _ in pending.letters):
+            pending.letters.append((letter, is_at_fault))
+        return False
+
+    def _complete(self, pending: Pending) -> None:
+        """Ack, once all is confirmed; or publish dead letters of the inputs; or give them back after anything else."""
+        if pending.failure is not None:
+            self._say_unsettled(pending.stage, pending.failure)
+            for job in pending.jobs:
                 self._loop.call_later(PAUSE, self._give_back, job)
-                return
-            log.error("stage '%s': %s became a dead letter: %s", job.stage.name, _WORDS[message.role], error)
-            # One dead letter of the input is enough, however many of its results can't be published.
-            if letter.role is Role.DEAD_RESULT or all(other.role is not letter.role for other in letters):
-                letters.append(letter)
-        self._counting.dead(job, len(letters))
-        is_at_fault = any(isinstance(error, Closed) for _, error in pending.failures)
-        self._publish(job, letters, alone=is_at_fault)
+        elif pending.letters and len(pending.jobs) > 1:
+            for job in pending.jobs:  # alone, each shows whether it was its result
+                self._finish(job, SUSPECT)
+        elif pending.letters:
+            letters, pending.letters = pending.letters, []
+            self._counting.dead(pending.stage, len(letters))
+            pending.left = len(letters)
+            for letter, is_at_fault in letters:
+                (self._put_alone if is_at_fault else self._put)(pending, letter, 0)
+        else:
+            for job in pending.jobs:
+                self._ack(job)
 
-    def _instead_of(self, job: Job, message: Outgoing, error: BaseException) -> Outgoing | None:
-        if not self._is_of(message, error):
-            return None
-        limit = self._outlet.frame_limit
+    def _instead_of(self, pending: Pending, message: Publication, error: BaseException) -> Publication | None:
+        if not pending.jobs:
+            return None  # of a batch of which each message was settled for itself
+        job, limit = pending.jobs[0], self._outlet.frame_limit
         try:
             return instead_of(self._app, job, message, error, limit)
         except Exception as failure:  # noqa: BLE001 - told in its dead letter and the log
             return None if message.role is Role.BARE else self._unmade(job, failure)
 
-    def _is_of(self, message: Outgoing, error: BaseException) -> bool:
+    def _is_of(self, message: Publication, error: BaseException) -> bool:
         """Whether the fault lies in the message, so that publishing it again would lead to the same."""
         if isinstance(error, PublishReturned | PublishRefused):
             return message.role is Role.RESULT
@@ -312,11 +313,11 @@ class Settler:
             return error.reply_code != 0 and self._outlet.is_alive
         return isinstance(error, Exception) and not isinstance(error, PublishError | RequestTimeout | OSError)
 
-    def _say_unsettled(self, job: Job, error: BaseException) -> None:
+    def _say_unsettled(self, stage: Stage, error: BaseException) -> None:
         if isinstance(error, PublishError | Closed):
-            log.warning("stage '%s': not published, so the message comes again: %s", job.stage.name, error)
+            log.warning("stage '%s': not published, so the message comes again: %s", stage.name, error)
         else:
-            log.error("stage '%s': can't publish, so the message comes again", job.stage.name, exc_info=error)
+            log.error("stage '%s': can't publish, so the message comes again", stage.name, exc_info=error)
 
     def _ack(self, job: Job) -> None:
         try:

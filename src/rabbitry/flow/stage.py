@@ -6,7 +6,6 @@ import inspect
 import math
 import os
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -15,9 +14,8 @@ from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.exceptions import AppError
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.message import Message
+from rabbitry.flow.signature import Handler, Signature, signature_of, where
 
-Handler: TypeAlias = Callable[..., Any]
-"""A user's function. Its types are looked at when it is registered, since Python can't before."""
 Then: TypeAlias = "str | Callable[[Any], str | None] | None"
 Kind: TypeAlias = Literal["async", "thread", "process"]
 
@@ -25,7 +23,13 @@ ATTEMPTS: Final = 5
 DELAYS: Final = (1.0, 5.0, 30.0, 300.0)
 TIME_LIMIT: Final = 10 * 60.0
 """Seconds; brokers close the channel of a consumer that keeps a message for 30 minutes, also before it is handled."""
+WITHIN: Final = 0.05
+"""Seconds that a batch waits for more after its first message."""
 CONCURRENCY: Final[dict[Kind, int]] = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
+BATCHES: Final[dict[Kind, int]] = {"async": 1, "thread": 1, "process": os.cpu_count() or 1}
+"""The same for handlers of batches: with more at once, each fills more slowly and the worker holds more messages."""
+_MOST_UNACKED: Final = 65_535
+"""The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,13 @@ class Stage:
     then: Then
     handler: Handler
     kind: Kind
+    yields: bool
+    """Whether the handler is a generator."""
     codec: Codec
-    value_name: str
-    message_name: str | None
+    signature: Signature
+    batch: int | None
+    """Messages that the handler gets at once at most; None where it gets one."""
+    within: float
     attempts: int
     delays: Sequence[float]
     time_limit: float
@@ -64,12 +72,16 @@ class Stage:
         """File, line and function."""
         return where(self.handler)
 
-    def arguments(self, value: object, message: Callable[[], Message]) -> dict[str, object]:
+    def arguments(self, value: object, message: Callable[[], Message | list[Message]]) -> dict[str, object]:
         """Return the arguments to call the handler with; `message` is called where the handler asks for it."""
-        arguments: dict[str, object] = {self.value_name: value}
-        if self.message_name is not None:
-            arguments[self.message_name] = message()
+        arguments: dict[str, object] = {self.signature.value: value}
+        if self.signature.message is not None:
+            arguments[self.signature.message] = message()
         return arguments
+
+    def prefetch(self, running: int, *, ahead: bool) -> int:
+        """Return how many messages a worker holds that runs so many handlers at once. ahead: as many again wait."""
+        return min(running * (self.batch or 1) * (2 if ahead else 1), _MOST_UNACKED)
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after attempt number `attempt` failed."""
@@ -99,6 +111,8 @@ def make_stage(
     queue: str,
     then: Then,
     processes: bool,
+    batch: int | None,
+    within: float | None,
     attempts: int,
     delays: Sequence[float],
     time_limit: float,
@@ -107,15 +121,15 @@ def make_stage(
     exchange: str | None = None,
 ) -> Stage:
     """Look at a handler and its options. Raises AppError, naming file and function, where they make no sense."""
-    is_async = inspect.iscoroutinefunction(handler)
+    written = inspect.unwrap(handler)
+    is_async = inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(written)
     if processes and is_async:
         raise AppError(f"{where(handler)}: processes=True is for `def`; an `async def` handler can't use it")
     kind: Kind = "async" if is_async else "process" if processes else "thread"
-    number = CONCURRENCY[kind] if concurrency is None else concurrency
+    number = (CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency
     if attempts < 1 or number < 1 or time_limit <= 0 or not all(0 <= delay < math.inf for delay in delays):
         raise AppError(f"{where(handler)}: attempts, concurrency and time_limit are positive, delays not negative")
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise AppError(f"{where(handler)}: a handler can't yield; return a list for several results")
+    _check_batch(handler, batch, within, keep_unknown)
     if processes and _importable(handler) is not handler:
         # Worker processes import it by this name. While its module is being imported the name is not there yet.
         module = sys.modules.get(handler.__module__)
@@ -126,12 +140,12 @@ def make_stage(
             f"{where(handler)}: processes=True needs a function that another process can import, and '__main__' has no "
             "file here (a notebook, a REPL, `python -c`): put the function into a module and import it"
         )
-    value_name, type_, message_name = _parameters(handler)
+    signature = signature_of(handler, takes_batches=batch is not None)
     try:
-        codec = Codec(type_)
+        codec = Codec(signature.type)
     except (TypeError, ValueError) as error:
         raise AppError(
-            f"{where(handler)}: the type of {value_name!r} can't be decoded: {error}; "
+            f"{where(handler)}: the type of {signature.value!r} can't be decoded: {error}; "
             "take a msgspec type, a dataclass, a pydantic model, dict, str or bytes"
         ) from error
     return Stage(
@@ -141,9 +155,11 @@ def make_stage(
         then=then,
         handler=handler,
         kind=kind,
+        yields=inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written),
         codec=codec,
-        value_name=value_name,
-        message_name=message_name,
+        signature=signature,
+        batch=batch,
+        within=WITHIN if within is None else within,
         attempts=attempts,
         delays=tuple(delays),
         time_limit=time_limit,
@@ -153,33 +169,17 @@ def make_stage(
     )
 
 
-def where(handler: Handler) -> str:
-    """Name a function by file, line and name."""
-    code = getattr(inspect.unwrap(handler), "__code__", None)
-    place = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else handler.__module__
-    return f"{place}: {getattr(handler, '__qualname__', repr(handler))}"
-
-
-def _parameters(handler: Handler) -> tuple[str, object, str | None]:
-    """Return the value's parameter and type, and the parameter of the metadata where there is one."""
-    try:
-        hints = typing.get_type_hints(handler, include_extras=True)
-    except (NameError, TypeError, AttributeError) as error:
-        raise AppError(f"{where(handler)}: its annotations can't be resolved: {error}") from error
-    values: list[tuple[str, object]] = []
-    message_name: str | None = None
-    for parameter in inspect.signature(handler).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise AppError(f"{where(handler)}: parameter {parameter.name!r} must be one that can be given by name")
-        if parameter.name not in hints:
-            raise AppError(f"{where(handler)}: parameter {parameter.name!r} has no type; say what its messages hold")
-        if hints[parameter.name] is Message:
-            message_name = parameter.name
-        else:
-            values.append((parameter.name, hints[parameter.name]))
-    if len(values) != 1:
-        raise AppError(f"{where(handler)}: it must take one value (and rabbitry.Message, where it wants the metadata)")
-    return *values[0], message_name
+def _check_batch(handler: Handler, batch: int | None, within: float | None, keep_unknown: bool) -> None:
+    if batch is None:
+        if within is not None:
+            raise AppError(f"{where(handler)}: within=… is for stages with batch=…")
+        return
+    if not 1 <= batch <= _MOST_UNACKED:
+        raise AppError(f"{where(handler)}: batch={batch!r}: a batch has 1 to {_MOST_UNACKED} messages")
+    if within is not None and not 0 <= within < math.inf:
+        raise AppError(f"{where(handler)}: within={within!r}: seconds, not negative")
+    if keep_unknown:
+        raise AppError(f"{where(handler)}: keep_unknown=True can't go with batch=…: a result has no single input there")
 
 
 def _has_main_file() -> bool:

@@ -19,9 +19,9 @@ from rabbitry.flow.block import Block
 from rabbitry.flow.engine import Engine
 from rabbitry.flow.executors import Executor, make_executor
 from rabbitry.flow.health import Health
-from rabbitry.flow.job import GIVEN_BACK, Job, Result
+from rabbitry.flow.job import GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.mailbox import Mailbox
-from rabbitry.flow.publisher import outgoing
+from rabbitry.flow.publisher import publication_of
 from rabbitry.flow.running import workers
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.topology import DELIVERY_TIMEOUT
@@ -70,7 +70,7 @@ class Worker:
         strict: bool = False,
         connect_attempts: int | None = None,
         waits: bool = True,
-        on_result: Callable[[Job, Result], None] | None = None,
+        on_result: Callable[[Work, Result], None] | None = None,
     ) -> None:
         self.app = app
         self.stages = list(stages)
@@ -123,7 +123,7 @@ class Worker:
         self._failure = loop.create_future()
         self._io = IOThread(f"{self.app.name} worker I/O")
         self._jobs: Mailbox[Job] = Mailbox(loop, self._submit)
-        self._results: Mailbox[tuple[Job, Result]] = Mailbox(self._io.loop, self._engine.finish)
+        self._results: Mailbox[tuple[Work, Result]] = Mailbox(self._io.loop, self._engine.finish)
         # Handlers run in copies of this context, so that what they publish without a URL goes where the worker is.
         context = contextvars.copy_context()
         context.run(current.set, self.url)
@@ -227,7 +227,7 @@ class Worker:
 
     async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value over the worker's connection; see `App.publish`."""
-        identity, message = outgoing(self.app, value, key, headers)
+        identity, message = publication_of(self.app, value, key, headers)
         await self._on_io(self._engine.publish(message))
         return identity
 
@@ -235,7 +235,7 @@ class Worker:
         """Publish a value over the worker's connection; see `App.publish_blocking`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, message = outgoing(self.app, value, key, headers)
+        identity, message = publication_of(self.app, value, key, headers)
         self._io.run(self._engine.publish(message))
         return identity
 
@@ -253,12 +253,11 @@ class Worker:
             self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
 
     def _prefetch(self, stage: Stage) -> int:
-        """Twice what can run: while one is settled the next is here. Where handlers may take so long that the next
-        would be past the broker's delivery timeout before its turn ends, none waits.
+        """Return twice what can run: while one is settled the next is here. Where handlers may take so long that the
+        next would be past the broker's delivery timeout before its turn ends, none waits.
         """
         running = self._concurrency or stage.concurrency
-        ahead = running if 2 * stage.time_limit < DELIVERY_TIMEOUT else 0
-        return min(running + ahead, 65_535)
+        return stage.prefetch(running, ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
 
     def _hand_over(self, job: Job) -> None:
         """Pass a job on; called on the I/O thread."""
@@ -275,11 +274,13 @@ class Worker:
         for name, mine in by_stage.items():
             self._executors[name].submit(mine)
 
-    def _report(self, job: Job, result: Result) -> None:
+    def _report(self, job: Work, result: Result) -> None:
         """Pass a result on; called in any thread."""
         if result.kind == "failed":
-            log.warning("stage '%s', attempt %d: %s", job.stage.name, job.attempt, result.error)
-            log.debug("%s", result.trace)
+            _say_failed(job, result)
+        for place, failure in result.failures:
+            if failure.kind == "failed":
+                _say_failed(job.jobs[place], failure)
         self._results.put((job, result))
         if self._on_result is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._on_result, job, result)
@@ -319,3 +320,8 @@ class Worker:
                     stage.time_limit,
                     DELIVERY_TIMEOUT,
                 )
+
+
+def _say_failed(job: Work, result: Result) -> None:
+    log.warning("stage '%s', attempt %d: %s", job.stage.name, job.attempt, result.error)
+    log.debug("%s", result.trace)

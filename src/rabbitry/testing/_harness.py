@@ -18,7 +18,7 @@ from rabbitry.flow import App
 from rabbitry.flow import dead as dead_letters
 from rabbitry.flow.app import topic_matches
 from rabbitry.flow.codec import JSON, TEXT, Codec
-from rabbitry.flow.job import Job, Result
+from rabbitry.flow.job import Result, Work
 from rabbitry.flow.worker import Worker
 from rabbitry.testing.broker import RunningBroker
 
@@ -131,10 +131,11 @@ class Harness:
         if self.errors and self._raise_errors:
             raise AssertionError(f"{counted(len(self.errors), 'handler')} failed; the first:\n{self.errors[0]}")
 
-    def _on_result(self, job: Job, result: Result) -> None:
-        if result.kind == "failed":
-            self.errors.append(result.trace)
-            self._news.set()
+    def _on_result(self, work: Work, result: Result) -> None:
+        for failed in (result, *(failure for _, failure in result.failures)):
+            if failed.kind == "failed":
+                self.errors.append(failed.trace)
+                self._news.set()
 
     async def _listen(self, deliveries: Consumer) -> None:
         async for delivery in deliveries:

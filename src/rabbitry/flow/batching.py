@@ -1,0 +1,123 @@
+"""Gathering single messages into the batches that a handler takes, and taking apart a batch that failed.
+
+A batch is handed over when it is full, or `within` seconds after its first message came; while all handlers are at
+work it goes on filling. One that fails as a whole is handled again in halves, at once, and these in halves again, so
+that in the end the message at fault fails alone, and it alone is charged an attempt: among 500 that takes about 18
+calls. Where the time limit of the whole is over before that, the rest goes to the queue of suspects, and is handled
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rabbitry.flow.job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result, Work
+from rabbitry.flow.stage import Stage
+
+if TYPE_CHECKING:
+    from rabbitry.flow.executors import Report, WorkExecutor
+
+log = logging.getLogger("rabbitry.flow")
+
+
+class Batcher:
+    """An executor of batches: takes single messages, and has another executor run the batches that it makes of them."""
+
+    def __init__(self, stage: Stage, concurrency: int, report: Report, make: Callable[[Report], WorkExecutor]) -> None:
+        """make: makes the executor that runs the batches, given what it shall report to."""
+        assert stage.batch is not None  # noqa: S101 # narrows the type
+        self._stage = stage
+        self._size = stage.batch
+        self._concurrency = concurrency
+        self._tell = report
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Job] = deque()
+        self._lock = threading.Lock()
+        self._running = 0
+        """Batches, and parts of batches, that the executor has; under the lock."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+        self._executor = make(self._report)
+
+    async def start(self) -> None:
+        """See Executor."""
+        await self._executor.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take messages. A suspect, which may kill its worker, is a batch of its own."""
+        for job in jobs:
+            if job.is_suspect:
+                self._run([job])
+            else:
+                self._waiting.append(job)
+        self._hand_over()
+
+    async def stop(self, deadline: float) -> None:
+        """See Executor."""
+        self._is_stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._tell(self._waiting.popleft(), GIVEN_BACK)
+        await self._executor.stop(deadline)
+
+    def _hand_over(self) -> None:
+        """Hand over what is due, as far as handlers are free."""
+        while self._waiting and self._running < self._concurrency and not self._is_stopping:
+            left = self._waiting[0].received + self._stage.within - time.monotonic()
+            if len(self._waiting) < self._size and left > 0:
+                if self._timer is None:
+                    self._timer = self._loop.call_later(left, self._on_time)
+                return
+            taken = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+            for job in taken:
+                if job.is_stale:
+                    self._tell(job, GIVEN_BACK)
+            if current := [job for job in taken if not job.is_stale]:
+                self._run(current)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._hand_over()
+
+    def _run(self, jobs: list[Job]) -> None:
+        with self._lock:
+            self._running += 1
+        self._executor.submit([BatchJob(jobs, time.monotonic() + self._stage.time_limit)])
+
+    def _report(self, work: Work, result: Result) -> None:
+        """Pass on what became of a batch, or take it apart; called in any thread."""
+        assert isinstance(work, BatchJob)  # noqa: S101 # the executor has nothing else; narrows the type
+        if result.kind == "yielded":
+            self._tell(work, result)
+            return
+        for job in work.jobs:
+            job.seconds = work.seconds / len(work.jobs)
+        if result.kind == "done":
+            self._tell(work, result)
+        elif result.kind in ("given-back", "abandoned"):
+            for job in work.jobs:
+                self._tell(job, SUSPECT if work.is_overdue else result)
+        elif len(work.jobs) == 1:
+            work.jobs[0].stream = work.stream
+            self._tell(work.jobs[0], result)
+        elif time.monotonic() < work.until:
+            log.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
+            with self._lock:
+                self._running += 1  # two in place of one
+            self._executor.submit_first(work.halves())
+            return
+        else:
+            log.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
+            for job in work.jobs:
+                self._tell(job, SUSPECT)
+        with self._lock:
+            self._running -= 1
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hand_over)

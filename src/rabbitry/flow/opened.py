@@ -1,0 +1,58 @@
+"""A batch decoded for its handler: its arguments, and what becomes of single messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rabbitry.exceptions import Undecodable
+from rabbitry.flow.batch import Batch, failures_of
+from rabbitry.flow.job import Result
+
+if TYPE_CHECKING:
+    from rabbitry.flow.message import Message
+    from rabbitry.flow.stage import Stage
+
+
+class OpenedBatch:
+    """The decodable messages of a batch, for the handler, and what became of the others.
+
+    places: by the index in the handler's list, the place in the batch.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        bodies: list[bytes],
+        messages: Callable[[], Message | list[Message]],
+        failed: Callable[[BaseException], Result],
+    ) -> None:
+        """messages: reads the metadata of all. failed: makes a result of an error."""
+        self._failed = failed
+        self._failures: list[tuple[int, Result]] = []
+        self.places: list[int] = []
+        values: list[object] = []
+        for place, body in enumerate(bodies):
+            try:
+                values.append(stage.codec.decode(body))
+            except Undecodable as error:
+                self._failures.append((place, failed(error)))
+            else:
+                self.places.append(place)
+        self._batch = Batch(len(values))
+        signature = stage.signature
+        self.arguments: dict[str, object] = {signature.value: values}
+        if signature.message is not None:
+            found = messages()
+            assert isinstance(found, list)  # noqa: S101 # a batch's; narrows the type
+            self.arguments[signature.message] = [found[place] for place in self.places]
+        if signature.batch is not None:
+            self.arguments[signature.batch] = self._batch
+
+    def settled(self, result: Result) -> Result:
+        """Add to the result of a handler that returned what became of single messages."""
+        if result.kind != "done":
+            return result
+        single = ((self.places[index], self._failed(error)) for index, error in failures_of(self._batch).items())
+        failures = (*self._failures, *single)
+        return result._replace(failures=failures) if failures else result

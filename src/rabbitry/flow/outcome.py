@@ -1,0 +1,114 @@
+"""What is published for a result, in place of handling a message, and in place of what can't be published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rabbitry._errors import described
+from rabbitry.amqp.client import Properties
+from rabbitry.exceptions import PreconditionFailed
+from rabbitry.flow.dead import dead_letter_of, dead_letter_of_result
+from rabbitry.flow.fitting import ERROR
+from rabbitry.flow.hot import Trail, next_properties
+from rabbitry.flow.job import BatchJob, Job, Product, Result
+from rabbitry.flow.message import REASON, Publication, Role, again, text_header, with_given
+from rabbitry.flow.retry import later, suspects_queue
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.protocol.properties import EncodedProperties
+    from rabbitry.flow.app import App
+
+FEWEST_DELIVERIES: Final = 3
+"""A suspect is a dead letter after this many attempts at least, also where its stage tries but once: the worker
+may have ended for a reason of its own."""
+_FIRST: Final = Trail(1, 0.0, b"", b"")
+"""The trail of what begins a chain of its own."""
+
+
+def outgoing_of(app: App, job: Job, result: Result, limit: int, waits: bool = True) -> list[Publication]:
+    """Make what is published for the result of a message.
+
+    limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
+    """
+    stage, delivery = job.stage, job.delivery
+    if result.kind in ("done", "yielded"):
+        return [_product(app, job.trail, product, result.context) for product in result.products]
+    if result.kind in ("given-back", "abandoned"):
+        # Published anew, since a delivery that is given back comes redelivered, and is counted as an attempt.
+        properties = again(delivery, job.attempt, limit, is_interrupted=result.kind == "abandoned")
+        return [Publication("", job.intake.queue, delivery.body, properties, role=Role.AGAIN)]
+    if result.kind == "suspect":
+        return [_among_suspects(app, job, job.attempt, limit)]
+    if result.kind == "rejected" or job.attempt >= stage.attempts:
+        return [dead_letter_of(app.name, job, result, limit)]
+    delay = stage.delay(job.attempt) if result.after is None else result.after
+    return [later(app.name, stage.queue, delivery, job.attempt + 1, delay if waits else 0.0, limit)]
+
+
+def outgoing_of_batch(app: App, batch: BatchJob, result: Result) -> list[Publication]:
+    """Make what is published for what the handler of a batch returned or yielded."""
+    outgoing = []
+    for product in result.products:
+        place = None if product.extra is None else product.extra.place
+        if place is None and len(batch.jobs) == 1:
+            place = 0
+        trail = _FIRST if place is None else batch.jobs[place].trail
+        outgoing.append(_product(app, trail, product, result.context))
+    return outgoing
+
+
+def _product(app: App, trail: Trail, product: Product, context: bytes | None) -> Publication:
+    properties: Properties | EncodedProperties
+    properties = encoded = next_properties(app.name, trail, product.content_type, product.type_name, context)
+    if product.extra is not None:
+        properties = with_given(encoded.decoded(), product.extra.properties)
+    key = product.key
+    return Publication(
+        app.exchange_of(key), key, product.body, properties, mandatory=app.is_required(key), role=Role.RESULT
+    )
+
+
+def _among_suspects(app: App, job: Job, attempt: int, limit: int) -> Publication:
+    properties = again(job.delivery, attempt, limit)
+    return Publication("", suspects_queue(app.name, job.stage.name), job.delivery.body, properties, role=Role.AGAIN)
+
+
+def before_handling(app: App, job: Job, limit: int) -> Publication | None:
+    """Make what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
+
+    One that comes redelivered may have killed its worker, or was in hand there with one that did: it is counted
+    first, and goes to the suspects, which workers take one at a time. So what comes
+    redelivered from there was alone. One that came down the ladder with seconds left goes up again.
+    """
+    stage, delivery = job.stage, job.delivery
+    rest = job.trail.wait
+    if delivery.redelivered:
+        attempt = job.attempt + 1
+        if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
+            text = f"delivered {job.attempt} times and never settled: it may kill its worker, or time out there"
+            return dead_letter_of(app.name, job, Result("failed", reason="failed", error=text), limit)
+        if rest:
+            return later(app.name, stage.queue, delivery, attempt, rest, limit)
+        return _among_suspects(app, job, attempt, limit)
+    return later(app.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
+
+
+def instead_of(app: App, job: Job, message: Publication, error: BaseException, limit: int) -> Publication | None:
+    """Make what is published in place of a message that can't be for what it is; None where nothing is left to try."""
+    match message.role:
+        case Role.RESULT if not isinstance(error, PreconditionFailed):  # which says that the body is too large
+            return dead_letter_of_result(app.name, job, message, error, limit)
+        case Role.RESULT | Role.DEAD_RESULT:
+            key = message.routing_key if message.role is Role.RESULT else "of its dead letter"
+            text = f"a result of {len(message.body)} bytes (key {key!r}) can't be published: {described(error)}"
+            return dead_letter_of(app.name, job, Result("rejected", reason="refused", error=text), limit)
+        case Role.AGAIN:
+            text = f"the message can't be published for another attempt: {described(error)}"
+            return dead_letter_of(app.name, job, Result("rejected", reason="refused", error=text), limit)
+        case Role.DEAD:
+            headers = message.properties.headers if isinstance(message.properties, Properties) else None
+            why = text_header(headers or {}, ERROR) or ""
+            text = f"{why} (its properties can't be published: {described(error)})"
+            reason = text_header(headers or {}, REASON) or "failed"
+            return dead_letter_of(app.name, job, Result("rejected", reason=reason, error=text), limit, is_bare=True)
+    return None

@@ -1,0 +1,89 @@
+"""Outgoing: a value with a key and properties of its own, wherever a handler returns or yields values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Final, NamedTuple
+
+from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.properties import encode_properties
+from rabbitry.amqp.protocol.tables import Table, encode_short
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.message import check_headers
+
+_PLAIN_INDEX: Final = "index={} is for handlers of batches: this one gets one message"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A value with a routing key and properties of its own, to be returned, yielded or published in its place.
+
+    Args:
+        value: becomes the body, as any value does: `bytes` go as they are.
+        key: the routing key; None takes that of the stage's `then`, or of `publish`.
+        headers: of the message. Names of flow's own, such as `x-rabbitry-attempt`, are refused.
+        content_type: None takes that of the value: JSON, plain text, or bytes.
+        content_encoding: of the body, such as "zstd". The value has to be encoded so already.
+        type: None takes the name of the value's type.
+        expiration: seconds after which a queue drops it; None keeps it.
+        priority: 0 to 255, for queues with priorities.
+        index: in a batch, of the message that this one follows from: its correlation id and trace context go on.
+            Without it a result of several messages begins a chain of its own.
+
+    What AMQP can't carry is an error of the handler that returned it.
+    """
+
+    value: object
+    _: KW_ONLY
+    key: str | None = None
+    headers: Table | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    type: str | None = None
+    expiration: float | None = None
+    priority: int | None = None
+    index: int | None = None
+
+
+class Extra(NamedTuple):
+    """Properties that an Outgoing has of its own, and the place in its batch of the message that it follows from."""
+
+    properties: Properties
+    place: int | None
+
+
+def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
+    """Return the properties of an Outgoing.
+
+    places: by the index in the list that a handler of batches got, the place in the batch; None for other handlers.
+    Raises UsageError for what AMQP can't carry, IndexError.
+    """
+    check_headers(outgoing.headers)
+    index, place = outgoing.index, None
+    if index is not None:
+        if places is None:
+            raise UsageError(_PLAIN_INDEX.format(index))
+        if not 0 <= index < len(places):
+            raise IndexError(f"index={index} is none of the batch's messages: there are {len(places)}")
+        place = places[index]
+    properties = Properties(
+        content_type=outgoing.content_type,
+        content_encoding=outgoing.content_encoding,
+        headers=outgoing.headers,
+        priority=outgoing.priority,
+        expiration=_milliseconds(outgoing.expiration),
+        type=outgoing.type,
+    )
+    encode_properties(properties)
+    if outgoing.key is not None:
+        encode_short(outgoing.key)
+    return Extra(properties, place)
+
+
+def _milliseconds(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    if not 0 <= seconds < math.inf:
+        raise UsageError(f"expiration is in seconds, and not negative: {seconds!r}")
+    return str(round(seconds * 1000))
