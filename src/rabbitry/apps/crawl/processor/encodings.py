@@ -1,0 +1,114 @@
+"""The encoding of a page, found in the order of the WHATWG standards (HTML, "determining the character encoding").
+
+Byte order mark, then the charset of the Content-Type header, then a `meta` or XML declaration among the first 1,024
+bytes, then statistics. Labels are those of the Encoding standard, so that "iso-8859-1" means windows-1252.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final, NamedTuple
+
+import webencodings
+from resiliparse.parse.encoding import detect_encoding
+
+UTF_8: Final = "utf-8"
+_PRESCAN: Final = 1024
+_SAMPLE: Final = 64 * 1024
+"""Bytes that the statistics look at."""
+_MARKS: Final = ((b"\xef\xbb\xbf", UTF_8), (b"\xfe\xff", "utf-16be"), (b"\xff\xfe", "utf-16le"))
+_XML_MARKS: Final = ((b"<\0?\0x\0", "utf-16le"), (b"\0<\0?\0x", "utf-16be"))
+_XML_DECLARATION: Final = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([^"'>]*)["']""")
+_CHARSET: Final = re.compile(r"""charset\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;"']+))""", re.IGNORECASE)
+# What the prescan steps over: comments, meta tags, other tags, and whatever begins like one. It sees 1,024 bytes.
+_PIECE: Final = re.compile(
+    rb"""<!(?=--)(?:.*?-->|.*)|<meta(?=[\s/])((?:[^>"']|"[^"]*"|'[^']*')*)|</?[a-z](?:[^>"']|"[^"]*"|'[^']*')*>|<[!/?][^>]*>""",
+    re.IGNORECASE | re.DOTALL,
+)
+_ATTRIBUTE: Final = re.compile(rb"""([^\s/=>]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+)))?""")
+_UTF_16: Final = frozenset({"utf-16le", "utf-16be"})
+_DECODERS: Final = {"gbk": "gb18030"}
+"""Decoders that the standard shares between encodings, by Python's names."""
+_LABELS: Final = {"cp932": "shift_jis", "cp949": "euc-kr", "shift_jis": "shift_jis"}
+"""Labels of the standard for what Python calls otherwise."""
+
+
+class Decoded(NamedTuple):
+    """A text, and the standard's name of the encoding that it was read in."""
+
+    text: str
+    encoding: str
+
+
+def decode(body: bytes, content_type: str | None = None) -> Decoded:
+    """Decode a page. Bytes that the encoding does not have become U+FFFD.
+
+    content_type: of the server's header, None where there is none.
+    """
+    for mark, name in _MARKS:
+        if body.startswith(mark):
+            return Decoded(_text(body[len(mark) :], name), name)
+    name = charset_of(content_type) or declared_encoding(body) or guessed_encoding(body)
+    return Decoded(_text(body, name), name)
+
+
+def charset_of(content_type: str | None) -> str | None:
+    """Return the encoding that a Content-Type names; None where it names none that is known."""
+    found = _CHARSET.search(content_type or "")
+    return _known(found[1] or found[2] or found[3] or "") if found else None
+
+
+def declared_encoding(body: bytes) -> str | None:
+    """Return the encoding that a page's first 1,024 bytes declare (HTML, "prescan a byte stream")."""
+    head = body[:_PRESCAN]
+    for mark, name in _XML_MARKS:
+        if head.startswith(mark):
+            return name
+    for piece in _PIECE.finditer(head):
+        if piece[1] is not None and (found := _encoding_of_meta(piece[1])):
+            # It was read byte by byte, so it can't be UTF-16; the standard replaces x-user-defined likewise.
+            return UTF_8 if found in _UTF_16 else "windows-1252" if found == "x-user-defined" else found
+    declaration = _XML_DECLARATION.match(head)
+    named = _known(declaration[1].decode("latin-1")) if declaration else None
+    return UTF_8 if named in _UTF_16 else named
+
+
+def guessed_encoding(body: bytes) -> str:
+    """Return an encoding by statistics: UTF-8 where the bytes are valid UTF-8, else what resembles them most."""
+    try:
+        codecs.getincrementaldecoder(UTF_8)().decode(body)  # which lets a cut last character pass
+    except UnicodeDecodeError as error:
+        start = body.rfind(b">", 0, error.start) + 1  # of the text that has the first byte of another encoding
+        python_name = detect_encoding(body[start : start + _SAMPLE], html5_compatible=False) or ""
+        found = _known(_LABELS.get(python_name, python_name.replace("_", "-")))
+        return "windows-1252" if found in (None, UTF_8) else found
+    return UTF_8
+
+
+def _encoding_of_meta(attributes: bytes) -> str | None:
+    """Return what a `meta` tag declares: `charset`, or `content` beside `http-equiv="content-type"`."""
+    values: dict[bytes, str] = {}
+    for found in _ATTRIBUTE.finditer(attributes):
+        value = found[2] or found[3] or found[4] or b""
+        values.setdefault(found[1].lower(), value.decode("latin-1"))
+    if named := _known(values.get(b"charset", "")):
+        return named
+    if values.get(b"http-equiv", "").lower() == "content-type":
+        return charset_of(values.get(b"content"))
+    return None
+
+
+def _known(label: str) -> str | None:
+    """Return the standard's name for a label."""
+    found = webencodings.lookup(label)
+    return None if found is None else str(found.name)
+
+
+def _text(body: bytes, name: str) -> str:
+    if name == "replacement":  # encodings that hide markup (Encoding standard, "replacement")
+        return "\ufffd" if body else ""
+    codec: codecs.CodecInfo = webencodings.lookup(name).codec_info
+    if shared := _DECODERS.get(codec.name):
+        codec = codecs.lookup(shared)
+    return codec.decode(body, "replace")[0]

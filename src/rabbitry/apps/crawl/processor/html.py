@@ -1,0 +1,171 @@
+"""What is read of an HTML page: title, main text, links, and what it asks of crawlers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
+from rabbitry.apps.crawl.processor.directives import AGENT, NO_DIRECTIVES, Directives, of_meta
+from rabbitry.apps.crawl.processor.taming import tame
+
+MOST_LINKS: Final = 5_000
+"""Links that are kept of a page."""
+LONGEST_TEXT: Final = 500_000
+LONGEST_TITLE: Final = 500
+_READ: Final = "title,base[href],a[href],area[href],frame[src],iframe[src],link[href],meta[content]"
+_FOLLOWED: Final = frozenset({"alternate", "next", "prev"})
+"""Relations of `<link>` that lead to pages."""
+_NOT_FOLLOWED: Final = frozenset({"stylesheet", "nofollow"})
+_PAGES: Final = frozenset({"", "text/html", "application/xhtml+xml", "application/rss+xml", "application/atom+xml"})
+"""Types of alternates that are pages or lead to some."""
+_REFRESH: Final = re.compile(
+    r"""\s*+[\d.]*+(?:\s*+[;,]|\s)\s*+(?:url\s*+=\s*+)?(?:"([^"]*)|'([^']*)|([^"'\s].*))""", re.IGNORECASE | re.DOTALL
+)
+# In XHTML these are empty, while an HTML parser takes what follows for their content.
+_EMPTY: Final = re.compile(r"<(script|style|title|textarea|iframe|noscript)\b([^<>]*)/>", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Found:
+    """What is said in a page. links: unique, in the order of the page; cut: how many more there were."""
+
+    title: str = ""
+    text: str = ""
+    language: str = ""
+    links: list[str] = field(default_factory=list)
+    cut: int = 0
+    canonical: str | None = None
+    directives: Directives = NO_DIRECTIVES
+
+
+class Links:
+    """Collects the links of a page: each once, at most `most`."""
+
+    def __init__(self, base: Base, most: int = MOST_LINKS) -> None:
+        self.base = base
+        self.cut = 0
+        self._most = most
+        self._found: dict[str, None] = {}
+
+    def add(self, link: str) -> None:
+        """Take a link as it stands in the page; one that leads nowhere is left out."""
+        url = self.base.join(link)
+        if url is None or url in self._found:
+            return
+        if len(self._found) >= self._most or len(url) > LONGEST:
+            self.cut += 1
+        else:
+            self._found[url] = None
+
+    def all(self) -> list[str]:
+        """Return the links in the order in which they came."""
+        return list(self._found)
+
+
+def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = False) -> Found:
+    """Read a page.
+
+    url: its address, "" where that is not known. encoding: in which it came. is_xhtml: it was served as XML.
+    """
+    html = tame(_EMPTY.sub(r"<\1\2></\1>", html) if is_xhtml else html)
+    found = read_links(html, url, encoding)
+    found.text = _text(html)
+    return found
+
+
+def read_links(html: str, url: str, encoding: str = "utf-8") -> Found:
+    """Read what `read_html` does, without the text."""
+    found = Found()
+    parser = LexborHTMLParser(html)  # which owns the nodes
+    nodes = parser.css(_READ)
+    links = Links(_base(nodes, Base(url, encoding)))
+    for node in nodes:
+        match node.tag:
+            case "a" | "area":
+                _read_anchor(links, node, "href")
+            case "frame" | "iframe":
+                _read_anchor(links, node, "src")
+            case "link":
+                _read_link(found, links, node)
+            case "meta":
+                _read_meta(found, links, node)
+            case "title" if not found.title and not _is_in_drawing(node):
+                found.title = _line(node.text())
+    found.links, found.cut = links.all(), links.cut
+    if parser.root is not None:
+        attributes = parser.root.attributes
+        found.language = attributes.get("lang") or attributes.get("xml:lang") or found.language
+    if not found.title and (heading := parser.css_first("h1")) is not None:
+        found.title = _line(heading.text())
+    return found
+
+
+def _base(nodes: list[LexborNode], page: Base) -> Base:
+    """Return what links are relative to: the first `<base>`, or the page (HTML, "the base element")."""
+    for node in nodes:
+        if node.tag == "base":
+            url = page.join(node.attributes.get("href") or "")
+            return page if url is None else Base(url, page.encoding)
+    return page
+
+
+def _read_anchor(links: Links, node: LexborNode, name: str) -> None:
+    attributes = node.attributes
+    relation = attributes.get("rel")
+    if relation is None or "nofollow" not in relation.lower().split():
+        links.add(attributes.get(name) or "")
+
+
+def _read_link(found: Found, links: Links, node: LexborNode) -> None:
+    attributes = node.attributes
+    relations = set((attributes.get("rel") or "").lower().split())
+    href = attributes.get("href") or ""
+    if "canonical" in relations:
+        found.canonical = found.canonical or links.base.join(href)
+    elif not relations.isdisjoint(_FOLLOWED) and relations.isdisjoint(_NOT_FOLLOWED) and _is_page(attributes):
+        links.add(href)
+
+
+def _is_page(attributes: Mapping[str, str | None]) -> bool:
+    return (attributes.get("type") or "").partition(";")[0].strip().lower() in _PAGES
+
+
+def _read_meta(found: Found, links: Links, node: LexborNode) -> None:
+    attributes = node.attributes
+    content = attributes.get("content") or ""
+    name = (attributes.get("name") or attributes.get("http-equiv") or "").strip().lower()
+    if name in ("robots", AGENT):
+        found.directives |= of_meta(content)
+    elif name == "refresh" and (target := _REFRESH.match(content)):
+        links.add(target[1] or target[2] or target[3] or "")
+    elif name == "content-language":
+        found.language = content
+
+
+def _is_in_drawing(node: LexborNode) -> bool:
+    """Return whether a title is one of a part of an SVG drawing."""
+    above = node.parent
+    while above is not None:
+        if above.tag == "svg":
+            return True
+        above = above.parent
+    return False
+
+
+def _line(text: str) -> str:
+    return " ".join(text[: 4 * LONGEST_TITLE].split())[:LONGEST_TITLE]
+
+
+def _text(html: str) -> str:
+    """Return the main text of a page, or all of it where none of it looks like the main one."""
+    tree = HTMLTree.parse(html)
+    text = extract_plain_text(tree, main_content=True, list_bullets=False).strip()
+    text = text or extract_plain_text(tree, list_bullets=False).strip()
+    return text[:LONGEST_TEXT]
