@@ -17,6 +17,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps._guard import Guard
 from rabbitry.apps._live import serve_page
 from rabbitry.apps.crawl.web import STATIC as CRAWL_STATIC
+from rabbitry.apps.crawl.web import Keeper
 from rabbitry.apps.crawl.web import Pages as CrawlPages
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
@@ -42,6 +43,7 @@ def create_app(
     feed: Feed | None = None,
     *,
     wiring: Wiring | None = None,
+    keeper: Keeper | None = None,
     refused: Callable[[ConnectFailed], None] | None = None,
 ) -> FastAPI:
     """The dashboard as an ASGI application, which connects to the broker while it runs.
@@ -50,6 +52,7 @@ def create_app(
         settings: where the samples come from, and where the page is served.
         feed: opens another source of events, for tests; a `SampleFeed` of the broker where it is None.
         wiring: the exchange that assignments are handed in to, and how it is declared.
+        keeper: answers about the crawl, for tests; asked over the broker where it is None.
         refused: called where the broker refuses the login or the virtual host, which the page shows too.
     """
     hub = Hub(str(parse_url(settings.broker)))
@@ -58,7 +61,7 @@ def create_app(
         return SampleFeed(settings.broker, exchange=settings.exchange, queue=settings.queue)
 
     grading = GradingPages(settings.broker, wiring=wiring)
-    crawl = CrawlPages(settings.broker, plain=wiring is not None and wiring.plain)
+    crawl = CrawlPages(settings.broker, keeper, plain=wiring is not None and wiring.plain)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

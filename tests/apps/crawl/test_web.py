@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import httpx
 import pytest
 import websockets
 from fastapi import FastAPI
@@ -14,9 +15,12 @@ import rabbitry
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.apps._listening import listen
 from rabbitry.apps._serving import serve
-from rabbitry.apps.crawl import feed
+from rabbitry.apps.crawl import feed, web
+from rabbitry.apps.crawl.keeper.answers import AskSearch, AskStatus
+from rabbitry.apps.crawl.messages import Add
 from rabbitry.apps.crawl.web import Pages
 from rabbitry.telemetry import Report, Reporter
+from tests.apps.crawl._fake import FakeKeeper
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 
@@ -159,3 +163,127 @@ async def test_a_page_gets_the_picture_and_what_changes(embedded_url: str) -> No
     finally:
         stop.set()
         await serving
+
+
+# -- the keeper ------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _asking(url: str, keeper: FakeKeeper) -> AsyncIterator[httpx.AsyncClient]:
+    """The page's API, where a program answers questions."""
+    pages = Pages(url, keeper)
+    app = FastAPI()
+    app.include_router(pages.router)
+    async with _channel(url) as channel:
+        await channel.declare_queue("crawl.questions", durable=True)
+        async with pages.open(), channel.consume("crawl.questions"):
+            await eventually(lambda: pages.picture.queues, "the first look")
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+                yield http
+
+
+async def test_the_keeper_is_asked_and_its_answers_serve_all_pages(embedded_url: str) -> None:
+    keeper = FakeKeeper()
+    async with _asking(embedded_url, keeper) as http:
+        status = (await http.get("/api/status")).json()
+        assert status["answer"]["documents"] == 1198
+        assert status["at"] <= status["now"]
+        assert (await http.get("/api/status")).json()["at"] == status["at"]
+        assert keeper.asked == [AskStatus()]
+        hosts = (await http.get("/api/hosts?page=2")).json()
+        assert (len(hosts["answer"]["hosts"]), hosts["answer"]["total"], hosts["each"]) == (20, 120, 50)
+        found = (await http.get("/api/search", params={"words": " two words "})).json()["answer"]
+        assert (found["total"], "two words" in found["hits"][0]["snippet"]) == (2, True)
+        why = (await http.get("/api/why", params={"url": "http://a/?x=1&y=#z"})).json()["answer"]
+        assert (why["url"], why["decisions"][0]["node"]) == ("http://a/?x=1&y=#z", "keeper c01e")
+        assert (await http.get("/api/outcomes")).json()["trap"].startswith("one of a family")
+
+
+async def test_answers_that_are_kept_are_bounded(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_KEPT", 3)
+    keeper = FakeKeeper()
+    async with _asking(embedded_url, keeper) as http:
+        for words in ("a", "b", "c", "d", "d", "a"):
+            await http.get("/api/search", params={"words": words})
+        assert [question.words for question in keeper.asked if isinstance(question, AskSearch)] == [*"abcda"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "why"),
+    [
+        ("search?words=", 400, "search for 1 to"),
+        (f"search?words={'x' * 1001}", 400, "search for 1 to"),
+        ("search", 400, "words"),
+        ("search?words=refuse", 400, "makes no sense"),
+        ("search?words=broken", 503, "database is locked"),
+        ("hosts?page=-1", 400, "page"),
+        ("hosts?page=9999999999999", 400, "page"),
+        ("why?url=%20", 400, "an address has"),
+        (f"why?url={'x' * 10_001}", 400, "an address has"),
+    ],
+)
+async def test_questions_that_make_no_sense_are_refused(embedded_url: str, path: str, status: int, why: str) -> None:
+    async with _asking(embedded_url, FakeKeeper()) as http:
+        answer = await http.get(f"/api/{path}")
+        assert (answer.status_code, why in answer.json()["error"]) == (status, True), answer.text
+
+
+async def test_commands_reach_the_keeper(embedded_url: str) -> None:
+    keeper = FakeKeeper()
+    async with _asking(embedded_url, keeper) as http:
+        form = {
+            "command": "add",
+            "urls": [" http://a/ ", "", "http://b/"],
+            "depth": 2,
+            "same_host": True,
+            "contact": " ",
+        }
+        answer = await http.post("/api/command", json=form)
+        assert [taken["url"] for taken in answer.json()["addresses"]] == ["http://a/", "http://b/"]
+        assert keeper.told == [Add(["http://a/", "http://b/"], depth=2, same_host=True)]
+        before = (await http.get("/api/status")).json()["answer"]
+        assert (await http.post("/api/command", json={"command": "pause"})).status_code == 200
+        after = (await http.get("/api/status")).json()["answer"]
+        assert ("is_paused" in before, after["is_paused"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "no command"),
+        (b"{", "no command"),
+        (b'{"command": "drop"}', "no command"),
+        (b'{"command": "tick", "keeper": "c01e"}', "for people"),
+        (b'{"command": "add", "urls": ["  "]}', "at least one address"),
+        (b'{"command": "add", "urls": "http://a/"}', "no command"),
+        (b'{"command": "add", "urls": ["http://a/"], "depth": "2"}', "no command"),
+        (b'{"command": "add", "urls": ["http://refused/"]}', "needs --contact"),
+        (b'{"command": "add", "urls": ["' + b"x" * 1_000_000 + b'"]}', "too large"),
+    ],
+)
+async def test_commands_that_make_no_sense_are_refused(embedded_url: str, body: bytes, why: str) -> None:
+    async with _asking(embedded_url, FakeKeeper()) as http:
+        answer = await http.post("/api/command", content=body)
+        assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
+
+
+async def test_without_a_keeper_it_is_said_what_to_do(embedded_url: str) -> None:
+    keeper = FakeKeeper()
+    pages = Pages(embedded_url, keeper)
+    app = FastAPI()
+    app.include_router(pages.router)
+    async with pages.open(), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
+        await eventually(lambda: pages.picture.queues, "the first look")
+        answer = await http.get("/api/status")
+        assert (answer.status_code, "rabbitry crawl keeper" in answer.json()["missing"]) == (200, True)
+        refused = await http.post("/api/command", json={"command": "pause"})
+        assert (refused.status_code, "rabbitry crawl keeper" in refused.json()["error"]) == (503, True)
+        pages.picture.set_broker("away", "gone")
+        assert "broker is away" in (await http.get("/api/hosts")).json()["missing"]
+        assert keeper.asked == []
+
+
+async def test_a_keeper_that_does_not_answer_is_said(embedded_url: str) -> None:
+    async with _asking(embedded_url, FakeKeeper(is_silent=True)) as http:
+        answer = await http.get("/api/status")
+        assert (answer.status_code, answer.json()["error"]) == (503, "no keeper answered within 5 s")

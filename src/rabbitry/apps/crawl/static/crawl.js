@@ -3,39 +3,75 @@ import { Connection } from "../../static/connection.js";
 import { bytes, count, rate, shown } from "../../static/format.js";
 import { Component, html, render } from "../../static/html.js";
 import { BrokerState, LinkState } from "../../static/states.js";
+import { Add } from "./add.js";
+import { meanings } from "./asked.js";
+import { Hosts } from "./hosts.js";
 import { Live, perSecond } from "./live.js";
 import { Chosen, Table } from "./nodes.js";
 import { Picture } from "./picture.js";
+import { Search } from "./search.js";
+import { Status } from "./status.js";
+import { Why } from "./why.js";
+
+const PLACES = [["", "Live"], ["hosts", "Hosts"], ["search", "Search"], ["why", "Why?"], ["add", "Add"]];
+
+// The parts of the address; one that is no UTF-8 stays as it is.
+const part = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
+const route = () => location.hash.replace(/^#\/?/, "").split("/").map(part);
 
 class Crawl extends Component {
-  state = { chosen: null };
+  state = { chosen: null, route: route(), words: {} };
 
   componentDidMount() {
     this.props.live.listen(() => this.setState({}));
+    addEventListener("hashchange", () => this.setState({ route: route() }));
+    meanings().then((words) => this.setState({ words }));
   }
 
   choose = (entry) => this.setState({ chosen: this.state.chosen?.key === entry.key ? null : entry });
 
-  render({ live, connection }, { chosen }) {
+  view([place, given = ""]) {
+    const { words } = this.state;
+    if (place === "hosts") return html`<${Hosts} words=${words} />`;
+    if (place === "search") return html`<${Search} words=${given} />`;
+    if (place === "why") return html`<${Why} url=${given} words=${words} />`;
+    if (place === "add") return html`<${Add} words=${words} />`;
+    return this.picture();
+  }
+
+  picture() {
+    const { live } = this.props;
+    const { chosen, words } = this.state;
+    return html`
+      <section class="panel" aria-label="Live picture">
+        <${Totals} totals=${live.totals} live=${live} />
+        <${Picture} live=${live} selected=${chosen?.key} onSelect=${this.choose} />
+      </section>
+      ${chosen && html`<${Chosen} entry=${chosen} live=${live} onClose=${() => this.setState({ chosen: null })} />`}
+      <details class="panel"><summary>All ${count(live.nodes.size, "node", "nodes")} as a table</summary>
+        <${Table} nodes=${live.nodes.values()} caption="All nodes" /></details>
+      <${Status} words=${words} />`;
+  }
+
+  render({ live, connection }, { route }) {
+    const [place] = route;
     return html`
       <header class="top">
         <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Crawl</h1></div>
-        <nav class="places"><a href="../">Machines</a><a href="../grading/">Assignments</a></nav>
+        <nav class="places"><a href="../">Machines</a><a href="../grading/">Assignments</a>
+          ${PLACES.map(([to, title]) => html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}</nav>
         <div class="states" role="status">
           <${LinkState} link=${live.link} connection=${connection} />
           <${BrokerState} broker=${live.broker} link=${live.link} />
         </div>
       </header>
-      <main>
-        <${Notices} live=${live} />
-        <section class="panel" aria-label="Live picture">
-          <${Totals} totals=${live.totals} live=${live} />
-          <${Picture} live=${live} selected=${chosen?.key} onSelect=${this.choose} />
-        </section>
-        ${chosen && html`<${Chosen} entry=${chosen} live=${live} onClose=${() => this.setState({ chosen: null })} />`}
-        <details class="panel"><summary>All ${count(live.nodes.size, "node", "nodes")} as a table</summary>
-          <${Table} nodes=${live.nodes.values()} caption="All nodes" /></details>
-      </main>`;
+      <main><${Notices} live=${live} />${this.view(route)}</main>`;
   }
 }
 

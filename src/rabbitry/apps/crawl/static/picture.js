@@ -88,7 +88,7 @@ function Broker({ x, y, width, height, live }) {
     <rect x=${x} y=${y} width=${width} height=${height} rx="14" />
     <text x=${middle} y=${y + height / 2 - 12} class="name">broker</text>
     <text x=${middle} y=${y + height / 2 + 8} class="figure">${isAway ? live.broker.state : (waiting ?? 0).toLocaleString("en")}</text>
-    ${!isAway && html`<text x=${middle} y=${y + height / 2 + 24} class="small">${waiting === 1 ? "page waits" : "pages wait"}</text>`}
+    ${!isAway && html`<text x=${middle} y=${y + height / 2 + 24} class="small">${width < 70 ? "waiting" : waiting === 1 ? "page waits" : "pages wait"}</text>`}
   </g>`;
 }
 

@@ -1,9 +1,10 @@
 // The page of a course: the pipeline, the submissions with their histories, the form, and the inboxes.
 import { Component, html, render } from "../../static/html.js";
+import { Pager } from "../../static/pager.js";
 import { ask, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
-import { Filter, Pager } from "./lists.js";
+import { Filter } from "./lists.js";
 import { plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];

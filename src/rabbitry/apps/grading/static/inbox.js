@@ -1,8 +1,9 @@
 // What waits for a role's people: a list, page by page, and the one that is open.
 import { Component, html } from "../../static/html.js";
+import { Pager } from "../../static/pager.js";
 import { ask, mark, query, time } from "./api.js";
 import { Decide } from "./decide.js";
-import { Filter, Pager } from "./lists.js";
+import { Filter } from "./lists.js";
 import { visible } from "./text.js";
 
 const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", open: null, error: null, said: null };
