@@ -101,8 +101,8 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     url: as it was asked for. fingerprint: simhash of the text, 64 bits, as a signed integer (0: too little text).
     noindex, nofollow: of the page's `meta` and of the header X-Robots-Tag. canonical: absolute, where it is another
     address. links: unique, in the order of the page; empty where nofollow; cut: how many more there were. missing:
-    what a page of another program did not say. problem: a word of `OUTCOMES` where it could not be read, with
-    `detail`.
+    what a page of another program did not say. is_index: it is a sitemap of sitemaps, so its links are sitemaps too.
+    problem: a word of `OUTCOMES` where it could not be read, with `detail`.
     """
 
     url: str
@@ -124,6 +124,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     noindex: bool = False
     nofollow: bool = False
     is_sitemap: bool = False
+    is_index: bool = False
     missing: list[str] = []
     problem: str = ""
     detail: str = ""
