@@ -1,0 +1,213 @@
+"""Working off a batch: its addresses one after the other, with the delay that the host is owed between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
+from rabbitry.apps.crawl.crawler.fetching import Host, Page
+from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
+from rabbitry.apps.crawl.node import Node
+
+Item: TypeAlias = Page | Outcome | Report
+
+MOST_CONNECTIONS: Final = 8
+"""At once to one host, whatever a batch says."""
+JUMP: Final = 3.0
+"""Seconds that a crawler may wake too late. After more it was stopped, or its machine slept: it asks for no more."""
+STOP_WITHIN: Final = 4.0
+"""Seconds that requests in hand have to end when the crawler stops."""
+SILENT: Final = 3
+"""Requests in a row without a connection after which the rest of a batch is not tried."""
+SILENT_WAIT: Final = 60.0
+"""Seconds until a host that does not answer may be asked again."""
+_HAS_BOOTTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
+_UNASKED: Final = frozenset({"private", "no-contact", "no-such-host", "bad-address", "bad-scheme", "too-long"})
+"""Outcomes for which no request went out, so that no delay is owed."""
+
+
+class Fetches(Protocol):
+    """What a crawler needs of a `Fetcher`."""
+
+    async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+        """See Fetcher."""
+
+    def host(self, batch: Batch) -> Host:
+        """See Fetcher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the batches of a crawler share. in_hand: the time limits of requests that are under way."""
+
+    fetcher: Fetches
+    room: Room
+    bandwidth: Bandwidth
+    cpu: CPU
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    in_hand: set[asyncio.Timeout] = field(default_factory=set)
+
+
+class Crawler:
+    """Works off batches, any number at once, within the budgets of its machine."""
+
+    def __init__(self, node: Node, means: Means) -> None:
+        self.node = node
+        self._means = means
+
+    def stop(self) -> None:
+        """Let all batches end: nothing more is asked for, and requests in hand have STOP_WITHIN seconds."""
+        self._means.stopping.set()
+        until = asyncio.get_running_loop().time() + STOP_WITHIN
+        for limit in self._means.in_hand:
+            limit.reschedule(until)
+
+    async def crawl(self, batch: Batch, *, is_repeated: bool = False) -> AsyncGenerator[Item, None]:
+        """Fetch the addresses of a batch; yield each page and outcome as it comes, and a report at the end.
+
+        is_repeated: the batch was in a crawler's hands before. It is given back whole, since that one may have fetched
+        any of its addresses. A page counts as held in memory until the next item is asked for.
+        """
+        if is_repeated:
+            yield self._report(batch, [each.url for each in batch.addresses], "interrupted", batch.delay)
+            return
+        run = _Run(self._means, batch)
+        async with contextlib.aclosing(run.items()) as items:
+            async for item in items:
+                yield item
+        yield self._report(batch, [each.url for each in run.waiting], run.why, run.wait())
+
+    def _report(self, batch: Batch, left: list[str], why: str, wait: float) -> Report:
+        return Report(
+            batch=batch.id,
+            origin=batch.origin,
+            crawler=self.node.id,
+            at=time.time(),
+            wait=wait,
+            left=left,
+            why=why if left else "",
+        )
+
+
+class _Run:
+    """One batch on its way. why: why the addresses that still wait are not asked for; empty while they are."""
+
+    def __init__(self, means: Means, batch: Batch) -> None:
+        self._means = means
+        self._batch = batch
+        self._host = means.fetcher.host(batch)
+        self.waiting = deque(batch.addresses)
+        self.why = ""
+        self._next_at = 0.0
+        self._silent = 0
+        # With a delay, the next request waits for the end of the answer before it.
+        self._lanes = 1 if batch.delay > 0 else max(1, min(batch.connections, MOST_CONNECTIONS, len(batch.addresses)))
+        self._items: asyncio.Queue[Page | Outcome | None] = asyncio.Queue()
+        """Bounded by `_places`; None follows the last one."""
+        self._places = asyncio.Semaphore(self._lanes + 1)
+
+    def wait(self) -> float:
+        """Return the seconds until the host may be asked again."""
+        return max(0.0, self._next_at - _clock())
+
+    async def items(self) -> AsyncGenerator[Page | Outcome, None]:
+        """Yield pages and outcomes until all is asked for, or nothing more may be."""
+        lanes = asyncio.ensure_future(self._run_lanes())
+        lanes.add_done_callback(lambda _: self._items.put_nowait(None))
+        try:
+            while (item := await self._items.get()) is not None:
+                self._places.release()
+                yield item
+                self._means.room.release(item)
+            await lanes
+        finally:
+            lanes.cancel()
+            await asyncio.wait((lanes,))
+            while not self._items.empty():
+                self._means.room.release(self._items.get_nowait())
+
+    async def _run_lanes(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._lanes):
+                group.create_task(self._lane())
+
+    async def _lane(self) -> None:
+        """Ask for one address after the other."""
+        means = self._means
+        while await self._turn():
+            address = self.waiting.popleft()
+            try:
+                async with asyncio.timeout(None) as limit:
+                    means.in_hand.add(limit)
+                    item = await means.fetcher.fetch(address, self._batch, self._host)
+            except TimeoutError:
+                self.waiting.appendleft(address)
+                self.why = "interrupted"
+                return
+            finally:
+                means.in_hand.discard(limit)
+            self._heed(item)
+            try:
+                await self._places.acquire()
+            except BaseException:
+                means.room.release(item)
+                raise
+            self._items.put_nowait(item)
+
+    def _heed(self, item: Page | Outcome) -> None:
+        """Owe the host its delay, and leave it alone where it asks for that or does not answer."""
+        outcome = "page" if isinstance(item, Page) else item.outcome
+        if outcome in _UNASKED:
+            return
+        now = _clock()
+        self._next_at = max(self._next_at, now + self._batch.delay)
+        self._silent = self._silent + 1 if outcome == "no-connection" else 0
+        if isinstance(item, Outcome) and outcome == "slow-down":
+            self.why = "blocked"
+            self._next_at = max(self._next_at, now + (item.retry_after or 0.0))
+        elif self._silent >= SILENT:
+            self.why = "blocked"
+            self._next_at = max(self._next_at, now + SILENT_WAIT)
+
+    async def _turn(self) -> bool:
+        """Wait until the next address may be asked for; return whether there is one, and it may."""
+        means = self._means
+        while self.waiting and not self.why:
+            if means.stopping.is_set():
+                self.why = "interrupted"
+                break
+            pause = max(0.0, self._next_at - _clock(), means.cpu.pause(), means.bandwidth.pause())
+            if time.time() + pause >= self._batch.deadline:
+                self.why = "late"
+                break
+            if not pause and not means.room.is_full:
+                return True
+            wake_at = _clock() + pause if pause else math.inf
+            waits = [means.stopping.wait()] if pause else [means.stopping.wait(), means.room.changed()]
+            await _first(waits, pause if pause else None)
+            if _clock() - wake_at > JUMP:
+                self.why = "interrupted"
+        return False
+
+
+async def _first(waits: Sequence[Coroutine[object, object, object]], timeout: float | None) -> None:
+    """Wait until one of these ends, or `timeout` seconds have passed."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _clock() -> float:
+    """Return seconds that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _HAS_BOOTTIME else time.monotonic()

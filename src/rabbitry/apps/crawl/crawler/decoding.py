@@ -1,0 +1,184 @@
+"""Content encodings, undone within a bound: gzip, deflate, brotli and zstd.
+
+libcurl could do this, but its wheel knows no zstd, and it tells a bomb from a broken body in no way.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+import brotli
+import zstandard
+
+from rabbitry.apps.crawl.crawler.problems import Problem
+
+ACCEPTED: Final = "gzip, deflate, br, zstd"
+MOST: Final = 2
+"""Encodings on top of each other. Servers use one; two come from a file that was compressed and then sent so."""
+_BOMB: Final = 50
+"""Bytes that one byte becomes, beyond which a body that is too large is called a bomb."""
+_PIECE: Final = 1 << 16
+_STEP: Final = 1 << 10
+"""Bytes that a decoder gets at once, so that what became of how many is known."""
+_ZSTD_WINDOW: Final = 1 << 23
+"""Bytes; encoders for the web use no larger window (RFC 9659)."""
+
+Pieces: TypeAlias = Iterator[bytes]
+
+
+def encodings_of(header: str) -> list[str]:
+    """Return the encodings that a Content-Encoding names, in the order in which they were applied.
+
+    Raises Problem for an unknown one, and for more than MOST.
+    """
+    names = [name.strip().lower() for name in header.split(",")]
+    found = [name for name in names if name not in ("", "identity")]
+    for name in found:
+        if name not in _DECODERS:
+            raise Problem("broken-encoding", f"unknown content encoding '{name[:40]}'")
+    if len(found) > MOST:
+        raise Problem("broken-encoding", f"{len(found)} content encodings on top of each other")
+    return found
+
+
+def decoded(body: Pieces, encodings: list[str], largest: int) -> Pieces:
+    """Undo encodings, last one first, and return the pieces of the body; each is at most 2 MB.
+
+    Args:
+        body: What came over the network.
+        encodings: As `encodings_of` returns them.
+        largest: Bytes that the body, and what it is between two encodings, may have.
+
+    Raises:
+        Problem: too-large, bomb or broken-encoding, while the pieces are read.
+    """
+    for name in reversed(encodings):
+        body = _bounded(body, _DECODERS[name], name, largest)
+    return body
+
+
+def _bounded(body: Pieces, decoder: Callable[[], _Decoder], name: str, largest: int) -> Pieces:
+    decode = decoder()
+    taken = given = 0
+    try:
+        for step in (chunk[at : at + _STEP] for chunk in body for at in range(0, len(chunk), _STEP)):
+            taken += len(step)
+            for piece in decode.feed(step):
+                given += len(piece)
+                if given > largest:
+                    is_bomb = given > _BOMB * max(taken, 1)
+                    raise Problem(
+                        "bomb" if is_bomb else "too-large",
+                        f"{taken} bytes of {name} become more than {largest}",
+                    )
+                yield piece
+    except (zlib.error, brotli.error, zstandard.ZstdError) as error:
+        raise Problem("broken-encoding", f"no {name}: {error}") from error
+    if taken and not decode.is_complete:
+        raise Problem("broken-encoding", f"{name} ends in the middle, after {taken} bytes")
+
+
+class _Decoder:
+    """Undoes one encoding."""
+
+    is_complete = False
+    """Whether the end that the encoding marks has come."""
+
+    def feed(self, chunk: bytes) -> Pieces:
+        """Take bytes, and return the pieces that they become."""
+        raise NotImplementedError
+
+
+class _Gzip(_Decoder):
+    """gzip, of one member or several (RFC 1952, section 2.2); what follows the last one is ignored, as browsers do."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(31)
+
+    def feed(self, chunk: bytes) -> Pieces:
+        while chunk:
+            if self._stream.eof:
+                if not chunk.startswith(b"\x1f"):
+                    return
+                self._stream = zlib.decompressobj(31)
+                self.is_complete = False
+            yield self._stream.decompress(chunk, _PIECE)
+            chunk = self._stream.unconsumed_tail or self._stream.unused_data
+            if not chunk and not self._stream.eof:
+                yield from _rest(self._stream)
+                chunk = self._stream.unused_data
+            self.is_complete = self._stream.eof
+
+
+class _Deflate(_Decoder):
+    """zlib's format, or the bare one that some servers send under the same name."""
+
+    def __init__(self) -> None:
+        self._stream: zlib._Decompress | None = None
+
+    def feed(self, chunk: bytes) -> Pieces:
+        if self._stream is None:
+            # A header of zlib's has 8 in its low half byte; bare streams do not begin so in practice.
+            is_zlib = chunk[:1] and chunk[0] & 0x0F == 8
+            self._stream = zlib.decompressobj(15 if is_zlib else -15)
+        while chunk and not self._stream.eof:
+            yield self._stream.decompress(chunk, _PIECE)
+            chunk = self._stream.unconsumed_tail
+        if not self._stream.eof:
+            yield from _rest(self._stream)
+        self.is_complete = self._stream.eof
+
+
+def _rest(stream: zlib._Decompress) -> Pieces:
+    """Return what zlib holds back when its input is used up but its output was bounded."""
+    while piece := stream.decompress(b"", _PIECE):
+        yield piece
+
+
+class _Brotli(_Decoder):
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+
+    def feed(self, chunk: bytes) -> Pieces:
+        if self.is_complete:
+            return
+        piece = self._stream.process(chunk, output_buffer_limit=_PIECE)
+        # It may want to be called once more after it took all, and before it says that it is finished.
+        while piece or not self._stream.can_accept_more_data():
+            yield piece
+            piece = b"" if self._stream.is_finished() else self._stream.process(b"", output_buffer_limit=_PIECE)
+        self.is_complete = self._stream.is_finished()
+
+
+class _Zstd(_Decoder):
+    """zstd, of one frame or several.
+
+    The binding bounds no output. Four bytes make 128 kB at most (RFC 8878, section 3.1.1.2), so it gets few at once.
+    """
+
+    _STEP: Final = 64
+
+    def __init__(self) -> None:
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._stream = self._decompressor.decompressobj()
+
+    def feed(self, chunk: bytes) -> Pieces:
+        for start in range(0, len(chunk), self._STEP):
+            step = chunk[start : start + self._STEP]
+            while step:
+                if self._stream.eof:
+                    self._stream = self._decompressor.decompressobj()
+                yield self._stream.decompress(step)
+                step = self._stream.unused_data if self._stream.eof else b""
+        self.is_complete = self._stream.eof
+
+
+_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": _Zstd,
+}

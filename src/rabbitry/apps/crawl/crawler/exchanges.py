@@ -1,0 +1,275 @@
+"""One request and its answer over libcurl, with every option that keeps it to what was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from socket import socket
+from typing import Final, NamedTuple, TypeAlias
+
+import pycurl
+
+from rabbitry.apps.crawl.crawler.answers import Head
+from rabbitry.apps.crawl.crawler.bodies import Collector
+from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
+from rabbitry.apps.crawl.crawler.decoding import ACCEPTED
+from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
+from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.crawler.targets import Target
+from rabbitry.apps.crawl.crawler.transfers import IDLE_SECONDS, Transfers
+
+CONNECT_WITHIN: Final = 10.0
+"""Seconds for a connection, TLS included."""
+SLOWEST: Final = 100
+SLOW_SECONDS: Final = 15
+"""An answer that comes slower than SLOWEST bytes a second for this long is given up."""
+_BUFFER: Final = 1 << 16
+_BAD_CERTIFICATE: Final = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR})
+_BAD_ANSWER: Final = frozenset(
+    {
+        pycurl.E_UNSUPPORTED_PROTOCOL,  # HTTP/0.9
+        8,  # CURLE_WEIRD_SERVER_REPLY
+        pycurl.E_BAD_CONTENT_ENCODING,  # a transfer encoding that nobody asked for
+        pycurl.E_HTTP2,
+        92,  # CURLE_HTTP2_STREAM
+        43,  # CURLE_BAD_FUNCTION_ARGUMENT, which a header with a zero byte leads to
+    }
+)
+_TOO_LARGE: Final = 100  # CURLE_TOO_LARGE, of headers
+
+
+Collect: TypeAlias = Callable[[Head], Collector | None]
+
+
+class Request(NamedTuple):
+    """What to ask for.
+
+    addresses: IP addresses that the host resolved to, all of them permitted. is_known: whether the owner of the
+    crawl left a contact, without which no public address is asked. collect: makes the collector of the body once the
+    head is there; it raises Problem where the body is not wanted, and returns None to read none. time_limit: seconds.
+    """
+
+    target: Target
+    addresses: Sequence[str]
+    is_known: bool
+    user_agent: str
+    headers: Sequence[str]
+    collect: Collect
+    time_limit: float
+
+
+class Answer(NamedTuple):
+    """What came. body: None where it was not read. wire: bytes over the network. took: seconds."""
+
+    head: Head
+    body: Collector | None
+    wire: int
+    took: float
+
+
+class Exchange:
+    """A curl handle that is used for one request after the other, and the state of the one in hand."""
+
+    def __init__(self, transfers: Transfers, networks: Networks, room: Room, bandwidth: Bandwidth) -> None:
+        self._transfers = transfers
+        self._networks = networks
+        self._room = room
+        self._bandwidth = bandwidth
+        self._loop = asyncio.get_running_loop()
+        self._curl = self._made()
+        self._request: Request | None = None
+        self._is_tls = False
+        self._head = Head()
+        self._body: Collector | None = None
+        self._problem: Problem | None = None
+        self._is_enough = False
+        """Whether all that is wanted has come, and the transfer was ended for it."""
+        self._refused = ""
+        """The IP address that a connection was refused to."""
+        self._time: asyncio.Timeout | None = None
+        self._resuming: asyncio.Task[None] | None = None
+
+    async def run(self, request: Request) -> Answer:
+        """Ask, and return the answer. Raises Problem. Cancelling ends the request and its connection."""
+        curl, target = self._curl, request.target
+        self._begin(request)
+        curl.setopt(pycurl.URL, target.url)
+        curl.setopt(pycurl.USERAGENT, request.user_agent)
+        curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *request.headers])
+        if not target.is_literal:
+            # "+": the entry ages in libcurl's cache of names; a later one for the same host takes its place.
+            pinned = ",".join(f"[{each}]" if ":" in each else each for each in request.addresses)
+            curl.setopt(pycurl.RESOLVE, [f"+{target.host}:{target.port}:{pinned}"])
+        try:
+            async with asyncio.timeout(request.time_limit) as self._time:
+                await self._transfers.perform(curl)
+        except TimeoutError as error:
+            self._forget()
+            raise self._late(f"not there after {request.time_limit:g} s") from error
+        except pycurl.error as error:
+            if not self._is_enough:
+                self._forget()
+                raise self._problem_of(*error.args) from error
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            if self._resuming is not None:
+                self._resuming.cancel()
+                self._resuming = None
+            self._request = self._time = None
+            self._bandwidth.spend(self._head.size + curl.getinfo(pycurl.REQUEST_SIZE))
+        if self._body is not None:
+            self._room.came(self._body)
+        wire = self._head.size + int(curl.getinfo(pycurl.SIZE_DOWNLOAD_T))
+        return Answer(self._head, self._body, wire, curl.getinfo(pycurl.TOTAL_TIME))
+
+    def close(self) -> None:
+        """Free the handle. No request may be running."""
+        self._curl.close()
+
+    def _begin(self, request: Request) -> None:
+        self._request = request
+        self._is_tls = request.target.scheme == "https"
+        self._head, self._body, self._problem = Head(), None, None
+        self._is_enough, self._refused = False, ""
+
+    def _forget(self) -> None:
+        if self._body is not None:
+            self._room.release(self._body)
+
+    def _made(self) -> pycurl.Curl:
+        curl = pycurl.Curl()
+        for option, value in _OPTIONS.items():
+            curl.setopt(option, value)
+        paths = ssl.get_default_verify_paths()  # the wheel's libcurl looks where its own build had them
+        if paths.cafile:
+            curl.setopt(pycurl.CAINFO, paths.cafile)
+        if paths.capath:
+            curl.setopt(pycurl.CAPATH, paths.capath)
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        curl.setopt(pycurl.HEADERFUNCTION, self._take_header)
+        curl.setopt(pycurl.WRITEFUNCTION, self._take_chunk)
+        return curl
+
+    # -- called by libcurl -------------------------------------------------------------------------------
+
+    def _open_socket(self, _purpose: int, endpoint: tuple[int, int, int, tuple[str, int]]) -> socket | int:
+        """Open a socket for a connection to an IP address that is permitted: the last word, whatever led there."""
+        family, kind, protocol, address = endpoint
+        assert self._request is not None  # noqa: S101 # libcurl calls within `run`; narrows the type
+        verdict = self._networks.judge(address[0])
+        if verdict is Verdict.REFUSED or (verdict is Verdict.PUBLIC and not self._request.is_known):
+            self._refused = address[0]
+            bad: int = pycurl.SOCKET_BAD
+            return bad
+        opened = socket(family, kind, protocol)
+        self._loop.call_soon(opened.close)  # pycurl duplicates it
+        return opened
+
+    def _take_header(self, line: bytes) -> int | None:
+        assert self._request is not None  # noqa: S101 # libcurl calls within `run`; narrows the type
+        was_complete = self._head.is_complete
+        try:
+            self._head.take(line)
+            if self._head.is_complete and not was_complete:
+                self._body = self._request.collect(self._head)
+        except Problem as problem:
+            self._problem = problem
+            return _STOP
+        return None
+
+    def _take_chunk(self, chunk: bytes) -> int | None:
+        body = self._body
+        if body is None:
+            # The connection is worth a short body that nobody reads, but no long one.
+            self._is_enough = (self._head.length or _SHORT) >= _SHORT
+            return _STOP if self._is_enough else None
+        if self._bandwidth.pause() or not self._room.may_grow(body):
+            self._resuming = self._loop.create_task(self._resume(body))
+            pause: int = pycurl.WRITEFUNC_PAUSE
+            return pause
+        self._bandwidth.spend(len(chunk))
+        try:
+            body.take(chunk)
+        except Problem as problem:
+            self._problem = problem
+            return _STOP
+        self._room.hold(body, body.held)
+        self._is_enough = body.is_cut
+        return _STOP if self._is_enough else None
+
+    async def _resume(self, body: Collector) -> None:
+        """Go on with a paused transfer when there is bandwidth and room; that time is not the server's."""
+        assert self._time is not None  # noqa: S101 # `run` cancels this task before it ends; narrows the type
+        left = (self._time.when() or 0.0) - self._loop.time()
+        self._time.reschedule(None)
+        while True:
+            if pause := self._bandwidth.pause():
+                await asyncio.sleep(pause)
+            elif not self._room.may_grow(body):
+                await self._room.changed()
+            else:
+                break
+        self._time.reschedule(self._loop.time() + left)
+        self._resuming = None
+        self._transfers.resume(self._curl)
+
+    # -- what went wrong ---------------------------------------------------------------------------------
+
+    def _problem_of(self, code: int, text: str) -> Problem:
+        """Return what an error of libcurl's means."""
+        if self._problem is not None:
+            return self._problem
+        if self._refused:
+            if self._networks.judge(self._refused) is Verdict.PUBLIC:
+                return Problem("no-contact", f"{self._refused} is public")
+            return Problem("private", f"leads to {self._refused}")
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return self._late(text)
+        if code == pycurl.E_URL_MALFORMAT:
+            return Problem("bad-address", text)
+        if code == pycurl.E_COULDNT_RESOLVE_HOST:
+            return Problem("no-such-host", text)
+        if code in _BAD_CERTIFICATE:
+            return Problem("bad-certificate", text)
+        if code == _TOO_LARGE:
+            return Problem("header-too-large", text or "more headers than libcurl reads")
+        is_interim = code == pycurl.E_GOT_NOTHING and self._head.status > 0
+        is_broken_chunk = code == pycurl.E_RECV_ERROR and "chunk" in text
+        if code in _BAD_ANSWER or is_interim or is_broken_chunk:
+            return Problem("bad-answer", text)
+        return Problem("no-connection", text or os.strerror(self._curl.getinfo(pycurl.OS_ERRNO)))
+
+    def _late(self, text: str) -> Problem:
+        is_connected = self._curl.getinfo(pycurl.APPCONNECT_TIME if self._is_tls else pycurl.CONNECT_TIME) > 0
+        return Problem("too-slow" if is_connected else "no-connection", text)
+
+
+_STOP: Final = -1
+"""Returned to libcurl in place of a number of bytes, it ends the transfer (CURLE_WRITE_ERROR)."""
+_SHORT: Final = 1 << 14
+_HEADERS: Final = (
+    "Accept: text/html, application/xhtml+xml, application/xml;q=0.9, text/*;q=0.8, */*;q=0.1",
+    f"Accept-Encoding: {ACCEPTED}",
+)
+_OPTIONS: Final[dict[int, object]] = {
+    pycurl.NOSIGNAL: 1,
+    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+    pycurl.FOLLOWLOCATION: 0,
+    pycurl.PROXY: "",  # none, whatever the environment says
+    pycurl.NOPROXY: "*",
+    pycurl.NETRC: pycurl.NETRC_IGNORED,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
+    pycurl.HTTP09_ALLOWED: 0,
+    pycurl.PATH_AS_IS: 1,
+    pycurl.SSL_VERIFYPEER: 1,
+    pycurl.SSL_VERIFYHOST: 2,
+    pycurl.CONNECTTIMEOUT_MS: int(CONNECT_WITHIN * 1000),
+    pycurl.LOW_SPEED_LIMIT: SLOWEST,
+    pycurl.LOW_SPEED_TIME: SLOW_SECONDS,
+    pycurl.MAXAGE_CONN: IDLE_SECONDS,
+    pycurl.BUFFERSIZE: _BUFFER,
+}

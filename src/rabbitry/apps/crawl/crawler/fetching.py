@@ -1,0 +1,380 @@
+"""Fetching one address: from its name to a page or to an outcome that is none."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple
+
+import ada_url
+
+from rabbitry.apps.crawl.crawler.answers import Head, is_text
+from rabbitry.apps.crawl.crawler.bodies import Body, Collector
+from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
+from rabbitry.apps.crawl.crawler.decoding import encodings_of
+from rabbitry.apps.crawl.crawler.exchanges import Answer, Collect, Exchange, Request
+from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
+from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.crawler.resolving import NoSuchHost, Resolver
+from rabbitry.apps.crawl.crawler.targets import Target, target_of
+from rabbitry.apps.crawl.crawler.transfers import Transfers
+from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
+
+ROBOTS_LARGEST: Final = 500_000
+"""Bytes of a robots.txt that are read (RFC 9309, section 2.5)."""
+ROBOTS_HOPS: Final = 5
+"""Redirects of a robots.txt that are followed (RFC 9309, section 2.3.1.2)."""
+SITEMAP_LARGEST: Final = 50_000_000
+"""Bytes of a sitemap (https://www.sitemaps.org/protocol.html), after decompression."""
+_LONGEST_CONTACT: Final = 200
+_LONGEST_DETAIL: Final = 300
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SLOW_DOWN: Final = frozenset({429, 503})
+_NOT_MODIFIED: Final = 304
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """A page, or a sitemap, as it goes to the processors.
+
+    body: compressed with zstd where the fetcher packs. headers: those of the server that matter. fetched_at: seconds
+    since 1970. wire: bytes over the network. size: bytes of the body before it was compressed. took: seconds.
+    """
+
+    url: str
+    final_url: str
+    purpose: Purpose
+    status: int
+    body: bytes
+    content_type: str
+    headers: dict[str, str]
+    fetched_at: float
+    wire: int
+    size: int
+    took: float
+
+
+class _Place(NamedTuple):
+    """Where to find a host. addresses: those of its IP addresses that may be connected to."""
+
+    addresses: Sequence[str]
+
+
+class Host:
+    """A host in a batch: resolved once, so that a name that is answered otherwise the second time changes nothing."""
+
+    def __init__(self, fetcher: Fetcher, batch: Batch) -> None:
+        self._fetcher = fetcher
+        self._is_known = bool(batch.contact)
+        self._places: dict[str, _Place | Problem] = {}
+
+    async def place(self, target: Target) -> _Place:
+        """Return where to find a target's host. Raises Problem: no-such-host, private, no-contact."""
+        found = self._places.get(target.host)
+        if found is None:
+            try:
+                found = await self._fetcher.look_up(target, self._is_known)
+            except Problem as problem:
+                found = problem
+            self._places[target.host] = found
+        if isinstance(found, Problem):
+            raise Problem(found.outcome, found.detail)
+        return found
+
+
+class Fetcher:
+    """Fetches addresses over kept connections. Belongs to the event loop that it was made in.
+
+    Args:
+        crawler: The id of the node, for outcomes.
+        version: Of Rabbitry, for the User-Agent.
+        networks: What may be connected to.
+        resolver: Finds hosts.
+        room: Bytes of bodies in memory; whoever takes a page releases it.
+        bandwidth: Bytes a second.
+        connections: Kept at most.
+        is_packing: Whether bodies of pages are compressed.
+    """
+
+    def __init__(
+        self,
+        crawler: str,
+        version: str,
+        networks: Networks,
+        resolver: Resolver,
+        room: Room,
+        bandwidth: Bandwidth,
+        *,
+        connections: int,
+        is_packing: bool = True,
+    ) -> None:
+        self._crawler = crawler
+        self._version = version
+        self._networks = networks
+        self._resolver = resolver
+        self._room = room
+        self._bandwidth = bandwidth
+        self._is_packing = is_packing
+        self._transfers = Transfers(connections)
+        self._exchanges: list[Exchange] = []
+        """Those that are free."""
+        self._decoding = asyncio.Semaphore(2)
+
+    def close(self) -> None:
+        """Close all connections. Nothing may be being fetched."""
+        for exchange in self._exchanges:
+            exchange.close()
+        self._transfers.close()
+
+    async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+        """Fetch one address, and return the page, or what became of it. Cancelling ends it.
+
+        host: made by `host`, once for all addresses of the batch.
+        """
+        begun = time.monotonic()
+        try:
+            if address.purpose == "robots":
+                return await self._robots(address, batch, host)
+            return await self._page(address, batch, host)
+        except Problem as problem:
+            return self._outcome(address, batch, problem.outcome, detail=problem.detail, took=time.monotonic() - begun)
+
+    def host(self, batch: Batch) -> Host:
+        """Return what remembers where the hosts of a batch are found."""
+        return Host(self, batch)
+
+    async def look_up(self, target: Target, is_known: bool) -> _Place:
+        """Find a host. Raises Problem: no-such-host, private, no-contact.
+
+        Of a name with public and private addresses the public ones are used: the others are never connected to.
+        """
+        try:
+            found = [target.host] if target.is_literal else await self._resolver.addresses(target.host)
+        except NoSuchHost as error:
+            raise Problem("no-such-host", f"'{target.host}' does not resolve: {error}") from error
+        verdicts = {each: self._networks.judge(each) for each in found}
+        usable = [
+            each
+            for each, verdict in verdicts.items()
+            if verdict is Verdict.ALLOWED or (verdict is Verdict.PUBLIC and is_known)
+        ]
+        if usable:
+            return _Place(usable)
+        if Verdict.PUBLIC in verdicts.values():
+            raise Problem("no-contact", f"'{target.host}' is public: say whom its owner can write to (--contact)")
+        if not found:
+            raise Problem("no-such-host", f"'{target.host}' has no address")
+        raise Problem("private", f"'{target.host}' leads to {', '.join(found[:4])}")
+
+    # -- pages and sitemaps ------------------------------------------------------------------------------
+
+    async def _page(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+        target = target_of(address.url)
+        headers = []
+        if address.etag and _is_sendable(address.etag):
+            headers.append(f"If-None-Match: {address.etag}")
+        if address.modified and _is_sendable(address.modified):
+            headers.append(f"If-Modified-Since: {address.modified}")
+        is_page = address.purpose == "page"
+        largest = batch.largest if is_page else max(batch.largest, SITEMAP_LARGEST)
+        collect = partial(self._collector, largest, is_page)
+        answer = await self._ask(target, batch, host, collect, headers)
+        if answer.body is None:
+            return self._no_page(address, batch, target, answer)
+        try:
+            body = await answer.body.finish(self._decoding)
+            if is_page and not is_text(answer.head.media_type, body.head):
+                raise Problem("not-text", answer.head.media_type or "no Content-Type, and not text")
+        except BaseException:
+            self._room.release(answer.body)
+            raise
+        return self._made(address, target, answer, body)
+
+    def _made(self, address: Address, target: Target, answer: Answer, body: Body) -> Page:
+        assert answer.body is not None  # noqa: S101 # it was finished; narrows the type
+        page = Page(
+            url=address.url,
+            final_url=target.url,
+            purpose=address.purpose,
+            status=answer.head.status,
+            body=body.data,
+            content_type=answer.head.get("content-type") or "",
+            headers=answer.head.kept,
+            fetched_at=time.time(),
+            wire=answer.wire,
+            size=body.size,
+            took=answer.took,
+        )
+        self._room.release(answer.body)
+        self._room.hold(page, len(page.body))
+        self._room.came(page)
+        return page
+
+    def _collector(self, largest: int, is_page: bool, head: Head) -> Collector | None:
+        """Return what collects the body of a page that is wanted. Raises Problem for one that is not."""
+        if not 200 <= head.status < 300:
+            return None
+        if is_page and head.media_type and not is_text(head.media_type, b""):
+            raise Problem("not-text", head.media_type[:100])
+        if head.length is not None and head.length > largest:
+            raise Problem("too-large", f"{head.length} bytes")
+        return Collector(encodings_of(head.get("content-encoding") or ""), largest, is_packed=self._is_packing)
+
+    def _no_page(self, address: Address, batch: Batch, target: Target, answer: Answer) -> Outcome:
+        """Return the outcome of an answer that is no page."""
+        status, head = answer.head.status, answer.head
+        location = None
+        detail = ""
+        if status in _SLOW_DOWN:
+            outcome = "slow-down"
+        elif status == _NOT_MODIFIED:
+            outcome = "unchanged"
+        elif 300 <= status < 400:
+            outcome = "redirect"
+            location = _location(head, target)
+            detail = location[:_LONGEST_DETAIL]
+        elif 400 <= status < 500:
+            outcome = "client-error"
+        elif 500 <= status < 600:
+            outcome = "server-error"
+        else:
+            raise Problem("bad-answer", f"status {status}")
+        return self._outcome(
+            address,
+            batch,
+            outcome,
+            detail=detail,
+            status=status,
+            location=location,
+            retry_after=head.retry_after if status in _SLOW_DOWN else None,
+            etag=head.get("etag"),
+            modified=head.get("last-modified"),
+            wire=answer.wire,
+            took=answer.took,
+        )
+
+    # -- robots.txt --------------------------------------------------------------------------------------
+
+    async def _robots(self, address: Address, batch: Batch, host: Host) -> Outcome:
+        """Fetch the rules of an origin, over redirects; each hop is resolved and checked as the first one."""
+        target = target_of(address.url)
+        wire, took = 0, 0.0
+        for hops in range(ROBOTS_HOPS + 1):
+            answer = await self._ask(target, batch, host, _robots_collector, [])
+            wire, took = wire + answer.wire, took + answer.took
+            answer = answer._replace(wire=wire, took=took)
+            if answer.body is not None:
+                break
+            if answer.head.status not in _REDIRECTS or hops == ROBOTS_HOPS:
+                return self._no_page(address, batch, target, answer)
+            target = target_of(_location(answer.head, target))
+        assert answer.body is not None  # noqa: S101 # the loop ends so; narrows the type
+        try:
+            body = await answer.body.finish(self._decoding)
+        finally:
+            self._room.release(answer.body)
+        text = body.data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+        return self._outcome(
+            address,
+            batch,
+            "robots",
+            detail="" if target.url == address.url else f"from {target.url[:_LONGEST_DETAIL]}",
+            status=answer.head.status,
+            body=text,
+            size=body.size,
+            wire=wire,
+            took=took,
+        )
+
+    # -- both --------------------------------------------------------------------------------------------
+
+    async def _ask(self, target: Target, batch: Batch, host: Host, collect: Collect, headers: Sequence[str]) -> Answer:
+        place = await host.place(target)
+        exchange = self._exchanges.pop() if self._exchanges else self._new_exchange()
+        request = Request(
+            target=target,
+            addresses=place.addresses,
+            is_known=bool(batch.contact),
+            user_agent=user_agent(self._version, batch.contact),
+            headers=headers,
+            collect=collect,
+            time_limit=batch.time_limit,
+        )
+        try:
+            return await exchange.run(request)
+        finally:
+            self._exchanges.append(exchange)
+
+    def _new_exchange(self) -> Exchange:
+        return Exchange(self._transfers, self._networks, self._room, self._bandwidth)
+
+    def _outcome(
+        self,
+        address: Address,
+        batch: Batch,
+        outcome: str,
+        *,
+        detail: str = "",
+        status: int | None = None,
+        location: str | None = None,
+        retry_after: float | None = None,
+        etag: str | None = None,
+        modified: str | None = None,
+        body: str | None = None,
+        size: int = 0,
+        wire: int = 0,
+        took: float = 0.0,
+    ) -> Outcome:
+        return Outcome(
+            batch=batch.id,
+            url=address.url,
+            outcome=outcome,
+            at=time.time(),
+            crawler=self._crawler,
+            detail=detail[:_LONGEST_DETAIL],
+            status=status,
+            location=location,
+            retry_after=retry_after,
+            etag=etag,
+            modified=modified,
+            body=body,
+            size=size,
+            wire=wire,
+            took=took,
+        )
+
+
+def _robots_collector(head: Head) -> Collector | None:
+    """Return what collects a robots.txt; a longer one is cut."""
+    if not 200 <= head.status < 300:
+        return None
+    encodings = encodings_of(head.get("content-encoding") or "")
+    return Collector(encodings, ROBOTS_LARGEST, is_packed=False, may_be_cut=True)
+
+
+def _location(head: Head, target: Target) -> str:
+    """Return where a redirect leads, absolute. Raises Problem."""
+    text = head.get("location")
+    if not text:
+        raise Problem("bad-answer", f"status {head.status} without a Location")
+    try:
+        return ada_url.URL(text, target.url).href
+    except (ValueError, UnicodeError) as error:
+        raise Problem("bad-answer", f"leads to '{text[:200]}', which is no address") from error
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether a value of a server's can stand in a header of ours, without ending it."""
+    return text.isascii() and text.isprintable() and len(text) < 1000
+
+
+def user_agent(version: str, contact: str | None) -> str:
+    """Return the User-Agent. contact: what is no plain ASCII in it, or would end the comment, is left out."""
+    said = "".join(
+        letter for letter in (contact or "") if letter.isascii() and letter.isprintable() and letter not in "()"
+    )
+    return f"rabbitry/{version} (+{said[:_LONGEST_CONTACT]})" if said else f"rabbitry/{version}"

@@ -1,0 +1,190 @@
+"""A server that answers with the bytes of its test, and a fetcher that may reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
+from rabbitry.apps.crawl.crawler.fetching import Fetcher, Page
+from rabbitry.apps.crawl.crawler.networks import Networks
+from rabbitry.apps.crawl.crawler.resolving import NoSuchHost
+from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
+
+Reply: TypeAlias = "bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]"
+"""What is sent for a request; a function writes it itself, and the connection is closed at its end."""
+LOOPBACK = ("127.0.0.0/8",)
+PAGE = b"<title>A page</title><p>" + b"words and words " * 200
+
+
+@dataclass
+class Server:
+    """A listening server. asked: the heads of all requests. connections: how many were accepted."""
+
+    replies: Mapping[str, Reply]
+    port: int = 0
+    asked: list[str] = field(default_factory=list)
+    connections: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of a connection; a path without a reply gets 404, and one of bytes keeps it open."""
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                self.asked.append(head)
+                reply = self.replies.get(head.split(" ")[1], answer(b"", "404 Not Found"))
+                if not isinstance(reply, bytes):
+                    await reply(writer)
+                    return
+                writer.write(reply)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the crawler has what it wants, or the test is over; asyncio's callback takes no cancelled task
+        finally:
+            writer.close()
+
+    def headers(self, place: int = -1) -> dict[str, str]:
+        """Return the headers of a request, names in lower case."""
+        lines = self.asked[place].split("\r\n")[1:]
+        return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+
+
+def answer(body: bytes, status: str = "200 OK", *headers: str, kind: str | None = "text/html") -> bytes:
+    """Return a whole answer with a Content-Length."""
+    lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}"]
+    if kind is not None:
+        lines.append(f"Content-Type: {kind}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def writes(*pieces: bytes, then_wait: bool = False) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+    """Return a reply that writes pieces and closes the connection, or leaves it open without a word."""
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        if then_wait:
+            await asyncio.Event().wait()
+
+    return write
+
+
+async def endless(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
+    while True:
+        writer.write(b"and so on " * 1000)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def serving(
+    replies: Mapping[str, Reply], host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
+    """Serve replies by path until the block is left."""
+    server = Server(replies)
+    listening = await asyncio.start_server(server.talk, host, port, ssl=tls, limit=1 << 20)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+        await listening.wait_closed()
+
+
+class Names:
+    """A resolver of a test's own: a name's answers, one list after the other; the last one stays."""
+
+    def __init__(self, names: Mapping[str, Sequence[list[str]]] | None = None) -> None:
+        self.names = {name: list(lists) for name, lists in (names or {}).items()}
+        self.asked: list[str] = []
+
+    async def addresses(self, host: str) -> list[str]:
+        """See Resolver."""
+        self.asked.append(host)
+        lists = self.names.get(host)
+        if not lists:
+            raise NoSuchHost("no such name")
+        return lists.pop(0) if len(lists) > 1 else lists[0]
+
+
+@dataclass
+class Hand:
+    """A fetcher with what it is made of."""
+
+    fetcher: Fetcher
+    names: Names
+    room: Room
+
+    async def fetch(
+        self,
+        url: str,
+        purpose: Purpose = "page",
+        *,
+        etag: str | None = None,
+        modified: str | None = None,
+        contact: str | None = None,
+        largest: int = 100_000,
+        time_limit: float = 20.0,
+    ) -> Page | Outcome:
+        """Fetch one address as a batch of its own."""
+        address = Address(url, purpose, etag, modified)
+        batch = Batch("b1", url, [address], 0.0, time.time() + 60, contact, 1, largest, time_limit)
+        return await self.fetcher.fetch(address, batch, self.fetcher.host(batch))
+
+    async def outcome(self, url: str, purpose: Purpose = "page", **options: object) -> Outcome:
+        """Fetch what must not come as a page."""
+        item = await self.fetch(url, purpose, **options)  # type: ignore[arg-type] # those of fetch
+        assert isinstance(item, Outcome), item
+        assert item.url == url
+        assert self.room.total == 0
+        return item
+
+    async def page(self, url: str, purpose: Purpose = "page", **options: object) -> Page:
+        """Fetch what must come as a page; it no longer counts as held."""
+        item = await self.fetch(url, purpose, **options)  # type: ignore[arg-type] # those of fetch
+        assert isinstance(item, Page), item
+        self.room.release(item)
+        assert self.room.total == 0
+        return item
+
+
+@contextlib.contextmanager
+def fetching(
+    allowed: Sequence[str] = LOOPBACK,
+    names: Mapping[str, Sequence[list[str]]] | None = None,
+    *,
+    room: int = 1 << 24,
+    bandwidth: Bandwidth | None = None,
+    is_packing: bool = True,
+) -> Iterator[Hand]:
+    """Make a fetcher; after the block its connections are closed."""
+    resolver, held = Names(names), Room(room)
+    fetcher = Fetcher(
+        "c1",
+        "9.9",
+        Networks(allowed),
+        resolver,
+        held,
+        bandwidth or Bandwidth(None),
+        connections=20,
+        is_packing=is_packing,
+    )
+    try:
+        yield Hand(fetcher, resolver, held)
+    finally:
+        fetcher.close()
