@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final, TypeAlias
 
-import brotli  # type: ignore[import-untyped] # brotli has no types
+import brotli
 import zstandard
 
 from tests.support.sites import NOT_FOUND, Answer, Request, Site, host

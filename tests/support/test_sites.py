@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 
-import brotli  # type: ignore[import-untyped] # brotli has no types
+import brotli
 import httpx
 import pytest
 import trustme
