@@ -191,18 +191,25 @@ class App:
         concurrency: int | None = None,
         strict: bool = False,
         connect_attempts: int | None = None,
+        id: str | None = None,
     ) -> Worker:
         """Make a worker, to be entered with `async with`: it handles messages until the block is left.
 
         stages: names of those to run (None: all). concurrency: in place of the stages' own. strict: raise
-        TopologyMismatch where something exists otherwise on the broker. connect_attempts: see `Worker`.
+        TopologyMismatch where something exists otherwise on the broker. connect_attempts, id: see `Worker`.
         Raises AppError, UsageError.
         """
         from rabbitry.flow.worker import Worker
 
         self.validate()
         return Worker(
-            self, url, self.select(stages), concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
+            self,
+            url,
+            self.select(stages),
+            concurrency=concurrency,
+            strict=strict,
+            connect_attempts=connect_attempts,
+            id=id,
         )
 
     def publisher(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> Publisher:

@@ -28,6 +28,7 @@ class Outgoing:
         type: None takes the name of the value's type.
         expiration: seconds after which a queue drops it; None keeps it.
         priority: 0 to 255, for queues with priorities.
+        persistent: False lets the broker keep it in memory alone, for what nobody misses after a restart.
         index: in a batch, of the message that this one follows from: its correlation id and trace context go on.
             Without it a result of several messages begins a chain of its own.
 
@@ -43,6 +44,7 @@ class Outgoing:
     type: str | None = None
     expiration: float | None = None
     priority: int | None = None
+    persistent: bool = True
     index: int | None = None
 
 
@@ -74,6 +76,7 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
         priority=outgoing.priority,
         expiration=_milliseconds(outgoing.expiration),
         type=outgoing.type,
+        delivery_mode=None if outgoing.persistent else 1,
     )
     encode_properties(properties)
     if outgoing.key is not None:

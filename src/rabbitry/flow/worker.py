@@ -50,7 +50,7 @@ class Worker:
     Handlers that are `async def` run in the loop that enters it; connections are driven by an I/O thread of
     its own, so that no handler can cost a heartbeat. connect_attempts: how often to try to connect at the
     start, 2 s apart and growing (None: for ever). waits: False lets retries come at once, for tests. on_result: told
-    of each result, in the handlers' loop.
+    of each result, in the handlers' loop. id: its name in telemetry; one is drawn by default.
 
     Handlers run in copies of the context in which it is entered.
 
@@ -71,6 +71,7 @@ class Worker:
         connect_attempts: int | None = None,
         waits: bool = True,
         on_result: Callable[[Work, Result], None] | None = None,
+        id: str | None = None,
     ) -> None:
         self.app = app
         self.stages = list(stages)
@@ -84,6 +85,8 @@ class Worker:
         self._executors: dict[str, Executor] = {}
         self._io: IOThread | None = None
         self._engine = Engine(app, self.stages, waits, self._prefetch, self._hand_over, self._on_failed)
+        if id is not None:
+            self._engine.counting.id = id
         self._failure: asyncio.Future[None] | None = None
         self._failed_with: Exception | None = None
         """What ended the worker for good; also read by the I/O thread, which answers for the health."""
