@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from rabbitry.cli import crawl_crawler
+
 app = typer.Typer()
 
 
 @app.callback()
 def crawl() -> None:
     """Crawl web sites: some machines fetch, others process, the broker carries everything between them."""
+
+
+crawl_crawler.add_to(app)

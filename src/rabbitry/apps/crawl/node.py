@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
 from rabbitry.apps.crawl import names
-from rabbitry.flow import App
+from rabbitry.flow import App, Outgoing
 
 Kind: TypeAlias = Literal["crawler", "processor", "keeper"]
 
@@ -44,6 +44,25 @@ class Node:
         address = _printable(url[:_LONGEST_URL]).replace(" ", "%20").replace(_FIELD_END, "%7C")
         said = _printable(text[:_LONGEST_TEXT]).replace(_FIELD_END, "/")
         return f"{self.kind}|{self.id}|{moment}|{address}|{said}"
+
+    def logged(self, url: str, text: str, *, outcome: str | None = None, wire: int = 0) -> Outgoing:
+        """Return a line of the log to be published; see `line`. Where nobody reads the log it expires.
+
+        outcome, wire: for the live picture, see `LOG_OUTCOME`.
+        """
+        headers: dict[str, str | int] = {}
+        if outcome is not None:
+            headers[names.LOG_OUTCOME] = outcome
+        if wire:
+            headers[names.LOG_WIRE] = wire
+        return Outgoing(
+            self.line(url, text),
+            key=names.LOG_KEY,
+            headers=headers,
+            type="Line",
+            expiration=names.LOG_SECONDS,
+            persistent=False,
+        )
 
 
 def _printable(text: str) -> str:

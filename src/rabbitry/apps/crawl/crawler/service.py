@@ -1,0 +1,90 @@
+"""Running a crawler until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rabbitry.apps._session import until
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.crawler.batches import Crawler, Means
+from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
+from rabbitry.apps.crawl.crawler.fetching import Fetcher
+from rabbitry.apps.crawl.crawler.networks import Networks
+from rabbitry.apps.crawl.crawler.resolving import SystemResolver
+from rabbitry.apps.crawl.crawler.role import crawler_app
+from rabbitry.apps.crawl.node import Node
+
+CONCURRENCY: Final = 100
+ROOM: Final = 12_000_000
+"""Bytes of pages in memory; with those that may be on their way beyond it, a crawler stays under 80 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the owner of a crawler's machine decides.
+
+    allow_private: networks that may be reached though they are private. cpu_limit: share of a core. bandwidth: bytes a
+    second. concurrency: hosts at once. plain: see `crawler_app`.
+    """
+
+    allow_private: Sequence[str] = ()
+    cpu_limit: float | None = None
+    bandwidth: float | None = None
+    concurrency: int = CONCURRENCY
+    plain: bool = False
+
+
+async def run(
+    options: Options,
+    url: str,
+    version: str,
+    stop: asyncio.Event,
+    *,
+    strict: bool = False,
+    connect_attempts: int | None = None,
+    deadline: float = 10.0,
+    started: Callable[[str], None] | None = None,
+) -> bool:
+    """Run a crawler until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
+
+    `started` is called with the node's name when it consumes. Raises what `Worker` raises, and UsageError for a network
+    that is none.
+    """
+    node = Node(names.CRAWLER)
+    room, bandwidth = Room(ROOM), Bandwidth(options.bandwidth)
+    fetcher = Fetcher(
+        node.id,
+        version,
+        Networks(options.allow_private),
+        SystemResolver(),
+        room,
+        bandwidth,
+        connections=options.concurrency,
+        is_packing=not options.plain,
+    )
+    crawler = Crawler(node, Means(fetcher, room, bandwidth, CPU(options.cpu_limit)))
+    worker = crawler_app(crawler, options.concurrency, plain=options.plain).worker(
+        url, strict=strict, connect_attempts=connect_attempts, id=node.id
+    )
+    try:
+        if await until(stop, worker.__aenter__()) is None:
+            return True
+        if started is not None:
+            started(str(node))
+        waiting, stopping = asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            crawler.stop()
+            is_done = await worker.stop(deadline)
+            if waiting.done() and not waiting.cancelled():
+                waiting.result()
+            return is_done
+        finally:
+            for task in (waiting, stopping):
+                task.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+    finally:
+        fetcher.close()

@@ -1,0 +1,124 @@
+"""`rabbitry crawl crawler`, and the options of a crawler's owner."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, Final
+
+import typer
+
+from rabbitry.cli._common import (
+    Broker,
+    ExitCode,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    start_logging,
+    version,
+)
+from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
+from rabbitry.cli._service import GRACE, run_service
+from rabbitry.exceptions import UsageError
+
+DEADLINE: Final = 10.0
+_RATE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kKMG]i?)?B?(?:/s)?")
+_FACTORS: Final = {None: 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+AllowPrivate = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-private",
+        metavar="NETWORK",
+        help="A private network that may be reached, e.g. 10.1.0.0/16; may be repeated, or several with commas.",
+        show_default=False,
+    ),
+]
+CPULimit = Annotated[
+    float | None,
+    typer.Option(
+        "--cpu-limit",
+        metavar="SHARE",
+        min=0.01,
+        help="The most of a core that it uses, e.g. 0.25.",
+        show_default=False,
+    ),
+]
+BandwidthLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--bandwidth",
+        metavar="BYTES/s",
+        help="The most bytes a second, e.g. 500k, 2M or 1Mi.",
+        show_default=False,
+    ),
+]
+Hosts = Annotated[int, typer.Option("--concurrency", min=1, help="How many hosts it fetches from at once.")]
+
+
+def networks(given: list[str] | None) -> list[str]:
+    """Return the networks of all `--allow-private`."""
+    return [part for text in given or () for part in re.split(r"[,\s]+", text) if part]
+
+
+def bytes_a_second(text: str | None) -> float | None:
+    """Return what `--bandwidth` says. Raises UsageError."""
+    if text is None:
+        return None
+    found = _RATE.fullmatch(text.strip())
+    rate = float(found[1]) * _FACTORS[found[2]] if found else 0.0
+    if rate <= 0:
+        raise UsageError(f"'{text}' is no number of bytes a second: give one such as 500k, 2M or 1Mi")
+    return rate
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `rabbitry crawl`."""
+    app.command("crawler")(crawler)
+
+
+def crawler(
+    context: typer.Context,
+    allow_private: AllowPrivate = None,
+    cpu_limit: CPULimit = None,
+    bandwidth: BandwidthLimit = None,
+    concurrency: Hosts = 100,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: Annotated[
+        int | None,
+        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
+    ] = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Fetch what keepers send, and publish the pages, until SIGTERM or Ctrl-C.
+
+    It keeps nothing and needs no configuration: start any number of them, anywhere, at any time.
+
+    Example: rabbitry crawl crawler --cpu-limit 0.25 --bandwidth 2M
+    """
+    from rabbitry.apps.crawl.crawler.service import Options, run
+
+    start_logging(log_level, log_json)
+    options = Options(networks(allow_private), cpu_limit, bytes_a_second(bandwidth), concurrency, plain)
+    url = broker_url(context, broker)
+
+    async def service(stop: asyncio.Event) -> int:
+        is_done = await run(
+            options,
+            url,
+            version(),
+            stop,
+            strict=strict,
+            connect_attempts=connect_attempts,
+            deadline=DEADLINE,
+            started=ready,
+        )
+        return ExitCode.DONE if is_done else ExitCode.FAILED
+
+    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
