@@ -153,6 +153,7 @@ OUTCOMES: Final[dict[str, str]] = {
     "bad-answer": "no HTTP, or HTTP that breaks the rules",
     # of a processor
     "document": "processed: it is in the index",
+    "sitemap": "read for the addresses that it names",
     "unreadable": "no text could be made of it",
     "extractor-died": "the process that read it died or was past its time, each time",
     # of the keeper

@@ -41,7 +41,8 @@ def upgrade() -> None:
         _number("is_paused"),
     )
     op.execute("INSERT INTO crawl_keeper (id) VALUES (1)")
-    # One row for each `add`. hosts, allow: JSON lists; null where that bound was not asked for.
+    # One row for each `add`, whose message may come twice. hosts, allow: JSON lists; null where that bound was not
+    # asked for.
     op.create_table(
         "crawl_crawls",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -56,10 +57,11 @@ def upgrade() -> None:
         _real("recrawl", None),
         _number("pages"),
         _number("sent"),
+        sa.Column("message", sa.String(255), nullable=False, unique=True),
     )
     # The frontier's unit: a host name, with a port where it is none of http's and https's own.
     # delay: as asked for at `add`; robots_delay: of robots.txt. backoff: the delay that failures or 429 and 503 made.
-    # closed: the outcome (number) that all its addresses have until closed_until.
+    # outcomes: the last ones, newest last.
     op.create_table(
         "crawl_hosts",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -73,8 +75,6 @@ def upgrade() -> None:
         _number("sent"),
         _number("failures"),
         _real("backoff"),
-        _number("closed"),
-        _real("closed_until"),
         _number("pages"),
         _number("problems"),
         _number("size"),
@@ -92,6 +92,7 @@ def upgrade() -> None:
         _real("until"),
         _number("tries"),
         _real("delay"),
+        _text("detail"),
         _text("body"),
     )
     # Each address that was ever found: the key is a hash with the host in its upper bits. ref: the row of
@@ -113,6 +114,8 @@ def upgrade() -> None:
         _number("purpose"),
         _number("state"),
         _number("tries"),
+        _number("losses"),
+        _number("hops"),
         _number("source"),
         _real("found_at"),
         _number("outcome"),
@@ -140,12 +143,13 @@ def upgrade() -> None:
         _real("due"),
     )
     op.create_index("crawl_later_due", "crawl_later", ["due"])
-    # addresses: a JSON list of the addresses' rows that are not reported yet.
+    # addresses: a JSON list of the rows that are not reported yet; robots: the origin whose robots.txt it is.
     op.create_table(
         "crawl_batches",
         sa.Column("id", sa.String(40), primary_key=True),
         _number("host"),
         _text("origin"),
+        _text("robots"),
         _real("sent_at"),
         _real("deadline"),
         _text("addresses"),
@@ -157,7 +161,8 @@ def upgrade() -> None:
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
         _number("host"),
         _text("shape"),
-        _number("admitted"),
+        _number("sent"),
+        _number("answered"),
         _number("documents"),
         _number("repeats"),
         sa.Column("prints", sa.LargeBinary, nullable=True),

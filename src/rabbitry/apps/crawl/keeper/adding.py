@@ -1,0 +1,109 @@
+"""Commands: beginning a crawl, pausing and resuming."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from rabbitry._words import counted
+from rabbitry.apps.crawl.keeper import hosts, sets
+from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, may_be_public, parse
+from rabbitry.apps.crawl.keeper.linking import fetch_anew
+from rabbitry.apps.crawl.keeper.scope import Crawl, domain
+from rabbitry.apps.crawl.keeper.state import DONE, LATER
+from rabbitry.apps.crawl.keeper.work import Work, as_json
+from rabbitry.apps.crawl.messages import Add, Answer
+
+MOST_NAMED: Final = 20
+"""Addresses that an answer names."""
+_LONGEST_CONTACT: Final = 200
+
+
+def add(work: Work, command: Add, message: str) -> Answer:
+    """Begin a crawl. A message that comes again begins none."""
+    if sets.rows(work.connection, "SELECT id FROM crawl_crawls WHERE message = ?", message):
+        return Answer(said=["added before"])
+    try:
+        _check(command)
+        allow = [domain(text) for text in command.allow] or None
+    except BadAddress as error:
+        return Answer(error=str(error))
+    found: dict[int, Address] = {}
+    refused: list[str] = []
+    for text in command.urls:
+        try:
+            address = parse(text.strip())
+        except BadAddress as error:
+            refused.append(f"refused: {error.word}: {error}")
+            work.counts[f"outcome:{error.word}"] += 1
+        else:
+            found.setdefault(address.key, address)
+    contact = command.contact or work.state.contact
+    public = [address.url for address in found.values() if may_be_public(address.host)]
+    if public and not contact:
+        return Answer(
+            error=f"{public[0]} is a public address: say whom its owner can write to, with --contact MAIL-OR-PAGE"
+        )
+    if not found:
+        return Answer(said=refused[:MOST_NAMED], error=refused[0] if refused else "there is no address to begin from")
+    crawl = _crawl(work, command, message, list(found.values()), allow)
+    for address in found.values():
+        _start(work, crawl, address)
+    said = [f"crawl {crawl.id} begins from {counted(len(found), 'page')}"]
+    return Answer(said=[*said, *refused[:MOST_NAMED]])
+
+
+def _check(command: Add) -> None:
+    numbers = (
+        ("depth", command.depth),
+        ("limit", command.limit),
+        ("delay", command.delay),
+        ("recrawl", command.recrawl),
+    )
+    for name, number in numbers:
+        if number is not None and not 0 <= number < math.inf:
+            raise BadAddress("bad-address", f"{name} is {number}: it must be a number, 0 or more")
+    if command.limit == 0 or command.recrawl == 0:
+        raise BadAddress("bad-address", "limit and recrawl must be more than 0")
+    contact = command.contact
+    if contact is not None and (not contact.strip() or len(contact) > _LONGEST_CONTACT or not contact.isprintable()):
+        raise BadAddress("bad-address", f"a contact has 1 to {_LONGEST_CONTACT} letters: a mail address or a page")
+
+
+def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow: list[str] | None) -> Crawl:
+    state = work.state
+    at_hosts = sorted({address.host for address in starts}) if command.same_host else None
+    crawl = Crawl(
+        state.next_crawl, work.now, [address.url for address in starts][:MOST_NAMED], command.depth, at_hosts, allow,
+        command.limit, command.contact, command.delay, command.recrawl,
+    )  # fmt: skip
+    state.next_crawl += 1
+    state.crawls[crawl.id] = crawl
+    state.contact = crawl.contact or state.contact
+    values = (
+        crawl.id, crawl.at, as_json(crawl.urls), crawl.depth, as_json(crawl.hosts), as_json(crawl.allow), crawl.limit,
+        crawl.contact, crawl.delay, crawl.recrawl, message,
+    )  # fmt: skip
+    sets.change(work.connection, _INSERT, *values)
+    return crawl
+
+
+def _start(work: Work, crawl: Crawl, address: Address) -> None:
+    host = work.host_named(address.host, crawl.delay)
+    if crawl.delay is not None:
+        host.delay = crawl.delay
+    hosts.reopen(work, host, address.origin)
+    row = work.row_of(address.key)
+    if row is None:
+        work.add(address, crawl, 0)
+    elif row.state in (DONE, LATER):
+        fetch_anew(work, row, crawl, 0)
+    else:
+        row.crawl, row.depth = crawl.id, 0
+        work.change(row)
+
+
+_INSERT: Final = (
+    "INSERT INTO crawl_crawls (id, at, urls, depth, hosts, allow, page_limit, contact, delay, recrawl, message)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)

@@ -1,0 +1,173 @@
+"""Addresses in normal form, their hosts, and the keys by which they are known."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import ada_url
+
+from rabbitry.exceptions import UsageError
+
+LONGEST: Final = 2_000
+"""Bytes of an address."""
+_PLAIN: Final = re.compile(
+    r"(https?)://([a-z0-9.-]+(?::[0-9]+)?)(/[A-Za-z0-9_~/.,;:@!$&+=()*-]*(?:\?[A-Za-z0-9_~/.,;:@!$&+=()*-]+)?)"
+)
+"""What needs no more than its host looked at, unless a segment begins with a dot."""
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_OWN_PORT: Final = {"http": "80", "https": "443"}
+_SESSION_NAMES: Final = re.compile(
+    r"(?:jsessionid|phpsessid|aspsessionid[a-z]*|sessionid|session_id|cfid|cftoken|sid)", re.IGNORECASE
+)
+_SESSION_VALUE: Final = re.compile(r"[0-9A-Za-z_.-]{16,}")
+_SESSION_PATH: Final = re.compile(r";(?:jsessionid|phpsessid|sid)=[^/?;]*", re.IGNORECASE)
+_NEVER_PUBLIC: Final = ("localhost", "test", "invalid", "example", "local", "internal")
+
+
+class BadAddress(UsageError):
+    """An address that can't be fetched. word: the outcome that it has."""
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(text)
+        self.word = word
+
+
+class Address(NamedTuple):
+    """An address in normal form. host: its name, with the port where that is not http's or https's own."""
+
+    url: str
+    host: str
+    key: int
+
+    @property
+    def origin(self) -> str:
+        """Return scheme, host and port."""
+        return origin_of(self.url)
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address in normal form."""
+    return url[: url.index("/", 8)]
+
+
+def parse(text: str) -> Address:
+    """Return an address in normal form. Raises BadAddress for one that can't be fetched."""
+    if len(text) > LONGEST or (not text.isascii() and len(text.encode(errors="replace")) > LONGEST):
+        raise BadAddress("too-long", f"an address has up to {LONGEST} bytes: {text[:60]!r}…")
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None and "/." not in text:
+        scheme, host, rest = plain.groups()
+        found = _host(scheme, host)
+        if found is not None:
+            url = f"{scheme}://{found}{rest}"
+            return Address(url, found, _key(url, found))
+    return _parse(text)
+
+
+def _parse(text: str) -> Address:
+    scheme, colon, _ = text.strip().partition(":")
+    if colon and scheme.isalnum() and scheme.lower() not in _OWN_PORT and "." not in scheme:
+        raise BadAddress("bad-scheme", f"{scheme[:20]!r} is no scheme that is crawled: http and https are")
+    try:
+        parts = ada_url.parse_url(text, attributes=("protocol", "host", "pathname", "search"))
+    except ValueError as error:
+        raise BadAddress("bad-address", f"{text[:80]!r} is no address: say https://host/path") from error
+    scheme = parts["protocol"].removesuffix(":")
+    if scheme not in _OWN_PORT:
+        raise BadAddress("bad-scheme", f"{scheme[:20]!r} is no scheme that is crawled: http and https are")
+    host = _without_dot(parts["host"])
+    if not host or host.startswith(":"):
+        raise BadAddress("bad-address", f"{text[:80]!r} names no host")
+    rest = _ESCAPE.sub(_escape, parts["pathname"] or "/")
+    if len(parts["search"]) > 1:
+        rest += _ESCAPE.sub(_escape, parts["search"])
+    url = f"{scheme}://{host}{rest}"
+    if len(url) > LONGEST:
+        raise BadAddress("too-long", f"an address has up to {LONGEST} bytes: {text[:60]!r}…")
+    return Address(url, host, _key(url, host))
+
+
+@lru_cache(20_000)
+def _host(scheme: str, host: str) -> str | None:
+    try:
+        parts = ada_url.parse_url(f"{scheme}://{host}/", attributes=("host",))
+    except ValueError:
+        return None  # the whole address is looked at, and refused
+    return _without_dot(parts["host"]) or None
+
+
+def _without_dot(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, colon, port = host, "", ""
+    return f"{name.rstrip('.')}{colon}{port}"
+
+
+def _escape(found: re.Match[str]) -> str:
+    letter = chr(int(found[1], 16))
+    return letter if letter in _UNRESERVED else found[0].upper()
+
+
+# -- keys ------------------------------------------------------------------------------------------------
+
+
+def _key(url: str, host: str) -> int:
+    """Return 64 bits, as a signed integer: 20 of the host, so that a host's are together, and 44 of the address.
+
+    What differs in a session's id or the order of its parameters alone has the same.
+    """
+    if "?" in url or ";" in url:
+        url = _without_session(url)
+    digest = hashlib.blake2b(url.encode(), digest_size=6).digest()
+    return _host_key(host) | (int.from_bytes(digest, "big") & 0xFFFFFFFFFFF)
+
+
+@lru_cache(20_000)
+def _host_key(host: str) -> int:
+    digest = hashlib.blake2b(host.encode(), digest_size=3).digest()
+    return ((int.from_bytes(digest, "big") >> 4) - (1 << 19)) << 44
+
+
+def host_key(host: str, text: str) -> int:
+    """Return the key of any text of a host, such as the shape of its addresses."""
+    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=6).digest()
+    return _host_key(host) | (int.from_bytes(digest, "big") & 0xFFFFFFFFFFF)
+
+
+def _without_session(url: str) -> str:
+    path, question, query = url.partition("?")
+    if ";" in path:
+        path = _SESSION_PATH.sub("", path)
+    if not question:
+        return path
+    kept = sorted((part for part in query.split("&") if not _is_session(part)), key=lambda part: part.partition("=")[0])
+    return f"{path}?{'&'.join(kept)}" if kept else path
+
+
+def _is_session(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    return bool(_SESSION_NAMES.fullmatch(name) and _SESSION_VALUE.fullmatch(value))
+
+
+# -- hosts -----------------------------------------------------------------------------------------------
+
+
+def host_name(host: str) -> str:
+    """Return a host without its port."""
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def may_be_public(host: str) -> bool:
+    """Return whether a host may be somebody else's, as far as its name tells."""
+    import ipaddress
+
+    name = host_name(host)
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_global
+    except ValueError:
+        return name.rpartition(".")[2] not in _NEVER_PUBLIC

@@ -1,0 +1,174 @@
+"""Which hosts are asked next, and for what: one batch of a host at a time, as many addresses as half a minute takes."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from rabbitry.apps.crawl.keeper import sets, traps
+from rabbitry.apps.crawl.keeper.addresses import origin_of
+from rabbitry.apps.crawl.keeper.outcomes import WORDS
+from rabbitry.apps.crawl.keeper.robots import UNAVAILABLE, UNKNOWN
+from rabbitry.apps.crawl.keeper.state import LATER, SENT, Host, Sent
+from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
+from rabbitry.apps.crawl.messages import Address, Batch
+
+BATCH_SECONDS: Final = 30.0
+MOST_ADDRESSES: Final = 50
+LASTS: Final = 180.0
+"""Seconds from the sending of a batch to its deadline: waiting for a crawler, and being fetched."""
+MOST_AT_ONCE: Final = 200
+"""Batches of one transaction."""
+_CONNECTIONS: Final = 4
+"""To a host that asks for no delay."""
+_ROUNDS: Final = 10
+_LOOKED_AT: Final = 200
+_MOST_LATER: Final = 2_000
+_IDLE: Final = 1.0
+"""Seconds until a host is looked at again that has addresses, and none that can be sent."""
+
+
+def due_again(work: Work) -> None:
+    """Have the addresses wait for their turn whose time has come, in the order of their times."""
+    if work.now < work.state.next_later:
+        return
+    rows = sets.rows(
+        work.connection,
+        "SELECT address FROM crawl_later WHERE due <= ? ORDER BY due LIMIT ?",
+        work.now,
+        _MOST_LATER,
+    )
+    ids = [row.address for row in rows]
+    work.read(ids)
+    sets.change_many(work.connection, "DELETE FROM crawl_later WHERE address = ?", [(one,) for one in ids])
+    for one in ids:
+        row = work.rows.get(one)
+        if row is not None and row.state == LATER:
+            work.wait(row)
+    found = sets.rows(work.connection, "SELECT min(due) FROM crawl_later")[0][0]
+    work.state.next_later = float("inf") if found is None else float(found)
+
+
+def drain_full(work: Work) -> None:
+    """Refuse what waits of crawls that have all their pages."""
+    for identity in sorted(work.state.full):
+        rows = work.waiting_of(work.state.crawls[identity], _MOST_LATER)
+        for row in rows:
+            work.end(row, "limit")
+        if len(rows) < _MOST_LATER:
+            work.state.full.discard(identity)
+
+
+def dispatch(work: Work) -> list[Batch]:
+    """Choose what is sent, and note it as sent. What was changed must be written before."""
+    state = work.state
+    batches: list[Batch] = []
+    idle: list[Host] = []
+    for host in state.due_hosts(work.now):
+        if len(state.batches) >= int(state.window) or len(batches) >= MOST_AT_ONCE:
+            idle.append(host)
+            break
+        if not host.waiting or host.out >= work.per_host:
+            continue
+        batch = _choose(work, host)
+        if batch is not None:
+            batches.append(batch)
+            host.out += 1
+            host.served_at = work.now
+            work.hosts.add(host.id)
+        elif host.waiting:
+            host.due = max(host.due, work.now + _IDLE)
+            idle.append(host)
+        if host.waiting and host.out < work.per_host:
+            idle.append(host)
+    for host in idle:
+        state.list_host(host)
+    return batches
+
+
+def _choose(work: Work, host: Host) -> Batch | None:
+    pause = host.pause
+    size = MOST_ADDRESSES if pause <= 0 else max(1, min(MOST_ADDRESSES, int(BATCH_SECONDS / pause)))
+    if host.failures:
+        size = 1
+    for _ in range(_ROUNDS):
+        rows = work.waiting(host, _LOOKED_AT)
+        if not rows:
+            return None
+        origin = origin_of(rows[0].url)
+        robots = work.robots_of(origin, host)
+        is_closed = work.state.closed.get(origin, (0, 0.0))[1] > work.now
+        if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
+            return _send(work, host, origin, [], origin)
+        rows = [row for row in rows if row.url.startswith(f"{origin}/")]
+        picked, is_refused = _pick(work, host, origin, rows, size)
+        if picked:
+            return _send(work, host, origin, picked, "")
+        if not is_refused:
+            return None
+        work.flush()
+    return None
+
+
+def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -> tuple[list[Row], bool]:
+    """Return the addresses that may be fetched now, and whether others were refused for good."""
+    state = work.state
+    robots = work.robots_of(origin, host)
+    outcome, until = state.closed.get(origin, (0, 0.0))
+    state.shapes.load(work.connection, [(host.id, host.name, row.url) for row in rows])
+    picked: list[Row] = []
+    is_refused = False
+    sent: Counter[int] = Counter()
+    for row in rows:
+        if len(picked) == size:
+            break
+        crawl = state.crawls.get(row.crawl)
+        if until > work.now:
+            work.end(row, WORDS[outcome], robots.detail)
+        elif not robots.allows(row.url):
+            work.end(row, "disallowed", "robots.txt")
+        elif crawl is not None and crawl.is_full and row.purpose == 0:
+            work.end(row, "limit")
+        elif crawl is not None and row.purpose == 0 and crawl.room - sent[crawl.id] <= 0:
+            continue
+        else:
+            shapes = state.shapes.of(host.name, row.url)
+            judged, shape = ("good", None) if row.depth == 0 or row.content else traps.verdict(shapes, work.now)
+            if judged == "unknown":
+                continue
+            if judged == "trap" and shape is not None:
+                work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were much the same")
+            else:
+                sent[row.crawl] += row.purpose == 0
+                if not row.content:
+                    traps.sent(state.shapes, shapes, work.now)
+                picked.append(row)
+                continue
+        is_refused = True
+    return picked, is_refused
+
+
+def _send(work: Work, host: Host, origin: str, rows: Sequence[Row], robots: str) -> Batch:
+    identity = secrets.token_hex(8)
+    for row in rows:
+        row.state = SENT
+        work.step(row, "sent", f"batch {identity}")
+    one = Sent(identity, host.id, origin, robots, work.now, work.now + LASTS, {row.id for row in rows})
+    work.state.batches[identity] = one
+    work.batches.add(identity)
+    if robots:
+        addresses = [Address(f"{robots}/robots.txt", "robots")]
+    else:
+        addresses = [Address(row.url, PURPOSES[row.purpose], row.etag, row.modified) for row in rows]
+    pause = host.pause
+    return Batch(
+        id=identity,
+        origin=origin,
+        addresses=addresses,
+        delay=pause,
+        deadline=one.deadline,
+        contact=work.state.contact,
+        connections=1 if pause > 0 else _CONNECTIONS,
+    )

@@ -1,0 +1,299 @@
+"""What crawlers say: pages, outcomes, and ends of batches."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from rabbitry.apps.crawl.keeper import hosts, traps
+from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
+from rabbitry.apps.crawl.keeper.inputs import Page
+from rabbitry.apps.crawl.keeper.linking import Links
+from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
+from rabbitry.apps.crawl.keeper.recrawl import next_pause
+from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
+from rabbitry.apps.crawl.keeper.state import DONE, LARGEST_WINDOW, SENT, SMALLEST_WINDOW, WAITING, Host, Sent
+from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
+from rabbitry.apps.crawl.messages import Outcome, Report
+
+TRIES: Final = 3
+SLOW_TRIES: Final = 6
+"""Of an address whose host answers others, but this one with 429 or 503."""
+MOST_LOSSES: Final = 20
+"""Times that an address may be in the hands of a crawler that dies."""
+_RETRIES: Final = (10.0, 60.0, 600.0, 3600.0, 6 * 3600.0)
+"""Seconds until an address is tried again."""
+MARGIN: Final = 60.0
+"""Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
+_LONGEST_WAIT: Final = hosts.DAY
+_SITEMAP: Final = PURPOSES.index("sitemap")
+
+
+class Keep(Protocol):
+    """Where pages go as they came, and addresses that are gone."""
+
+    def page(self, page: Page) -> None:
+        """Keep a page."""
+
+    def gone(self, url: str, at: float) -> None:
+        """Note an address that has no page any more."""
+
+
+class Hearing:
+    """Takes in what crawlers say, in the order in which they said it. The rows concerned were read before."""
+
+    def __init__(self, work: Work, links: Links, keep: Keep) -> None:
+        self._work = work
+        self._links = links
+        self._keep = keep
+
+    # -- pages -------------------------------------------------------------------------------------------
+
+    def page(self, page: Page) -> None:
+        """Take in a page: it is its own outcome."""
+        work = self._work
+        row = row_for(work, page.url)
+        if row is None:
+            work.counts["pages without an address"] += 1
+            return
+        is_current = self._reported(row, page.batch, is_answer=True)
+        is_known = row.outcome in FETCHED and row.outcome_at >= page.fetched_at
+        if not is_current and is_known:
+            return  # it came before
+        host = work.state.hosts[row.host]
+        hosts.note(work, host, "page", size=page.size, wire=page.wire)
+        host.pages += 1
+        work.pace["pages"] += 1
+        work.counts["bytes"] += page.size
+        work.counts["wire"] += page.wire
+        work.counts["compressed"] += len(page.body)
+        crawl = work.state.crawls.get(row.crawl)
+        if row.outcome not in FETCHED and row.purpose != _SITEMAP and crawl is not None:
+            crawl.pages += 1
+            work.crawls.add(crawl.id)
+            if crawl.is_full:
+                work.state.full.add(crawl.id)
+        row.status, row.tries = page.status, 0
+        row.etag, row.modified = _short(page.headers.get("etag")), _short(page.headers.get("last-modified"))
+        if is_known:
+            row.state = DONE
+            work.change(row)
+        else:
+            work.end(row, "page", str(page.status), node=f"crawler {page.crawler}", at=page.fetched_at)
+        self._fetch_again(row, is_changed=None)
+        if row.purpose != _SITEMAP:
+            self._keep.page(page)
+
+    def _fetch_again(self, row: Row, *, is_changed: bool | None) -> None:
+        """Have a page of a crawl that goes on fetched again. is_changed: None where its document is to tell."""
+        crawl = self._work.state.crawls.get(row.crawl)
+        if crawl is not None and crawl.recrawl is not None:
+            if is_changed is not None or not row.pause:
+                row.pause = next_pause(row.pause, crawl.recrawl, is_changed=bool(is_changed))
+            self._work.later(row, self._work.now + row.pause)
+
+    def _reported(self, row: Row, name: str, *, is_answer: bool) -> bool:
+        """Note that an address of a batch is reported; returns whether it was awaited."""
+        batch = self._work.state.batches.get(name)
+        if batch is None:
+            return False
+        batch.answered = batch.answered or is_answer
+        if row.id not in batch.addresses:
+            return False
+        batch.addresses.discard(row.id)
+        self._work.batches.add(name)
+        return row.state == SENT
+
+    # -- everything else ---------------------------------------------------------------------------------
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Take in what became of an address that gave no page."""
+        work = self._work
+        word = outcome.outcome if outcome.outcome in NUMBERS else "bad-answer"
+        batch = work.state.batches.get(outcome.batch)
+        if batch is not None and batch.robots:
+            self._robots(batch, outcome, word)
+            return
+        row = row_for(work, outcome.url, make=False)
+        if row is None:
+            return
+        is_answer = word not in OF_THE_HOST and word not in ALL_ALIKE and word != "too-slow"
+        if not self._reported(row, outcome.batch, is_answer=is_answer):
+            is_new = outcome.at > row.outcome_at and row.state in (WAITING, SENT)
+            if word in ONCE_MORE or word in OF_THE_HOST or not is_new:
+                return  # of a batch that was taken back: another one tells
+        host = work.state.hosts[row.host]
+        hosts.note(work, host, word, size=outcome.size, wire=outcome.wire)
+        work.counts["wire"] += outcome.wire
+        row.status = outcome.status or 0
+        node = f"crawler {outcome.crawler}"
+        traps.answered(work.state.shapes, work.state.shapes.of(host.name, row.url))
+        if word == "slow-down":
+            self._slow_down(batch, host, row, outcome, node)
+        elif word in OF_THE_HOST:
+            host.problems += 1
+            if batch is not None:
+                batch.failed = word
+            self._retry(row, word, outcome.detail, node, TRIES)
+        elif word in ONCE_MORE:
+            host.problems += 1
+            self._retry(row, word, outcome.detail, node, TRIES)
+        elif word == "redirect":
+            self._redirect(row, outcome, node)
+        elif word == "unchanged":
+            row.tries = 0
+            work.end(row, word, outcome.detail, node=node, at=outcome.at)
+            self._fetch_again(row, is_changed=False)
+        else:
+            if word == "client-error":
+                self._keep.gone(row.url, outcome.at)
+            host.problems += 1
+            work.end(row, word, _with_status(outcome), node=node, at=outcome.at)
+
+    def _slow_down(self, batch: Sent | None, host: Host, row: Row, outcome: Outcome, node: str) -> None:
+        pause = 0.0
+        if batch is not None and not batch.slowed:
+            batch.slowed = True
+            pause = hosts.slow_down(self._work, host, outcome.retry_after)
+        host.problems += 1
+        self._retry(row, "slow-down", _with_status(outcome), node, SLOW_TRIES, pause)
+
+    def _retry(self, row: Row, word: str, detail: str, node: str, tries: int, pause: float = 0.0) -> None:
+        work = self._work
+        row.tries += 1
+        if row.tries >= tries:
+            work.end(row, word, detail, node=node)
+            work.step(row, "given-up", f"tried {row.tries} times")
+            return
+        work.outcome(row, word, detail, node=node)
+        work.later(row, work.now + max(pause, _RETRIES[min(row.tries, len(_RETRIES)) - 1]))
+
+    def _redirect(self, row: Row, outcome: Outcome, node: str) -> None:
+        work = self._work
+        location = outcome.location or ""
+        try:
+            target = parse(location)
+        except BadAddress as error:
+            work.end(row, "bad-answer", f"redirect: {error}", node=node, at=outcome.at)
+            return
+        if target.key == row.key and target.url != row.url and row.hops < 3:
+            # The same address with a session of its own: it is fetched so.
+            row.url, row.hops = target.url, row.hops + 1
+            work.outcome(row, "redirect", location, node=node, at=outcome.at)
+            work.wait(row)
+            return
+        work.end(row, "redirect", location, node=node, at=outcome.at)
+        crawl = work.state.crawls.get(row.crawl)
+        host = work.state.hosts[row.host].name
+        if crawl is not None and row.depth == 0 and _is_www(host, target.host):
+            crawl.add_host(target.host)
+            work.crawls.add(crawl.id)
+        self._links.add(location, row, row.depth, hops=row.hops + 1)
+
+    # -- robots.txt --------------------------------------------------------------------------------------
+
+    def _robots(self, batch: Sent, outcome: Outcome, word: str) -> None:
+        work = self._work
+        host = work.state.hosts[batch.host]
+        robots = work.robots_of(batch.robots, host)
+        hosts.note(work, host, word, wire=outcome.wire)
+        work.counts["wire"] += outcome.wire
+        work.counts["robots"] += 1
+        if word in ("robots", "page"):
+            batch.answered = True
+            robots.take(outcome.body or "", work.now)
+        elif word in ("client-error", "not-text", "redirect", "too-large"):
+            batch.answered = True
+            # Past five redirects, or at another host's, there are no rules (RFC 9309, 2.3.1.2).
+            robots.allow_all(work.now, word)
+        elif word == "slow-down":
+            if not batch.slowed:
+                batch.slowed = True
+                hosts.slow_down(work, host, outcome.retry_after)
+            hosts.robots_failed(work, host, robots, batch, word, _with_status(outcome))
+            return
+        else:
+            hosts.robots_failed(work, host, robots, batch, word, _with_status(outcome))
+            return
+        work.robots[robots.origin] = robots
+        host.robots_delay = robots.delay
+        work.hosts.add(host.id)
+        first = work.waiting(host, 1)
+        if first and robots.body:
+            for url in robots.sitemaps()[:MOST_SITEMAPS]:
+                self._links.add(url, first[0], first[0].depth, purpose=_SITEMAP)
+
+    # -- ends of batches ---------------------------------------------------------------------------------
+
+    def report(self, report: Report) -> None:
+        """Take in the end of a batch: its host may be asked again. One of a batch that was taken back says nothing."""
+        batch = self._work.state.batches.get(report.batch)
+        if batch is None:
+            return
+        left = len(report.left)
+        state = self._work.state
+        if report.why == "late" and left and left == len(batch.addresses) and not batch.answered:
+            state.window = max(SMALLEST_WINDOW, state.window * 0.7)
+        elif report.why != "interrupted":
+            state.window = min(LARGEST_WINDOW, state.window + 1)
+        wait = min(max(report.wait, 0.0), _LONGEST_WAIT)
+        self._release(batch, wait, report.why or "not reported", f"crawler {report.crawler}")
+
+    def take_back(self) -> None:
+        """Take back batches of which nothing was heard in time."""
+        late = [one for one in self._work.state.batches.values() if one.deadline + MARGIN < self._work.now]
+        for batch in late:
+            self._release(batch, 0.0, "taken-back", "")
+
+    def _release(self, batch: Sent, wait: float, why: str, node: str) -> None:
+        work = self._work
+        host = work.state.hosts[batch.host]
+        del work.state.batches[batch.id]
+        work.batches.add(batch.id)
+        host.out -= 1
+        if why in ("interrupted", "taken-back", "not reported"):
+            wait = max(wait, host.pause)
+        host.due = max(host.due, work.now + wait)
+        if batch.answered and not batch.slowed:
+            hosts.answered(work, host)
+        elif batch.failed and not batch.slowed:
+            hosts.failed(work, host, batch.origin, batch.failed, "no answer")
+        elif batch.slowed and host.failures > hosts.MOST_SLOWED:
+            hosts.close(work, host, batch.origin, "slow-down", f"429 or 503 {host.failures} times in a row")
+        work.hosts.add(host.id)
+        for one in sorted(batch.addresses):
+            row = work.rows.get(one)
+            if row is None or row.state != SENT:
+                continue
+            work.step(row, "retry", why, node=node)
+            if why not in ("late", "blocked", "budget"):
+                row.losses += 1
+            if row.losses > MOST_LOSSES:
+                work.end(row, "given-up", f"{row.losses} crawlers did not finish it")
+            else:
+                work.wait(row)
+
+
+def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:
+    """Return the row of an address that somebody speaks of. make: one that nobody asked for gets one."""
+    try:
+        address = parse(url)
+    except BadAddress:
+        return None
+    row = work.row_of(address.key)
+    if row is None and make:
+        row = work.add(address, None, 0)
+        row.state = DONE
+        work.state.shapes.load(work.connection, [(row.host, address.host, row.url)])
+    return row
+
+
+def _is_www(one: str, other: str) -> bool:
+    return one != other and one.removeprefix("www.") == other.removeprefix("www.")
+
+
+def _with_status(outcome: Outcome) -> str:
+    return f"{outcome.status or ''} {outcome.detail}".strip()
+
+
+def _short(value: str | None) -> str | None:
+    return value if value is None or len(value) <= 1_000 else None

@@ -1,0 +1,97 @@
+"""What hosts did: slowing down, leaving alone, coming back, and giving up."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, NUMBERS
+from rabbitry.apps.crawl.keeper.robots import CLOSED, UNAVAILABLE, UNKNOWN, Robots
+from rabbitry.apps.crawl.keeper.state import Host, Sent
+from rabbitry.apps.crawl.keeper.work import Work
+
+DAY: Final = 24 * 3600.0
+PAUSES: Final = (10.0, 60.0, 600.0)
+"""Seconds after the first, second, … batch that a host did not answer; then it is given up."""
+_FIRST_BACKOFF: Final = 10.0
+_LEAST_BACKOFF: Final = 0.5
+MOST_SLOWED: Final = 12
+"""Batches in a row that a host answered with 429 or 503, each after twice the time; then it is given up."""
+_LAST_OUTCOMES: Final = 8
+
+
+def slow_down(work: Work, host: Host, retry_after: float | None) -> float:
+    """Leave a host alone that asks for it, longer each time. Returns for how many seconds."""
+    host.failures += 1
+    host.backoff = min(DAY, max(_FIRST_BACKOFF, 2 * host.backoff))
+    pause = min(DAY, max(retry_after or 0.0, host.backoff))
+    host.due = max(host.due, work.now + pause)
+    work.hosts.add(host.id)
+    return pause
+
+
+def answered(work: Work, host: Host) -> None:
+    """Note that a host answered a batch, and asked for nothing: it comes back slowly."""
+    host.failures = 0
+    host.backoff = host.backoff / 2 if host.backoff > 2 * _LEAST_BACKOFF else 0.0
+    work.hosts.add(host.id)
+
+
+def failed(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
+    """Note that a host did not answer a batch; an origin that never does is closed."""
+    host.failures += 1
+    work.hosts.add(host.id)
+    if host.failures > len(PAUSES):
+        close(work, host, origin, word, f"{detail}; tried {host.failures} times")
+    else:
+        host.due = max(host.due, work.now + PAUSES[host.failures - 1])
+
+
+def close(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
+    """Ask an origin no more for a day: its addresses have the outcome."""
+    robots = work.robots_of(origin, host)
+    robots.state, robots.outcome, robots.detail = CLOSED, NUMBERS[word], detail[:300]
+    robots.at, robots.until = work.now, work.now + DAY
+    work.robots[origin] = robots
+    host.failures = 0
+    work.hosts.add(host.id)
+
+
+def reopen(work: Work, host: Host, origin: str) -> None:
+    """Ask an origin again that was closed: somebody added an address of it."""
+    if origin in work.state.closed:
+        robots = work.robots_of(origin, host)
+        robots.state, robots.until, robots.tries = UNKNOWN, 0.0, 0
+        work.robots[origin] = robots
+    host.failures = 0
+    host.due = min(host.due, work.now + host.pause)
+    work.hosts.add(host.id)
+
+
+def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str, detail: str) -> None:
+    """Note that an origin's robots.txt did not come: nothing of it is fetched until it does (RFC 9309, 2.3.1.4)."""
+    robots.state, robots.outcome, robots.tries = UNAVAILABLE, NUMBERS[word], robots.tries + 1
+    robots.detail, robots.at, robots.until = detail[:300], work.now, work.now
+    work.robots[robots.origin] = robots
+    for row in work.waiting(host, 1):
+        work.outcome(row, word, f"robots.txt: {detail}" if detail else "robots.txt")
+    if word in ALL_ALIKE:
+        close(work, host, robots.origin, word, detail)
+    elif word == "slow-down":
+        pass  # the host waits, and is given up past MOST_SLOWED
+    elif robots.tries > len(PAUSES):
+        is_there = word not in ("no-such-host", "no-connection")
+        close(work, host, robots.origin, "disallowed" if is_there else word, f"robots.txt: {word} each time")
+    else:
+        batch.failed = ""
+        host.due = max(host.due, work.now + PAUSES[robots.tries - 1])
+    work.hosts.add(host.id)
+
+
+def note(work: Work, host: Host, word: str, *, size: int = 0, wire: int = 0) -> None:
+    """Note an outcome among a host's last ones."""
+    host.outcomes = ",".join([*host.outcomes.split(",")[-_LAST_OUTCOMES + 1 :], word]).strip(",")
+    host.size += size
+    host.wire += wire
+    work.pace["size"] += size
+    work.pace["wire"] += wire
+    work.hosts.add(host.id)

@@ -1,0 +1,37 @@
+"""What the keeper is told, decoded: pages, outcomes, ends of batches, documents, and commands."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from rabbitry.apps.crawl.messages import Command, Document, Outcome, Purpose, Report
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A page, as it goes to the processors. body: zstd. size: bytes before that; wire: bytes over the network."""
+
+    url: str
+    fetched_at: float
+    body: bytes
+    final_url: str = ""
+    status: int = 200
+    crawler: str = ""
+    batch: str = ""
+    purpose: Purpose = "page"
+    content_type: str = ""
+    headers: dict[str, str] = {}
+    size: int = 0
+    wire: int = 0
+    took: float = 0.0
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A command. message: the id of its message, by which one that comes twice is known."""
+
+    command: Command
+    message: str
+
+
+Input: TypeAlias = Page | Outcome | Report | Document | Asked

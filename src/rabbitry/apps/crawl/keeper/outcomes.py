@@ -1,0 +1,57 @@
+"""The numbers by which the database keeps outcomes. They never change; a new outcome gets a new one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NUMBERS: Final[dict[str, int]] = {
+    "queued": 1,
+    "sent": 2,
+    "page": 3,
+    "unchanged": 4,
+    "redirect": 5,
+    "robots": 6,
+    "client-error": 7,
+    "server-error": 8,
+    "slow-down": 9,
+    "not-text": 10,
+    "too-large": 11,
+    "bomb": 12,
+    "broken-encoding": 13,
+    "too-slow": 14,
+    "header-too-large": 15,
+    "no-such-host": 16,
+    "no-connection": 17,
+    "bad-certificate": 18,
+    "private": 19,
+    "no-contact": 20,
+    "bad-answer": 21,
+    "document": 22,
+    "unreadable": 23,
+    "extractor-died": 24,
+    "bad-address": 25,
+    "bad-scheme": 26,
+    "too-long": 27,
+    "out-of-scope": 28,
+    "too-deep": 29,
+    "limit": 30,
+    "disallowed": 31,
+    "trap": 32,
+    "duplicate": 33,
+    "noindex": 34,
+    "given-up": 35,
+    "sitemap": 36,
+}
+WORDS: Final[dict[int, str]] = {number: word for word, number in NUMBERS.items()}
+
+ONCE_MORE: Final = frozenset({"server-error", "too-slow", "bad-answer"})
+"""Of an address: it is tried again."""
+OF_THE_HOST: Final = frozenset({"no-such-host", "no-connection", "slow-down"})
+"""Of the host: it is left alone for a while, and its addresses wait."""
+ALL_ALIKE: Final = frozenset({"private", "no-contact", "bad-certificate"})
+"""Of the host, for good: where its robots.txt has it, all its addresses have."""
+FETCHED: Final = frozenset(
+    NUMBERS[word]
+    for word in ("page", "unchanged", "document", "sitemap", "duplicate", "noindex", "unreadable", "extractor-died")
+)
+"""Numbers of the outcomes of an address whose page came."""

@@ -1,0 +1,104 @@
+"""The rules of an origin's robots.txt (RFC 9309), as protego reads them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urljoin
+
+from protego import Protego
+
+AGENT: Final = "rabbitry"
+"""The product token."""
+KEPT: Final = 24 * 3600.0
+"""Seconds that rules are kept (RFC 9309, section 2.4)."""
+LARGEST: Final = 500_000
+MOST_SITEMAPS: Final = 100
+_MOST_CACHED: Final = 500
+_LONGEST_DELAY: Final = 30 * 24 * 3600.0
+
+UNKNOWN: Final = 0
+RULES: Final = 1
+ALL_ALLOWED: Final = 2
+UNAVAILABLE: Final = 3
+"""No answer, or 5xx: nothing is allowed, and it is asked again."""
+CLOSED: Final = 4
+"""Given up until a later time, or refused for good."""
+
+
+@dataclass(slots=True)
+class Robots:
+    """What is known of an origin's robots.txt. tries: failed ones in a row. until: when it is to be asked again."""
+
+    origin: str
+    host: int
+    state: int = UNKNOWN
+    outcome: int = 0
+    at: float = 0.0
+    until: float = 0.0
+    tries: int = 0
+    delay: float = 0.0
+    detail: str = ""
+    body: str = ""
+    _rules: Protego | None = None
+
+    def allows(self, url: str) -> bool:
+        """Return whether an address of the origin may be fetched."""
+        if self.state != RULES:
+            return self.state == ALL_ALLOWED
+        return bool(self._parsed().can_fetch(url, AGENT))
+
+    def take(self, body: str, now: float) -> None:
+        """Take the rules of a new robots.txt."""
+        self.body = body[:LARGEST].replace("\0", "")
+        self._rules = None
+        self.state, self.at, self.until, self.tries, self.outcome, self.detail = RULES, now, now + KEPT, 0, 0, ""
+        delay = self._parsed().crawl_delay(AGENT)
+        self.delay = min(max(0.0, float(delay or 0.0)), _LONGEST_DELAY)
+        if "disallow" not in self.body.lower():
+            self.state = ALL_ALLOWED
+
+    def allow_all(self, now: float, detail: str) -> None:
+        """Take it that there are no rules."""
+        self.state, self.at, self.until, self.tries, self.delay = ALL_ALLOWED, now, now + KEPT, 0, 0.0
+        self.body, self.detail, self._rules = "", detail, None
+
+    def sitemaps(self) -> Sequence[str]:
+        """Return the sitemaps that it names, absolute."""
+        found: dict[str, None] = {}
+        for line in self._parsed().sitemaps:
+            if len(found) == MOST_SITEMAPS:
+                break
+            try:
+                found[urljoin(self.origin + "/", line.strip())] = None
+            except ValueError:
+                continue
+        return list(found)
+
+    def _parsed(self) -> Protego:
+        if self._rules is None:
+            self._rules = Protego.parse(self.body)
+        return self._rules
+
+
+class RobotsCache:
+    """Robots of the origins that were asked for last; bounded."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Robots] = OrderedDict()
+
+    def get(self, origin: str) -> Robots | None:
+        """Return the robots of an origin, where they are here."""
+        found = self._known.get(origin)
+        if found is not None:
+            self._known.move_to_end(origin)
+        return found
+
+    def put(self, robots: Robots) -> None:
+        """Keep them."""
+        self._known[robots.origin] = robots
+        self._known.move_to_end(robots.origin)
+        if len(self._known) > _MOST_CACHED:
+            self._known.popitem(last=False)

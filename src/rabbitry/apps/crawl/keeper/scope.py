@@ -1,0 +1,92 @@
+"""Crawls: where each begins, how far it goes, and what it asks of the keeper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rabbitry.apps.crawl.keeper.addresses import BadAddress, host_name, parse
+
+DELAY = 1.0
+"""Seconds between two requests to a host where nobody said otherwise: a good guest's."""
+
+
+@dataclass(slots=True)
+class Crawl:
+    """What was asked for by one `add`. depth: links away from the start; None: without a bound.
+
+    hosts: of the start, with same_host. allow: domains. Both None: any host. limit: pages. pages: fetched so far; sent:
+    addresses in the hands of crawlers. recrawl: seconds until a page is fetched again at first; None: never.
+    """
+
+    id: int
+    at: float
+    urls: list[str]
+    depth: int | None = None
+    hosts: list[str] | None = None
+    allow: list[str] | None = None
+    limit: int | None = None
+    contact: str | None = None
+    delay: float | None = None
+    recrawl: float | None = None
+    pages: int = 0
+    sent: int = 0
+    _verdicts: dict[str, bool] = field(default_factory=dict)
+
+    def has_host(self, host: str) -> bool:
+        """Return whether a host is in the crawl's scope."""
+        if self.hosts is None and self.allow is None:
+            return True
+        found = self._verdicts.get(host)
+        if found is None:
+            if len(self._verdicts) > 50_000:
+                self._verdicts.clear()
+            found = self._verdicts[host] = self._has_host(host)
+        return found
+
+    def _has_host(self, host: str) -> bool:
+        if host in (self.hosts or ()):
+            return True
+        name = host_name(host)
+        return any(
+            domain in (host, name) or (not domain[-1].isdigit() and name.endswith(f".{domain}"))
+            for domain in self.allow or ()
+        )
+
+    def add_host(self, host: str) -> None:
+        """Take a host into a scope of hosts: the one that a start leads to."""
+        if self.hosts is not None and host not in self.hosts:
+            self.hosts.append(host)
+            self._verdicts.clear()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many pages as it was to have."""
+        return self.limit is not None and self.pages >= self.limit
+
+    @property
+    def room(self) -> int:
+        """Return how many more addresses may be sent."""
+        return 1 << 30 if self.limit is None else max(0, self.limit - self.pages - self.sent)
+
+    def links_left(self, depth: int) -> float:
+        """Return how many links away from an address of this depth the crawl goes."""
+        return float("inf") if self.depth is None else self.depth - depth
+
+    def goes_further(self, other: Crawl, depth: int, other_depth: int) -> bool:
+        """Return whether this crawl leads further from an address than another one, by which it was fetched."""
+        if self.links_left(depth) > other.links_left(other_depth):
+            return True
+        mine, theirs = (self.hosts, self.allow), (other.hosts, other.allow)
+        if theirs == (None, None):
+            return False
+        if mine == (None, None):
+            return True
+        return not (set(self.hosts or ()) <= set(other.hosts or ()) and set(self.allow or ()) <= set(other.allow or ()))
+
+
+def domain(text: str) -> str:
+    """Return a domain as it stands in addresses: lower case, in ASCII. Raises BadAddress."""
+    name = text.strip().removeprefix("*.").strip(".")
+    if not name or "/" in name or "@" in name:
+        raise BadAddress("bad-address", f"{text[:80]!r} is no domain: say example.org")
+    return parse(f"http://{name}/").host

@@ -1,0 +1,201 @@
+"""What the active keeper has in memory: hosts, crawls and batches that are out; addresses are in the database.
+
+All of it can be read anew: a keeper that becomes active does, and so does one whose transaction failed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl.keeper import sets
+from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
+from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
+from rabbitry.apps.crawl.keeper.traps import Shapes
+
+WAITING: Final = 0
+SENT: Final = 1
+LATER: Final = 2
+DONE: Final = 3
+STATES: Final = {WAITING: "queued", SENT: "sent", LATER: "later", DONE: "done"}
+
+FIRST_WINDOW: Final = 256
+LARGEST_WINDOW: Final = 10_000
+SMALLEST_WINDOW: Final = 32
+_MOST_KNOWN: Final = 100_000
+
+
+@dataclass(slots=True)
+class Host:
+    """A host: the frontier's unit. due: when it may be asked again. waiting, later, sent: its addresses; out: its
+    batches that are out. failures: batches in a row that it did not answer, or answered with 429 or 503.
+    """
+
+    id: int
+    name: str
+    delay: float = DELAY
+    robots_delay: float = 0.0
+    due: float = 0.0
+    served_at: float = 0.0
+    waiting: int = 0
+    later: int = 0
+    sent: int = 0
+    failures: int = 0
+    backoff: float = 0.0
+    pages: int = 0
+    problems: int = 0
+    size: int = 0
+    wire: int = 0
+    outcomes: str = ""
+    out: int = 0
+    is_listed: bool = False
+
+    @property
+    def pause(self) -> float:
+        """Return the seconds between two requests to it."""
+        return max(self.delay, self.robots_delay, self.backoff)
+
+
+HOST_COLUMNS: Final = (
+    "id", "name", "delay", "robots_delay", "due", "served_at", "waiting", "later", "sent", "failures", "backoff",
+    "pages", "problems", "size", "wire", "outcomes",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Sent:
+    """A batch that is out. addresses: rows not reported yet. robots: the origin whose robots.txt it is for, or empty.
+
+    answered, failed, slowed: what came of it so far.
+    """
+
+    id: str
+    host: int
+    origin: str
+    robots: str
+    sent_at: float
+    deadline: float
+    addresses: set[int]
+    answered: bool = False
+    failed: str = ""
+    slowed: bool = False
+
+
+class Known:
+    """Links that were looked at lately; bounded. What is in it needs not be looked up."""
+
+    def __init__(self) -> None:
+        self._new: set[str] = set()
+        self._old: set[str] = set()
+
+    def __contains__(self, url: str) -> bool:
+        return url in self._new or url in self._old
+
+    def add(self, url: str) -> None:
+        """Note a link."""
+        if len(self._new) >= _MOST_KNOWN:
+            self._old, self._new = self._new, set()
+        self._new.add(url)
+
+
+@dataclass
+class State:
+    """See the module. epoch: of the keeper that it belongs to."""
+
+    epoch: int
+    hosts: dict[int, Host] = field(default_factory=dict)
+    by_name: dict[str, Host] = field(default_factory=dict)
+    crawls: dict[int, Crawl] = field(default_factory=dict)
+    batches: dict[str, Sent] = field(default_factory=dict)
+    closed: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Origins that are not asked: the outcome's number that their addresses have, and until when."""
+    robots: RobotsCache = field(default_factory=RobotsCache)
+    shapes: Shapes = field(default_factory=Shapes)
+    known: dict[tuple[int, int], Known] = field(default_factory=dict)
+    """By crawl, and by depth where the crawl has a bound."""
+    next_address: int = 1
+    next_host: int = 1
+    next_crawl: int = 1
+    next_later: float = 0.0
+    """No address is due before."""
+    window: float = FIRST_WINDOW
+    """Batches that may be out at once: more where crawlers take them soon, fewer where they come back late."""
+    contact: str | None = None
+    full: set[int] = field(default_factory=set)
+    """Crawls with all their pages, whose waiting addresses are still to be refused."""
+    _heap: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def list_host(self, host: Host) -> None:
+        """Have a host come up when it is due."""
+        if not host.is_listed:
+            host.is_listed = True
+            heapq.heappush(self._heap, (host.due, host.served_at, host.id))
+
+    def due_hosts(self, now: float) -> Iterator[Host]:
+        """Take the hosts that are due, the one that has been due for longest first."""
+        while self._heap and self._heap[0][0] <= now:
+            host = self.hosts[heapq.heappop(self._heap)[2]]
+            host.is_listed = False
+            if host.due > now:
+                self.list_host(host)
+            else:
+                yield host
+
+    def next_due(self) -> float | None:
+        """Return when the next host is due."""
+        return self._heap[0][0] if self._heap else None
+
+    def known_to(self, crawl: Crawl, depth: int) -> Known:
+        """Return the links that a crawl has looked at from this depth lately."""
+        place = (crawl.id, -1 if crawl.depth is None else depth)
+        found = self.known.get(place)
+        if found is None:
+            if len(self.known) > 8:
+                self.known.clear()
+            found = self.known[place] = Known()
+        return found
+
+
+def load(connection: Connection, epoch: int) -> State:
+    """Read all of it from the database."""
+    state = State(epoch)
+    for row in sets.rows(connection, f"SELECT {', '.join(HOST_COLUMNS)} FROM crawl_hosts"):  # noqa: S608 - constants
+        host = Host(*row)
+        state.hosts[host.id] = state.by_name[host.name] = host
+    for row in sets.rows(
+        connection,
+        "SELECT id, at, urls, depth, hosts, allow, page_limit, contact, delay, recrawl, pages, sent FROM crawl_crawls"
+        " ORDER BY id",
+    ):
+        identity, at, urls, depth, hosts, allow, *rest = row
+        state.crawls[identity] = Crawl(identity, at, _list(urls) or [], depth, _list(hosts), _list(allow), *rest)
+        state.contact = row.contact or state.contact
+    for row in sets.rows(
+        connection, "SELECT id, host, origin, robots, sent_at, deadline, addresses FROM crawl_batches"
+    ):
+        addresses = msgspec.json.decode(row.addresses, type=set[int])
+        state.batches[row.id] = Sent(row.id, row.host, row.origin, row.robots, row.sent_at, row.deadline, addresses)
+        state.hosts[row.host].out += 1
+    for row in sets.rows(connection, "SELECT origin, outcome, until FROM crawl_robots WHERE state = ?", CLOSED):
+        state.closed[row.origin] = (row.outcome, row.until)
+    state.next_address = _next(connection, "crawl_addresses")
+    state.next_host = _next(connection, "crawl_hosts")
+    state.next_crawl = _next(connection, "crawl_crawls")
+    state.full = {crawl.id for crawl in state.crawls.values() if crawl.is_full}
+    for host in state.hosts.values():
+        if host.waiting:
+            state.list_host(host)
+    return state
+
+
+def _next(connection: Connection, table: str) -> int:
+    return int(sets.rows(connection, f"SELECT coalesce(max(id), 0) + 1 FROM {table}")[0][0])  # noqa: S608 - constants
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else msgspec.json.decode(text, type=list[str])

@@ -1,0 +1,203 @@
+"""Traps: families of addresses without an end that bring nothing new (calendars, facets, session ids, soft 404s).
+
+Addresses are folded to shapes: digits to `#`, tokens to `*`, a query to its parameters' names. An address belongs to
+its shape and to those of the paths above. How many of a shape's documents were much the same as another tells a trap,
+where the host's other documents are not. A shape of which too little is known is asked for a few addresses at a time.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, TypeAlias
+
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl.keeper import sets
+from rabbitry.apps.crawl.keeper.addresses import host_key
+
+ENOUGH: Final = 8
+"""Answers from which on a shape is judged."""
+SHARE: Final = 0.8
+"""Of a shape's documents that repeat others, from which on it is a trap."""
+_ELSEWHERE: Final = 5
+_ELSEWHERE_SHARE: Final = 0.2
+"""Documents of the host's other shapes that repeat none, and their share: where all look alike, it tells nothing."""
+PATIENCE: Final = 60.0
+"""Seconds after which more of a shape are asked for although the answers are missing."""
+NEAR: Final = 3
+"""Bits in which fingerprints of much the same documents differ at most."""
+_MOST_PRINTS: Final = 48
+_MOST_SEGMENTS: Final = 25
+_MOST_REPEATED: Final = 3
+_MOST_CACHED: Final = 50_000
+_DIGITS: Final = re.compile(r"[0-9]+")
+_TOKEN: Final = re.compile(
+    r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])(?:[0-9a-f]{8,}|[0-9A-Za-z_-]{12,})(?:\.[a-z]{1,5})?"
+)
+_UNSIGNED: Final = (1 << 64) - 1
+
+Verdict: TypeAlias = Literal["good", "trap", "unknown"]
+
+
+@dataclass(slots=True)
+class Shape:
+    """A family of addresses. sent: to crawlers; answered: how many came of it; documents: with a fingerprint, of which
+    repeats were much the same as another. sent_at: the last time, in this keeper's memory alone.
+    """
+
+    key: int
+    host: int
+    shape: str
+    sent: int = 0
+    answered: int = 0
+    documents: int = 0
+    repeats: int = 0
+    prints: bytes | None = None
+    sent_at: float = 0.0
+    is_changed: bool = False
+
+    def is_near(self, fingerprint: int) -> bool:
+        """Return whether one of the documents that are remembered is much the same."""
+        prints = self.prints
+        if not prints:
+            return False
+        wanted = fingerprint & _UNSIGNED
+        return any((other ^ wanted).bit_count() <= NEAR for (other,) in struct.iter_unpack("<Q", prints))
+
+    def remember(self, fingerprint: int) -> None:
+        """Remember a document; the oldest goes."""
+        self.prints = ((self.prints or b"") + struct.pack("<Q", fingerprint & _UNSIGNED))[-8 * _MOST_PRINTS :]
+
+
+@lru_cache(20_000)
+def shapes_of(url: str) -> tuple[str, ...]:
+    """Return the shapes of an address, the narrowest first; the last is the whole host's."""
+    path, question, query = url[url.index("/", 8) :].partition("?")
+    segments = [_folded(segment) for segment in path.split("/")[1:]]
+    kept = [segment for place, segment in enumerate(segments) if place == 0 or segment != segments[place - 1]]
+    found = ["/" + "/".join(kept)]
+    if question:
+        names = sorted({parameter.partition("=")[0] for parameter in query.split("&")})
+        found = [f"{found[0]}?{'&'.join(names)}", f"{found[0]}?"]
+    for end in sorted({1, 2, len(kept) - 1}, reverse=True):
+        if 1 <= end < len(kept):
+            found.append("/" + "/".join(kept[:end]) + "/")
+    return (*dict.fromkeys(found), "")
+
+
+def _folded(segment: str) -> str:
+    return "*" if _TOKEN.fullmatch(segment) else _DIGITS.sub("#", segment)
+
+
+def grows(url: str) -> bool:
+    """Return whether a path is one that grows: the same segment again and again, or very many."""
+    segments = url[url.index("/", 8) :].partition("?")[0].split("/")
+    if len(segments) <= _MOST_REPEATED:
+        return False
+    if len(segments) > _MOST_SEGMENTS:
+        return True
+    counted = Counter(segment for segment in segments if segment and not segment.isdigit())
+    return bool(counted) and max(counted.values()) >= _MOST_REPEATED
+
+
+class Shapes:
+    """The shapes of hosts, as far as they are in memory; bounded."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, Shape] = OrderedDict()
+        self._changed: dict[int, Shape] = {}
+
+    def load(self, connection: Connection, hosts: Iterable[tuple[int, str, str]]) -> None:
+        """Have the shapes of addresses in memory: of each the host's id, its name, and the address."""
+        missing: dict[int, Shape] = {}
+        for host, name, url in hosts:
+            for shape in shapes_of(url):
+                key = host_key(name, shape)
+                if key in self._known:
+                    self._known.move_to_end(key)
+                elif key not in missing:
+                    missing[key] = Shape(key, host, shape)
+        found = sets.rows_among(
+            connection,
+            "SELECT key, host, shape, sent, answered, documents, repeats, prints FROM crawl_shapes WHERE key IN {set}",
+            missing,
+        )
+        for row in found:
+            missing[row.key] = Shape(*row)
+        self._known.update(missing)
+        while len(self._known) > _MOST_CACHED + len(missing):
+            self._known.popitem(last=False)
+
+    def of(self, name: str, url: str) -> list[Shape]:
+        """Return the shapes of an address, which were loaded before, the narrowest first."""
+        return [self._known[host_key(name, shape)] for shape in shapes_of(url)]
+
+    def change(self, shape: Shape) -> None:
+        """Note that a shape is to be written."""
+        self._changed[shape.key] = shape
+
+    def flush(self, connection: Connection) -> None:
+        """Write what was changed."""
+        if self._changed:
+            values = [
+                (one.key, one.host, one.shape[:500], one.sent, one.answered, one.documents, one.repeats, one.prints)
+                for one in self._changed.values()
+            ]
+            sets.change_many(connection, _PUT, values)
+            self._changed.clear()
+
+
+def verdict(shapes: Sequence[Shape], now: float) -> tuple[Verdict, Shape | None]:
+    """Judge an address by its shapes; the narrowest of which enough is known decides.
+
+    Returns the shape at fault: the trap, or the one of which answers are to be awaited.
+    """
+    whole = shapes[-1]
+    for shape in shapes[:-1]:
+        if shape.answered < ENOUGH:
+            continue
+        if shape.documents < ENOUGH or shape.repeats < SHARE * shape.documents:
+            return "good", None
+        elsewhere = whole.documents - shape.documents
+        new = elsewhere - (whole.repeats - shape.repeats)
+        if new >= _ELSEWHERE and new >= _ELSEWHERE_SHARE * elsewhere:
+            return "trap", shape
+    for shape in shapes[:-1]:
+        if shape.answered < ENOUGH and shape.sent - shape.answered >= ENOUGH and now < shape.sent_at + PATIENCE:
+            return "unknown", shape
+    return "good", None
+
+
+def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
+    """Count an address that is sent."""
+    for shape in shapes:
+        shape.sent += 1
+        shape.sent_at = now
+        known.change(shape)
+
+
+def answered(known: Shapes, shapes: Sequence[Shape], fingerprint: int = 0, *, is_repeat: bool = False) -> None:
+    """Count what came of an address. fingerprint: of its document; is_repeat: it is known as one of another."""
+    is_near = is_repeat or (fingerprint != 0 and any(shape.is_near(fingerprint) for shape in shapes))
+    for shape in shapes:
+        shape.answered += 1
+        if fingerprint:
+            shape.documents += 1
+            if is_near:
+                shape.repeats += 1
+            else:
+                shape.remember(fingerprint)
+        known.change(shape)
+
+
+_PUT: Final = (
+    "INSERT INTO crawl_shapes (key, host, shape, sent, answered, documents, repeats, prints)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET sent = excluded.sent,"
+    " answered = excluded.answered, documents = excluded.documents, repeats = excluded.repeats,"
+    " prints = excluded.prints"
+)

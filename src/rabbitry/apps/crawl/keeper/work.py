@@ -1,0 +1,379 @@
+"""One transaction's work on addresses: rows are read set by set, changed in memory, and written once.
+
+What is counted (addresses of each state and outcome, of each host and crawl) follows from how rows change.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl.keeper import sets
+from rabbitry.apps.crawl.keeper.addresses import Address
+from rabbitry.apps.crawl.keeper.outcomes import NUMBERS, WORDS
+from rabbitry.apps.crawl.keeper.robots import CLOSED, Robots
+from rabbitry.apps.crawl.keeper.scope import Crawl
+from rabbitry.apps.crawl.keeper.state import DONE, HOST_COLUMNS, LATER, SENT, STATES, WAITING, Host, Sent, State
+from rabbitry.apps.crawl.keeper.trail import with_step
+from rabbitry.apps.crawl.messages import Purpose
+
+PURPOSES: Final[tuple[Purpose, ...]] = ("page", "sitemap")
+SLOT: Final = 10
+"""Seconds of a slot of the pace."""
+_PACE_KEPT: Final = 3600 // SLOT
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """An address that waits, is on its way or was fetched: a row of crawl_addresses, and what it was when read."""
+
+    id: int
+    key: int
+    url: str
+    host: int
+    crawl: int
+    depth: int
+    purpose: int = 0
+    state: int = WAITING
+    tries: int = 0
+    losses: int = 0
+    hops: int = 0
+    source: int = 0
+    found_at: float = 0.0
+    outcome: int = 0
+    status: int = 0
+    outcome_at: float = 0.0
+    etag: str | None = None
+    modified: str | None = None
+    content: int = 0
+    pause: float = 0.0
+    trail: str = ""
+    due: float | None = None
+    """When it is to be fetched again, where that was decided now."""
+    is_new: bool = False
+    was: tuple[int, int, int] | None = None
+    """State, outcome and crawl, as they were counted."""
+
+    @property
+    def word(self) -> str:
+        """Return its outcome's word; empty where there was none yet."""
+        return WORDS.get(self.outcome, "")
+
+
+COLUMNS: Final = (
+    "id", "key", "url", "host", "crawl", "depth", "purpose", "state", "tries", "losses", "hops", "source", "found_at",
+    "outcome", "status", "outcome_at", "etag", "modified", "content", "pause", "trail",
+)  # fmt: skip
+_NAMES: Final = ", ".join(COLUMNS)
+
+
+@dataclass
+class Work:
+    """See the module. counts: changes of counters by name."""
+
+    connection: Connection
+    state: State
+    now: float
+    node: str
+    per_host: int = 1
+    rows: dict[int, Row] = field(default_factory=dict)
+    refs: dict[int, int] = field(default_factory=dict)
+    """What the seen set has of the keys that were looked up, 0 for nothing."""
+    changed: dict[int, Row] = field(default_factory=dict)
+    new: list[Row] = field(default_factory=list)
+    new_refs: dict[int, int] = field(default_factory=dict)
+    hosts: set[int] = field(default_factory=set)
+    crawls: set[int] = field(default_factory=set)
+    batches: set[str] = field(default_factory=set)
+    robots: dict[str, Robots] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    pace: Counter[str] = field(default_factory=Counter)
+    contents: dict[int, int] = field(default_factory=dict)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def look_up(self, keys: Iterable[int]) -> None:
+        """Have what the seen set knows of keys."""
+        missing = {key for key in keys if key not in self.refs}
+        for key, ref in sets.rows_among(self.connection, "SELECT key, ref FROM crawl_seen WHERE key IN {set}", missing):
+            self.refs[key] = ref
+        for key in missing:
+            self.refs.setdefault(key, 0)
+
+    def read(self, ids: Iterable[int]) -> None:
+        """Have the rows of addresses."""
+        missing = {one for one in ids if one not in self.rows}
+        statement = f"SELECT {_NAMES} FROM crawl_addresses WHERE id IN {{set}}"  # noqa: S608 - constants
+        for values in sets.rows_among(self.connection, statement, missing):
+            self._have(values)
+
+    def waiting(self, host: Host, limit: int) -> list[Row]:
+        """Return the addresses of a host that are next. What was changed must be written before."""
+        statement = (
+            f"SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
+            " WHERE host = ? AND state = 0 ORDER BY depth, id LIMIT ?"
+        )
+        return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit)]
+
+    def waiting_of(self, crawl: Crawl, limit: int) -> list[Row]:
+        """Return waiting addresses of a crawl, in no order."""
+        statement = f"SELECT {_NAMES} FROM crawl_addresses WHERE state = 0 AND crawl = ? LIMIT ?"  # noqa: S608
+        return [self._have(values) for values in sets.rows(self.connection, statement, crawl.id, limit)]
+
+    def _have(self, values: Sequence[Any]) -> Row:
+        row = self.rows.get(values[0])
+        if row is None:
+            row = self.rows[values[0]] = Row(*values)
+            row.was = (row.state, row.outcome, row.crawl)
+        return row
+
+    def row_of(self, key: int) -> Row | None:
+        """Return the row of a key that was looked up, where it has one that was read."""
+        ref = self.refs.get(key, 0)
+        return self.rows.get(ref) if ref > 0 else None
+
+    def robots_of(self, origin: str, host: Host) -> Robots:
+        """Return what is known of an origin's robots.txt."""
+        found = self.state.robots.get(origin)
+        if found is None:
+            columns = "origin, host, state, outcome, at, until, tries, delay, detail, body"
+            rows = sets.rows(
+                self.connection,
+                f"SELECT {columns} FROM crawl_robots WHERE origin = ?",  # noqa: S608 - constants
+                origin,
+            )
+            found = Robots(*rows[0]) if rows else Robots(origin, host.id)
+            self.state.robots.put(found)
+        return found
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    def host_named(self, name: str, delay: float | None = None) -> Host:
+        """Return a host, made where there was none."""
+        host = self.state.by_name.get(name)
+        if host is None:
+            host = Host(self.state.next_host, name)
+            if delay is not None:
+                host.delay = delay
+            self.state.next_host += 1
+            self.state.hosts[host.id] = self.state.by_name[name] = host
+            self.hosts.add(host.id)
+        return host
+
+    def add(self, address: Address, crawl: Crawl | None, depth: int, *, source: int = 0, purpose: int = 0) -> Row:
+        """Put an address into the frontier."""
+        host = self.host_named(address.host, None if crawl is None else crawl.delay)
+        row = Row(
+            self.state.next_address, address.key, address.url, host.id, crawl.id if crawl else 0, depth, purpose,
+            source=source, found_at=self.now, is_new=True,
+        )  # fmt: skip
+        self.state.next_address += 1
+        self.rows[row.id] = row
+        self.new.append(row)
+        self._refer(row.key, row.id)
+        return row
+
+    def refuse_key(self, key: int, word: str) -> None:
+        """Note an address that is not to be fetched."""
+        self._refer(key, -NUMBERS[word])
+        self.counts[f"outcome:{word}"] += 1
+
+    def _refer(self, key: int, ref: int) -> None:
+        before = self.refs.get(key, 0)
+        if before < 0:
+            self.counts[f"outcome:{WORDS[-before]}"] -= 1
+        self.refs[key] = self.new_refs[key] = ref
+
+    def change(self, row: Row) -> None:
+        """Note that a row is to be written."""
+        if not row.is_new:
+            self.changed[row.id] = row
+
+    def step(self, row: Row, word: str, detail: str = "", *, node: str = "", at: float | None = None) -> None:
+        """Add to an address's trail."""
+        row.trail = with_step(row.trail, self.now if at is None else at, word, node or self.node, detail)
+        self.change(row)
+
+    def end(self, row: Row, word: str, detail: str = "", *, node: str = "", at: float | None = None) -> None:
+        """Note an outcome after which an address is not fetched again."""
+        self.outcome(row, word, detail, node=node, at=at)
+        row.state = DONE
+
+    def outcome(self, row: Row, word: str, detail: str = "", *, node: str = "", at: float | None = None) -> None:
+        """Note an outcome."""
+        row.outcome = NUMBERS[word]
+        row.outcome_at = self.now if at is None else at
+        self.step(row, word, detail, node=node, at=at)
+
+    def later(self, row: Row, due: float) -> None:
+        """Have an address fetched again when it is due."""
+        row.state = LATER
+        row.due = due
+        self.change(row)
+
+    def wait(self, row: Row) -> None:
+        """Have an address fetched when its turn comes."""
+        row.state = WAITING
+        self.change(row)
+
+    # -- writing -----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what was changed since the last time, and count it."""
+        touched = [*self.new, *self.changed.values()]
+        for row in touched:
+            self._count(row)
+        connection = self.connection
+        sets.change_many(connection, _INSERT, [_values(row) for row in self.new])
+        sets.change_many(connection, _UPDATE, [(*_values(row)[1:], row.id) for row in self.changed.values()])
+        sets.change_many(connection, _PUT_SEEN, sorted(self.new_refs.items()))
+        self._flush_later(touched)
+        for row in self.new:
+            row.is_new = False
+        self.new.clear()
+        self.changed.clear()
+        self.new_refs.clear()
+        self._flush_others()
+
+    def _flush_later(self, touched: Sequence[Row]) -> None:
+        due = [(row.id, row.due) for row in touched if row.due is not None and row.state == LATER]
+        sets.change_many(self.connection, _PUT_LATER, due)
+        for row in touched:
+            if row.due is not None:
+                self.state.next_later = min(self.state.next_later, row.due)
+                row.due = None
+
+    def _flush_others(self) -> None:
+        connection, state = self.connection, self.state
+        hosts = [state.hosts[one] for one in self.hosts]
+        sets.change_many(connection, _PUT_HOST, [tuple(getattr(one, name) for name in HOST_COLUMNS) for one in hosts])
+        for host in hosts:
+            if host.waiting and host.out < self.per_host:
+                state.list_host(host)
+        self.hosts.clear()
+        crawls = [state.crawls[one] for one in self.crawls if one in state.crawls]
+        sets.change_many(
+            connection,
+            "UPDATE crawl_crawls SET pages = ?, sent = ?, hosts = ? WHERE id = ?",
+            [(one.pages, one.sent, as_json(one.hosts), one.id) for one in crawls],
+        )
+        self.crawls.clear()
+        batches = {one: state.batches.get(one) for one in self.batches}
+        sets.change_many(connection, _PUT_BATCH, [_batch_values(one) for one in batches.values() if one])
+        sets.change_many(
+            connection, "DELETE FROM crawl_batches WHERE id = ?", [(name,) for name, one in batches.items() if not one]
+        )
+        self.batches.clear()
+        sets.change_many(connection, _PUT_ROBOTS, [_robots_values(one) for one in self.robots.values()])
+        for one in self.robots.values():
+            if one.state == CLOSED:
+                state.closed[one.origin] = (one.outcome, one.until)
+            else:
+                state.closed.pop(one.origin, None)
+        self.robots.clear()
+        sets.change_many(
+            connection,
+            "INSERT INTO crawl_contents (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+            sorted(self.contents.items()),
+        )
+        self.contents.clear()
+        state.shapes.flush(connection)
+        counts = sorted((name, number) for name, number in self.counts.items() if number)
+        sets.change_many(connection, _COUNT, counts)
+        self.counts.clear()
+        self._flush_pace()
+
+    def _flush_pace(self) -> None:
+        if self.pace:
+            slot = int(self.now) // SLOT
+            values = [self.pace[name] for name in ("pages", "documents", "size", "wire")]
+            sets.change(self.connection, _PACE, slot, *values)
+            sets.change(self.connection, "DELETE FROM crawl_pace WHERE slot < ?", slot - _PACE_KEPT)
+            self.pace.clear()
+
+    def _count(self, row: Row) -> None:
+        before, now = row.was, (row.state, row.outcome, row.crawl)
+        if before == now:
+            return
+        host = self.state.hosts[row.host]
+        if before is not None:
+            self._count_one(host, before, -1, row)
+        self._count_one(host, now, 1, row)
+        row.was = now
+        self.hosts.add(host.id)
+
+    def _count_one(self, host: Host, what: tuple[int, int, int], number: int, row: Row) -> None:
+        state, outcome, crawl_id = what
+        self.counts[f"state:{STATES[state]}"] += number
+        if outcome:
+            self.counts[f"outcome:{WORDS[outcome]}"] += number
+        if state == WAITING:
+            host.waiting += number
+        elif state == LATER:
+            host.later += number
+        elif state == SENT:
+            host.sent += number
+            crawl = self.state.crawls.get(crawl_id)
+            if crawl is not None and row.purpose == 0:
+                crawl.sent += number
+                self.crawls.add(crawl_id)
+
+
+def as_json(value: object) -> str | None:
+    """Return a value as the database keeps it."""
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    return (
+        row.id, row.key, row.url, row.host, row.crawl, row.depth, row.purpose, row.state, row.tries, row.losses,
+        row.hops, row.source, row.found_at, row.outcome, row.status, row.outcome_at, row.etag, row.modified,
+        row.content, row.pause, row.trail,
+    )  # fmt: skip
+
+
+def _batch_values(one: Sent) -> tuple[object, ...]:
+    return one.id, one.host, one.origin, one.robots, one.sent_at, one.deadline, as_json(sorted(one.addresses))
+
+
+def _robots_values(one: Robots) -> tuple[object, ...]:
+    return (
+        one.origin, one.host, one.state, one.outcome, one.at, one.until, one.tries, one.delay, one.detail, one.body,
+    )  # fmt: skip
+
+
+def _put(table: str, key: str, columns: Sequence[str]) -> str:
+    places = ", ".join("?" * len(columns))
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - constants
+        f" ON CONFLICT ({key}) DO UPDATE SET {changes}"
+    )
+
+
+_INSERT: Final = f"INSERT INTO crawl_addresses ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_UPDATE: Final = f"UPDATE crawl_addresses SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"  # noqa: S608
+_PUT_SEEN: Final = _put("crawl_seen", "key", ("key", "ref"))
+_PUT_LATER: Final = _put("crawl_later", "address", ("address", "due"))
+_PUT_HOST: Final = _put("crawl_hosts", "id", HOST_COLUMNS)
+_PUT_BATCH: Final = _put("crawl_batches", "id", ("id", "host", "origin", "robots", "sent_at", "deadline", "addresses"))
+_PUT_ROBOTS: Final = _put(
+    "crawl_robots",
+    "origin",
+    ("origin", "host", "state", "outcome", "at", "until", "tries", "delay", "detail", "body"),
+)
+_COUNT: Final = (
+    "INSERT INTO crawl_counts (name, number) VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET number = crawl_counts.number + excluded.number"
+)
+_PACE: Final = (
+    "INSERT INTO crawl_pace (slot, pages, documents, size, wire) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (slot) DO UPDATE SET pages = crawl_pace.pages + excluded.pages,"
+    " documents = crawl_pace.documents + excluded.documents, size = crawl_pace.size + excluded.size,"
+    " wire = crawl_pace.wire + excluded.wire"
+)

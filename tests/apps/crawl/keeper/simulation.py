@@ -1,0 +1,242 @@
+"""A web, crawlers and processors without a network, driven by a clock of their own: for tests of the keeper alone."""
+
+import hashlib
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl.keeper.addresses import origin_of
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
+from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
+from rabbitry.apps.crawl.messages import Add, Address, Answer, Batch, Document, Link, Outcome, Report
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a site answers: a page's text and links, or an outcome that is none."""
+
+    text: str = ""
+    links: Sequence[str] = ()
+    outcome: str = "page"
+    location: str | None = None
+    retry_after: float | None = None
+    body: str | None = None
+    canonical: str | None = None
+    noindex: bool = False
+    nofollow: bool = False
+    etag: str | None = None
+    modifications: Sequence[tuple[str, float]] = ()
+
+
+Site = Callable[[str], Answered]
+MISSING = Answered(outcome="client-error")
+
+
+def fingerprint(text: str) -> int:
+    """Return a simhash of the text's words, as processors make one."""
+    totals = [0] * 64
+    for word in text.split():
+        value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+        for bit in range(64):
+            totals[bit] += 1 if value >> bit & 1 else -1
+    found = sum(1 << bit for bit in range(64) if totals[bit] > 0)
+    return found - (1 << 64) if found >> 63 else found
+
+
+def words(seed: object, number: int = 60) -> str:
+    """Return a text that other seeds do not have."""
+    chosen = random.Random(str(seed))
+    return " ".join("".join(chosen.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(number))
+
+
+class FakeIndex:
+    """What the keeper put into the index."""
+
+    def __init__(self) -> None:
+        self.documents: Counter[str] = Counter()
+        self.stored: dict[str, Document] = {}
+        self.pages: Counter[str] = Counter()
+
+    def store(self, connection: Connection, documents: Iterable[Document]) -> None:
+        for document in documents:
+            self.documents[document.url] += 1
+            self.stored[document.url] = document
+
+    def store_pages(self, connection: Connection, pages: Iterable[Page]) -> None:
+        self.pages.update(page.url for page in pages)
+
+    def remove(self, connection: Connection, gone: dict[str, float]) -> None:
+        for url in gone:
+            self.stored.pop(url, None)
+
+
+@dataclass
+class World:
+    """Sites, crawlers that fetch from them, a processor, and one keeper; time passes as things happen.
+
+    dies: asked for each batch; True: its crawler dies in the middle of it. log: each request with its time.
+    """
+
+    database: Database
+    site: Site
+    now: float = 1_000_000.0
+    took: float = 0.02
+    crawlers: int = 4
+    dies: Callable[[], bool] = lambda: False
+    index: FakeIndex = field(default_factory=FakeIndex)
+    log: list[tuple[float, str]] = field(default_factory=list)
+    out: dict[str, list[Batch]] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
+    most_out: int = 0
+
+    def __post_init__(self) -> None:
+        self.keeper = Keeper("one", self.index)
+        self._events: list[tuple[float, int, list[Input]]] = []
+        self._number = itertools.count()
+        self._free = [self.now] * self.crawlers
+        self._names = itertools.count()
+
+    # -- what a test does --------------------------------------------------------------------------------
+
+    def add(self, *urls: str, **options: object) -> Answer:
+        """Add addresses."""
+        message = f"add {next(self._names)}"
+        options.setdefault("delay", 0.0)
+        return self.tell([Asked(Add(list(urls), **options), message)]).answers[message]  # type: ignore[arg-type]
+
+    def tell(self, inputs: Sequence[Input]) -> Decided:
+        """Give the keeper messages, and its batches to crawlers."""
+        decided = self.apply(inputs)
+        for batch in decided.batches:
+            self.send(batch)
+        return decided
+
+    def apply(self, inputs: Sequence[Input]) -> Decided:
+        """Give the keeper messages in one transaction."""
+        return self.database.write_now(lambda connection: self.keeper.apply(connection, inputs, self.now))
+
+    def run(self, seconds: float = 3 * 24 * 3600.0, *, most: int = 1_000_000) -> None:
+        """Let time pass until nothing is left to do, or for so many seconds, or so many requests."""
+        end = self.now + seconds
+        self.tell([])
+        while len(self.log) < most:
+            due = self.keeper.next_due()
+            times = [event[0] for event in self._events[:1]] + ([] if due is None else [max(due, self.now)])
+            if self.out and not self._events:
+                times.append(min(batch.deadline for batches in self.out.values() for batch in batches) + 61)
+            if not times or min(times) > end or min(times) == float("inf"):
+                return
+            self.now = max(self.now + 0.001, min(times))
+            inputs: list[Input] = []
+            while self._events and self._events[0][0] <= self.now and len(inputs) < 300:
+                inputs += heapq.heappop(self._events)[2]
+            self.tell(inputs)
+
+    # -- crawlers and processors -------------------------------------------------------------------------
+
+    def send(self, batch: Batch) -> None:
+        """Have a crawler fetch a batch. Where one is out for the host already, that is the keeper's fault."""
+        others = self.out.setdefault(batch.origin, [])
+        others.append(batch)
+        self.most_out = max(self.most_out, len(others))
+        at = max(self.now, heapq.heappop(self._free))
+        left = [address.url for address in batch.addresses]
+        dies = self.dies()
+        why = ""
+        for number, address in enumerate(batch.addresses):
+            if at > batch.deadline:
+                why = "late"
+                break
+            if dies and number >= len(batch.addresses) // 2:
+                why = "interrupted"
+                break
+            self.log.append((at, address.url))
+            at += self.took
+            del left[0]
+            inputs = self.fetch(batch, address, at)
+            self.later(at, inputs)
+            if isinstance(inputs[0], Outcome) and inputs[0].outcome in ("slow-down", "no-connection", "no-such-host"):
+                why = "blocked"
+                break
+            at += batch.delay
+        heapq.heappush(self._free, at)
+        wait = batch.delay if not batch.delay or why != "blocked" else batch.delay
+        report = Report(batch.id, batch.origin, "c", at, 0.0 if not why else wait, left, why if left else "")
+        self.later(at, [report])
+
+    def later(self, at: float, inputs: list[Input]) -> None:
+        """Have the keeper told at a time."""
+        for one in inputs:
+            if isinstance(one, Report):
+                batches = self.out.get(one.origin, [])
+                self.out[one.origin] = [batch for batch in batches if batch.id != one.batch]
+                if not self.out[one.origin]:
+                    del self.out[one.origin]
+        heapq.heappush(self._events, (at, next(self._number), inputs))
+
+    def fetch(self, batch: Batch, address: Address, at: float) -> list[Input]:
+        """Return what a crawler says of one address."""
+        answered = self.site(address.url)
+        if address.purpose == "robots":
+            outcome = {"page": "robots"}.get(answered.outcome, answered.outcome)
+            return [
+                Outcome(batch.id, address.url, outcome, at, "c", body=answered.body, retry_after=answered.retry_after)
+            ]
+        if answered.etag is not None and answered.etag == address.etag:
+            return [Outcome(batch.id, address.url, "unchanged", at, "c", status=304)]
+        if answered.outcome == "page":
+            headers = {} if answered.etag is None else {"etag": answered.etag}
+            page = Page(
+                url=address.url, fetched_at=at, body=b"zstd", crawler="c", batch=batch.id, purpose=address.purpose,
+                headers=headers, size=1000, wire=300,
+            )  # fmt: skip
+            self.later(at + 0.2, [self.process(address, answered, at)])
+            return [page]
+        return [
+            Outcome(
+                batch.id, address.url, answered.outcome, at, "c", location=answered.location,
+                retry_after=answered.retry_after,
+            )
+        ]  # fmt: skip
+
+    def process(self, address: Address, answered: Answered, at: float) -> Document:
+        """Return what a processor makes of a page."""
+        links = [Link(url) for url in answered.links] + [Link(url, at) for url, at in answered.modifications]
+        return Document(
+            address.url, at + 0.2, "p", "c", at, title=address.url, text=answered.text,
+            fingerprint=fingerprint(answered.text) if len(answered.text) > 100 else 0,
+            links=[] if answered.nofollow else links, canonical=answered.canonical, noindex=answered.noindex,
+            nofollow=answered.nofollow, is_sitemap=address.purpose == "sitemap",
+        )  # fmt: skip
+
+    # -- what came of it ---------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return the keeper's counters."""
+
+        def read(connection: Connection) -> dict[str, int]:
+            rows = connection.exec_driver_sql("SELECT name, number FROM crawl_counts WHERE number <> 0").all()
+            return {str(name): int(number) for name, number in rows}
+
+        return self.database.read_now(read)
+
+    def requests(self) -> Counter[str]:
+        """Return how often each address was asked for."""
+        return Counter(url for _, url in self.log)
+
+    def gaps(self) -> dict[str, float]:
+        """Return the shortest time between the end of one answer and the next request, of each origin."""
+        last: dict[str, float] = {}
+        found: dict[str, float] = {}
+        for at, url in sorted(self.log):
+            origin = origin_of(url)
+            if origin in last:
+                found[origin] = min(found.get(origin, 1e9), at - last[origin] - self.took)
+            last[origin] = at
+        return found
