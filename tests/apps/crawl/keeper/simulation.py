@@ -166,8 +166,7 @@ class World:
                 break
             at += batch.delay
         heapq.heappush(self._free, at)
-        wait = batch.delay if not batch.delay or why != "blocked" else batch.delay
-        report = Report(batch.id, batch.origin, "c", at, 0.0 if not why else wait, left, why if left else "")
+        report = Report(batch.id, batch.origin, "c", at, batch.delay if why else 0.0, left, why if left else "")
         self.later(at, [report])
 
     def later(self, at: float, inputs: list[Input]) -> None:

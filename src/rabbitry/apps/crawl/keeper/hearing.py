@@ -296,4 +296,4 @@ def _with_status(outcome: Outcome) -> str:
 
 
 def _short(value: str | None) -> str | None:
-    return value if value is None or len(value) <= 1_000 else None
+    return value if value is None or (len(value) <= 1_000 and value.isprintable()) else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, NUMBERS
 from rabbitry.apps.crawl.keeper.robots import CLOSED, UNAVAILABLE, UNKNOWN, Robots
-from rabbitry.apps.crawl.keeper.state import Host, Sent
+from rabbitry.apps.crawl.keeper.state import WAITING, Host, Sent
 from rabbitry.apps.crawl.keeper.work import Work
 
 DAY: Final = 24 * 3600.0
@@ -49,7 +51,7 @@ def failed(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
 def close(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
     """Ask an origin no more for a day: its addresses have the outcome."""
     robots = work.robots_of(origin, host)
-    robots.state, robots.outcome, robots.detail = CLOSED, NUMBERS[word], detail[:300]
+    robots.state, robots.outcome, robots.detail = CLOSED, NUMBERS[word], _clean(detail)
     robots.at, robots.until = work.now, work.now + DAY
     work.robots[origin] = robots
     host.failures = 0
@@ -70,10 +72,11 @@ def reopen(work: Work, host: Host, origin: str) -> None:
 def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str, detail: str) -> None:
     """Note that an origin's robots.txt did not come: nothing of it is fetched until it does (RFC 9309, 2.3.1.4)."""
     robots.state, robots.outcome, robots.tries = UNAVAILABLE, NUMBERS[word], robots.tries + 1
-    robots.detail, robots.at, robots.until = detail[:300], work.now, work.now
+    robots.detail, robots.at, robots.until = _clean(detail), work.now, work.now
     work.robots[robots.origin] = robots
     for row in work.waiting(host, 1):
-        work.outcome(row, word, f"robots.txt: {detail}" if detail else "robots.txt")
+        if row.state == WAITING:
+            work.outcome(row, word, f"robots.txt: {detail}" if detail else "robots.txt")
     if word in ALL_ALIKE:
         close(work, host, robots.origin, word, detail)
     elif word == "slow-down":
@@ -89,9 +92,14 @@ def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str
 
 def note(work: Work, host: Host, word: str, *, size: int = 0, wire: int = 0) -> None:
     """Note an outcome among a host's last ones."""
-    host.outcomes = ",".join([*host.outcomes.split(",")[-_LAST_OUTCOMES + 1 :], word]).strip(",")
+    last = msgspec.json.decode(host.outcomes or "[]")[1 - _LAST_OUTCOMES :]
+    host.outcomes = msgspec.json.encode([*last, (round(work.now, 1), word)]).decode()
     host.size += size
     host.wire += wire
     work.pace["size"] += size
     work.pace["wire"] += wire
     work.hosts.add(host.id)
+
+
+def _clean(detail: str) -> str:
+    return detail[:300].replace("\0", "")

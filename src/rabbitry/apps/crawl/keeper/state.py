@@ -22,7 +22,7 @@ WAITING: Final = 0
 SENT: Final = 1
 LATER: Final = 2
 DONE: Final = 3
-STATES: Final = {WAITING: "queued", SENT: "sent", LATER: "later", DONE: "done"}
+STATES: Final = {WAITING: "queued", SENT: "sent", DONE: "done"}
 
 FIRST_WINDOW: Final = 256
 LARGEST_WINDOW: Final = 10_000

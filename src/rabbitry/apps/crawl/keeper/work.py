@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import Address
-from rabbitry.apps.crawl.keeper.outcomes import NUMBERS, WORDS
+from rabbitry.apps.crawl.keeper.outcomes import FETCHED, NUMBERS, WORDS
 from rabbitry.apps.crawl.keeper.robots import CLOSED, Robots
 from rabbitry.apps.crawl.keeper.scope import Crawl
 from rabbitry.apps.crawl.keeper.state import DONE, HOST_COLUMNS, LATER, SENT, STATES, WAITING, Host, Sent, State
@@ -309,7 +309,7 @@ class Work:
 
     def _count_one(self, host: Host, what: tuple[int, int, int], number: int, row: Row) -> None:
         state, outcome, crawl_id = what
-        self.counts[f"state:{STATES[state]}"] += number
+        self.counts[f"state:{state_word(state, outcome)}"] += number
         if outcome:
             self.counts[f"outcome:{WORDS[outcome]}"] += number
         if state == WAITING:
@@ -322,6 +322,13 @@ class Work:
             if crawl is not None and row.purpose == 0:
                 crawl.sent += number
                 self.crawls.add(crawl_id)
+
+
+def state_word(state: int, outcome: int) -> str:
+    """Return the word for a state. A page that is fetched again some day is done; what is tried again is queued."""
+    if state == LATER:
+        return "done" if outcome in FETCHED else "queued"
+    return STATES[state]
 
 
 def as_json(value: object) -> str | None:
