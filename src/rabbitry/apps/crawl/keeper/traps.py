@@ -96,11 +96,13 @@ def _folded(segment: str) -> str:
 
 def grows(url: str) -> bool:
     """Return whether a path is one that grows: the same segment again and again, or very many."""
+    if url.count("/") < 2 + _MOST_REPEATED:
+        return False  # most are so short
     segments = url[url.index("/", 8) :].partition("?")[0].split("/")
-    if len(segments) <= _MOST_REPEATED:
-        return False
     if len(segments) > _MOST_SEGMENTS:
         return True
+    if len(segments) - len(set(segments)) < _MOST_REPEATED - 1:
+        return False
     counted = Counter(segment for segment in segments if segment and not segment.isdigit())
     return bool(counted) and max(counted.values()) >= _MOST_REPEATED
 
