@@ -7,14 +7,25 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from rabbitry._words import counted
+from rabbitry.apps.crawl import names as crawl
 from rabbitry.cli._management import get, management_url, open_client
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
+
+_CRAWL_ROLES: Final = {
+    crawl.KEEPER_QUEUE: crawl.KEEPER,
+    crawl.BATCH_QUEUE: crawl.CRAWLER,
+    crawl.PAGE_QUEUE: crawl.PROCESSOR,
+    **{f"{crawl.APP}.suspects.{role}": role for role in (crawl.KEEPER, crawl.CRAWLER, crawl.PROCESSOR)},
+}
+"""Queues of a crawl, and the role that takes their messages."""
+_MANY_LINES: Final = 100_000
+"""Lines of a crawl's log that come in the time in which they expire, and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,8 @@ def problems(first: Look, second: Look) -> list[Problem]:
         elif held and not ready and (tags := second.unlimited.get(name)):
             found.append(_unlimited(name, held, tags, is_bad=False))
         if ready and not _number(queue, "consumers") and not _is_waiting_queue(queue):
-            found.append(_untaken(name, ready, ready - _number(before, "messages_ready"), seconds))
+            untaken = _untaken(name, ready, ready - _number(before, "messages_ready"), seconds)
+            found += [] if untaken is None else [untaken]
     return found
 
 
@@ -95,13 +107,33 @@ def _unlimited(name: str, held: int, tags: list[str], *, is_bad: bool) -> Proble
     return Problem(name, is_bad, what, "set a prefetch there (basic.qos), and see that it acknowledges")
 
 
-def _untaken(name: str, ready: int, grown: int, seconds: float) -> Problem:
+def _untaken(name: str, ready: int, grown: int, seconds: float) -> Problem | None:
     if name.endswith(".dead"):
         return Problem(name, False, f"it has {_messages(ready)}", f"rabbitry dead list {name.removesuffix('.dead')}")
+    if name == crawl.LOG_QUEUE:
+        return _log_queue(ready, grown, seconds)
     todo = "start its consumer, or delete the queue where nobody needs it any more"
+    role = _CRAWL_ROLES.get(name)
+    if role is not None:
+        todo = f"no {role} of the crawl runs: start one, on any machine: rabbitry crawl {role}"
+    # A crawl stands still without a keeper or a crawler; its pages may be another program's, which is away.
+    if role in (crawl.KEEPER, crawl.CRAWLER) and grown <= 0:
+        return Problem(name, True, f"nobody consumes it, and {_messages(ready)} in it wait", todo)
     if grown > 0:
         return Problem(name, True, f"nobody consumes it, and it grows: {ready}, {grown} more in {seconds:.0f} s", todo)
     return Problem(name, False, f"nobody consumes it, and {_messages(ready)} in it wait", todo)
+
+
+def _log_queue(ready: int, grown: int, seconds: float) -> Problem | None:
+    """Return what is wrong with a crawl's log that nobody reads: nothing while its lines expire as they come."""
+    if ready <= _MANY_LINES or grown <= 0:
+        return None
+    what = f"nobody reads the crawl's log, and it grows: {ready}, {grown} more in {seconds:.0f} s"
+    todo = (
+        f"Rabbitry's lines expire after {crawl.LOG_SECONDS:.0f} s, but not behind those of other programs: "
+        "start the program that reads it, or purge the queue"
+    )
+    return Problem(crawl.LOG_QUEUE, False, what, todo)
 
 
 def _messages(number: int) -> str:
