@@ -163,14 +163,19 @@ def fail(what: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """Print one JSON object on one line of stdout, at once.
+    """Print one JSON object on one line of stdout, at once; see `json_line`."""
+    print(json_line(data), flush=True)
+
+
+def json_line(data: dict[str, Any]) -> str:
+    """Return a JSON object as one line.
 
     What a terminal would act on, and what UTF-8 can't say (names of files), is escaped.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
-    print(text, flush=True)
+    return text
 
 
 def version() -> str:

@@ -227,7 +227,7 @@ class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a command. error: why it was refused as a whole. said: other lines for people.
 
-    addresses: of an `Add`, each with what became of it, in its order.
+    addresses: of an `Add`, each with what became of it, those that were refused first.
     """
 
     said: list[str] = []

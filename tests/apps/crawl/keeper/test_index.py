@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from rabbitry.apps.crawl.keeper import index
 from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.keeper.searching import search
 from rabbitry.apps.crawl.messages import Document
 
@@ -19,9 +20,9 @@ def document(at: float, words: str, url: str = URL, title: str = "") -> Document
     return Document(url, at + 1, "b2", "c1", at, title=title, text=words)
 
 
-def body(at: float, what: bytes, url: str = URL) -> index.Body:
+def page(at: float, what: bytes, url: str = URL) -> Page:
     """Make a page as it came."""
-    return index.Body(url, at, "text/html", {"content-type": "text/html"}, zstandard.compress(what))
+    return Page(url=url, fetched_at=at, content_type="text/html", body=zstandard.compress(what))
 
 
 def put(database: Database, *documents: Document) -> None:
@@ -55,11 +56,11 @@ def test_of_one_transaction_the_latest_document_stays(database: Database) -> Non
 
 def test_a_removed_document_stays_away_until_a_later_fetch(database: Database) -> None:
     put(database, document(10, "apples"), document(10, "apples too", "http://example.org/b"))
-    database.write_now(partial(index.store_bodies, bodies=[body(10, b"<p>apples")]))
+    database.write_now(partial(index.store_pages, pages=[page(10, b"<p>apples")]))
     database.write_now(partial(index.remove, gone={URL: 20.0, "http://nobody.example/": 20.0}))
     assert urls(database, "apples") == ["http://example.org/b"]
     put(database, document(15, "late apples"), document(20, "the same apples"))
-    database.write_now(partial(index.store_bodies, bodies=[body(15, b"late")]))
+    database.write_now(partial(index.store_pages, pages=[page(15, b"late")]))
     assert urls(database, "apples") == ["http://example.org/b"]
     assert database.read_now(_bodies) == []
     put(database, document(21, "new apples"))
@@ -73,15 +74,15 @@ def test_a_removal_older_than_the_document_changes_nothing(database: Database) -
 
 
 def test_a_page_that_was_fetched_after_the_removal_is_kept(database: Database) -> None:
-    database.write_now(partial(index.store_bodies, bodies=[body(30, b"new")]))
+    database.write_now(partial(index.store_pages, pages=[page(30, b"new")]))
     database.write_now(partial(index.remove, gone={URL: 20.0}))
     assert database.read_now(_bodies) == [b"new"]
 
 
 def test_the_latest_body_is_kept_whatever_the_order(database: Database) -> None:
     for times in ((10, 30), (20,), (30,)):
-        bodies = [body(at, b"%d" % at) for at in times]
-        database.write_now(partial(index.store_bodies, bodies=bodies))
+        pages = [page(at, b"%d" % at) for at in times]
+        database.write_now(partial(index.store_pages, pages=pages))
     assert database.read_now(_bodies) == [b"30"]
 
 

@@ -7,15 +7,15 @@ from typing import Final
 
 from rabbitry._words import counted
 from rabbitry.apps.crawl.keeper import hosts, sets
-from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, may_be_public, parse
+from rabbitry.apps.crawl.keeper.addresses import LONGEST, Address, BadAddress, may_be_public, parse
 from rabbitry.apps.crawl.keeper.linking import fetch_anew
 from rabbitry.apps.crawl.keeper.scope import Crawl, domain
 from rabbitry.apps.crawl.keeper.state import DONE, LATER
 from rabbitry.apps.crawl.keeper.work import Work, as_json
-from rabbitry.apps.crawl.messages import Add, Answer
+from rabbitry.apps.crawl.messages import Add, Answer, Taken
 
 MOST_NAMED: Final = 20
-"""Addresses that an answer names."""
+"""Addresses by which a crawl is known."""
 _LONGEST_CONTACT: Final = 200
 
 
@@ -29,12 +29,12 @@ def add(work: Work, command: Add, message: str) -> Answer:
     except BadAddress as error:
         return Answer(error=str(error))
     found: dict[int, Address] = {}
-    refused: list[str] = []
+    taken: list[Taken] = []
     for text in command.urls:
         try:
             address = parse(text.strip())
         except BadAddress as error:
-            refused.append(f"refused: {error.word}: {error}")
+            taken.append(Taken(text[:LONGEST], error.word, str(error)))
             work.counts[f"outcome:{error.word}"] += 1
         else:
             found.setdefault(address.key, address)
@@ -45,12 +45,11 @@ def add(work: Work, command: Add, message: str) -> Answer:
             error=f"{public[0]} is a public address: say whom its owner can write to, with --contact MAIL-OR-PAGE"
         )
     if not found:
-        return Answer(said=refused[:MOST_NAMED], error=refused[0] if refused else "there is no address to begin from")
+        why = f"no address can be crawled: {taken[0].detail}" if taken else "there is no address to begin from"
+        return Answer(error=why, addresses=taken)
     crawl = _crawl(work, command, message, list(found.values()), allow)
-    for address in found.values():
-        _start(work, crawl, address)
-    said = [f"crawl {crawl.id} begins from {counted(len(found), 'page')}"]
-    return Answer(said=[*said, *refused[:MOST_NAMED]])
+    taken += [Taken(address.url, _start(work, crawl, address)) for address in found.values()]
+    return Answer(said=[f"crawl {crawl.id} begins from {counted(len(found), 'page')}"], addresses=taken)
 
 
 def _check(command: Add) -> None:
@@ -88,7 +87,8 @@ def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow:
     return crawl
 
 
-def _start(work: Work, crawl: Crawl, address: Address) -> None:
+def _start(work: Work, crawl: Crawl, address: Address) -> str:
+    """Put an address into the crawl; return what became of it, as `Taken` has it."""
     host = work.host_named(address.host, crawl.delay)
     if crawl.delay is not None:
         host.delay = crawl.delay
@@ -101,6 +101,8 @@ def _start(work: Work, crawl: Crawl, address: Address) -> None:
     else:
         row.crawl, row.depth = crawl.id, 0
         work.change(row)
+        return "known"
+    return "queued"
 
 
 _INSERT: Final = (

@@ -68,16 +68,17 @@ Question: TypeAlias = AskStatus | AskWhy | AskHosts | AskSearch | AskExport
 
 
 class NodeSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A crawler, processor or keeper. at: when it was last heard of. done: pages or batches of it since then.
+    """A crawler, processor or keeper that runs.
 
-    is_active: of a keeper, that it is the one which decides.
+    host: the machine. at: when it was last heard of. done: pages that were fetched or processed, messages that a
+    keeper has handled, since the node started.
     """
 
     kind: str
     id: str
     at: float
+    host: str = ""
     done: int = 0
-    is_active: bool = False
 
 
 class Status(_Answered, frozen=True, tag="status"):
@@ -87,7 +88,8 @@ class Status(_Answered, frozen=True, tag="status"):
     counted by the words of `OUTCOMES`. pages: fetched in all. rate: pages a second over the last minute.
     documents: in the index. hosts: known. hosts_out: with a batch in a crawler's hands, or waiting for one.
     hosts_waiting: with addresses queued, not due yet. wire: bytes that came from the sites. size: bytes of the pages,
-    decompressed. carried: bytes of the pages on the broker, compressed. nodes: heard of in the last 20 s.
+    decompressed. carried: bytes of the pages on the broker, compressed. nodes: heard of in the last 20 s; None where
+    nobody listened, as the database knows none.
     """
 
     at: float
@@ -103,7 +105,7 @@ class Status(_Answered, frozen=True, tag="status"):
     wire: int = 0
     size: int = 0
     carried: int = 0
-    nodes: list[NodeSeen] = []
+    nodes: list[NodeSeen] | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,6 +15,7 @@ import zstandard
 from sqlalchemy import Connection, bindparam
 from sqlalchemy import text as sql
 
+from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.keeper.words import SEARCHED, clean, host_words, plain_words
 from rabbitry.apps.crawl.messages import Document
 
@@ -22,16 +23,6 @@ _AT_ONCE: Final = 1_000
 """Rows of one statement."""
 _LARGEST_TEXT: Final = 64 * 1024 * 1024
 """Bytes of a text that is read back; what is stored is far smaller."""
-
-
-class Body(msgspec.Struct, frozen=True):
-    """A page as it came. body: zstd. headers: of the server's answer. url: as it was asked for."""
-
-    url: str
-    fetched_at: float
-    content_type: str
-    headers: dict[str, str]
-    body: bytes
 
 
 class Data(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,27 +103,27 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
         connection.exec_driver_sql(_PUT_WORDS, words)
 
 
-def store_bodies(connection: Connection, bodies: Iterable[Body]) -> None:
+def store_pages(connection: Connection, pages: Iterable[Page]) -> None:
     """Keep pages as they came, in place of older ones of the same addresses; an older one changes nothing."""
-    latest: dict[bytes, Body] = {}
-    for body in bodies:
-        key = _key(body.url)
+    latest: dict[bytes, Page] = {}
+    for page in pages:
+        key = _key(page.url)
         known = latest.get(key)
-        if known is None or body.fetched_at > known.fetched_at:
-            latest[key] = body
+        if known is None or page.fetched_at > known.fetched_at:
+            latest[key] = page
     encode = msgspec.json.Encoder().encode
     for some in _parts(list(latest.items())):
-        rows = _rows(connection, {key: body.url for key, body in some})
+        rows = _rows(connection, {key: page.url for key, page in some})
         values = [
             {
                 "id": rows[key].id,
-                "fetched_at": body.fetched_at,
-                "content_type": clean(body.content_type),
-                "headers": clean(encode(body.headers).decode()),
-                "body": body.body,
+                "fetched_at": page.fetched_at,
+                "content_type": clean(page.content_type),
+                "headers": clean(encode(page.headers).decode()),
+                "body": page.body,
             }
-            for key, body in some
-            if body.fetched_at > rows[key].gone_at
+            for key, page in some
+            if page.fetched_at > rows[key].gone_at
         ]
         if values:
             connection.execute(_PUT_BODY, values)

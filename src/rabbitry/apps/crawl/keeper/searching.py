@@ -21,7 +21,7 @@ from rabbitry.apps.crawl.keeper.index import decode_data
 from rabbitry.apps.crawl.keeper.words import SEARCHED, folded, host_word, plain_words
 from rabbitry.exceptions import UsageError
 
-RANKED: Final = 5_000
+RANKED: Final = 2_000
 """Documents that are ranked at most."""
 LONGEST: Final = 1_000
 """Letters of a search."""

@@ -1,0 +1,231 @@
+"""Questions and commands to the keeper over the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from rabbitry._decode import json_decoder
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, Delivery, Properties, connect
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.keeper.answers import Answered, Question, Refused
+from rabbitry.apps.crawl.messages import COMMAND, Answer, Command
+from rabbitry.apps.crawl.node import crawl_app
+from rabbitry.exceptions import (
+    ConnectionClosed,
+    PublishReturned,
+    RabbitryError,
+    RecordsError,
+    RequestTimeout,
+    Undecodable,
+    UsageError,
+)
+from rabbitry.flow import topology
+from rabbitry.flow.codec import JSON
+from rabbitry.flow.declarer import Declarer
+
+PATIENCE: Final = 10.0
+"""Seconds that an answer may take."""
+GRACE: Final = 1.0
+"""Seconds that a command is waited for where no keeper runs: one may be starting."""
+NO_KEEPER: Final = "no keeper runs on this broker: start one, on any machine, with: rabbitry crawl keeper"
+LARGEST_ANSWER: Final = 64 * 1024 * 1024
+"""Bytes of an answer that are looked at."""
+
+_REPLY_TO: Final = "amq.rabbitmq.reply-to"
+"""RabbitMQ's docs/direct-reply-to: answers come without a queue, and none is left behind."""
+
+T = TypeVar("T")
+_encode: Final = msgspec.json.Encoder().encode
+_decode_answered: Final[Callable[[bytes], Any]] = json_decoder(Answered)  # type: ignore[arg-type] # a union is no type
+_decode_answer: Final = json_decoder(Answer)
+
+
+class Waiting(RabbitryError):
+    """A command that no keeper has answered yet: it waits on the broker, and is not lost."""
+
+
+class Asking:
+    """Questions and commands to the keeper, any number at once, over one connection that is kept.
+
+    It connects when it is first used, and anew where that failed. An async context manager, which closes it.
+    """
+
+    def __init__(self, url: str | BrokerURL, *, plain: bool = False, patience: float = PATIENCE) -> None:
+        """plain: what is declared is declared as the original programs do. patience: seconds for each answer."""
+        self._url = url
+        self._app = crawl_app(plain=plain)
+        self._app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE)
+        self._declarer = Declarer()
+        self._patience = patience
+        self._opening = asyncio.Lock()
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: dict[str, asyncio.Future[Delivery]] = {}
+        self._has_declared = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def ask(self, question: Question) -> Answered:
+        """Return the answer to a question, `Refused` included.
+
+        Raises RequestTimeout where no keeper answers, Undecodable where the answer is none, ConnectFailed,
+        ConnectionClosed, PublishError.
+        """
+        channel = await self._open()
+        try:
+            delivery = await self._answer(
+                channel, "", names.QUESTION_QUEUE, _encode(question), "Question", self._patience
+            )
+        except PublishReturned as error:
+            raise RequestTimeout(NO_KEEPER) from error
+        except TimeoutError as error:
+            raise RequestTimeout(f"no keeper answers within {self._patience:g} s; {NO_KEEPER}") from error
+        answered: Answered = _decoded(delivery, _decode_answered)
+        return answered
+
+    async def find(self, question: Question, kind: type[T]) -> T:
+        """Return the answer to a question, of the type that goes with it.
+
+        Raises what `ask` raises, UsageError and RecordsError where the question is refused.
+        """
+        return expected(await self.ask(question), kind)
+
+    async def tell(self, command: Command) -> Answer:
+        """Send a command to the keeper, and return its answer once it is committed.
+
+        Raises Waiting where none comes: the command stays in the keeper's queue, until a keeper takes it. Raises
+        ConnectFailed, ConnectionClosed, PublishError, Undecodable.
+        """
+        channel = await self._open()
+        if not self._has_declared:
+            # What is told before there ever was a keeper is to wait for one.
+            assert self._connection is not None  # noqa: S101 # it is open; narrows the type
+            await topology.declare(self._connection, self._app, declarer=self._declarer)
+            self._has_declared = True
+        has_keeper = (await channel.declare_queue(names.KEEPER_QUEUE, passive=True)).consumer_count > 0
+        patience = self._patience if has_keeper else min(GRACE, self._patience)
+        try:
+            delivery = await self._answer(
+                channel, names.EXCHANGE, names.KEEPER_KEY, _encode(command), COMMAND, patience
+            )
+        except TimeoutError as error:
+            why = f"it has not answered within {patience:g} s" if has_keeper else NO_KEEPER
+            raise Waiting(
+                f"sent, and kept in queue '{names.KEEPER_QUEUE}' until a keeper has taken it: {why}"
+            ) from error
+        except PublishReturned:
+            self._has_declared = False  # somebody deleted the queue
+            raise
+        return _decoded(delivery, _decode_answer)
+
+    async def close(self) -> None:
+        """Close the connection, if there is one; who waits for an answer gets ConnectionClosed."""
+        reading, connection = self._reading, self._connection
+        self._reading = self._connection = self._channel = None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait((reading,))
+        if connection is not None:
+            await connection.close()
+
+    # -- the connection --------------------------------------------------------------------------------
+
+    async def _open(self) -> Channel:
+        """Return the channel that questions go over, opened where there is none that works."""
+        async with self._opening:
+            if self._channel is not None and self._reading is not None and not self._reading.done():
+                return self._channel
+            await self.close()
+            self._has_declared = False
+            connection = await connect(self._url, name=f"{names.APP} questions")
+            try:
+                channel = await connection.channel()
+                started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._reading = asyncio.create_task(self._read(channel, started))
+                await started
+            except BaseException:
+                await connection.close()
+                raise
+            self._connection, self._channel = connection, channel
+            return channel
+
+    async def _read(self, channel: Channel, started: asyncio.Future[None]) -> None:
+        """Hand each answer to who waits for it. The task is ended by `close`, or by an error that all who wait get."""
+        try:
+            async with channel.consume(_REPLY_TO, no_ack=True) as answers:
+                started.set_result(None)
+                async for delivery in answers:
+                    with contextlib.suppress(RabbitryError):  # malformed properties: nobody's
+                        future = self._waiting.pop(delivery.properties.correlation_id or "", None)
+                        if future is not None and not future.done():
+                            future.set_result(delivery)
+        except RabbitryError as error:
+            self._fail(started, error)
+        finally:
+            self._fail(started, ConnectionClosed(0, "the connection was closed before the answer came"))
+
+    def _fail(self, started: asyncio.Future[None], error: RabbitryError) -> None:
+        if not started.done():
+            started.set_exception(error)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()
+
+    async def _answer(
+        self, channel: Channel, exchange: str, key: str, body: bytes, type_: str, patience: float
+    ) -> Delivery:
+        """Publish and wait for the answer. Raises TimeoutError, PublishError, ConnectionClosed."""
+        identity = uuid.uuid4().hex
+        is_question = not exchange
+        future = self._waiting[identity] = asyncio.get_running_loop().create_future()
+        properties = Properties(
+            content_type=JSON,
+            type=type_,
+            app_id=names.APP,
+            message_id=identity,
+            correlation_id=identity,
+            reply_to=_REPLY_TO,
+            delivery_mode=1 if is_question else 2,
+            # Nobody waits for the answer to a question any more after that; a command waits for its keeper.
+            expiration=str(int(patience * 1000)) if is_question else None,
+        )
+        try:
+            await channel.publish(body, exchange=exchange, routing_key=key, properties=properties)
+            return await asyncio.wait_for(future, patience)
+        finally:
+            self._waiting.pop(identity, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # where publishing failed, nobody asks for it
+
+
+def expected(answered: Answered, kind: type[T]) -> T:
+    """Return an answer that is of a type. Raises UsageError and RecordsError for one that is refused, Undecodable."""
+    if isinstance(answered, Refused):
+        raise UsageError(answered.error) if answered.is_usage else RecordsError(answered.error)
+    if not isinstance(answered, kind):
+        raise Undecodable(f"the keeper's answer is a {type(answered).__name__}, and not a {kind.__name__}")
+    return answered
+
+
+def _decoded(delivery: Delivery, decode: Callable[[bytes], T]) -> T:
+    if len(delivery.body) > LARGEST_ANSWER:
+        raise Undecodable(f"the keeper's answer has {len(delivery.body):,} bytes, more than {LARGEST_ANSWER:,}")
+    try:
+        return decode(delivery.body)
+    except Undecodable as error:
+        raise Undecodable(f"the keeper's answer is none: {error}") from error

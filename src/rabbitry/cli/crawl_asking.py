@@ -1,0 +1,361 @@
+"""`rabbitry crawl status|search|why|hosts`: what is asked of a keeper, or read from the crawl's database."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+import typer
+
+from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, say, start_logging
+from rabbitry.cli._crawl_words import ago, moment, saved, size, span
+from rabbitry.cli._logging import Level
+from rabbitry.cli._service import run_once
+from rabbitry.cli.grading_records import named_database
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.crawl.keeper.answers import Answered, Decision, Found, Hosts, Question, Status, Why
+
+T = TypeVar("T")
+Ask: TypeAlias = "Callable[[Question], Awaitable[Answered]]"
+
+DatabaseURL = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="RABBITRY_DATABASE",
+        metavar="URL",
+        help="Read the crawl's database, sqlite:///FILE or postgresql://user@host/name, and ask no keeper.",
+        show_default=False,
+    ),
+]
+Offset = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out so many of the first.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to those of `rabbitry crawl`."""
+    app.command("status")(status)
+    # A word that begins with `-` is one to leave out, and no option.
+    app.command("search", context_settings={"ignore_unknown_options": True})(search)
+    app.command("why")(why)
+    app.command("hosts")(hosts)
+
+
+@contextlib.asynccontextmanager
+async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
+    """Return what answers questions: the crawl's database where one is named, else a keeper over the broker."""
+    if database is None:
+        from rabbitry.apps.crawl.asking import Asking
+
+        async with Asking(broker) as keeper:
+            yield keeper.ask
+        return
+    from rabbitry.apps.crawl.keeper.answering import answer
+    from rabbitry.apps.crawl.keeper.database import Database
+
+    with Database(database, existing=True) as records:
+
+        async def ask(question: Question) -> Answered:
+            return await records.read(partial(answer, question=question))
+
+        yield ask
+
+
+def asked(
+    context: typer.Context,
+    broker: str | None,
+    database: str | None,
+    question: Question,
+    kind: type[T],
+    show: Callable[[T], None],
+) -> None:
+    """Ask one question, show its answer, and end the command."""
+    start_logging(Level.WARNING, as_json=False)
+    where = named_database(context, database)
+    url = broker_url(context, broker) if where is None else ""
+
+    async def work() -> int:
+        from rabbitry.apps.crawl.asking import expected
+
+        async with asking(where, url) as ask:
+            answer = expected(await ask(question), kind)
+        show(answer)
+        return ExitCode.DONE
+
+    raise typer.Exit(run_once(work()))
+
+
+def iso(seconds: float | None) -> str | None:
+    """Return a time for JSON."""
+    from rabbitry.apps.crawl.exporting import iso as written
+
+    return written(seconds)
+
+
+# -- status ----------------------------------------------------------------------------------------------
+
+
+def status(context: typer.Context, database: DatabaseURL = None, broker: Broker = None, as_json: Json = False) -> None:
+    """Show how far the crawl is: addresses, pages, bytes, hosts, outcomes, and the nodes that run.
+
+    Example: rabbitry crawl status
+    """
+    from rabbitry.apps.crawl.keeper.answers import AskStatus, Status
+
+    asked(context, broker, database, AskStatus(), Status, _status_as_json if as_json else _show_status)
+
+
+def _status_as_json(found: Status) -> None:
+    nodes = None
+    if found.nodes is not None:
+        nodes = [
+            {"kind": node.kind, "id": node.id, "host": node.host, "at": iso(node.at), "done": node.done}
+            for node in found.nodes
+        ]
+    print_json(
+        {
+            "at": iso(found.at),
+            "paused": found.is_paused,
+            "addresses": found.addresses,
+            "outcomes": found.outcomes,
+            "pages": found.pages,
+            "pages_per_second": round(found.rate, 3),
+            "documents": found.documents,
+            "hosts": {"known": found.hosts, "out": found.hosts_out, "waiting": found.hosts_waiting},
+            "bytes": {"wire": found.wire, "pages": found.size, "broker": found.carried},
+            "saved": saved(found.carried, found.size),
+            "nodes": nodes,
+        }
+    )
+
+
+def _show_status(found: Status) -> None:
+    from rabbitry.apps.crawl.messages import OUTCOMES
+
+    states = ", ".join(f"{number:,} {state}" for state, number in found.addresses.items()) or "none"
+    rows = [
+        ("crawl", "paused: rabbitry crawl resume" if found.is_paused else "running"),
+        ("addresses", states),
+        ("pages", f"{found.pages:,} fetched, {found.rate:.1f} a second; {found.documents:,} in the index"),
+        ("hosts", f"{found.hosts:,} known, {found.hosts_out:,} in hand, {found.hosts_waiting:,} wait for their time"),
+        (
+            "bytes",
+            f"{size(found.size)} of pages: {size(found.wire)} from the sites, {size(found.carried)} on the broker "
+            f"({saved(found.carried, found.size)} saved by compression)",
+        ),
+    ]
+    for name, text in rows:
+        print(f"{name:10} {text}")
+    if found.outcomes:
+        print("outcomes")
+        for word, number in sorted(found.outcomes.items(), key=lambda item: -item[1]):
+            text = one_line(f"{word:17} {OUTCOMES.get(word, '')}")
+            print(f"{number:>12,}  {text}")
+    if found.nodes is None:
+        print(f"{'nodes':10} not known: the database does not know which nodes run; ask without --database")
+        return
+    print("nodes" if found.nodes else f"{'nodes':10} none runs")
+    for node in found.nodes:
+        done = "messages" if node.kind == "keeper" else "pages"
+        text = one_line(f"{node.kind:10} {node.id:10} {node.host:20} {node.done:,} {done}, {ago(node.at)}")
+        print(f"{'':10} {text}")
+
+
+# -- search ----------------------------------------------------------------------------------------------
+
+
+def search(
+    context: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORDS...", help='Words that a page has; "a phrase", -WORD to leave out, site:HOST to stay on.'
+        ),
+    ],
+    limit: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="At most so many.")] = 10,
+    offset: Offset = 0,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:
+    """Search the pages of the crawl, best first.
+
+    Example: rabbitry crawl search '"green apples" -pie site:example.org'
+    """
+    from rabbitry.apps.crawl.keeper.answers import AskSearch, Found
+
+    typed = " ".join(words)
+    unknown = [word for word in words if word.startswith("--")]
+    if unknown:
+        raise UsageError(f"{unknown[0][:60]!r} is no option: rabbitry crawl search --help")
+    question = AskSearch(typed.encode("utf-8", "replace").decode(), limit, offset)
+    show = partial(_found_as_json, offset) if as_json else partial(_show_found, offset)
+    asked(context, broker, database, question, Found, show)
+
+
+def _found_as_json(offset: int, found: Found) -> None:
+    for place, hit in enumerate(found.hits, offset + 1):
+        print_json(
+            {
+                "place": place,
+                "url": hit.url,
+                "title": hit.title,
+                "snippet": hit.snippet,
+                "marks": hit.marks,
+                "score": hit.score,
+                "language": hit.language,
+                "fetched_at": iso(hit.fetched_at),
+            }
+        )
+
+
+def _show_found(offset: int, found: Found) -> None:
+    bold, normal = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
+    for place, hit in enumerate(found.hits, offset + 1):
+        print(f"{place:>3}  {bold}{one_line(hit.title) or '(no title)'}{normal}")
+        print(f"     {one_line(hit.url)}  ({ago(hit.fetched_at)})")
+        if hit.snippet:
+            print(f"     {_marked(hit.snippet, hit.marks, bold, normal)}")
+    if not found.total:
+        say("no page has these words")
+    elif not found.hits:
+        say(f"there are only {found.total:,}")
+    else:
+        most = "more than " if found.is_more else ""
+        say(f"{offset + 1:,} to {offset + len(found.hits):,} of {most}{found.total:,}")
+
+
+def _marked(snippet: str, marks: list[tuple[int, int]], bold: str, normal: str) -> str:
+    parts = []
+    done = 0
+    for start, end in marks:
+        if done <= start <= end:
+            parts += [_inside(snippet[done:start]), bold, _inside(snippet[start:end]), normal]
+            done = end
+    return "".join([*parts, _inside(snippet[done:])]).strip()
+
+
+def _inside(text: str) -> str:
+    """Return a part of a line without what a terminal acts on, its spaces kept."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+# -- why -------------------------------------------------------------------------------------------------
+
+
+def why(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL", help="The address.")],
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:
+    """Show why an address was fetched, or was not: each decision, with its time and node.
+
+    Example: rabbitry crawl why https://example.org/page
+    """
+    from rabbitry.apps.crawl.keeper.answers import AskWhy, Why
+
+    question = AskWhy(url.encode("utf-8", "replace").decode())
+    asked(context, broker, database, question, Why, _why_as_json if as_json else _show_why)
+
+
+def _why_as_json(found: Why) -> None:
+    print_json(
+        {
+            "url": found.url,
+            "state": found.state,
+            "detail": found.detail,
+            "would": found.would or None,
+            "next_at": iso(found.next_at),
+            "found_on": found.found_on or None,
+            "depth": found.depth,
+            "decisions": [_decision(decision) for decision in found.decisions],
+            "cut": found.cut,
+        }
+    )
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "at": iso(decision.at) if decision.at else None,
+        "outcome": decision.outcome,
+        "node": decision.node,
+        "detail": decision.detail,
+    }
+
+
+def _show_why(found: Why) -> None:
+    from rabbitry.apps.crawl.messages import OUTCOMES
+
+    state = "not seen" if found.state == "unknown" else found.state
+    print(one_line(f"{found.url}: {state}{': ' if found.detail else ''}{found.detail}"))
+    if found.would:
+        print("  " + one_line(f"it would be {found.would}: {OUTCOMES.get(found.would, '')}"))
+    if found.cut:
+        print(f"  ({found.cut:,} older decisions are not shown)")
+    for decision in found.decisions:
+        when = moment(decision.at) if decision.at else ""
+        what = decision.detail or OUTCOMES.get(decision.outcome, "")
+        by = f"  (by {decision.node})" if decision.node else ""
+        text = one_line(f"{decision.outcome:17} {what}{by}")
+        print(f"  {when:19}  {text}")
+    if found.next_at is not None:
+        print(f"  next: {ago(found.next_at)}")
+
+
+# -- hosts -----------------------------------------------------------------------------------------------
+
+
+def hosts(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="At most so many.")] = 50,
+    offset: Offset = 0,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:
+    """List the hosts of the crawl, those with most addresses that wait first: delay, next time, last outcomes.
+
+    Example: rabbitry crawl hosts --limit 20
+    """
+    from rabbitry.apps.crawl.keeper.answers import AskHosts, Hosts
+
+    asked(context, broker, database, AskHosts(limit, offset), Hosts, _hosts_as_json if as_json else _show_hosts)
+
+
+def _hosts_as_json(found: Hosts) -> None:
+    for host in found.hosts:
+        print_json(
+            {
+                "origin": host.origin,
+                "queued": host.queued,
+                "sent": host.sent,
+                "done": host.done,
+                "delay": host.delay,
+                "next_at": iso(host.next_at),
+                "out": host.is_out,
+                "robots": host.robots or None,
+                "last": [_decision(decision) for decision in host.last],
+            }
+        )
+
+
+def _show_hosts(found: Hosts) -> None:
+    if not found.hosts:
+        say("there are no hosts yet: rabbitry crawl add URL" if not found.total else f"there are only {found.total:,}")
+        return
+    print(f"{'host':40} {'queued':>8} {'sent':>6} {'done':>8} {'delay':>7}  {'next':10} last outcomes")
+    for host in found.hosts:
+        due = "in hand" if host.is_out else "-" if host.next_at is None or not host.queued else ago(host.next_at)
+        last = ", ".join(dict.fromkeys(decision.outcome for decision in host.last))
+        delay = f"{host.delay:g} s" if host.delay < 60 else span(host.delay)
+        print(
+            one_line(f"{host.origin:40} {host.queued:>8,} {host.sent:>6,} {host.done:>8,} {delay:>7}  {due:10} {last}")
+        )
+    if len(found.hosts) < found.total:
+        say(f"{len(found.hosts):,} of {found.total:,} hosts: --limit and --offset show others")

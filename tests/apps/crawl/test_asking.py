@@ -1,0 +1,221 @@
+"""Questions and commands over the broker: asked by anybody, answered by any keeper, bounded on both sides."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.apps.crawl import asking, names
+from rabbitry.apps.crawl.asking import Asking, Waiting
+from rabbitry.apps.crawl.keeper import answering, index
+from rabbitry.apps.crawl.keeper.answering import answer_questions
+from rabbitry.apps.crawl.keeper.answers import (
+    AskExport,
+    AskHosts,
+    AskSearch,
+    AskStatus,
+    AskWhy,
+    Exported,
+    Found,
+    Hosts,
+    Refused,
+    Status,
+    Why,
+)
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause
+from rabbitry.exceptions import ConnectFailed, RecordsError, RequestTimeout, Undecodable, UsageError
+from tests.support.ports import free_port
+
+Reply = Callable[[bytes], bytes | None]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """A database with some documents, to be entered."""
+    url = f"sqlite:///{tmp_path / 'crawl.sqlite3'}"
+    documents = [
+        Document(f"http://h{n}.example/", 1.0, "p", fetched_at=2.0 + n, title=f"Page {n}", text="apples " * 50)
+        for n in range(5)
+    ]
+    with Database(url) as opened:
+        opened.write_now(partial(index.store, documents=documents))
+    return Database(url)
+
+
+@contextlib.asynccontextmanager
+async def answered(url: str, database: Database) -> AsyncIterator[None]:
+    """Answer questions from a database within the block."""
+    stop = asyncio.Event()
+    with database:
+        async with rabbitry.connect(url) as connection:
+            # What is asked before the keeper consumes waits for it in the queue.
+            await (await connection.channel()).declare_queue(names.QUESTION_QUEUE, durable=True)
+            task = asyncio.create_task(answer_questions(database, stop, connection))
+            yield
+            stop.set()
+            await task
+
+
+@contextlib.asynccontextmanager
+async def replies(url: str, queue: str, reply: Reply) -> AsyncIterator[list[bytes]]:
+    """Answer what comes to a queue as a program of the test's does; gives what came."""
+    came: list[bytes] = []
+    async with rabbitry.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(queue, durable=True)
+
+        async with channel.consume(queue) as deliveries:
+
+            async def serve() -> None:
+                async for delivery in deliveries:
+                    came.append(delivery.body)
+                    properties = delivery.properties
+                    body = reply(delivery.body)
+                    if body is not None and properties.reply_to:
+                        await channel.publish(
+                            body,
+                            routing_key=properties.reply_to,
+                            properties=Properties(correlation_id=properties.correlation_id),
+                            mandatory=False,
+                        )
+                    delivery.ack()
+
+            task = asyncio.create_task(serve())
+            try:
+                yield came
+            finally:
+                task.cancel()
+                await asyncio.wait((task,))
+
+
+async def test_each_question_has_its_answer(no_leaks: None, broker_url: str, database: Database) -> None:
+    async with answered(broker_url, database), Asking(broker_url) as keeper:
+        found, exported, status, hosts, why = await asyncio.gather(
+            keeper.find(AskSearch("apples"), Found),
+            keeper.find(AskExport(), Exported),
+            keeper.find(AskStatus(), Status),
+            keeper.find(AskHosts(), Hosts),
+            keeper.find(AskWhy("http://nobody.example/"), Why),
+        )
+        assert (found.total, len(exported.entries), exported.total, exported.after) == (5, 5, 5, None)
+        assert (status.documents, status.nodes, hosts.total, why.state) == (5, [], 0, "unknown")
+
+
+async def test_many_questions_at_once_have_each_its_own_answer(broker_url: str, database: Database) -> None:
+    async with answered(broker_url, database), Asking(broker_url) as keeper:
+        questions = [AskWhy(f"http://h{number}.example/x") for number in range(100)]
+        answers = await asyncio.gather(*(keeper.find(question, Why) for question in questions))
+        assert [answer.url for answer in answers] == [question.url for question in questions]
+
+
+async def test_a_question_that_makes_no_sense_is_refused_in_words(broker_url: str, database: Database) -> None:
+    async with answered(broker_url, database), Asking(broker_url) as keeper:
+        assert isinstance(refused := await keeper.ask(AskSearch("-")), Refused)
+        assert refused.is_usage
+        with pytest.raises(UsageError, match="no word to search for"):
+            await keeper.find(AskSearch("***"), Found)
+        with pytest.raises(UsageError, match="a question has up to"):
+            await keeper.find(AskWhy("x" * 200_000), Why)
+        for question in (AskSearch("apples", -(1 << 62), 1 << 62), AskHosts(-5, 1 << 62), AskExport(1 << 62)):
+            assert not isinstance(await keeper.ask(question), Refused)
+        # And the keeper still answers.
+        assert (await keeper.find(AskSearch("apples"), Found)).total == 5
+
+
+NO_QUESTIONS = [
+    b"", b"no JSON", b"[]", b"{}", b'{"question":"x"}', b'{"question":"why"}', b'{"question":"why","url":5}',
+    b'{"question":"hosts","limit":1e400}', b"\xff\xfe", b"[" * 50_000,
+]  # fmt: skip
+
+
+async def test_what_is_no_question_is_refused_and_the_next_one_answered(broker_url: str, database: Database) -> None:
+    async with answered(broker_url, database), rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        async with channel.consume("amq.rabbitmq.reply-to", no_ack=True) as answers:
+            for body in NO_QUESTIONS:
+                await channel.publish(
+                    body,
+                    routing_key=names.QUESTION_QUEUE,
+                    properties=Properties(reply_to="amq.rabbitmq.reply-to", correlation_id="c"),
+                )
+                refused = msgspec.json.decode((await anext(answers)).body)
+                assert (refused["answer"], refused["is_usage"]) == ("refused", True)
+                await channel.publish(body, routing_key=names.QUESTION_QUEUE)  # nobody to answer to
+        async with Asking(broker_url) as keeper:
+            assert (await keeper.find(AskSearch("apples"), Found)).total == 5
+
+
+async def test_a_question_that_takes_too_long_is_given_up_in_words(
+    embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "TIME_LIMIT", -1.0)
+    monkeypatch.setattr(answering, "_STEPS", 1)
+    async with answered(embedded_url, database), Asking(embedded_url) as keeper:
+        with pytest.raises(RecordsError, match="took more than"):
+            await keeper.find(AskSearch("apples"), Found)
+
+
+async def test_without_a_keeper_a_question_says_what_to_do(broker_url: str) -> None:
+    async with Asking(broker_url, patience=0.2) as keeper:
+        with pytest.raises(RequestTimeout, match="start one, on any machine, with: rabbitry crawl keeper"):
+            await keeper.ask(AskStatus())  # there is not even a queue
+    async with rabbitry.connect(broker_url) as connection:
+        await (await connection.channel()).declare_queue(names.QUESTION_QUEUE, durable=True)
+        async with Asking(broker_url, patience=0.2) as keeper:
+            with pytest.raises(RequestTimeout, match=r"no keeper answers within 0\.2 s"):
+                await keeper.ask(AskStatus())
+
+
+async def test_a_command_without_a_keeper_waits_for_one_and_is_not_lost(broker_url: str) -> None:
+    async with Asking(broker_url, patience=0.2) as keeper:
+        with pytest.raises(Waiting, match="until a keeper has taken it"):
+            await keeper.tell(Add(["http://a.example/"]))
+
+    def reply(body: bytes) -> bytes:
+        return msgspec.json.encode(Answer(said=["paused"]))
+
+    async with replies(broker_url, names.KEEPER_QUEUE, reply) as came, Asking(broker_url) as keeper:
+        assert await keeper.tell(Pause()) == Answer(said=["paused"])
+        commands = [msgspec.json.decode(body, type=Command) for body in came]
+        assert commands == [Add(["http://a.example/"]), Pause()]
+
+
+NO_ANSWERS = [
+    (b"no JSON", "the keeper's answer is none"),
+    (b'{"answer":"why","url":"u","state":"done"}', "is a Why, and not a Status"),
+    (b'{"answer":"status"}', "the keeper's answer is none"),
+    (b'{"answer":"something"}', "the keeper's answer is none"),
+    (b'{"answer":"status","at":"soon"}', "the keeper's answer is none"),
+    (b'{"answer":"refused","error":"the disk is full"}', "the disk is full"),
+    (b" " * 2_000, "more than 1,000"),
+]
+
+
+async def test_a_reply_that_is_no_answer_is_refused(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "LARGEST_ANSWER", 1_000)
+    bodies = iter([body for body, _ in NO_ANSWERS])
+    async with replies(embedded_url, names.QUESTION_QUEUE, lambda _: next(bodies)), Asking(embedded_url) as keeper:
+        for _, why in NO_ANSWERS:
+            with pytest.raises((Undecodable, RecordsError), match=why):
+                await keeper.find(AskStatus(), Status)
+
+
+async def test_asking_connects_anew_after_the_connection_was_closed(embedded_url: str, database: Database) -> None:
+    async with answered(embedded_url, database), Asking(embedded_url) as keeper:
+        await keeper.ask(AskStatus())
+        await keeper.close()
+        assert isinstance(await keeper.ask(AskStatus()), Status)
+
+
+async def test_a_broker_that_is_away_is_said(no_leaks: None) -> None:
+    async with Asking(f"amqp://127.0.0.1:{free_port()}") as keeper:
+        for _ in range(2):
+            with pytest.raises(ConnectFailed):
+                await keeper.ask(AskStatus())
