@@ -52,7 +52,7 @@ class Message:
 
     exchange, routing_key: where it was published to first, also where it comes again after a retry.
     attempt: 1 at first. timestamp: when it was published, None where it does not say. headers: all of them. type,
-    content_type, content_encoding, app_id: as the publisher gave them, None where it did not.
+    content_type, content_encoding, app_id, reply_to: as the publisher gave them, None where it did not.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Message:
     app_id: str | None
     headers: Mapping[str, FieldValue]
     content_encoding: str | None = None
+    reply_to: str | None = None
 
 
 class Role(Enum):
@@ -136,6 +137,7 @@ def metadata(delivery: Delivery, stage: str, queue: str) -> Message:
         type=properties.type,
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
+        reply_to=properties.reply_to,
         app_id=properties.app_id,
         headers=headers,
     )

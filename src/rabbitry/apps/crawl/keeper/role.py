@@ -1,0 +1,156 @@
+"""The keeper as a stage: messages in, one transaction, batches out; the input is acked once they are confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.keeper import index
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.decoding import decode
+from rabbitry.apps.crawl.keeper.inputs import Input, Page
+from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
+from rabbitry.apps.crawl.messages import COMMAND, Answer, Document, Tick
+from rabbitry.apps.crawl.node import Node, crawl_app
+from rabbitry.exceptions import RecordsError, Undecodable
+from rabbitry.flow import App, Batch, Message, Outgoing
+
+AT_ONCE: Final = 500
+"""Messages of one transaction."""
+TICK: Final = 0.2
+"""Seconds between two ticks."""
+_TICK_LASTS: Final = 1.0
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds until a database that can't be reached is tried again, at most."""
+_TIME_LIMIT: Final = 25 * 60.0
+"""Seconds that messages may wait for the database; past 30 minutes the broker closes the channel."""
+
+log = logging.getLogger("rabbitry.apps.crawl")
+
+
+class Indexing:
+    """The index as the keeper calls it."""
+
+    def store(self, connection: Connection, documents: Iterable[Document]) -> None:
+        """Put documents into the index."""
+        index.store(connection, documents)
+
+    def store_pages(self, connection: Connection, pages: Iterable[Page]) -> None:
+        """Keep pages as they came."""
+        index.store_bodies(
+            connection,
+            [index.Body(page.url, page.fetched_at, page.content_type, page.headers, page.body) for page in pages],
+        )
+
+    def remove(self, connection: Connection, gone: dict[str, float]) -> None:
+        """Take addresses out of the index."""
+        index.remove(connection, gone)
+
+
+class Role:
+    """The keeper of one process. answers: commands' answers that are committed, with where they go."""
+
+    def __init__(self, node: Node, database: Database, *, per_host: int = 1) -> None:
+        self.node = node
+        self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(1_000)
+        self._database = database
+        self._keeper = Keeper(node.id, Indexing(), per_host=per_host)
+
+    def app(self, *, plain: bool = False) -> App:
+        """Return the app of the keeper, whose queue gets the pages too. plain: as the original programs declare."""
+        app = crawl_app(plain=plain)
+        app.output(names.PAGE_KEY, queue=names.KEEPER_QUEUE)
+        app.output(names.BATCH_KEY, queue=names.BATCH_QUEUE)
+        decorate = app.stage(
+            names.KEEPER_KEY,
+            queue=names.KEEPER_QUEUE,
+            name="keeper",
+            batch=AT_ONCE,
+            time_limit=_TIME_LIMIT,
+            single_active=True,
+        )
+        decorate(self.keep)
+        return app
+
+    def tick(self) -> Outgoing:
+        """Return a tick: whichever keeper is active looks at what is due."""
+        return Outgoing(
+            Tick(self.node.id), key=names.KEEPER_KEY, type=COMMAND, expiration=_TICK_LASTS, persistent=False
+        )
+
+    async def keep(self, bodies: list[bytes], messages: list[Message], batch: Batch) -> list[Outgoing]:
+        """Apply messages, in the order they came."""
+        inputs: list[Input] = []
+        places: list[int] = []
+        for place, (body, message) in enumerate(zip(bodies, messages, strict=True)):
+            try:
+                found = decode(body, message)
+            except Undecodable as error:
+                batch.fail(place, error)
+                continue
+            if found is not None:
+                inputs.append(found)
+                places.append(place)
+        try:
+            decided = [await self._apply(inputs)]
+        except Exception as error:  # noqa: BLE001 - it is told below, message by message
+            log.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
+            decided = await self._one_by_one(inputs, places, batch)
+        self._answer(decided, messages)
+        return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
+
+    async def _one_by_one(self, inputs: Sequence[Input], places: Sequence[int], batch: Batch) -> list[Decided]:
+        decided: list[Decided] = []
+        for one, place in zip(inputs, places, strict=True):
+            try:
+                decided.append(await self._apply([one]))
+            except Exception as error:  # noqa: BLE001 - the message's, which becomes a dead letter with it
+                batch.fail(place, error)
+        return decided
+
+    async def _apply(self, inputs: Sequence[Input]) -> Decided:
+        """Apply inputs in one transaction; where the database can't be reached, wait for it.
+
+        Raises what makes no sense to try again.
+        """
+        pause = 0.5
+        while True:
+            try:
+                return await self._database.write(partial(self._write, inputs=inputs))
+            except RecordsError as error:
+                self._keeper.forget()
+                if not _may_pass(error):
+                    raise
+                log.warning("%s; trying again in %.1f s", error, pause)
+            except BaseException:
+                self._keeper.forget()
+                raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _write(self, connection: Connection, inputs: Sequence[Input]) -> Decided:
+        try:
+            return self._keeper.apply(connection, inputs, time.time())
+        except BaseException:
+            self._keeper.forget()
+            raise
+
+    def _answer(self, decided: Sequence[Decided], messages: Sequence[Message]) -> None:
+        answers = {identity: answer for part in decided for identity, answer in part.answers.items()}
+        for message in messages:
+            if message.id in answers and message.reply_to and not self.answers.full():
+                self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))
+
+
+def _may_pass(error: RecordsError) -> bool:
+    """Whether the database's state, and not what it was given, is at fault."""
+    cause = error.__cause__
+    return isinstance(cause, DBAPIError) and not isinstance(cause, DataError | IntegrityError | ProgrammingError)

@@ -1,0 +1,109 @@
+"""Running a keeper until it is told to stop: its stage, its ticks, answers to commands and to questions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from rabbitry.amqp.client import Connection, Properties
+from rabbitry.apps._session import FOR_EVER, background, stay_connected, until
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.keeper.answering import answer_questions
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.role import TICK, Role
+from rabbitry.apps.crawl.node import Node
+from rabbitry.exceptions import PublishError, RabbitryError
+from rabbitry.flow.codec import JSON
+from rabbitry.flow.worker import Worker
+
+log = logging.getLogger("rabbitry.apps.crawl")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """database: its URL; None: of the environment, or of the user's data folder. per_host: batches of a host at once."""
+
+    database: str | None = None
+    per_host: int = 1
+    plain: bool = False
+
+
+async def run(
+    options: Options,
+    url: str,
+    stop: asyncio.Event,
+    *,
+    strict: bool = False,
+    connect_attempts: int | None = None,
+    deadline: float = 10.0,
+    started: Callable[[str], None] | None = None,
+) -> bool:
+    """Run a keeper until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
+
+    `started` is called with the node's name when it consumes. Raises what `Worker` raises, and RecordsError where the
+    database can't be opened.
+    """
+    database = Database(options.database)
+    await asyncio.to_thread(database.__enter__)
+    try:
+        node = Node("keeper")
+        role = Role(node, database, per_host=options.per_host)
+        worker = role.app(plain=options.plain).worker(
+            url, strict=strict, connect_attempts=connect_attempts, id=node.id
+        )
+        if await until(stop, worker.__aenter__()) is None:
+            return True
+        if started is not None:
+            started(str(node))
+        async with background(_beside(role, database, url, worker, stop)):
+            waiting = asyncio.ensure_future(worker.wait())
+            await until(stop, waiting)
+            return await worker.stop(deadline)
+    finally:
+        await asyncio.to_thread(database.__exit__, None, None, None)
+
+
+async def _beside(role: Role, database: Database, url: str, worker: Worker, stop: asyncio.Event) -> None:
+    """Run what a keeper does beside its stage, each over a connection of its own, until cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_tick(role, worker))
+        for name, session in (
+            ("answers", partial(_publish_answers, role)),
+            ("questions", partial(answer_questions, database, stop)),
+        ):
+            tasks.create_task(
+                stay_connected(url, session, name=f"{names.APP} {name}", stop=stop, patience=FOR_EVER)
+            )
+
+
+async def _tick(role: Role, worker: Worker) -> None:
+    """Publish a tick again and again: the worker that is active acts on it."""
+    while True:
+        try:
+            await worker.publish(role.tick(), key=names.KEEPER_KEY)
+        except RabbitryError as error:
+            log.debug("no tick: %s", error)  # the connection is being recovered, which the worker says
+        await asyncio.sleep(TICK)
+
+
+async def _publish_answers(role: Role, connection: Connection) -> None:
+    """Publish the answers to commands. Who asked may be gone, and then nobody misses them. Raises ConnectionClosed."""
+    channel = await connection.channel()
+    while True:
+        reply_to, correlation_id, answer = await role.answers.get()
+        try:
+            if not channel.is_open:
+                await channel.open()
+            await channel.publish(
+                msgspec.json.encode(answer),
+                routing_key=reply_to,
+                properties=Properties(content_type=JSON, correlation_id=correlation_id, delivery_mode=1),
+                mandatory=False,
+            )
+        except PublishError as error:
+            log.warning("a command is not answered: %s", error)
