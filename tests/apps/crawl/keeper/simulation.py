@@ -5,7 +5,7 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -71,7 +71,7 @@ class FakeIndex:
     def store_pages(self, connection: Connection, pages: Iterable[Page]) -> None:
         self.pages.update(page.url for page in pages)
 
-    def remove(self, connection: Connection, gone: dict[str, float]) -> None:
+    def remove(self, connection: Connection, gone: Mapping[str, float]) -> None:
         for url in gone:
             self.stored.pop(url, None)
 
@@ -94,6 +94,7 @@ class World:
     out: dict[str, list[Batch]] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     most_out: int = 0
+    looked_at: float | None = None
 
     def __post_init__(self) -> None:
         self.keeper = Keeper("one", self.index)
@@ -132,7 +133,12 @@ class World:
                 times.append(min(batch.deadline for batches in self.out.values() for batch in batches) + 61)
             if not times or min(times) > end or min(times) == float("inf"):
                 return
-            self.now = max(self.now + 0.001, min(times))
+            # A keeper that has nothing to send, though a host is due, looks again at its next tick.
+            step = (
+                0.001 if self._events and self._events[0][0] <= min(times) else 0.2 if due == self.looked_at else 0.001
+            )
+            self.looked_at = due
+            self.now = max(self.now + step, min(times))
             inputs: list[Input] = []
             while self._events and self._events[0][0] <= self.now and len(inputs) < 300:
                 inputs += heapq.heappop(self._events)[2]

@@ -99,5 +99,3 @@ def _table(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         return {}
     return {str(name).lower(): text for name, text in value.items() if isinstance(text, str)}
-
-

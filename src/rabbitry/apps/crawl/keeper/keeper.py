@@ -6,7 +6,7 @@ first: a batch is in the database before it is published. One that never was is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,7 +33,7 @@ class Index(Protocol):
     def store_pages(self, connection: Connection, pages: Iterable[Page]) -> None:
         """Keep pages as they came."""
 
-    def remove(self, connection: Connection, gone: dict[str, float]) -> None:
+    def remove(self, connection: Connection, gone: Mapping[str, float]) -> None:
         """Take addresses out of the index, which were found to be gone at a time."""
 
 

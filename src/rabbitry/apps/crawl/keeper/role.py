@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -16,9 +16,9 @@ from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import index
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.decoding import decode
-from rabbitry.apps.crawl.keeper.inputs import Input, Page
+from rabbitry.apps.crawl.keeper.inputs import Input
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
-from rabbitry.apps.crawl.messages import COMMAND, Answer, Document, Tick
+from rabbitry.apps.crawl.messages import COMMAND, Answer, Tick
 from rabbitry.apps.crawl.node import Node, crawl_app
 from rabbitry.exceptions import RecordsError, Undecodable
 from rabbitry.flow import App, Batch, Message, Outgoing
@@ -36,25 +36,6 @@ _TIME_LIMIT: Final = 25 * 60.0
 log = logging.getLogger("rabbitry.apps.crawl")
 
 
-class Indexing:
-    """The index as the keeper calls it."""
-
-    def store(self, connection: Connection, documents: Iterable[Document]) -> None:
-        """Put documents into the index."""
-        index.store(connection, documents)
-
-    def store_pages(self, connection: Connection, pages: Iterable[Page]) -> None:
-        """Keep pages as they came."""
-        index.store_bodies(
-            connection,
-            [index.Body(page.url, page.fetched_at, page.content_type, page.headers, page.body) for page in pages],
-        )
-
-    def remove(self, connection: Connection, gone: dict[str, float]) -> None:
-        """Take addresses out of the index."""
-        index.remove(connection, gone)
-
-
 class Role:
     """The keeper of one process. answers: commands' answers that are committed, with where they go."""
 
@@ -62,7 +43,7 @@ class Role:
         self.node = node
         self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(1_000)
         self._database = database
-        self._keeper = Keeper(node.id, Indexing(), per_host=per_host)
+        self._keeper = Keeper(node.id, index, per_host=per_host)
 
     def app(self, *, plain: bool = False) -> App:
         """Return the app of the keeper, whose queue gets the pages too. plain: as the original programs declare."""
@@ -75,7 +56,6 @@ class Role:
             name="keeper",
             batch=AT_ONCE,
             time_limit=_TIME_LIMIT,
-            single_active=True,
         )
         decorate(self.keep)
         return app

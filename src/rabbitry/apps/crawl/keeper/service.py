@@ -26,7 +26,7 @@ log = logging.getLogger("rabbitry.apps.crawl")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """database: its URL; None: of the environment, or of the user's data folder. per_host: batches of a host at once."""
+    """database: its URL; None: the environment's, or the user's own. per_host: batches of a host at once."""
 
     database: str | None = None
     per_host: int = 1
@@ -53,9 +53,7 @@ async def run(
     try:
         node = Node("keeper")
         role = Role(node, database, per_host=options.per_host)
-        worker = role.app(plain=options.plain).worker(
-            url, strict=strict, connect_attempts=connect_attempts, id=node.id
-        )
+        worker = role.app(plain=options.plain).worker(url, strict=strict, connect_attempts=connect_attempts, id=node.id)
         if await until(stop, worker.__aenter__()) is None:
             return True
         if started is not None:
@@ -76,9 +74,7 @@ async def _beside(role: Role, database: Database, url: str, worker: Worker, stop
             ("answers", partial(_publish_answers, role)),
             ("questions", partial(answer_questions, database, stop)),
         ):
-            tasks.create_task(
-                stay_connected(url, session, name=f"{names.APP} {name}", stop=stop, patience=FOR_EVER)
-            )
+            tasks.create_task(stay_connected(url, session, name=f"{names.APP} {name}", stop=stop, patience=FOR_EVER))
 
 
 async def _tick(role: Role, worker: Worker) -> None:

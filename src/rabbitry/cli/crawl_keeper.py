@@ -1,0 +1,82 @@
+"""`rabbitry crawl keeper`, and the options of who has the crawl's database."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Final
+
+import typer
+
+from rabbitry.cli._common import (
+    Broker,
+    ExitCode,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    start_logging,
+)
+from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
+from rabbitry.cli._service import GRACE, run_service
+
+DEADLINE: Final = 10.0
+
+KeptDatabase = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="RABBITRY_DATABASE",
+        metavar="URL",
+        help="sqlite:///FILE or postgresql://user@host/name; a file in the user's data folder by default.",
+        show_default=False,
+    ),
+]
+PerHost = Annotated[
+    int,
+    typer.Option("--per-host", min=1, max=100, metavar="N", help="How many crawlers may fetch from a host at once."),
+]
+Attempts = Annotated[
+    int | None,
+    typer.Option(
+        "--connect-attempts", min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `rabbitry crawl`."""
+    app.command("keeper")(keeper)
+
+
+def keeper(
+    context: typer.Context,
+    database: KeptDatabase = None,
+    per_host: PerHost = 1,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: Attempts = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Keep the crawl: what was found, what is fetched next, and the index, until SIGTERM or Ctrl-C.
+
+    Of several with the same database one is active; the others stand by, and answer questions.
+
+    Example: rabbitry crawl keeper --database postgresql://crawl@db/crawl
+    """
+    from rabbitry.apps.crawl.keeper.service import Options, run
+
+    start_logging(log_level, log_json)
+    options = Options(database, per_host, plain)
+    url = broker_url(context, broker)
+
+    async def service(stop: asyncio.Event) -> int:
+        is_done = await run(
+            options, url, stop, strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready
+        )
+        return ExitCode.DONE if is_done else ExitCode.FAILED
+
+    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
