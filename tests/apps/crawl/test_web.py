@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import websockets
 from fastapi import FastAPI
@@ -15,8 +16,9 @@ import rabbitry
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.apps._listening import listen
 from rabbitry.apps._serving import serve
+from rabbitry.apps._session import background
 from rabbitry.apps.crawl import feed, web
-from rabbitry.apps.crawl.keeper.answers import AskSearch, AskStatus
+from rabbitry.apps.crawl.keeper.answers import AskSearch, AskStatus, Status
 from rabbitry.apps.crawl.messages import Add
 from rabbitry.apps.crawl.web import Pages
 from rabbitry.telemetry import Report, Reporter
@@ -267,20 +269,51 @@ async def test_commands_that_make_no_sense_are_refused(embedded_url: str, body: 
         assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
 
 
-async def test_without_a_keeper_it_is_said_what_to_do(embedded_url: str) -> None:
-    keeper = FakeKeeper()
-    pages = Pages(embedded_url, keeper)
+async def test_without_a_keeper_it_is_said_what_to_do(broker_url: str) -> None:
+    pages = Pages(broker_url)
     app = FastAPI()
     app.include_router(pages.router)
     async with pages.open(), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
         await eventually(lambda: pages.picture.queues, "the first look")
         answer = await http.get("/api/status")
         assert (answer.status_code, "rabbitry crawl keeper" in answer.json()["missing"]) == (200, True)
-        refused = await http.post("/api/command", json={"command": "pause"})
-        assert (refused.status_code, "rabbitry crawl keeper" in refused.json()["error"]) == (503, True)
+        kept = await http.post("/api/command", json={"command": "add", "urls": ["http://a/"]})
+        assert (kept.status_code, "rabbitry crawl keeper" in kept.json()["said"][0]) == (200, True), kept.text
+        async with _channel(broker_url) as channel:
+            waiting = await channel.get("crawl.keeper", no_ack=True)
+            assert waiting is not None
+            assert json.loads(waiting.body) == {"command": "add", "urls": ["http://a/"]}
         pages.picture.set_broker("away", "gone")
         assert "broker is away" in (await http.get("/api/hosts")).json()["missing"]
-        assert keeper.asked == []
+        refused = await http.post("/api/command", json={"command": "pause"})
+        assert (refused.status_code, "broker is away" in refused.json()["error"]) == (503, True)
+
+
+async def test_a_question_over_the_broker_is_answered(broker_url: str) -> None:
+    """With the real `Asking`, and a keeper that answers what is no answer at first."""
+    pages = Pages(broker_url)
+    app = FastAPI()
+    app.include_router(pages.router)
+    answers = iter((b"nonsense", msgspec.json.encode(Status(1.0, documents=7))))
+
+    async def reply(channel: Channel) -> None:
+        async with channel.consume("crawl.questions", no_ack=True) as questions:
+            async for question in questions:
+                await channel.publish(
+                    next(answers),
+                    routing_key=question.properties.reply_to or "",
+                    mandatory=False,
+                    properties=Properties(correlation_id=question.properties.correlation_id),
+                )
+
+    async with _channel(broker_url) as channel:
+        await channel.declare_queue("crawl.questions", durable=True)
+        async with background(reply(channel)), pages.open():
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
+                await eventually(lambda: pages.picture.queues, "the first look")
+                wrong = await http.get("/api/status")
+                assert (wrong.status_code, "is none" in wrong.json()["error"]) == (503, True), wrong.text
+                assert (await http.get("/api/status")).json()["answer"]["documents"] == 7
 
 
 async def test_a_keeper_that_does_not_answer_is_said(embedded_url: str) -> None:

@@ -20,6 +20,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps._api import json_response, route_class
 from rabbitry.apps._live import serve_page
 from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.asking import NO_KEEPER, Asking, Waiting
 from rabbitry.apps.crawl.feed import TICK, feeding
 from rabbitry.apps.crawl.keeper.answers import (
     Answered,
@@ -32,7 +33,7 @@ from rabbitry.apps.crawl.keeper.answers import (
 )
 from rabbitry.apps.crawl.messages import OUTCOMES, Add, Answer, Command, Tick
 from rabbitry.apps.crawl.picture import Picture
-from rabbitry.exceptions import RecordsError, Undecodable, UsageError
+from rabbitry.exceptions import RabbitryError, RecordsError, Undecodable, UsageError
 
 STATIC: Final = Path(__file__).parent / "static"
 KEPT: Final = 1.0
@@ -41,7 +42,6 @@ MOST_KEPT: Final = 64
 """Answers that are kept."""
 EACH: Final = 50
 """Hosts, and documents that were found, that one answer holds."""
-NO_KEEPER: Final = "no keeper runs on this broker: start one, on any machine, with: rabbitry crawl keeper"
 _LARGEST: Final = 1_000_000
 _LONGEST_WORDS: Final = 1_000
 _LONGEST_URL: Final = 10_000
@@ -51,7 +51,7 @@ _decode_command = json_decoder(Command)  # type: ignore[arg-type,var-annotated] 
 
 
 class Keeper(Protocol):
-    """The keeper, asked over the broker. Raises RequestTimeout where none answers, ConnectFailed, PublishError."""
+    """What answers about a crawl; `Asking` says what it raises."""
 
     async def ask(self, question: Question) -> Answered:
         """Return the answer to a question."""
@@ -66,7 +66,8 @@ class Keeper(Protocol):
 class Pages:
     """The page's state: the picture, which is fed while `open` is entered, and the keeper's latest answers.
 
-    url: the broker's. plain: the exchange is declared as the original programs do.
+    url: the broker's. keeper: asked over the broker by default. plain: exchange and queues are declared as the
+    original programs do.
     """
 
     def __init__(self, url: str, keeper: Keeper | None = None, *, plain: bool = False) -> None:
@@ -74,7 +75,7 @@ class Pages:
         self.picture = Picture(str(parse_url(url)))
         self._url = url
         self._plain = plain
-        self._keeper = keeper
+        self._keeper: Keeper = keeper or Asking(url, plain=plain)
         self._answers: dict[bytes, tuple[float, Answered]] = {}
         self._add_routes()
 
@@ -85,7 +86,7 @@ class Pages:
             async with feeding(self.picture, self._url, plain=self._plain):
                 yield
         finally:
-            if self._keeper is not None:
+            with contextlib.suppress(RabbitryError):  # the connection is gone
                 await self._keeper.close()
 
     def _add_routes(self) -> None:
@@ -145,9 +146,14 @@ class Pages:
             raise UsageError("that is no command for people")
         if isinstance(command, Add):
             command = _checked(command)
-        if (missing := self._missing) is not None or self._keeper is None:
-            raise RecordsError(missing or NO_KEEPER)
-        answer = await self._keeper.tell(command)
+        if self._is_cut_off:
+            raise RecordsError(self._missing or "")
+        try:
+            answer = await self._keeper.tell(command)
+        except Waiting as error:
+            return json_response(Answer([str(error)]))
+        except Undecodable as error:
+            raise RecordsError(str(error)) from error
         if answer.error:
             raise UsageError(answer.error)
         self._answers.clear()  # they tell what was before
@@ -159,6 +165,10 @@ class Pages:
         return _LARGEST
 
     @property
+    def _is_cut_off(self) -> bool:
+        return self.picture.broker.state in ("away", "refused")
+
+    @property
     def _has_no_keeper(self) -> bool:
         """Whether it is known that nobody answers. Before the first look at the queues nothing is known."""
         queues = self.picture.queues
@@ -168,21 +178,27 @@ class Pages:
     @property
     def _missing(self) -> str | None:
         """What an answer would have to come from and is not there, and what to do."""
-        if self.picture.broker.state in ("away", "refused"):
+        if self._is_cut_off:
             return f"the broker is {self.picture.broker.state}, and with it the keeper"
         return NO_KEEPER if self._has_no_keeper else None
 
+    async def _ask(self, question: Question) -> Answered:
+        try:
+            answered = await self._keeper.ask(question)
+        except Undecodable as error:
+            raise RecordsError(str(error)) from error
+        if isinstance(answered, Refused):
+            raise UsageError(answered.error) if answered.is_usage else RecordsError(answered.error)
+        return answered
+
     async def _asked(self, question: Question) -> Response:
         """Ask, or take an answer that is KEPT seconds old at most; `at` tells when it was given, in Unix seconds."""
-        if (missing := self._missing) is not None or self._keeper is None:
-            return json_response({"now": time.time(), "missing": missing or NO_KEEPER})
+        if (missing := self._missing) is not None:
+            return json_response({"now": time.time(), "missing": missing})
         key = msgspec.json.encode(question)
         known = self._answers.get(key)
         if known is None or known[0] < time.time() - KEPT:
-            known = time.time(), await self._keeper.ask(question)
-            if isinstance(known[1], Refused):
-                error = known[1]
-                raise UsageError(error.error) if error.is_usage else RecordsError(error.error)
+            known = time.time(), await self._ask(question)
             self._answers.pop(key, None)
             self._answers[key] = known
             while len(self._answers) > MOST_KEPT:

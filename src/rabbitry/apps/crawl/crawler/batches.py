@@ -45,7 +45,7 @@ class Fetches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the batches of a crawler share. in_hand: the time limits of what asks for addresses."""
+    """What the batches of a crawler share. in_hand: the time limits of requests that are under way."""
 
     fetcher: Fetches
     room: Room
@@ -141,30 +141,25 @@ class _Run:
     async def _lane(self) -> None:
         """Ask for one address after the other."""
         means = self._means
-        address: Address | None = None
-        item: Page | Outcome | None = None
-        try:
-            async with asyncio.timeout(None) as limit:
-                means.in_hand.add(limit)
-                while await self._turn():
-                    address = self.waiting.popleft()
+        while await self._turn():
+            address = self.waiting.popleft()
+            try:
+                async with asyncio.timeout(None) as limit:
+                    means.in_hand.add(limit)
                     item = await means.fetcher.fetch(address, self._batch, self._host)
-                    self._heed(item)
-                    await self._places.acquire()
-                    self._items.put_nowait(item)
-                    address = item = None
-        except TimeoutError:  # of `stop`
-            if item is not None:
-                self._items.put_nowait(item)  # the last one of this lane, so that it needs no place
-            elif address is not None:
+            except TimeoutError:
                 self.waiting.appendleft(address)
-            self.why = "interrupted"
-        except BaseException:
-            if item is not None:
+                self.why = "interrupted"
+                return
+            finally:
+                means.in_hand.discard(limit)
+            self._heed(item)
+            try:
+                await self._places.acquire()
+            except BaseException:
                 means.room.release(item)
-            raise
-        finally:
-            means.in_hand.discard(limit)
+                raise
+            self._items.put_nowait(item)
 
     def _heed(self, item: Page | Outcome) -> None:
         """Owe the host its delay, and leave it alone where it asks for that or does not answer."""

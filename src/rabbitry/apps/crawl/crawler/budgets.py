@@ -81,8 +81,7 @@ class Room:
         self._held: dict[object, int] = {}
         self._coming: dict[object, None] = {}
         """Bodies that still come, oldest first."""
-        self._waiting: asyncio.Event | None = None
-        """Set at the next change, where anybody waits for it."""
+        self._changed = asyncio.Event()
         self.total = 0
 
     @property
@@ -113,11 +112,8 @@ class Room:
 
     async def changed(self) -> None:
         """Wait until a body is complete or gone."""
-        if self._waiting is None:
-            self._waiting = asyncio.Event()
-        await self._waiting.wait()
+        await self._changed.wait()
 
     def _tell(self) -> None:
-        if self._waiting is not None:
-            self._waiting.set()
-            self._waiting = None
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
