@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rabbitry._words import counted, reason
+from rabbitry._words import reason
 from rabbitry.cli._common import (
     Broker,
     ExitCode,
@@ -186,7 +186,7 @@ def _checked(found: list[tuple[str, str]]) -> list[str]:
         return list(good)
     for text in bad[: _NAMED - 1] if len(bad) > _NAMED else bad[:-1]:
         say(text)
-    last = bad[-1] if len(bad) <= _NAMED else f"{counted(len(bad), 'address')}es can't be crawled"
+    last = bad[-1] if len(bad) <= _NAMED else f"{len(bad):,} addresses can't be crawled"
     raise UsageError(f"{last}; nothing was added")
 
 

@@ -45,7 +45,7 @@ class Fetches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the batches of a crawler share. in_hand: the time limits of requests that are under way."""
+    """What the batches of a crawler share. in_hand: the time limits of what asks for addresses."""
 
     fetcher: Fetches
     room: Room
@@ -141,25 +141,30 @@ class _Run:
     async def _lane(self) -> None:
         """Ask for one address after the other."""
         means = self._means
-        while await self._turn():
-            address = self.waiting.popleft()
-            try:
-                async with asyncio.timeout(None) as limit:
-                    means.in_hand.add(limit)
+        address: Address | None = None
+        item: Page | Outcome | None = None
+        try:
+            async with asyncio.timeout(None) as limit:
+                means.in_hand.add(limit)
+                while await self._turn():
+                    address = self.waiting.popleft()
                     item = await means.fetcher.fetch(address, self._batch, self._host)
-            except TimeoutError:
+                    self._heed(item)
+                    await self._places.acquire()
+                    self._items.put_nowait(item)
+                    address = item = None
+        except TimeoutError:  # of `stop`
+            if item is not None:
+                self._items.put_nowait(item)  # the last one of this lane, so that it needs no place
+            elif address is not None:
                 self.waiting.appendleft(address)
-                self.why = "interrupted"
-                return
-            finally:
-                means.in_hand.discard(limit)
-            self._heed(item)
-            try:
-                await self._places.acquire()
-            except BaseException:
+            self.why = "interrupted"
+        except BaseException:
+            if item is not None:
                 means.room.release(item)
-                raise
-            self._items.put_nowait(item)
+            raise
+        finally:
+            means.in_hand.discard(limit)
 
     def _heed(self, item: Page | Outcome) -> None:
         """Owe the host its delay, and leave it alone where it asks for that or does not answer."""

@@ -81,7 +81,8 @@ class Room:
         self._held: dict[object, int] = {}
         self._coming: dict[object, None] = {}
         """Bodies that still come, oldest first."""
-        self._changed = asyncio.Event()
+        self._waiting: asyncio.Event | None = None
+        """Set at the next change, where anybody waits for it."""
         self.total = 0
 
     @property
@@ -112,8 +113,11 @@ class Room:
 
     async def changed(self) -> None:
         """Wait until a body is complete or gone."""
-        await self._changed.wait()
+        if self._waiting is None:
+            self._waiting = asyncio.Event()
+        await self._waiting.wait()
 
     def _tell(self) -> None:
-        event, self._changed = self._changed, asyncio.Event()
-        event.set()
+        if self._waiting is not None:
+            self._waiting.set()
+            self._waiting = None

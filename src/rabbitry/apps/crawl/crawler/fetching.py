@@ -20,7 +20,7 @@ from rabbitry.apps.crawl.crawler.exchanges import Answer, Collect, Exchange, Req
 from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
 from rabbitry.apps.crawl.crawler.problems import Problem
 from rabbitry.apps.crawl.crawler.resolving import NoSuchHost, Resolver
-from rabbitry.apps.crawl.crawler.targets import Target, target_of
+from rabbitry.apps.crawl.crawler.targets import Target, Targets, target_of
 from rabbitry.apps.crawl.crawler.transfers import Transfers
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
 
@@ -71,6 +71,7 @@ class Host:
         self._fetcher = fetcher
         self._is_known = bool(batch.contact)
         self._places: dict[str, _Place | Problem] = {}
+        self.targets = Targets()
 
     async def place(self, target: Target) -> _Place:
         """Return where to find a target's host. Raises Problem: no-such-host, private, no-contact."""
@@ -173,7 +174,7 @@ class Fetcher:
     # -- pages and sitemaps ------------------------------------------------------------------------------
 
     async def _page(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
-        target = target_of(address.url)
+        target = host.targets.target_of(address.url)
         headers = []
         if address.etag and _is_sendable(address.etag):
             headers.append(f"If-None-Match: {address.etag}")

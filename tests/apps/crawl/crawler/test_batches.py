@@ -1,0 +1,293 @@
+"""Working off a batch: order, delays, ends before its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from rabbitry.apps.crawl.crawler import batches
+from rabbitry.apps.crawl.crawler.batches import Crawler, Item, Means
+from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
+from rabbitry.apps.crawl.crawler.fetching import Host, Page
+from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
+from rabbitry.apps.crawl.node import Node
+from tests.apps.crawl.crawler._fetching import PAGE, answer, fetching, serving
+from tests.support.waiting import eventually
+
+ORIGIN = "http://a.example"
+
+
+def batch_of(
+    *paths: str, origin: str = ORIGIN, delay: float = 0.0, within: float = 60.0, connections: int = 1
+) -> Batch:
+    addresses = [Address(f"{origin}/{path}") for path in paths]
+    return Batch("b1", origin, addresses, delay, time.time() + within, connections=connections)
+
+
+class Script:
+    """A fetcher whose answers are the test's: outcomes by path, `page` where there is none.
+
+    asked: the paths, in order, with the time. wait: what a request waits for before it is answered.
+    """
+
+    def __init__(self, outcomes: dict[str, str] | None = None, *, retry_after: float | None = None) -> None:
+        self.outcomes = outcomes or {}
+        self.retry_after = retry_after
+        self.asked: list[tuple[str, float]] = []
+        self.ended: list[float] = []
+        self.wait: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+        self.running = self.most = 0
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.asked]
+
+    def host(self, batch: Batch) -> Host:
+        return cast(Host, None)
+
+    async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+        path = address.url.rpartition("/")[2]
+        self.asked.append((path, time.monotonic()))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.wait()
+        finally:
+            self.running -= 1
+            self.ended.append(time.monotonic())
+        outcome = self.outcomes.get(path, "page")
+        if outcome == "page":
+            return Page(address.url, address.url, "page", 200, b"x", "text/html", {}, time.time(), 1, 1, 0.0)
+        return Outcome(batch.id, address.url, outcome, time.time(), "c1", retry_after=self.retry_after)
+
+
+def crawler_of(script: Script, cpu: CPU | None = None, room: Room | None = None) -> Crawler:
+    return Crawler(Node("crawler", "c1"), Means(script, room or Room(1 << 20), Bandwidth(None), cpu or CPU(None)))
+
+
+async def all_of(crawler: Crawler, batch: Batch, **options: Any) -> tuple[list[Item], Report]:
+    items = [item async for item in crawler.crawl(batch, **options)]
+    report = items.pop()
+    assert isinstance(report, Report)
+    assert not any(isinstance(item, Report) for item in items)
+    return items, report
+
+
+async def test_each_address_is_asked_for_once_and_a_report_ends_it() -> None:
+    script = Script({"2": "client-error"})
+    items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=0.01))
+    assert [type(item).__name__ for item in items] == ["Page", "Outcome", "Page"]
+    assert script.paths == ["1", "2", "3"]
+    assert (report.batch, report.origin, report.crawler, report.left, report.why) == ("b1", ORIGIN, "c1", [], "")
+    assert 0 < report.wait <= 0.01
+
+
+async def test_empty_batch_is_a_report() -> None:
+    items, report = await all_of(crawler_of(Script()), batch_of())
+    assert (items, report.left, report.wait) == ([], [], 0.0)
+
+
+async def test_host_has_its_delay_from_the_end_of_an_answer_to_the_next_request() -> None:
+    script = Script()
+    script.wait = lambda: asyncio.sleep(0.02)
+    await all_of(crawler_of(script), batch_of(*"1234", delay=0.05, connections=4))
+    gaps = [began - ended for (_, began), ended in zip(script.asked[1:], script.ended, strict=False)]
+    assert len(gaps) == 3
+    assert min(gaps) >= 0.05
+    assert script.most == 1
+
+
+async def test_connections_of_a_batch_are_used_at_once_and_no_more() -> None:
+    script = Script()
+    script.wait = lambda: asyncio.sleep(0.01)
+    items, _ = await all_of(crawler_of(script), batch_of(*map(str, range(20)), connections=4))
+    assert script.most == 4
+    assert len({item.url for item in items if isinstance(item, Page)}) == 20
+    await all_of(crawler_of(script), batch_of(*map(str, range(50)), connections=1000))
+    assert script.most == batches.MOST_CONNECTIONS
+
+
+async def test_batch_that_comes_again_is_given_back_without_a_request() -> None:
+    script = Script()
+    items, report = await all_of(crawler_of(script), batch_of("1", "2", delay=7.0), is_repeated=True)
+    assert (items, script.asked) == ([], [])
+    assert (report.left, report.why, report.wait) == ([f"{ORIGIN}/1", f"{ORIGIN}/2"], "interrupted", 7.0)
+
+
+async def test_nothing_is_asked_for_past_the_deadline() -> None:
+    script = Script()
+    _, report = await all_of(crawler_of(script), batch_of("1", "2", within=-1.0))
+    assert (script.asked, report.why, len(report.left)) == ([], "late", 2)
+
+
+async def test_rest_is_given_back_at_once_where_the_delay_leads_past_the_deadline() -> None:
+    script = Script()
+    items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=600.0, within=30.0))
+    assert (len(items), report.left, report.why) == (1, [f"{ORIGIN}/2", f"{ORIGIN}/3"], "late")
+    assert 590 < report.wait <= 600
+
+
+@pytest.mark.parametrize(("retry_after", "wait"), [(None, 0.1), (500.0, 500.0), (0.0, 0.1)])
+async def test_host_that_asks_to_be_left_alone_is(retry_after: float | None, wait: float) -> None:
+    script = Script({"2": "slow-down"}, retry_after=retry_after)
+    items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=0.1))
+    assert (len(items), report.left, report.why) == (2, [f"{ORIGIN}/3"], "blocked")
+    assert wait - 1 < report.wait <= wait
+
+
+async def test_host_that_does_not_answer_is_left_alone_after_three_requests() -> None:
+    script = Script(dict.fromkeys("13456", "no-connection"))
+    items, report = await all_of(crawler_of(script), batch_of(*"123456"))
+    assert script.paths == list("12345")
+    assert (len(items), report.left, report.why) == (5, [f"{ORIGIN}/6"], "blocked")
+    assert 50 < report.wait <= 60
+
+
+@pytest.mark.parametrize("outcome", sorted(batches._UNASKED))
+async def test_no_delay_is_owed_where_nothing_was_asked_for(outcome: str) -> None:
+    script = Script(dict.fromkeys("123", outcome))
+    _, report = await all_of(crawler_of(script), batch_of(*"123", delay=100.0))
+    assert (len(script.asked), report.left, report.wait) == (3, [], 0.0)
+
+
+async def test_crawler_that_woke_too_late_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    offset = 0.0
+    clock = batches._clock
+    monkeypatch.setattr(batches, "_clock", lambda: clock() + offset)
+    script = Script()
+    crawl = crawler_of(script).crawl(batch_of("1", "2", "3", delay=0.05))
+    await anext(crawl)
+    offset = batches.JUMP + 0.1  # as if it had been stopped while it waits for its delay
+    report = await anext(crawl)
+    assert isinstance(report, Report)
+    assert (script.paths, report.why, len(report.left)) == (["1"], "interrupted", 2)
+    await crawl.aclose()
+
+
+async def test_stop_ends_a_wait_and_gives_the_rest_back() -> None:
+    script = Script()
+    crawler = crawler_of(script)
+    crawl = crawler.crawl(batch_of("1", "2", "3", delay=50.0))
+    assert isinstance(await anext(crawl), Page)
+    waiting = asyncio.ensure_future(anext(crawl))
+    await asyncio.sleep(0)
+    crawler.stop()
+    report = await waiting
+    assert isinstance(report, Report)
+    assert (report.left, report.why) == ([f"{ORIGIN}/2", f"{ORIGIN}/3"], "interrupted")
+    with pytest.raises(StopAsyncIteration):
+        await anext(crawl)
+
+
+async def test_stop_lets_a_request_in_hand_end() -> None:
+    script = Script()
+    done = asyncio.Event()
+    script.wait = done.wait
+    crawler = crawler_of(script)
+    task = asyncio.create_task(all_of(crawler, batch_of("1", "2")))
+    await eventually(lambda: script.asked, "a request")
+    crawler.stop()
+    done.set()
+    items, report = await task
+    assert (len(items), report.left) == (1, [f"{ORIGIN}/2"])
+
+
+async def test_stop_gives_back_a_request_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "STOP_WITHIN", 0.05)
+    script = Script()
+    script.wait = asyncio.Event().wait
+    crawler = crawler_of(script)
+    task = asyncio.create_task(all_of(crawler, batch_of("1", "2")))
+    await eventually(lambda: script.asked, "a request")
+    crawler.stop()
+    items, report = await task
+    assert (items, report.left, report.why) == ([], [f"{ORIGIN}/1", f"{ORIGIN}/2"], "interrupted")
+
+
+async def test_closing_the_generator_ends_what_it_began() -> None:
+    script = Script()
+    room = Room(1 << 20)
+    crawl = crawler_of(script, room=room).crawl(batch_of(*map(str, range(50)), connections=4))
+    await anext(crawl)
+    script.wait = asyncio.Event().wait
+    await crawl.aclose()
+    assert script.running == 0
+
+
+async def test_error_of_the_fetcher_is_an_error_of_the_batch() -> None:
+    script = Script()
+
+    async def fail() -> None:
+        raise RuntimeError("a defect")
+
+    script.wait = fail
+    with pytest.raises(ExceptionGroup) as raised:
+        await all_of(crawler_of(script), batch_of("1"))
+    assert raised.group_contains(RuntimeError, match="a defect")
+
+
+async def test_reader_that_does_not_read_holds_the_batch_up() -> None:
+    script = Script()
+    crawl = crawler_of(script).crawl(batch_of(*map(str, range(50))))
+    await anext(crawl)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(script.asked) < 10
+    await crawl.aclose()
+
+
+async def test_nothing_is_begun_while_there_is_no_room() -> None:
+    script, room, other = Script(), Room(100), object()
+    room.hold(other, 100)
+    task = asyncio.create_task(all_of(crawler_of(script, room=room), batch_of("1")))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert script.asked == []
+    room.release(other)
+    items, _ = await task
+    assert len(items) == 1
+
+
+async def test_cpu_limit_holds_requests_up() -> None:
+    used = 0.0
+
+    async def work() -> None:
+        nonlocal used
+        used += 0.02
+
+    script = Script()
+    script.wait = work
+    began = time.monotonic()
+    await all_of(crawler_of(script, CPU(0.5, used=lambda: used)), batch_of(*"12345678"))
+    # Eight pieces of 0.02 s at half a core take 0.28 s before the last one begins, less what may be saved up.
+    assert time.monotonic() - began >= 0.28 - 0.25 * 0.5 - 0.02
+
+
+# -- against a server ------------------------------------------------------------------------------------
+
+
+async def test_connection_is_one_for_host_and_batch() -> None:
+    replies = {f"/{path}": answer(PAGE) for path in range(20)}
+    async with serving(replies) as server:
+        with fetching() as hand:
+            crawler = Crawler(Node("crawler"), Means(hand.fetcher, hand.room, Bandwidth(None), CPU(None)))
+            origin = f"http://127.0.0.1:{server.port}"
+            items, _ = await all_of(crawler, batch_of(*map(str, range(20)), origin=origin))
+    assert len(items) == 20
+    assert server.connections == 1
+    assert hand.room.total == 0
+
+
+async def test_name_is_resolved_once_for_a_batch() -> None:
+    async with serving({"/1": answer(PAGE), "/2": answer(PAGE, "200 OK", "Connection: close")}) as server:
+        with fetching(["127.0.0.1"], {"re.example": [["127.0.0.1"], ["127.0.0.2"]]}) as hand:
+            crawler = Crawler(Node("crawler"), Means(hand.fetcher, hand.room, Bandwidth(None), CPU(None)))
+            origin = f"http://re.example:{server.port}"
+            items, _ = await all_of(crawler, batch_of("2", "2", "1", origin=origin))
+    assert [type(item) for item in items] == [Page] * 3
+    assert hand.names.asked == ["re.example"]
+    assert server.connections == 3

@@ -1,0 +1,42 @@
+"""Addresses as they are asked for."""
+
+import pytest
+
+from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.crawler.targets import LONGEST, Targets, target_of
+
+ADDRESSES = [
+    "http://a.example/", "http://a.example/b?c=d&e=%C3%A9", "http://a.example/b c", "http://a.example/./b",
+    "http://a.example/b/../c", "http://a.example/b/%2e%2E/c", "http://a.example/b#part", "http://a.example",
+    "http://a.example:80/b", "http://a.example:81/b", "http://A.example/b", "http://a.example./b", "http://é.example/b",
+    "http://a.example/é", "http://a.example@b.example/", "http://u:p@a.example/b", "http://a.example.b.example/c",
+    "http://a.example\\b", "http://a.example/b\\c", "http://a.example/b\nc", "http://[2001:DB8::1]/", "https://a.example/",
+    "http://a.example/.", "http://a.example/.well-known", "http://a.example/b.html", "http://a.example/'\"<>{}|^`",
+    "http://a.example/b?c#d", "http://a.example/b?'", "http://a.example/" + "b" * LONGEST, "http://a.example/b\x7f",
+]  # fmt: skip
+
+
+def outcome_of(target: object, address: str) -> object:
+    try:
+        return target(address)  # type: ignore[operator] # one of the two ways
+    except Problem as problem:
+        return problem.outcome
+
+
+@pytest.mark.parametrize(
+    "first", ["http://a.example/", "http://a.example/x?y", "http://a.example:81/", "https://a.example/"]
+)
+def test_short_way_comes_to_the_same(first: str) -> None:
+    for address in ADDRESSES:
+        targets = Targets()
+        targets.target_of(first)
+        assert outcome_of(targets.target_of, address) == outcome_of(target_of, address), address
+
+
+def test_what_is_not_sent_is_taken_out() -> None:
+    target = target_of("http://user:secret@A.Example.:80/b/../c?d#part")
+    assert target == ("http://a.example/c?d", "http", "a.example", 80)
+    assert target_of("https://[::1]/").host == "::1"
+    assert target_of("https://[::1]/").port == 443
+    assert target_of("https://[::1]/").is_literal
+    assert not target_of("https://a.example/").is_literal
