@@ -218,6 +218,7 @@ class World:
             fingerprint=fingerprint(answered.text) if len(answered.text) > 100 else 0,
             links=[] if answered.nofollow else links, canonical=answered.canonical, noindex=answered.noindex,
             nofollow=answered.nofollow, is_sitemap=address.purpose == "sitemap",
+            is_index=address.purpose == "sitemap" and any(".xml" in link.url for link in links),
         )  # fmt: skip
 
     # -- what came of it ---------------------------------------------------------------------------------

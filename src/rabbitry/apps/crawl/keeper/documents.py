@@ -68,7 +68,7 @@ class Documents:
         if document.is_sitemap:
             if row.outcome == _PAGE:
                 work.outcome(row, "sitemap", f"{len(document.links)} addresses", node=node, at=document.at)
-            self._links.add_all(document.links, row, sitemap=True)
+            self._links.add_all(document.links, row, are_sitemaps=document.is_index)
             return
         if row.outcome in FETCHED and row.outcome != _PAGE and row.outcome_at >= document.at:
             return  # it came before

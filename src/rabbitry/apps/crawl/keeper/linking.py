@@ -17,6 +17,7 @@ from rabbitry.apps.crawl.messages import Link
 MOST_HOPS: Final = 10
 """Redirects one after another."""
 _PAGE: Final = PURPOSES.index("page")
+_SITEMAP: Final = PURPOSES.index("sitemap")
 _MAY_CHANGE: Final = frozenset(
     NUMBERS[word] for word in ("too-deep", "out-of-scope", "limit", "disallowed", "no-contact")
 )
@@ -44,22 +45,20 @@ class Links:
         self._work = work
         self._found: dict[int, Found] = {}
 
-    def add_all(self, links: Iterable[Link], row: Row, *, sitemap: bool = False) -> None:
-        """Add the links of a page or a sitemap."""
+    def add_all(self, links: Iterable[Link], row: Row, *, are_sitemaps: bool = False) -> None:
+        """Add the links of a page or a sitemap. Sitemaps of a sitemap are no further away than it is."""
         crawl = self._work.state.crawls.get(row.crawl)
         if crawl is None:
             return
-        depth = row.depth + 1
+        depth = row.depth if are_sitemaps else row.depth + 1
+        purpose, hops = (_SITEMAP, row.hops + 1) if are_sitemaps else (_PAGE, 0)
         known = self._work.state.known_to(crawl, depth)
         for link in links:
             url = link.url
             if url in known and link.modified is None:
                 continue
             known.add(url)
-            is_sitemap = sitemap and url.lower().partition("?")[0].endswith((".xml", ".xml.gz"))
-            purpose = PURPOSES.index("sitemap") if is_sitemap else _PAGE
-            # A sitemap of sitemaps is no link further away.
-            self._add(url, crawl, row.depth if is_sitemap else depth, row.id, purpose, 0, link.modified)
+            self._add(url, crawl, depth, row.id, purpose, hops, link.modified)
 
     def add(self, url: str, row: Row, depth: int, *, purpose: int | None = None, hops: int = 0) -> None:
         """Add one address to which a page leads, as a redirect or its canonical address does."""

@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 
 from rabbitry.amqp.client import Connection, Properties
-from rabbitry.apps._session import FOR_EVER, background, stay_connected, until
+from rabbitry.apps._session import FOR_EVER, stay_connected, until
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper.answering import answer_questions
 from rabbitry.apps.crawl.keeper.database import Database
@@ -58,23 +58,33 @@ async def run(
             return True
         if started is not None:
             started(str(node))
-        async with background(_beside(role, database, url, worker, stop)):
-            waiting = asyncio.ensure_future(worker.wait())
-            await until(stop, waiting)
-            return await worker.stop(deadline)
+        tasks = [
+            asyncio.create_task(part)
+            for part in (
+                worker.wait(),
+                _tick(role, worker),
+                stay_connected(
+                    url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop, patience=FOR_EVER
+                ),
+                stay_connected(
+                    url, partial(answer_questions, database, stop), name=f"{names.APP} questions", stop=stop,
+                    patience=FOR_EVER,
+                ),
+            )
+        ]  # fmt: skip
+        try:
+            await until(stop, asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+            is_done = await worker.stop(deadline)
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.result()
+            return is_done
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await asyncio.to_thread(database.__exit__, None, None, None)
-
-
-async def _beside(role: Role, database: Database, url: str, worker: Worker, stop: asyncio.Event) -> None:
-    """Run what a keeper does beside its stage, each over a connection of its own, until cancelled."""
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_tick(role, worker))
-        for name, session in (
-            ("answers", partial(_publish_answers, role)),
-            ("questions", partial(answer_questions, database, stop)),
-        ):
-            tasks.create_task(stay_connected(url, session, name=f"{names.APP} {name}", stop=stop, patience=FOR_EVER))
 
 
 async def _tick(role: Role, worker: Worker) -> None:
