@@ -14,7 +14,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ProtocolViolation
 from rabbitry.flow import hot
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, WAIT, first_properties
+from rabbitry.flow.message import ATTEMPT, WAIT, first_properties, with_given
 from rabbitry.flow.tracing import TRACEPARENT, TRACESTATE
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -147,3 +147,29 @@ def test_a_header_that_was_tampered_with_is_read_as_by_name_or_as_a_first_attemp
         # Their trace contexts may differ where neither is one.
         delivery = _delivery(bytes(header))
         assert hot.read(delivery)[:3] == hot._read_by_name(delivery)[:3]
+
+
+@given(
+    content_type=st.none() | st.just("text/html"),
+    content_encoding=st.none() | st.just("zstd"),
+    headers=st.none() | st.just({"x-url": "http://é", "n": 7}) | st.just({TRACEPARENT: "00-1", "x": {"a": [1, None]}}),
+    mode=st.none() | st.just(1),
+    priority=st.none() | st.just(0) | st.just(9),
+    expiration=st.none() | st.just("60000"),
+    type_=st.none() | st.just("Page"),
+    correlation=st.sampled_from([b"", b"first"]),
+    traced=st.booleans(),
+)
+def test_given_properties_take_the_place_of_our_own(
+    content_type: str | None, content_encoding: str | None, headers: Table | None, mode: int | None,
+    priority: int | None, expiration: str | None, type_: str | None, correlation: bytes, traced: bool,
+) -> None:  # fmt: skip
+    properties = Properties(
+        content_type=content_type, content_encoding=content_encoding, headers=headers, delivery_mode=mode,
+        priority=priority, expiration=expiration, type=type_,
+    )  # fmt: skip
+    trail = hot.Trail(1, 0.0, correlation, FIELDS if traced else b"")
+    ours = hot.next_properties("app", trail, JSON, "Thing").decoded()
+    wanted = with_given(ours, properties)
+    found = hot.next_properties_with("app", trail, JSON, "Thing", hot.given_of(properties)).decoded()
+    assert found._replace(timestamp=None) == wanted._replace(timestamp=None)

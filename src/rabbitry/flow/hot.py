@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rabbitry._errors import sendable
+from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.properties import (
     FLAG_APP_ID,
     FLAG_CONTENT_TYPE,
@@ -23,6 +24,7 @@ from rabbitry.amqp.protocol.properties import (
     FLAG_TYPE,
     PROPERTIES_AT,
     EncodedProperties,
+    encode_properties,
 )
 from rabbitry.amqp.protocol.tables import Table, encode_short, encode_table, encode_text
 from rabbitry.flow import tracing
@@ -118,6 +120,69 @@ def next_properties(
     if not cause.correlation:
         return EncodedProperties(_FLAGS, before, after)
     return EncodedProperties(_WITH_CORRELATION, b"%b%c%b" % (before, len(cause.correlation), cause.correlation), after)
+
+
+class Given(NamedTuple):
+    """Properties that a handler gives, encoded; empty where it gives none.
+
+    flags: of those that `next_properties` does not have. has_trace: whether a trace context is among the headers.
+    """
+
+    flags: int
+    content_type: bytes
+    content_encoding: bytes
+    headers: bytes
+    delivery_mode: bytes
+    priority: bytes
+    expiration: bytes
+    type: bytes
+    has_trace: bool
+
+
+def given_of(properties: Properties) -> Given:
+    """Encode what a handler gives. Raises UsageError for what AMQP can't carry."""
+    flags, parts = encode_properties(properties)
+    present = [name for name, value in zip(Properties._fields, properties, strict=True) if value is not None]
+    encoded = dict(zip(present, parts, strict=True))
+    headers = properties.headers or {}
+    return Given(
+        flags,
+        encoded.get("content_type", b""),
+        encoded.get("content_encoding", b""),
+        encoded.get("headers", b"")[_SIZE.size :],
+        encoded.get("delivery_mode", b""),
+        encoded.get("priority", b""),
+        encoded.get("expiration", b""),
+        encoded.get("type", b""),
+        tracing.TRACEPARENT in headers or tracing.TRACESTATE in headers,
+    )
+
+
+def next_properties_with(
+    app: str, cause: Trail, content_type: str, type_name: str, given: Given, trace: bytes | None = None
+) -> EncodedProperties:
+    """Return the properties of a value for which its handler gives some; see `next_properties`.
+
+    By name this took 60 of the 500 µs that a crawler has for a page and its line of the log (`make bench-crawl`).
+    """
+    own = b"" if given.has_trace else cause.trace if trace is None else trace
+    fields = _ATTEMPT_FIELD + own + given.headers
+    correlation = b"%c%b" % (len(cause.correlation), cause.correlation) if cause.correlation else b""
+    before = b"".join(
+        (
+            given.content_type or encode_short(content_type),
+            given.content_encoding,
+            _SIZE.pack(len(fields)),
+            fields,
+            given.delivery_mode or _PERSISTENT,
+            given.priority,
+            correlation,
+            given.expiration,
+        )
+    )
+    kind = given.type or encode_short(sendable(type_name[:_LONGEST_TYPE])[:_LONGEST_TYPE])
+    after = _TIMESTAMP.pack(int(time.time())) + kind + encode_short(app)
+    return EncodedProperties((_WITH_CORRELATION if correlation else _FLAGS) | given.flags, before, after)
 
 
 @lru_cache

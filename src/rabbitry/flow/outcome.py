@@ -9,13 +9,12 @@ from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PreconditionFailed
 from rabbitry.flow.dead import dead_letter_of, dead_letter_of_result
 from rabbitry.flow.fitting import ERROR
-from rabbitry.flow.hot import Trail, next_properties
+from rabbitry.flow.hot import Trail, next_properties, next_properties_with
 from rabbitry.flow.job import BatchJob, Job, Product, Result
-from rabbitry.flow.message import REASON, Publication, Role, again, text_header, with_given
+from rabbitry.flow.message import REASON, Publication, Role, again, text_header
 from rabbitry.flow.retry import later, suspects_queue
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.protocol.properties import EncodedProperties
     from rabbitry.flow.app import App
 
 FEWEST_DELIVERIES: Final = 3
@@ -58,10 +57,11 @@ def outgoing_of_batch(app: App, batch: BatchJob, result: Result) -> list[Publica
 
 
 def _product(app: App, trail: Trail, product: Product, context: bytes | None) -> Publication:
-    properties: Properties | EncodedProperties
-    properties = encoded = next_properties(app.name, trail, product.content_type, product.type_name, context)
-    if product.extra is not None:
-        properties = with_given(encoded.decoded(), product.extra.properties)
+    if product.extra is None:
+        properties = next_properties(app.name, trail, product.content_type, product.type_name, context)
+    else:
+        given = product.extra.given
+        properties = next_properties_with(app.name, trail, product.content_type, product.type_name, given, context)
     key = product.key
     return Publication(
         app.exchange_of(key), key, product.body, properties, mandatory=app.is_required(key), role=Role.RESULT

@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Final, NamedTuple
 
 from rabbitry.amqp.client import Properties
-from rabbitry.amqp.protocol.properties import encode_properties
 from rabbitry.amqp.protocol.tables import Table, encode_short
 from rabbitry.exceptions import UsageError
+from rabbitry.flow.hot import Given, given_of
 from rabbitry.flow.message import check_headers
 
 _PLAIN_INDEX: Final = "index={} is for handlers of batches: this one gets one message"
@@ -51,7 +51,7 @@ class Outgoing:
 class Extra(NamedTuple):
     """Properties that an Outgoing has of its own, and the place in its batch of the message that it follows from."""
 
-    properties: Properties
+    given: Given
     place: int | None
 
 
@@ -61,7 +61,6 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
     places: by the index in the list that a handler of batches got, the place in the batch; None for other handlers.
     Raises UsageError for what AMQP can't carry, IndexError.
     """
-    check_headers(outgoing.headers)
     index, place = outgoing.index, None
     if index is not None:
         if places is None:
@@ -69,7 +68,16 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
         if not 0 <= index < len(places):
             raise IndexError(f"index={index} is none of the batch's messages: there are {len(places)}")
         place = places[index]
-    properties = Properties(
+    given = given_of(properties_of(outgoing))
+    if outgoing.key is not None:
+        encode_short(outgoing.key)
+    return Extra(given, place)
+
+
+def properties_of(outgoing: Outgoing) -> Properties:
+    """Return the properties that an Outgoing gives. Raises UsageError."""
+    check_headers(outgoing.headers)
+    return Properties(
         content_type=outgoing.content_type,
         content_encoding=outgoing.content_encoding,
         headers=outgoing.headers,
@@ -78,10 +86,6 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
         type=outgoing.type,
         delivery_mode=None if outgoing.persistent else 1,
     )
-    encode_properties(properties)
-    if outgoing.key is not None:
-        encode_short(outgoing.key)
-    return Extra(properties, place)
 
 
 def _milliseconds(seconds: float | None) -> str | None:

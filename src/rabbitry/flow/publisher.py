@@ -15,7 +15,7 @@ from rabbitry.flow import topology
 from rabbitry.flow.codec import encode
 from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import Publication, first_properties, with_given
-from rabbitry.flow.outgoing import Outgoing, extra_of
+from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
 from rabbitry.flow.outlet import Outlet
 from rabbitry.flow.running import worker_of
 
@@ -110,7 +110,8 @@ def publication_of(app: App, value: object, key: str, headers: Table | None = No
     """
     given = Properties()
     if isinstance(value, Outgoing):
-        given = extra_of(value, None).properties
+        extra_of(value, None)  # raises for what can't be published
+        given = properties_of(value)
         key = key if value.key is None else value.key
         value = value.value
     try:
