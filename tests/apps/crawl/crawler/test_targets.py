@@ -35,7 +35,7 @@ def test_short_way_comes_to_the_same(first: str) -> None:
 
 def test_what_is_not_sent_is_taken_out() -> None:
     target = target_of("http://user:secret@A.Example.:80/b/../c?d#part")
-    assert target == ("http://a.example/c?d", "http", "a.example", 80)
+    assert target == ("http://a.example/c?d", "http", "a.example", 80, False)
     assert target_of("https://[::1]/").host == "::1"
     assert target_of("https://[::1]/").port == 443
     assert target_of("https://[::1]/").is_literal

@@ -17,19 +17,14 @@ LONGEST_KEPT: Final = 2_000
 """Characters of a header that goes on to the processors."""
 KEPT: Final = frozenset(
     {
-        "age",
         "cache-control",
-        "content-disposition",
         "content-language",
         "content-location",
         "content-type",
-        "date",
         "etag",
         "expires",
         "last-modified",
         "link",
-        "server",
-        "vary",
         "x-robots-tag",
     }
 )

@@ -23,22 +23,14 @@ class Target(NamedTuple):
     """An address, parsed by the WHATWG's rules: what browsers make of `http://0x7f.1/` is a host like any other.
 
     url: without user, password, fragment and the dot at the end of a host. host: a name, or an IP address without
-    brackets.
+    brackets. is_literal: whether the host is an IP address, so that there is nothing to resolve.
     """
 
     url: str
     scheme: str
     host: str
     port: int
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether the host is an IP address, so that there is nothing to resolve."""
-        try:
-            ip_address(self.host)
-        except ValueError:
-            return False
-        return True
+    is_literal: bool
 
 
 def target_of(address: str) -> Target:
@@ -59,7 +51,15 @@ def target_of(address: str) -> Target:
     host = parsed.hostname.strip("[]")
     if not host or ".." in host or host.startswith("."):
         raise Problem("bad-address", f"no host: '{address[:200]}'")
-    return Target(parsed.href, scheme, host, int(parsed.port or _PORTS[scheme]))
+    return Target(parsed.href, scheme, host, int(parsed.port or _PORTS[scheme]), _is_literal(host))
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _clean(parsed: ada_url.URL) -> None:
