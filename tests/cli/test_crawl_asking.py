@@ -273,7 +273,12 @@ def test_very_many_addresses_go_in_several_commands(
         assert run("add", "--file", str(seeds), "--broker", embedded_url).out == "added\n" * 3
     assert [len(command.urls) for command in came if isinstance(command, Add)] == [100, 100, 50]
     done = run("add", "--file", str(seeds), "--limit", "5", "--broker", embedded_url)
-    assert (done.code, "at most 100 addresses" in done.err) == (2, True)
+    assert (done.code, "--limit holds for 100 addresses at once" in done.err) == (2, True)
+    monkeypatch.setattr("rabbitry.cli.crawl_add.BYTES_AT_ONCE", 1_000)
+    with keeper(embedded_url, database_url, lambda _: Answer(["added"])) as came:
+        assert run("add", "--file", str(seeds), "--broker", embedded_url).code == 0
+    sizes = [len(command.urls) for command in came if isinstance(command, Add)]
+    assert (sum(sizes), max(sizes) < 50) == (250, True)
 
 
 def test_what_the_keeper_refuses_fails(run: Run, embedded_url: str, database_url: str) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 20_000
 """Addresses of one command to the keeper, which takes each in one transaction."""
+BYTES_AT_ONCE: Final = 4_000_000
+"""Their bytes: RabbitMQ 4 takes messages of up to 16 MiB."""
 _NAMED: Final = 10
 """Bad addresses that are named."""
 _LONGEST_LINE: Final = 100_000
@@ -108,12 +110,11 @@ def add(
     if contact is not None and not contact.strip():
         raise UsageError("--contact is a mail address or a page, and not empty")
     starts = _checked(_read(urls or [], file))
-    if limit is not None and len(starts) > AT_ONCE:
-        raise UsageError(f"with --limit there are at most {AT_ONCE:,} addresses at once, and not {len(starts):,}")
-    commands = [
-        Add(starts[place : place + AT_ONCE], depth, same_host, _domains(allow or []), limit, contact, delay, recrawl)
-        for place in range(0, len(starts), AT_ONCE)
-    ]
+    parts = list(_parts(starts))
+    if limit is not None and len(parts) > 1:
+        raise UsageError(f"--limit holds for {len(parts[0]):,} addresses at once, and not for {len(starts):,}")
+    domains = _domains(allow or [])
+    commands = [Add(part, depth, same_host, domains, limit, contact, delay, recrawl) for part in parts]
     _tell(broker_url(context, broker), list(commands), plain=plain, as_json=as_json)
 
 
@@ -188,6 +189,19 @@ def _checked(found: list[tuple[str, str]]) -> list[str]:
         say(text)
     last = bad[-1] if len(bad) <= _NAMED else f"{len(bad):,} addresses can't be crawled"
     raise UsageError(f"{last}; nothing was added")
+
+
+def _parts(urls: list[str]) -> Iterator[list[str]]:
+    """Divide addresses into those of one command each."""
+    part: list[str] = []
+    length = 0
+    for url in urls:
+        length += len(url.encode("utf-8", "replace")) + 3
+        if part and (len(part) == AT_ONCE or length > BYTES_AT_ONCE):
+            yield part
+            part, length = [], len(url.encode("utf-8", "replace")) + 3
+        part.append(url)
+    yield part
 
 
 def _domains(allow: list[str]) -> list[str]:

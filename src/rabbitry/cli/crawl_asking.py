@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -305,7 +306,12 @@ def _show_why(found: Why) -> None:
         text = one_line(f"{decision.outcome:17} {what}{by}")
         print(f"  {when:19}  {text}")
     if found.next_at is not None:
-        print(f"  next: {ago(found.next_at)}")
+        print(f"  next: {_due(found.next_at)}")
+
+
+def _due(at: float) -> str:
+    """Return when something is due; what was due before now is due now."""
+    return ago(max(at, time.time()))
 
 
 # -- hosts -----------------------------------------------------------------------------------------------
@@ -337,7 +343,7 @@ def _hosts_as_json(found: Hosts) -> None:
                 "sent": host.sent,
                 "done": host.done,
                 "delay": host.delay,
-                "next_at": iso(host.next_at),
+                "next_at": iso(host.next_at or None),
                 "out": host.is_out,
                 "robots": host.robots or None,
                 "last": [_decision(decision) for decision in host.last],
@@ -351,7 +357,7 @@ def _show_hosts(found: Hosts) -> None:
         return
     print(f"{'host':40} {'queued':>8} {'sent':>6} {'done':>8} {'delay':>7}  {'next':10} last outcomes")
     for host in found.hosts:
-        due = "in hand" if host.is_out else "-" if host.next_at is None or not host.queued else ago(host.next_at)
+        due = "in hand" if host.is_out else "-" if host.next_at is None or not host.queued else _due(host.next_at)
         last = ", ".join(dict.fromkeys(decision.outcome for decision in host.last))
         delay = f"{host.delay:g} s" if host.delay < 60 else span(host.delay)
         print(
