@@ -29,7 +29,6 @@ MOST_WORDS: Final = 40
 SNIPPET: Final = 240
 """Letters of a snippet."""
 
-_LARGEST_TEXT: Final = 64 * 1024 * 1024
 _TERM: Final = re.compile(r'(-?)(site:)?(?:"([^"]*)"?|([^\s"]+))', re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\W_]+")
 
@@ -163,7 +162,7 @@ def _pattern(wanted: Search) -> re.Pattern[str] | None:
 
 
 def _hit(row: Any, score: float, pattern: re.Pattern[str] | None) -> Hit:
-    text = zstandard.ZstdDecompressor().decompress(row.text, max_output_size=_LARGEST_TEXT).decode()[:SEARCHED]
+    text = zstandard.ZstdDecompressor().decompress(row.text).decode()[:SEARCHED]
     snippet, marks = _snippet(text, pattern)
     return Hit(row.url, row.title, snippet, marks, round(score, 4), row.fetched_at, decode_data(row.data).language)
 
