@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import queue
 import sys
 import threading
@@ -345,9 +346,16 @@ class ThreadExecutor:
                     slot = self._take_slot()
                 if self._stage.yields:
                     work.stream = ThreadStream()
-                began = time.monotonic()
+                # What starting a process takes is not the handler's.
+                began = time.monotonic() if slot is None else math.inf
                 with self._lock:
                     self._running[me] = (work, began)
+                if slot is not None:
+                    slot.start_again()
+                    began = time.monotonic()
+                    with self._lock:
+                        if me in self._running:  # `stop` may have given it back meanwhile
+                            self._running[me] = (work, began)
                 run = handling.call if slot is None else slot.call
                 put = partial(self._put, work)
                 result = self._context.copy().run(run, self._stage, work.body, work.message, put)

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
@@ -63,6 +63,12 @@ class ProcessSlot:
             self._start()
         except (EOFError, OSError) as error:
             raise self._died(error, "before it was ready; what it printed says why") from error
+
+    def start_again(self) -> None:
+        """Start the process where there is none, so that `call` need not; `call` tells of what failed."""
+        if self._pipe is None:
+            with suppress(EOFError, OSError, AppError):
+                self._start()
 
     def call(self, stage: Stage, body: handling.Body, message: handling.Metadata, put: handling.Put) -> Result:
         """Handle one message, or a batch, in the process; also its death and its time limit are results."""
