@@ -46,11 +46,21 @@ def decode(body: bytes, content_type: str | None = None) -> Decoded:
 
     content_type: of the server's header, None where there is none.
     """
+    name, start = encoding_of(body, content_type)
+    return Decoded(_text(body[start:], name), name)
+
+
+def encoding_of(body: bytes, content_type: str | None = None) -> tuple[str, int]:
+    """Return the encoding of a page, or of its beginning, and the length of its byte order mark."""
     for mark, name in _MARKS:
         if body.startswith(mark):
-            return Decoded(_text(body[len(mark) :], name), name)
-    name = charset_of(content_type) or declared_encoding(body) or guessed_encoding(body)
-    return Decoded(_text(body, name), name)
+            return name, len(mark)
+    return charset_of(content_type) or declared_encoding(body) or guessed_encoding(body), 0
+
+
+def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
+    """Return a decoder for the parts of a page, which puts U+FFFD for bytes that the encoding does not have."""
+    return codecs.getincrementaldecoder(_codec(encoding).name)("replace")
 
 
 def charset_of(content_type: str | None) -> str | None:
@@ -108,7 +118,10 @@ def _known(label: str) -> str | None:
 def _text(body: bytes, name: str) -> str:
     if name == "replacement":  # encodings that hide markup (Encoding standard, "replacement")
         return "\ufffd" if body else ""
+    return _codec(name).decode(body, "replace")[0]
+
+
+def _codec(name: str) -> codecs.CodecInfo:
     codec: codecs.CodecInfo = webencodings.lookup(name).codec_info
-    if shared := _DECODERS.get(codec.name):
-        codec = codecs.lookup(shared)
-    return codec.decode(body, "replace")[0]
+    shared = _DECODERS.get(codec.name)
+    return codecs.lookup(shared) if shared else codec

@@ -54,15 +54,16 @@ class Links:
         self._most = most
         self._found: dict[str, None] = {}
 
-    def add(self, link: str) -> None:
-        """Take a link as it stands in the page; one that leads nowhere is left out."""
+    def add(self, link: str) -> str | None:
+        """Take a link as it stands in the page, and return its address; None for one that is left out."""
         url = self.base.join(link)
         if url is None or url in self._found:
-            return
+            return None
         if len(self._found) >= self._most or len(url) > LONGEST:
             self.cut += 1
-        else:
-            self._found[url] = None
+            return None
+        self._found[url] = None
+        return url
 
     def all(self) -> list[str]:
         """Return the links in the order in which they came."""
@@ -97,13 +98,13 @@ def read_links(html: str, url: str, encoding: str = "utf-8") -> Found:
             case "meta":
                 _read_meta(found, links, node)
             case "title" if not found.title and not _is_in_drawing(node):
-                found.title = _line(node.text())
+                found.title = line_of(node.text())
     found.links, found.cut = links.all(), links.cut
     if parser.root is not None:
         attributes = parser.root.attributes
         found.language = attributes.get("lang") or attributes.get("xml:lang") or found.language
     if not found.title and (heading := parser.css_first("h1")) is not None:
-        found.title = _line(heading.text())
+        found.title = line_of(heading.text())
     return found
 
 
@@ -159,8 +160,14 @@ def _is_in_drawing(node: LexborNode) -> bool:
     return False
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
+    """Return a title as one line, cut to LONGEST_TITLE."""
     return " ".join(text[: 4 * LONGEST_TITLE].split())[:LONGEST_TITLE]
+
+
+def all_text(html: str) -> str:
+    """Return all of the text of a piece of HTML or XML."""
+    return extract_plain_text(HTMLTree.parse(tame(html)), list_bullets=False).strip()[:LONGEST_TEXT]
 
 
 def _text(html: str) -> str:

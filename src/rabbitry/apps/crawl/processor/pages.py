@@ -1,0 +1,153 @@
+"""Pages as they come from the broker: of Rabbitry's crawlers, and of any program that speaks contract 5."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import zstandard
+
+from rabbitry.amqp.protocol.tables import FieldValue, decode_text
+from rabbitry.apps.crawl.processor.problems import Problem
+from rabbitry.flow import Message
+
+LONGEST_BODY: Final = 64 * 1024 * 1024
+"""Bytes of a body after decompression: sitemaps have 50 MB."""
+_Unpacker: Final = partial(zstandard.ZstdDecompressor, max_window_size=LONGEST_BODY)
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_PLAIN: Final = re.compile(rb"([A-Za-z][\w-]{0,19})\|([^|<>\r\n]{0,100})\|([^|<>\r\n]{0,100})\|")
+"""The beginning of a page in the form of contract 5, `crawler|ID|time|HTML`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is said of a page beside its body.
+
+    headers: of the server, in lower case, as those that matter came. missing: what the message does not say.
+    """
+
+    url: str = ""
+    final_url: str = ""
+    status: int = 200
+    fetched_at: float = 0.0
+    crawler: str = ""
+    is_sitemap: bool = False
+    content_type: str = ""
+    headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+def read_page(body: bytes, message: Message) -> tuple[Page, bytes]:
+    """Read a message: what it says of the page, and the page as the message has it.
+
+    Headers come first; what they don't say may stand in the text form of contract 5.
+    """
+    given = message.headers
+    is_packed = message.content_encoding is not None or body.startswith(_ZSTD)
+    plain = None if is_packed else _PLAIN.match(body)
+    if plain is not None:
+        body = body[plain.end() :]
+    headers = _origin_headers(given.get("x-rabbitry-origin-headers"))
+    url = _text(given, "x-rabbitry-url")
+    status = given.get("x-rabbitry-status")
+    fetched_at = _seconds(_text(given, "x-rabbitry-fetched-at") or (plain[3].decode("latin-1") if plain else ""))
+    crawler = _text(given, "x-rabbitry-crawler") or (plain[2].decode(errors="replace") if plain else "")
+    content_type = next(iter(headers.get("content-type", ())), "") or ("" if plain else message.content_type or "")
+    said = {
+        "url": url,
+        "status": status,
+        "time": fetched_at,
+        "crawler": crawler,
+        "content-type": content_type,
+        "headers": "x-rabbitry-origin-headers" in given,
+    }
+    page = Page(
+        url=url,
+        final_url=_text(given, "x-rabbitry-final-url") or url,
+        status=status if isinstance(status, int) and 0 <= status < 1000 else 200,
+        fetched_at=fetched_at,
+        crawler=crawler,
+        is_sitemap=_text(given, "x-rabbitry-purpose") == "sitemap",
+        content_type=content_type,
+        headers=headers,
+        missing=[name for name, value in said.items() if not value],
+    )
+    return page, body
+
+
+def unpack(body: bytes, content_encoding: str | None) -> bytes:
+    """Decompress a body. Raises Problem: `bomb`, `broken-encoding`."""
+    if content_encoding not in (None, "", "identity", "zstd"):
+        raise Problem("broken-encoding", f"the message has content_encoding {content_encoding!r}, not zstd")
+    if content_encoding != "zstd" and not body.startswith(_ZSTD):
+        return body
+    try:
+        size = zstandard.frame_content_size(body)
+        if size > LONGEST_BODY:
+            raise _bomb(body)
+        return _Unpacker().decompress(body) if size >= 0 else _unpack_unknown(body)
+    except zstandard.ZstdError as error:
+        raise Problem("broken-encoding", f"its zstd is broken: {error}") from error
+
+
+def _unpack_unknown(body: bytes) -> bytes:
+    """Decompress a body that does not say its size."""
+    unpacker = _Unpacker().decompressobj()
+    parts, size = [], 0
+    for start in range(0, len(body), 1024):  # which decompress to 35 MB at most
+        parts.append(unpacker.decompress(body[start : start + 1024]))
+        size += len(parts[-1])
+        if size > LONGEST_BODY:
+            raise _bomb(body)
+        if unpacker.eof:
+            return b"".join(parts)
+    raise Problem("broken-encoding", "its zstd ends too early")
+
+
+def _bomb(body: bytes) -> Problem:
+    return Problem("bomb", f"its {len(body)} bytes decompress to more than {LONGEST_BODY}")
+
+
+def _text(headers: Mapping[str, FieldValue], name: str) -> str:
+    texts = _texts(headers.get(name))
+    return texts[0] if texts else ""
+
+
+def _texts(value: FieldValue) -> list[str]:
+    """Return a header's texts: one, or those of an array."""
+    match value:
+        case str():
+            return [value]
+        case bytes():
+            return [decode_text(value)]
+        case Mapping() | None:
+            return []
+        case Sequence():
+            return [text for part in value for text in _texts(part)]
+    return [str(value)]
+
+
+def _origin_headers(value: FieldValue) -> dict[str, list[str]]:
+    """Return the server's headers; a header that came several times may be an array, or lines."""
+    if not isinstance(value, Mapping):
+        return {}
+    found: dict[str, list[str]] = {}
+    for name, given in value.items():
+        lines = [line for text in _texts(given) for line in text.splitlines()]
+        found.setdefault(str(name).lower(), []).extend(lines)
+    return found
+
+
+def _seconds(text: str) -> float:
+    """Return an ISO 8601 time as seconds since 1970; without a zone it is UTC. 0.0 for what is none."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return at if math.isfinite(at) and at > 0 else 0.0

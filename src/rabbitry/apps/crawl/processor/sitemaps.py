@@ -1,0 +1,111 @@
+"""Sitemaps as documents of links alone: XML, text and feeds, also compressed with gzip."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from rabbitry.apps.crawl.messages import Link
+from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
+from rabbitry.apps.crawl.processor.encodings import decoder_of, encoding_of
+from rabbitry.apps.crawl.processor.pages import LONGEST_BODY
+from rabbitry.apps.crawl.processor.problems import Problem
+from rabbitry.apps.crawl.processor.xml import Entry, Kind, XmlReader, kind_of
+
+AT_ONCE: Final = 1_000
+"""Links of a document."""
+_GZIP: Final = b"\x1f\x8b"
+_CHUNK: Final = 64 * 1024
+_BLANKS: Final = "\ufeff \t"
+_MOST: Final = 1_000_000
+"""Links of a sitemap that are read; it may have 50,000 (sitemaps.org)."""
+_LONGEST_LINE: Final = 4 * LONGEST
+
+
+class Sitemap:
+    """A sitemap, or a sitemap of sitemaps; its links come in groups of AT_ONCE.
+
+    is_index: its links are sitemaps. cut: how many are longer than an address may be, up to here.
+    """
+
+    def __init__(self, body: bytes, url: str, content_type: str) -> None:
+        self.cut = 0
+        self.is_index = False
+        self._count = 0
+        self._parts = _parts(body)
+        self._base = Base(url)
+        self._content_type = content_type
+
+    def links(self) -> Iterator[list[Link]]:
+        """Return the links, each once in its group. Raises Problem where it breaks off, after the links before."""
+        found: dict[str, Link] = {}
+        problem = None
+        try:
+            for entry in self._entries():
+                url = self._base.join(entry.url) if entry.url else None
+                if url is None:
+                    continue
+                if len(url) > LONGEST:
+                    self.cut += 1
+                    continue
+                found[url] = Link(url, entry.modified)
+                if len(found) >= AT_ONCE:
+                    yield list(found.values())
+                    self._count += len(found)
+                    found = {}
+                    if self._count >= _MOST:
+                        raise Problem("too-large", f"it has more than {_MOST} links")
+        except Problem as error:
+            problem = error
+        if found:
+            yield list(found.values())
+        if problem is not None:
+            raise problem
+
+    def _entries(self) -> Iterator[Entry]:
+        first = next(self._parts, b"")
+        encoding, start = encoding_of(first, self._content_type)
+        kind: Kind | None = kind_of(decoder_of(encoding).decode(first[start:]))
+        self.is_index = kind == "index"
+        if kind in ("html", "other"):
+            raise Problem("unreadable", "no sitemap: it is HTML" if kind == "html" else "no sitemap: other XML")
+        parts = _joined(first, self._parts)
+        yield from XmlReader(self._content_type).entries(parts) if kind else _lines(parts, encoding, start)
+
+
+def _joined(first: bytes, parts: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from parts
+
+
+def _lines(parts: Iterable[bytes], encoding: str, start: int) -> Iterator[Entry]:
+    """Return the lines of a text sitemap."""
+    decoder = decoder_of(encoding)
+    rest = ""
+    for part in parts:
+        lines = (rest + decoder.decode(part[start:])).replace("\r", "\n").split("\n")
+        start = 0
+        # What is longer than an address may be is cut, so that it stays too long, and memory bounded.
+        rest = lines.pop()[:_LONGEST_LINE]
+        yield from (Entry(line.strip(_BLANKS)) for line in lines)
+    yield Entry(rest.strip(_BLANKS))
+
+
+def _parts(body: bytes) -> Iterator[bytes]:
+    """Return a body in parts, decompressed where it is gzip. Raises Problem: `bomb`, `broken-encoding`."""
+    if not body.startswith(_GZIP):
+        yield from (body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK))
+        return
+    size = 0
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as unpacked:
+        try:
+            while part := unpacked.read(_CHUNK):
+                size += len(part)
+                if size > LONGEST_BODY:
+                    raise Problem("bomb", f"its {len(body)} bytes decompress to more than {LONGEST_BODY}")
+                yield part
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise Problem("broken-encoding", f"its gzip is broken: {error}") from error
