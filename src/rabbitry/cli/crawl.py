@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.cli import crawl_add, crawl_asking, crawl_crawler, crawl_export, crawl_keeper
+from rabbitry.cli import crawl_add, crawl_asking, crawl_crawler, crawl_export, crawl_keeper, crawl_processor
 
 app = typer.Typer()
 
@@ -15,6 +15,7 @@ def crawl() -> None:
 
 
 crawl_crawler.add_to(app)
+crawl_processor.add_to(app)
 crawl_keeper.add_to(app)
 crawl_add.add_to(app)
 crawl_asking.add_to(app)

@@ -1,0 +1,50 @@
+"""Running a processor until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from rabbitry.apps._session import until
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.node import Node
+from rabbitry.apps.crawl.processor.stage import NODE, processor_app
+
+
+async def run(
+    url: str,
+    stop: asyncio.Event,
+    *,
+    processes: int = 1,
+    plain: bool = False,
+    strict: bool = False,
+    connect_attempts: int | None = None,
+    deadline: float = 10.0,
+    started: Callable[[str], None] | None = None,
+) -> bool:
+    """Run a processor until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
+
+    processes, plain: see `processor_app`. `started` is called with the node's name when it consumes. Raises what
+    `Worker` raises.
+    """
+    node = Node(names.PROCESSOR)
+    os.environ[NODE] = node.id  # its processes inherit it
+    worker = processor_app(processes, plain=plain).worker(
+        url, strict=strict, connect_attempts=connect_attempts, id=node.id
+    )
+    if await until(stop, worker.__aenter__()) is None:
+        return True
+    if started is not None:
+        started(str(node))
+    waiting, stopping = asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        is_done = await worker.stop(deadline)
+        if waiting.done() and not waiting.cancelled():
+            waiting.result()
+        return is_done
+    finally:
+        for task in (waiting, stopping):
+            task.cancel()
+        await asyncio.gather(waiting, stopping, return_exceptions=True)

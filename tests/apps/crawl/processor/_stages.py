@@ -1,0 +1,44 @@
+"""A processor whose processes die, hang and fail as the addresses of its pages say; worker processes import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.node import Node, crawl_app
+from rabbitry.apps.crawl.processor import stage
+from rabbitry.flow import App, Message, Outgoing
+
+
+def fragile_app() -> App:
+    app = crawl_app()
+    app.output(names.KEEPER_KEY, queue="documents")
+    app.stage(
+        names.PAGE_KEY,
+        queue=names.PAGE_QUEUE,
+        name=names.PROCESSOR,
+        processes=True,
+        concurrency=1,
+        attempts=stage.READINGS + 1,
+        delays=(0,),
+        time_limit=0.5,
+    )(process)
+    return app
+
+
+def process(body: bytes, message: Message) -> Iterator[Outgoing]:
+    if message.attempt <= stage.READINGS:
+        address = str(message.headers.get("x-rabbitry-url"))
+        if address.endswith("/dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if address.endswith("/hangs"):
+            threading.Event().wait()
+        if address.endswith("/memory"):
+            raise MemoryError
+    yield from stage.processed(body, message, Node(names.PROCESSOR, "abc"))
+
+
+app = fragile_app()
