@@ -31,6 +31,7 @@ _SERVICES = {
 }
 # The examples' hosts, and the machine's own name, as /etc/hosts has them.
 _HOSTS = "127.0.0.1 localhost\n192.0.2.7 rabbit.example broker.example\n"
+_PYTEST = "python -m pytest -q -p no:cacheprovider -p no:asyncio"
 _PRELUDE = Path(__file__).parent / "prelude.sh"
 
 
@@ -88,7 +89,7 @@ def _script(blocks: Sequence[Block], before: Sequence[str]) -> list[str]:
     for block in blocks:
         match block.language, block.how:
             case "python", _:
-                groups[-1].append(f"run {shlex.quote(_program(block.name))}")
+                _append_program(groups[-1], block.name)
             case "sh", "alternatives":
                 groups += [[_line(command)] for command in block.commands]
                 groups.append([])
@@ -100,10 +101,14 @@ def _script(blocks: Sequence[Block], before: Sequence[str]) -> list[str]:
     return ["\n".join(["(", *opening, *group, "finish", ") || exit 1"]) for group in groups if group]
 
 
-def _program(name: str) -> str:
+def _append_program(group: list[str], name: str) -> None:
+    """Append a program to a group; tests that follow one another share a pytest, which takes seconds to start."""
     if not name.startswith("test_"):
-        return f"python {name}"
-    return f"python -m pytest -q -p no:cacheprovider -p no:asyncio {name}"
+        group.append(f"run {shlex.quote(f'python {name}')}")
+    elif group and group[-1].startswith(f"run '{_PYTEST}"):
+        group[-1] = f"{group[-1][:-1]} {name}'"
+    else:
+        group.append(f"run '{_PYTEST} {name}'")
 
 
 def _line(command: str) -> str:

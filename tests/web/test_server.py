@@ -113,7 +113,7 @@ async def test_a_page_of_another_site_gets_no_websocket(served: Served) -> None:
 
 async def test_head_works_where_get_does(served: Served) -> None:
     async with httpx.AsyncClient(base_url=served.url) as client:
-        for path in ("/", "/healthz", "/static/main.js", "/grading/", "/grading/static/api.js", "/missing"):
+        for path in ("/", "/healthz", "/static/main.js", "/grading/", "/grading/static/api.js", "/crawl/", "/missing"):
             got, head = await client.get(path), await client.head(path)
             assert (head.status_code, head.content) == (got.status_code, b"")
             assert head.headers["content-length"] == got.headers["content-length"]

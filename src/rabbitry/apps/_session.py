@@ -55,6 +55,7 @@ async def stay_connected(
     stop: asyncio.Event,
     patience: Patience,
     lost: Callable[[str], Awaitable[None]] | None = None,
+    level: int = logging.WARNING,
 ) -> None:
     """Run `session(connection)`; whenever what it needs is lost, connect and run it anew.
 
@@ -63,7 +64,7 @@ async def stay_connected(
     Between attempts it waits, 2 s at first and growing to 30 s, and says so. It returns when a session
     returns, or when `stop` is set while there is no connection; within a session, `stop` is the session's own
     business. `name` is the connection's name at the broker. `lost` is told each time why there is no
-    connection. Cancelling closes the connection.
+    connection; `level` is what it is logged at. Cancelling closes the connection.
 
     Raises:
         LoginRefused, VirtualHostRefused: at once, since trying again won't help.
@@ -96,7 +97,7 @@ async def stay_connected(
                     return
             if loop.time() - since > LONGEST_PAUSE:
                 pause = FIRST_PAUSE  # one that is lost as soon as it is made is worth growing pauses too
-        log.warning("%s; trying again in %.0f s", reason, pause)
+        log.log(level, "%s; trying again in %.0f s", reason, pause)
         if lost is not None:
             await lost(reason)
         await until(stop, asyncio.sleep(pause))

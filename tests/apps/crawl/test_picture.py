@@ -145,6 +145,18 @@ def test_telemetry_keeps_a_silent_node_and_tells_its_machine(picture: Picture, c
         assert page.take().gone == ["crawler|a3f"]
 
 
+def test_reports_that_somebody_made_up_are_bounded(picture: Picture) -> None:
+    for identity in ("", "x" * 41, "a\nb", "\u202e"):
+        picture.report(_report("crawler", identity))
+    for number in (1 << 62, -5):
+        picture.report(msgspec.structs.replace(_report("crawler", "a3f", to_rproc=number), host="h" * 100_000))
+    picture.tick()
+    with picture.page() as page:
+        nodes = _all(page).nodes
+        assert list(nodes) == ["crawler|a3f"]
+        assert (nodes["crawler|a3f"].total, len(nodes["crawler|a3f"].host)) == (0, 100)
+
+
 def test_pages_of_before_are_counted_and_are_no_rate(picture: Picture, clock: _Clock) -> None:
     picture.tick()
     picture.report(_report("crawler", "a3f", to_rproc=100_000))

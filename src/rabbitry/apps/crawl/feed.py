@@ -67,6 +67,7 @@ async def _feed(picture: Picture, url: str | BrokerURL, plain: bool) -> None:
             stop=asyncio.Event(),
             patience=FOR_EVER,
             lost=lost,
+            level=logging.DEBUG,  # the dashboard, which waits for samples of the same broker, has told it
         )
     except RabbitryError as error:  # of the login, or of permissions: the page says so, and the rest goes on
         log.warning("no live picture of the crawl: %s", error)

@@ -31,6 +31,11 @@ class Line:
         return (rest if bar and _TIME.match(first) else said).removesuffix(_END)
 
 
+def is_id(text: str) -> bool:
+    """Return whether a text can be the id of a node, whoever made it up."""
+    return 0 < len(text) <= LONGEST_ID and text.isprintable()
+
+
 def parse_line(body: bytes) -> Line | None:
     """Read a log line; None where it is none.
 
@@ -45,6 +50,6 @@ def parse_line(body: bytes) -> Line | None:
         identity = begins[2].decode()
     except UnicodeDecodeError:
         return None
-    if len(identity) > LONGEST_ID or not identity.isprintable():
+    if not is_id(identity):
         return None
     return Line(begins[1].decode().lower(), identity, body[begins.end() : begins.end() + LONGEST_SAID])

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from rabbitry.apps._live import OpenPages
-from rabbitry.apps.crawl.lines import Line, parse_line
+from rabbitry.apps.crawl.lines import Line, is_id, parse_line
 from rabbitry.apps.crawl.messages import OUTCOMES
 from rabbitry.apps.crawl.names import (
     APP,
@@ -42,6 +42,8 @@ OTHER: Final = "other"
 """Counts outcomes that are none of ours."""
 _LEAST_RATE: Final = 0.05
 _MOST_BYTES: Final = 1 << 40
+_MOST_PAGES: Final = 1 << 40
+_LONGEST_HOST: Final = 100
 
 BrokerState = Literal["connecting", "connected", "away", "refused"]
 """`away` will be tried again; `refused` will not."""
@@ -194,13 +196,13 @@ class Picture:
 
     def report(self, report: Report) -> None:
         """Take a report of telemetry: a node that has nothing to do says no more than this."""
-        if report.app != APP or report.role not in (CRAWLER, PROCESSOR, KEEPER):
+        if report.app != APP or report.role not in (CRAWLER, PROCESSOR, KEEPER) or not is_id(report.id):
             return
         if report.kind == "stop":
             self._nodes.pop(_key(report.role, report.id), None)
             return
         known = self._heard(report.role, report.id)
-        known.node.host = report.host
+        known.node.host = report.host[:_LONGEST_HOST]
         more = self._raise(known.node, report.counters.get(f"to.{PAGE_KEY}" if report.role == CRAWLER else "done", 0))
         if not known.has_reported:
             # Done before anybody listened here: that counts, but is no rate.
@@ -232,7 +234,7 @@ class Picture:
     def _raise(self, node: Node, total: int) -> int:
         """Raise a node's total, and with it that of all; return by how much."""
         more = total - node.total
-        if more <= 0 or node.kind not in (CRAWLER, PROCESSOR):
+        if more <= 0 or total > _MOST_PAGES or node.kind not in (CRAWLER, PROCESSOR):
             return 0
         node.total = total
         if node.kind == CRAWLER:

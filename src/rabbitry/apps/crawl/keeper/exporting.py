@@ -14,9 +14,10 @@ from rabbitry.apps.crawl.keeper.answers import Entry, Exported
 
 AT_ONCE: Final = 200
 """Documents of one answer."""
-BUDGET: Final = 2_000_000
-"""Bytes of one answer, texts and bodies as they are kept; one document goes whatever its size."""
-_LARGEST_TEXT: Final = 64 * 1024 * 1024
+BUDGET: Final = 4_000_000
+"""Bytes of one answer; one document goes whatever its size."""
+LARGEST_BODY: Final = 16_000_000
+"""Bytes of a page, compressed. Crawlers send no larger ones."""
 
 
 def export(connection: Connection, after: int, *, bodies: bool) -> Exported:
@@ -28,8 +29,7 @@ def export(connection: Connection, after: int, *, bodies: bool) -> Exported:
     ids: list[int] = []
     total = 0
     for row in sizes:
-        # What zstd has made small once is small for the next program too, but JSON has the text as it is.
-        total += 3 * row.text + (row.body if bodies else 0)
+        total += row.text + (row.body * 4 // 3 if bodies else 0)  # JSON has bodies in base64
         if ids and total > BUDGET:
             break
         ids.append(row.id)
@@ -43,7 +43,7 @@ def export(connection: Connection, after: int, *, bodies: bool) -> Exported:
 
 def _entry(row: Any) -> Entry:
     data = index.decode_data(row.data)
-    text = zstandard.ZstdDecompressor().decompress(row.text, max_output_size=_LARGEST_TEXT).decode()
+    text = zstandard.ZstdDecompressor().decompress(row.text).decode()
     return Entry(
         url=row.url,
         final_url=data.final_url or row.url,
@@ -67,7 +67,7 @@ def _entry(row: Any) -> Entry:
 
 _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 _SIZES: Final = sql(
-    "SELECT d.id, length(d.text) AS text, coalesce(length(b.body), 0) AS body"
+    "SELECT d.id, d.size AS text, coalesce(length(b.body), 0) AS body"
     " FROM index_documents d LEFT JOIN index_bodies b ON b.id = d.id WHERE d.id > :after ORDER BY d.id LIMIT :most"
 )
 _COLUMNS: Final = "SELECT d.id, p.url, d.title, d.status, d.fetched_at, d.text, d.data, b.content_type"
@@ -77,4 +77,6 @@ _TABLES: Final = (
 )
 _IDS: Final[BindParameter[int]] = bindparam("ids", expanding=True)
 _WITHOUT: Final = sql(f"{_COLUMNS}, NULL AS headers, NULL AS body {_TABLES}").bindparams(_IDS)
-_WITH_BODIES: Final = sql(f"{_COLUMNS}, b.headers, b.body {_TABLES}").bindparams(_IDS)
+_WITH_BODIES: Final = sql(
+    f"{_COLUMNS}, b.headers, CASE WHEN length(b.body) <= {LARGEST_BODY} THEN b.body END AS body {_TABLES}"
+).bindparams(_IDS)

@@ -21,8 +21,11 @@ from rabbitry.apps.crawl.messages import Document
 
 _AT_ONCE: Final = 1_000
 """Rows of one statement."""
-_LARGEST_TEXT: Final = 64 * 1024 * 1024
-"""Bytes of a text that is read back; what is stored is far smaller."""
+LONGEST_TEXT: Final = 8_000_000
+LONGEST_TITLE: Final = 2_000
+"""Letters that are kept. Processors read pages of up to 4 MB; other programs may send anything."""
+_MOST_KEYWORDS: Final = 100
+_LONGEST_KEYWORD: Final = 200
 
 
 class Data(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,20 +86,22 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
     values: list[dict[str, Any]] = []
     words: list[tuple[int, str, str, str]] = []
     for identity, document, _ in wanted:
-        title, text = clean(document.title), clean(document.text)
+        title, text = clean(document.title[:LONGEST_TITLE]), clean(document.text[:LONGEST_TEXT])
+        encoded = text.encode()
         hosts = host_words(document.url)
         row = {
             "id": identity,
             "fetched_at": fetched_at(document),
             "status": document.status,
             "title": title,
-            "text": compress(text.encode()),
+            "text": compress(encoded),
+            "size": len(encoded),
             "data": clean(encode(_data(document)).decode()),
         }
         if is_sqlite:
             words.append((identity, title, text[:SEARCHED], hosts))
         else:
-            row |= {"a": plain_words(title[:SEARCHED]), "b": plain_words(text[:SEARCHED]), "d": hosts}
+            row |= {"a": plain_words(title), "b": plain_words(text[:SEARCHED]), "d": hosts}
         values.append(row)
     connection.execute(_PUT_SQLITE if is_sqlite else _PUT_POSTGRESQL, values)
     if is_sqlite:
@@ -175,7 +180,7 @@ def _data(document: Document) -> Data:
         final_url=document.final_url,
         language=document.language,
         encoding=document.encoding,
-        keywords=document.keywords,
+        keywords=[word[:_LONGEST_KEYWORD] for word in document.keywords[:_MOST_KEYWORDS]],
         links=len(document.links) + document.cut,
         canonical=document.canonical,
         fingerprint=document.fingerprint,
@@ -210,7 +215,7 @@ def _forget_words(connection: Connection, ids: Sequence[int]) -> None:
         (
             row.id,
             row.title,
-            decompress(row.text, max_output_size=_LARGEST_TEXT).decode()[:SEARCHED],
+            decompress(row.text).decode()[:SEARCHED],
             host_words(row.url),
         )
         for row in connection.execute(_OLD_WORDS, {"ids": list(ids)})
@@ -233,18 +238,18 @@ _FIND: Final = _with(
 )
 _ADD_PAGE: Final = sql("INSERT INTO index_pages (key, url) VALUES (:key, :url) ON CONFLICT (key) DO NOTHING")
 _PUT_SQLITE: Final = sql(
-    "INSERT INTO index_documents (id, fetched_at, status, title, text, data)"
-    " VALUES (:id, :fetched_at, :status, :title, :text, :data)"
+    "INSERT INTO index_documents (id, fetched_at, status, title, text, size, data)"
+    " VALUES (:id, :fetched_at, :status, :title, :text, :size, :data)"
     " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, status = excluded.status,"
-    " title = excluded.title, text = excluded.text, data = excluded.data"
+    " title = excluded.title, text = excluded.text, size = excluded.size, data = excluded.data"
 )
 _PUT_POSTGRESQL: Final = sql(
-    "INSERT INTO index_documents (id, fetched_at, status, title, text, data, words)"
-    " VALUES (:id, :fetched_at, :status, :title, :text, :data,"
+    "INSERT INTO index_documents (id, fetched_at, status, title, text, size, data, words)"
+    " VALUES (:id, :fetched_at, :status, :title, :text, :size, :data,"
     " setweight(to_tsvector('simple', :a), 'A') || setweight(to_tsvector('simple', :b), 'B')"
     " || setweight(to_tsvector('simple', :d), 'D'))"
     " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, status = excluded.status,"
-    " title = excluded.title, text = excluded.text, data = excluded.data, words = excluded.words"
+    " title = excluded.title, text = excluded.text, size = excluded.size, data = excluded.data, words = excluded.words"
 )
 _PUT_WORDS: Final = "INSERT INTO index_words (rowid, title, text, hosts) VALUES (?, ?, ?, ?)"
 _FORGET_WORDS: Final = "INSERT INTO index_words (index_words, rowid, title, text, hosts) VALUES ('delete', ?, ?, ?, ?)"

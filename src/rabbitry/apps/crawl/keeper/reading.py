@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Why
+from rabbitry.apps.crawl.keeper.foreseeing import foresee
 from rabbitry.apps.crawl.keeper.outcomes import WORDS
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE
 from rabbitry.apps.crawl.keeper.state import LATER, SENT, WAITING
@@ -76,7 +77,8 @@ def why(connection: Connection, url: str, now: float) -> Why:
         return Why(url, "unknown", would=error.word, detail=str(error))
     seen = sets.rows(connection, "SELECT ref FROM crawl_seen WHERE key = ?", address.key)
     if not seen:
-        return Why(address.url, "unknown", detail="no page that was read leads to it, and nobody added it")
+        nobody = "no page that was read leads to it, and nobody added it"
+        return Why(address.url, "unknown", would=foresee(connection, address, now), detail=nobody)
     ref = seen[0].ref
     if ref < 0:
         word = WORDS.get(-ref, "")

@@ -9,7 +9,7 @@ export function entries(nodes) {
   const sorted = [...nodes].sort((a, b) => compare(a.id, b.id) || compare(a.kind, b.kind));
   if (sorted.length <= MOST) return sorted.map((node) => single(node));
   const hosts = new Set(sorted.map((node) => node.host));
-  const byHost = !hosts.has("") && hosts.size <= MOST;
+  const byHost = !hosts.has("") && hosts.size > 1 && hosts.size <= MOST;
   const groups = new Map();
   for (const node of sorted) {
     const name = byHost ? node.host : `${[...node.id][0].toLowerCase()}…`;

@@ -1,0 +1,59 @@
+"""Crawlers, processors and a keeper beside Scrapy and Crawlee on the same local sites, in one run: `make bench-crawl`.
+
+Site A has pages of 58 kB with 150 links, B of 26 kB with 30 links. Ours run as processes of their own on the embedded
+broker in memory, and all of them count: pages a second and core are pages for each second of CPU, of all roles and the
+broker. Prints a line for each measure with what is to be reached, and writes the tables in docs/performance.md.
+`make bench-crawl ARGS="beside memory"` measures a part; with `--quick` everything is short and nothing is written.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import psutil
+
+from benchmarks._docs import write_table
+from benchmarks.crawl_parts import Row, crawling, keeping, looking, peers
+
+PARTS: Final[dict[str, Callable[[float], list[Row]]]] = {
+    "beside": peers.beside,
+    "crawler": crawling.alone,
+    "processors": crawling.processors,
+    "memory": crawling.memory,
+    "start": crawling.start,
+    "slow-host": crawling.slow_host,
+    "recrawl": crawling.recrawl,
+    "seen": keeping.seen,
+    "search": looking.search,
+}
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="A crawl beside others.")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="what to measure; everything where none is named"
+    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything; write nothing")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for name in options.parts or PARTS:
+        for row in PARTS[name](0.1 if options.quick else 1.0):
+            print(json.dumps(row.__dict__), flush=True)
+            rows.append(row)
+    if not options.quick and not options.parts:
+        note = (
+            f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {psutil.virtual_memory().total / (1 << 30):.0f} GiB"
+        )
+        lines = [f"| {row.measure} | {row.value} | {row.target} |" for row in rows]
+        head = [f"Measured on {note}.", "", "| measure | value | to be reached |", "|---|---|---|"]
+        write_table("bench-crawl", "\n".join([*head, *lines]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

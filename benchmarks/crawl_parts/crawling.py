@@ -1,0 +1,226 @@
+"""A crawler and processors alone: CPU, memory, scaling, how soon they work; and what slow hosts cost the others."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trustme
+from tests.support.crawling import Crawl, Queues
+from tests.support.embedded import BrokerProcess
+from tests.support.pages import SITE_A, Graph, page, words
+from tests.support.sites import Answer, Request, Site, SitesProcess, host
+from tests.support.waiting import eventually_blocking
+
+import rabbitry
+from benchmarks.crawl_parts import Row
+from benchmarks.crawl_parts.processes import cpu_seconds, mebibytes
+from rabbitry.amqp.client import Properties
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.messages import Address, Batch
+
+_HOSTS: Final = 50
+_BATCH: Final = 50
+_PAGES: Final = 10_000
+_ROUNDS: Final = 3
+
+
+async def _publish(url: str, sites: SitesProcess, count: int) -> None:
+    """Publish batches of site A's pages: as many in all, spread over the hosts."""
+    async with rabbitry.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange(names.EXCHANGE, "topic", durable=True)
+        for queue, key in ((names.BATCH_QUEUE, names.BATCH_KEY), (names.PAGE_QUEUE, names.PAGE_KEY)):
+            await channel.declare_queue(queue, durable=True)
+            await channel.bind_queue(queue, names.EXCHANGE, key)
+        for first in range(0, count, _BATCH):
+            number = first // _BATCH % _HOSTS
+            addresses = [Address(sites.url(f"/p/{n % 4000}", number)) for n in range(first, min(first + _BATCH, count))]
+            batch = Batch(uuid.uuid4().hex, sites.origin(number), addresses, 0.0, time.time() + 600)
+            await channel.send(
+                msgspec.json.encode(batch),
+                exchange=names.EXCHANGE,
+                routing_key=names.BATCH_KEY,
+                properties=Properties(type="Batch", content_type="application/json"),
+            )
+        await channel.wait_for_confirms()
+
+
+def alone(share: float) -> list[Row]:
+    """Measure a crawler's CPU for a page of site A, without and with TLS."""
+    rows = []
+    for name, authority, target in (("", None, "<= 0.5"), (" over kept TLS", trustme.CA(), "<= 0.8")):
+        costs = [_crawler_cpu(int(_PAGES * share), authority) for _ in range(_ROUNDS if share == 1 else 1)]
+        rows.append(Row(f"crawler alone, CPU a 58 kB page{name}, ms", f"{statistics.median(costs):.2f}", target))
+    return rows
+
+
+def _crawler_cpu(count: int, authority: trustme.CA | None) -> float:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        more = {}
+        if authority:
+            authority.cert_pem.write_to_path(folder / "ca.pem")
+            more["SSL_CERT_FILE"] = str(folder / "ca.pem")
+        sites = stack.enter_context(SitesProcess(SITE_A, _HOSTS, authority=authority))
+        broker = stack.enter_context(BrokerProcess("--log-level", "error"))
+        crawl = stack.enter_context(Crawl(broker.url, folder, more=more))
+        asyncio.run(_publish(broker.url, sites, count))
+        crawler = crawl.start("crawler")
+        pid = crawler.process.pid
+        first = count // 5
+        eventually_blocking(lambda: sites.count >= first, "a fifth of the pages", within=120)
+        cpu, begun = cpu_seconds(pid), sites.count
+        eventually_blocking(lambda: sites.count >= count, "all pages", within=300)
+        with Queues(broker.url) as queues:
+            eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) >= count, "all published", within=60)
+        return (cpu_seconds(pid) - cpu) / (count - begun) * 1000
+
+
+def memory(share: float) -> list[Row]:
+    """Measure what a crawler holds at most while a frontier grows, and with many hosts at once."""
+    count = int(4000 * share)
+    site = dataclasses.replace(SITE_A, hosts=200)
+    most = 0.0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SitesProcess(site, 200) as sites,
+        BrokerProcess("--log-level", "error") as broker,
+        Crawl(broker.url, Path(folder)) as crawl,
+    ):
+        crawl.start_all()
+        [pid] = [one.process.pid for one, role in crawl.running.items() if role == "crawler"]
+        crawl.add(sites.url("/p/0"), limit=count)
+
+        def done() -> bool:
+            nonlocal most
+            most = max(most, mebibytes(pid))
+            return sites.count >= count
+
+        eventually_blocking(done, "all pages", within=600)
+        status = crawl.settled(documents=count, within=300)
+    frontier = sum(status.addresses.values())
+    return [Row(f"memory of a crawler, {frontier:,} addresses found on 200 hosts, MiB", f"{most:.0f}", "< 80")]
+
+
+def start(share: float) -> list[Row]:
+    """Measure how long it is from the start of a crawler's process to its first request, work being there."""
+    seconds = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SitesProcess(SITE_A, _HOSTS) as sites,
+        BrokerProcess("--log-level", "error") as broker,
+    ):
+        for _ in range(5 if share == 1 else 1):
+            asyncio.run(_publish(broker.url, sites, 100))
+            sites.clear()
+            with Crawl(broker.url, Path(folder)) as crawl:
+                began = time.perf_counter()
+                crawl.start("crawler")
+                eventually_blocking(lambda: sites.count > 0, "the first request", within=30)
+                seconds.append(time.perf_counter() - began)
+    name = "a crawler started anywhere works within, s (median, worst)"
+    return [Row(name, f"{statistics.median(seconds):.2f}, {max(seconds):.2f}", "2")]
+
+
+def processors(share: float) -> list[Row]:
+    """Measure four processors on two cores beside one, the pages waiting."""
+    count = int(3000 * share)
+    rates: dict[int, list[float]] = {1: [], 4: []}
+    with tempfile.TemporaryDirectory() as folder, BrokerProcess("--log-level", "error") as broker:
+        with SitesProcess(SITE_A, _HOSTS) as sites:
+            for _ in range(_ROUNDS if share == 1 else 1):
+                for number, measured in rates.items():
+                    with Crawl(broker.url, Path(folder)) as crawl, Queues(broker.url) as queues:
+                        asyncio.run(_publish(broker.url, sites, count))
+                        crawler = crawl.start("crawler")
+                        eventually_blocking(
+                            lambda: queues.count(names.PAGE_QUEUE) >= count,
+                            "the pages wait",
+                            within=120,
+                        )
+                        crawl.stop(crawler)
+                        measured.append(_processing(crawl, queues, number, count))
+    one, four = (statistics.median(rates[number]) for number in (1, 4))
+    return [
+        Row("one processor, pages of 58 kB a second", f"{one:,.0f}"),
+        Row(f"four processors on {os.cpu_count()} cores, pages a second", f"{four:,.0f}"),
+        Row("four processors on two cores beside one, times", f"{four / one:.2f}", ">= 1.8"),
+    ]
+
+
+def _processing(crawl: Crawl, queues: Queues, number: int, count: int) -> float:
+    """Return the pages a second between the tenth that was processed and the last tenth."""
+    for _ in range(number):
+        crawl.start("processor", "--processes", "1")
+    eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= count * 0.9, "a tenth", within=120)
+    began, left = time.perf_counter(), queues.count(names.PAGE_QUEUE)
+    eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= count * 0.1, "nine tenths", within=300)
+    return (left - queues.count(names.PAGE_QUEUE)) / (time.perf_counter() - began)
+
+
+class _Slow:
+    """Two hundred hosts, of which one may take 30 s for each answer; pickled."""
+
+    def __init__(self, is_slow: bool, pages: int) -> None:
+        self._is_slow = is_slow
+        self._pages = pages
+
+    def __call__(self, request: Request) -> Answer:
+        links = [f"/{n}" for n in range(self._pages)]
+        body = page(request.target, links, words(request.host + request.target)).encode()
+        return Answer(body, after=30 if self._is_slow and request.host == host(0) else 0)
+
+
+def slow_host(share: float) -> list[Row]:
+    """Measure what 199 hosts lose where the 200th takes 30 s for each answer."""
+    pages = int(40 * share)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(_ROUNDS if share == 1 else 1):
+        for is_slow, measured in seconds.items():
+            with _fresh(_Slow(is_slow, pages), 200) as (sites, crawl):
+                began = time.perf_counter()
+                crawl.add(*(sites.url("/", number) for number in range(200)), delay=0.5)
+                wanted = 199 * (pages + 2)
+                eventually_blocking(lambda: sites.count >= wanted, "the others' pages", within=300)  # noqa: B023
+                measured.append(time.perf_counter() - began)
+    loss = statistics.median(seconds[True]) / statistics.median(seconds[False]) - 1
+    return [Row("loss of the other hosts where one of 200 has a delay of 30 s", f"{max(loss, 0):.1%}", "< 5 %")]
+
+
+@contextlib.contextmanager
+def _fresh(site: Site, hosts: int) -> Iterator[tuple[SitesProcess, Crawl]]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SitesProcess(site, hosts) as sites,
+        BrokerProcess("--log-level", "error") as broker,
+        Crawl(broker.url, Path(folder)) as crawl,
+    ):
+        crawl.start_all()
+        yield sites, crawl
+
+
+def recrawl(share: float) -> list[Row]:
+    """Crawl pages that do not change twice."""
+    count = int(20_000 * share)
+    with _fresh(Graph(count, links=20, size=8000, hosts=20, validators=True), 20) as (sites, crawl):
+        crawl.add(sites.url("/p/0"), recrawl=max(60, count // 100))
+        eventually_blocking(lambda: sites.count >= count + 20, "all pages", within=900)
+        first = sites.log.pages()
+        sites.clear()
+        eventually_blocking(lambda: len(sites.log.pages()) >= count, "all pages again", within=1800)
+        again = sites.log.pages()[:count]
+    unchanged = sum(entry.status == 304 for entry in again) / count
+    size = sum(entry.size for entry in again) / sum(entry.size for entry in first)
+    return [
+        Row(f"recrawl of {count:,} unchanged pages, answered 304", f"{unchanged:.1%}", ">= 95 %"),
+        Row("… share of the bytes", f"{size:.1%}", "<= 5 %"),
+    ]

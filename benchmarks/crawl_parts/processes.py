@@ -1,0 +1,29 @@
+"""CPU and memory of processes, with their children."""
+
+import contextlib
+from collections.abc import Iterable
+
+import psutil
+
+
+def _all(pids: Iterable[int]) -> list[psutil.Process]:
+    parents = [psutil.Process(pid) for pid in pids]
+    return [*parents, *(child for parent in parents for child in parent.children(recursive=True))]
+
+
+def cpu_seconds(*pids: int) -> float:
+    """Return the CPU time (user and system) of processes and their children, those that ended too."""
+    seconds = 0.0
+    for process in _all(pids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
+
+
+def mebibytes(*pids: int) -> float:
+    """Return the resident memory of processes and their children."""
+    used = 0
+    for process in _all(pids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += process.memory_info().rss
+    return used / (1 << 20)
