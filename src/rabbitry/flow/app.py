@@ -78,6 +78,7 @@ class App:
         concurrency: int | None = None,
         keep_unknown: bool = False,
         exchange: str | None = None,
+        single_active: bool = False,
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
 
@@ -93,6 +94,8 @@ class App:
         threads, a process for each CPU; of batches one, or a process for each CPU). keep_unknown: fields of a JSON
         object that the handler's type does not know are added to what it returns. exchange: a direct, durable one
         beside the app's own, for messages that its other stages must not see, as they would over a fanout exchange.
+        single_active: of all workers one at a time handles this stage's messages, and the next takes over when that one
+        has stopped, or its connection is gone.
 
         The handler returns None, one value, or a list of values, each published as a message of its own, or it
         yields values: each is published as it comes, and the input acked after the last one is confirmed. A value
@@ -116,6 +119,7 @@ class App:
                 concurrency=concurrency,
                 keep_unknown=keep_unknown,
                 exchange=exchange,
+                single_active=single_active,
             )
             self._add(stage)
             return handler
@@ -135,6 +139,7 @@ class App:
             self._exchanges.setdefault(key, exchange)
 
     def _add(self, stage: Stage) -> None:
+        self._check_plain(stage)
         for other in self.stages.values():
             if other.name == stage.name:
                 raise AppError(f"{stage.where}: stage {stage.name!r} is there already: {other.where}")
@@ -151,11 +156,19 @@ class App:
         if not self.stages:
             raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
         for stage in self.stages.values():
+            self._check_plain(stage)
             if isinstance(stage.then, str) and not self.leads_somewhere(stage.then):
                 raise AppError(
                     f"{stage.where}: then={stage.then!r} leads nowhere: no stage has this key; "
                     f"say app.output({stage.then!r}) where another program reads it"
                 )
+
+    def _check_plain(self, stage: Stage) -> None:
+        if stage.single_active and self.plain:
+            raise AppError(
+                f"{stage.where}: single_active=True needs a queue with an argument (x-single-active-consumer), and a "
+                "plain app declares queues without any: leave out plain, or single_active"
+            )
 
     def select(self, names: Sequence[str] | None) -> list[Stage]:
         """Return the stages of these names, or all. Raises UsageError for an unknown name."""

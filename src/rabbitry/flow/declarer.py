@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from rabbitry.amqp.client import Channel
-from rabbitry.exceptions import PreconditionFailed, ResourceLocked
+from rabbitry.exceptions import PreconditionFailed, ResourceLocked, TopologyMismatch
 
 _OTHER_TYPE: Final = re.compile(r"inequivalent arg 'type' .* but current is '([^']{1,64})'")
 """RabbitMQ's words for an exchange of another type, the only place where AMQP tells the type of an exchange."""
@@ -54,12 +54,26 @@ class Declarer:
             self.types.pop(name, None)
 
     async def queue(
-        self, channel: Channel, name: str, *, durable: bool, arguments: Mapping[str, str | int] | None = None
+        self,
+        channel: Channel,
+        name: str,
+        *,
+        durable: bool,
+        arguments: Mapping[str, str | int] | None = None,
+        is_required: bool = False,
     ) -> None:
-        """Declare a queue; see `exchange`."""
+        """Declare a queue; see `exchange`.
+
+        is_required: raise TopologyMismatch for one that exists with other flags, since it can't be used as it is.
+        """
         try:
             await channel.declare_queue(name, durable=durable, arguments=dict(arguments or {}))
         except PreconditionFailed as error:
+            if is_required and not self._strict:
+                raise TopologyMismatch(
+                    f"queue '{name}' exists otherwise and can't be used by a stage with single_active=True "
+                    f"({error.reply_text}): delete it once it is empty, or give the stage another with queue=…"
+                ) from error
             await self._use(channel, f"queue '{name}'", error)
 
     async def exclusive_queue(self, channel: Channel, name: str) -> str:

@@ -29,6 +29,7 @@ from rabbitry.flow.message import Publication, node_name
 from rabbitry.flow.outlet import Outlet
 from rabbitry.flow.retry import suspects_queue
 from rabbitry.flow.settle import Settler
+from rabbitry.flow.single_active import ActiveIntake, SuspectsIntake, probe
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.watchdog import watch_queues
 from rabbitry.telemetry.reporter import Reporter
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 30.0
 _GROWTH: Final = 1.5
+_BLOCK_PATIENCE: Final = 10.0
+"""Seconds that a broker has to stop delivering to stages with one active worker, while what is in hand is finished."""
 _CLOSE_PATIENCE: Final = 1.0
 """Seconds that a broker has to answer when a connection is closed."""
 
@@ -79,6 +82,8 @@ class Engine:
         """Where handlers' own publishes go out; made for the first."""
         self._own_lock = asyncio.Lock()
         self._is_stopping = False
+        self._blocking: asyncio.Task[None] | None = None
+        """Keeps what is given back from coming here again; begun by `stop_taking`."""
 
     @property
     def exchange_type(self) -> str:
@@ -91,7 +96,7 @@ class Engine:
         return (
             bool(self._connections)
             and all(connection.is_open for connection in self._connections)
-            and all(intake.consuming.is_set() for intake in self.intakes)
+            and all(intake.is_ready for intake in self.intakes)
         )
 
     async def connect(self, url: BrokerURL, strict: bool, attempts: int | None) -> None:
@@ -112,8 +117,7 @@ class Engine:
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
         for stage in self._stages:
-            for queue, prefetch in (stage.queue, self._prefetch(stage)), (suspects_queue(self.app.name, stage.name), 1):
-                intake = Intake(stage, queue, consuming, prefetch, self._take, self._declare_again)
+            for intake in self._intakes_of(stage, consuming, outlet):
                 self.intakes.append(intake)
                 self.counting.stages[stage.name].intakes.append(intake)
                 task = self._spawn(intake.run())
@@ -123,11 +127,25 @@ class Engine:
         for connection in self._connections:
             self._spawn(self._watch(connection))
         for intake, task in zip(self.intakes, self._intaking, strict=True):
-            begun = asyncio.create_task(intake.consuming.wait())
+            begun = asyncio.create_task(intake.wait_ready())
             await asyncio.wait((begun, task), return_when=asyncio.FIRST_COMPLETED)
             begun.cancel()
             if task.done():
                 task.result()
+
+    def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
+        """Make the consumers of a stage's queue and of its suspects."""
+        suspects, prefetch = suspects_queue(self.app.name, stage.name), self._prefetch(stage)
+        if not stage.single_active:
+            return (
+                Intake(stage, stage.queue, connection, prefetch, self._take, self._declare_again),
+                Intake(stage, suspects, connection, 1, self._take, self._declare_again),
+            )
+        leader = ActiveIntake(
+            stage, stage.queue, connection, prefetch, self._take, self._declare_again, self.app.queue_type
+        )
+        self._spawn(probe(leader, suspects, connection, outlet))
+        return leader, SuspectsIntake(leader, suspects, connection, self._take, self._declare_again)
 
     async def _connect(
         self, purpose: str, attempts: int | None, on_recovery: Callable[[RecoveryEvent], None] | None
@@ -223,20 +241,34 @@ class Engine:
     # -- stopping --------------------------------------------------------------------------------------
 
     async def stop_taking(self, seconds: float) -> None:
-        """Cancel the consumers, which a broker has `seconds` to answer; what is in hand stays."""
+        """Cancel the consumers, which a broker has `seconds` to answer; what is in hand stays.
+
+        Those of stages with one active worker stay until nothing is in hand: with its consumer gone, another is active.
+        """
         self._is_stopping = True
-        # A connection that is gone has no consumer to cancel, and a broker that is silent gets no more to do.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await asyncio.gather(*(intake.stop() for intake in self.intakes), return_exceptions=True)
+        if self._settler is not None:
+            self._settler.hold()
+        leaders = [intake for intake in self.intakes if isinstance(intake, ActiveIntake)]
+        if leaders and self._blocking is None:
+            self._blocking = asyncio.create_task(_within(_BLOCK_PATIENCE, *(leader.block() for leader in leaders)))
+        await _within(seconds, *(intake.stop() for intake in self.intakes if not intake.stage.single_active))
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until everything in hand is settled, at most `seconds`; says whether it is."""
-        if self._settler is None:
+        """Wait until everything in hand is settled, at most `seconds`; says whether it is. After `stop_taking`."""
+        settler = self._settler
+        if settler is None:
             return True
         try:
             async with asyncio.timeout(seconds):
-                await self._settler.wait_idle()
+                if self._blocking is not None:
+                    await asyncio.shield(self._blocking)
+                await settler.wait_idle()
+                mine = [intake for intake in self.intakes if intake.stage.single_active]
+                blocked = [intake for intake in mine if isinstance(intake, ActiveIntake) and intake.is_blocked]
+                await _within(seconds, *(intake.stop() for intake in mine if intake not in blocked))
+                settler.release()
+                await settler.wait_idle()
+                await _within(seconds, *(intake.stop() for intake in blocked))
         except TimeoutError:
             return False
         await asyncio.sleep(0)  # acks of this turn travel at its end
@@ -245,6 +277,7 @@ class Engine:
     async def close(self) -> None:
         """End all tasks and close both connections; what is in hand goes back."""
         self._is_stopping = True
+        await self._end([] if self._blocking is None else [self._blocking])
         await self._end(self._intaking)
         await self._end(self._tasks)
         closing = (connection.close(timeout=_CLOSE_PATIENCE) for connection in self._connections)
@@ -257,3 +290,13 @@ class Engine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def _within(seconds: float, *works: Coroutine[Any, Any, None]) -> None:
+    """Run all at once for at most so long, whatever they raise.
+
+    A connection that is gone has no consumer to cancel, and a broker that is silent gets no more to do.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*works, return_exceptions=True)

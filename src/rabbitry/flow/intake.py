@@ -45,6 +45,9 @@ class Intake:
         self._channel: Channel | None = None
         self._is_stopped = False
         self.consuming = asyncio.Event()
+        self._taken_all = asyncio.Event()
+        """Set while no delivery may come out of the consumer."""
+        self._taken_all.set()
 
     async def run(self) -> None:
         """Consume until `stop`, again whenever the broker ends the consumer or its channel.
@@ -53,7 +56,7 @@ class Intake:
         consume the queue, or declare what is missing.
         """
         pause, is_again = FIRST_PAUSE, False
-        while not self._is_stopped:
+        while self._goes_on():
             taken = self.taken
             try:
                 if is_again:
@@ -63,6 +66,8 @@ class Intake:
                 # A connection that is lost in the middle of a request comes back; one that is closed does not.
                 if self._connection.close_reason is not None or _is_refused(error):
                     raise
+                if not self._goes_on():
+                    return
                 if self.taken > taken:
                     pause = FIRST_PAUSE
                 log.warning(
@@ -71,19 +76,38 @@ class Intake:
             await asyncio.sleep(pause)
             pause, is_again = min(2 * pause, LONGEST_PAUSE), True
 
+    def _goes_on(self) -> bool:
+        return not self._is_stopped
+
     async def _consume(self) -> None:
         channel = self._channel = await self._connection.channel(prefetch=self.prefetch)
         try:
             consumer = self._consumer = channel.consume(self.queue)
+            self._taken_all.clear()
             async with consumer as deliveries:
                 self.consuming.set()
                 async for delivery in deliveries:
                     self._on_delivery(delivery)
         finally:
+            self._taken_all.set()
             self.consuming.clear()
             if not self._is_stopped:  # while stopping, what is in hand is still acked over it
                 self.lose()
                 await channel.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it consumes, where it shall."""
+        return self.consuming.is_set()
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the broker delivers to it what waits in its queue."""
+        return self.consuming.is_set()
+
+    async def wait_ready(self) -> None:
+        """Wait until `is_ready`."""
+        await self.consuming.wait()
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self.taken += 1
@@ -99,10 +123,11 @@ class Intake:
             await self._channel.close()
 
     async def stop(self) -> None:
-        """Take nothing more; what is in hand can still be settled."""
+        """Take nothing more but what is on its way; what is in hand can still be settled."""
         self._is_stopped = True
         if self._consumer is not None:
             await self._consumer.cancel(give_back=False)
+            await self._taken_all.wait()
 
 
 def _is_refused(error: Exception) -> bool:

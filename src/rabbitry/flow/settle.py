@@ -86,6 +86,9 @@ class Settler:
         """The same, for what is published one after the other: one of these closes the channel."""
         self._woken = asyncio.Event()
         self._woken_alone = asyncio.Event()
+        self._is_holding = False
+        self._held: list[tuple[Job, Result]] = []
+        """What was not done, of stages with one active worker, until the consumer is cancelled."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
@@ -114,6 +117,10 @@ class Settler:
 
     def _finish(self, job: Job, result: Result) -> None:
         if result.kind in ("given-back", "abandoned", "suspect"):
+            if self._is_holding and job.stage.single_active:
+                self._held.append((job, result))
+                self._look_idle()
+                return
             if job.is_stale:
                 if job.stream is not None:
                     job.stream.is_over = True
@@ -194,8 +201,21 @@ class Settler:
         self._woken_alone.set()
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is in hand."""
+        """Wait until nothing is in hand but what is held."""
         await self._idle.wait()
+
+    def hold(self) -> None:
+        """Keep what was not done of stages with one active worker: published anew it would come here again."""
+        self._is_holding = True
+
+    def release(self) -> None:
+        """Give back what was held."""
+        self._is_holding = False
+        held, self._held = self._held, []
+        if held:
+            self._idle.clear()
+        for job, result in held:
+            self._finish(job, result)
 
     async def run(self) -> None:
         """Send what waits, for ever; to be cancelled."""
@@ -338,7 +358,10 @@ class Settler:
     def _ended(self, job: Job) -> None:
         self._counting.settled(job, time.monotonic())
         self.in_hand -= 1
-        if not self.in_hand:
+        self._look_idle()
+
+    def _look_idle(self) -> None:
+        if self.in_hand <= len(self._held):
             self._idle.set()
 
 

@@ -66,6 +66,7 @@ class Stage:
     concurrency: int
     keep_unknown: bool
     exchange: str | None
+    single_active: bool
 
     @property
     def where(self) -> str:
@@ -119,6 +120,7 @@ def make_stage(
     concurrency: int | None,
     keep_unknown: bool,
     exchange: str | None = None,
+    single_active: bool = False,
 ) -> Stage:
     """Look at a handler and its options. Raises AppError, naming file and function, where they make no sense."""
     written = inspect.unwrap(handler)
@@ -166,6 +168,7 @@ def make_stage(
         concurrency=number,
         keep_unknown=keep_unknown,
         exchange=exchange,
+        single_active=single_active,
     )
 
 

@@ -46,6 +46,8 @@ class Queue:
     name: str
     durable: bool = True
     arguments: Mapping[str, str | int] = field(default_factory=dict)
+    is_required: bool = False
+    """Whether one that exists with other flags can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ def derive(app: App) -> Topology:
         if item.queue is not None:
             if item.queue not in {queue.name for queue in queues}:
                 # An exchange of its own is no plain program's, and so is its queue.
-                queues.append(Queue(item.queue, durable or item.exchange is not None, arguments))
+                is_single = isinstance(item, Stage) and item.single_active
+                own = arguments | {"x-single-active-consumer": True} if is_single else arguments
+                queues.append(Queue(item.queue, durable or item.exchange is not None, own, is_required=is_single))
             bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(Queue(dead_queue(app.name)))
     queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
@@ -144,7 +148,8 @@ async def declare(connection: Connection, app: App, *, strict: bool = False, dec
     """Declare everything; what exists with other flags is used as it is, and said as a warning.
 
     strict: raise TopologyMismatch instead, naming all that differs, before anything is declared. declarer: the one
-    that declared before, so that a difference is said once. Raises AccessRefused where this user may not.
+    that declared before, so that a difference is said once. Raises AccessRefused where this user may not, and
+    TopologyMismatch where the queue of a stage with one active worker exists otherwise, so that two would be active.
     """
     topology = derive(app)
     for text in misfits(app, connection.server_version):
@@ -159,7 +164,9 @@ async def declare(connection: Connection, app: App, *, strict: bool = False, dec
         for exchange in topology.exchanges:
             await declarer.exchange(channel, exchange.name, exchange.type, durable=exchange.durable)
         for queue in topology.queues:
-            await declarer.queue(channel, queue.name, durable=queue.durable, arguments=queue.arguments)
+            await declarer.queue(
+                channel, queue.name, durable=queue.durable, arguments=queue.arguments, is_required=queue.is_required
+            )
         for binding in topology.bindings:
             await channel.bind_queue(binding.queue, binding.exchange, binding.key)
     finally:

@@ -33,7 +33,7 @@ async def watch_queues(
         await asyncio.sleep(every)
         for intake in intakes:
             name, taken = intake.queue, intake.taken
-            is_still = intake.consuming.is_set() and taken == seen[name] and not in_hand(intake.stage)
+            is_still = intake.is_served and taken == seen[name] and not in_hand(intake.stage)
             seen[name] = taken
             if not (is_still and connection.is_open and await _has_messages(connection, name)):
                 suspects.discard(name)

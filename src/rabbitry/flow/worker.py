@@ -307,7 +307,7 @@ class Worker:
     def _describe(self) -> tuple[bool, dict[str, object]]:
         is_consuming: dict[str, bool] = {}
         for intake in self._engine.intakes:
-            is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.consuming.is_set()
+            is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.is_ready
         counts = self._engine.counting.stages
         stages = {name: {"consuming": consuming, **counts[name].counters} for name, consuming in is_consuming.items()}
         failure = {} if self._failed_with is None else {"failure": str(self._failed_with)}

@@ -205,3 +205,30 @@ def test_flags_of_a_settlement_are_keywords_in_scripts_too(embedded_url: str) ->
             with pytest.raises(TypeError, match="positional"):
                 settle(False)  # type: ignore[call-arg] # as ported programs do
         delivery.ack()
+
+
+async def test_cancelling_without_giving_back_hands_out_what_was_on_its_way(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel(prefetch=200)
+        await channel.declare_queue("q", durable=True)
+        await _fill(channel, "q", 2000)
+        taken: list[Delivery] = []
+        consumer = channel.consume("q")
+
+        async def take() -> None:
+            async for delivery in consumer:
+                taken.append(delivery)
+                if len(taken) == 200:
+                    for known in taken:
+                        known.ack()  # upon which the broker sends as many again
+                    cancelling.append(asyncio.create_task(consumer.cancel(give_back=False)))
+
+        cancelling: list[asyncio.Task[None]] = []
+        async with consumer:
+            await take()
+            await cancelling[0]
+            for delivery in taken[200:]:
+                delivery.ack()
+        left = (await channel.declare_queue("q", passive=True)).message_count
+        assert left + len(taken) == 2000, "nothing that was delivered stays unsettled"
+        assert [delivery.body for delivery in taken] == [b"%d" % number for number in range(len(taken))]

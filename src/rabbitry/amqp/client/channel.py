@@ -303,6 +303,13 @@ class Channel(Declaring):
         if self._closed is None and self._link is link:
             self._attach_window(link)
 
+    async def limit(self, unsettled: int, *, timeout: float | None = None) -> None:
+        """Let all consumers of this channel together have so many unsettled deliveries, from now on and on this link.
+
+        Those of quorum queues are not limited (basic.qos with global; RabbitMQ's docs/consumer-prefetch).
+        """
+        await self._request(BasicQos(0, unsettled, True), BasicQosOk, timeout=timeout)
+
     async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
         """Let each consumer that starts from now on have `prefetch` unsettled deliveries (0: no limit)."""
         await self._request(BasicQos(0, prefetch, False), BasicQosOk, timeout=timeout)

@@ -219,6 +219,8 @@ class Consumer:
         self._waiter: asyncio.Future[None] | None = None
         self._end: RabbitryError | None = None
         self._ended = False
+        self._is_leaving = False
+        """Whether it is cancelled, and may still get what the broker sends before it answers."""
         self._entered = False
         self._holding = False
         self.has_started = False
@@ -247,16 +249,24 @@ class Consumer:
     async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
         """Stop consuming and give back what was not settled. Does nothing where it has ended already.
 
-        give_back: False leaves what was not settled to the caller, who still may ack it over the open channel.
+        give_back: False leaves what was not settled to the caller, who still may ack it over the open channel; the
+        iteration ends after what the broker sent before it answered.
         timeout: seconds, as for the channel's methods; RequestTimeout past it. Cancelling leaves it to the
         broker: the request is sent.
         """
-        if not self._ended:
-            check_loop(self._channel.loop, self._channel.connection)
-            self.gives_back = give_back
+        if self.has_ended:
+            return
+        check_loop(self._channel.loop, self._channel.connection)
+        self.gives_back = give_back
+        if give_back:
             self.end(None)
+        self._is_leaving = True
+        try:
             with contextlib.suppress(Closed):  # then it is as gone as it can be
                 await self._channel.stop_consumer(self, timeout)
+        finally:
+            self._ended = True
+            self._wake()
 
     def __aiter__(self) -> Self:
         return self
@@ -315,8 +325,8 @@ class Consumer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will be delivered."""
-        return self._ended
+        """Whether it was cancelled, or its channel is gone: it must not be started again."""
+        return self._ended or self._is_leaving
 
     def drop_buffer(self) -> None:
         """Forget what was not taken: its link is gone, or it goes back to the queue."""
@@ -331,5 +341,8 @@ class Consumer:
         self._release()  # nothing more comes
         if not isinstance(error, ConsumerCancelled):
             self.drop_buffer()
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
