@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Properties
+from rabbitry.amqp.client import Properties, parse_url
 from rabbitry.apps.crawl import asking, names
 from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper import answering, index
@@ -32,6 +32,7 @@ from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause
 from rabbitry.exceptions import ConnectFailed, RecordsError, RequestTimeout, Undecodable, UsageError
 from tests.support.ports import free_port
+from tests.support.proxy import FaultProxy
 
 Reply = Callable[[bytes], bytes | None]
 
@@ -212,6 +213,16 @@ async def test_asking_connects_anew_after_the_connection_was_closed(embedded_url
         await keeper.ask(AskStatus())
         await keeper.close()
         assert isinstance(await keeper.ask(AskStatus()), Status)
+
+
+async def test_asking_outlives_lost_connections(broker_url: str, database: Database) -> None:
+    port = parse_url(broker_url).hosts[0][1]
+    async with answered(broker_url, database), FaultProxy(port) as proxy:
+        async with Asking(broker_url.replace(f":{port}/", f":{proxy.port}/")) as keeper:
+            for number in range(3):
+                assert isinstance(await keeper.ask(AskStatus()), Status)
+                assert proxy.accepted > number
+                await proxy.reset()
 
 
 async def test_a_broker_that_is_away_is_said(no_leaks: None) -> None:
