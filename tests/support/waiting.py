@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,6 +15,16 @@ async def eventually(condition: Callable[[], T], what: str, *, within: float = 1
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {what}")
         await asyncio.sleep(0.01)
+    return value
+
+
+async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *, within: float = 10.0) -> T:
+    """The same for a condition that is to be awaited."""
+    deadline = time.monotonic() + within
+    while not (value := await condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what}")
+        await asyncio.sleep(0.05)
     return value
 
 

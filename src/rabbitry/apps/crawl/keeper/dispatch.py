@@ -26,6 +26,8 @@ _CONNECTIONS: Final = 4
 _ROUNDS: Final = 10
 _LOOKED_AT: Final = 200
 _MOST_LATER: Final = 2_000
+_MANY: Final = 100
+"""Pages of a host past which its pages are known to look alike, where they do."""
 _IDLE: Final = 1.0
 """Seconds until a host is looked at again that has addresses, and none that can be sent."""
 
@@ -119,6 +121,7 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
     outcome, until = state.closed.get(origin, (0, 0.0))
     state.shapes.load(work.connection, [(host.id, host.name, row.url) for row in rows])
     picked: list[Row] = []
+    doubtful: list[Row] = []
     is_refused = False
     sent: Counter[int] = Counter()
     for row in rows:
@@ -138,15 +141,22 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
             judged, shape = ("good", None) if row.depth == 0 or row.content else traps.verdict(shapes, work.now)
             if judged == "unknown":
                 continue
+            if judged == "doubtful":
+                doubtful.append(row)
+                continue
             if judged == "trap" and shape is not None:
                 work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were much the same")
             else:
                 sent[row.crawl] += row.purpose == 0
-                if not row.content:
-                    traps.sent(state.shapes, shapes, work.now)
                 picked.append(row)
+                traps.sent(state.shapes, shapes, work.now)
                 continue
         is_refused = True
+    if not picked and not is_refused:
+        # What may be a trap has its turn where nothing else waits, a few at a time.
+        picked = doubtful[: size if host.pages >= _MANY else min(size, traps.ENOUGH)]
+        for row in picked:
+            traps.sent(state.shapes, state.shapes.of(host.name, row.url), work.now)
     return picked, is_refused
 
 

@@ -20,10 +20,13 @@ from sqlalchemy import Connection
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import host_key
 
-ENOUGH: Final = 8
+ENOUGH: Final = 6
 """Answers from which on a shape is judged."""
 SHARE: Final = 0.8
 """Of a shape's documents that repeat others, from which on it is a trap."""
+STREAK: Final = 8
+"""Documents in a row that repeat others, which tell a trap that began with real pages."""
+_DOUBTFUL: Final = 2
 _ELSEWHERE: Final = 5
 _ELSEWHERE_SHARE: Final = 0.2
 """Documents of the host's other shapes that repeat none, and their share: where all look alike, it tells nothing."""
@@ -41,13 +44,15 @@ _TOKEN: Final = re.compile(
 )
 _UNSIGNED: Final = (1 << 64) - 1
 
-Verdict: TypeAlias = Literal["good", "trap", "unknown"]
+Verdict: TypeAlias = Literal["good", "doubtful", "unknown", "trap"]
 
 
 @dataclass(slots=True)
 class Shape:
-    """A family of addresses. sent: to crawlers; answered: how many came of it; documents: with a fingerprint, of which
-    repeats were much the same as another. sent_at: the last time, in this keeper's memory alone.
+    """A family of addresses. sent: to crawlers; answered: how many came of it; documents: with a fingerprint.
+
+    repeats: documents that were much the same as another; streak: how many of the last ones in a row. sent_at: the last
+    time, in this keeper's memory alone.
     """
 
     key: int
@@ -57,6 +62,7 @@ class Shape:
     answered: int = 0
     documents: int = 0
     repeats: int = 0
+    streak: int = 0
     prints: bytes | None = None
     sent_at: float = 0.0
     is_changed: bool = False
@@ -126,7 +132,8 @@ class Shapes:
                     missing[key] = Shape(key, host, shape)
         found = sets.rows_among(
             connection,
-            "SELECT key, host, shape, sent, answered, documents, repeats, prints FROM crawl_shapes WHERE key IN {set}",
+            "SELECT key, host, shape, sent, answered, documents, repeats, streak, prints FROM crawl_shapes"
+            " WHERE key IN {set}",
             missing,
         )
         for row in found:
@@ -147,7 +154,17 @@ class Shapes:
         """Write what was changed."""
         if self._changed:
             values = [
-                (one.key, one.host, one.shape[:500], one.sent, one.answered, one.documents, one.repeats, one.prints)
+                (
+                    one.key,
+                    one.host,
+                    one.shape[:500],
+                    one.sent,
+                    one.answered,
+                    one.documents,
+                    one.repeats,
+                    one.streak,
+                    one.prints,
+                )
                 for one in self._changed.values()
             ]
             sets.change_many(connection, _PUT, values)
@@ -157,22 +174,35 @@ class Shapes:
 def verdict(shapes: Sequence[Shape], now: float) -> tuple[Verdict, Shape | None]:
     """Judge an address by its shapes; the narrowest of which enough is known decides.
 
-    Returns the shape at fault: the trap, or the one of which answers are to be awaited.
+    Returns the shape at fault: the trap; the doubtful one, which has its turn after others; the unknown one, of which
+    answers are to be awaited.
     """
     whole = shapes[-1]
     for shape in shapes[:-1]:
         if shape.answered < ENOUGH:
             continue
-        if shape.documents < ENOUGH or shape.repeats < SHARE * shape.documents:
-            return "good", None
+        if shape.documents < ENOUGH or not _repeats(shape):
+            # Twice as many at once each time: where a family ends, or turns into a trap, few were sent too many.
+            return ("unknown", shape) if _awaits(shape, now, shape.answered) else ("good", None)
         elsewhere = whole.documents - shape.documents
         new = elsewhere - (whole.repeats - shape.repeats)
-        if new >= _ELSEWHERE and new >= _ELSEWHERE_SHARE * elsewhere:
-            return "trap", shape
+        is_trap = new >= _ELSEWHERE and new >= _ELSEWHERE_SHARE * elsewhere
+        return "trap" if is_trap else "doubtful", shape
     for shape in shapes[:-1]:
-        if shape.answered < ENOUGH and shape.sent - shape.answered >= ENOUGH and now < shape.sent_at + PATIENCE:
+        if _awaits(shape, now, ENOUGH):
             return "unknown", shape
+    for shape in shapes[:-1]:
+        if shape.streak >= _DOUBTFUL:
+            return "doubtful", shape
     return "good", None
+
+
+def _awaits(shape: Shape, now: float, most: int) -> bool:
+    return shape.sent - shape.answered >= most and now < shape.sent_at + PATIENCE
+
+
+def _repeats(shape: Shape) -> bool:
+    return shape.repeats >= SHARE * shape.documents or shape.streak >= STREAK
 
 
 def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
@@ -192,14 +222,16 @@ def answered(known: Shapes, shapes: Sequence[Shape], fingerprint: int = 0, *, is
             shape.documents += 1
             if is_near:
                 shape.repeats += 1
+                shape.streak += 1
             else:
+                shape.streak = 0
                 shape.remember(fingerprint)
         known.change(shape)
 
 
 _PUT: Final = (
-    "INSERT INTO crawl_shapes (key, host, shape, sent, answered, documents, repeats, prints)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET sent = excluded.sent,"
+    "INSERT INTO crawl_shapes (key, host, shape, sent, answered, documents, repeats, streak, prints)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET sent = excluded.sent,"
     " answered = excluded.answered, documents = excluded.documents, repeats = excluded.repeats,"
-    " prints = excluded.prints"
+    " streak = excluded.streak, prints = excluded.prints"
 )

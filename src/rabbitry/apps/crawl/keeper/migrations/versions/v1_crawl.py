@@ -165,6 +165,7 @@ def upgrade() -> None:
         _number("answered"),
         _number("documents"),
         _number("repeats"),
+        _number("streak"),
         sa.Column("prints", sa.LargeBinary, nullable=True),
     )
     # The first address with a content: what has the same on the same host is a duplicate of it.

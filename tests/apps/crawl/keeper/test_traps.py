@@ -1,0 +1,171 @@
+"""Traps: sites with families of addresses that never end, and the shapes by which they are told from real pages."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.traps import grows, shapes_of
+from tests.apps.crawl.keeper.simulation import MISSING, Answered, World, words
+
+SITE = "http://shop.test"
+REAL = 500
+FRAME = "all pages of this shop have the same frame around them with a menu and a footer "
+
+
+def real_pages() -> list[str]:
+    """Return the paths of the pages that have something of their own to say."""
+    articles = [f"/articles/{word}-{number}" for number, word in enumerate(words("slugs", REAL // 2).split())]
+    products = [f"/product/{number}" for number in range(REAL // 4)]
+    lists = [f"/list?page={number}" for number in range(REAL - len(articles) - len(products))]
+    return [*articles, *products, *lists]
+
+
+PAGES = real_pages()
+
+
+def real(path: str) -> Answered:
+    """Return a real page: a text of its own in the shop's frame, and links to some others."""
+    number = PAGES.index(path)
+    links = [f"{SITE}{PAGES[(number * 7 + step) % REAL]}" for step in range(1, 9)]
+    return Answered(f"{FRAME}{words(path, 120)}", [*links, f"{SITE}/calendar/2026/11", f"{SITE}/shop?sort=price"])
+
+
+Trap = Callable[[str], Answered | None]
+
+
+def calendar(path: str) -> Answered | None:
+    """A calendar without an end in either direction."""
+    if not path.startswith("/calendar/"):
+        return None
+    year, month = map(int, path.split("/")[2:4])
+    months = [year * 12 + month - 1 + step for step in (-12, -1, 1, 12)]
+    links = [f"{SITE}/calendar/{number // 12}/{number % 12 + 1:02}" for number in months]
+    return Answered(f"{FRAME}{words('calendar', 200)} no events in {month} {year}", links)
+
+
+def facets(path: str) -> Answered | None:
+    """A list in each order and with each choice of filters, in any combination."""
+    parts = urlsplit(path)
+    if parts.path != "/shop":
+        return None
+    chosen = dict(parse_qsl(parts.query))
+    names = ["color", "size", "brand", "sort", "view", "material", "stock", "price"]
+    links = []
+    for name in names:
+        for value in ("one", "two", "three"):
+            query = "&".join(f"{key}={text}" for key, text in (chosen | {name: value}).items())
+            links.append(f"{SITE}/shop?{query}")
+    return Answered(f"{FRAME}{words('facets', 80)} {' '.join(sorted(chosen.values()))}", links)
+
+
+def sessions(path: str) -> Answered | None:
+    """Each link to the help pages gets a session of its own in its path."""
+    if not path.startswith("/s/"):
+        return None
+    chosen = random.Random(path)
+    links = [f"{SITE}/s/{chosen.getrandbits(64):016x}/help/{topic}" for topic in range(5)]
+    return Answered(f"{FRAME}{words('help' + path[-1], 80)}", links)
+
+
+def growing(path: str) -> Answered | None:
+    """Relative links where absolute ones were meant: the path grows."""
+    if not path.startswith("/more"):
+        return None
+    return Answered(f"{FRAME}{words('more', 80)}", [f"{SITE}{path}/more", f"{SITE}{path}/about/more"])
+
+
+def soft_404(path: str) -> Answered | None:
+    """A page that says 200 and means 404, with links to others like it."""
+    if not path.startswith("/old/"):
+        return None
+    links = [f"{SITE}/old/{word}" for word in words(path, 6).split()]
+    return Answered(f"{FRAME}{words('not found', 60)}", links)
+
+
+TRAPS: dict[str, tuple[Trap, str]] = {
+    "calendar": (calendar, "/calendar/2026/11"),
+    "facets": (facets, "/shop?sort=price"),
+    "sessions": (sessions, "/s/00112233445566aa/help/1"),
+    "growing": (growing, "/more"),
+    "soft 404": (soft_404, "/old/start"),
+}
+
+
+def crawled(folder: Path, traps: list[str]) -> Counter[str]:
+    """Crawl the shop with these traps; return how many pages of each kind were fetched."""
+    kinds: Counter[str] = Counter()
+
+    def site(url: str) -> Answered:
+        path = url.removeprefix(SITE)
+        if path == "/":
+            return Answered("start", [f"{SITE}{PAGES[0]}", *(f"{SITE}{TRAPS[name][1]}" for name in traps)])
+        if path in PAGES:
+            kinds["real"] += 1
+            return real(path)
+        for name in traps:
+            found = TRAPS[name][0](path)
+            if found is not None:
+                kinds[name] += 1
+                return found
+        return MISSING
+
+    with Database(f"sqlite:///{folder / 'crawl.sqlite3'}") as database:
+        world = World(database, site)
+        world.add(f"{SITE}/")
+        world.run(most=6 * REAL)
+        assert world.counts().get("state:queued", 0) == 0, "it never ended"
+    return kinds
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_trap_costs_few_fetches_and_no_page(tmp_path: Path, name: str) -> None:
+    kinds = crawled(tmp_path, [name])
+    assert kinds["real"] >= 0.95 * REAL
+    assert kinds[name] <= 0.1 * kinds.total()
+
+
+def test_all_traps_at_once_cost_few_fetches_and_no_page(tmp_path: Path) -> None:
+    kinds = crawled(tmp_path, list(TRAPS))
+    assert kinds["real"] >= 0.95 * REAL
+    assert kinds.total() - kinds["real"] <= 0.1 * kinds.total()
+
+
+def test_a_site_whose_pages_all_look_alike_is_no_trap(tmp_path: Path) -> None:
+    def site(url: str) -> Answered:
+        number = int(url.rpartition("/")[2] or 0) if "/p/" in url else 0
+        links = [f"{SITE}/p/{(number * 3 + step) % 500}" for step in range(5)]
+        return MISSING if url.endswith("robots.txt") else Answered(f"{FRAME}{words('filler', 100)}", links)
+
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        world = World(database, site)
+        world.add(f"{SITE}/")
+        world.run()
+        assert len(world.index.stored) == 501
+
+
+def test_addresses_are_folded_to_shapes() -> None:
+    assert shapes_of("http://a.test/calendar/2026/11")[:2] == ("/calendar/#", "/calendar/")
+    assert shapes_of("http://a.test/shop?size=4&color=red")[:2] == ("/shop?color&size", "/shop?")
+    assert shapes_of("http://a.test/s/0123456789abcdef/x")[0] == "/s/*/x"
+    assert shapes_of("http://a.test/")[-1] == ""
+    assert shapes_of("http://a.test/item17.html")[0] == "/item#.html"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_growing"),
+    [
+        ("/a/b/c/d", False),
+        ("/a/b/a/b/a/b", True),
+        ("/more/more/more", True),
+        ("/2026/11/11/11/11", False),
+        ("/" + "/".join("abcdefghijklmnopqrstuvwxyz"), True),
+        ("/", False),
+    ],
+)
+def test_paths_that_grow_are_known_by_their_segments(path: str, is_growing: bool) -> None:
+    assert grows(f"http://a.test{path}") is is_growing
