@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.cli import crawl_add, crawl_asking, crawl_crawler, crawl_export, crawl_keeper, crawl_processor
+from rabbitry.cli import crawl_add, crawl_asking, crawl_crawler, crawl_export, crawl_keeper, crawl_processor, crawl_run
 
 app = typer.Typer()
 
@@ -17,6 +17,7 @@ def crawl() -> None:
 crawl_crawler.add_to(app)
 crawl_processor.add_to(app)
 crawl_keeper.add_to(app)
+crawl_run.add_to(app)
 crawl_add.add_to(app)
 crawl_asking.add_to(app)
 crawl_export.add_to(app)

@@ -56,6 +56,7 @@ class Role:
             name="keeper",
             batch=AT_ONCE,
             time_limit=_TIME_LIMIT,
+            single_active=not plain,  # such queues have no arguments; keepers alternate, and do no harm
         )
         decorate(self.keep)
         return app

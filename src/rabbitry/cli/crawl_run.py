@@ -1,0 +1,80 @@
+"""`rabbitry crawl run`: all roles on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from rabbitry.cli._common import (
+    Broker,
+    ExitCode,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    start_logging,
+    version,
+)
+from rabbitry.cli._logging import Level
+from rabbitry.cli._parent import ready
+from rabbitry.cli._service import GRACE, run_service
+from rabbitry.cli.crawl_crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
+from rabbitry.cli.crawl_keeper import DEADLINE, Attempts, KeptDatabase, PerHost
+from rabbitry.cli.crawl_processor import Processes
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `rabbitry crawl`."""
+    app.command("run")(run)
+
+
+def run(
+    context: typer.Context,
+    allow_private: AllowPrivate = None,
+    cpu_limit: CPULimit = None,
+    bandwidth: BandwidthLimit = None,
+    concurrency: Hosts = 100,
+    processes: Processes = 1,
+    database: KeptDatabase = None,
+    per_host: PerHost = 1,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: Attempts = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Run a crawler, a processor and a keeper on this machine, until SIGTERM or Ctrl-C.
+
+    More of each may join from other machines at any time. `rabbitry crawl add` says what is crawled.
+
+    Example: rabbitry crawl run --allow-private 10.0.0.0/8
+    """
+    from rabbitry.apps.crawl.crawler.service import Options as CrawlerOptions
+    from rabbitry.apps.crawl.keeper.service import Options as KeeperOptions
+    from rabbitry.apps.crawl.service import Options, run
+
+    start_logging(log_level, log_json)
+    options = Options(
+        CrawlerOptions(networks(allow_private), cpu_limit, bytes_a_second(bandwidth), concurrency, plain),
+        KeeperOptions(database, per_host, plain),
+        processes,
+    )
+    url = broker_url(context, broker)
+
+    async def work(stop: asyncio.Event) -> int:
+        is_done = await run(
+            options,
+            url,
+            version(),
+            stop,
+            strict=strict,
+            connect_attempts=connect_attempts,
+            deadline=DEADLINE,
+            started=ready,
+        )
+        return ExitCode.DONE if is_done else ExitCode.FAILED
+
+    raise typer.Exit(run_service(work, deadline=DEADLINE + 2 * GRACE))
