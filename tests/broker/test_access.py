@@ -110,12 +110,12 @@ def theirs(rabbitmq_server: RabbitMQ) -> Iterator[str]:
     name = f"access-{next(_numbers)}"
     url = rabbitmq_server.add_vhost(name)
     for user in ("ann", "outsider"):
-        rabbitmq_server.ctl("add_user", user, "secret")
+        rabbitmq_server.add_user(user, "secret")
     permission = (_PERMISSION.configure, _PERMISSION.write, _PERMISSION.read)
-    rabbitmq_server.ctl("set_permissions", "-p", name, "ann", *permission)
+    rabbitmq_server.set_permissions("ann", *permission, vhost=name)
     yield url
     for user in ("ann", "outsider"):
-        rabbitmq_server.ctl("delete_user", user)
+        rabbitmq_server.delete_user(user)
     rabbitmq_server.delete_vhost(name)
 
 

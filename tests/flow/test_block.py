@@ -72,8 +72,8 @@ async def test_its_health_says_what_it_failed_with(embedded_url: str) -> None:
 
 def _ann(server: RabbitMQ) -> str:
     """Add a user with all rights, and return her URL."""
-    server.ctl("add_user", "ann", "secret")
-    server.ctl("set_permissions", "ann", ".*", ".*", ".*")
+    server.add_user("ann", "secret")
+    server.set_permissions("ann")
     return server.url.replace("guest:guest", "ann:secret")
 
 
@@ -85,8 +85,8 @@ async def test_a_worker_whose_login_is_refused_later_cancels_its_block(no_leaks:
 
     async def block() -> None:
         async with app.worker(_ann(own_rabbitmq), connect_attempts=1):
-            own_rabbitmq.ctl("change_password", "ann", "other")
-            own_rabbitmq.ctl("close_all_connections", "maintenance")
+            own_rabbitmq.eval('ok = rabbit_auth_backend_internal:change_password(<<"ann">>, <<"other">>, <<"tests">>).')
+            own_rabbitmq.eval('rabbit_networking:close_all_connections(<<"maintenance">>).')
             await asyncio.Event().wait()
 
     with pytest.raises(rabbitry.ConnectionClosed, match="refused the login of user 'ann'"):
@@ -101,7 +101,7 @@ async def test_a_worker_that_may_not_consume_any_more_cancels_its_block(no_leaks
 
     async def block() -> None:
         async with app.worker(_ann(own_rabbitmq), connect_attempts=1):
-            own_rabbitmq.ctl("set_permissions", "ann", ".*", ".*", "nothing")
+            own_rabbitmq.set_permissions("ann", ".*", ".*", "nothing")
             async with rabbitry.connect(own_rabbitmq.url) as connection, await connection.channel() as channel:
                 await channel.delete_queue("forbidden.handle")
                 await channel.declare_queue("forbidden.handle", durable=True)

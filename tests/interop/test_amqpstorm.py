@@ -135,8 +135,8 @@ def _on_rabbitmq(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) ->
         "auth_mechanisms.3 = EXTERNAL",
     ]
     with RabbitMQ(management=True, settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]) as server:
-        server.ctl("add_user", keys.user, "unused")
-        server.ctl("set_permissions", keys.user, ".*", ".*", ".*")
+        server.add_user(keys.user, "unused")
+        server.set_permissions(keys.user)
         assert server.management_url is not None
         return _run(suite, keys, host, server.management_url, tests)
 

@@ -190,16 +190,28 @@ class RabbitMQ:
 
     def add_vhost(self, name: str) -> str:
         """Create a virtual host that guest may use, and return its URL."""
-        self.eval(
-            f'ok = rabbit_vhost:add(<<"{name}">>, <<"tests">>),'
-            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>,'
-            ' <<".*">>, <<".*">>, <<".*">>, <<"tests">>).'
-        )
+        self.eval(f'ok = rabbit_vhost:add(<<"{name}">>, <<"tests">>).')
+        self.set_permissions("guest", vhost=name)
         return self.url_of(name)
 
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host and all in it; connections to it are closed with 320."""
         self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>).')
+
+    def add_user(self, name: str, password: str) -> None:
+        """Create a user, who may do nothing yet."""
+        self.eval(f'ok = rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{password}">>, <<"tests">>).')
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user."""
+        self.eval(f'ok = rabbit_auth_backend_internal:delete_user(<<"{name}">>, <<"tests">>).')
+
+    def set_permissions(self, user: str, *permissions: str, vhost: str = "/") -> None:
+        """Set what a user may configure, write and read, as regular expressions; everything where none are given."""
+        rights = ", ".join(f'<<"{pattern}">>' for pattern in permissions or (".*", ".*", ".*"))
+        self.eval(
+            f'ok = rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{vhost}">>, {rights}, <<"tests">>).'
+        )
 
     def __enter__(self) -> "RabbitMQ":
         try:

@@ -36,7 +36,8 @@ def test_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
         channel.queue_declare("kept", durable=True)
     own_rabbitmq.stop()
     own_rabbitmq.start()
-    assert "kept" in own_rabbitmq.ctl("list_queues", "name")
+    names = "[binary_to_list(Name) || {resource, _, queue, Name} <- rabbit_amqqueue:list_names()]."
+    assert own_rabbitmq.eval(names) == '["kept"]'
 
 
 def test_eval_says_what_failed(rabbitmq_server: RabbitMQ) -> None:

@@ -92,8 +92,8 @@ async def test_verify_none_takes_anybody(secured: Secured) -> None:
 async def test_a_client_logs_in_with_its_certificate(secured: Secured) -> None:
     with pytest.raises(LoginRefused):
         await rabbitry.connect(secured.url(certfile=str(secured.client), auth_mechanism="external"))
-    secured.server.ctl("add_user", "rabbitry-client", "unused")
-    secured.server.ctl("set_permissions", "rabbitry-client", ".*", ".*", ".*")
+    secured.server.add_user("rabbitry-client", "unused")
+    secured.server.set_permissions("rabbitry-client")
     async with rabbitry.connect(secured.url(certfile=str(secured.client), auth_mechanism="external")) as connection:
         assert connection.is_open
 
