@@ -21,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = itertools.count(1)
 _LONGEST_NAME = 40
+# Folders whose files take minutes: they come first, so that none of them is still to be done when all others are.
+_FIRST = ("interop", "docs", "browser", "cli", "deploy", "flow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    places = {name: place for place, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(tests).parts[0], len(_FIRST)))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
