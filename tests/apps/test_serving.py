@@ -154,7 +154,7 @@ async def test_an_answer_that_nobody_reads_is_given_up(served: Served, monkeypat
                 return True
             return False
 
-        await eventually(is_reset, "the server resets the connection", within=20)
+        await eventually(is_reset, "the server resets the connection")
 
 
 async def test_slow_headers_from_the_same_address_do_not_shut_it_out(served: Served) -> None:

@@ -44,9 +44,9 @@ def test_three_consumers_get_equal_shares_and_know_of_each_other(broker_url: str
         consumers = [stack.enter_context(commands.service(*command, more=more)) for _ in "abc"]
         asyncio.run(_eventually_consumed(broker_url, 3))
         assert _produce(broker_url, COUNT)[-1]["done"] == COUNT
-        eventually_blocking(lambda: sum(map(_done, consumers)) == COUNT, "all to be done", within=30)
+        eventually_blocking(lambda: sum(map(_done, consumers)) == COUNT, "all to be done")
         shares = [_done(consumer) for consumer in consumers]
-        eventually_blocking(lambda: len(_shares(consumers[0])) == 3, "all to know each other", within=20)
+        eventually_blocking(lambda: len(_shares(consumers[0])) == 3, "all to know each other")
     assert max(shares) < 1.25 * COUNT / 3, shares
     assert min(shares) > 0.75 * COUNT / 3, shares
 
@@ -70,11 +70,11 @@ def test_what_waited_and_what_a_killed_consumer_had_goes_to_another(broker_url: 
     _produce(broker_url, COUNT)
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("workqueue", "consume", "--json", "--prefetch", "500", more=more) as first:
-        eventually_blocking(lambda: _done(first) > 0, "the first to begin", within=20)
+        eventually_blocking(lambda: _done(first) > 0, "the first to begin")
         first.process.kill()
         first.process.wait()
     with commands.service("workqueue", "consume", "--json", more=more) as second:
-        second.wait_for('"left":0', within=30)
+        second.wait_for('"left":0')
         asyncio.run(eventually_holds(broker_url, "worker_queue", 0))
         second.process.terminate()
         assert second.process.wait(20) == 0

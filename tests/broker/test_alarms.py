@@ -29,7 +29,7 @@ async def _told_and_held(url: str, switch: Switch) -> str:
             await switch(True)
             assert _reason(publisher) == ""  # not before it publishes
             await publishing.send(b"on the edge", routing_key="alarmed")
-            reason = await eventually(lambda: _reason(publisher), "connection.blocked", within=20)
+            reason = await eventually(lambda: _reason(publisher), "connection.blocked")
             with pytest.raises(PublishTimeout):
                 await publishing.publish(b"late", routing_key="alarmed", timeout=0.3)
             for _ in range(2):  # it consumes and acknowledges all the same
@@ -45,8 +45,8 @@ async def _told_and_held(url: str, switch: Switch) -> str:
                 with pytest.raises(PublishTimeout):
                     await channel.publish(b"2", routing_key="beside", timeout=0.3)
                 await switch(False)
-                await eventually(lambda: not _reason(third), "connection.unblocked of the third", within=20)
-            await eventually(lambda: not _reason(publisher), "connection.unblocked", within=20)
+                await eventually(lambda: not _reason(third), "connection.unblocked of the third")
+            await eventually(lambda: not _reason(publisher), "connection.unblocked")
             await publishing.publish(b"after", routing_key="alarmed")
             async for delivery in deliveries:
                 delivery.ack()
@@ -90,7 +90,7 @@ async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path
             assert reason == "low on disk & memory"
             broker.alarms.disk_free_limit = 0
             broker.alarms.memory_limit = 1 << 62
-            await eventually(lambda: not broker.alarms.on, "the end of the alarms", within=20)
+            await eventually(lambda: not broker.alarms.on, "the end of the alarms")
             await channel.publish(b"y", routing_key="q")
 
 

@@ -95,7 +95,7 @@ async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, m
         else:
             await eventually(lambda: len(queues["dead"]), "the first expires")
         assert 0 < len(queues["dead"]) < 200, "the rest waits for a next turn"
-        await eventually(lambda: len(queues["dead"]) == 200, "all have become dead letters", within=30)
+        await eventually(lambda: len(queues["dead"]) == 200, "all have become dead letters")
         assert not len(queues["q"])
         for number in range(200):
             letter = await channel.get("dead", no_ack=True)

@@ -474,7 +474,7 @@ async def test_a_client_of_amqp_0_8_is_listed_as_one(broker: Broker, rabbit: Rab
 
         with Replay(url, opened):
             # RabbitMQ lists a connection, and drops those of other tests, some seconds later.
-            eventually_blocking(lambda: listed() == {"AMQP 0-8"}, "the connection alone", within=30)
+            eventually_blocking(lambda: listed() == {"AMQP 0-8"}, "the connection alone")
 
     await asyncio.to_thread(look, broker.url, broker.management_url)
     await asyncio.to_thread(look, rabbit.url, _url(rabbit))

@@ -18,11 +18,11 @@ async def test_a_child_that_is_ended_while_it_waits_to_be_started_again_stays_en
     child = Child("broker", ["broker", "--memory", "--port", "0", "--no-management"], {}, ())
     with caplog.at_level(logging.WARNING, "rabbitry.cli.up"):
         keeping = asyncio.create_task(child.keep())
-        await eventually(lambda: child._process is not None, "the child to be started", within=20)
+        await eventually(lambda: child._process is not None, "the child to be started")
         first = child._process
         assert first is not None
         first.kill()
-        await eventually(lambda: "started again in" in caplog.text, "its end to be noticed", within=20)
+        await eventually(lambda: "started again in" in caplog.text, "its end to be noticed")
         await child.end()
         assert await asyncio.wait_for(keeping, 20) == 0
     assert child._process is first

@@ -117,7 +117,7 @@ def test_a_watch_says_that_nobody_takes_the_submission(
                 r"'correction_queue_cc'; start one: rabbitry grading demonstrator --module cloud_computing\n"
             )
             with commands.service("grading", "demonstrator", "--module", "cloud_computing", more=more):
-                watch.wait_for(r"warning: no assistant runs, so it waits in queue 'validation_queue'", within=30)
+                watch.wait_for(r"warning: no assistant runs, so it waits in queue 'validation_queue'")
                 with commands.service("grading", "assistant", more=more):
                     assert watch.process.wait(30) == 0, watch.output
                     assert watch.output.count("warning") == 2
@@ -236,7 +236,7 @@ def test_roles_that_started_before_their_broker_find_it(
                 role.wait_for("trying again in")
             broker.start()
             identity = run("submit", str(file), *_WHO).stdout.strip()
-            three.wait_for("grading: coordinator, records", within=30)
+            three.wait_for("grading: coordinator, records")
             assert _followed(identity, run) == _WAY
 
 
@@ -249,13 +249,13 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
         return any(json.loads(line)["id"] == identity for line in listed.stdout.splitlines())
 
     def decide(role: str, *arguments: str) -> str:
-        eventually_blocking(lambda: waits(role), f"{identity} in {role}", within=30)
+        eventually_blocking(lambda: waits(role), f"{identity} in {role}")
         done = run("inbox", "decide", identity, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     with commands.service("grading", "run", *people, more=more):
-        eventually_blocking(lambda: waits("demonstrator"), "it arrives", within=30)
+        eventually_blocking(lambda: waits("demonstrator"), "it arrives")
         shown = run("inbox", "show", identity)
         assert "print('hello')" in shown.stdout
         wrong = run("inbox", "decide", identity, "--mark", "12", "--out-of", "10")

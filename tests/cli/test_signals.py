@@ -115,7 +115,7 @@ def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, .
             return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
         # Python itself catches SIGINT a moment before the command does, so SIGTERM shows that it has begun.
-        eventually_blocking(lambda: answers(number=signal.SIGTERM), "its handlers", within=20)
+        eventually_blocking(lambda: answers(number=signal.SIGTERM), "its handlers")
         process.send_signal(number)
         found, said = _ended(process)
         assert found == code, said

@@ -54,7 +54,7 @@ def test_its_children_end_when_it_is_killed() -> None:
         children = list(_children(up).values())
         up.process.kill()
         up.process.wait()
-        eventually_blocking(lambda: _all_gone(children), "the end of the children", within=20)
+        eventually_blocking(lambda: _all_gone(children), "the end of the children")
 
 
 @pytest.mark.parametrize("name", ["broker", "monitor", "web"])
@@ -80,7 +80,7 @@ def test_a_child_that_dies_is_started_again(name: str) -> None:
             return int(str(known["samples"])) if known["broker"] == "connected" else 0
 
         before = samples()
-        eventually_blocking(lambda: samples() > before, "new samples", within=30)
+        eventually_blocking(lambda: samples() > before, "new samples")
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(20) == 0, up.output
 
@@ -118,8 +118,8 @@ def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
         def decided() -> bool:
             return commands.run("grading", "inbox", "decide", identity, more=database).returncode == 0
 
-        eventually_blocking(decided, "the demonstrator", within=30)
-        eventually_blocking(lambda: "confirmed" in status(), "the coordinator", within=30)
+        eventually_blocking(decided, "the demonstrator")
+        eventually_blocking(lambda: "confirmed" in status(), "the coordinator")
 
 
 def test_roles_are_run_on_a_broker_of_one_s_own_alone() -> None:
@@ -151,4 +151,4 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(5) == 130
         children["web"].resume()
-        eventually_blocking(lambda: _all_gone(list(children.values())), "the end of the children", within=20)
+        eventually_blocking(lambda: _all_gone(list(children.values())), "the end of the children")

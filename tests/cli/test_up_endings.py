@@ -133,7 +133,7 @@ def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -
         for options in (beside[1].replace("DIR", str(tmp_path / "other")), instead[1]):
             with commands.service("up", *_run_advice(options), more=shared) as third:
                 page = third.wait_for(_PAGE)[1]
-                eventually_blocking(lambda: _samples(page), "samples", within=30)  # noqa: B023 - called in the loop
+                eventually_blocking(lambda: _samples(page), "samples")  # noqa: B023 - called in the loop
                 third.process.send_signal(signal.SIGINT)
                 assert third.process.wait(20) == 0, third.output
 
@@ -261,10 +261,10 @@ def test_an_app_that_there_is_not_is_named() -> None:
 def test_a_healthy_start_is_quiet_and_ctrl_c_says_that_it_stops() -> None:
     with commands.service("up", *_FREE, "--memory") as up:
         page = up.wait_for(_PAGE)[1]
-        eventually_blocking(lambda: _samples(page), "samples", within=30)
+        eventually_blocking(lambda: _samples(page), "samples")
         eventually_blocking(lambda: "grading" in _children(up), "the roles of grading")
         health = psutil.Process(_children(up)["grading"].pid)
-        eventually_blocking(lambda: len(health.net_connections("tcp")) > 1, "the roles' connections", within=30)
+        eventually_blocking(lambda: len(health.net_connections("tcp")) > 1, "the roles' connections")
         lines = [line for line in up.output.splitlines() if line]
         assert len(lines) == 2, up.output
         assert "starting the broker, the dashboard, the agent, grading" in lines[0]

@@ -110,7 +110,7 @@ async def test_a_queue_whose_node_is_down_is_consumed_again_when_it_is_back() ->
             await losing.declare_queue("at-home", durable=True)
             async with losing.consume("at-home", restore=True) as one, told.consume("at-home", restore=True) as two:
                 await asyncio.to_thread(home.kill)
-                await eventually(lambda: lost.is_open, "a connection to the other node", within=30)
+                await eventually(lambda: lost.is_open, "a connection to the other node")
                 await asyncio.to_thread(home.start)
                 publisher = await cancelled.channel()
                 async with asyncio.timeout(_WITHIN):

@@ -105,7 +105,7 @@ def test_a_second_signal_ends_at_once_and_the_message_comes_again(shop: rabbitry
     with commands.service("worker", "shop_of_tests:app", "--deadline", "30", more=more) as worker:
         worker.wait_for("slow began")
         worker.process.send_signal(signal.SIGINT)
-        eventually_blocking(lambda: _consumers(rabbitmq_url) == 0, "the consumer to be cancelled", within=20)
+        eventually_blocking(lambda: _consumers(rabbitmq_url) == 0, "the consumer to be cancelled")
         worker.process.send_signal(signal.SIGINT)
         assert worker.process.wait(20) == 130, worker.output
     asyncio.run(eventually_holds(rabbitmq_url, "shop.slow", 1))

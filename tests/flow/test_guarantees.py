@@ -52,7 +52,7 @@ async def test_an_input_is_not_acked_before_its_result_is_confirmed(broker_url: 
         # The broker has the result and the worker does not know. Had it acked, the input would be gone now.
         await proxy.reset()
         proxy.resume()
-        await eventually(lambda: attempts == [1, 2], "the input to come again", within=30)
+        await eventually(lambda: attempts == [1, 2], "the input to come again")
     await settled(broker_url, "first.handle", "first.suspects.handle")
     # Once from each attempt, and the unconfirmed one once more when the connection was back.
     assert (await counts(broker_url, ["first.out"]))["first.out"] in (2, 3)
@@ -73,7 +73,7 @@ async def test_what_nobody_takes_is_a_dead_letter_also_where_the_network_breaks(
                 await publisher.publish(name, key="in")
                 if number in (20, 40):
                     await proxy.reset()
-            await eventually(lambda: worker.is_healthy, "the worker to come back", within=30)
+            await eventually(lambda: worker.is_healthy, "the worker to come back")
             await settled(broker_url, "second.handle", "second.suspects.handle")
     letters = await dead_of(broker_url, app)
     assert {letter.body.decode() for letter in letters} == names
@@ -95,14 +95,14 @@ async def test_a_broker_that_is_away_for_a_while_is_waited_for(broker_url: str) 
         async with app.worker(through, connect_attempts=1) as worker, app.publisher(through) as publisher:
             proxy.refuse()
             await proxy.reset()
-            await eventually(lambda: not worker.is_healthy, "the loss to be noticed", within=20)
+            await eventually(lambda: not worker.is_healthy, "the loss to be noticed")
             sending = asyncio.create_task(publisher.publish("x", key="in"))
             done, _ = await asyncio.wait((sending,), timeout=0.5)
             assert not done, "nobody could have confirmed it"
             proxy.accept()
             assert await sending
-            await eventually(lambda: seen == ["x"], "the message", within=30)
-            await eventually(lambda: worker.is_healthy, "both connections to be back", within=30)
+            await eventually(lambda: seen == ["x"], "the message")
+            await eventually(lambda: worker.is_healthy, "both connections to be back")
 
 
 async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: str, tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ async def test_a_worker_that_starts_before_its_broker_says_so_and_waits(
         worker = app.worker(server.url)
         entering = asyncio.create_task(worker.__aenter__())
         with caplog.at_level(logging.WARNING, "rabbitry.flow"):
-            await eventually(lambda: "trying again in 2 s" in caplog.text, "the worker to say so", within=20)
+            await eventually(lambda: "trying again in 2 s" in caplog.text, "the worker to say so")
         await loop.run_in_executor(None, server.start)
         await entering
         try:
             await app.publish("x", key="in", url=server.url)
-            await eventually(lambda: seen == ["x"], "the message", within=20)
+            await eventually(lambda: seen == ["x"], "the message")
         finally:
             await worker.stop()
 
@@ -176,8 +176,8 @@ async def test_what_comes_down_the_ladder_with_seconds_left_goes_up_again(broker
         sent = asyncio.get_running_loop().time()
         headers = {"x-rabbitry-wait": 0.5}
         await channel.publish(b"x", routing_key="climbing.handle", properties=Properties(headers=headers))
-        await eventually(lambda: len(came) == 1, "the message after its wait", within=20)
+        await eventually(lambda: len(came) == 1, "the message after its wait")
         assert came[0] - sent >= 0.95, "what is left rounds up to a rung, one second"
-        await eventually(lambda: len(came) == 2, "the second attempt", within=30)
+        await eventually(lambda: len(came) == 2, "the second attempt")
         assert came[1] - came[0] >= 4.95, "1.2 seconds round up to five"
     await eventually_dead(broker_url, app, 0)

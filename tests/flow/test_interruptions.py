@@ -148,16 +148,16 @@ def test_a_signal_counts_nothing_against_what_it_interrupts(
     for restart in range(3):
         deadline = "0.1" if how == "deadline" else "60"
         with commands.service("worker", "longer_of_tests:app", "--deadline", deadline, more=more) as worker:
-            eventually_blocking(lambda number=restart + 1: len(_lines(log)) == number, "the job to begin", within=30)  # type: ignore[misc] # the default has its type
+            eventually_blocking(lambda number=restart + 1: len(_lines(log)) == number, "the job to begin")  # type: ignore[misc] # the default has its type
             if how == "signal to the group":
                 _signal_all(worker.process.pid, int(_lines(log)[-1][2]))
-                eventually_blocking(lambda: _is_stopping(broker_url, stage), "the worker to take no more", within=20)
+                eventually_blocking(lambda: _is_stopping(broker_url, stage), "the worker to take no more")
                 end.touch()
                 assert worker.process.wait(30) == 0, worker.output
                 break
             worker.process.terminate()
             if how == "second signal":
-                eventually_blocking(lambda: _is_stopping(broker_url, stage), "the worker to take no more", within=20)
+                eventually_blocking(lambda: _is_stopping(broker_url, stage), "the worker to take no more")
                 worker.process.send_signal(signal.SIGINT)
             assert worker.process.wait(30) == (130 if how == "second signal" else 0), worker.output
     if how == "signal to the group":

@@ -366,7 +366,7 @@ async def test_a_queue_of_the_apps_own_that_was_deleted_is_declared_again(broker
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             await channel.delete_queue("deleted.dead")
             await channel.publish(b"x", routing_key="deleted.handle")
-        await eventually(lambda: len(seen) == 2, "both attempts", within=30)
+        await eventually(lambda: len(seen) == 2, "both attempts")
         await eventually_holds(broker_url, "deleted.dead", 1)
         await eventually_holds(broker_url, "deleted.handle", 0)
     assert seen == [1, 2]

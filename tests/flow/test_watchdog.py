@@ -35,7 +35,7 @@ async def test_a_consumer_that_gets_nothing_from_a_queue_with_messages_is_starte
         try:
             for body in (b"1", b"2"):
                 await put(broker_url, "silent.handle", body)
-            await eventually(lambda: len(jobs) > 1, "the consumer to be started anew", within=20)
+            await eventually(lambda: len(jobs) > 1, "the consumer to be started anew")
             assert intake.generation > 0
             assert jobs[0].is_stale
         finally:
@@ -71,13 +71,13 @@ async def test_a_consumer_whose_queue_is_empty_or_that_works_is_left_alone(
             asyncio.create_task(watch_queues([intake], connection, look, every=0.02)),
         ]
         try:
-            await eventually(lambda: looks > 5, "looks at an empty queue", within=20)
+            await eventually(lambda: looks > 5, "looks at an empty queue")
             in_hand = 1
             for body in (b"1", b"2"):
                 await put(embedded_url, "steady.handle", body)
-            await eventually(lambda: jobs, "the delivery", within=20)
+            await eventually(lambda: jobs, "the delivery")
             seen = looks
-            await eventually(lambda: looks > seen + 5, "looks at one that works", within=20)
+            await eventually(lambda: looks > seen + 5, "looks at one that works")
         finally:
             for task in tasks:
                 task.cancel()

@@ -30,7 +30,7 @@ async def test_unknown_fields_survive_and_metadata_is_kept(broker_url: str, no_l
 
     async with app.worker(broker_url, connect_attempts=1):
         identity = await app.publish({"n": 1, "more": 7}, key="a", url=broker_url)
-        await eventually(lambda: len(seen) == 2, "both results", within=20)
+        await eventually(lambda: len(seen) == 2, "both results")
     assert sorted(item["n"] for item, _ in seen) == [2, 3]
     assert all(item["more"] == 7 for item, _ in seen)
     message = seen[0][1]
@@ -55,7 +55,7 @@ async def test_a_failure_waits_on_the_ladder_and_comes_again(broker_url: str, no
 
     async with app.worker(broker_url, connect_attempts=1):
         identity = await app.publish("x", key="in", url=broker_url)
-        await eventually(lambda: len(attempts) == 3, "three attempts", within=30)
+        await eventually(lambda: len(attempts) == 3, "three attempts")
     assert [message.attempt for _, message in attempts] == [1, 2, 3]
     assert {message.id for _, message in attempts} == {identity}
     assert {(message.exchange, message.routing_key) for _, message in attempts} == {("retrying", "in")}
@@ -88,7 +88,7 @@ async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broke
         async with rabbitry.connect(broker_url) as connection:
             assert await dead.replay(connection, app.name, dead.which(reason="rejected")) == (0, [])
             assert await dead.replay(connection, app.name, dead.which(id=identity)) == (1, [])
-        await eventually(lambda: done == [("x", 1)], "the replayed message", within=20)
+        await eventually(lambda: done == [("x", 1)], "the replayed message")
     assert await dead_of(broker_url, app) == []
 
 
@@ -163,14 +163,14 @@ async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url
     for _ in range(2):
         await take_and_die(broker_url, "counted.handle")
     async with app.worker(broker_url, connect_attempts=1):
-        await eventually(lambda: attempts == [2], "the redelivered message", within=20)
+        await eventually(lambda: attempts == [2], "the redelivered message")
     # Past its attempts it is a dead letter only where it was alone with its worker: among the suspects.
     for attempt, queue in ((3, "counted.handle"), (4, "counted.suspects.handle")):
         await put(broker_url, queue, b"y", Properties(headers={"x-rabbitry-attempt": attempt - 1}))
         await take_and_die(broker_url, queue)
         async with app.worker(broker_url, connect_attempts=1):
             if attempt == 3:
-                await eventually(lambda: attempts == [2, 3], "one that was counted", within=20)
+                await eventually(lambda: attempts == [2, 3], "one that was counted")
             else:
                 await eventually_dead(broker_url, app, 1)
     (letter,) = await dead_of(broker_url, app)
@@ -239,7 +239,7 @@ async def test_a_handler_that_takes_no_notice_of_its_limit_does_not_cost_the_nex
     async with app.worker(embedded_url, connect_attempts=1):
         for text in ("deaf", "next"):
             await app.publish(text, key="in", url=embedded_url)
-        await eventually(lambda: len(done) >= 2, "both to be past their limit", within=20)
+        await eventually(lambda: len(done) >= 2, "both to be past their limit")
     assert done[:2] == ["late deaf", "late next"]
 
 
@@ -292,10 +292,10 @@ async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url:
             await publisher.publish(str(number), key="in")
     for _ in range(2):
         async with app.worker(broker_url, connect_attempts=1):
-            await eventually(lambda: attempts, "a handler to begin", within=20)
+            await eventually(lambda: attempts, "a handler to begin")
         assert len(attempts) < 8
     async with app.worker(broker_url, connect_attempts=1):
-        await eventually(lambda: len(attempts) == 8, "the rest", within=20)
+        await eventually(lambda: len(attempts) == 8, "the rest")
     assert attempts == [1] * 8
 
 
@@ -323,7 +323,7 @@ async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, n
         async with worker:
             await app.publish("x", key="thread", url=broker_url)
             await app.publish("x", key="async", url=broker_url)
-            await eventually(lambda: began.is_set() and waits.is_set(), "both handlers", within=20)
+            await eventually(lambda: began.is_set() and waits.is_set(), "both handlers")
             await worker.stop(0.3)
     finally:
         release.set()
@@ -342,10 +342,10 @@ async def test_a_queue_that_is_deleted_comes_back_with_its_consumer(broker_url: 
     async with app.worker(broker_url, connect_attempts=1) as worker:
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             await channel.delete_queue("deleted.handle")
-        await eventually(lambda: not worker.is_healthy, "the loss to be noticed", within=20)
-        await eventually(lambda: worker.is_healthy, "the consumer to come back", within=20)
+        await eventually(lambda: not worker.is_healthy, "the loss to be noticed")
+        await eventually(lambda: worker.is_healthy, "the consumer to come back")
         await app.publish("x", key="in", url=broker_url)
-        await eventually(lambda: seen == ["x"], "the message", within=20)
+        await eventually(lambda: seen == ["x"], "the message")
 
 
 async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
@@ -366,7 +366,7 @@ async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
         async with app.worker(broker_url, connect_attempts=1) as worker:
             port = await worker.serve_health(0)
             await app.publish("x", key="in", url=broker_url)
-            await eventually(lambda: answers, "the handler to end", within=30)
+            await eventually(lambda: answers, "the handler to end")
     assert "in block\n" in caplog.text
     assert answers[0].status_code == 200
     assert answers[0].json()["stages"]["block"]["consuming"] is True
@@ -399,10 +399,10 @@ async def test_two_stages_on_one_key_both_get_what_came_while_one_was_away(broke
 
     async with app.worker(broker_url, stages=["first"], connect_attempts=1):
         await app.publish("x", key="news", url=broker_url)
-        await eventually(lambda: seen["first"] == ["x"], "the one that is there", within=20)
+        await eventually(lambda: seen["first"] == ["x"], "the one that is there")
     assert seen["second"] == []
     async with app.worker(broker_url, stages=["second"], connect_attempts=1):
-        await eventually(lambda: seen["second"] == ["x"], "the one that was away", within=20)
+        await eventually(lambda: seen["second"] == ["x"], "the one that was away")
     assert seen["first"] == ["x"]
 
 
@@ -420,7 +420,7 @@ async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> N
 
     async with app.worker(broker_url, connect_attempts=1):
         await app.publish("x", key="a.1", url=broker_url)
-        await eventually(lambda: seen == ["x"], "the message", within=30)
+        await eventually(lambda: seen == ["x"], "the message")
 
 
 async def test_what_goes_wrong_in_settlement_ends_the_worker(
@@ -508,7 +508,7 @@ async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_ur
     async with app.worker(broker_url, connect_attempts=3), app.publisher(broker_url) as publisher:
         await publisher.publish("hello", key="in")
         await publisher.publish("straight", key="note")
-        await eventually(lambda: len(seen) == 2, "both notes", within=30)
+        await eventually(lambda: len(seen) == 2, "both notes")
         assert sorted(seen) == ["note hello", "straight"]
     async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_exchange("apart.notes", "direct", durable=True)  # or this raised 406
@@ -540,7 +540,7 @@ async def test_work_that_came_before_all_consumers_had_begun_is_finished_when_th
     await app.publish(Item(1), key="first", url=broker_url)
     worker = app.worker(broker_url, connect_attempts=1)
     entering = asyncio.ensure_future(worker.__aenter__())
-    await eventually(began.is_set, "the first handler", within=20)
+    await eventually(began.is_set, "the first handler")
     await asyncio.sleep(0.1)  # what was cancelled has its turns
     finish.set()
     await asyncio.wait([entering])

@@ -21,7 +21,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: str, more: Mapping[str, str] | None = None, within: float = 30.0, cwd: Path | None = None
+    *arguments: str, more: Mapping[str, str] | None = None, within: float = 60.0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, which has to come within so many seconds."""
     return subprocess.run(
@@ -44,7 +44,7 @@ class Service:
         with open(self._path, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def wait_for(self, pattern: str, *, within: float = 20.0) -> "re.Match[str]":
+    def wait_for(self, pattern: str, *, within: float = 60.0) -> "re.Match[str]":
         """Wait until it says something; gives the match."""
 
         def said() -> "re.Match[str] | None":

@@ -101,7 +101,7 @@ async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, n
                 )
                 (report,) = collector.nodes()
                 assert (report.app, report.role, report.id) == ("reporting", "handle", worker.id)
-            await eventually(lambda: heard[-1].kind == "stop", "the last report", within=20)
+            await eventually(lambda: heard[-1].kind == "stop", "the last report")
             assert collector.nodes() == []
         finally:
             listening.cancel()

@@ -55,7 +55,7 @@ async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _Alar
 
         await alarmed.alarm(True)
         on_the_wire = await publisher.send(b"100", routing_key="q")  # RabbitMQ says it to who publishes
-        await eventually(lambda: publishing.blocked is not None, "the block is visible", within=30)
+        await eventually(lambda: publishing.blocked is not None, "the block is visible")
         assert "memory" in str(publishing.blocked)
         with pytest.raises(PublishTimeout, match="not sent"):
             await publisher.publish(b"too late", routing_key="q", timeout=0.2)
@@ -97,7 +97,7 @@ async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _Alar
             held = [await anext(deliveries) for _ in range(5)]
             await alarmed.alarm(True)
             last = await channel.send(b"last", routing_key="q")
-            await eventually(lambda: connection.blocked is not None, "the block", within=30)
+            await eventually(lambda: connection.blocked is not None, "the block")
             for delivery in held:
                 delivery.ack()
             with pytest.raises(TimeoutError):
@@ -122,7 +122,7 @@ async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_m
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         first = await channel.send(b"first", routing_key="q")
-        await eventually(lambda: connection.blocked is not None, "the block", within=30)
+        await eventually(lambda: connection.blocked is not None, "the block")
         second = asyncio.create_task(channel.publish(b"second", routing_key="q"))
         await asyncio.sleep(0.1)
         assert not second.done()

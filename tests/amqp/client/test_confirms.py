@@ -178,7 +178,7 @@ async def test_a_confirm_for_nobody_changes_nothing() -> None:
 
 async def _lost(broker: ScriptedBroker) -> ScriptedLink:
     """The link that recovery makes."""
-    await eventually(lambda: len(broker.links) == 2, "the new link", within=20)
+    await eventually(lambda: len(broker.links) == 2, "the new link")
     return broker.links[1]
 
 

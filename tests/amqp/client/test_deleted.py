@@ -206,7 +206,7 @@ async def test_what_a_404_names_is_forgotten(
 async def test_a_queue_that_expired_does_not_come_back_but_one_that_is_consumed_does(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
-    arguments = {"x-expires": 300}
+    arguments = {"x-expires": 1000}
     await channel.declare_queue("consumed", arguments=arguments)
     await channel.declare_queue("left", arguments=arguments)
     await channel.declare_queue("unused", arguments=arguments)

@@ -62,7 +62,7 @@ async def test_a_network_that_falls_silent_under_load_loses_nothing(no_leaks: No
             async with running_load(url, queue=fault, batch=5) as load:
                 await load.arrives(50)
                 begin(proxy)
-                await eventually(lambda: load.account.losses.total() >= 2, f"both losses, {fault}", within=30)
+                await eventually(lambda: load.account.losses.total() >= 2, f"both losses, {fault}")
                 end(proxy)
                 await load.arrives(50)
                 await load.settle()
@@ -138,7 +138,7 @@ async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
                 proxy.delay(0.01)
                 before = proxy.accepted
                 await _BREAKS[fault](proxy)
-                await eventually(lambda before=before: proxy.accepted > before, "an attempt", within=20)  # type: ignore[misc] # a lambda's default
+                await eventually(lambda before=before: proxy.accepted > before, "an attempt")  # type: ignore[misc] # a lambda's default
                 await asyncio.sleep(seconds)
                 await _BREAKS[fault](proxy)
             proxy.delay(0)
@@ -165,7 +165,7 @@ async def test_requests_in_a_black_hole_are_asked_again(
             asyncio.create_task(channel.bind_queue("q", "amq.topic", "k")),
             asyncio.create_task(channel.qos(5)),
         ]
-        await eventually(lambda: not connection.is_open, "the loss", within=20)
+        await eventually(lambda: not connection.is_open, "the loss")
         proxy.deliver()
         async with asyncio.timeout(30):
             await asyncio.gather(*asked)
@@ -338,7 +338,7 @@ async def test_a_script_goes_on_behind_a_network_that_fell_silent(quick_url: Bro
                 channel.publish(b"before", routing_key="q")
                 loop.call_soon_threadsafe(proxy.swallow, Way.TO_CLIENT)
                 confirms = [channel.send(b"%d" % n, routing_key="q") for n in range(50)]
-                eventually_blocking(lambda: not connection.is_open, "the loss", within=20)
+                eventually_blocking(lambda: not connection.is_open, "the loss")
                 loop.call_soon_threadsafe(proxy.deliver)
                 for confirm in confirms:
                     confirm.result(30)

@@ -72,7 +72,7 @@ async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
         channel = await connection.channel()
         assert connection.link is not None
         connection.link.driver.abort()
-        await eventually(lambda: "recovered" in kinds, "the recovery", within=30)
+        await eventually(lambda: "recovered" in kinds, "the recovery")
         async with asyncio.timeout(20):
             await channel.declare_queue(exclusive=True)
     assert "a mistake of the user's" in caplog.text

@@ -171,7 +171,7 @@ def test_many_threads_take_from_a_consumer_that_was_held(embedded_url: str, monk
             threads = [threading.Thread(target=take) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            eventually_blocking(lambda: len(seen) == 3000, "all messages", within=30)
+            eventually_blocking(lambda: len(seen) == 3000, "all messages")
         for thread in threads:
             thread.join(20)
         assert len(set(seen)) == 3000
@@ -272,7 +272,7 @@ async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
         proxy.delay(0.1)
         lost = connection.link
         await proxy.cut()
-        await eventually(lambda: connection.link is not lost, "the new link", within=20)  # channel.open is on its way
+        await eventually(lambda: connection.link is not lost, "the new link")  # channel.open is on its way
         await asyncio.sleep(milliseconds / 1000)  # or basic.qos is
         publishing = asyncio.create_task(channel.publish(b"x", routing_key=queue))
         await asyncio.sleep(0.02)

@@ -112,7 +112,7 @@ async def test_the_feed_comes_back_with_its_broker() -> None:
             broker.kill()
             await eventually(lambda: picture.broker.state == "away", "the loss")
             broker.start()
-            await eventually(lambda: picture.broker.state == "connected", "the return", within=20)
+            await eventually(lambda: picture.broker.state == "connected", "the return")
             async with _channel(broker.url) as channel:
                 await _log(channel, b"crawler|a3f|t|u|log")
                 await eventually(lambda: picture.totals.crawled, "the line")

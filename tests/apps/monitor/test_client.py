@@ -61,7 +61,7 @@ class Publisher:
 
     def wait_for_listener(self, key: str, body: bytes) -> None:
         """Publish until somebody gets it."""
-        eventually_blocking(lambda: self.publish(key, body), f"somebody listens to {key}", within=20)
+        eventually_blocking(lambda: self.publish(key, body), f"somebody listens to {key}")
 
     def close(self) -> None:
         """Close in order."""
@@ -196,7 +196,7 @@ async def test_it_ends_in_the_contract_s_order_and_counts_what_was_left(broker_u
         await channel.declare_exchange(EXCHANGE)
         options = as_options(through(proxy, broker_url))
         with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1", "--json") as client:
-            await eventually(lambda: "basic.consume" in tap.methods, "it consumes", within=20)
+            await eventually(lambda: "basic.consume" in tap.methods, "it consumes")
             await publish_when_heard(channel, "pi-1", sample(0.5))
             await eventually(lambda: '"sample"' in client.out, "the first sample")
             client.send(signal.SIGSTOP)
@@ -205,7 +205,7 @@ async def test_it_ends_in_the_contract_s_order_and_counts_what_was_left(broker_u
             await channel.wait_for_confirms()
             client.send(signal.SIGINT)
             client.send(signal.SIGCONT)
-            await eventually(lambda: "connection.close" in tap.methods, "it closes", within=20)
+            await eventually(lambda: "connection.close" in tap.methods, "it closes")
             assert client.wait() == 0
             summary = json.loads(client.out.splitlines()[-1])
         assert summary["messages"] == left + 1
@@ -250,7 +250,7 @@ async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) 
     async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:
         options = as_options(through(proxy, broker_url))
         with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1") as client:
-            await eventually(lambda: "basic.consume" in tap.methods, "it consumes", within=20)
+            await eventually(lambda: "basic.consume" in tap.methods, "it consumes")
             proxy.pause(Way.TO_CLIENT)
             client.send()
             await eventually(lambda: "basic.cancel" in tap.methods, "it waits for the broker's answer")
@@ -264,14 +264,14 @@ async def test_it_goes_on_after_the_connection_was_lost(broker_url: str, tmp_pat
         await channel.declare_exchange(EXCHANGE)
         options = as_options(through(proxy, broker_url))
         with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1", "--json") as client:
-            await eventually(lambda: proxy.open_links, "it is connected", within=20)
+            await eventually(lambda: proxy.open_links, "it is connected")
             await publish_when_heard(channel, "pi-1", sample(0.5))
             await eventually(lambda: '"sample"' in client.out, "the first sample")
             proxy.refuse()
             await proxy.reset()
             await eventually(lambda: "trying again in 2 s" in client.err, "it says that the connection is lost")
             proxy.accept()
-            await eventually(lambda: client.err.count("connected to") == 2, "it is connected again", within=20)
+            await eventually(lambda: client.err.count("connected to") == 2, "it is connected again")
             await publish_when_heard(channel, "pi-1", sample(0.5))
             client.send()
             await eventually(lambda: '"summary"' in client.out, "the summary")

@@ -33,7 +33,7 @@ class Consumer:
 
     def next(self) -> tuple[Any, Any, bytes]:
         """The next message: method, properties, body."""
-        found: tuple[Any, Any, bytes] = eventually_blocking(self.get, "a sample arrives", within=20)
+        found: tuple[Any, Any, bytes] = eventually_blocking(self.get, "a sample arrives")
         return found
 
     def get(self) -> Any:
@@ -100,9 +100,9 @@ async def test_where_nobody_listens_it_pauses_probes_and_goes_on(broker_url: str
     async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:
         options = [*as_options(through(proxy, broker_url)), "--interval", "0.1", "--probe-interval", str(probe)]
         with Program(tmp_path, "monitor", "publish", "--to", "utilization", "-k", "pi-1", *options) as agent:
-            await eventually(lambda: "nobody listens" in agent.err, "it says so", within=20)
+            await eventually(lambda: "nobody listens" in agent.err, "it says so")
             before, since = tap.methods.count("basic.publish"), time.monotonic()
-            await eventually(lambda: tap.methods.count("basic.publish") >= before + 4, "it probes", within=20)
+            await eventually(lambda: tap.methods.count("basic.publish") >= before + 4, "it probes")
             assert time.monotonic() - since >= 3 * (probe - 0.1)
             assert agent.err.count("nobody listens") == 1
             with consuming(broker_url) as consumer:
@@ -112,7 +112,7 @@ async def test_where_nobody_listens_it_pauses_probes_and_goes_on(broker_url: str
                     await asyncio.to_thread(consumer.next)
             await eventually(lambda: agent.err.count("nobody listens") == 2, "it pauses again")
             agent.send()
-            await eventually(lambda: "connection.close" in tap.methods, "it closes", within=20)
+            await eventually(lambda: "connection.close" in tap.methods, "it closes")
             assert await asyncio.to_thread(agent.wait) == 0
             assert tap.methods[-2:] == ["channel.close", "connection.close"]
 
@@ -125,13 +125,13 @@ async def test_it_waits_for_a_broker_and_comes_back_after_a_loss(broker_url: str
             Program(tmp_path, "monitor", "publish", "-k", "pi-1", *options) as agent,
             consuming(broker_url) as consumer,
         ):
-            await eventually(lambda: "trying again in 2 s" in agent.err, "it says that it waits", within=20)
+            await eventually(lambda: "trying again in 2 s" in agent.err, "it says that it waits")
             proxy.accept()
-            await eventually(lambda: proxy.open_links, "it connects", within=20)
-            await eventually(consumer.get, "a sample", within=20)
+            await eventually(lambda: proxy.open_links, "it connects")
+            await eventually(consumer.get, "a sample")
             await proxy.reset()
-            await eventually(lambda: agent.err.count("connected to") == 2, "it comes back", within=20)
-            await eventually(consumer.get, "a sample", within=20)
+            await eventually(lambda: agent.err.count("connected to") == 2, "it comes back")
+            await eventually(consumer.get, "a sample")
             agent.send()
             assert await asyncio.to_thread(agent.wait) == 0
 

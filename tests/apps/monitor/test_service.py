@@ -46,7 +46,7 @@ def test_uvicorn_starts_it_and_publish_answers_with_what_it_published(
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
         Program(tmp_path, *uvicorn, module="uvicorn", EXCHANGE_NAME="my_info", **settings(broker_url)) as service,
     ):
-        eventually_blocking(lambda: connected(client), f"connected: {service!r}", within=20)
+        eventually_blocking(lambda: connected(client), f"connected: {service!r}")
         unheard = client.request(method, "/publish")
         assert unheard.status_code == 503
         assert unheard.json()["status"] == "unheard"
@@ -70,7 +70,7 @@ def test_beside_the_agent_it_says_what_it_serves_and_shares_its_connection(broke
     ):
         found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
         with httpx.Client(base_url=found[1]) as client:
-            eventually_blocking(lambda: connected(client), "connected", within=20)
+            eventually_blocking(lambda: connected(client), "connected")
             answer = client.get("/publish")
             assert answer.json()["status"] == "success"
             assert json.loads(consumer.next()[2]) == answer.json()["data"]
@@ -90,7 +90,7 @@ def test_publish_has_no_effect_as_head_and_none_for_another_site_s_page(broker_u
     ):
         found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
         with httpx.Client(base_url=found[1]) as client:
-            eventually_blocking(lambda: connected(client), "connected", within=20)
+            eventually_blocking(lambda: connected(client), "connected")
             for method in ("GET", "POST"):
                 for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
                     assert client.request(method, "/publish", headers=headers).status_code == 403

@@ -212,7 +212,7 @@ async def test_batch_of_a_killed_crawler_is_given_back_and_not_fetched_again(
             first.process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(first.process.wait)
         async with crawling(broker_url, Options(LOOPBACK)):
-            [report] = await eventually(lambda: observer.said("Report"), "the report", within=30)
+            [report] = await eventually(lambda: observer.said("Report"), "the report")
     assert [url.rpartition("/")[2] for url in report["left"]] == ["a", "b", "c"]
     assert report["why"] == "interrupted"
     assert len(server.asked) == 2
