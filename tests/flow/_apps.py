@@ -128,3 +128,38 @@ def handle(text: str) -> Iterator[object]:
 
 
 yielding.output("out", queue="yielding.out")
+
+addressed = rabbitry.App("addressed")
+
+
+def _messages(text: str) -> list[rabbitry.Outgoing]:
+    page = rabbitry.Outgoing(
+        b"\x00page",
+        key="page",
+        headers={"x-rabbitry-url": "http://a/", "nested": {"n": 1}},
+        content_type="text/html",
+        content_encoding="zstd",
+        type="P" * 200,
+        expiration=60,
+        priority=7,
+    )
+    return [page, rabbitry.Outgoing(text)]
+
+
+@addressed.stage("returned", then="line")
+async def return_messages(text: str) -> list[rabbitry.Outgoing]:
+    return _messages(text)
+
+
+@addressed.stage("yielded", then="line")
+def yield_messages(text: str) -> Iterator[rabbitry.Outgoing]:
+    yield from _messages(text)
+
+
+@addressed.stage("process", then="line", processes=True, concurrency=1)
+def return_messages_of_a_process(text: str) -> list[rabbitry.Outgoing]:
+    return _messages(text)
+
+
+addressed.output("page", queue="addressed.pages")
+addressed.output("line", queue="addressed.lines")

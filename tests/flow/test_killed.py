@@ -1,0 +1,131 @@
+"""Workers killed in the middle of generators and batches, and brokers restarted meanwhile: nothing is lost."""
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from tests.flow._killed import app, expected
+from tests.flow._running import bodies, counts, dead_of, eventually_holds
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+
+KINDS = ("async", "thread", "batch", "both")
+QUEUES = [name for stage in app.stages.values() for name in (stage.queue, f"killed.suspects.{stage.name}")]
+
+
+async def publish(url: str, inputs: int) -> None:
+    async with app.publisher(url) as publisher:
+        for number in range(inputs):
+            for kind in KINDS:
+                await publisher.send(number, key=kind)
+
+
+def worker(url: str, number: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.flow._killed", url, str(number)]
+    return subprocess.Popen(command, env=commands.environment(), stderr=subprocess.DEVNULL)
+
+
+async def kill(url: str, number: int) -> None:
+    """Run a worker until it kills itself at a value."""
+    with worker(url, number) as process:
+        try:
+            code = await asyncio.get_running_loop().run_in_executor(None, process.wait, 60)
+        finally:
+            process.kill()
+    assert code == -signal.SIGKILL, f"exit code {code}"
+
+
+async def finish(url: str) -> None:
+    """Run a worker until nothing waits."""
+    async with app.worker(url, connect_attempts=1):
+        for queue in QUEUES:
+            await eventually_holds(url, queue, 0, within=240)
+
+
+async def lose_nothing(url: str, inputs: int, kills: int) -> int:
+    """Kill workers, let one finish, account for all; returns how many values came more than once."""
+    chance = random.Random(5)
+    await publish(url, inputs)
+    for _ in range(kills):
+        await kill(url, chance.randint(1, inputs))
+    await finish(url)
+    assert await dead_of(url, app) == [], "who was there when a worker died is not charged for it more than once"
+    out = Counter(body.decode() for body in await bodies(url, "killed.out"))
+    assert set(out) == expected(inputs), f"absent: {sorted(expected(inputs) - set(out))[:10]}"
+    return sum(out.values()) - len(out)
+
+
+@pytest.mark.timeout(180)
+async def test_workers_killed_in_the_middle_of_generators_and_batches_lose_nothing(broker_url: str) -> None:
+    await lose_nothing(broker_url, 150, 3)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+async def test_ten_thousand_messages_survive_many_kills(broker_url: str) -> None:
+    repeated = await lose_nothing(broker_url, 2500, 12)
+    print(f"12 kills, 10000 inputs, {repeated} values came more than once", file=sys.stderr)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["embedded", "rabbitmq"])
+async def test_a_restart_of_the_broker_during_generators_and_batches_is_no_event(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if kind == "rabbitmq":
+        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
+    else:
+        server = BrokerProcess("--data", str(tmp_path))
+        request.addfinalizer(lambda: server.__exit__(None, None, None))
+        server.start()
+    loop = asyncio.get_running_loop()
+    await publish(server.url, 200)
+    async with app.worker(server.url, connect_attempts=1) as worker:
+        await eventually_holds(server.url, "killed.out", 100, at_least=True)
+        await loop.run_in_executor(None, server.kill)
+        await loop.run_in_executor(None, server.start)
+        await eventually(lambda: worker.is_healthy, "the worker to come back", within=60)
+        for queue in QUEUES:
+            await eventually_holds(server.url, queue, 0, within=60)
+    left = await counts(server.url, QUEUES)
+    assert set(left.values()) == {0}, left
+    out = {body.decode() for body in await bodies(server.url, "killed.out")}
+    letters: list[bytes] = [letter.body for letter in await dead_of(server.url, app)]
+    assert (out, letters) == (expected(200), [])
+
+
+async def test_a_generator_that_never_ends_survives_a_lost_connection_once(broker_url: str) -> None:
+    endless = rabbitry.App("endless")
+    begun: list[int] = []
+    ended: list[int] = []
+
+    @endless.stage("in", then="out")
+    async def handle(number: int, message: rabbitry.Message):  # type: ignore[no-untyped-def] # as users write it
+        begun.append(message.attempt)
+        try:
+            while True:
+                yield number
+        finally:
+            ended.append(message.attempt)
+
+    endless.output("out", required=False)
+    worker = endless.worker(broker_url, connect_attempts=1)
+    async with worker:
+        await endless.publish(1, key="in", url=broker_url)
+        await eventually(lambda: begun, "the generator")
+        consuming = worker._engine._connections[0]
+        assert worker._io is not None
+        worker._io.loop.call_soon_threadsafe(consuming.link.driver.abort)  # type: ignore[union-attr] # it is there
+        await eventually(lambda: begun == [1, 2], "the message to come again", within=30)
+        await eventually(lambda: ended == [1], "the first run to be closed", within=30)
+        assert await worker.stop(deadline=0.1)
+    assert ended == [1, 2]
