@@ -126,15 +126,24 @@ class App:
 
         return register
 
-    def output(self, key: str, *, queue: str | None = None, required: bool = True, exchange: str | None = None) -> None:
+    def output(
+        self,
+        key: str,
+        *,
+        queue: str | None = None,
+        required: bool = True,
+        exchange: str | None = None,
+        single_active: bool = False,
+    ) -> None:
         """Declare that messages leave the app with `key`, for other programs to read.
 
         queue: declared and bound, so that what is published waits there. required: False lets messages with
-        this key go nowhere where nobody has bound a queue. exchange: as for a stage.
+        this key go nowhere where nobody has bound a queue. exchange: as for a stage. single_active: the queue is
+        that of another app's stage with single_active=True.
         """
         if key in self.outputs:
             raise AppError(f"app {self.name!r}: output {key!r} was given before")
-        self.outputs[key] = Output(key, queue, required, exchange)
+        self.outputs[key] = Output(key, queue, required, exchange, single_active and not self.plain)
         if exchange:
             self._exchanges.setdefault(key, exchange)
 

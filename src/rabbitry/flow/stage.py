@@ -41,6 +41,7 @@ class Output:
     required: bool
     exchange: str | None = None
     """Its own; None for the app's."""
+    single_active: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -105,9 +105,9 @@ def derive(app: App) -> Topology:
         if item.queue is not None:
             if item.queue not in {queue.name for queue in queues}:
                 # An exchange of its own is no plain program's, and so is its queue.
-                is_single = isinstance(item, Stage) and item.single_active
-                own = arguments | {"x-single-active-consumer": True} if is_single else arguments
-                queues.append(Queue(item.queue, durable or item.exchange is not None, own, is_required=is_single))
+                own = arguments | {"x-single-active-consumer": True} if item.single_active else arguments
+                is_required = isinstance(item, Stage) and item.single_active
+                queues.append(Queue(item.queue, durable or item.exchange is not None, own, is_required=is_required))
             bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(Queue(dead_queue(app.name)))
     queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]

@@ -61,7 +61,7 @@ class Asking:
         """plain: what is declared is declared as the original programs do. patience: seconds for each answer."""
         self._url = url
         self._app = crawl_app(plain=plain)
-        self._app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE)
+        self._app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE, single_active=True)
         self._declarer = Declarer()
         self._patience = patience
         self._opening = asyncio.Lock()

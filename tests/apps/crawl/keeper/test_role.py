@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import pytest
 import zstandard
 
 import rabbitry
 from rabbitry import Properties
 from rabbitry.amqp.client import Channel
 from rabbitry.apps.crawl import names
-from rabbitry.apps.crawl.asking import Asking
+from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper.answers import AskStatus, AskWhy, Status, Why
 from rabbitry.apps.crawl.keeper.service import Options, run
 from rabbitry.apps.crawl.messages import Add, Batch, Document, Link, Outcome, Pause, Report, Resume
@@ -181,3 +182,11 @@ async def test_a_keeper_that_stands_by_takes_over_from_one_that_was_killed(broke
             await eventually_awaited(done, "all pages are in the index", within=50)
             pages = [url for url in crawler.fetched if not url.endswith("robots.txt")]
             assert len(pages) == len(set(pages)) == PAGES
+
+
+async def test_a_command_that_comes_before_the_first_keeper_waits_for_it(broker_url: str, tmp_path: Path) -> None:
+    async with Asking(broker_url) as asking:
+        with pytest.raises(Waiting):
+            await asking.tell(Add([START], delay=0.0))
+        async with keeping(broker_url, tmp_path), fetching(broker_url) as crawler:
+            await eventually(lambda: crawler.batches, "a batch is sent")
