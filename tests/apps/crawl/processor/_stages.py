@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.node import Node, crawl_app
 from rabbitry.apps.crawl.processor import stage
-from rabbitry.flow import App, Message, Outgoing
+from rabbitry.flow import App, Batch, Message, Outgoing
 
 
 def fragile_app() -> App:
@@ -22,6 +22,8 @@ def fragile_app() -> App:
         name=names.PROCESSOR,
         processes=True,
         concurrency=1,
+        batch=stage.BATCH,
+        within=0.0,
         attempts=stage.READINGS + 1,
         delays=(0,),
         time_limit=0.5,
@@ -29,16 +31,17 @@ def fragile_app() -> App:
     return app
 
 
-def process(body: bytes, message: Message) -> Iterator[Outgoing]:
-    if message.attempt <= stage.READINGS:
-        address = str(message.headers.get("x-rabbitry-url"))
-        if address.endswith("/dies"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if address.endswith("/hangs"):
-            threading.Event().wait()
-        if address.endswith("/memory"):
-            raise MemoryError
-    yield from stage.processed(body, message, Node(names.PROCESSOR, "abc"))
+def process(bodies: list[bytes], messages: list[Message], batch: Batch) -> Iterator[Outgoing]:
+    for message in messages:
+        if message.attempt <= stage.READINGS:
+            address = str(message.headers.get("x-rabbitry-url"))
+            if address.endswith("/dies"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if address.endswith("/hangs"):
+                threading.Event().wait()
+            if address.endswith("/memory"):
+                raise MemoryError
+    yield from stage.processed_all(bodies, messages, batch, Node(names.PROCESSOR, "abc"))
 
 
 app = fragile_app()
