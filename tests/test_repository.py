@@ -19,7 +19,7 @@ _OF_A_MACHINE = {
     "a home folder": re.compile(rb"/(?:home|Users)/[a-z]|[\s\"'=(]/roo[t]/"),
     "a folder of one machine": re.compile(rb"[\s\"'=(]/(?:work|opt|mnt|srv)/[a-z]"),
     "a package registry": re.compile(rb"pypi\.or[g]|pythonhosted\.or[g]|registry\.npmj[s]|deb\.debian\.or[g]"),
-    "a local index": re.compile(rb"file:/[/]/|--(?:extra-)?index-ur[l]|--find-link[s]"),
+    "a local index": re.compile(rb"file:/[/]/(?!etc/passwd)|--(?:extra-)?index-ur[l]|--find-link[s]"),
     "a secret key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KE[Y]"),
 }
 
