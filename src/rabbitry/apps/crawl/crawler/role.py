@@ -32,7 +32,7 @@ def crawler_app(crawler: Crawler, concurrency: int, *, plain: bool = False) -> A
     """
     app = crawl_app(plain=plain)
     app.output(names.PAGE_KEY, queue=names.PAGE_QUEUE)
-    app.output(names.KEEPER_KEY)
+    app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE, single_active=True)
 
     @app.stage(
         names.BATCH_KEY,

@@ -49,7 +49,7 @@ def processor_app(processes: int = 1, *, plain: bool = False) -> App:
         plain: Exchange and queues are declared as the original programs do.
     """
     app = crawl_app(plain=plain)
-    app.output(names.KEEPER_KEY)  # whose queue keepers declare, with what they need
+    app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE, single_active=True)
     app.stage(
         names.PAGE_KEY,
         queue=names.PAGE_QUEUE,
