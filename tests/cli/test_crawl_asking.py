@@ -107,7 +107,7 @@ def keeper(url: str, database_url: str, replies: Callable[[Command], Answer] | N
 
     async def commands(connection: Connection) -> None:
         channel = await connection.channel()
-        await channel.declare_queue(names.KEEPER_QUEUE, durable=True)
+        await channel.declare_queue(names.KEEPER_QUEUE, durable=True, arguments={"x-single-active-consumer": True})
         async with channel.consume(names.KEEPER_QUEUE) as deliveries:
             started.set()
             async for delivery in deliveries:

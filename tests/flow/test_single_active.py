@@ -223,6 +223,27 @@ async def test_a_queue_that_would_let_two_be_active_is_an_error(broker_url: str)
         await strict.__aenter__()
 
 
+async def test_an_app_that_publishes_declares_the_queue_as_the_stage_needs_it(broker_url: str) -> None:
+    app = rabbitry.App("one")
+    app.output("in", queue="one.handle", single_active=True)
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+        await topology.declare(connection, app)
+        await channel.publish(b"1", exchange=app.exchange, routing_key="in")
+    group = Group()
+    async with group.app("a").worker(broker_url, connect_attempts=1):
+        await eventually(lambda: group.numbers() == [1], "what waited")
+
+
+async def test_an_app_that_publishes_uses_the_queue_as_it_is(broker_url: str) -> None:
+    app = rabbitry.App("one")
+    app.output("in", queue="one.handle", single_active=True)
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+        await channel.declare_queue("one.handle", durable=True)
+        await topology.declare(connection, app)
+        await channel.publish(b"1", exchange=app.exchange, routing_key="in")
+    assert await bodies(broker_url, "one.handle") == [b"1"]
+
+
 async def test_a_queue_that_another_makes_anew_without_the_argument_ends_the_worker(broker_url: str) -> None:
     app = Group().app("a")
 

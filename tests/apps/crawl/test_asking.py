@@ -11,6 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.apps.crawl import asking, names
 from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper import answering, index
@@ -29,8 +30,11 @@ from rabbitry.apps.crawl.keeper.answers import (
     Why,
 )
 from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.role import Role
 from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause
+from rabbitry.apps.crawl.node import Node
 from rabbitry.exceptions import ConnectFailed, RecordsError, RequestTimeout, Undecodable, UsageError
+from rabbitry.flow import topology
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
 
@@ -70,7 +74,8 @@ async def replies(url: str, queue: str, reply: Reply) -> AsyncIterator[list[byte
     came: list[bytes] = []
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
-        await channel.declare_queue(queue, durable=True)
+        single: Table = {"x-single-active-consumer": True} if queue == names.KEEPER_QUEUE else {}
+        await channel.declare_queue(queue, durable=True, arguments=single)
 
         async with channel.consume(queue) as deliveries:
 
@@ -206,6 +211,19 @@ async def test_a_reply_that_is_no_answer_is_refused(embedded_url: str, monkeypat
         for _, why in NO_ANSWERS:
             with pytest.raises((Undecodable, RecordsError), match=why):
                 await keeper.find(AskStatus(), Status)
+
+
+async def test_a_keeper_can_use_the_queue_that_a_command_declared(
+    broker_url: str, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Asking(broker_url, patience=0.2) as keeper:
+        with pytest.raises(Waiting):
+            await keeper.tell(Pause())
+    with database:
+        app = Role(Node("keeper"), database).app()
+        async with rabbitry.connect(broker_url) as connection:
+            await topology.declare(connection, app)
+    assert caplog.messages == []
 
 
 async def test_asking_connects_anew_after_the_connection_was_closed(embedded_url: str, database: Database) -> None:
