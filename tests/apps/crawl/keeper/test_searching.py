@@ -151,6 +151,11 @@ def test_a_snippet_shows_the_words_where_they_are_together(database: Database) -
     assert hit.snippet.isprintable()
 
 
+def test_a_short_text_is_a_snippet_of_its_own(pages: Database) -> None:
+    (hit,) = pages.read_now(partial(search, typed="terrace")).hits
+    assert hit.snippet == PAGES["http://www.example.org/fruit"][1]
+
+
 def test_searches_see_whole_transactions_while_others_write(database: Database) -> None:
     stop = threading.Event()
     broken: list[str] = []

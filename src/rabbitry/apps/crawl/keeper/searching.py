@@ -182,7 +182,7 @@ def _pattern(wanted: Search) -> re.Pattern[str] | None:
 def _hit(row: Any, score: float, pattern: re.Pattern[str] | None) -> Hit:
     text = zstandard.ZstdDecompressor().decompress(row.text).decode()[:SEARCHED]
     snippet, marks = _snippet(text, pattern)
-    return Hit(row.url, row.title, snippet, marks, round(score, 4), row.fetched_at, decode_data(row.data).language)
+    return Hit(row.url, row.title, snippet, marks, round(score, 9), row.fetched_at, decode_data(row.data).language)
 
 
 def _snippet(text: str, pattern: re.Pattern[str] | None) -> tuple[str, list[tuple[int, int]]]:
@@ -193,7 +193,7 @@ def _snippet(text: str, pattern: re.Pattern[str] | None) -> tuple[str, list[tupl
             places.append(found.span())
             if len(places) == 1_000:
                 break
-    start = _densest(places)
+    start = max(0, min(_densest(places), len(text) - SNIPPET))
     end = min(len(text), start + SNIPPET)
     if start > 0:  # begin with a whole word
         space = text.find(" ", start, start + 30)
