@@ -65,14 +65,15 @@ def test_the_same_link_of_another_origin_is_another_address() -> None:
 
 
 def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_KEPT", 10)
-    addresses._known.clear()
-    base = Base(PAGE)
+    known = addresses._Known(10)
+    monkeypatch.setattr(addresses, "known", known)
     for number in range(100):
-        assert base.join(f"/{number}") == f"http://example.com/{number}"
-    assert base.join("/" + "x" * 100_000) == "http://example.com/" + "x" * 100_000
-    assert len(addresses._known) <= 10
-    assert max(len(link) for _, link in addresses._known) < 300
+        base = Base(f"http://host{number % 7}.example/")
+        assert base.join(f"/{number}") == f"http://host{number % 7}.example/{number}"
+        assert base.join("/" + "x" * 100_000) == f"http://host{number % 7}.example/" + "x" * 100_000
+        kept = [link for links in known._origins.values() for link in links]
+        assert len(kept) + len(known._origins) <= 10
+        assert max(map(len, kept)) < 10
 
 
 def test_an_address_is_normalised() -> None:

@@ -17,10 +17,45 @@ _LONGEST_KEPT: Final = 200
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _SCHEMES: Final = ("http://", "https://")
 
-_known: dict[tuple[str, str], str | None] = {}
-"""Addresses by origin and link: the pages of a site have most links in common. Joining one takes 2 to 3 µs, finding it
-here 0.2 µs (`benchmarks/extraction.py`). Emptied when full; 6 MB at most, since long ones are left out.
-"""
+
+class _Known:
+    """Addresses of links that begin with a slash, by origin: those don't depend on a page's path.
+
+    The pages of a site have most links in common. Joining one takes 2 to 3 µs, finding it here 0.1 µs
+    (`benchmarks/extraction.py`). All are forgotten when there are `most`: 8 MB, since long ones are left out.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._origins: dict[str, dict[str, str | None]] = {}
+        self._count = 0
+
+    def of(self, origin: str) -> dict[str, str | None]:
+        """Return what is known of an origin, to look up; `keep` adds to it."""
+        found = self._origins.get(origin)
+        if found is None:
+            self._make_room()
+            found = self._origins[origin] = {}
+        return found
+
+    def keep(self, known: dict[str, str | None], link: str, url: str | None) -> None:
+        """Add a link to what is known of its origin."""
+        if link.startswith("/") and len(link) <= _LONGEST_KEPT:
+            self._make_room()
+            known[link] = url  # which is this page's own where all was forgotten meanwhile
+
+    def forget(self) -> None:
+        """Forget all."""
+        self._origins.clear()
+        self._count = 0
+
+    def _make_room(self) -> None:
+        if self._count >= self._most:
+            self.forget()
+        self._count += 1
+
+
+known: Final = _Known(_KEPT)
 
 
 class Base:
@@ -33,29 +68,29 @@ class Base:
         encoding").
         """
         self.url = normalised(url) or ""
-        self._origin = parse_url(self.url, ("origin",))["origin"] if self.url else ""
+        origin = parse_url(self.url, ("origin",))["origin"] if self.url else ""
         self.encoding = encoding
         self._query_encoding = None if encoding in ("utf-8", "utf-16le", "utf-16be", "replacement") else encoding
+        # Queries differ by encoding.
+        self._known = known.of(origin) if self._query_encoding is None else {}
 
     def join(self, link: str) -> str | None:
         """Return the address of a link; None for one that has none, or another scheme than http and https.
 
         It may be longer than LONGEST.
         """
+        try:
+            return self._known[link]
+        except KeyError:
+            url = self._join(link)
+        known.keep(self._known, link, url)
+        return url
+
+    def _join(self, link: str) -> str | None:
         link = link.partition("#")[0].strip()
         if self._query_encoding is not None and "?" in link and not link.isascii():
             link = _encoded_query(link, self._query_encoding)
-        if not link.startswith("/") or len(link) > _LONGEST_KEPT:
-            return _joined(self.url, link)
-        # What begins with a slash does not depend on the page's path.
-        key = (self._origin, link)
-        try:
-            return _known[key]
-        except KeyError:
-            if len(_known) >= _KEPT:
-                _known.clear()
-            found = _known[key] = _joined(self.url, link)
-            return found
+        return _joined(self.url, link)
 
 
 def normalised(url: str) -> str | None:

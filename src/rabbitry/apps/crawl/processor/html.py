@@ -77,7 +77,7 @@ def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = 
     """
     html = tame(_EMPTY.sub(r"<\1\2></\1>", html) if is_xhtml else html)
     found = read_links(html, url, encoding)
-    found.text = _text(html)
+    found.text = main_text(html)
     return found
 
 
@@ -119,8 +119,7 @@ def _base(nodes: list[LexborNode], page: Base) -> Base:
 
 def _read_anchor(links: Links, node: LexborNode, name: str) -> None:
     attributes = node.attributes
-    relation = attributes.get("rel")
-    if relation is None or "nofollow" not in relation.lower().split():
+    if "rel" not in attributes or "nofollow" not in (attributes["rel"] or "").lower().split():
         links.add(attributes.get(name) or "")
 
 
@@ -170,7 +169,7 @@ def all_text(html: str) -> str:
     return extract_plain_text(HTMLTree.parse(tame(html)), list_bullets=False).strip()[:LONGEST_TEXT]
 
 
-def _text(html: str) -> str:
+def main_text(html: str) -> str:
     """Return the main text of a page, or all of it where none of it looks like the main one."""
     tree = HTMLTree.parse(html)
     text = extract_plain_text(tree, main_content=True, list_bullets=False).strip()
