@@ -11,7 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import parse_url
-from rabbitry.flow.stream import LARGEST, MOST
+from rabbitry.flow.stream import LARGEST, LARGEST_TOGETHER, MOST
 from tests.flow._apps import yielding
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds
 from tests.support.proxy import FaultProxy, Way
@@ -378,3 +378,39 @@ async def test_decorated_generators_are_generators(broker_url: str) -> None:
         await publisher.publish(2, key="list")
         await eventually_holds(broker_url, "decorated.out", 5)
     assert await bodies(broker_url, "decorated.out") == [b"0", b"1", b"2", b"0", b"1"]
+
+
+@KINDS
+async def test_generators_of_a_stage_are_bounded_together(broker_url: str, kind: str) -> None:
+    app = rabbitry.App("together")
+    size = LARGEST // 2
+    most = LARGEST_TOGETHER // size
+    made: list[int] = []
+    began, go = [threading.Event() for _ in range(8)], threading.Event()
+
+    def values(text: str) -> Iterator[object]:
+        began[int(text)].set()
+        while not go.is_set():
+            yield WAIT
+        for number in range(4):
+            made.append(number)
+            yield bytes(size)
+
+    register(app, kind, values)
+    url = parse_url(broker_url)
+    async with FaultProxy(url.hosts[0][1]) as proxy:
+        through = broker_url.replace(f":{url.hosts[0][1]}/", f":{proxy.port}/")
+        async with app.worker(through, connect_attempts=1):
+            for number in range(8):
+                await app.publish(str(number), key="in", url=broker_url)
+            await eventually(lambda: all(event.is_set() for event in began), "the generators to begin")
+            proxy.pause(Way.TO_CLIENT)  # no confirm comes any more
+            go.set()
+            # Each generator that waits has made one value more than was published.
+            await eventually(lambda: len(made) >= most, "as many values as there may be")
+            await eventually_holds(broker_url, "together.out", most)
+            assert not await holds_more(broker_url, "together.out", most)
+            assert len(made) <= most + 8
+            proxy.resume()
+            await eventually_holds(broker_url, "together.out", 32)
+    assert {len(body) for body in await bodies(broker_url, "together.out")} == {size}

@@ -28,7 +28,7 @@ from rabbitry.flow.batching import Batcher
 from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.processes import ProcessSlot
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.stream import LoopStream, ThreadStream
+from rabbitry.flow.stream import Bound, LoopStream, ThreadStream
 
 Report: TypeAlias = Callable[[Work, Result], None]
 _LONGEST_TURN: Final = 0.01
@@ -84,6 +84,7 @@ class AsyncExecutor:
         self._concurrency = concurrency
         self._report = report
         self._context = contextvars.copy_context()
+        self._bound = Bound()
         self._waiting: deque[Work] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[None], tuple[Work, float]] = {}
@@ -177,7 +178,7 @@ class AsyncExecutor:
         stage = self._stage
         put = _goes_nowhere
         if stage.yields:
-            job.stream = stream = LoopStream()
+            job.stream = stream = LoopStream(self._bound)
             put = partial(self._put, job, stream)
         call = handling.call_async(stage, job.body, job.message, put)
         try:
@@ -243,6 +244,7 @@ class ThreadExecutor:
         self._stage = stage
         self._concurrency = concurrency
         self._report = report
+        self._bound = Bound()
         self._failed = failed
         self._waiting: deque[Work] = deque()
         self._turns: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -345,7 +347,7 @@ class ThreadExecutor:
                 if slot is None and self._stage.kind == "process":
                     slot = self._take_slot()
                 if self._stage.yields:
-                    work.stream = ThreadStream()
+                    work.stream = ThreadStream(self._bound)
                 # What starting a process takes is not the handler's.
                 began = time.monotonic() if slot is None else math.inf
                 with self._lock:

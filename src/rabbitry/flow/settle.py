@@ -149,7 +149,10 @@ class Settler:
 
     def _publish_yielded(self, work: Work, result: Result) -> None:
         stream = work.stream
-        if stream is None or stream.is_over:
+        if stream is None:
+            return
+        if stream.is_over:
+            stream.release()
             return  # it was given back meanwhile, and comes again
         if stream.pending is None:
             stream.pending = Pending(work.stage, work.jobs, stream)
@@ -274,7 +277,7 @@ class Settler:
         if error is not None and self._on_failure(pending, message, error):
             return
         if pending.stream is not None:
-            pending.stream.release(len(message.body))
+            pending.stream.release()
         pending.left -= 1
         if not pending.left and not pending.is_open:
             self._complete(pending)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -15,6 +17,17 @@ MOST: Final = 256
 """Values of one generator that may be unconfirmed. While there are so many, it is not resumed."""
 LARGEST: Final = 1 << 20
 """Bytes of their bodies, beyond which none is added."""
+LARGEST_TOGETHER: Final = 4 << 20
+"""Bytes of the bodies of all generators of a stage in one worker, beyond which none is added."""
+
+
+class Bound:
+    """The unconfirmed bytes of all streams of a stage, which share its lock. waiting: those without room, in line."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.size = 0
+        self.waiting: dict[Stream, None] = {}
 
 
 class Stream(ABC):
@@ -24,45 +37,71 @@ class Stream(ABC):
     any thread. It is woken when half of the room is free, so that a generator is not resumed for each single confirm.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bound: Bound) -> None:
         self.is_closed = False
         """Whether the generator has to end: at its next value it is closed, so that its `finally` runs."""
         self.pending: Pending | None = None
         """The settlement of what it made; the I/O thread's."""
         self.is_over = False
         """Whether its input is settled, or given back; the I/O thread's."""
-        self._lock = threading.Lock()
-        self._count = 0
+        self._bound = bound
+        self._sizes: deque[int] = deque()
         self._size = 0
-        self._is_waiting = False
 
     def add(self, size: int) -> None:
         """Count a value of `size` bytes."""
-        with self._lock:
-            self._count += 1
+        with self._bound.lock:
+            self._sizes.append(size)
             self._size += size
+            self._bound.size += size
 
-    def release(self, size: int) -> None:
-        """Take out a value of `size` bytes: it is confirmed, or settled otherwise."""
-        with self._lock:
-            self._count -= 1
+    def release(self) -> None:
+        """Take out a value: it is confirmed, or settled otherwise.
+
+        Confirms come in any order, and a dead letter in a value's place may have another size, so it is the oldest one
+        that is taken out. When all are settled, none is left.
+        """
+        bound = self._bound
+        with bound.lock:
+            if not self._sizes:
+                return  # a message that was not yielded, such as a dead letter of the input
+            size = self._sizes.popleft()
             self._size -= size
-            if not self._is_waiting or self._count > MOST // 2 or self._size > LARGEST // 2:
-                return
-            self._is_waiting = False
-        self._wake()
+            bound.size -= size
+            woken = self._next_woken()
+        for stream in woken:
+            stream._wake()
 
     def close(self) -> None:
         """Have the generator closed at its next value."""
         self.is_closed = True
+        with self._bound.lock:
+            self._bound.waiting.pop(self, None)
         self._wake()
+
+    def _next_woken(self) -> list[Stream]:
+        """Take from the line who may go on: all where half of the common room is free, else the first one."""
+        bound = self._bound
+        if not bound.waiting or bound.size >= LARGEST_TOGETHER:
+            return []
+        ready = (stream for stream in bound.waiting if stream._is_half_free())
+        woken = list(ready) if bound.size <= LARGEST_TOGETHER // 2 else list(itertools.islice(ready, 1))
+        for stream in woken:
+            del bound.waiting[stream]
+        return woken
 
     def _has_room(self) -> bool:
         """Return whether a value may be added; where not, `_wake` will be called."""
-        with self._lock:
+        bound = self._bound
+        with bound.lock:
             # Under the lock, so that no release between the look and the note that somebody waits is missed.
-            self._is_waiting = self._count >= MOST or self._size >= LARGEST
-            return not self._is_waiting
+            if len(self._sizes) < MOST and self._size < LARGEST and bound.size < LARGEST_TOGETHER:
+                return True
+            bound.waiting[self] = None
+            return False
+
+    def _is_half_free(self) -> bool:
+        return len(self._sizes) <= MOST // 2 and self._size <= LARGEST // 2
 
     @abstractmethod
     def _wake(self) -> None:
@@ -72,8 +111,8 @@ class Stream(ABC):
 class ThreadStream(Stream):
     """A stream of a generator that runs in a thread, or in a process behind one."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, bound: Bound) -> None:
+        super().__init__(bound)
         self._news = threading.Event()
 
     def wait(self) -> bool:
@@ -93,8 +132,8 @@ class ThreadStream(Stream):
 class LoopStream(Stream):
     """A stream of an asynchronous generator. Made in its loop."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, bound: Bound) -> None:
+        super().__init__(bound)
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
