@@ -137,8 +137,9 @@ async def _run_async(
     unknown = _unknown(stage, body)
     async with aclosing(returned) as values:
         async for value in values:
-            product = _product(stage, value, unknown, places)
-            if not await put(None if product is None else Result("yielded", (product,), context=_context())):
+            is_open = await put(_yielded(stage, value, unknown, places))
+            del value  # it may be confirmed and gone before there is a next one
+            if not is_open:
                 return ABANDONED
     return DONE
 
@@ -163,10 +164,17 @@ def _run(stage: Stage, body: Body, arguments: dict[str, object], places: list[in
     unknown = _unknown(stage, body)
     with closing(returned) as values:
         for value in values:
-            product = _product(stage, value, unknown, places)
-            if not put(None if product is None else Result("yielded", (product,), context=_context())):
+            is_open = put(_yielded(stage, value, unknown, places))
+            del value  # it may be confirmed and gone before there is a next one
+            if not is_open:
                 return ABANDONED
     return DONE
+
+
+def _yielded(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], places: list[int] | None) -> Result | None:
+    """Encode a value that a handler yielded; None where it goes nowhere."""
+    product = _product(stage, value, unknown, places)
+    return None if product is None else Result("yielded", (product,), context=_context())
 
 
 class InContext:

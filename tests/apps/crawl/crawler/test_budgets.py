@@ -55,19 +55,31 @@ def test_bandwidth_that_was_not_used_is_not_saved_up() -> None:
     assert Bandwidth(None).pause() == 0
 
 
-async def test_oldest_body_may_always_grow() -> None:
+async def test_oldest_body_goes_on_where_there_is_no_room() -> None:
     room, first, second = Room(100), object(), object()
     room.hold(first, 60)
     room.hold(second, 60)
     assert room.is_full
     assert room.may_grow(first)
     assert not room.may_grow(second)
-    room.came(first)
+    room.came(first, 70)
+    assert room.total == 130
     assert room.may_grow(second)  # it is the oldest that still comes
-    assert room.is_full
     room.release(first)
     room.release(first)
     assert (room.total, room.is_full) == (60, False)
+
+
+async def test_no_body_goes_on_while_complete_ones_take_all_room() -> None:
+    room, first, second = Room(100), object(), object()
+    room.hold(first, 60)
+    room.hold(second, 10)
+    room.came(first, 100)
+    assert not room.may_grow(second)
+    assert not room.may_grow(object())
+    room.release(first)
+    assert room.may_grow(second)
+    assert room.total == 10
 
 
 async def test_who_waits_for_room_is_woken() -> None:

@@ -82,6 +82,7 @@ class Crawler:
         async with contextlib.aclosing(run.items()) as items:
             async for item in items:
                 yield item
+                del item  # a page may be large, and the next one far away
         yield self._report(batch, [each.url for each in run.waiting], run.why, run.wait())
 
     def _report(self, batch: Batch, left: list[str], why: str, wait: float) -> Report:
@@ -126,6 +127,7 @@ class _Run:
                 self._places.release()
                 yield item
                 self._means.room.release(item)
+                del item
             await lanes
         finally:
             lanes.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -15,8 +15,10 @@ from rabbitry.apps.crawl.crawler.problems import Problem
 
 INLINE: Final = 1 << 16
 """Bytes of a collected body that are decoded and compressed in the event loop, under a millisecond."""
-STREAMED: Final = 1 << 18
+STREAMED: Final = 1 << 20
 """Bytes from which on a body without a content encoding is compressed while it comes."""
+CONTEXT: Final = 800_000
+"""Bytes of memory of a compressor that has begun."""
 LARGEST_PACKED: Final = 16_000_000
 """Bytes of a compressed body; brokers bound messages, and text compresses better than that."""
 HEAD: Final = 512
@@ -31,14 +33,8 @@ class Body(NamedTuple):
     head: bytes
 
 
-class _Compressors(threading.local):
-    """A compressor for each thread: it is no more thread-safe than its context, which is costly to make."""
-
-    def __init__(self) -> None:
-        self.one = zstandard.ZstdCompressor(level=_LEVEL)
-
-
-_compressors: Final = _Compressors()
+_one: Final = zstandard.ZstdCompressor(level=_LEVEL)
+"""The event loop's: making one costs more than compressing a page."""
 
 
 class Collector:
@@ -56,7 +52,7 @@ class Collector:
         self._largest = largest
         self._is_packed = is_packed
         self._may_be_cut = may_be_cut
-        self._chunks: list[bytes] = []
+        self._chunks: deque[bytes] = deque()
         self._packing: zstandard.ZstdCompressionObj | None = None
         self._head = b""
         self.came = 0
@@ -81,42 +77,63 @@ class Collector:
             self._chunks.append(chunk)
             self.held += len(chunk)
         if self._packing is not None:
-            _check_packed(self.held)
+            _check_packed(self.held - CONTEXT)
 
     async def finish(self, turns: asyncio.Semaphore) -> Body:
-        """Return the whole. Raises Problem where it can't be decoded.
+        """Return the whole, once. Raises Problem where it can't be decoded.
 
-        turns: for large bodies, which take their size in memory once more while they are decoded in a thread.
+        turns: for large bodies, which are decoded and compressed in a thread.
         """
         if self._packing is not None:
             self._chunks.append(self._packing.flush())
             return Body(b"".join(self._chunks), self.came, self._head)
         if self.came <= INLINE:
-            return self._whole()
+            return self._whole(_one)
         async with turns:
-            return await asyncio.to_thread(self._whole)
+            return await asyncio.to_thread(self._large)
 
     def _pack(self) -> None:
         """Compress from now on as it comes, beginning with what is here."""
-        before = b"".join(self._chunks)
-        self._head = before[:HEAD]
         self._packing = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
-        self._chunks = [self._packing.compress(before)]
-        self.held = len(self._chunks[0])
+        packed = deque[bytes]()
+        while self._chunks:
+            chunk = self._chunks.popleft()
+            self._head += chunk[: HEAD - len(self._head)]
+            packed.append(self._packing.compress(chunk))
+        self._chunks = packed
+        self.held = sum(map(len, packed)) + CONTEXT
 
-    def _whole(self) -> Body:
-        """Decode and compress at once. Runs in any thread, when nothing more comes."""
-        if not self._encodings:
-            whole = b"".join(self._chunks)[: self._largest]
-            return Body(self._packed(whole), len(whole), whole[:HEAD])
-        # One that may be cut ends by itself at its largest size.
-        pieces = decoded(iter(self._chunks), self._encodings, sys.maxsize if self._may_be_cut else self._largest)
-        if self._may_be_cut:
-            pieces = self._cut(pieces)
-        elif self.came > INLINE:
-            return self._packed_pieces(pieces)
-        whole = b"".join(pieces)
-        return Body(self._packed(whole), len(whole), whole[:HEAD])
+    def _pieces(self) -> Iterator[bytes]:
+        """Return the decoded pieces, and forget what they were decoded from."""
+        chunks = _taken(self._chunks)
+        if self._encodings:
+            # One that may be cut ends by itself at its largest size.
+            chunks = decoded(chunks, self._encodings, sys.maxsize if self._may_be_cut else self._largest)
+        return self._cut(chunks) if self._may_be_cut else chunks
+
+    def _whole(self, compressor: zstandard.ZstdCompressor) -> Body:
+        """Decode and compress a small body."""
+        whole = b"".join(self._pieces())
+        return Body(compressor.compress(whole) if self._is_packed else whole, len(whole), whole[:HEAD])
+
+    def _large(self) -> Body:
+        """Decode and compress a large body piece by piece, so that it is never in memory as a whole."""
+        compressor = zstandard.ZstdCompressor(level=_LEVEL)  # no compressor may be used by two threads
+        if not self._is_packed:
+            return self._whole(compressor)
+        # With its size, a reader knows what to make room for.
+        packing = compressor.compressobj() if self._encodings else compressor.compressobj(size=self.came)
+        packed: list[bytes] = []
+        size = held = 0
+        head = b""
+        for piece in self._pieces():
+            head += piece[: HEAD - len(head)]
+            size += len(piece)
+            packed.append(packing.compress(piece))
+            held += len(packed[-1])
+            _check_packed(held)
+        packed.append(packing.flush())
+        return Body(b"".join(packed), size, head)
 
     def _cut(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Return the pieces up to the largest size; a body that was cut on its way ends in the middle, too."""
@@ -131,26 +148,11 @@ class Collector:
             if problem.outcome == "broken-encoding" and not self.is_cut:
                 raise
 
-    def _packed(self, whole: bytes) -> bytes:
-        return _compressors.one.compress(whole) if self._is_packed else whole
 
-    def _packed_pieces(self, pieces: Iterator[bytes]) -> Body:
-        """Compress a large body piece by piece, so that it is never in memory as a whole."""
-        if not self._is_packed:
-            whole = b"".join(pieces)
-            return Body(whole, len(whole), whole[:HEAD])
-        packing = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
-        packed: list[bytes] = []
-        size = held = 0
-        head = b""
-        for piece in pieces:
-            head += piece[: HEAD - len(head)]
-            size += len(piece)
-            packed.append(packing.compress(piece))
-            held += len(packed[-1])
-            _check_packed(held)
-        packed.append(packing.flush())
-        return Body(b"".join(packed), size, head)
+def _taken(chunks: deque[bytes]) -> Iterator[bytes]:
+    """Return chunks, and take each out before it is used."""
+    while chunks:
+        yield chunks.popleft()
 
 
 def _check_packed(held: int) -> None:

@@ -70,17 +70,19 @@ class Bandwidth:
 
 
 class Room:
-    """Bytes of bodies in memory: those that come, and those that wait to be confirmed.
+    """Bytes of bodies in memory: those that come, and those that are complete and wait to be confirmed.
 
-    Where there is no room, nothing is begun, and all bodies wait but the oldest one, which can always be ended: so
-    there are never more bytes than `limit`, one body, and a piece of each of the others.
+    Where there is no room, nothing is begun, and all bodies wait but the oldest one, which goes on as long as the
+    complete ones alone leave room. So one can always be ended, and there are never more bytes than twice the limit, one
+    body, and a piece of each of the others.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: dict[object, int] = {}
-        self._coming: dict[object, None] = {}
-        """Bodies that still come, oldest first."""
+        self._coming: dict[object, int] = {}
+        """Bodies that still come, oldest first, and their bytes."""
+        self._complete: dict[object, int] = {}
+        self._complete_total = 0
         self._waiting: asyncio.Event | None = None
         """Set at the next change, where anybody waits for it."""
         self.total = 0
@@ -92,23 +94,27 @@ class Room:
 
     def hold(self, body: object, size: int) -> None:
         """Note that a body that comes takes this many bytes."""
-        self._coming.setdefault(body)
-        self.total += size - self._held.get(body, 0)
-        self._held[body] = size
+        self.total += size - self._coming.get(body, 0)
+        self._coming[body] = size
 
     def may_grow(self, body: object) -> bool:
         """Return whether more of a body may come."""
-        return not self.is_full or body not in self._held or next(iter(self._coming), body) is body
+        if not self.is_full:
+            return True
+        return self._complete_total < self._limit and next(iter(self._coming), body) is body
 
-    def came(self, body: object) -> None:
-        """Note that a body is complete; it stays in memory until it is released."""
-        self._coming.pop(body, None)
+    def came(self, body: object, size: int) -> None:
+        """Note that a body is complete, and takes this many bytes until it is released."""
+        self.total += size - self._coming.pop(body, 0)
+        self._complete_total += size
+        self._complete[body] = size
         self._tell()
 
     def release(self, body: object) -> None:
         """Note that a body is gone; one that is gone already changes nothing."""
-        self._coming.pop(body, None)
-        self.total -= self._held.pop(body, 0)
+        complete = self._complete.pop(body, 0)
+        self._complete_total -= complete
+        self.total -= complete + self._coming.pop(body, 0)
         self._tell()
 
     async def changed(self) -> None:

@@ -121,10 +121,11 @@ class Exchange:
                 self._resuming = None
             self._request = self._time = None
             self._bandwidth.spend(self._head.size + curl.getinfo(pycurl.REQUEST_SIZE))
-        if self._body is not None:
-            self._room.came(self._body)
+        body, self._body = self._body, None  # which may be large, and the next request far away
+        if body is not None:
+            self._room.came(body, body.held)
         wire = self._head.size + int(curl.getinfo(pycurl.SIZE_DOWNLOAD_T))
-        return Answer(self._head, self._body, wire, curl.getinfo(pycurl.TOTAL_TIME))
+        return Answer(self._head, body, wire, curl.getinfo(pycurl.TOTAL_TIME))
 
     def close(self) -> None:
         """Free the handle. No request may be running."""
@@ -139,6 +140,7 @@ class Exchange:
     def _forget(self) -> None:
         if self._body is not None:
             self._room.release(self._body)
+            self._body = None
 
     def _made(self) -> pycurl.Curl:
         curl = pycurl.Curl()

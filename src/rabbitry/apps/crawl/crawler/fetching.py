@@ -123,7 +123,7 @@ class Fetcher:
         self._transfers = Transfers(connections)
         self._exchanges: list[Exchange] = []
         """Those that are free."""
-        self._decoding = asyncio.Semaphore(2)
+        self._decoding = asyncio.Semaphore(1)
 
     def close(self) -> None:
         """Close all connections. Nothing may be being fetched."""
@@ -210,9 +210,8 @@ class Fetcher:
             size=body.size,
             took=answer.took,
         )
+        self._room.came(page, len(page.body))
         self._room.release(answer.body)
-        self._room.hold(page, len(page.body))
-        self._room.came(page)
         return page
 
     def _collector(self, largest: int, is_page: bool, head: Head) -> Collector | None:

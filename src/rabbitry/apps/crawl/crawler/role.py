@@ -48,6 +48,8 @@ def crawler_app(crawler: Crawler, concurrency: int, *, plain: bool = False) -> A
             async for item in items:
                 for outgoing in published(item, batch, crawler.node, plain=plain):
                     yield outgoing
+                    del outgoing
+                del item  # a page may be large, and the next one far away
 
     return app
 

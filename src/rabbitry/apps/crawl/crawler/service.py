@@ -18,7 +18,7 @@ from rabbitry.apps.crawl.crawler.role import crawler_app
 from rabbitry.apps.crawl.node import Node
 
 CONCURRENCY: Final = 100
-ROOM: Final = 12_000_000
+ROOM: Final = 6_000_000
 """Bytes of pages in memory; with those that may be on their way beyond it, a crawler stays under 80 MiB."""
 
 
