@@ -216,6 +216,8 @@ class Hearing:
             return
         work.robots[robots.origin] = robots
         host.robots_delay = robots.delay
+        # The crawler left the delay that was known before.
+        host.due = max(host.due, work.now + host.pause)
         work.hosts.add(host.id)
         first = work.waiting(host, 1)
         if first and robots.body:
