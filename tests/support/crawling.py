@@ -19,6 +19,7 @@ from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper.answering import answer
 from rabbitry.apps.crawl.keeper.answers import AskExport, AskStatus, AskWhy, Entry, Exported, Question, Status, Why
 from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.exceptions import NoRecords
 from tests.support.commands import Service, run, service
 from tests.support.waiting import eventually_blocking
 
@@ -134,8 +135,14 @@ class Crawl:
         return answered
 
     def _reading(self) -> Database:
+        def opened() -> bool:
+            with contextlib.suppress(NoRecords):
+                self._database = self._stack.enter_context(Database(self.database, existing=True))
+            return self._database is not None
+
         if self._database is None:
-            self._database = self._stack.enter_context(Database(self.database, existing=True))
+            eventually_blocking(opened, "a keeper made the database", within=30)
+        assert self._database is not None
         return self._database
 
     def settled(self, *, documents: int | None = None, within: float = 60.0) -> Status:

@@ -380,16 +380,17 @@ TRAPS: Final[dict[str, Site]] = {
 }
 
 
-def trapped(real: int, links: int = 5) -> Site:
-    """Make a site of `real` pages, /p/0 to /p/N-1, each of which leads into every trap too."""
-    graph = Graph(real, links)
-    begins = "".join(f'<a href="/{name}/">{name}</a>' for name in TRAPS)
+@dataclass
+class Trapped:
+    """A site of `real` pages, /p/0 to /p/N-1, each of which leads into every trap too."""
 
-    def site(request: Request) -> Answer:
+    real: int
+    links: int = 5
+
+    def __call__(self, request: Request) -> Answer:
         kind = request.path.strip("/").partition("/")[0]
         if kind in TRAPS:
             return TRAPS[kind](request)
-        answer = graph(request)
+        answer = Graph(self.real, self.links)(request)
+        begins = "".join(f'<a href="/{name}/">{name}</a>' for name in TRAPS)
         return dataclasses.replace(answer, body=answer.body.replace(b"</main>", f"{begins}</main>".encode()))
-
-    return site

@@ -16,13 +16,13 @@ from tests.support.pages import (
     BROKEN,
     TRAPS,
     Graph,
+    Trapped,
     bomb,
     by_host,
     circle,
     endless,
     redirect,
     routes,
-    trapped,
     with_robots,
     with_validators,
 )
@@ -157,7 +157,7 @@ def test_redirects_and_robots() -> None:
 
 @pytest.mark.parametrize("kind", TRAPS)
 def test_a_trap_goes_on_for_ever(kind: str) -> None:
-    with Sites(trapped(10)) as sites, httpx.Client() as client:
+    with Sites(Trapped(10)) as sites, httpx.Client() as client:
         assert f'href="/{kind}/"' in client.get(sites.url("/p/3")).text
         seen, target = set(), f"/{kind}/"
         for _ in range(20):

@@ -1,0 +1,212 @@
+"""Whole crawls, all roles as processes of their own, on web sites of 127.0.0.0/8; `tests/faults` has the long forms."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+from rabbitry.apps.crawl.keeper.answers import Status
+from tests.support import crawl_scenes
+from tests.support.commands import run
+from tests.support.crawl_zoo import Zoo, zoo
+from tests.support.crawling import Crawl
+from tests.support.pages import Graph, page, words
+from tests.support.sites import Answer, Request, Sites, host
+from tests.support.waiting import eventually_blocking
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@dataclass
+class Crawled:
+    """What became of the zoo."""
+
+    zoo: Zoo
+    sites: Sites
+    crawl: Crawl
+    status: Status
+
+
+@pytest.fixture(scope="module")
+def crawled(shared_broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crawled]:
+    """A crawl of all kinds of sites that is as far as it gets."""
+    animals = zoo()
+    with contextlib.ExitStack() as stack:
+        sites = stack.enter_context(Sites(animals.site(), len(animals.sites)))
+        crawl = stack.enter_context(Crawl(shared_broker, tmp_path_factory.mktemp("zoo")))
+        crawl.start_all()
+        crawl.add(*(sites.url(target, number) for number, target in animals.starts))
+        wanted = {
+            sites.url(target, number)
+            for (number, target), outcomes in animals.outcomes.items()
+            if outcomes == {"document"}
+        }
+
+        missing: set[str] = set()
+
+        def all_there() -> bool:
+            nonlocal missing
+            crawl.check()
+            missing = wanted - {entry.url for entry in crawl.export()}
+            return not missing
+
+        try:
+            eventually_blocking(all_there, "all documents", within=90)
+        except AssertionError as error:
+            told = {url: [(one.outcome, one.detail) for one in crawl.why(url).decisions] for url in missing}
+            raise AssertionError(f"{error}; missing: {told}; {crawl.status()}") from error
+        yield Crawled(animals, sites, crawl, crawl.status())
+
+
+def test_each_address_has_the_outcome_that_it_should(crawled: Crawled) -> None:
+    wrong = {}
+    for (number, target), wanted in crawled.zoo.outcomes.items():
+        url = crawled.sites.url(target, number)
+        if not wanted & set(found := crawled.crawl.outcomes(url)):
+            wrong[url] = (found, wanted)
+    assert not wrong, f"{len(wrong)}: {wrong}"
+
+
+def test_addresses_elsewhere_are_refused(crawled: Crawled) -> None:
+    wrong = {}
+    for url, wanted in crawled.zoo.elsewhere.items():
+        if not wanted & set(found := crawled.crawl.outcomes(url)):
+            wrong[url] = (found, wanted)
+    assert not wrong, f"{len(wrong)}: {wrong}"
+
+
+def test_what_is_forbidden_was_never_asked_for(crawled: Crawled) -> None:
+    asked = {(entry.host, entry.target) for entry in crawled.sites.log}
+    assert not {(host(number), target) for number, target in crawled.zoo.never} & asked
+
+
+def test_robots_is_asked_for_before_all_else_and_once(crawled: Crawled) -> None:
+    for number in crawled.zoo.sites:
+        targets = crawled.sites.log.of(host(number)).targets()
+        assert targets[0] == "/robots.txt", (number, targets[:5])
+        if all(entry.status == 200 for entry in crawled.sites.log.of(host(number))):
+            assert targets.count("/robots.txt") == 1
+
+
+def test_pages_in_circles_are_fetched_once(crawled: Crawled) -> None:
+    targets = crawled.sites.log.of(host(0)).targets()
+    assert sorted(targets) == sorted(["/robots.txt", "/", *(f"/{n}" for n in range(5))])
+
+
+def test_retry_after_is_kept(crawled: Crawled) -> None:
+    busy = [number for (number, _), outcomes in crawled.zoo.outcomes.items() if outcomes == {"slow-down"}]
+    [number] = busy
+    assert crawled.sites.log.of(host(number)).targets() == ["/robots.txt", "/"]
+    for entry in crawled.sites.log:
+        if entry.status in (429, 503) and entry.host != host(number):
+            seconds = 2 if entry.status == 429 else 3
+            later = [one for one in crawled.sites.log.of(entry.host) if one.began > entry.ended]
+            assert all(one.began - entry.ended >= seconds for one in later)
+
+
+def test_the_user_agent_names_us(crawled: Crawled) -> None:
+    agents = {entry.agent for entry in crawled.sites.log}
+    assert len(agents) == 1
+    assert "rabbitry" in agents.pop().lower()
+
+
+def test_bad_input_is_counted(crawled: Crawled) -> None:
+    counted = crawled.status.outcomes
+    for outcome in ("document", "redirect", "disallowed", "private", "not-text", "client-error", "bad-answer"):
+        assert counted.get(outcome, 0) > 0, (outcome, counted)
+
+
+def test_every_role_still_runs(crawled: Crawled) -> None:
+    crawled.crawl.check()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://127.0.0.1/x", "'ftp' is no scheme"),
+        ("http://", "is no address"),
+        ("http://[::1", "is no address"),
+        ("javascript:alert(1)", "'javascript' is no scheme"),
+        ("no address at all", "is no address"),
+        ("http://127.0.0.1/" + "x" * 100_000, "an address has up to"),
+    ],
+)
+def test_a_bad_address_is_refused_at_once(url: str, why: str) -> None:
+    done = run("crawl", "add", url, "--broker", "amqp://127.0.0.1:1/")
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
+def test_a_certificate_that_does_not_verify_is_an_outcome(crawled: Crawled) -> None:
+    with Sites(Graph(3), authority=trustme.CA()) as sites:
+        crawled.crawl.add(sites.url("/p/0"))
+        eventually_blocking(
+            lambda: {"bad-certificate", "disallowed"} & set(crawled.crawl.outcomes(sites.url("/p/0"))),
+            "the outcome",
+            within=30,
+        )
+        assert not sites.log
+
+
+def test_one_slow_host_holds_up_no_other(broker_url: str, tmp_path: Path) -> None:
+    def site(request: Request) -> Answer:
+        if request.host == host(0):
+            return Answer(never=True)
+        links = [f"/{n}" for n in range(10)]
+        return Answer(page(request.target, links, words(request.host + request.target)).encode())
+
+    with Sites(site, 20) as sites, Crawl(broker_url, tmp_path) as crawl:
+        crawl.start_all()
+        crawl.add(*(sites.url("/", number) for number in range(20)))
+        eventually_blocking(lambda: crawl.status().documents == 19 * 11, "the others' pages", within=25)
+        assert not sites.log.of(host(0))
+
+
+def test_killed_roles_lose_no_page(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.kills(broker_url, tmp_path, pages=400, kills=5, hosts=8)
+
+
+def test_no_host_is_asked_before_its_delay_is_over(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.manners(broker_url, tmp_path, hosts=20, each=4, crawlers=3, kills=4, delay=0.5, slower=1)
+
+
+def test_a_crawler_that_stood_still_asks_for_nothing_more(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.paused(broker_url, tmp_path, seconds=4)
+
+
+async def test_lost_connections_lose_no_page_and_no_manners(broker_url: str, tmp_path: Path) -> None:
+    await crawl_scenes.cuts(broker_url, tmp_path, cuts=3)
+
+
+def test_traps_take_few_requests(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.traps(broker_url, tmp_path, real=600)
+
+
+_REBINDING = """
+import itertools, socket
+lookups, ask = itertools.count(), socket.getaddrinfo
+def getaddrinfo(host, port, *rest, **more):
+    if host in (b"rebinding.example", "rebinding.example"):
+        host = "127.1.0.1" if next(lookups) == 0 else "127.2.0.1"
+    return ask(host, port, *rest, **more)
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+def test_a_name_that_is_answered_otherwise_later_leads_nowhere(broker_url: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_REBINDING)
+    with (
+        Sites(Graph(10, links=3), addresses=["127.2.0.1"]) as sites,
+        Crawl(broker_url, tmp_path, more={"PYTHONPATH": str(tmp_path)}) as crawl,
+    ):
+        crawl.start("keeper")
+        crawl.start("processor")
+        crawl.start("crawler", private="127.1.0.0/16")
+        url = f"http://rebinding.example:{sites.port}/p/0"
+        crawl.add(url)
+        eventually_blocking(lambda: "private" in crawl.outcomes(url), "the outcome", within=30)
+        assert {entry.address for entry in sites.log} == {"127.1.0.1"}
+        assert sites.log.targets() == ["/robots.txt"]

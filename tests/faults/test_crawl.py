@@ -1,0 +1,53 @@
+"""The long forms of `tests/apps/crawl/test_whole.py`: 10,000 pages, 50 kills, 200 hosts, a pause past the deadline."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import crawl_scenes
+from tests.support.crawling import Crawl
+from tests.support.pages import Graph, drop
+from tests.support.sites import Answer, Request, Sites, SitesProcess, host
+from tests.support.waiting import eventually_blocking
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+def test_ten_thousand_pages_are_each_once_in_the_index(broker_url: str, tmp_path: Path) -> None:
+    with SitesProcess(Graph(10_000, links=20, size=8000, hosts=50), 50) as sites, Crawl(broker_url, tmp_path) as crawl:
+        crawl.start_all()
+        crawl.add(sites.url("/p/0"))
+        crawl.settled(documents=10_000, within=600)
+        crawl_scenes.each_once(crawl, (sites.url(f"/p/{n}", n % 50) for n in range(10_000)))
+        assert len(sites.log.pages()) == 10_000
+        assert len(sites.log) == 10_050
+
+
+def test_fifty_kills_in_ten_thousand_pages_lose_none(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.kills(broker_url, tmp_path, pages=10_000, kills=50)
+
+
+def test_eight_crawlers_keep_the_delay_of_two_hundred_hosts(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.manners(broker_url, tmp_path, hosts=200, each=15, crawlers=8, kills=20, delay=1, slower=2)
+
+
+def test_a_crawler_that_slept_past_its_deadline_asks_for_nothing_more(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.paused(broker_url, tmp_path, seconds=150, delay=1, pages=100)
+
+
+def test_traps_take_a_tenth_of_the_requests_of_a_large_site(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.traps(broker_url, tmp_path, real=5000)
+
+
+def test_a_page_that_comes_by_drops_is_too_slow(broker_url: str, tmp_path: Path) -> None:
+    def site(request: Request) -> Answer:
+        return Answer(status=404) if request.target == "/robots.txt" else drop()
+
+    with Sites(site) as sites, Crawl(broker_url, tmp_path) as crawl:
+        crawl.start_all()
+        crawl.add(sites.url("/"))
+        eventually_blocking(
+            lambda: "too-slow" in crawl.outcomes(sites.url("/")),
+            "the outcome", within=60,
+        )  # fmt: skip
+        assert sites.log.pages().of(host(0))
