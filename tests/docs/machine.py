@@ -26,7 +26,12 @@ _SERVICES = {
     "rabbitry grading assistant": "",
     "rabbitry grading coordinator": "",
     "rabbitry grading results --follow": "",
+    "rabbitry crawl run": "",
+    "rabbitry crawl crawler": "",
+    "rabbitry crawl processor": "",
+    "rabbitry crawl keeper": "",
     "rabbitry queues --watch": "",
+    "python -m http.server": "Serving HTTP",
     "uvicorn": "running on",
 }
 # The examples' hosts, and the machine's own name, as /etc/hosts has them.

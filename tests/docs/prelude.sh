@@ -44,7 +44,8 @@ start() {
     eval "exec env $1" >"$log" 2>&1 </dev/null &
     pid=$!
     services+=("$pid")
-    case $1 in make*) orderly[pid]=143 ;; *) orderly[pid]=0 ;; esac # make passes the signal on, waits, and ends by it
+    # make passes the signal on, waits, and ends by it; a plain server of Python ends by it.
+    case $1 in make* | "python -m http.server"*) orderly[pid]=143 ;; *) orderly[pid]=0 ;; esac
     until up "$pid" "$log" "${2:-}"; do
         kill -0 "$pid" 2>/dev/null || fail "ended at once: $1"
         [ $((attempts += 1)) -lt 1200 ] || fail "not up within a minute: $1"

@@ -22,6 +22,7 @@ _BROKER = "rabbitry broker --memory"
 _BEFORE = {
     "README.md": [_BROKER],
     "docs/client.md": [_BROKER],
+    "docs/crawl.md": [_BROKER],
     "docs/flow.md": [_BROKER],
     "docs/grading.md": [_BROKER],
     "docs/monitor.md": ["RABBITMQ_PASSWORD=secret rabbitry broker --memory --host 0.0.0.0 --user ann"],
