@@ -1,12 +1,17 @@
 """`rabbitry up`: everything starts, everything ends, and what dies comes back."""
 
+import re
 import signal
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from rabbitry.cli import up as up_command
+from rabbitry.exceptions import UsageError
 from tests.support import commands
 from tests.support.commands import Service
 from tests.support.embedded import BrokerProcess
@@ -38,9 +43,9 @@ def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
     with commands.service("up", *_FREE) as up:
         page = _page(up)
         eventually_blocking(lambda: _health(page)["samples"], "samples")
-        eventually_blocking(lambda: "grading" in _children(up), "the roles of grading")
+        eventually_blocking(lambda: {"crawl", "grading"} <= {*_children(up)}, "the roles")
         children = _children(up)
-        assert sorted(children) == ["broker", "grading", "monitor", "web"]
+        assert sorted(children) == ["broker", "crawl", "grading", "monitor", "web"]
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(20) == 0, up.output
         assert _all_gone(list(children.values()))
@@ -152,3 +157,24 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         assert up.process.wait(5) == 130
         children["web"].resume()
         eventually_blocking(lambda: _all_gone(list(children.values())), "the end of the children")
+
+
+def test_a_crawl_needs_what_its_extra_brings() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needed = [re.split(r"[><=]", line)[0].replace("-", "_") for line in project["optional-dependencies"]["crawl"]]
+    assert needed == [*up_command.CRAWL_MODULES]
+
+
+def test_without_its_extra_a_crawl_is_left_out_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(up_command, "find_spec", lambda name: None if name == "pycurl" else find_spec(name))
+    caplog.set_level("INFO", logger="rabbitry.cli.up")
+    assert up_command._apps(None, has_broker=False) == {"monitor", "grading"}
+    (line,) = caplog.messages
+    assert "'pycurl', which is not installed" in line
+    assert "install" in line.rpartition(": ")[2]
+    assert up_command._apps("monitor", has_broker=False) == {"monitor"}
+    with pytest.raises(UsageError, match=r"--apps crawl: .*'pycurl', which is not installed"):
+        up_command._apps("crawl,monitor", has_broker=False)
+    assert len(caplog.messages) == 1

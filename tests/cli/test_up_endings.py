@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+import rabbitry
+from rabbitry.exceptions import NotFound
 from tests.support import commands
 from tests.support.commands import Service
 from tests.support.ports import free_port
@@ -74,6 +76,15 @@ def _missing_course(folder: Path) -> dict[str, str]:
 
 def _bad_setting(_: Path) -> dict[str, str]:
     return {"APP_PORT": "x"}
+
+
+def _has_keeper(url: str) -> bool:
+    """Whether a keeper answers questions."""
+    with rabbitry.connect_blocking(url) as connection:
+        try:
+            return connection.channel().declare_queue("crawl.questions", passive=True).consumer_count > 0
+        except NotFound:
+            return False
 
 
 @pytest.mark.parametrize(
@@ -220,8 +231,9 @@ def test_all_that_is_kept_lies_where_it_was_asked_for(tmp_path: Path, option: st
             return [one["status"] for one in found] == ["confirmed"]
 
         eventually_blocking(confirmed, "the page to know the confirmed submission", within=40)
+        eventually_blocking(lambda: _has_keeper(url), "the keeper")
         kept = {path.name for path in data.rglob("*")} if data.exists() else set()
-        assert ({"broker.sqlite", "grading.sqlite3"} <= kept) is (option == "--data")
+        assert ({"broker.sqlite", "grading.sqlite3", "crawl.sqlite3"} <= kept) is (option == "--data")
         assert not home.exists()
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(20) == 0, up.output
@@ -241,6 +253,7 @@ def test_memory_and_a_database_that_is_named_are_not_for_each_other() -> None:
         ("monitor", ["broker", "monitor", "web"]),
         ("grading", ["broker", "grading", "web"]),
         ("monitor, grading", ["broker", "grading", "monitor", "web"]),
+        ("crawl,monitor", ["broker", "crawl", "monitor", "web"]),
         ("", ["broker", "web"]),
     ],
 )
@@ -255,7 +268,7 @@ def test_the_apps_that_are_asked_for_run(apps: str, running: list[str]) -> None:
 def test_an_app_that_there_is_not_is_named() -> None:
     done = commands.run("up", *_FREE, "--apps", "monitor,nonsense")
     assert done.returncode == 2
-    assert done.stderr == "rabbitry: --apps 'nonsense' is no app: choose among monitor, grading\n"
+    assert done.stderr == "rabbitry: --apps 'nonsense' is no app: choose among monitor, grading, crawl\n"
 
 
 def test_a_healthy_start_is_quiet_and_ctrl_c_says_that_it_stops() -> None:
@@ -265,9 +278,11 @@ def test_a_healthy_start_is_quiet_and_ctrl_c_says_that_it_stops() -> None:
         eventually_blocking(lambda: "grading" in _children(up), "the roles of grading")
         health = psutil.Process(_children(up)["grading"].pid)
         eventually_blocking(lambda: len(health.net_connections("tcp")) > 1, "the roles' connections")
+        url = up.wait_for(r"broker on (amqp://\S+/)")[1]
+        eventually_blocking(lambda: _has_keeper(url), "the keeper")
         lines = [line for line in up.output.splitlines() if line]
         assert len(lines) == 2, up.output
-        assert "starting the broker, the dashboard, the agent, grading" in lines[0]
+        assert "starting the broker, the dashboard, the agent, grading, crawl" in lines[0]
         assert lines[1] == f"  Your machines, live: {page}   (Ctrl-C stops everything)"
         os.kill(up.process.pid, signal.SIGINT)
         assert up.process.wait(20) == 0

@@ -1,4 +1,4 @@
-"""`rabbitry up`: broker, this machine's agent, the roles of grading and the dashboard, in one command."""
+"""`rabbitry up`: broker, this machine's agent, the roles of grading and crawl, and the dashboard, in one command."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -31,8 +32,22 @@ PORT: Final = 5672
 WEB_PORT: Final = 8003
 HTTP_PORT: Final = 8000
 DATABASE: Final = "RABBITRY_DATABASE"
-"""Environment variable with the URL of the records of grading."""
-RECORDS: Final = "grading.sqlite3"
+"""Environment variable with the URL of the apps' records, which may share a database."""
+RECORDS: Final = "{app}.sqlite3"
+"""The file of an app's records where none is named: each writes to its own, so that they do not wait for each other."""
+CRAWL_MODULES: Final = (
+    "ada_url",
+    "brotli",
+    "protego",
+    "pycurl",
+    "resiliparse",
+    "selectolax",
+    "stopwordsiso",
+    "warcio",
+    "webencodings",
+    "zstandard",
+)
+"""What the extra `crawl` brings: without all of it a crawl is not run."""
 _ANSWER_WITHIN: Final = 1.0
 
 log = logging.getLogger("rabbitry.cli.up")
@@ -44,6 +59,7 @@ class App(StrEnum):
 
     MONITOR = "monitor"
     GRADING = "grading"
+    CRAWL = "crawl"
 
 
 Broker = Annotated[
@@ -86,7 +102,7 @@ Apps = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,…",
-        help="The apps to run, of monitor (this machine's agent) and grading (the roles).",
+        help="The apps to run, of monitor (this machine's agent), grading and crawl (their roles).",
         show_default="all; with --broker, monitor",
     ),
 ]
@@ -118,7 +134,7 @@ def up(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Run broker, this machine's agent, the roles of grading and the dashboard until Ctrl-C.
+    """Run broker, this machine's agent, the roles of grading and crawl, and the dashboard until Ctrl-C.
 
     With --broker it runs agent and dashboard on that broker: who decides there is not this machine's to say.
     With --plain the original programs can join, whether they start before it or after it (docs/originals.md).
@@ -154,8 +170,9 @@ def up(
                 plan.broker += ["--management-port", str(management.getsockname()[1])]
 
     async def service(stop: asyncio.Event) -> int:
-        with _records(data, memory) as environment:
-            return await _run(plan, environment, stop)
+        with _records(data, memory) as databases:
+            plan.databases = databases
+            return await _run(plan, stop)
 
     raise typer.Exit(run_service(service, deadline=30.0))
 
@@ -188,6 +205,10 @@ class _Declaring:
         return ["--exchange-type", self.exchange_type.value, *self._plain, *self._strict]
 
     @property
+    def crawl(self) -> list[str]:
+        return [*self._plain, *self._strict]
+
+    @property
     def page(self) -> list[str]:
         # A queue that the broker names leaves the name of contract system_info to a program that expects it.
         return ["--queue", "", "--exchange-type", self.exchange_type.value, *self._plain]
@@ -218,17 +239,24 @@ class _Plan:
     http_port: int = HTTP_PORT
     broker: list[str] = field(default_factory=list)
     """Options of `broker`."""
+    databases: Mapping[App, str] = field(default_factory=dict)
+    """URLs of the apps' records, where they are not the usual ones."""
 
-    def children(self, environment: dict[str, str]) -> list[Child]:
+    def children(self) -> list[Child]:
         """Make the children in the order in which they are ended: those that publish and read before the broker."""
-        environment = environment | {"RABBITRY_BROKER": self.url}
-        web = environment | {LISTENER: str(self.page.fileno())}
+        environment = {"RABBITRY_BROKER": self.url}
+        grading = environment | self._database(App.GRADING)
+        # Only the records of grading are read by the dashboard; it asks a crawl's keeper over the broker.
+        web = grading | {LISTENER: str(self.page.fileno())}
         # A healthy start is quiet: of these three only what is wrong is of interest.
         quiet = self._verbosity(Level.WARNING if self.level is Level.INFO else self.level)
         children = []
+        if App.CRAWL in self.apps:
+            roles = ["crawl", "run", *self.declaring.crawl, *quiet]
+            children.append(Child("crawl", roles, environment | self._database(App.CRAWL)))
         if App.GRADING in self.apps:
             roles = ["grading", "run", *self.people, *self.declaring.roles, *self._verbosity(self.level)]
-            children.append(Child("grading", roles, environment))
+            children.append(Child("grading", roles, grading))
         if App.MONITOR in self.apps:
             # The page may start later than the agent; a sample that came too early must not cost it 5 s.
             agent = ["monitor", "publish", "--http", str(self.http_port), "--probe-interval", "1"]
@@ -240,12 +268,15 @@ class _Plan:
             children.append(Child("the broker", broker, own, (self.listener.fileno(),)))
         return children
 
+    def _database(self, app: App) -> dict[str, str]:
+        return {DATABASE: self.databases[app]} if app in self.databases else {}
+
     def _verbosity(self, level: Level) -> list[str]:
         return ["--log-level", level.value, *(["--log-json"] if self.as_json else [])]
 
 
-async def _run(plan: _Plan, environment: dict[str, str], stop: asyncio.Event) -> int:
-    children = plan.children(environment)
+async def _run(plan: _Plan, stop: asyncio.Event) -> int:
+    children = plan.children()
     names = ", ".join(child.name for child in reversed(children))
     where = "" if plan.listener is None else f"broker on amqp://{HOST}:{plan.listener.getsockname()[1]}/; "
     log.info("%sstarting %s", where, names)
@@ -278,7 +309,7 @@ async def _run(plan: _Plan, environment: dict[str, str], stop: asyncio.Event) ->
 
 
 async def _keep(child: Child, announcing: asyncio.Task[None]) -> int:
-    if child.name == App.GRADING:
+    if child.name in (App.GRADING, App.CRAWL):
         # Whoever waits for the page is served first: on a small machine one more start would take its processors.
         await asyncio.wait([announcing])
     return await child.keep()
@@ -292,19 +323,33 @@ async def _announce(dashboard: Child, port: int) -> None:
 
 
 def _apps(text: str | None, *, has_broker: bool) -> frozenset[App]:
-    """Read `--apps`. Raises UsageError for what is no app."""
+    """Read `--apps`. Raises UsageError for what is no app, and for a crawl without what it needs."""
+    lacking = next((name for name in CRAWL_MODULES if find_spec(name) is None), None)
     if text is None:
-        return frozenset([App.MONITOR] if has_broker else App)
+        if has_broker:
+            return frozenset([App.MONITOR])
+        if lacking is None:
+            return frozenset(App)
+        log.info("without the roles of a crawl: %s", _how_to_crawl(lacking))
+        return frozenset(App) - {App.CRAWL}
     names = [name for name in (part.strip() for part in text.split(",")) if name]
     for name in names:
         if name not in set(App):
             raise UsageError(f"--apps {name!r} is no app: choose among {', '.join(App)}")
+    if App.CRAWL in names and lacking is not None:
+        raise UsageError(f"--apps {App.CRAWL}: {_how_to_crawl(lacking)}")
     return frozenset(App(name) for name in names)
 
 
+def _how_to_crawl(lacking: str) -> str:
+    from rabbitry._installing import missing
+
+    return missing("`rabbitry crawl run`", ModuleNotFoundError(name=lacking))
+
+
 @contextlib.contextmanager
-def _records(data: Path | None, memory: bool) -> Iterator[dict[str, str]]:
-    """Yield the environment that says where the apps keep their records.
+def _records(data: Path | None, memory: bool) -> Iterator[dict[App, str]]:
+    """Yield the URLs of the apps' records, where they are not the usual ones.
 
     The pages and the roles are processes of their own, so what is in memory is a folder that goes at the end.
     A database that RABBITRY_DATABASE names is used beside --data. Raises UsageError for one beside --memory.
@@ -313,11 +358,15 @@ def _records(data: Path | None, memory: bool) -> Iterator[dict[str, str]]:
         if os.environ.get(DATABASE):
             raise UsageError(f"--memory keeps nothing, and {DATABASE} names a database: unset one of them")
         with tempfile.TemporaryDirectory(prefix="rabbitry-") as folder:
-            yield {DATABASE: f"sqlite:///{folder}/{RECORDS}"}
+            yield _files(Path(folder))
     elif data is not None and not os.environ.get(DATABASE):
-        yield {DATABASE: f"sqlite:///{data.absolute() / RECORDS}"}
+        yield _files(data.absolute())
     else:
         yield {}
+
+
+def _files(folder: Path) -> dict[App, str]:
+    return {app: f"sqlite:///{folder / RECORDS.format(app=app)}" for app in (App.GRADING, App.CRAWL)}
 
 
 def _listen(port: int | None, default: int, option: str, beside: bool) -> socket.socket:
