@@ -95,8 +95,8 @@ def _choose(work: Work, host: Host) -> Batch | None:
     size = MOST_ADDRESSES if pause <= 0 else max(1, min(MOST_ADDRESSES, int(BATCH_SECONDS / pause)))
     if host.failures:
         size = 1
-    for _ in range(_ROUNDS):
-        rows = work.waiting(host, _LOOKED_AT)
+    for number in range(_ROUNDS):
+        rows = work.waiting(host, _LOOKED_AT if number else min(_LOOKED_AT, 2 * size))
         if not rows:
             return None
         origin = origin_of(rows[0].url)
@@ -108,7 +108,7 @@ def _choose(work: Work, host: Host) -> Batch | None:
         picked, is_refused = _pick(work, host, origin, rows, size)
         if picked:
             return _send(work, host, origin, picked, "")
-        if not is_refused:
+        if not is_refused and number:
             return None
         work.flush()
     return None
@@ -137,7 +137,7 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
         elif crawl is not None and row.purpose == 0 and crawl.room - sent[crawl.id] <= 0:
             continue
         else:
-            shapes = state.shapes.of(host.name, row.url)
+            shapes = state.shapes.of(host.id, row.url)
             judged, shape = ("good", None) if row.depth == 0 or row.content else traps.verdict(shapes, work.now)
             if judged == "unknown":
                 continue
@@ -156,7 +156,7 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
         # What may be a trap has its turn where nothing else waits, a few at a time.
         picked = doubtful[: size if host.pages >= _MANY else min(size, traps.ENOUGH)]
         for row in picked:
-            traps.sent(state.shapes, state.shapes.of(host.name, row.url), work.now)
+            traps.sent(state.shapes, state.shapes.of(host.id, row.url), work.now)
     return picked, is_refused
 
 

@@ -143,7 +143,7 @@ class Documents:
         if row.content:
             return  # fetched before, and judged then
         shapes = self._work.state.shapes
-        traps.answered(shapes, shapes.of(address.host, row.url), fingerprint, is_repeat=is_repeat)
+        traps.answered(shapes, shapes.of(row.host, row.url), fingerprint, is_repeat=is_repeat)
 
 
 def canonicals(documents: Sequence[Document]) -> list[str]:
@@ -159,10 +159,9 @@ def content_key(host: str, document: Document) -> int:
 
 def _content(document: Document) -> int:
     """Return 64 bits of all that a reader sees, and of where it leads; never 0."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in (document.title, document.text, *(link.url for link in document.links)):
-        digest.update(part.encode(errors="replace"))
-        digest.update(b"\0")
+    parts = [document.title, document.text]
+    parts += [link.url for link in document.links]
+    digest = hashlib.blake2b("\0".join(parts).encode(errors="replace"), digest_size=8)
     return int.from_bytes(digest.digest(), "big", signed=True) or 1
 
 

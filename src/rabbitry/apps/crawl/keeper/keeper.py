@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
@@ -35,6 +35,9 @@ class Index(Protocol):
 
     def remove(self, connection: Connection, gone: Mapping[str, float]) -> None:
         """Take addresses out of the index, which were found to be gone at a time."""
+
+
+_OF_ADDRESSES: Final = (Page, Outcome, Document)
 
 
 @dataclass
@@ -157,7 +160,7 @@ class Keeper:
         ids: set[int] = set()
         batches = work.state.batches
         for one in inputs:
-            if isinstance(one, Page | Outcome | Document):
+            if isinstance(one, _OF_ADDRESSES):
                 urls.add(one.url)
             elif isinstance(one, Report) and one.batch in batches:
                 ids |= batches[one.batch].addresses
@@ -184,7 +187,7 @@ class Keeper:
         command = asked.command
         if isinstance(command, Add):
             decided.answers[asked.message] = adding.add(work, command, asked.message)
-        elif isinstance(command, Pause | Resume):
+        elif isinstance(command, (Pause, Resume)):
             is_paused = isinstance(command, Pause)
             sets.change(work.connection, "UPDATE crawl_keeper SET is_paused = ? WHERE id = 1", int(is_paused))
             decided.answers[asked.message] = Answer(said=["paused" if is_paused else "resumed"])

@@ -53,12 +53,8 @@ class Links:
         depth = row.depth if are_sitemaps else row.depth + 1
         purpose, hops = (_SITEMAP, row.hops + 1) if are_sitemaps else (_PAGE, 0)
         known = self._work.state.known_to(crawl, depth)
-        for link in links:
-            url = link.url
-            if url in known and link.modified is None:
-                continue
-            known.add(url)
-            self._add(url, crawl, depth, row.id, purpose, hops, link.modified)
+        for link in known.unknown(links):
+            self._add(link.url, crawl, depth, row.id, purpose, hops, link.modified)
 
     def add(self, url: str, row: Row, depth: int, *, purpose: int | None = None, hops: int = 0) -> None:
         """Add one address to which a page leads, as a redirect or its canonical address does."""

@@ -6,7 +6,7 @@ All of it can be read anew: a keeper that becomes active does, and so does one w
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
 from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
 from rabbitry.apps.crawl.keeper.traps import Shapes
+from rabbitry.apps.crawl.messages import Link
 
 WAITING: Final = 0
 SENT: Final = 1
@@ -93,14 +94,17 @@ class Known:
         self._new: set[str] = set()
         self._old: set[str] = set()
 
-    def __contains__(self, url: str) -> bool:
-        return url in self._new or url in self._old
+    def unknown(self, links: Iterable[Link]) -> list[Link]:
+        """Return the links that were not looked at lately, and those of which it is said when they changed.
 
-    def add(self, url: str) -> None:
-        """Note a link."""
-        if len(self._new) >= _MOST_KNOWN:
-            self._old, self._new = self._new, set()
-        self._new.add(url)
+        They count as looked at from now on.
+        """
+        new, old = self._new, self._old
+        found = [link for link in links if (link.url not in new and link.url not in old) or link.modified is not None]
+        new.update([link.url for link in found])
+        if len(new) >= _MOST_KNOWN:
+            self._old, self._new = new, set()
+        return found
 
 
 @dataclass

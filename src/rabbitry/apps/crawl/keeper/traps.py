@@ -117,19 +117,23 @@ class Shapes:
     """The shapes of hosts, as far as they are in memory; bounded."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, Shape] = OrderedDict()
+        self._known: OrderedDict[tuple[int, str], Shape] = OrderedDict()
+        """By the host's id and the shape."""
         self._changed: dict[int, Shape] = {}
 
     def load(self, connection: Connection, hosts: Iterable[tuple[int, str, str]]) -> None:
         """Have the shapes of addresses in memory: of each the host's id, its name, and the address."""
+        known = self._known
         missing: dict[int, Shape] = {}
         for host, name, url in hosts:
             for shape in shapes_of(url):
-                key = host_key(name, shape)
-                if key in self._known:
-                    self._known.move_to_end(key)
-                elif key not in missing:
-                    missing[key] = Shape(key, host, shape)
+                if (host, shape) in known:
+                    known.move_to_end((host, shape))
+                else:
+                    key = host_key(name, shape)
+                    missing[key] = known[host, shape] = Shape(key, host, shape)
+        if not missing:
+            return
         found = sets.rows_among(
             connection,
             "SELECT key, host, shape, sent, answered, documents, repeats, streak, prints FROM crawl_shapes"
@@ -137,14 +141,14 @@ class Shapes:
             missing,
         )
         for row in found:
-            missing[row.key] = Shape(*row)
-        self._known.update(missing)
-        while len(self._known) > _MOST_CACHED + len(missing):
-            self._known.popitem(last=False)
+            one = missing[row.key]
+            _, _, _, one.sent, one.answered, one.documents, one.repeats, one.streak, one.prints = row
+        while len(known) > _MOST_CACHED + len(missing):
+            known.popitem(last=False)
 
-    def of(self, name: str, url: str) -> list[Shape]:
+    def of(self, host: int, url: str) -> list[Shape]:
         """Return the shapes of an address, which were loaded before, the narrowest first."""
-        return [self._known[host_key(name, shape)] for shape in shapes_of(url)]
+        return [self._known[host, shape] for shape in shapes_of(url)]
 
     def change(self, shape: Shape) -> None:
         """Note that a shape is to be written."""

@@ -229,7 +229,12 @@ class Work:
         for row in touched:
             self._count(row)
         connection = self.connection
-        sets.change_many(connection, _INSERT, [_values(row) for row in self.new])
+        # Most that are new only wait: the rest of their columns has its default.
+        plain = [row for row in self.new if not row.trail and row.state == WAITING]
+        sets.change_many(connection, _INSERT_PLAIN, [_plain_values(row) for row in plain])
+        if len(plain) < len(self.new):
+            others = [_values(row) for row in self.new if row.trail or row.state != WAITING]
+            sets.change_many(connection, _INSERT, others)
         sets.change_many(connection, _UPDATE, [(*_values(row)[1:], row.id) for row in self.changed.values()])
         sets.change_many(connection, _PUT_SEEN, sorted(self.new_refs.items()))
         self._flush_later(touched)
@@ -344,6 +349,12 @@ def _values(row: Row) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _plain_values(row: Row) -> tuple[object, ...]:
+    return (
+        row.id, row.key, row.url, row.host, row.crawl, row.depth, row.purpose, row.hops, row.source, row.found_at,
+    )  # fmt: skip
+
+
 def _batch_values(one: Sent) -> tuple[object, ...]:
     return one.id, one.host, one.origin, one.robots, one.sent_at, one.deadline, as_json(sorted(one.addresses))
 
@@ -364,6 +375,8 @@ def _put(table: str, key: str, columns: Sequence[str]) -> str:
 
 
 _INSERT: Final = f"INSERT INTO crawl_addresses ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_PLAIN: Final = ("id", "key", "url", "host", "crawl", "depth", "purpose", "hops", "source", "found_at")
+_INSERT_PLAIN: Final = f"INSERT INTO crawl_addresses ({', '.join(_PLAIN)}) VALUES ({', '.join('?' * len(_PLAIN))})"  # noqa: S608
 _UPDATE: Final = f"UPDATE crawl_addresses SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"  # noqa: S608
 _PUT_SEEN: Final = _put("crawl_seen", "key", ("key", "ref"))
 _PUT_LATER: Final = _put("crawl_later", "address", ("address", "due"))
