@@ -545,9 +545,9 @@ def test_a_page_is_fetched_again_as_often_as_it_changes(simple: Database) -> Non
 
     world.site = site
     world.add("http://a.test/", recrawl=3600.0)
-    world.run(2 * 24 * 3600.0)
+    world.run(12 * 3600.0)
     requests = world.requests()
-    assert requests["http://a.test/news"] > 20 * requests["http://a.test/still"] > 60
+    assert requests["http://a.test/news"] > 10 * requests["http://a.test/still"] >= 40
     assert set(world.index.documents) == {"http://a.test/", "http://a.test/still", "http://a.test/news"}
     assert world.index.documents["http://a.test/still"] == 1
     assert world.counts()["state:done"] == 3

@@ -52,7 +52,7 @@ class Robots:
 
     def take(self, body: str, now: float) -> None:
         """Take the rules of a new robots.txt."""
-        self.body = body[:LARGEST].replace("\0", "")
+        self.body = body[:LARGEST].removeprefix("\ufeff").replace("\0", "")
         self._rules = None
         self.state, self.at, self.until, self.tries, self.outcome, self.detail = RULES, now, now + KEPT, 0, 0, ""
         delay = self._parsed().crawl_delay(AGENT)

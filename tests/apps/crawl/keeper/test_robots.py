@@ -1,0 +1,70 @@
+"""The rules of robots.txt (RFC 9309), as they are kept."""
+
+import pytest
+
+from rabbitry.apps.crawl.keeper.robots import KEPT, LARGEST, MOST_SITEMAPS, Robots, RobotsCache
+
+
+def rules(body: str) -> Robots:
+    """Return the rules of http://a.test."""
+    robots = Robots("http://a.test", 1)
+    robots.take(body, 1000.0)
+    return robots
+
+
+def test_nothing_is_allowed_before_the_rules_are_known() -> None:
+    assert not Robots("http://a.test", 1).allows("http://a.test/")
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "is_allowed"),
+    [
+        ("", "/x", True),
+        ("User-agent: *\nDisallow:", "/x", True),
+        ("User-agent: *\nDisallow: /", "/x", False),
+        ("User-agent: *\nDisallow: /\n\nUser-agent: Rabbitry\nAllow: /", "/x", True),
+        ("User-agent: rabbitry\nDisallow: /a\nAllow: /a/b", "/a/b/c", True),
+        ("User-agent: rabbitry\nDisallow: /a\nAllow: /a/b", "/a/c", False),
+        ("User-agent: *\nDisallow: /*.pdf$", "/x/y.pdf", False),
+        ("User-agent: *\nDisallow: /*.pdf$", "/x/y.pdf.html", True),
+        ("\ufeffUser-agent: *\nDisallow: /x", "/x", False),
+        ("user-AGENT: *\r\nDISALLOW: /x\r\n", "/x", False),
+        ("User-agent: other\nDisallow: /", "/x", True),
+        ("<html>not found</html>", "/x", True),
+    ],
+)
+def test_the_longest_rule_of_our_group_decides(body: str, path: str, is_allowed: bool) -> None:
+    assert rules(body).allows(f"http://a.test{path}") is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "delay"), [("7", 7.0), ("0.5", 0.5), ("86400", 86400.0), ("x", 0.0), ("-3", 0.0), ("1e99", 2592000.0)]
+)
+def test_a_crawl_delay_may_have_any_length(text: str, delay: float) -> None:
+    assert rules(f"User-agent: *\nCrawl-delay: {text}\nDisallow: /x").delay == delay
+
+
+def test_rules_are_kept_for_a_day() -> None:
+    assert rules("User-agent: *\nDisallow: /x").until == 1000.0 + KEPT == 1000.0 + 24 * 3600
+
+
+def test_sitemaps_are_absolute_and_bounded() -> None:
+    lines = "".join(f"Sitemap: /s{number}.xml\n" for number in range(500))
+    found = rules(lines + "Sitemap: https://b.test/x.xml\n").sitemaps()
+    assert len(found) == MOST_SITEMAPS
+    assert found[0] == "http://a.test/s0.xml"
+
+
+def test_a_long_or_hostile_robots_txt_is_read_in_bounded_time() -> None:
+    long = "User-agent: *\n" + "Disallow: /x\n" * 100_000
+    assert len(rules(long).body) == LARGEST
+    hostile = rules("User-agent: *\nDisallow: /" + "*a" * 2_000 + "b\n")
+    assert hostile.allows("http://a.test/" + "a" * 1_900)  # an expression that backtracks never comes to an end
+
+
+def test_the_cache_is_bounded() -> None:
+    cache = RobotsCache()
+    for number in range(2_000):
+        cache.put(Robots(f"http://h{number}.test", number))
+    assert cache.get("http://h0.test") is None
+    assert cache.get("http://h1999.test") is not None
