@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -394,8 +395,9 @@ def test_a_file_is_written_whole_or_not_at_all(
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    file, warc = folder / "out.jsonl", folder / "out.warc.gz"
+    file, warc, pipe = folder / "out.jsonl", folder / "out.warc.gz", tmp_path / "pipe.warc.gz"
     file.write_text("old")
+    os.mkfifo(pipe)
     away = ("--broker", f"amqp://127.0.0.1:{free_port()}")
     assert run("export", "--output", str(file), "--warc", str(warc), *away).code == 3
     assert [path.name for path in folder.iterdir()] == ["out.jsonl"]
@@ -403,6 +405,8 @@ def test_a_file_is_written_whole_or_not_at_all(
     here = ("--database", database_url)
     for arguments in (
         ("--output", str(folder)),
+        ("--output", "/dev/null"),
+        ("--warc", str(pipe)),
         ("--output", str(folder / "missing" / "x")),
         ("--warc", str(folder / "out.warc")),
         ("--warc", str(folder / "no" / "x.warc.gz")),
@@ -412,6 +416,10 @@ def test_a_file_is_written_whole_or_not_at_all(
         done = run("export", *arguments, *here)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), (arguments, done)
     assert [path.name for path in folder.iterdir()] == ["out.jsonl"]
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    assert run("export", "--output", str(link), *here).code == 0
+    assert (link.is_symlink(), len(file.read_text().splitlines())) == (True, 7)
 
 
 def test_an_index_without_documents_exports_nothing(run: Run, tmp_path: Path) -> None:

@@ -75,10 +75,12 @@ def iso(seconds: float | None) -> str | None:
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to be written, which takes the place of `path` when the block ends without an error.
 
-    Raises UsageError where its folder can't be written to, RabbitryError where it can't be completed.
+    Raises UsageError where its folder can't be written to or it is no file, such as a device, RabbitryError where it
+    can't be completed.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file in it")
+    path = path.resolve()  # what a link leads to is written, and the link stays
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file, which a complete one could take the place of: name another")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         file = unfinished.open("xb")
