@@ -67,7 +67,7 @@ class Pending:
         self.stream = stream
         self.is_open = stream is not None
         self.left = 0
-        self.letters: list[tuple[Publication, bool]] = []
+        self.letters: tuple[tuple[Publication, bool], ...] = ()
         self.failure: BaseException | None = None
 
 
@@ -110,13 +110,14 @@ class Settler:
         """Settle what was handled, or given back; or publish what its handler yielded so far."""
         if result.kind == "yielded":
             self._publish_yielded(work, result)
-        elif isinstance(work, BatchJob):
-            self._finish_batch(work, result)
-        else:
+        elif isinstance(work, Job):
             self._finish(work, result)
+        else:
+            self._finish_batch(work, result)
 
     def _finish(self, job: Job, result: Result) -> None:
-        if result.kind in ("given-back", "abandoned", "suspect"):
+        is_done = result.kind not in _NOT_DONE
+        if not is_done:
             if self._is_holding and job.stage.single_active:
                 self._held.append((job, result))
                 self._look_idle()
@@ -132,7 +133,7 @@ class Settler:
             outgoing = outgoing_of(self._app, job, result, self._outlet.frame_limit, self._waits)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             outgoing = [self._unmade(job, error)]
-        if result.kind not in ("given-back", "abandoned", "suspect"):
+        if is_done:
             self._counting.handled(job, result, outgoing)
         self._settle(job, (job,), outgoing)
 
@@ -168,6 +169,10 @@ class Settler:
         """Publish the last of what a handler led to; once all is confirmed, ack the jobs."""
         stream = work.stream
         if stream is None:
+            if not outgoing:
+                for job in jobs:
+                    self._ack(job)
+                return
             pending = Pending(work.stage, jobs)
         else:
             stream.is_over = True
@@ -192,8 +197,8 @@ class Settler:
 
     def _publish(self, pending: Pending, outgoing: list[Publication]) -> None:
         pending.left += len(outgoing)
-        for message in outgoing:
-            self._put(pending, message, 0)
+        self._waiting.extend([(pending, message, 0) for message in outgoing])
+        self._woken.set()
 
     def _put(self, pending: Pending, message: Publication, refusals: int) -> None:
         self._waiting.append((pending, message, refusals))
@@ -279,7 +284,12 @@ class Settler:
         if pending.stream is not None:
             pending.stream.release()
         pending.left -= 1
-        if not pending.left and not pending.is_open:
+        if pending.left or pending.is_open:
+            return
+        if pending.failure is None and not pending.letters:
+            for job in pending.jobs:
+                self._ack(job)
+        else:
             self._complete(pending)
 
     def _on_failure(self, pending: Pending, message: Publication, error: BaseException) -> bool:
@@ -296,7 +306,7 @@ class Settler:
             return True
         # One dead letter of the input is enough, however many of its results can't be published.
         if all(other.role is not letter.role for other, _ in pending.letters):
-            pending.letters.append((letter, is_at_fault))
+            pending.letters = (*pending.letters, (letter, is_at_fault))
         return False
 
     def _complete(self, pending: Pending) -> None:
@@ -309,7 +319,7 @@ class Settler:
             for job in pending.jobs:  # alone, each shows whether it was its result
                 self._finish(job, SUSPECT)
         elif pending.letters:
-            letters, pending.letters = pending.letters, []
+            letters, pending.letters = pending.letters, ()
             self._counting.dead(pending.stage, len(letters))
             pending.left = len(letters)
             for letter, is_at_fault in letters:
@@ -368,6 +378,7 @@ class Settler:
             self._idle.set()
 
 
+_NOT_DONE: Final = frozenset({"given-back", "abandoned", "suspect"})
 _WORDS: Final = {
     Role.RESULT: "a result",
     Role.DEAD_RESULT: "the dead letter of a result",
