@@ -208,6 +208,18 @@ def test_definitions_are_what_rabbitmq_imports(rabbitmq_server: Any) -> None:
     rabbitmq_server.delete_vhost("imported")
 
 
+def test_a_plain_app_declares_auto_delete_what_it_names() -> None:
+    for plain in (True, False):
+        app = rabbitry.App("shop", plain=plain, auto_delete=("shop", "orders"))
+        app.output("order", queue="orders")
+        app.output("bill", queue="bills")
+        shape = topology.derive(app)
+        assert [exchange.name for exchange in shape.exchanges if exchange.auto_delete] == ["shop"] * plain
+        assert [queue.name for queue in shape.queues if queue.auto_delete] == ["orders"] * plain
+        queues = {str(item["name"]): item["auto_delete"] for item in shape.definitions()["queues"]}
+        assert (queues["orders"], queues["bills"]) == (plain, False)
+
+
 def test_plain_declares_as_programs_do_that_say_nothing() -> None:
     shape = topology.derive(_app(plain=True))
     assert shape.exchanges[0] == topology.Exchange("shape", "direct", durable=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from rabbitry.exceptions import AppError, UsageError
@@ -28,7 +28,8 @@ class App:
 
     name: goes into `app_id` and before the names of the queues that Rabbitry makes for it. exchange: the name
     by default. queue_type: of the stages' queues. plain: declare exchange and queues as programs do that say
-    nothing about them (not durable, no arguments), so that these can join.
+    nothing about them (not durable, no arguments), so that these can join. auto_delete: names of the exchange and of
+    queues that a plain app declares auto-delete too, as amqplib does.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class App:
         exchange_type: ExchangeType = "direct",
         queue_type: QueueType = "classic",
         plain: bool = False,
+        auto_delete: Collection[str] = (),
     ) -> None:
         """Raises AppError for a name or a type that can't be."""
         if not name or len(name.encode()) > _LONGEST_NAME or name.startswith("amq."):
@@ -54,6 +56,7 @@ class App:
         self.exchange_type: ExchangeType = exchange_type
         self.queue_type: QueueType = queue_type
         self.plain = plain
+        self.auto_delete = frozenset(auto_delete)
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}

@@ -36,7 +36,9 @@ class Declarer:
         self.types: dict[str, str] = {}
         """The types of exchanges that exist with another one than was asked for, by their names."""
 
-    async def exchange(self, channel: Channel, name: str, type_: str, *, durable: bool) -> None:
+    async def exchange(
+        self, channel: Channel, name: str, type_: str, *, durable: bool, auto_delete: bool = False
+    ) -> None:
         """Declare an exchange. The channel is open again afterwards where the broker closed it.
 
         Raises:
@@ -44,7 +46,7 @@ class Declarer:
             AccessRefused: this user may not declare it.
         """
         try:
-            await channel.declare_exchange(name, type_, durable=durable)
+            await channel.declare_exchange(name, type_, durable=durable, auto_delete=auto_delete)
         except PreconditionFailed as error:
             found = _OTHER_TYPE.search(error.reply_text)
             if found is not None:
@@ -59,6 +61,7 @@ class Declarer:
         name: str,
         *,
         durable: bool,
+        auto_delete: bool = False,
         arguments: Mapping[str, str | int] | None = None,
         is_required: bool = False,
     ) -> None:
@@ -67,7 +70,7 @@ class Declarer:
         is_required: raise TopologyMismatch for one that exists with other flags, since it can't be used as it is.
         """
         try:
-            await channel.declare_queue(name, durable=durable, arguments=dict(arguments or {}))
+            await channel.declare_queue(name, durable=durable, auto_delete=auto_delete, arguments=dict(arguments or {}))
         except PreconditionFailed as error:
             if is_required and not self._strict:
                 raise TopologyMismatch(

@@ -37,17 +37,19 @@ class Exchange:
     name: str
     type: str
     durable: bool = True
+    auto_delete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue to be declared; never exclusive, never deleted by itself."""
+    """A queue to be declared; never exclusive."""
 
     name: str
     durable: bool = True
     arguments: Mapping[str, str | int] = field(default_factory=dict)
     is_required: bool = False
     """Whether one that exists with other flags can't be used."""
+    auto_delete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,13 @@ class Topology:
         """Return the topology as RabbitMQ's definitions (docs/definitions), for an operator to import."""
         return {
             "exchanges": [
-                {"name": item.name, "vhost": vhost, "type": item.type, "durable": item.durable, "auto_delete": False,
-                 "internal": False, "arguments": {}}
+                {"name": item.name, "vhost": vhost, "type": item.type, "durable": item.durable,
+                 "auto_delete": item.auto_delete, "internal": False, "arguments": {}}
                 for item in self.exchanges
             ],
             "queues": [
-                {"name": item.name, "vhost": vhost, "durable": item.durable, "auto_delete": False,
-                 "arguments": dict(item.arguments)}
+                {"name": item.name, "vhost": vhost, "durable": item.durable,
+                 "auto_delete": item.auto_delete, "arguments": dict(item.arguments)}
                 for item in self.queues
             ],
             "bindings": [
@@ -94,7 +96,8 @@ def derive(app: App) -> Topology:
     arguments: dict[str, str | int] = (
         {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if app.queue_type == "quorum" else {}
     )
-    exchanges = [Exchange(app.exchange, app.exchange_type, durable)]
+    passing = app.auto_delete if app.plain else frozenset()
+    exchanges = [Exchange(app.exchange, app.exchange_type, durable, app.exchange in passing)]
     queues: list[Queue] = []
     bindings: list[Binding] = []
     items: list[Stage | Output] = [*app.stages.values(), *app.outputs.values()]
@@ -107,7 +110,8 @@ def derive(app: App) -> Topology:
                 # An exchange of its own is no plain program's, and so is its queue.
                 own = arguments | {"x-single-active-consumer": True} if item.single_active else arguments
                 is_required = isinstance(item, Stage) and item.single_active
-                queues.append(Queue(item.queue, durable or item.exchange is not None, own, is_required=is_required))
+                is_durable = durable or item.exchange is not None
+                queues.append(Queue(item.queue, is_durable, own, is_required, item.queue in passing))
             bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(Queue(dead_queue(app.name)))
     queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
@@ -162,10 +166,17 @@ async def declare(connection: Connection, app: App, *, strict: bool = False, dec
     channel = await connection.channel()
     try:
         for exchange in topology.exchanges:
-            await declarer.exchange(channel, exchange.name, exchange.type, durable=exchange.durable)
+            await declarer.exchange(
+                channel, exchange.name, exchange.type, durable=exchange.durable, auto_delete=exchange.auto_delete
+            )
         for queue in topology.queues:
             await declarer.queue(
-                channel, queue.name, durable=queue.durable, arguments=queue.arguments, is_required=queue.is_required
+                channel,
+                queue.name,
+                durable=queue.durable,
+                auto_delete=queue.auto_delete,
+                arguments=queue.arguments,
+                is_required=queue.is_required,
             )
         for binding in topology.bindings:
             await channel.bind_queue(binding.queue, binding.exchange, binding.key)
@@ -235,10 +246,22 @@ def _declarations(channel: Channel, topology: Topology) -> list[tuple[str, _Act,
     steps: list[tuple[str, _Act, _Act]] = []
     for exchange in topology.exchanges:
         look = partial(channel.declare_exchange, exchange.name, passive=True)
-        act = partial(channel.declare_exchange, exchange.name, exchange.type, durable=exchange.durable)
+        act = partial(
+            channel.declare_exchange,
+            exchange.name,
+            exchange.type,
+            durable=exchange.durable,
+            auto_delete=exchange.auto_delete,
+        )
         steps.append((f"exchange '{exchange.name}'", look, act))
     for queue in topology.queues:
         look_at = partial(channel.declare_queue, queue.name, passive=True)
-        make = partial(channel.declare_queue, queue.name, durable=queue.durable, arguments=dict(queue.arguments))
+        make = partial(
+            channel.declare_queue,
+            queue.name,
+            durable=queue.durable,
+            auto_delete=queue.auto_delete,
+            arguments=dict(queue.arguments),
+        )
         steps.append((f"queue '{queue.name}'", look_at, make))
     return steps

@@ -76,6 +76,12 @@ def crawl_app(*, plain: bool = False) -> App:
 
     plain: exchange and queues are declared as the original programs do.
     """
-    app = App(names.APP, exchange=names.EXCHANGE, exchange_type="topic", plain=plain)
+    app = App(
+        names.APP,
+        exchange=names.EXCHANGE,
+        exchange_type="topic",
+        plain=plain,
+        auto_delete=(names.EXCHANGE, names.PAGE_QUEUE, names.LOG_QUEUE),
+    )
     app.output(names.LOG_KEY, queue=names.LOG_QUEUE, required=False)
     return app

@@ -198,6 +198,38 @@ def test_a_pika_crawler_and_a_pika_log_reader_are_served(broker_url: str) -> Non
     connection.close()
 
 
+def _declare_as_originals(channel: Any) -> None:
+    """Declare what the original programs do, with amqplib's defaults."""
+    channel.exchange_declare("exchtopic", "topic", auto_delete=True)
+    for queue in ("proc", "logq"):
+        channel.queue_declare(queue, auto_delete=True)
+    channel.queue_bind("logq", "exchtopic", "rlog")
+
+
+@pytest.mark.parametrize("plain", [["--plain"], []], ids=["plain", "durable"])
+def test_a_processor_joins_the_original_programs(broker_url: str, plain: list[str]) -> None:
+    connection = _pika(broker_url)
+    channel = connection.channel()
+    _declare_as_originals(channel)
+    with service("crawl", "processor", "--broker", broker_url, *plain) as processor:
+        processor.wait_for("processor [0-9a-f]+")
+        assert ("exists otherwise" in processor.output) is not bool(plain)
+        channel.basic_publish("exchtopic", "rproc", b"crawler|a3f|2026-11-21T10:00:00|<p>x")
+        assert _get(channel, "logq")[1].startswith(b"processor|")
+    connection.close()
+
+
+def test_the_original_programs_join_a_plain_processor(broker_url: str) -> None:
+    with service("crawl", "processor", "--broker", broker_url, "--plain") as processor:
+        processor.wait_for("processor [0-9a-f]+")
+        connection = _pika(broker_url)
+        channel = connection.channel()
+        _declare_as_originals(channel)
+        channel.basic_publish("exchtopic", "rproc", b"crawler|a3f|2026-11-21T10:00:00|<p>x")
+        assert _get(channel, "logq")[1].startswith(b"processor|")
+        connection.close()
+
+
 def test_a_processor_that_is_killed_loses_no_page(broker_url: str, tmp_path: Path) -> None:
     connection = _pika(broker_url)
     channel = connection.channel()
