@@ -106,6 +106,16 @@ def test_a_document_without_an_address_or_with_none_that_parses_costs_nothing(da
     assert urls(database, "second") == ["http://[::"]
 
 
+def test_the_host_of_an_odd_address_is_taken_out_as_it_was_put_in(database: Database) -> None:
+    odd = ["http://a\0b.example/", "http://\ud800.example/", "http://\u00c4.example:1/", "http://A..example/\ud800"]
+    put(database, *(document(10, "apples", url) for url in odd))
+    assert len(urls(database, "site:example")) == len(odd)
+    put(database, *(document(20, "pears", url) for url in odd))
+    assert urls(database, "apples site:example") == []
+    database.write_now(partial(index.remove, gone=dict.fromkeys(odd, 30.0)))
+    assert database.read_now(partial(search, typed="site:example")).total == 0
+
+
 def test_the_words_are_those_of_the_latest_documents_after_a_thousand_changes(database: Database) -> None:
     chance = random.Random(7)
     latest: dict[str, tuple[float, str]] = {}

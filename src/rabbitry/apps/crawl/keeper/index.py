@@ -88,7 +88,7 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
     for identity, document, _ in wanted:
         title, text = clean(document.title[:LONGEST_TITLE]), clean(document.text[:LONGEST_TEXT])
         encoded = text.encode()
-        hosts = host_words(document.url)
+        hosts = host_words(clean(document.url))  # as it is kept: the words are taken out by the same address
         row = {
             "id": identity,
             "fetched_at": fetched_at(document),
