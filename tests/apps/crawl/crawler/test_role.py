@@ -184,6 +184,30 @@ async def test_stop_gives_the_rest_back(broker_url: str, observer: Observer) -> 
     assert 0 < report["wait"] <= 20
 
 
+async def test_plain_crawler_publishes_as_the_original_one_does(broker_url: str) -> None:
+    """Be the original processor and page: exchange and queues auto-delete, text without a word about its form."""
+    pages: list[bytes] = []
+
+    def original(body: bytes) -> None:
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(broker_url))) as connection:
+            channel = connection.channel()
+            channel.exchange_declare("exchtopic", "topic", auto_delete=True)
+            for queue, key in (("proc", "rproc"), ("logq", "rlog")):
+                channel.queue_declare(queue, auto_delete=True)
+                channel.queue_bind(queue, "exchtopic", key)
+            channel.basic_publish("exchtopic", "crawl.batch", body)
+            found = eventually_blocking(lambda: channel.basic_get("proc", auto_ack=True)[2], "a page")
+            assert found is not None
+            pages.append(found)
+
+    async with serving({"/a": answer(PAGE)}) as server, crawling(broker_url, Options(LOOPBACK, plain=True)):
+        await asyncio.to_thread(original, batch_of(server, "/a"))
+    kind, identity, at, html = pages[0].split(b"|", 3)
+    assert (kind, html) == (b"crawler", PAGE)
+    assert re.fullmatch(rb"[0-9a-f]{3,6}", identity)
+    assert re.fullmatch(rb"\d{4}-\d\d-\d\dT[0-9:.+]+", at)
+
+
 async def test_what_is_no_batch_becomes_a_dead_letter(broker_url: str, observer: Observer) -> None:
     async with serving({"/a": answer(PAGE)}) as server, crawling(broker_url, Options(LOOPBACK)):
         observer.publish("crawl.batch", b"no JSON")
