@@ -8,7 +8,7 @@ from typing import Final
 
 from rabbitry.apps.crawl.keeper import traps
 from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, parse
-from rabbitry.apps.crawl.keeper.outcomes import NUMBERS, WORDS
+from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.scope import Crawl
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
 from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
@@ -18,9 +18,7 @@ MOST_HOPS: Final = 10
 """Redirects one after another."""
 _PAGE: Final = PURPOSES.index("page")
 _SITEMAP: Final = PURPOSES.index("sitemap")
-_MAY_CHANGE: Final = frozenset(
-    NUMBERS[word] for word in ("too-deep", "out-of-scope", "limit", "disallowed", "no-contact")
-)
+_MAY_CHANGE: Final = frozenset({"too-deep", "out-of-scope", "limit", "disallowed", "no-contact"})
 """Refused for a reason of the crawl or the moment: another link may bring it in."""
 
 
@@ -107,7 +105,7 @@ class Links:
             ref = work.refs[key]
             if ref == 0 and one.word:
                 work.refuse_key(key, one.word)
-            elif ref == 0 or (ref < 0 and not one.word and -ref in _MAY_CHANGE):
+            elif ref == 0 or (ref < 0 and not one.word and refused(ref)[0] in _MAY_CHANGE):
                 row = work.add(one.address, one.crawl, one.depth, source=one.source, purpose=one.purpose)
                 row.hops = one.hops
             elif ref > 0 and not one.word and (known_row := work.rows.get(ref)) is not None:

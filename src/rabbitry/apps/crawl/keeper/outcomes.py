@@ -44,6 +44,26 @@ NUMBERS: Final[dict[str, int]] = {
 }
 WORDS: Final[dict[int, str]] = {number: word for word, number in NUMBERS.items()}
 
+_BEGIN: Final = 1_767_225_600
+"""The first second of 2026."""
+_SLOT: Final = 600
+_ROOM: Final = 64
+
+
+def refusal(word: str, at: float) -> int:
+    """Return what the seen set keeps of an address that was refused: below 0, three bytes until the middle of 2028.
+
+    It holds the outcome, and the time to ten minutes.
+    """
+    return -(max(0, int(at) - _BEGIN) // _SLOT * _ROOM + NUMBERS[word])
+
+
+def refused(ref: int) -> tuple[str, float]:
+    """Return the outcome's word and the time that `refusal` was given."""
+    slot, number = divmod(-ref, _ROOM)
+    return WORDS[number], float(_BEGIN + slot * _SLOT)
+
+
 ONCE_MORE: Final = frozenset({"server-error", "too-slow", "bad-answer"})
 """Of an address: it is tried again."""
 OF_THE_HOST: Final = frozenset({"no-such-host", "no-connection", "slow-down"})

@@ -14,7 +14,7 @@ from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper.foreseeing import foresee
-from rabbitry.apps.crawl.keeper.outcomes import WORDS
+from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE
 from rabbitry.apps.crawl.keeper.state import LATER, SENT, WAITING
 from rabbitry.apps.crawl.keeper.trail import steps
@@ -81,8 +81,9 @@ def why(connection: Connection, url: str, now: float) -> Why:
         return Why(address.url, "unknown", would=foresee(connection, address, now), detail=nobody)
     ref = seen[0].ref
     if ref < 0:
-        word = WORDS.get(-ref, "")
-        return Why(address.url, "done", [Decision(0.0, word, detail=OUTCOMES.get(word, ""))], detail=OUTCOMES[word])
+        word, at = refused(ref)
+        about = "when it was found; the time is kept to ten minutes"
+        return Why(address.url, "done", [Decision(at, word, "keeper", about)], detail=OUTCOMES[word])
     row = sets.rows(
         connection,
         "SELECT a.url, a.state, a.depth, a.source, a.found_at, a.crawl, a.trail, a.outcome, s.url AS found_on, l.due,"

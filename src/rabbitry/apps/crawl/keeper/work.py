@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import Address
-from rabbitry.apps.crawl.keeper.outcomes import FETCHED, NUMBERS, WORDS
+from rabbitry.apps.crawl.keeper.outcomes import FETCHED, NUMBERS, WORDS, refusal, refused
 from rabbitry.apps.crawl.keeper.robots import CLOSED, Robots
 from rabbitry.apps.crawl.keeper.scope import Crawl
 from rabbitry.apps.crawl.keeper.state import DONE, HOST_COLUMNS, LATER, SENT, STATES, WAITING, Host, Sent, State
@@ -180,13 +180,13 @@ class Work:
 
     def refuse_key(self, key: int, word: str) -> None:
         """Note an address that is not to be fetched."""
-        self._refer(key, -NUMBERS[word])
+        self._refer(key, refusal(word, self.now))
         self.counts[f"outcome:{word}"] += 1
 
     def _refer(self, key: int, ref: int) -> None:
         before = self.refs.get(key, 0)
         if before < 0:
-            self.counts[f"outcome:{WORDS[-before]}"] -= 1
+            self.counts[f"outcome:{refused(before)[0]}"] -= 1
         self.refs[key] = self.new_refs[key] = ref
 
     def change(self, row: Row) -> None:

@@ -96,7 +96,7 @@ def upgrade() -> None:
         _text("body"),
     )
     # Each address that was ever found: the key is a hash with the host in its upper bits. ref: the row of
-    # crawl_addresses; below 0: refused, the negative number of the outcome.
+    # crawl_addresses; below 0: refused, why and when (`outcomes.py`).
     op.create_table(
         "crawl_seen",
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
