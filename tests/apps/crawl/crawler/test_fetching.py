@@ -36,7 +36,7 @@ async def test_page_comes_compressed_with_what_its_server_said() -> None:
     assert unpacked(page.body) == PAGE
     assert (page.status, page.size, page.content_type) == (200, len(PAGE), "text/html")
     assert page.final_url == f"http://127.0.0.1:{server.port}/a?b=c"
-    assert page.headers == {"content-type": "text/html", "etag": '"one"', "x-robots-tag": "noindex, nofollow"}
+    assert page.headers == {"content-type": "text/html", "etag": '"one"', "x-robots-tag": "noindex\nnofollow"}
     assert page.wire > len(PAGE)
     assert abs(page.fetched_at - time.time()) < 60
 

@@ -62,8 +62,10 @@ class Head:
             if colon:
                 key, text = name.strip().lower().decode("latin-1"), _text(value.strip())
                 before = self._headers.get(key)
-                # Several lines of one header are a list (RFC 9110, section 5.2).
-                self._headers[key] = text if before is None else f"{before}, {text}"
+                # Several lines of one header are a list (RFC 9110, section 5.2). Those of X-Robots-Tag stay apart:
+                # what begins with an agent's name ("otherbot: noindex") goes to the end of its line.
+                join = "\n" if key == "x-robots-tag" else ", "
+                self._headers[key] = text if before is None else f"{before}{join}{text}"
 
     def get(self, name: str) -> str | None:
         """Return a header by its name in lower case."""
