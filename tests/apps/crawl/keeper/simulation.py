@@ -32,6 +32,7 @@ class Answered:
     nofollow: bool = False
     etag: str | None = None
     modifications: Sequence[tuple[str, float]] = ()
+    problem: str = ""
 
 
 Site = Callable[[str], Answered]
@@ -217,7 +218,7 @@ class World:
             address.url, at + 0.2, "p", "c", at, title=address.url, text=answered.text,
             fingerprint=fingerprint(answered.text) if len(answered.text) > 100 else 0,
             links=[] if answered.nofollow else links, canonical=answered.canonical, noindex=answered.noindex,
-            nofollow=answered.nofollow, is_sitemap=address.purpose == "sitemap",
+            nofollow=answered.nofollow, problem=answered.problem, is_sitemap=address.purpose == "sitemap",
             is_index=address.purpose == "sitemap" and any(".xml" in link.url for link in links),
         )  # fmt: skip
 

@@ -349,6 +349,18 @@ def test_sitemaps_of_robots_txt_are_read_within_the_scope(simple: Database) -> N
     assert set(world.index.stored) == {"http://a.test/", "http://a.test/x", "http://a.test/y"}
 
 
+def test_a_sitemap_that_can_not_be_read_has_its_own_outcome(simple: Database) -> None:
+    pages = {
+        "http://a.test/robots.txt": Answered(body="Sitemap: http://a.test/all.xml\n"),
+        "http://a.test/all.xml": Answered(links=["http://a.test/x"], problem="bomb"),
+    }
+    world = World(simple, site_of(pages, Answered("page")))
+    world.add("http://a.test/", same_host=True)
+    world.run()
+    assert set(world.index.stored) == {"http://a.test/", "http://a.test/x"}
+    assert world.counts()["outcome:bomb"] == 1
+
+
 # -- what goes wrong -------------------------------------------------------------------------------------
 
 

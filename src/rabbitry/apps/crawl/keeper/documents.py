@@ -66,7 +66,10 @@ class Documents:
             return
         node = f"processor {document.processor}"
         if document.is_sitemap:
-            if row.outcome == _PAGE:
+            if document.problem:  # it breaks off: the links before it came in other documents
+                word = document.problem if document.problem in NUMBERS else "unreadable"
+                work.outcome(row, word, document.detail, node=node, at=document.at)
+            elif row.outcome == _PAGE:
                 work.outcome(row, "sitemap", f"{len(document.links)} addresses", node=node, at=document.at)
             self._links.add_all(document.links, row, are_sitemaps=document.is_index)
             return
