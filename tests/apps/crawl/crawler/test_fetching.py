@@ -52,6 +52,15 @@ async def test_request_names_the_crawler_and_its_contact_and_carries_no_cookie()
     assert set(server.headers(1)) == {"host", "user-agent", "accept", "accept-encoding"}
 
 
+async def test_connection_is_kept_where_an_error_comes_in_chunks() -> None:
+    chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngone\r\n0\r\n\r\n"
+    async with serving({"/a": chunked, "/b": answer(PAGE)}) as server:
+        with fetching() as hand:
+            for path in ("/a", "/a", "/b"):
+                await hand.fetch(f"http://127.0.0.1:{server.port}{path}")
+    assert server.connections == 1
+
+
 async def test_connection_is_kept() -> None:
     replies = {
         "/": answer(PAGE),

@@ -30,6 +30,8 @@ OUTCOMES: dict[str, tuple[Reply, str, int | None]] = {
     "gone": (answer(b"", "410 Gone"), "client-error", 410),
     "long-error": (answer(b"x" * 200_000, "404 Not Found"), "client-error", 404),
     "endless-error": (writes(b"HTTP/1.1 404 Not Found\r\n\r\n", b"x" * 1_000_000, then_wait=True), "client-error", 404),
+    "hanging-error": (writes(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n"), "client-error", 404),
+    "broken-error": (writes(b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), "server-error", 500),
     "failed": (answer(b"", "500 Oh No"), "server-error", 500),
     "too-many": (answer(b"", "429 Too Many"), "slow-down", 429),
     "unavailable": (answer(b"", "503 Later"), "slow-down", 503),

@@ -86,6 +86,8 @@ class Exchange:
         self._problem: Problem | None = None
         self._is_enough = False
         """Whether all that is wanted has come, and the transfer was ended for it."""
+        self._unread = 0
+        """Bytes of a body that nobody wants."""
         self._refused = ""
         """The IP address that a connection was refused to."""
         self._time: asyncio.Timeout | None = None
@@ -106,10 +108,11 @@ class Exchange:
             async with asyncio.timeout(request.time_limit) as self._time:
                 await self._transfers.perform(curl)
         except TimeoutError as error:
-            self._forget()
-            raise self._late(f"not there after {request.time_limit:g} s") from error
+            if not self._is_answered:
+                self._forget()
+                raise self._late(f"not there after {request.time_limit:g} s") from error
         except pycurl.error as error:
-            if not self._is_enough:
+            if not self._is_enough and not self._is_answered:
                 self._forget()
                 raise self._problem_of(*error.args) from error
         except BaseException:
@@ -135,7 +138,12 @@ class Exchange:
         self._request = request
         self._is_tls = request.target.scheme == "https"
         self._head, self._body, self._problem = Head(), None, None
-        self._is_enough, self._refused = False, ""
+        self._is_enough, self._unread, self._refused = False, 0, ""
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether the head says it all, so that a body which is broken or does not come changes nothing."""
+        return self._head.is_complete and self._body is None and self._problem is None
 
     def _forget(self) -> None:
         if self._body is not None:
@@ -187,7 +195,8 @@ class Exchange:
         body = self._body
         if body is None:
             # The connection is worth a short body that nobody reads, but no long one.
-            self._is_enough = (self._head.length or _SHORT) >= _SHORT
+            self._unread += len(chunk)
+            self._is_enough = max(self._unread, self._head.length or 0) > _SHORT
             return _STOP if self._is_enough else None
         if self._bandwidth.pause() or not self._room.may_grow(body):
             self._resuming = self._loop.create_task(self._resume(body))
