@@ -17,7 +17,7 @@ from rabbitry.apps.crawl.messages import Address, Batch
 
 BATCH_SECONDS: Final = 30.0
 MOST_ADDRESSES: Final = 50
-LASTS: Final = 180.0
+LASTS: Final = 75.0
 """Seconds from the sending of a batch to its deadline: waiting for a crawler, and being fetched."""
 MOST_AT_ONCE: Final = 200
 """Batches of one transaction."""

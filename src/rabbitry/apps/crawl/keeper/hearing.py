@@ -11,7 +11,7 @@ from rabbitry.apps.crawl.keeper.linking import Links
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
 from rabbitry.apps.crawl.keeper.recrawl import next_pause
 from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
-from rabbitry.apps.crawl.keeper.state import DONE, LARGEST_WINDOW, SENT, SMALLEST_WINDOW, WAITING, Host, Sent
+from rabbitry.apps.crawl.keeper.state import DONE, LARGEST_WINDOW, LATER, SENT, SMALLEST_WINDOW, WAITING, Host, Sent
 from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
 from rabbitry.apps.crawl.messages import Outcome, Report
 
@@ -22,8 +22,11 @@ MOST_LOSSES: Final = 20
 """Times that an address may be in the hands of a crawler that dies."""
 _RETRIES: Final = (10.0, 60.0, 600.0, 3600.0, 6 * 3600.0)
 """Seconds until an address is tried again."""
-MARGIN: Final = 60.0
+MARGIN: Final = 40.0
 """Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
+GRACE: Final = 15.0
+"""Seconds that an address waits of which its crawler did not say what became of it. Its page may be on its way:
+messages that a killed keeper had in hand come again one by one, after later ones."""
 _LONGEST_WAIT: Final = hosts.DAY
 _SITEMAP: Final = PURPOSES.index("sitemap")
 
@@ -118,7 +121,7 @@ class Hearing:
             return
         is_answer = word not in OF_THE_HOST and word not in ALL_ALIKE and word != "too-slow"
         if not self._reported(row, outcome.batch, is_answer=is_answer):
-            is_new = outcome.at > row.outcome_at and row.state in (WAITING, SENT)
+            is_new = outcome.at > row.outcome_at and row.state in (WAITING, SENT, LATER)
             if word in ONCE_MORE or word in OF_THE_HOST or not is_new:
                 return  # of a batch that was taken back: another one tells
         host = work.state.hosts[row.host]
@@ -238,15 +241,15 @@ class Hearing:
         elif report.why != "interrupted":
             state.window = min(LARGEST_WINDOW, state.window + 1)
         wait = min(max(report.wait, 0.0), _LONGEST_WAIT)
-        self._release(batch, wait, report.why or "not reported", f"crawler {report.crawler}")
+        self._release(batch, wait, report.why or "not reported", f"crawler {report.crawler}", set(report.left))
 
     def take_back(self) -> None:
         """Take back batches of which nothing was heard in time."""
         late = [one for one in self._work.state.batches.values() if one.deadline + MARGIN < self._work.now]
         for batch in late:
-            self._release(batch, 0.0, "taken-back", "")
+            self._release(batch, 0.0, "taken-back", "", set())
 
-    def _release(self, batch: Sent, wait: float, why: str, node: str) -> None:
+    def _release(self, batch: Sent, wait: float, why: str, node: str, left: set[str]) -> None:
         work = self._work
         host = work.state.hosts[batch.host]
         del work.state.batches[batch.id]
@@ -266,13 +269,16 @@ class Hearing:
             row = work.rows.get(one)
             if row is None or row.state != SENT:
                 continue
-            work.step(row, "retry", why, node=node)
-            if why not in ("late", "blocked", "budget"):
-                row.losses += 1
+            is_untouched = row.url in left and why in ("late", "blocked", "budget")
+            work.step(row, "retry", why if row.url in left else "not reported", node=node)
+            if is_untouched:
+                work.wait(row)
+                continue
+            row.losses += 1
             if row.losses > MOST_LOSSES:
                 work.end(row, "given-up", f"{row.losses} crawlers did not finish it")
             else:
-                work.wait(row)
+                work.later(row, work.now + GRACE)
 
 
 def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:
