@@ -76,6 +76,13 @@ async def test_an_exchange_of_the_original_programs_is_used_as_it_is(broker_url:
             await eventually(lambda: pages.picture.totals.crawled, "the line")
 
 
+async def test_with_plain_the_original_programs_can_come_later(broker_url: str) -> None:
+    async with _fed(broker_url, plain=True) as pages, _channel(broker_url) as channel:
+        await channel.declare_exchange("exchtopic", "topic", auto_delete=True)  # would raise where it were otherwise
+        await _log(channel, b"crawler|a3f|2011-11-21T10:00:00|http://example.org/|log")
+        await eventually(lambda: pages.picture.totals.crawled, "the line")
+
+
 async def test_queues_are_looked_at_and_may_be_missing(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "LOOK_EVERY", 0.02)
     async with _fed(broker_url) as pages, _channel(broker_url) as channel:

@@ -43,7 +43,7 @@ log = logging.getLogger("rabbitry.apps.crawl")
 async def feeding(picture: Picture, url: str | BrokerURL, *, plain: bool) -> AsyncIterator[None]:
     """Feed a picture within the block, whenever the broker is there.
 
-    plain: the exchange is declared not durable where it does not exist yet.
+    plain: the exchange is declared as the original programs do, where it does not exist yet.
     """
     async with background(_tick(picture)), background(_feed(picture, url, plain)):
         yield
@@ -77,7 +77,7 @@ async def _feed(picture: Picture, url: str | BrokerURL, plain: bool) -> None:
 async def _session(picture: Picture, connection: Connection, plain: bool) -> None:
     channel = await connection.channel(prefetch=PREFETCH)
     with contextlib.suppress(PreconditionFailed):  # it exists otherwise, and is read as it is
-        await channel.declare_exchange(names.EXCHANGE, "topic", durable=not plain)
+        await channel.declare_exchange(names.EXCHANGE, "topic", durable=not plain, auto_delete=plain)
     if not channel.is_open:
         await channel.open()
     bounds = {"x-max-length": LONGEST, "x-max-length-bytes": LARGEST}
