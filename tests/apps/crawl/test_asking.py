@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -165,6 +166,37 @@ async def test_a_question_that_takes_too_long_is_given_up_in_words(
     monkeypatch.setattr(answering, "_STEPS", 1)
     async with answered(embedded_url, database), Asking(embedded_url) as keeper:
         with pytest.raises(RecordsError, match="took more than"):
+            await keeper.find(AskSearch("apples"), Found)
+
+
+async def test_slow_searches_cost_other_questions_nothing(
+    embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def slow(*_: object) -> Found:
+        assert go.wait(60)
+        return Found([], 0)
+
+    monkeypatch.setattr(answering, "search", slow)
+    async with answered(embedded_url, database), Asking(embedded_url, patience=50.0) as keeper:
+        searches = [asyncio.create_task(keeper.ask(AskSearch("apples"))) for _ in range(3 * answering.AT_ONCE)]
+        try:
+            for _ in range(20):
+                assert (await keeper.find(AskStatus(), Status)).documents == 5
+        finally:
+            go.set()
+        answers = await asyncio.gather(*searches)
+        assert answers == [Found([], 0)] * len(searches)  # those that were refused at first were asked again
+
+
+async def test_a_keeper_that_stays_busy_says_so(
+    embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "LONG_HELD", 0)
+    async with answered(embedded_url, database), Asking(embedded_url, patience=1.0) as keeper:
+        assert await keeper.ask(AskExport()) == Refused(answering.BUSY, is_busy=True)
+        with pytest.raises(RecordsError, match="busy with other searches"):
             await keeper.find(AskSearch("apples"), Found)
 
 

@@ -32,6 +32,8 @@ from rabbitry.flow.declarer import Declarer
 
 PATIENCE: Final = 10.0
 """Seconds that an answer may take."""
+FIRST_PAUSE: Final = 0.2
+"""Seconds until a keeper that is busy is asked again; then twice as long."""
 GRACE: Final = 1.0
 """Seconds that a command is waited for where no keeper runs: one may be starting."""
 NO_KEEPER: Final = "no keeper runs on this broker: start one, on any machine, with: rabbitry crawl keeper"
@@ -80,11 +82,22 @@ class Asking:
         await self.close()
 
     async def ask(self, question: Question) -> Answered:
-        """Return the answer to a question, `Refused` included.
+        """Return the answer to a question, `Refused` included. A keeper that is busy is asked again for a while.
 
         Raises RequestTimeout where no keeper answers, Undecodable where the answer is none, ConnectFailed,
         ConnectionClosed, PublishError.
         """
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._patience, FIRST_PAUSE
+        while True:
+            answered = await self._ask(question)
+            is_busy = isinstance(answered, Refused) and answered.is_busy
+            if not is_busy or loop.time() + pause > deadline:
+                return answered
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _ask(self, question: Question) -> Answered:
         channel = await self._open()
         try:
             delivery = await self._answer(

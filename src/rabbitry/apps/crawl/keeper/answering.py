@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -59,6 +59,9 @@ AT_ONCE: Final = 16
 """Questions that one keeper holds; the others wait on the broker."""
 LONG_AT_ONCE: Final = 2
 """Searches and exports that run at once. The database has four readers."""
+LONG_HELD: Final = 8
+"""Searches and exports that are held, so that other questions always find room."""
+BUSY: Final = "the keeper is busy with other searches and exports: try again in a few seconds"
 
 _ROLES: Final = ("crawler", "processor", "keeper")
 _STEPS: Final = 10_000
@@ -137,6 +140,7 @@ class _Answering:
         self._channel = channel
         self._collector = collector
         self._long = asyncio.Semaphore(LONG_AT_ONCE)
+        self._held = 0
 
     async def run(self) -> None:
         """Answer until cancelled. Raises ConnectionClosed, ChannelClosed, ConsumerCancelled."""
@@ -184,15 +188,23 @@ class _Answering:
             question: Question = _decode_question(body)
             work = partial(answer, question=question)
             if isinstance(question, AskSearch | AskExport):
-                async with self._long:
-                    answered = await self._database.read(work)
-            else:
-                answered = await self._database.read(work)
+                return await self._answer_long(work)
+            answered = await self._database.read(work)
         except (UsageError, Undecodable) as error:
             return Refused(str(error), is_usage=True)
         except RecordsError as error:
             return Refused(str(error))
         return msgspec.structs.replace(answered, nodes=self._nodes()) if isinstance(answered, Status) else answered
+
+    async def _answer_long(self, work: Callable[[Transaction], Answered]) -> Answered:
+        if self._held >= LONG_HELD:
+            return Refused(BUSY, is_busy=True)
+        self._held += 1
+        try:
+            async with self._long:
+                return await self._database.read(work)
+        finally:
+            self._held -= 1
 
     def _nodes(self) -> list[NodeSeen]:
         return [

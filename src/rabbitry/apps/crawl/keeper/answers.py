@@ -221,10 +221,14 @@ class Exported(_Answered, frozen=True, tag="exported"):
 
 
 class Refused(_Answered, frozen=True, tag="refused"):
-    """No answer. error: why, and what to do, on one line. is_usage: the question is wrong, and not the database."""
+    """No answer. error: why, and what to do, on one line. is_usage: the question is wrong, and not the database.
+
+    is_busy: the same question may be answered a moment later.
+    """
 
     error: str
     is_usage: bool = False
+    is_busy: bool = False
 
 
 Answered: TypeAlias = Status | Why | Hosts | Found | Exported | Refused
