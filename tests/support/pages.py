@@ -180,8 +180,8 @@ def _body(count: int, links: int, size: int, hosts: int, number: int, origin: st
     return "".join(parts).encode()
 
 
-SITE_A: Final = Graph(count=1_000_000, links=150, size=58_000)
-SITE_B: Final = Graph(count=1_000_000, links=30, size=26_000)
+SITE_A: Final = Graph(count=20_000, links=150, size=58_000)
+SITE_B: Final = Graph(count=20_000, links=30, size=26_000)
 """The pages of the benchmarks."""
 
 
