@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from rabbitry.apps.crawl.node import Node
 from rabbitry.exceptions import PublishError, RabbitryError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.worker import Worker
+
+_TICKING: Final = 1
+"""The place of the ticks among the keeper's tasks."""
 
 log = logging.getLogger("rabbitry.apps.crawl")
 
@@ -74,6 +78,8 @@ async def run(
         ]  # fmt: skip
         try:
             await until(stop, asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+            tasks[_TICKING].cancel()  # a worker that has stopped publishes nothing
+            await asyncio.wait((tasks[_TICKING],))
             is_done = await worker.stop(deadline)
             for task in tasks:
                 if task.done() and not task.cancelled():
