@@ -1,1 +1,1 @@
-"""Crawlers and processors will live here."""
+"""Crawling web sites: crawlers fetch, processors extract, a keeper decides and keeps the index."""

@@ -11,7 +11,7 @@ import pycurl
 import pytest
 import zstandard
 
-from rabbitry.apps.crawl.crawler import exchanges
+from rabbitry.apps.crawl.crawler import curl_handle
 from tests.apps.crawl.crawler._fetching import PAGE, Reply, answer, endless, fetching, serving, writes
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -104,7 +104,7 @@ async def test_answer_that_does_not_come_in_time_is_too_slow() -> None:
 
 
 async def test_answer_slower_than_the_least_speed_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(exchanges._OPTIONS, pycurl.LOW_SPEED_TIME, 1)
+    monkeypatch.setitem(curl_handle._OPTIONS, pycurl.LOW_SPEED_TIME, 1)
     async with serving({"/": writes(OK + b"", then_wait=True)}) as server:
         with fetching() as hand:
             outcome = await hand.outcome(f"http://127.0.0.1:{server.port}/")

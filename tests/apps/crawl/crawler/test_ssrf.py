@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pycurl
 import pytest
 
-from rabbitry.apps.crawl.crawler import exchanges
+from rabbitry.apps.crawl.crawler import curl_handle
 from rabbitry.apps.crawl.messages import Purpose
 from tests.apps.crawl.crawler._fetching import PAGE, Server, answer, fetching, serving
 
@@ -72,7 +72,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             families.append(family)
             super().__init__(family, kind, protocol)
 
-    monkeypatch.setattr(exchanges, "socket", Spy)
+    monkeypatch.setattr(curl_handle, "socket", Spy)
     return families
 
 
@@ -208,8 +208,8 @@ async def test_name_without_an_address_does_not_resolve() -> None:
 
 
 def test_libcurl_speaks_http_alone() -> None:
-    assert exchanges._OPTIONS[pycurl.PROTOCOLS] == pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
-    assert exchanges._OPTIONS[pycurl.FOLLOWLOCATION] == 0
+    assert curl_handle._OPTIONS[pycurl.PROTOCOLS] == pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
+    assert curl_handle._OPTIONS[pycurl.FOLLOWLOCATION] == 0
 
 
 async def test_lookups_do_not_hold_up_the_loop_or_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 
 import ada_url
 
-from rabbitry.apps.crawl.crawler.answers import Head, is_text
 from rabbitry.apps.crawl.crawler.bodies import Body, Collector
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
+from rabbitry.apps.crawl.crawler.curl_handle import Collect, CurlHandle, Request, Response
 from rabbitry.apps.crawl.crawler.decoding import encodings_of
-from rabbitry.apps.crawl.crawler.exchanges import Answer, Collect, Exchange, Request
 from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
 from rabbitry.apps.crawl.crawler.problems import Problem
 from rabbitry.apps.crawl.crawler.resolving import NoSuchHost, Resolver
+from rabbitry.apps.crawl.crawler.responses import Head, is_text
 from rabbitry.apps.crawl.crawler.targets import Target, Targets, target_of
 from rabbitry.apps.crawl.crawler.transfers import Transfers
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
@@ -121,14 +121,14 @@ class Fetcher:
         self._bandwidth = bandwidth
         self._is_packing = is_packing
         self._transfers = Transfers(connections)
-        self._exchanges: list[Exchange] = []
+        self._handles: list[CurlHandle] = []
         """Those that are free."""
         self._decoding = asyncio.Semaphore(1)
 
     def close(self) -> None:
         """Close all connections. Nothing may be being fetched."""
-        for exchange in self._exchanges:
-            exchange.close()
+        for handle in self._handles:
+            handle.close()
         self._transfers.close()
 
     async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
@@ -183,35 +183,35 @@ class Fetcher:
         is_page = address.purpose == "page"
         largest = batch.largest if is_page else max(batch.largest, SITEMAP_LARGEST)
         collect = partial(self._collector, largest, is_page)
-        answer = await self._ask(target, batch, host, collect, headers)
-        if answer.body is None:
-            return self._no_page(address, batch, target, answer)
+        response = await self._ask(target, batch, host, collect, headers)
+        if response.body is None:
+            return self._no_page(address, batch, target, response)
         try:
-            body = await answer.body.finish(self._decoding)
-            if is_page and not is_text(answer.head.media_type, body.head):
-                raise Problem("not-text", answer.head.media_type or "no Content-Type, and not text")
+            body = await response.body.finish(self._decoding)
+            if is_page and not is_text(response.head.media_type, body.head):
+                raise Problem("not-text", response.head.media_type or "no Content-Type, and not text")
         except BaseException:
-            self._room.release(answer.body)
+            self._room.release(response.body)
             raise
-        return self._made(address, target, answer, body)
+        return self._made(address, target, response, body)
 
-    def _made(self, address: Address, target: Target, answer: Answer, body: Body) -> Page:
-        assert answer.body is not None  # noqa: S101 # it was finished; narrows the type
+    def _made(self, address: Address, target: Target, response: Response, body: Body) -> Page:
+        assert response.body is not None  # noqa: S101 # it was finished; narrows the type
         page = Page(
             url=address.url,
             final_url=target.url,
             purpose=address.purpose,
-            status=answer.head.status,
+            status=response.head.status,
             body=body.data,
-            content_type=answer.head.get("content-type") or "",
-            headers=answer.head.kept,
+            content_type=response.head.get("content-type") or "",
+            headers=response.head.kept,
             fetched_at=time.time(),
-            wire=answer.wire,
+            wire=response.wire,
             size=body.size,
-            took=answer.took,
+            took=response.took,
         )
         self._room.came(page, len(page.body))
-        self._room.release(answer.body)
+        self._room.release(response.body)
         return page
 
     def _collector(self, largest: int, is_page: bool, head: Head) -> Collector | None:
@@ -224,9 +224,9 @@ class Fetcher:
             raise Problem("too-large", f"{head.length} bytes")
         return Collector(encodings_of(head.get("content-encoding") or ""), largest, is_packed=self._is_packing)
 
-    def _no_page(self, address: Address, batch: Batch, target: Target, answer: Answer) -> Outcome:
-        """Return the outcome of an answer that is no page."""
-        status, head = answer.head.status, answer.head
+    def _no_page(self, address: Address, batch: Batch, target: Target, response: Response) -> Outcome:
+        """Return the outcome of a response that is no page."""
+        status, head = response.head.status, response.head
         location = None
         detail = ""
         if status in _SLOW_DOWN:
@@ -253,8 +253,8 @@ class Fetcher:
             retry_after=head.retry_after if status in _SLOW_DOWN else None,
             etag=head.get("etag"),
             modified=head.get("last-modified"),
-            wire=answer.wire,
-            took=answer.took,
+            wire=response.wire,
+            took=response.took,
         )
 
     # -- robots.txt --------------------------------------------------------------------------------------
@@ -264,26 +264,26 @@ class Fetcher:
         target = target_of(address.url)
         wire, took = 0, 0.0
         for hops in range(ROBOTS_HOPS + 1):
-            answer = await self._ask(target, batch, host, _robots_collector, [])
-            wire, took = wire + answer.wire, took + answer.took
-            answer = answer._replace(wire=wire, took=took)
-            if answer.body is not None:
+            response = await self._ask(target, batch, host, _robots_collector, [])
+            wire, took = wire + response.wire, took + response.took
+            response = response._replace(wire=wire, took=took)
+            if response.body is not None:
                 break
-            if answer.head.status not in _REDIRECTS or hops == ROBOTS_HOPS:
-                return self._no_page(address, batch, target, answer)
-            target = target_of(_location(answer.head, target))
-        assert answer.body is not None  # noqa: S101 # the loop ends so; narrows the type
+            if response.head.status not in _REDIRECTS or hops == ROBOTS_HOPS:
+                return self._no_page(address, batch, target, response)
+            target = target_of(_location(response.head, target))
+        assert response.body is not None  # noqa: S101 # the loop ends so; narrows the type
         try:
-            body = await answer.body.finish(self._decoding)
+            body = await response.body.finish(self._decoding)
         finally:
-            self._room.release(answer.body)
+            self._room.release(response.body)
         text = body.data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
         return self._outcome(
             address,
             batch,
             "robots",
             detail="" if target.url == address.url else f"from {target.url[:_LONGEST_DETAIL]}",
-            status=answer.head.status,
+            status=response.head.status,
             body=text,
             size=body.size,
             wire=wire,
@@ -292,9 +292,11 @@ class Fetcher:
 
     # -- both --------------------------------------------------------------------------------------------
 
-    async def _ask(self, target: Target, batch: Batch, host: Host, collect: Collect, headers: Sequence[str]) -> Answer:
+    async def _ask(
+        self, target: Target, batch: Batch, host: Host, collect: Collect, headers: Sequence[str]
+    ) -> Response:
         place = await host.place(target)
-        exchange = self._exchanges.pop() if self._exchanges else self._new_exchange()
+        handle = self._handles.pop() if self._handles else self._new_handle()
         request = Request(
             target=target,
             addresses=place.addresses,
@@ -305,12 +307,12 @@ class Fetcher:
             time_limit=batch.time_limit,
         )
         try:
-            return await exchange.run(request)
+            return await handle.run(request)
         finally:
-            self._exchanges.append(exchange)
+            self._handles.append(handle)
 
-    def _new_exchange(self) -> Exchange:
-        return Exchange(self._transfers, self._networks, self._room, self._bandwidth)
+    def _new_handle(self) -> CurlHandle:
+        return CurlHandle(self._transfers, self._networks, self._room, self._bandwidth)
 
     def _outcome(
         self,

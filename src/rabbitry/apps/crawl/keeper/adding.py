@@ -1,4 +1,4 @@
-"""Commands: beginning a crawl, pausing and resuming."""
+"""The command `Add`: beginning a crawl."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from rabbitry._words import counted
 from rabbitry.apps.crawl.keeper import hosts, sets
 from rabbitry.apps.crawl.keeper.addresses import LONGEST, Address, BadAddress, may_be_public, parse
-from rabbitry.apps.crawl.keeper.linking import fetch_anew
+from rabbitry.apps.crawl.keeper.links import fetch_anew
 from rabbitry.apps.crawl.keeper.scope import Crawl, domain
 from rabbitry.apps.crawl.keeper.state import DONE, LATER
 from rabbitry.apps.crawl.keeper.work import Work, as_json
@@ -88,7 +88,7 @@ def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow:
 
 
 def _start(work: Work, crawl: Crawl, address: Address) -> str:
-    """Put an address into the crawl; return what became of it, as `Taken` has it."""
+    """Put an address into the crawl; return its outcome, as in `Taken`."""
     host = work.host_named(address.host, crawl.delay)
     if crawl.delay is not None:
         host.delay = crawl.delay

@@ -1,4 +1,4 @@
-"""What processors say: documents for the index, and the links of pages and sitemaps."""
+"""Results of processors: documents for the index, and the links of pages and sitemaps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import msgspec
 
 from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, host_key, parse
-from rabbitry.apps.crawl.keeper.hearing import row_for
-from rabbitry.apps.crawl.keeper.linking import Links
+from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import FETCHED, NUMBERS
 from rabbitry.apps.crawl.keeper.recrawl import next_pause
+from rabbitry.apps.crawl.keeper.results import row_for
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
 from rabbitry.apps.crawl.keeper.work import Row, Work
 from rabbitry.apps.crawl.messages import Document
@@ -24,7 +24,7 @@ _UNFIT: Final = FETCHED - {_PAGE, NUMBERS["document"], NUMBERS["unchanged"]} | {
 
 
 class Shelve(Protocol):
-    """Where documents go."""
+    """The part of the index that takes documents."""
 
     def document(self, document: Document) -> None:
         """Put a document into the index."""
@@ -34,7 +34,7 @@ class Shelve(Protocol):
 
 
 class Documents:
-    """Takes in documents. The rows of their addresses, and of their canonical ones, were read before."""
+    """Applies documents. The rows of their addresses, and of their canonical ones, were read before."""
 
     def __init__(self, work: Work, links: Links, shelve: Shelve) -> None:
         self._work = work
@@ -57,7 +57,7 @@ class Documents:
         self._work.read(self._contents.values())
 
     def take(self, document: Document) -> None:
-        """Take in a document."""
+        """Apply a document."""
         work = self._work
         address = _address(document.url)
         row = None if address is None else row_for(work, document.url)
@@ -155,7 +155,7 @@ def canonicals(documents: Sequence[Document]) -> list[str]:
 
 
 def content_key(host: str, document: Document) -> int:
-    """Return the key of a document's content on its host; what is much the same may have the same."""
+    """Return the key of a document's content on its host; near duplicates may have the same key."""
     text = f"fingerprint {document.fingerprint}" if document.fingerprint else f"content {_content(document)}"
     return host_key(host, text)
 

@@ -15,8 +15,8 @@ import zstandard
 from sqlalchemy import Connection, bindparam
 from sqlalchemy import text as sql
 
+from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words
 from rabbitry.apps.crawl.keeper.inputs import Page
-from rabbitry.apps.crawl.keeper.words import SEARCHED, clean, host_words, plain_words
 from rabbitry.apps.crawl.messages import Document
 
 _AT_ONCE: Final = 1_000

@@ -16,9 +16,9 @@ from rabbitry.apps.crawl.keeper import adding, sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.dispatch import dispatch, drain_full, due_again
 from rabbitry.apps.crawl.keeper.documents import Documents
-from rabbitry.apps.crawl.keeper.hearing import MARGIN, Hearing
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
-from rabbitry.apps.crawl.keeper.linking import Links
+from rabbitry.apps.crawl.keeper.links import Links
+from rabbitry.apps.crawl.keeper.results import MARGIN, CrawlResults
 from rabbitry.apps.crawl.keeper.state import State, load
 from rabbitry.apps.crawl.keeper.work import Work
 from rabbitry.apps.crawl.messages import Add, Answer, Batch, Document, Outcome, Pause, Report, Resume
@@ -129,22 +129,22 @@ class Keeper:
         self._read(work, inputs, documents)
         shelf = _Shelf()
         links = Links(work)
-        hearing = Hearing(work, links, shelf)
+        results = CrawlResults(work, links, shelf)
         shelving = Documents(work, links, shelf)
         if documents:
             shelving.prepare(documents)
         for one in inputs:
             if isinstance(one, Page):
-                hearing.page(one)
+                results.page(one)
             elif isinstance(one, Document):
                 shelving.take(one)
             elif isinstance(one, Outcome):
-                hearing.outcome(one)
+                results.outcome(one)
             elif isinstance(one, Report):
-                hearing.report(one)
+                results.report(one)
             else:
                 is_paused = self._command(work, one, decided, is_paused)
-        hearing.take_back()
+        results.take_back()
         links.take()
         if shelf.pages:
             self._index.store_pages(work.connection, shelf.pages)

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Why
-from rabbitry.apps.crawl.keeper.foreseeing import foresee
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
+from rabbitry.apps.crawl.keeper.predicting import predict
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE
 from rabbitry.apps.crawl.keeper.state import LATER, SENT, WAITING
 from rabbitry.apps.crawl.keeper.trail import steps
@@ -78,7 +78,7 @@ def why(connection: Connection, url: str, now: float) -> Why:
     seen = sets.rows(connection, "SELECT ref FROM crawl_seen WHERE key = ?", address.key)
     if not seen:
         nobody = "no page that was read leads to it, and nobody added it"
-        return Why(address.url, "unknown", would=foresee(connection, address, now), detail=nobody)
+        return Why(address.url, "unknown", would=predict(connection, address, now), detail=nobody)
     ref = seen[0].ref
     if ref < 0:
         word, at = refused(ref)

@@ -13,7 +13,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
 from rabbitry.apps.crawl.processor.directives import AGENT, NO_DIRECTIVES, Directives, of_meta
-from rabbitry.apps.crawl.processor.taming import tame
+from rabbitry.apps.crawl.processor.sanitizing import sanitize
 
 MOST_LINKS: Final = 5_000
 """Links that are kept of a page."""
@@ -75,7 +75,7 @@ def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = 
 
     url: its address, "" where that is not known. encoding: in which it came. is_xhtml: it was served as XML.
     """
-    html = tame(_EMPTY.sub(r"<\1\2></\1>", html) if is_xhtml else html)
+    html = sanitize(_EMPTY.sub(r"<\1\2></\1>", html) if is_xhtml else html)
     found = read_links(html, url, encoding)
     found.text = main_text(html)
     return found
@@ -166,7 +166,7 @@ def line_of(text: str) -> str:
 
 def all_text(html: str) -> str:
     """Return all of the text of a piece of HTML or XML."""
-    return extract_plain_text(HTMLTree.parse(tame(html)), list_bullets=False).strip()[:LONGEST_TEXT]
+    return extract_plain_text(HTMLTree.parse(sanitize(html)), list_bullets=False).strip()[:LONGEST_TEXT]
 
 
 def main_text(html: str) -> str:

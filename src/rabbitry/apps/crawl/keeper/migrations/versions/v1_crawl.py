@@ -1,4 +1,4 @@
-"""The first tables. Times are seconds since 1970. Words of outcomes are kept as numbers (`words.py`)."""
+"""The first tables. Times are seconds since 1970. Words of outcomes are kept as numbers (`outcomes.py`)."""
 
 import sqlalchemy as sa
 from alembic import op

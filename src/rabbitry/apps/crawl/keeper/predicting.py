@@ -1,4 +1,4 @@
-"""What an address that was never seen would be, were a page to lead to it now."""
+"""Predicting the outcome of an address that was never seen, as if a page led to it now."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _MOST_CRAWLS = 1_000
 """Crawls that are looked at, the newest first."""
 
 
-def foresee(connection: Connection, address: Address, now: float) -> str:
-    """Return the word of the outcome: of scope, limit, traps and robots.txt, as far as they are known."""
+def predict(connection: Connection, address: Address, now: float) -> str:
+    """Return the outcome that scope, limit, traps and robots.txt give an address, as far as they are known."""
     crawls = [crawl for crawl in _crawls(connection) if crawl.has_host(address.host)]
     if not crawls:
         return "out-of-scope"

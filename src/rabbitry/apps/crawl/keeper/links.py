@@ -1,4 +1,4 @@
-"""Links: which are taken into the frontier, which are refused and why; looked up by sets."""
+"""Links of pages: taken into the frontier, or refused with a reason; all of a transaction looked up at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAY_CHANGE: Final = frozenset({"too-deep", "out-of-scope", "limit", "disallowed
 
 @dataclass(slots=True)
 class Found:
-    """A link. word: why it is refused; empty: it is not."""
+    """A link. word: the outcome for which it is refused; empty where it is taken."""
 
     address: Address
     crawl: Crawl
@@ -89,7 +89,7 @@ class Links:
         return ""
 
     def take(self) -> None:
-        """Take all of them in."""
+        """Take the links into the frontier, or note why they are refused."""
         work = self._work
         work.look_up(self._found)
         crawls = work.state.crawls
@@ -113,7 +113,7 @@ class Links:
         self._found.clear()
 
     def _meet(self, row: Row, one: Found) -> None:
-        """A link to an address that is known: it may lead there from nearer, or for a crawl that goes further."""
+        """Apply a link to a known address, which may be nearer to the start, or of a crawl that goes further."""
         work = self._work
         if row.crawl == one.crawl.id:
             if row.state == WAITING and one.depth < row.depth:
@@ -132,7 +132,7 @@ class Links:
 
 
 def fetch_anew(work: Work, row: Row, crawl: Crawl, depth: int, source: int = 0) -> None:
-    """Have an address that was fetched before fetched for another crawl, whole: its links are looked at again."""
+    """Queue an address that was fetched before for another crawl, unconditionally: its links are followed again."""
     row.crawl, row.depth, row.tries, row.losses, row.hops = crawl.id, depth, 0, 0, 0
     row.etag = row.modified = None
     row.source = source

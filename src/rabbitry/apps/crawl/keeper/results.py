@@ -1,4 +1,4 @@
-"""What crawlers say: pages, outcomes, and ends of batches."""
+"""Results of crawlers: pages, outcomes, and reports at the end of batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from rabbitry.apps.crawl.keeper import hosts, traps
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.inputs import Page
-from rabbitry.apps.crawl.keeper.linking import Links
+from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
 from rabbitry.apps.crawl.keeper.recrawl import next_pause
 from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
@@ -25,14 +25,14 @@ _RETRIES: Final = (10.0, 60.0, 600.0, 3600.0, 6 * 3600.0)
 MARGIN: Final = 40.0
 """Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
 GRACE: Final = 15.0
-"""Seconds that an address waits of which its crawler did not say what became of it. Its page may be on its way:
-messages that a killed keeper had in hand come again one by one, after later ones."""
+"""Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
+killed keeper had in hand come again one by one, after later ones."""
 _LONGEST_WAIT: Final = hosts.DAY
 _SITEMAP: Final = PURPOSES.index("sitemap")
 
 
 class Keep(Protocol):
-    """Where pages go as they came, and addresses that are gone."""
+    """The part of the index that takes pages as they came, and addresses that are gone."""
 
     def page(self, page: Page) -> None:
         """Keep a page."""
@@ -41,8 +41,8 @@ class Keep(Protocol):
         """Note an address that has no page any more."""
 
 
-class Hearing:
-    """Takes in what crawlers say, in the order in which they said it. The rows concerned were read before."""
+class CrawlResults:
+    """Applies the results of crawlers in the order in which they came. The rows concerned were read before."""
 
     def __init__(self, work: Work, links: Links, keep: Keep) -> None:
         self._work = work
@@ -52,7 +52,7 @@ class Hearing:
     # -- pages -------------------------------------------------------------------------------------------
 
     def page(self, page: Page) -> None:
-        """Take in a page: it is its own outcome."""
+        """Apply a page, which is its own outcome."""
         work = self._work
         row = row_for(work, page.url)
         if row is None:
@@ -87,7 +87,7 @@ class Hearing:
             self._keep.page(page)
 
     def _fetch_again(self, row: Row, *, is_changed: bool | None) -> None:
-        """Have a page of a crawl that goes on fetched again. is_changed: None where its document is to tell."""
+        """Schedule the next fetch of a page, where its crawl recrawls. is_changed: None where the document tells."""
         crawl = self._work.state.crawls.get(row.crawl)
         if crawl is not None and crawl.recrawl is not None:
             if is_changed is not None or not row.pause:
@@ -95,7 +95,7 @@ class Hearing:
             self._work.later(row, self._work.now + row.pause)
 
     def _reported(self, row: Row, name: str, *, is_answer: bool) -> bool:
-        """Note that an address of a batch is reported; returns whether it was awaited."""
+        """Note that an address of a batch is reported; return whether it was awaited."""
         batch = self._work.state.batches.get(name)
         if batch is None:
             return False
@@ -109,7 +109,7 @@ class Hearing:
     # -- everything else ---------------------------------------------------------------------------------
 
     def outcome(self, outcome: Outcome) -> None:
-        """Take in what became of an address that gave no page."""
+        """Apply the outcome of an address that gave no page."""
         work = self._work
         word = outcome.outcome if outcome.outcome in NUMBERS else "bad-answer"
         batch = work.state.batches.get(outcome.batch)
@@ -230,7 +230,7 @@ class Hearing:
     # -- ends of batches ---------------------------------------------------------------------------------
 
     def report(self, report: Report) -> None:
-        """Take in the end of a batch: its host may be asked again. One of a batch that was taken back says nothing."""
+        """Apply the end of a batch: its host may be asked again. One of a batch that was taken back is ignored."""
         batch = self._work.state.batches.get(report.batch)
         if batch is None:
             return
@@ -244,7 +244,7 @@ class Hearing:
         self._release(batch, wait, report.why or "not reported", f"crawler {report.crawler}", set(report.left))
 
     def take_back(self) -> None:
-        """Take back batches of which nothing was heard in time."""
+        """Take back batches whose report did not come in time."""
         late = [one for one in self._work.state.batches.values() if one.deadline + MARGIN < self._work.now]
         for batch in late:
             self._release(batch, 0.0, "taken-back", "", set())
@@ -282,7 +282,7 @@ class Hearing:
 
 
 def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:
-    """Return the row of an address that somebody speaks of. make: one that nobody asked for gets one."""
+    """Return the row of an address that a message names. make: add one where there is none."""
     try:
         address = parse(url)
     except BadAddress:

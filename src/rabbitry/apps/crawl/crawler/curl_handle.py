@@ -1,4 +1,4 @@
-"""One request and its answer over libcurl, with every option that keeps it to what was asked for."""
+"""A curl handle: one HTTP request and its response after the other, with the options that confine it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pycurl
 
-from rabbitry.apps.crawl.crawler.answers import Head
 from rabbitry.apps.crawl.crawler.bodies import Collector
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
 from rabbitry.apps.crawl.crawler.decoding import ACCEPTED
 from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
 from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.crawler.responses import Head
 from rabbitry.apps.crawl.crawler.targets import Target
 from rabbitry.apps.crawl.crawler.transfers import IDLE_SECONDS, Transfers
 
@@ -24,7 +24,7 @@ CONNECT_WITHIN: Final = 10.0
 """Seconds for a connection, TLS included."""
 SLOWEST: Final = 100
 SLOW_SECONDS: Final = 15
-"""An answer that comes slower than SLOWEST bytes a second for this long is given up."""
+"""A response that comes slower than SLOWEST bytes a second for this long is given up."""
 _BUFFER: Final = 1 << 16
 _BAD_CERTIFICATE: Final = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR})
 _BAD_ANSWER: Final = frozenset(
@@ -44,7 +44,7 @@ Collect: TypeAlias = Callable[[Head], Collector | None]
 
 
 class Request(NamedTuple):
-    """What to ask for.
+    """A request.
 
     addresses: IP addresses that the host resolved to, all of them permitted. is_known: whether the owner of the
     crawl left a contact, without which no public address is asked. collect: makes the collector of the body once the
@@ -60,8 +60,8 @@ class Request(NamedTuple):
     time_limit: float
 
 
-class Answer(NamedTuple):
-    """What came. body: None where it was not read. wire: bytes over the network. took: seconds."""
+class Response(NamedTuple):
+    """A response. body: None where it was not read. wire: bytes over the network. took: seconds."""
 
     head: Head
     body: Collector | None
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
     took: float
 
 
-class Exchange:
+class CurlHandle:
     """A curl handle that is used for one request after the other, and the state of the one in hand."""
 
     def __init__(self, transfers: Transfers, networks: Networks, room: Room, bandwidth: Bandwidth) -> None:
@@ -93,8 +93,8 @@ class Exchange:
         self._time: asyncio.Timeout | None = None
         self._resuming: asyncio.Task[None] | None = None
 
-    async def run(self, request: Request) -> Answer:
-        """Ask, and return the answer. Raises Problem. Cancelling ends the request and its connection."""
+    async def run(self, request: Request) -> Response:
+        """Send a request and return the response. Raises Problem. Cancelling ends the request and its connection."""
         curl, target = self._curl, request.target
         self._begin(request)
         curl.setopt(pycurl.URL, target.url)
@@ -128,7 +128,7 @@ class Exchange:
         if body is not None:
             self._room.came(body, body.held)
         wire = self._head.size + int(curl.getinfo(pycurl.SIZE_DOWNLOAD_T))
-        return Answer(self._head, body, wire, curl.getinfo(pycurl.TOTAL_TIME))
+        return Response(self._head, body, wire, curl.getinfo(pycurl.TOTAL_TIME))
 
     def close(self) -> None:
         """Free the handle. No request may be running."""

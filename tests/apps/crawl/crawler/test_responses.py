@@ -4,7 +4,7 @@ from email.utils import formatdate
 
 import pytest
 
-from rabbitry.apps.crawl.crawler.answers import LONGEST_WAIT, Head, is_text, seconds_of
+from rabbitry.apps.crawl.crawler.responses import LONGEST_WAIT, Head, is_text, seconds_of
 
 NOW = 1_795_000_000.0
 

@@ -1,4 +1,4 @@
-"""The head of an answer: status and headers, within bounds, and what they mean for a crawler."""
+"""The head of an HTTP response: status and headers, within bounds, and what they mean for a crawler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rabbitry.apps.crawl.crawler.problems import Problem
 
 MOST_HEADERS: Final = 200
 LARGEST_HEAD: Final = 65_536
-"""Bytes of all headers of an answer together, those of interim answers and trailers included."""
+"""Bytes of all headers of a response together, those of interim answers and trailers included."""
 LONGEST_WAIT: Final = 86_400.0
 """Seconds; a server that asks for more is asked again after a day."""
 LONGEST_KEPT: Final = 2_000
@@ -34,12 +34,12 @@ _NO_PAGES: Final = frozenset({"text/css", "text/javascript", "text/event-stream"
 
 
 class Head:
-    """Status and headers of an answer, taken line by line as libcurl hands them out."""
+    """Status and headers of a response, taken line by line as libcurl passes them on."""
 
     def __init__(self) -> None:
         self.status = 0
         self.is_complete = False
-        """Whether the headers of the final answer have all come; what follows are trailers, which nobody reads."""
+        """Whether the headers of the final response have all come; what follows are trailers, which nobody reads."""
         self._headers: dict[str, str] = {}
         self._count = 0
         self.size = 0
@@ -53,7 +53,7 @@ class Head:
         if self.is_complete:
             return
         if line[:5] == b"HTTP/":
-            self._headers.clear()  # those of an interim answer (1xx)
+            self._headers.clear()  # those of an interim response (1xx)
             self.status = _status(line)
         elif line in (b"\r\n", b"\n"):
             self.is_complete = self.status >= 200

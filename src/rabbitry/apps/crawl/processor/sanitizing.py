@@ -1,4 +1,4 @@
-"""HTML made harmless for parsers that take quadratic time on deep nesting and on tags with many attributes.
+"""Sanitizing HTML for parsers that take quadratic time on deep nesting and on tags with many attributes.
 
 Lexbor took more than 25 s for 100,000 open `<div>`, and as much for a tag with 100,000 attributes: it walks up its
 stack of open elements at each tag, and through the attributes at each further one. Browsers limit the depth, too.
@@ -35,7 +35,7 @@ _LONG_TAG: Final = re.compile(
 )
 
 
-def tame(html: str) -> str:
+def sanitize(html: str) -> str:
     """Return a page that is parsed in bounded time: cut to LONGEST, with deep tags and many attributes left out."""
     html = html[:LONGEST]
     if len(html) > _SHORT:

@@ -1,4 +1,4 @@
-"""Text as the index sees it: what is cut, how letters are compared, and the hosts of an address as words."""
+"""Text normalised for the index: what is cut, how letters are compared, and the hosts of an address as words."""
 
 from __future__ import annotations
 
