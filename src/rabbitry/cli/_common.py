@@ -56,6 +56,16 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="What exists on the broker with other flags is an error, and not used.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+ConnectAttempts = Annotated[
+    int | None,
+    typer.Option(
+        "--connect-attempts",
+        min=1,
+        metavar="N",
+        show_default=False,
+        help="Give up, with exit code 3, after N attempts to connect that failed in a row; without it, never.",
+    ),
+]
 LogLevel = Annotated[
     Level,
     typer.Option(

@@ -10,6 +10,7 @@ import typer
 
 from rabbitry.cli._common import (
     Broker,
+    ConnectAttempts,
     ExitCode,
     LogJson,
     LogLevel,
@@ -88,10 +89,7 @@ def crawler(
     concurrency: Hosts = 100,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Annotated[
-        int | None,
-        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
-    ] = None,
+    connect_attempts: ConnectAttempts = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,

@@ -9,6 +9,7 @@ import typer
 
 from rabbitry.cli._common import (
     Broker,
+    ConnectAttempts,
     ExitCode,
     LogJson,
     LogLevel,
@@ -37,12 +38,6 @@ PerHost = Annotated[
     int,
     typer.Option("--per-host", min=1, max=100, metavar="N", help="How many crawlers may fetch from a host at once."),
 ]
-Attempts = Annotated[
-    int | None,
-    typer.Option(
-        "--connect-attempts", min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False
-    ),
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,7 +51,7 @@ def keeper(
     per_host: PerHost = 1,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,

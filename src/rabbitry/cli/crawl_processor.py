@@ -7,7 +7,17 @@ from typing import Annotated, Final
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
+from rabbitry.cli._common import (
+    Broker,
+    ConnectAttempts,
+    ExitCode,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    start_logging,
+)
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
 from rabbitry.cli._service import GRACE, run_service
@@ -28,10 +38,7 @@ def processor(
     processes: Processes = 1,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Annotated[
-        int | None,
-        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
-    ] = None,
+    connect_attempts: ConnectAttempts = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,

@@ -8,6 +8,7 @@ import typer
 
 from rabbitry.cli._common import (
     Broker,
+    ConnectAttempts,
     ExitCode,
     LogJson,
     LogLevel,
@@ -21,7 +22,7 @@ from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
 from rabbitry.cli._service import GRACE, run_service
 from rabbitry.cli.crawl_crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
-from rabbitry.cli.crawl_keeper import DEADLINE, Attempts, KeptDatabase, PerHost
+from rabbitry.cli.crawl_keeper import DEADLINE, KeptDatabase, PerHost
 from rabbitry.cli.crawl_processor import Processes
 
 
@@ -41,7 +42,7 @@ def run(
     per_host: PerHost = 1,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,

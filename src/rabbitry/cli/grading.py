@@ -15,6 +15,7 @@ import typer
 from rabbitry.cli import grading_inbox, grading_records
 from rabbitry.cli._common import (
     Broker,
+    ConnectAttempts,
     ExitCode,
     Json,
     LogJson,
@@ -80,12 +81,6 @@ Person = Annotated[
 People = Annotated[
     list[RoleChoice] | None,
     typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
-]
-Attempts = Annotated[
-    int | None,
-    typer.Option(
-        "--connect-attempts", min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False
-    ),
 ]
 EXCHANGE = "assignment_exchange"
 
@@ -261,7 +256,7 @@ def demonstrator(
     exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
@@ -288,7 +283,7 @@ def assistant(
     exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
@@ -315,7 +310,7 @@ def coordinator(
     exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
@@ -342,7 +337,7 @@ def run_all(
     exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,

@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
+from rabbitry.cli._common import (
+    Broker,
+    ConnectAttempts,
+    ExitCode,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    start_logging,
+)
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
 from rabbitry.cli._service import GRACE, run_service
@@ -44,10 +54,7 @@ def work(
     deadline: Annotated[float, typer.Option(min=0, help="Seconds to finish what is in hand after a signal.")] = 10.0,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Annotated[
-        int | None,
-        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
-    ] = None,
+    connect_attempts: ConnectAttempts = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,

@@ -12,6 +12,7 @@ import typer
 
 from rabbitry.cli._common import (
     Broker,
+    ConnectAttempts,
     ExitCode,
     Json,
     LogJson,
@@ -71,10 +72,7 @@ def consume(
     prefetch: Annotated[int, typer.Option(min=1, max=65535, help="Messages in hand; equal ones share equally.")] = 10,
     plain: Plain = False,
     strict: Strict = False,
-    connect_attempts: Annotated[
-        int | None,
-        typer.Option(min=1, help="End with exit code 3 after so many; else it goes on.", show_default=False),
-    ] = None,
+    connect_attempts: ConnectAttempts = None,
     broker: Broker = None,
     management: Management = None,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""What crawlers, processors and keepers say to each other: JSON, but for pages, whose body is what the server sent.
+"""Messages between crawlers, processors and keepers: JSON, except pages, whose body is what the server sent.
 
 The `type` property names the class. Times are seconds since 1970 (UTC).
 """
@@ -46,8 +46,7 @@ class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one address, published as soon as it is known. A page that is to be processed is its own
-    outcome.
+    """The outcome of one address, published as soon as it is known. A page that is to be processed is its own outcome.
 
     outcome: a word of `OUTCOMES`. detail: one line for people. retry_after: seconds that the server asked to be left
     alone. location: where a redirect leads, absolute. body: of robots.txt, at most 500 kB. size: bytes after
@@ -72,11 +71,11 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The end of a batch, the last that is said of it: the host's token comes back to the keeper.
+    """The end of a batch, published after its pages and outcomes: the host's token comes back to the keeper.
 
     left: addresses that were not asked for, and why: `late` (past the deadline), `interrupted` (the crawler stops, or
-    the one before it died), `blocked` (the host answered 429 or 503: the rest was not tried), `budget`. wait: seconds
-    from now until the host may be asked again.
+    the one before it died), `blocked` (the host answered 429 or 503, or not at all: the rest was not tried). wait:
+    seconds from now until the host may be asked again.
     """
 
     batch: str
@@ -96,7 +95,7 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a processor made of a page. Of a sitemap it has links alone; a long one comes in several.
+    """A page as a processor read it. The document of a sitemap has links alone; a long sitemap has several documents.
 
     url: as it was asked for. fingerprint: simhash of the text, 64 bits, as a signed integer (0: too little text).
     noindex, nofollow: of the page's `meta` and of the header X-Robots-Tag. canonical: absolute, where it is another
@@ -171,7 +170,7 @@ OUTCOMES: Final[dict[str, str]] = {
     "noindex": "the page asks not to be in an index",
     "given-up": "failed each time that it was tried",
 }
-"""What can be said of an address, and what it means. `status` counts them, `why` tells them with time and node."""
+"""Outcomes of an address and their meanings. `status` counts them, `why` lists them with time and node."""
 
 
 class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field="command"):
@@ -213,7 +212,7 @@ COMMAND: Final = "Command"
 
 
 class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one address of an `Add`.
+    """The outcome of one address of an `Add`.
 
     url: normalised where it could be, else as it came. outcome: "queued", "known" (nothing changed, it was seen
     before), or the word of `OUTCOMES` for which it was refused, with `detail` for people.
@@ -227,7 +226,7 @@ class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a command. error: why it was refused as a whole. said: other lines for people.
 
-    addresses: of an `Add`, each with what became of it, those that were refused first.
+    addresses: of an `Add`, each with its outcome, those that were refused first.
     """
 
     said: list[str] = []

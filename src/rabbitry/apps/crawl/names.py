@@ -36,6 +36,5 @@ KEEPER_QUEUE: Final = "crawl.keeper"
 """All that the keeper must know: pages and outcomes, documents, commands, its own ticks. One keeper reads it at a
 time.
 """
-QUESTION_KEY: Final = "crawl.question"
 QUESTION_QUEUE: Final = "crawl.questions"
 """Questions about the crawl, which any keeper answers from the database."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rabbitry.apps.crawl.crawler.problems import Problem
 from rabbitry.apps.crawl.crawler.targets import LONGEST, Targets, target_of
+from rabbitry.apps.crawl.problems import Problem
 
 ADDRESSES = [
     "http://a.example/", "http://a.example/b?c=d&e=%C3%A9", "http://a.example/b c", "http://a.example/./b",

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.apps.crawl.messages import OUTCOMES
+from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor import pages
 from rabbitry.apps.crawl.processor.pages import read_page, unpack
-from rabbitry.apps.crawl.processor.problems import Problem
 from tests.apps.crawl.processor._messages import AT, URL, document_of, documents_of, message, packed, page_message
 
 

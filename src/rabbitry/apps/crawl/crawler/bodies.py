@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import zstandard
 
 from rabbitry.apps.crawl.crawler.decoding import decoded
-from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.problems import Problem
 
 INLINE: Final = 1 << 16
 """Bytes of a collected body that are decoded and compressed in the event loop, under a millisecond."""

@@ -15,10 +15,10 @@ from rabbitry.apps.crawl.crawler.bodies import Collector
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
 from rabbitry.apps.crawl.crawler.decoding import ACCEPTED
 from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
-from rabbitry.apps.crawl.crawler.problems import Problem
 from rabbitry.apps.crawl.crawler.responses import Head
 from rabbitry.apps.crawl.crawler.targets import Target
 from rabbitry.apps.crawl.crawler.transfers import IDLE_SECONDS, Transfers
+from rabbitry.apps.crawl.problems import Problem
 
 CONNECT_WITHIN: Final = 10.0
 """Seconds for a connection, TLS included."""

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import brotli
 import zstandard
 
-from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.problems import Problem
 
 ACCEPTED: Final = "gzip, deflate, br, zstd"
 MOST: Final = 2

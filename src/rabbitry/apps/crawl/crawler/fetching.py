@@ -17,12 +17,12 @@ from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
 from rabbitry.apps.crawl.crawler.curl_handle import Collect, CurlHandle, Request, Response
 from rabbitry.apps.crawl.crawler.decoding import encodings_of
 from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
-from rabbitry.apps.crawl.crawler.problems import Problem
 from rabbitry.apps.crawl.crawler.resolving import NoSuchHost, Resolver
 from rabbitry.apps.crawl.crawler.responses import Head, is_text
 from rabbitry.apps.crawl.crawler.targets import Target, Targets, target_of
 from rabbitry.apps.crawl.crawler.transfers import Transfers
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
+from rabbitry.apps.crawl.problems import Problem
 
 ROBOTS_LARGEST: Final = 500_000
 """Bytes of a robots.txt that are read (RFC 9309, section 2.5)."""

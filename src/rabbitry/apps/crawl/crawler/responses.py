@@ -6,7 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.problems import Problem
 
 MOST_HEADERS: Final = 200
 LARGEST_HEAD: Final = 65_536

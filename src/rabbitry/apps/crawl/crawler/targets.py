@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import ada_url
 
-from rabbitry.apps.crawl.crawler.problems import Problem
+from rabbitry.apps.crawl.problems import Problem
 
 LONGEST: Final = 100_000
 _PORTS: Final = {"http": 80, "https": 443}

@@ -11,7 +11,6 @@ import msgspec
 
 MOST_HOSTS: Final = 1_000
 MOST_FOUND: Final = 100
-MOST_DECISIONS: Final = 200
 """Entries of one answer at most."""
 
 

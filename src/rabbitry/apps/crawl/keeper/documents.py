@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import msgspec
@@ -147,11 +147,6 @@ class Documents:
             return  # fetched before, and judged then
         shapes = self._work.state.shapes
         traps.answered(shapes, shapes.of(row.host, row.url), fingerprint, is_repeat=is_repeat)
-
-
-def canonicals(documents: Sequence[Document]) -> list[str]:
-    """Return the canonical addresses that documents name."""
-    return [document.canonical for document in documents if document.canonical is not None]
 
 
 def content_key(host: str, document: Document) -> int:

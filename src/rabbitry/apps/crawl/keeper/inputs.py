@@ -24,7 +24,6 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     size: int = 0
     wire: int = 0
-    took: float = 0.0
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -269,7 +269,7 @@ class CrawlResults:
             row = work.rows.get(one)
             if row is None or row.state != SENT:
                 continue
-            is_untouched = row.url in left and why in ("late", "blocked", "budget")
+            is_untouched = row.url in left and why in ("late", "blocked")
             work.step(row, "retry", why if row.url in left else "not reported", node=node)
             if is_untouched:
                 work.wait(row)

@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from rabbitry.apps.crawl.messages import Document, Link
+from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
 from rabbitry.apps.crawl.processor.directives import links_of_headers, of_headers
 from rabbitry.apps.crawl.processor.encodings import decode, encoding_of
 from rabbitry.apps.crawl.processor.html import LONGEST_TEXT, Found, Links, all_text, line_of, read_html
 from rabbitry.apps.crawl.processor.language import declared_language, language_of
 from rabbitry.apps.crawl.processor.pages import Page
-from rabbitry.apps.crawl.processor.problems import Problem
 from rabbitry.apps.crawl.processor.sitemaps import Sitemap
 from rabbitry.apps.crawl.processor.words import fingerprint_of, keywords_of, words_of
 from rabbitry.apps.crawl.processor.xml import XmlReader, beginning, kind_of

@@ -13,7 +13,7 @@ from typing import Final
 import zstandard
 
 from rabbitry.amqp.protocol.tables import FieldValue, decode_text
-from rabbitry.apps.crawl.processor.problems import Problem
+from rabbitry.apps.crawl.problems import Problem
 from rabbitry.flow import Message
 
 LONGEST_BODY: Final = 64 * 1024 * 1024

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from rabbitry.apps.crawl.messages import Link
+from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
 from rabbitry.apps.crawl.processor.encodings import decoder_of, encoding_of
 from rabbitry.apps.crawl.processor.pages import LONGEST_BODY
-from rabbitry.apps.crawl.processor.problems import Problem
 from rabbitry.apps.crawl.processor.xml import Entry, Kind, XmlReader, kind_of
 
 AT_ONCE: Final = 1_000

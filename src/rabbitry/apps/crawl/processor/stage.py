@@ -20,9 +20,9 @@ from rabbitry._errors import described
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.messages import Document
 from rabbitry.apps.crawl.node import Node, crawl_app
+from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.documents import documents, problem_of
 from rabbitry.apps.crawl.processor.pages import Page, read_page, unpack
-from rabbitry.apps.crawl.processor.problems import Problem
 from rabbitry.exceptions import Reject
 from rabbitry.flow import App, Batch, Message, Outgoing
 

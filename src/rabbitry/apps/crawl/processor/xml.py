@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from xml.parsers import expat
 
+from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.encodings import decoder_of, encoding_of
-from rabbitry.apps.crawl.processor.problems import Problem
 from rabbitry.apps.crawl.processor.times import seconds_of
 
 Kind: TypeAlias = Literal["sitemap", "index", "feed", "html", "other"]

@@ -1,4 +1,4 @@
-"""Why an address could not be had."""
+"""The outcome of an address that could not be fetched, or of a page that could not be read, as an exception."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 
 class Problem(Exception):
-    """An outcome other than an answer: a word of `OUTCOMES`, and a line for people."""
+    """An address could not be fetched, or a page not read. outcome: a word of `OUTCOMES`. detail: a line for people."""
 
     def __init__(self, outcome: str, detail: str) -> None:
         super().__init__(outcome, detail)
