@@ -2,7 +2,15 @@
 
 import pytest
 
-from rabbitry.apps.crawl.keeper.robots import KEPT, LARGEST, MOST_SITEMAPS, Robots, RobotsCache
+from rabbitry.apps.crawl.keeper.robots import (
+    KEPT,
+    LARGEST,
+    LARGEST_CACHED,
+    MOST_SITEMAPS,
+    MOST_WILDCARDS,
+    Robots,
+    RobotsCache,
+)
 
 
 def rules(body: str) -> Robots:
@@ -60,6 +68,32 @@ def test_a_long_or_hostile_robots_txt_is_read_in_bounded_time() -> None:
     assert len(rules(long).body) == LARGEST
     hostile = rules("User-agent: *\nDisallow: /" + "*a" * 2_000 + "b\n")
     assert hostile.allows("http://a.test/" + "a" * 1_900)  # an expression that backtracks never comes to an end
+
+
+def test_more_wildcards_than_are_heeded_forbid_all() -> None:
+    most = "User-agent: *\n" + "Disallow: /*$\n" * (MOST_WILDCARDS - 1)
+    assert not rules(most).allows("http://a.test/page")
+    assert rules(most.replace("/*$", "/*q")).allows("http://a.test/page")
+    too_many = rules(most.replace("/*$", "/*q") + "Disallow: /*z\n")
+    assert not too_many.allows("http://a.test/page")
+    assert "wildcards" in too_many.detail
+    assert not Robots("http://a.test", 1, too_many.state, body=too_many.body).allows("http://a.test/page")
+
+
+def test_stars_in_comments_are_no_wildcards() -> None:
+    frame = f"# {'*' * 70}\n" * 200
+    assert rules(f"{frame}User-agent: *\nDisallow: /p\n").allows("http://a.test/q")
+
+
+def test_the_cache_is_bounded_in_bytes_that_came_later_too() -> None:
+    cache = RobotsCache()
+    for number in range(100):
+        robots = Robots(f"http://h{number}.test", number)
+        cache.put(robots)
+        robots.take("Disallow: /x\n" * 100_000, 1000.0)
+    kept = [found for number in range(100) if (found := cache.get(f"http://h{number}.test"))]
+    assert LARGEST_CACHED // 2 < sum(len(robots.body) for robots in kept) <= LARGEST_CACHED + LARGEST
+    assert kept[-1].origin == "http://h99.test"
 
 
 def test_the_cache_is_bounded() -> None:

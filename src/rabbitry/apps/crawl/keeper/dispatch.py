@@ -131,7 +131,7 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
         if until > work.now:
             work.end(row, WORDS[outcome], robots.detail)
         elif not robots.allows(row.url):
-            work.end(row, "disallowed", "robots.txt")
+            work.end(row, "disallowed", f"robots.txt: {robots.detail}" if robots.detail else "robots.txt")
         elif crawl is not None and crawl.is_full and row.purpose == 0:
             work.end(row, "limit")
         elif crawl is not None and row.purpose == 0 and crawl.room - sent[crawl.id] <= 0:

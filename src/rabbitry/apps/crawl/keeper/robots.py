@@ -16,7 +16,12 @@ KEPT: Final = 24 * 3600.0
 """Seconds that rules are kept (RFC 9309, section 2.4)."""
 LARGEST: Final = 500_000
 MOST_SITEMAPS: Final = 100
+MOST_WILDCARDS: Final = 5_000
+"""Wildcards in rules. Each may be looked for in all of an address: 35,000 take half a second for each address."""
 _MOST_CACHED: Final = 500
+LARGEST_CACHED: Final = 10_000_000
+"""Bytes of all rules in memory together; parsed they take up to 17 times as much."""
+_FORBID_ALL: Final = "User-agent: *\nDisallow: /\n"
 _LONGEST_DELAY: Final = 30 * 24 * 3600.0
 
 UNKNOWN: Final = 0
@@ -55,6 +60,9 @@ class Robots:
         self.body = body[:LARGEST].removeprefix("\ufeff").replace("\0", "")
         self._rules = None
         self.state, self.at, self.until, self.tries, self.outcome, self.detail = RULES, now, now + KEPT, 0, 0, ""
+        if _wildcards(self.body) > MOST_WILDCARDS:
+            # Too costly to heed rule by rule, so that what they may forbid is all left alone.
+            self.body, self.detail = _FORBID_ALL, f"more than {MOST_WILDCARDS} wildcards"
         delay = self._parsed().crawl_delay(AGENT)
         self.delay = min(max(0.0, float(delay or 0.0)), _LONGEST_DELAY)
         if "disallow" not in self.body.lower():
@@ -83,8 +91,15 @@ class Robots:
         return self._rules
 
 
+def _wildcards(body: str) -> int:
+    """Return the number of wildcards, those in comments left out: people draw frames there."""
+    if body.count("*") <= MOST_WILDCARDS:
+        return 0
+    return sum(line.partition("#")[0].count("*") for line in body.splitlines())
+
+
 class RobotsCache:
-    """Robots of the origins that were asked for last; bounded."""
+    """Robots of the origins that were asked for last; bounded in number and size."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Robots] = OrderedDict()
@@ -100,5 +115,7 @@ class RobotsCache:
         """Keep them."""
         self._known[robots.origin] = robots
         self._known.move_to_end(robots.origin)
-        if len(self._known) > _MOST_CACHED:
-            self._known.popitem(last=False)
+        # Rules that were taken since they were put here count, too.
+        size = sum(len(each.body) for each in self._known.values())
+        while len(self._known) > 1 and (len(self._known) > _MOST_CACHED or size > LARGEST_CACHED):
+            size -= len(self._known.popitem(last=False)[1].body)
