@@ -239,8 +239,8 @@ class Reject(RabbitryError):
 class Retry(RabbitryError):
     """Raised by a handler: the message comes again later, as one attempt more.
 
-    after: seconds, rounded up to a rung of the ladder; None means the delay of the stage's policy. What is no finite
-    number raises UsageError, and a text that is none TypeError: `Retry(30)` is not a delay, `Retry(after=30)` is.
+    after: seconds, rounded up to the delay of a retry queue; None means the delay of the stage's policy. What is no
+    finite number raises UsageError, and a text that is none TypeError: `Retry(30)` is no delay, `Retry(after=30)` is.
     """
 
     def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:

@@ -16,7 +16,7 @@ from tests.support import commands
 _EMPTY = [
     "victim.handle",
     "victim.suspects.handle",
-    *(f"victim.retry.{rung}" for rung in ("1s", "5s", "30s", "5m", "1h")),
+    *(f"victim.retry.{delay}" for delay in ("1s", "5s", "30s", "5m", "1h")),
 ]
 
 

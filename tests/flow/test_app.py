@@ -10,7 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow import topology
-from rabbitry.flow.retry import RUNGS
+from rabbitry.flow.retry import RETRY_QUEUES
 from tests.flow._running import counts
 
 
@@ -199,7 +199,7 @@ def test_definitions_are_what_rabbitmq_imports(rabbitmq_server: Any) -> None:
         ' || Q <- rabbit_amqqueue:list(<<"imported">>)].'
     )
     assert '{"in_queue", rabbit_quorum_queue, true}' in listed
-    assert all(f'{{"shape.retry.{suffix}", rabbit_quorum_queue, true}}' in listed for _, suffix in RUNGS)
+    assert all(f'{{"shape.retry.{suffix}", rabbit_quorum_queue, true}}' in listed for _, suffix in RETRY_QUEUES)
     bindings = rabbitmq_server.eval(
         "[lists:join(32, [binary_to_list(element(4, Source)), binary_to_list(element(4, Queue)), binary_to_list(Key)])"
         ' || {binding, Source, Key, Queue, _} <- rabbit_binding:list(<<"imported">>)].'

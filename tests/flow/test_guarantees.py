@@ -160,7 +160,7 @@ async def test_a_worker_that_starts_before_its_broker_says_so_and_waits(
             await worker.stop()
 
 
-async def test_what_comes_down_the_ladder_with_seconds_left_goes_up_again(broker_url: str) -> None:
+async def test_a_message_with_seconds_left_goes_to_another_retry_queue(broker_url: str) -> None:
     app = rabbitry.App("climbing")
     came: list[float] = []
 
@@ -177,7 +177,7 @@ async def test_what_comes_down_the_ladder_with_seconds_left_goes_up_again(broker
         headers = {"x-rabbitry-wait": 0.5}
         await channel.publish(b"x", routing_key="climbing.handle", properties=Properties(headers=headers))
         await eventually(lambda: len(came) == 1, "the message after its wait")
-        assert came[0] - sent >= 0.95, "what is left rounds up to a rung, one second"
+        assert came[0] - sent >= 0.95, "what is left rounds up to the shortest retry queue, one second"
         await eventually(lambda: len(came) == 2, "the second attempt")
         assert came[1] - came[0] >= 4.95, "1.2 seconds round up to five"
     await eventually_dead(broker_url, app, 0)

@@ -1,4 +1,4 @@
-"""The ladder: which rung a delay takes, and what is left of a long one."""
+"""Retry queues: which one a delay takes, and what is left of a long one."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from rabbitry.flow.retry import later
 
 
 class _Delivered:
-    """As much of a delivery as the ladder looks at."""
+    """As much of a delivery as a retry looks at."""
 
     exchange, routing_key, body = "app", "key", b"x"
 

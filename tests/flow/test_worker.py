@@ -41,7 +41,7 @@ async def test_unknown_fields_survive_and_metadata_is_kept(broker_url: str, no_l
     assert "traceparent" not in message.headers  # no span is current, and none is invented
 
 
-async def test_a_failure_waits_on_the_ladder_and_comes_again(broker_url: str, no_leaks: None) -> None:
+async def test_a_failure_waits_in_a_retry_queue_and_comes_again(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("retrying")
     attempts: list[tuple[float, rabbitry.Message]] = []
 
@@ -59,7 +59,7 @@ async def test_a_failure_waits_on_the_ladder_and_comes_again(broker_url: str, no
     assert [message.attempt for _, message in attempts] == [1, 2, 3]
     assert {message.id for _, message in attempts} == {identity}
     assert {(message.exchange, message.routing_key) for _, message in attempts} == {("retrying", "in")}
-    assert attempts[1][0] - attempts[0][0] >= 0.95, "a delay rounds up to a rung, one second"
+    assert attempts[1][0] - attempts[0][0] >= 0.95, "a delay rounds up to the shortest retry queue, one second"
     assert await dead_of(broker_url, app) == []
 
 

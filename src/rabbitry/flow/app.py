@@ -26,10 +26,17 @@ _LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to i
 class App:
     """A distributed application: plain functions, each a stage, joined by an exchange.
 
-    name: goes into `app_id` and before the names of the queues that Rabbitry makes for it. exchange: the name
-    by default. queue_type: of the stages' queues. plain: declare exchange and queues as programs do that say
-    nothing about them (not durable, no arguments), so that these can join. auto_delete: names of the exchange and of
-    queues that a plain app declares auto-delete too, as amqplib does.
+    Args:
+        name: The `app_id` of its messages, and the prefix of the names of the queues that Rabbitry makes for it.
+        exchange: The exchange's name; None for the app's own name.
+        exchange_type: "direct", "topic" or "fanout".
+        queue_type: Of the stages' queues, "classic" or "quorum".
+        plain: Declare exchange and queues as programs do that say nothing about them (not durable, no arguments),
+            so that these can join.
+        auto_delete: Names of the exchange and of queues that a plain app declares auto-delete too, as amqplib does.
+
+    Raises:
+        AppError: A name, type or combination is invalid.
     """
 
     def __init__(
@@ -42,7 +49,6 @@ class App:
         plain: bool = False,
         auto_delete: Collection[str] = (),
     ) -> None:
-        """Raises AppError for a name or a type that can't be."""
         if not name or len(name.encode()) > _LONGEST_NAME or name.startswith("amq."):
             raise AppError(f"an app can't be called {name!r}: 1 to {_LONGEST_NAME} bytes, not beginning with 'amq.'")
         if exchange == "":
@@ -85,25 +91,35 @@ class App:
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
 
-        queue: where they wait; `APP.NAME` by default. then: the key that results are published with, or a
-        function that gives it for a result (None: that one goes nowhere). name: of the stage, the function's
-        by default. processes: run the handler (`def`) in processes of its own. batch: the handler takes a list of
-        at most so many messages, handed over when there are so many, or `within` seconds (0.05) after the first
-        came, and settled together; see `Batch` for single ones.
+        The handler returns None, one value, or a list of values, each published as a message of its own. Or it yields
+        values: each is published as it comes, and the input acked after the last one is confirmed. A value with a key
+        or properties of its own is an `Outgoing`.
 
-        attempts: how often a message is tried before it is a dead letter. delays: seconds to wait after the
-        first, second, … failed attempt; the last one goes on. time_limit: seconds that a handler may take, for
-        a batch or for one message. concurrency: how many run at once in one worker (None: 100 of `async def`, 8
-        threads, a process for each CPU; of batches one, or a process for each CPU). keep_unknown: fields of a JSON
-        object that the handler's type does not know are added to what it returns. exchange: a direct, durable one
-        beside the app's own, for messages that its other stages must not see, as they would over a fanout exchange.
-        single_active: of all workers one at a time handles this stage's messages, and the next takes over when that one
-        has stopped, or its connection is gone.
+        Args:
+            key: The routing key, or with a topic exchange the pattern, that the queue is bound with.
+            queue: The queue's name; None for `APP.NAME`.
+            then: The key of the results, or a function that returns it for a result (None: that result goes nowhere).
+            name: The stage's name; None for the function's.
+            processes: Run the handler, a `def`, in processes of its own.
+            batch: The handler takes a list of at most so many messages, which are settled together; see `Batch` for
+                single ones. None: it takes one message.
+            within: Seconds after the first message when a batch that is not full is handed over; None for 0.05.
+            attempts: How often a message is tried before it becomes a dead letter.
+            delays: Seconds to wait after the first, second, … failed attempt; the last one holds for all further ones.
+            time_limit: Seconds that one call of the handler may take, for a message or for a batch.
+            concurrency: Calls at once in one worker. None: 100 of an `async def`, 8 threads, a process for each CPU;
+                with `batch` one, or a process for each CPU.
+            keep_unknown: Add the fields of a JSON object that the handler's type does not know to what it returns.
+            exchange: A direct, durable exchange beside the app's own, for messages that its other stages must not
+                see, as they would over a fanout exchange. None for the app's.
+            single_active: Of all workers one at a time handles this stage's messages; the next takes over when that
+                one has stopped, or has lost its connection.
 
-        The handler returns None, one value, or a list of values, each published as a message of its own, or it
-        yields values: each is published as it comes, and the input acked after the last one is confirmed. A value
-        with a key or properties of its own is an `Outgoing`.
-        Raises AppError, naming file and function.
+        Returns:
+            A decorator, which returns the function as it is.
+
+        Raises:
+            AppError: The function or an option is invalid; the text names file, line and function.
         """
 
         def register(handler: _H) -> _H:
@@ -140,9 +156,15 @@ class App:
     ) -> None:
         """Declare that messages leave the app with `key`, for other programs to read.
 
-        queue: declared and bound, so that what is published waits there. required: False lets messages with
-        this key go nowhere where nobody has bound a queue. exchange: as for a stage. single_active: the queue is
-        that of another app's stage with single_active=True.
+        Args:
+            key: The routing key.
+            queue: A queue to declare and bind, so that what is published waits there; None for none.
+            required: False lets messages with this key go nowhere where nobody has bound a queue.
+            exchange: As for a stage.
+            single_active: The queue is that of another app's stage with single_active=True.
+
+        Raises:
+            AppError: The key is an output already.
         """
         if key in self.outputs:
             raise AppError(f"app {self.name!r}: output {key!r} was given before")
@@ -164,7 +186,7 @@ class App:
             stage.handler.__rabbitry_stage__ = stage  # type: ignore[attr-defined] # worker processes find it there
 
     def validate(self) -> None:
-        """Look at the whole. Raises AppError where there is no stage, or a `then` leads nowhere."""
+        """Check the app as a whole. Raises AppError where there is no stage, or a `then` leads nowhere."""
         if not self.stages:
             raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
         for stage in self.stages.values():
@@ -220,9 +242,17 @@ class App:
     ) -> Worker:
         """Make a worker, to be entered with `async with`: it handles messages until the block is left.
 
-        stages: names of those to run (None: all). concurrency: in place of the stages' own. strict: raise
-        TopologyMismatch where something exists otherwise on the broker. connect_attempts, id: see `Worker`.
-        Raises AppError, UsageError.
+        Args:
+            url: The broker's; None: see `rabbitry.connect`.
+            stages: Names of the stages to run; None for all.
+            concurrency: In place of the stages' own.
+            strict: Raise TopologyMismatch where something exists on the broker with other flags.
+            connect_attempts: See `Worker`.
+            id: See `Worker`.
+
+        Raises:
+            AppError: The app has no stages, or a `then` leads nowhere.
+            UsageError: A stage's name is unknown.
         """
         from rabbitry.flow.worker import Worker
 

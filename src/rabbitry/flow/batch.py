@@ -1,4 +1,4 @@
-"""Batch: what a handler of batches asks for to settle single messages otherwise than the rest."""
+"""Batch: lets a handler of batches settle single messages otherwise than the rest."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Batch:
         """Settle one message as if it had been handled alone and had raised `error`; the others are not touched.
 
         Args:
-            index: of the message in the list that the handler got.
+            index: Of the message in the list that the handler got.
             error: Reject makes it a dead letter, Retry lets it come again, anything else follows the stage's policy.
 
         Raises:
-            IndexError: no message has this index.
+            IndexError: No message has this index.
             TypeError: `error` is no exception.
         """
         if not 0 <= index < self._size:

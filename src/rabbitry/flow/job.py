@@ -1,4 +1,4 @@
-"""Deliveries on their way through a worker, one by one or as a batch, and what became of them."""
+"""Deliveries on their way through a worker, one by one or as a batch, and the results of handling them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Result(NamedTuple):
 
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
     trace context that was current when the handler returned or yielded, encoded; None where that is the message's.
-    failures: of a batch, what became of single messages, by their places in it.
+    failures: results of single messages of a batch, by their places in it.
     """
 
     kind: Kind

@@ -22,7 +22,7 @@ from rabbitry.flow.fitting import CUT, ERROR, TRACEBACK, fit
 
 ATTEMPT: Final = "x-rabbitry-attempt"
 WAIT: Final = "x-rabbitry-wait"
-"""Seconds that are left of a delay longer than the ladder's longest rung."""
+"""Seconds that are left of a delay longer than the longest retry queue's."""
 REASON: Final = "x-rabbitry-reason"
 STAGE: Final = "x-rabbitry-stage"
 EXCHANGE: Final = "x-rabbitry-exchange"
@@ -114,7 +114,7 @@ def attempt_of(properties: Properties) -> int:
 
 
 def wait_of(properties: Properties) -> float:
-    """Seconds that a message which came from the ladder has still to wait."""
+    """Return the seconds that a message which came from a retry queue has still to wait."""
     value = (properties.headers or {}).get(WAIT)
     return float(value) if isinstance(value, int | float) and value > 0 else 0.0
 
@@ -152,7 +152,7 @@ def text_header(headers: Table, name: str) -> str | None:
 
 
 def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
-    """Exchange and routing key that a message was first published with, before retries sent it to its queue."""
+    """Return exchange and routing key that a message was first published with, before retries sent it to its queue."""
     exchange, key = text_header(headers, EXCHANGE), text_header(headers, ROUTING_KEY)
     # Other programs may write anything into these headers; a longer text is no name.
     if exchange is not None and key is not None and max(len(exchange), len(key)) <= _LONGEST_NAME:
@@ -167,7 +167,7 @@ def check_headers(headers: Table | None) -> None:
 
 
 def first_properties(app: str, content_type: str, type_name: str, headers: Table | None = None) -> Properties:
-    """Properties of a message that begins a chain: its id is the correlation id of all that follow.
+    """Return the properties of a message that begins a chain: its id is the correlation id of all that follow.
 
     headers: of the caller, before which the trace context of the current span gives way. Raises UsageError for one of
     Rabbitry's own.
@@ -197,7 +197,7 @@ def with_given(properties: Properties, given: Properties) -> Properties:
 def again(
     delivery: Delivery, attempt: int, limit: int, *, wait: float = 0.0, is_interrupted: bool = False
 ) -> Properties:
-    """Properties of the same message, published anew as attempt number `attempt`.
+    """Return the properties of the same message, published anew as attempt number `attempt`.
 
     limit: bytes that they may take; headers of other programs are cut where it is too little.
     """
@@ -228,7 +228,7 @@ class Death(NamedTuple):
 
 
 def dead_properties(properties: Properties, death: Death, limit: int) -> Properties:
-    """Properties of a dead letter, which take at most `limit` bytes; see `fit`."""
+    """Return the properties of a dead letter, which take at most `limit` bytes; see `fit`."""
     headers = plain_headers(properties)
     headers.pop(WAIT, None)
     own: dict[str, FieldValue] = {

@@ -1,4 +1,4 @@
-"""A batch decoded for its handler: its arguments, and what becomes of single messages."""
+"""A batch decoded for its handler: the handler's arguments, and the results of single messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OpenedBatch:
-    """The decodable messages of a batch, for the handler, and what became of the others.
+    """The decodable messages of a batch, for the handler, and the results of the others.
 
     places: by the index in the handler's list, the place in the batch.
     """
@@ -50,7 +50,7 @@ class OpenedBatch:
             self.arguments[signature.batch] = self._batch
 
     def settled(self, result: Result) -> Result:
-        """Add to the result of a handler that returned what became of single messages."""
+        """Return the result of a handler, with the results of single messages added where it is done."""
         if result.kind != "done":
             return result
         single = ((self.places[index], self._failed(error)) for index, error in failures_of(self._batch).items())

@@ -1,4 +1,4 @@
-"""What is published for a result, in place of handling a message, and in place of what can't be published."""
+"""Publications: for a result, in place of handling a message, and in place of a message that can't be published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST: Final = Trail(1, 0.0, b"", b"")
 
 
 def outgoing_of(app: App, job: Job, result: Result, limit: int, waits: bool = True) -> list[Publication]:
-    """Make what is published for the result of a message.
+    """Return what is published for the result of a message.
 
     limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
     """
@@ -45,7 +45,7 @@ def outgoing_of(app: App, job: Job, result: Result, limit: int, waits: bool = Tr
 
 
 def outgoing_of_batch(app: App, batch: BatchJob, result: Result) -> list[Publication]:
-    """Make what is published for what the handler of a batch returned or yielded."""
+    """Return what is published for the values that the handler of a batch returned or yielded."""
     outgoing = []
     for product in result.products:
         place = None if product.extra is None else product.extra.place
@@ -74,11 +74,11 @@ def _among_suspects(app: App, job: Job, attempt: int, limit: int) -> Publication
 
 
 def before_handling(app: App, job: Job, limit: int) -> Publication | None:
-    """Make what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
+    """Return what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
 
-    One that comes redelivered may have killed its worker, or was in hand there with one that did: it is counted
-    first, and goes to the suspects, which workers take one at a time. So what comes
-    redelivered from there was alone. One that came down the ladder with seconds left goes up again.
+    A redelivered message may have killed its worker, or was in hand there beside one that did. It is counted first, and
+    goes to the suspects, which workers take one at a time; therefore one that is redelivered from there was alone. A
+    message that came from a retry queue with seconds left goes to another one.
     """
     stage, delivery = job.stage, job.delivery
     rest = job.trail.wait
@@ -94,7 +94,7 @@ def before_handling(app: App, job: Job, limit: int) -> Publication | None:
 
 
 def instead_of(app: App, job: Job, message: Publication, error: BaseException, limit: int) -> Publication | None:
-    """Make what is published in place of a message that can't be for what it is; None where nothing is left to try."""
+    """Return what is published in place of a message that the broker refuses; None where nothing is left to try."""
     match message.role:
         case Role.RESULT if not isinstance(error, PreconditionFailed):  # which says that the body is too large
             return dead_letter_of_result(app.name, job, message, error, limit)

@@ -19,20 +19,20 @@ _PLAIN_INDEX: Final = "index={} is for handlers of batches: this one gets one me
 class Outgoing:
     """A value with a routing key and properties of its own, to be returned, yielded or published in its place.
 
+    What AMQP can't carry is an error of the handler that returned it.
+
     Args:
-        value: becomes the body, as any value does: `bytes` go as they are.
-        key: the routing key; None takes that of the stage's `then`, or of `publish`.
-        headers: of the message. Names of flow's own, such as `x-rabbitry-attempt`, are refused.
-        content_type: None takes that of the value: JSON, plain text, or bytes.
-        content_encoding: of the body, such as "zstd". The value has to be encoded so already.
-        type: None takes the name of the value's type.
-        expiration: seconds after which a queue drops it; None keeps it.
+        value: The body, encoded as any value is; `bytes` go as they are.
+        key: The routing key; None for that of the stage's `then`, or of `publish`.
+        headers: Of the message. Names of flow's own, such as `x-rabbitry-attempt`, are refused.
+        content_type: None for that of the value: JSON, plain text, or bytes.
+        content_encoding: Of the body, such as "zstd". The value has to be encoded so already.
+        type: The message type's name; None for the name of the value's type.
+        expiration: Seconds after which a queue drops the message; None keeps it.
         priority: 0 to 255, for queues with priorities.
         persistent: False lets the broker keep it in memory alone, for what nobody misses after a restart.
-        index: in a batch, of the message that this one follows from: its correlation id and trace context go on.
-            Without it a result of several messages begins a chain of its own.
-
-    What AMQP can't carry is an error of the handler that returned it.
+        index: In a batch, the index of the message that this one follows from, whose correlation id and trace context
+            it carries on. None: a result of several messages begins a chain of its own.
     """
 
     value: object

@@ -7,34 +7,34 @@ from typing import Final
 from rabbitry.amqp.client import Delivery
 from rabbitry.flow.message import Publication, Role, again
 
-RUNGS: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
-"""Seconds of each rung, and the end of its queue's name."""
+RETRY_QUEUES: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
+"""Seconds of each retry queue, and the end of its name."""
 
 
-def rung_name(app: str, suffix: str) -> str:
-    """Name the exchange and the queue of a rung."""
+def retry_queue(app: str, suffix: str) -> str:
+    """Return the name that a retry queue and its exchange have."""
     return f"{app}.retry.{suffix}"
 
 
 def suspects_queue(app: str, stage: str) -> str:
-    """Name the queue of a stage's suspects: what may have killed its worker, or only was there when it died.
+    """Return the name of a stage's queue of suspects: messages that were in hand when a worker died.
 
-    Workers take from it one at a time, so the next death tells which it was.
+    Workers take from it one at a time, so that the next death tells which one was the cause.
     """
     return f"{app}.suspects.{stage}"
 
 
 def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float, limit: int) -> Publication:
-    """Make the message that comes to `queue` again after `delay` seconds, as attempt number `attempt`.
+    """Return the message that comes to `queue` again after `delay` seconds, as attempt number `attempt`.
 
-    A delay rounds up to a rung. What is left of one longer than the last rung goes with the message. limit: bytes
-    that its properties may take.
+    A delay rounds up to a retry queue's. What is left of one longer than the last queue's goes with the message.
+    limit: bytes that its properties may take.
     """
     if delay <= 0:
         return Publication("", queue, delivery.body, again(delivery, attempt, limit), role=Role.AGAIN)
-    longest, suffix = RUNGS[-1]
+    longest, suffix = RETRY_QUEUES[-1]
     rest = max(0.0, delay - longest)
     if not rest:
-        suffix = next(name for seconds, name in RUNGS if delay <= seconds)
+        suffix = next(name for seconds, name in RETRY_QUEUES if delay <= seconds)
     properties = again(delivery, attempt, limit, wait=rest)
-    return Publication(rung_name(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
+    return Publication(retry_queue(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)

@@ -1,4 +1,4 @@
-"""What a handler asks for: its parameters, read from their annotations."""
+"""The parameters of a handler, read from their annotations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Signature(NamedTuple):
 
 
 def signature_of(handler: Handler, *, takes_batches: bool) -> Signature:
-    """Read a handler's parameters. Raises AppError, naming file and function, where they make no sense."""
+    """Read a handler's parameters. Raises AppError, naming file and function, where they are invalid."""
     asked = _annotated(handler)
     wanted: object = list[Message] if takes_batches else Message
     values = {name: type_ for name, type_ in asked.items() if type_ not in (Message, list[Message], Batch)}

@@ -80,7 +80,7 @@ class ActiveIntake(Intake):
         self.inactive.set()
 
     async def block(self) -> None:
-        """Have the broker deliver nothing more, where cancelling the consumer would harm its queue; see above."""
+        """Stop deliveries where cancelling the consumer would harm its queue; see the module."""
         channel = self._channel
         has_defect = () < self._connection.server_version < _MENDED and self._queue_type == "classic"
         if channel is None or not has_defect or not self.active.is_set():
@@ -154,7 +154,9 @@ class SuspectsIntake(Intake):
 
 
 async def probe(leader: ActiveIntake, suspects: str, connection: Connection, outlet: Outlet) -> None:
-    """Have the active worker learn that it is, while suspects wait and nobody takes them; for ever, to be cancelled."""
+    """Publish probes while suspects wait and nobody takes them, so that the active worker knows that it is. Runs until
+    it is cancelled.
+    """
     message = Publication(
         "",
         leader.queue,

@@ -86,7 +86,7 @@ class Stage:
         return min(running * (self.batch or 1) * (2 if ahead else 1), _MOST_UNACKED)
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt` failed."""
+        """Return the seconds to wait after attempt number `attempt` failed."""
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
     def key_for(self, result: object) -> str | None:
@@ -123,7 +123,7 @@ def make_stage(
     exchange: str | None = None,
     single_active: bool = False,
 ) -> Stage:
-    """Look at a handler and its options. Raises AppError, naming file and function, where they make no sense."""
+    """Make a stage of a handler and its options. Raises AppError, naming file and function, where they are invalid."""
     written = inspect.unwrap(handler)
     is_async = inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(written)
     if processes and is_async:
@@ -133,16 +133,8 @@ def make_stage(
     if attempts < 1 or number < 1 or time_limit <= 0 or not all(0 <= delay < math.inf for delay in delays):
         raise AppError(f"{where(handler)}: attempts, concurrency and time_limit are positive, delays not negative")
     _check_batch(handler, batch, within, keep_unknown)
-    if processes and _importable(handler) is not handler:
-        # Worker processes import it by this name. While its module is being imported the name is not there yet.
-        module = sys.modules.get(handler.__module__)
-        if "<locals>" in handler.__qualname__ or module is None:
-            raise AppError(f"{where(handler)}: processes=True needs a function at the top of its module")
-    if processes and handler.__module__ == "__main__" and not _has_main_file():
-        raise AppError(
-            f"{where(handler)}: processes=True needs a function that another process can import, and '__main__' has no "
-            "file here (a notebook, a REPL, `python -c`): put the function into a module and import it"
-        )
+    if processes:
+        _check_importable(handler)
     signature = signature_of(handler, takes_batches=batch is not None)
     try:
         codec = Codec(signature.type)
@@ -186,8 +178,22 @@ def _check_batch(handler: Handler, batch: int | None, within: float | None, keep
         raise AppError(f"{where(handler)}: keep_unknown=True can't go with batch=…: a result has no single input there")
 
 
+def _check_importable(handler: Handler) -> None:
+    """Raise AppError for a handler that worker processes can't import by its name."""
+    if _importable(handler) is not handler:
+        # While its module is being imported the name is not there yet.
+        module = sys.modules.get(handler.__module__)
+        if "<locals>" in handler.__qualname__ or module is None:
+            raise AppError(f"{where(handler)}: processes=True needs a function at the top of its module")
+    if handler.__module__ == "__main__" and not _has_main_file():
+        raise AppError(
+            f"{where(handler)}: processes=True needs a function that another process can import, and '__main__' has no "
+            "file here (a notebook, a REPL, `python -c`): put the function into a module and import it"
+        )
+
+
 def _has_main_file() -> bool:
-    """Whether multiprocessing can import the main module anew (multiprocessing.spawn.get_preparation_data)."""
+    """Return whether multiprocessing can import the main module anew (multiprocessing.spawn.get_preparation_data)."""
     main = sys.modules["__main__"]
     # Read from stdin, its file is called "<stdin>".
     return getattr(main, "__spec__", None) is not None or os.path.exists(getattr(main, "__file__", None) or "")

@@ -12,7 +12,7 @@ from rabbitry.amqp.client import Channel, Connection
 from rabbitry.exceptions import NotFound, PreconditionFailed, TopologyMismatch
 from rabbitry.flow.dead import dead_queue
 from rabbitry.flow.declarer import Declarer
-from rabbitry.flow.retry import RUNGS, rung_name, suspects_queue
+from rabbitry.flow.retry import RETRY_QUEUES, retry_queue, suspects_queue
 from rabbitry.flow.stage import Output, Stage
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def derive(app: App) -> Topology:
             bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(Queue(dead_queue(app.name)))
     queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
-    for seconds, suffix in RUNGS:
-        name = rung_name(app.name, suffix)
+    for seconds, suffix in RETRY_QUEUES:
+        name = retry_queue(app.name, suffix)
         exchanges.append(Exchange(name, "fanout"))
         queues.append(Queue(name, True, _waiting(seconds)))
         bindings.append(Binding(name, name, ""))
