@@ -19,6 +19,7 @@ import zstandard
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth
 from rabbitry.apps.crawl.crawler.fetching import Page
 from tests.apps.crawl.crawler._fetching import PAGE, Reply, answer, endless, fetching, serving, writes
+from tests.apps.crawl.crawler._http2 import serving_http2
 
 
 def unpacked(body: bytes) -> bytes:
@@ -288,6 +289,23 @@ async def test_certificate_that_does_not_verify_is_refused(authority: trustme.CA
             outcome = await hand.outcome(f"https://a.example:{server.port}/")
     assert outcome.outcome == "bad-certificate"
     assert server.asked == []
+
+
+async def test_http2_is_spoken_where_the_server_offers_it(authority: trustme.CA) -> None:
+    bodies = {"/": PAGE, "/reset": b""}
+    async with serving_http2(bodies, context(authority, "a.example")) as server:
+        with fetching(names={"a.example": [["127.0.0.1"]]}) as hand:
+            base = f"https://a.example:{server.port}"
+            page = await hand.page(f"{base}/")
+            missing = await hand.outcome(f"{base}/missing")
+            reset = await hand.outcome(f"{base}/reset")
+            again = await hand.page(f"{base}/")
+    assert (page.status, page.headers["etag"], page.size) == (200, '"two"', len(PAGE))
+    assert (missing.outcome, missing.status) == ("client-error", 404)
+    assert reset.outcome == "bad-answer"
+    assert again.body == page.body
+    assert server.paths == ["/", "/missing", "/reset", "/"]
+    assert server.connections == 1
 
 
 async def test_port_without_tls_is_no_connection(authority: trustme.CA) -> None:

@@ -1,0 +1,75 @@
+"""A server that speaks HTTP/2 alone, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
+
+
+@dataclass
+class Server2:
+    """A listening server. paths: of all requests. connections: how many were accepted."""
+
+    bodies: Mapping[str, bytes]
+    port: int = 0
+    paths: list[str] = field(default_factory=list)
+    connections: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of a connection; a path without a body gets 404, one whose body is empty a reset."""
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        talk = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        talk.initiate_connection()
+        try:
+            writer.write(talk.data_to_send())
+            while data := await reader.read(65_536):
+                for event in talk.receive_data(data):
+                    if isinstance(event, RequestReceived):
+                        self._answer(talk, event)
+                writer.write(talk.data_to_send())
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the crawler has what it wants, or the test is over; asyncio's callback takes no cancelled task
+        finally:
+            writer.close()
+
+    def _answer(self, talk: H2Connection, event: RequestReceived) -> None:
+        stream = event.stream_id
+        path = next(str(value) for name, value in event.headers if str(name) == ":path")
+        self.paths.append(path)
+        body = self.bodies.get(path)
+        if body is None:
+            talk.send_headers(stream, [(":status", "404")], end_stream=True)
+        elif not body:
+            talk.reset_stream(stream, 2)
+        else:
+            talk.send_headers(stream, [(":status", "200"), ("content-type", "text/html"), ("etag", '"two"')])
+            talk.send_data(stream, body, end_stream=True)
+
+
+@asynccontextmanager
+async def serving_http2(bodies: Mapping[str, bytes], tls: ssl.SSLContext) -> AsyncIterator[Server2]:
+    """Serve bodies by path over TLS until the block is left."""
+    tls.set_alpn_protocols(["h2"])
+    server = Server2(bodies)
+    listening = await asyncio.start_server(server.talk, "127.0.0.1", 0, ssl=tls)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+        await listening.wait_closed()
