@@ -262,7 +262,7 @@ async def test_commands_reach_the_keeper(embedded_url: str) -> None:
         (b"", "no command"),
         (b"{", "no command"),
         (b'{"command": "drop"}', "no command"),
-        (b'{"command": "tick", "keeper": "c01e"}', "for people"),
+        (b'{"command": "tick", "keeper": "c01e"}', "keepers do"),
         (b'{"command": "add", "urls": ["  "]}', "at least one address"),
         (b'{"command": "add", "urls": "http://a/"}', "no command"),
         (b'{"command": "add", "urls": ["http://a/"], "depth": "2"}', "no command"),

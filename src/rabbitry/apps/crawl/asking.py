@@ -35,10 +35,10 @@ PATIENCE: Final = 10.0
 FIRST_PAUSE: Final = 0.2
 """Seconds until a keeper that is busy is asked again; then twice as long."""
 GRACE: Final = 1.0
-"""Seconds that a command is waited for where no keeper runs: one may be starting."""
+"""Seconds that a command waits for its answer where no keeper runs: one may be starting."""
 NO_KEEPER: Final = "no keeper runs on this broker: start one, on any machine, with: rabbitry crawl keeper"
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
-"""Bytes of an answer that are looked at."""
+"""Bytes that an answer may have."""
 
 _REPLY_TO: Final = "amq.rabbitmq.reply-to"
 """RabbitMQ's docs/direct-reply-to: answers come without a queue, and none is left behind."""
@@ -125,7 +125,7 @@ class Asking:
         """
         channel = await self._open()
         if not self._has_declared:
-            # What is told before there ever was a keeper is to wait for one.
+            # A command that is sent before any keeper ever ran waits in the queue.
             assert self._connection is not None  # noqa: S101 # it is open; narrows the type
             await topology.declare(self._connection, self._app, declarer=self._declarer)
             self._has_declared = True
@@ -146,7 +146,7 @@ class Asking:
         return _decoded(delivery, _decode_answer)
 
     async def close(self) -> None:
-        """Close the connection, if there is one; who waits for an answer gets ConnectionClosed."""
+        """Close the connection, if there is one; calls that wait for an answer raise ConnectionClosed."""
         reading, connection = self._reading, self._connection
         self._reading = self._connection = self._channel = None
         if reading is not None:
@@ -177,7 +177,7 @@ class Asking:
             return channel
 
     async def _read(self, channel: Channel, started: asyncio.Future[None]) -> None:
-        """Hand each answer to who waits for it. The task is ended by `close`, or by an error that all who wait get."""
+        """Pass each answer to the call that waits for it, until `close` or an error, which all waiting calls raise."""
         try:
             async with channel.consume(_REPLY_TO, no_ack=True) as answers:
                 started.set_result(None)
@@ -241,4 +241,4 @@ def _decoded(delivery: Delivery, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(delivery.body)
     except Undecodable as error:
-        raise Undecodable(f"the keeper's answer is none: {error}") from error
+        raise Undecodable(f"the keeper's answer can't be decoded: {error}") from error

@@ -123,7 +123,7 @@ class WARCFile:
         )
 
     def add(self, entry: Entry) -> bool:
-        """Write a page; say whether its body was there and could be read."""
+        """Write a page; return whether its body was there and could be read."""
         body = None if entry.body is None else _decompressed(entry.body)
         if body is None:
             return False

@@ -37,7 +37,7 @@ def is_id(text: str) -> bool:
 
 
 def parse_line(body: bytes) -> Line | None:
-    """Read a log line; None where it is none.
+    """Parse a log line; return None for a text that is none.
 
     What follows the id may be anything: an address and what was done, or a whole page with bars and line breaks, as
     the original processor sends it (contract 5: `processor|ID|BODY|log`). Only the beginning is looked at, so that the

@@ -246,7 +246,7 @@ class Picture:
     # -- time ------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Compute the rates anew, drop the nodes that are silent for too long, and let the pages be told."""
+        """Update the rates, drop the nodes that are silent for too long, and wake the pages."""
         now, totals = self._now(), self.totals
         before = self._ticked
         seconds = now - before.at
@@ -273,11 +273,11 @@ class Picture:
     # -- what goes out ---------------------------------------------------------------------------------
 
     def page(self, peer: str | None = None) -> AbstractContextManager[Page]:
-        """A page's subscription, until the block is left. `peer` has it open; see `OpenPages.opened`."""
+        """Open a page's subscription, until the block is left. peer: the browser's address; see `OpenPages`."""
         return self._pages.opened(lambda: Page(self), peer)
 
     def wake(self) -> None:
-        """Let the pages be told what has changed."""
+        """Wake the pages, which then send what has changed."""
         for page in self._pages:
             page.wake()
 
@@ -297,7 +297,7 @@ class Picture:
 
 
 class Page:
-    """What one page was sent, so that the next update holds what is new since."""
+    """The subscription of one page: what it was sent, so that the next update holds the difference."""
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
@@ -308,7 +308,7 @@ class Page:
         """The broker's state, and totals and queues as they were sent."""
 
     def wake(self) -> None:
-        """Let `wait` end."""
+        """End `wait`."""
         self._wake.set()
 
     async def wait(self) -> None:

@@ -15,7 +15,7 @@ from rabbitry.apps.crawl.processor import service as processor
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the roles are told. processes: of the processor."""
+    """Options of the roles. processes: of the processor."""
 
     crawler: crawler.Options
     keeper: keeper.Options

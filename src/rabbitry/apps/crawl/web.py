@@ -51,7 +51,7 @@ _decode_command = json_decoder(Command)  # type: ignore[arg-type,var-annotated] 
 
 
 class Keeper(Protocol):
-    """What answers about a crawl; `Asking` says what it raises."""
+    """The keeper as the page uses it; `Asking` documents what is raised."""
 
     async def ask(self, question: Question) -> Answered:
         """Return the answer to a question."""
@@ -141,9 +141,9 @@ class Pages:
         try:
             command: Command = _decode_command(await request.body())
         except Undecodable as error:
-            raise UsageError(f"that is no command: {error}") from error
+            raise UsageError(f"the request is no command: {error}") from error
         if isinstance(command, Tick):
-            raise UsageError("that is no command for people")
+            raise UsageError("a page can't send ticks: keepers do")
         if isinstance(command, Add):
             command = _checked(command)
         if self._is_cut_off:
@@ -177,7 +177,7 @@ class Pages:
 
     @property
     def _missing(self) -> str | None:
-        """What an answer would have to come from and is not there, and what to do."""
+        """The reason why no answer can come, and what to do; None where one can."""
         if self._is_cut_off:
             return f"the broker is {self.picture.broker.state}, and with it the keeper"
         return NO_KEEPER if self._has_no_keeper else None

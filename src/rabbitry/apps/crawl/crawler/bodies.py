@@ -38,7 +38,7 @@ _one: Final = zstandard.ZstdCompressor(level=_LEVEL)
 
 
 class Collector:
-    """What has come of a body.
+    """The part of a body that has come.
 
     Args:
         encodings: To be undone at the end, see `encodings_of`.
@@ -93,7 +93,7 @@ class Collector:
             return await asyncio.to_thread(self._large)
 
     def _pack(self) -> None:
-        """Compress from now on as it comes, beginning with what is here."""
+        """Begin to compress while the body comes, with the chunks that are here already."""
         self._packing = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         packed = deque[bytes]()
         while self._chunks:

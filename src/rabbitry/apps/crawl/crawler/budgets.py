@@ -1,4 +1,4 @@
-"""What a crawler may use of its machine: a share of a core, bytes a second, bytes of pages in memory."""
+"""Budgets of a crawler on its machine: a share of a core, bytes a second, bytes of pages in memory."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class CurlHandle:
     # -- what went wrong ---------------------------------------------------------------------------------
 
     def _problem_of(self, code: int, text: str) -> Problem:
-        """Return what an error of libcurl's means."""
+        """Return the problem that an error of libcurl stands for."""
         if self._problem is not None:
             return self._problem
         if self._refused:

@@ -65,7 +65,7 @@ class _Place(NamedTuple):
 
 
 class Host:
-    """A host in a batch: resolved once, so that a name that is answered otherwise the second time changes nothing."""
+    """The hosts of a batch, each resolved once, so that DNS rebinding changes nothing."""
 
     def __init__(self, fetcher: Fetcher, batch: Batch) -> None:
         self._fetcher = fetcher
@@ -132,7 +132,7 @@ class Fetcher:
         self._transfers.close()
 
     async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
-        """Fetch one address, and return the page, or what became of it. Cancelling ends it.
+        """Fetch one address, and return the page or the outcome. Cancelling ends the request.
 
         host: made by `host`, once for all addresses of the batch.
         """
@@ -145,7 +145,7 @@ class Fetcher:
             return self._outcome(address, batch, problem.outcome, detail=problem.detail, took=time.monotonic() - begun)
 
     def host(self, batch: Batch) -> Host:
-        """Return what remembers where the hosts of a batch are found."""
+        """Return the cache of the addresses of a batch's hosts."""
         return Host(self, batch)
 
     async def look_up(self, target: Target, is_known: bool) -> _Place:
@@ -370,7 +370,7 @@ def _location(head: Head, target: Target) -> str:
 
 
 def _is_sendable(text: str) -> bool:
-    """Whether a value of a server's can stand in a header of ours, without ending it."""
+    """Return whether a server's value can be sent back in a request header without ending it."""
     return text.isascii() and text.isprintable() and len(text) < 1000
 
 

@@ -1,4 +1,4 @@
-"""Addresses as they are asked for: one spelling of each host, without what must not be sent."""
+"""Request targets: addresses with one spelling of each host, without what must not be sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 
 def target_of(address: str) -> Target:
-    """Return what to ask for.
+    """Return the request target of an address.
 
     Raises Problem: bad-address, bad-scheme, too-long.
     """
@@ -63,7 +63,7 @@ def _is_literal(host: str) -> bool:
 
 
 def _clean(parsed: ada_url.URL) -> None:
-    """Take out what is not sent. Raises ValueError where no host is left."""
+    """Remove what is not sent. Raises ValueError where no host is left."""
     if parsed.username:
         parsed.username = ""
     if parsed.password:

@@ -124,7 +124,7 @@ async def answer_questions(database: Database, stop: asyncio.Event, connection: 
 
 
 async def _collect(collector: Collector, connection: Connection) -> None:
-    """Listen to which nodes are alive; without telemetry, `status` names none."""
+    """Collect telemetry of the nodes that are alive; without it, `status` names none."""
     try:
         await collector.run(connection)
     except (Closed, RequestTimeout) as error:

@@ -26,24 +26,24 @@ class _Answered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="answ
 
 
 class AskStatus(_Question, frozen=True, tag="status"):
-    """How far the crawl is, answered by a `Status`."""
+    """The question how far the crawl is, answered by a `Status`."""
 
 
 class AskWhy(_Question, frozen=True, tag="why"):
-    """What was decided about one address, answered by a `Why`."""
+    """The question what was decided about one address, answered by a `Why`."""
 
     url: str
 
 
 class AskHosts(_Question, frozen=True, tag="hosts"):
-    """The hosts of the crawl, answered by `Hosts`: those with most addresses that wait first."""
+    """The question for the hosts of the crawl, answered by `Hosts`: those with most queued addresses first."""
 
     limit: int = 100
     offset: int = 0
 
 
 class AskSearch(_Question, frozen=True, tag="search"):
-    """Documents with these words, answered by `Found`: best first."""
+    """The question for documents with these words, answered by `Found`: best first."""
 
     words: str
     limit: int = 10
@@ -51,7 +51,7 @@ class AskSearch(_Question, frozen=True, tag="search"):
 
 
 class AskExport(_Question, frozen=True, tag="export"):
-    """The next documents of the index, answered by `Exported`.
+    """The question for the next documents of the index, answered by `Exported`.
 
     after: the cursor of the answer before; 0 at first. bodies: with the pages as they came.
     """
@@ -81,7 +81,7 @@ class NodeSeen(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Status(_Answered, frozen=True, tag="status"):
-    """How far a crawl is.
+    """The progress of a crawl.
 
     addresses: how many are in each state: "queued", "sent" and "done". outcomes: the latest outcome of each address,
     counted by the words of `OUTCOMES`. pages: fetched in all. rate: pages a second over the last minute.
@@ -108,7 +108,7 @@ class Status(_Answered, frozen=True, tag="status"):
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was decided or happened. outcome: a word of `OUTCOMES`. node: who it was, as `kind id`."""
+    """A decision or an event. outcome: a word of `OUTCOMES`. node: who it was, as `kind id`."""
 
     at: float
     outcome: str
@@ -117,7 +117,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Why(_Answered, frozen=True, tag="why"):
-    """What was decided about an address, oldest first.
+    """The decisions about an address, oldest first.
 
     url: normalised. state: "queued", "sent", "done", or "unknown": never seen, and `would` is the outcome that it
     would have now, `detail` says more. next_at: when it is fetched next at the earliest. found_on: an address with a

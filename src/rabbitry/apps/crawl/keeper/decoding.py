@@ -28,7 +28,7 @@ log = logging.getLogger("rabbitry.apps.crawl")
 
 
 def decode(body: bytes, message: Message) -> Input | None:
-    """Return what a message says; None for one that says nothing to a keeper, such as a tick.
+    """Decode a message; return None for one that has nothing for the keeper, such as a tick.
 
     A page of another program that does not name its address is none of the keeper's: its document is. Raises
     Undecodable.

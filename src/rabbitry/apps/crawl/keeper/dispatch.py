@@ -1,4 +1,4 @@
-"""Which hosts are asked next, and for what: one batch of a host at a time, as many addresses as half a minute takes."""
+"""Dispatching: choosing the hosts that are due, and one batch of each, as many addresses as half a minute takes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IDLE: Final = 1.0
 
 
 def due_again(work: Work) -> None:
-    """Have the addresses wait for their turn whose time has come, in the order of their times."""
+    """Queue the addresses whose time to be fetched again has come, in the order of their times."""
     if work.now < work.state.next_later:
         return
     rows = sets.rows(
@@ -54,7 +54,7 @@ def due_again(work: Work) -> None:
 
 
 def drain_full(work: Work) -> None:
-    """Refuse what waits of crawls that have all their pages."""
+    """Refuse the queued addresses of crawls that have all their pages."""
     for identity in sorted(work.state.full):
         rows = work.waiting_of(work.state.crawls[identity], _MOST_LATER)
         for row in rows:
@@ -64,7 +64,7 @@ def drain_full(work: Work) -> None:
 
 
 def dispatch(work: Work) -> list[Batch]:
-    """Choose what is sent, and note it as sent. What was changed must be written before."""
+    """Return the batches to publish, whose addresses are marked as sent. Changes must have been flushed before."""
     state = work.state
     batches: list[Batch] = []
     idle: list[Host] = []

@@ -1,4 +1,4 @@
-"""What hosts did: slowing down, leaving alone, coming back, and giving up."""
+"""Reactions to what hosts did: slowing down, pausing, speeding up again, and giving up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAST_OUTCOMES: Final = 8
 
 
 def slow_down(work: Work, host: Host, retry_after: float | None) -> float:
-    """Leave a host alone that asks for it, longer each time. Returns for how many seconds."""
+    """Pause a host that asked for it, longer each time; return for how many seconds."""
     host.failures += 1
     host.backoff = min(DAY, max(_FIRST_BACKOFF, 2 * host.backoff))
     pause = min(DAY, max(retry_after or 0.0, host.backoff))
@@ -32,7 +32,7 @@ def slow_down(work: Work, host: Host, retry_after: float | None) -> float:
 
 
 def answered(work: Work, host: Host) -> None:
-    """Note that a host answered a batch, and asked for nothing: it comes back slowly."""
+    """Note that a host answered a batch: its back-off is halved."""
     host.failures = 0
     host.backoff = host.backoff / 2 if host.backoff > 2 * _LEAST_BACKOFF else 0.0
     work.hosts.add(host.id)
@@ -49,7 +49,7 @@ def failed(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
 
 
 def close(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
-    """Ask an origin no more for a day: its addresses have the outcome."""
+    """Close an origin for a day: its addresses get the outcome."""
     robots = work.robots_of(origin, host)
     robots.state, robots.outcome, robots.detail = CLOSED, NUMBERS[word], _clean(detail)
     robots.at, robots.until = work.now, work.now + DAY
@@ -59,7 +59,7 @@ def close(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
 
 
 def reopen(work: Work, host: Host, origin: str) -> None:
-    """Ask an origin again that was closed: somebody added an address of it."""
+    """Reopen an origin that was closed, since an address of it was added."""
     if origin in work.state.closed:
         robots = work.robots_of(origin, host)
         robots.state, robots.until, robots.tries = UNKNOWN, 0.0, 0

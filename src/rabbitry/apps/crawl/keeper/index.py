@@ -29,7 +29,7 @@ _LONGEST_KEYWORD: Final = 200
 
 
 class Data(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a document and neither searched nor sorted."""
+    """The parts of a document that are kept, and neither searched nor sorted."""
 
     final_url: str = ""
     language: str = ""
@@ -158,7 +158,7 @@ def remove(connection: Connection, gone: Mapping[str, float]) -> None:
 
 
 def fetched_at(document: Document) -> float:
-    """Return what decides which of two documents is newer; a page of another program may not say when it came."""
+    """Return the time that decides which of two documents is newer; pages of other programs may have no fetch time."""
     return document.fetched_at or document.at
 
 

@@ -1,4 +1,4 @@
-"""What the keeper is told, decoded: pages, outcomes, ends of batches, documents, and commands."""
+"""Inputs of the keeper, decoded: pages, outcomes, reports, documents, and commands."""
 
 from __future__ import annotations
 

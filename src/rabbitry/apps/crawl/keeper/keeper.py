@@ -42,14 +42,14 @@ _OF_ADDRESSES: Final = (Page, Outcome, Document)
 
 @dataclass
 class Decided:
-    """What is to be published once the transaction is committed. answers: by the ids of the commands' messages."""
+    """Publications for after the commit. answers: by the ids of the commands' messages."""
 
     batches: list[Batch] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
 
 
 class _Shelf:
-    """What one transaction has for the index."""
+    """Changes of the index in one transaction."""
 
     def __init__(self) -> None:
         self.documents: list[Document] = []
@@ -83,7 +83,7 @@ class Keeper:
         self._state = None
 
     def apply(self, connection: Connection, inputs: Sequence[Input], now: float) -> Decided:
-        """Apply messages, and choose what is sent.
+        """Apply messages, and choose what is published.
 
         A keeper of which the memory is of an earlier epoch, since another one was active in between, reads everything
         anew first. After an exception, or where the transaction is not committed, call `forget`.

@@ -1,4 +1,4 @@
-"""What the database says of a crawl: how far it is, why an address was or was not fetched, and its hosts.
+"""Reading a crawl's state from the database: its progress, the decisions about an address, and its hosts.
 
 These functions only read; any keeper, and whoever can open the database, may call them.
 """
@@ -119,7 +119,7 @@ def _detail(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -> s
 
 
 def _waits_for(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -> str:
-    """Return what an address waits for."""
+    """Return the reason why a queued address is not sent yet."""
     if sets.rows(connection, "SELECT is_paused FROM crawl_keeper WHERE id = 1")[0].is_paused:
         return "the crawl is paused: rabbitry crawl resume"
     origin = row.url[: row.url.index("/", 8)]

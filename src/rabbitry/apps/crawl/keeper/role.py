@@ -1,4 +1,4 @@
-"""The keeper as a stage: messages in, one transaction, batches out; the input is acked once they are confirmed."""
+"""The keeper as a stage: it applies a batch of messages in one transaction, and returns what is published for them."""
 
 from __future__ import annotations
 
@@ -132,6 +132,6 @@ class Role:
 
 
 def _may_pass(error: RecordsError) -> bool:
-    """Whether the database's state, and not what it was given, is at fault."""
+    """Return whether the database's state is at fault, so that trying again may help, and not the statement."""
     cause = error.__cause__
     return isinstance(cause, DBAPIError) and not isinstance(cause, DataError | IntegrityError | ProgrammingError)

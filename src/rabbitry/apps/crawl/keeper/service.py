@@ -30,7 +30,11 @@ log = logging.getLogger("rabbitry.apps.crawl")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """database: its URL; None: the environment's, or the user's own. per_host: batches of a host at once."""
+    """Options of a keeper.
+
+    database: its URL; None for the environment's, or the user's own. per_host: batches of a host at once. plain:
+    exchange and queues are declared as the original programs do.
+    """
 
     database: str | None = None
     per_host: int = 1

@@ -1,4 +1,4 @@
-"""SQL by sets: one statement for many rows, written once for SQLite and PostgreSQL.
+"""SQL statements over sets of rows, written once for SQLite and PostgreSQL.
 
 Statements have `?` for a parameter, and `{set}` for a set of 64-bit numbers.
 """

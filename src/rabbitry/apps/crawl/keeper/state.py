@@ -1,4 +1,4 @@
-"""What the active keeper has in memory: hosts, crawls and batches that are out; addresses are in the database.
+"""The active keeper's memory: hosts, crawls and batches that are out; addresses are in the database alone.
 
 All of it can be read anew: a keeper that becomes active does, and so does one whose transaction failed.
 """
@@ -109,7 +109,7 @@ class Known:
 
 @dataclass
 class State:
-    """See the module. epoch: of the keeper that it belongs to."""
+    """The memory of a keeper, see the module. epoch: of the keeper that it belongs to."""
 
     epoch: int
     hosts: dict[int, Host] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class State:
     _heap: list[tuple[float, float, int]] = field(default_factory=list)
 
     def list_host(self, host: Host) -> None:
-        """Have a host come up when it is due."""
+        """Schedule a host for when it is due."""
         if not host.is_listed:
             host.is_listed = True
             heapq.heappush(self._heap, (host.due, host.served_at, host.id))

@@ -76,7 +76,7 @@ class Shape:
         return any((other ^ wanted).bit_count() <= NEAR for (other,) in struct.iter_unpack("<Q", prints))
 
     def remember(self, fingerprint: int) -> None:
-        """Remember a document; the oldest goes."""
+        """Keep a document's fingerprint, in place of the oldest one where there are too many."""
         self.prints = ((self.prints or b"") + struct.pack("<Q", fingerprint & _UNSIGNED))[-8 * _MOST_PRINTS :]
 
 
@@ -122,7 +122,7 @@ class Shapes:
         self._changed: dict[int, Shape] = {}
 
     def load(self, connection: Connection, hosts: Iterable[tuple[int, str, str]]) -> None:
-        """Have the shapes of addresses in memory: of each the host's id, its name, and the address."""
+        """Load the shapes of addresses into memory. hosts: for each the host's id, its name, and the address."""
         known = self._known
         missing: dict[int, Shape] = {}
         for host, name, url in hosts:
@@ -218,7 +218,7 @@ def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
 
 
 def answered(known: Shapes, shapes: Sequence[Shape], fingerprint: int = 0, *, is_repeat: bool = False) -> None:
-    """Count what came of an address. fingerprint: of its document; is_repeat: it is known as one of another."""
+    """Count the outcome of an address. fingerprint: of its document; is_repeat: it is known to repeat another one."""
     is_near = is_repeat or (fingerprint != 0 and any(shape.is_near(fingerprint) for shape in shapes))
     for shape in shapes:
         shape.answered += 1

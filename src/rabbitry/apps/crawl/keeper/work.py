@@ -1,4 +1,4 @@
-"""One transaction's work on addresses: rows are read set by set, changed in memory, and written once.
+"""The unit of work of one transaction: rows of addresses are read in sets, changed in memory, and written once.
 
 What is counted (addresses of each state and outcome, of each host and crawl) follows from how rows change.
 """
@@ -74,7 +74,7 @@ _NAMES: Final = ", ".join(COLUMNS)
 
 @dataclass
 class Work:
-    """See the module. counts: changes of counters by name."""
+    """The unit of work, see the module. counts: changes of counters by name."""
 
     connection: Connection
     state: State
@@ -98,7 +98,7 @@ class Work:
     # -- reading -----------------------------------------------------------------------------------------
 
     def look_up(self, keys: Iterable[int]) -> None:
-        """Have what the seen set knows of keys."""
+        """Load what the seen set has of keys into `refs`."""
         missing = {key for key in keys if key not in self.refs}
         for key, ref in sets.rows_among(self.connection, "SELECT key, ref FROM crawl_seen WHERE key IN {set}", missing):
             self.refs[key] = ref
@@ -106,7 +106,7 @@ class Work:
             self.refs.setdefault(key, 0)
 
     def read(self, ids: Iterable[int]) -> None:
-        """Have the rows of addresses."""
+        """Load the rows of addresses into `rows`."""
         missing = {one for one in ids if one not in self.rows}
         statement = f"SELECT {_NAMES} FROM crawl_addresses WHERE id IN {{set}}"  # noqa: S608 - constants
         for values in sets.rows_among(self.connection, statement, missing):
@@ -211,13 +211,13 @@ class Work:
         self.step(row, word, detail, node=node, at=at)
 
     def later(self, row: Row, due: float) -> None:
-        """Have an address fetched again when it is due."""
+        """Schedule an address to be fetched again when it is due."""
         row.state = LATER
         row.due = due
         self.change(row)
 
     def wait(self, row: Row) -> None:
-        """Have an address fetched when its turn comes."""
+        """Queue an address to be fetched when its turn comes."""
         row.state = WAITING
         self.change(row)
 

@@ -1,4 +1,4 @@
-"""What a page and its HTTP headers ask of crawlers: robots directives, and the links of the header Link."""
+"""Robots directives of a page and of its HTTP headers, and the links of the header Link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a page to the documents that are made of it: one, or several of a long sitemap. It knows no broker."""
+"""Making documents of a page: one, or several of a long sitemap. Nothing here knows a broker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LONGEST_FEED: Final = 8_000_000
 
 
 def documents(page: Page, body: bytes, begun: Document) -> Iterator[Document]:
-    """Return what a page is made into: one document, or several of a long sitemap.
+    """Return the documents of a page: one, or several of a long sitemap.
 
     body: decompressed. begun: has what is said of the page beside it; the rest is filled in.
     """

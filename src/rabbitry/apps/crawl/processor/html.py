@@ -1,4 +1,4 @@
-"""What is read of an HTML page: title, main text, links, and what it asks of crawlers."""
+"""Reading an HTML page: title, main text, links, and robots directives."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EMPTY: Final = re.compile(r"<(script|style|title|textarea|iframe|noscript)\b([^
 
 @dataclass(slots=True)
 class Found:
-    """What is said in a page. links: unique, in the order of the page; cut: how many more there were."""
+    """The content of a page. links: unique, in the order of the page; cut: how many more there were."""
 
     title: str = ""
     text: str = ""

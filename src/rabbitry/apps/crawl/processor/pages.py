@@ -26,7 +26,7 @@ _PLAIN: Final = re.compile(rb"([A-Za-z][\w-]{0,19})\|([^|<>\r\n]{0,100})\|([^|<>
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is said of a page beside its body.
+    """A page's metadata, without its body.
 
     headers: of the server, in lower case, as those that matter came. missing: what the message does not say.
     """
