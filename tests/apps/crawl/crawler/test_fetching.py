@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import ssl
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,9 @@ import pytest
 import trustme
 import zstandard
 
+from rabbitry.apps.crawl.crawler.bodies import HEAD, STREAMED, Collector
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth
+from rabbitry.apps.crawl.crawler.decoding import encodings_of
 from rabbitry.apps.crawl.crawler.fetching import Page
 from tests.apps.crawl.crawler._fetching import PAGE, Reply, answer, endless, fetching, serving, writes
 from tests.apps.crawl.crawler._http2 import serving_http2
@@ -116,6 +120,24 @@ async def test_large_page_is_the_same(encoding: str) -> None:
     assert unpacked(page.body) == whole
     assert page.size == len(whole)
     assert plain.outcome == "too-large"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+async def test_small_chunks_are_the_same_page_and_few_objects(encoding: str) -> None:
+    whole = random.Random(1).randbytes(STREAMED + 100_000)
+    body = gzip.compress(whole) if encoding == "gzip" else whole
+    collector = Collector(encodings_of(encoding), len(body))
+    tracemalloc.start()
+    try:
+        for start in range(0, len(body), 20):
+            collector.take(body[start : start + 20])
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 1.5 * len(body)
+    finished = await collector.finish(asyncio.Semaphore())
+    assert unpacked(finished.data) == whole
+    assert (finished.size, finished.head) == (len(whole), whole[:HEAD])
 
 
 async def test_plain_page_is_not_compressed() -> None:

@@ -42,6 +42,11 @@ OUTCOMES: dict[str, tuple[Reply, str, int | None]] = {
     "bytes-without-type": (answer(b"\x00\x01" * 100, kind=None), "not-text", None),
     "said-too-large": (answer(b"x" * 100_001), "too-large", None),
     "endless": (endless, "too-large", None),
+    "tiny-chunks": (
+        writes(OK + b"Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 90_000),
+        "bad-answer",
+        None,
+    ),
     "large-gzip": (encoded(gzip.compress(WORDS), "gzip"), "too-large", None),
     "gzip-bomb": (encoded(gzip.compress(b"0" * 20_000_000), "gzip"), "bomb", None),
     "deflate-bomb": (encoded(zlib.compress(b"0" * 20_000_000), "deflate"), "bomb", None),

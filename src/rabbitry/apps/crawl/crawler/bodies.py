@@ -22,6 +22,11 @@ CONTEXT: Final = 800_000
 LARGEST_PACKED: Final = 16_000_000
 """Bytes of a compressed body; brokers bound messages, and text compresses better than that."""
 HEAD: Final = 512
+PIECE: Final = 1 << 14
+"""Bytes that are collected before they become a piece: objects of few bytes each take many times the memory."""
+MOST_TINY: Final = 20_000
+TINY: Final = 16
+"""Bytes. Smaller chunks keep the event loop busy, so that a body may have MOST_TINY of them; no server needs more."""
 _LEVEL: Final = 1
 
 
@@ -53,6 +58,9 @@ class Collector:
         self._is_packed = is_packed
         self._may_be_cut = may_be_cut
         self._chunks: deque[bytes] = deque()
+        self._begun = bytearray()
+        """What has come after these and makes no piece yet."""
+        self._count = 0
         self._packing: zstandard.ZstdCompressionObj | None = None
         self._head = b""
         self.came = 0
@@ -65,6 +73,9 @@ class Collector:
     def take(self, chunk: bytes) -> None:
         """Take what came next. Raises Problem where it is too much."""
         self.came += len(chunk)
+        self._count += 1
+        if self._count > MOST_TINY + self.came // TINY:
+            raise Problem("bad-answer", f"{self._count} chunks of {self.came / self._count:.0f} bytes each")
         if self.came > self._largest:
             if not self._may_be_cut:
                 raise Problem("too-large", f"more than {self._largest} bytes")
@@ -73,9 +84,13 @@ class Collector:
             self._pack()
         if self._packing is not None:
             chunk = self._packing.compress(chunk)
-        if chunk:
+        self.held += len(chunk)
+        if self._begun or len(chunk) < PIECE:
+            self._begun += chunk
+            if len(self._begun) >= PIECE:
+                self._end_piece()
+        else:
             self._chunks.append(chunk)
-            self.held += len(chunk)
         if self._packing is not None:
             _check_packed(self.held - CONTEXT)
 
@@ -84,6 +99,7 @@ class Collector:
 
         turns: for large bodies, which are decoded and compressed in a thread.
         """
+        self._end_piece()
         if self._packing is not None:
             self._chunks.append(self._packing.flush())
             return Body(b"".join(self._chunks), self.came, self._head)
@@ -92,8 +108,14 @@ class Collector:
         async with turns:
             return await asyncio.to_thread(self._large)
 
+    def _end_piece(self) -> None:
+        if self._begun:
+            self._chunks.append(bytes(self._begun))
+            self._begun.clear()
+
     def _pack(self) -> None:
         """Begin to compress while the body comes, with the chunks that are here already."""
+        self._end_piece()
         self._packing = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         packed = deque[bytes]()
         while self._chunks:
