@@ -31,7 +31,7 @@ class TooManyPages(Exception):
 
 
 class Updates(Protocol):
-    """What waits to be sent to one page. It is bounded by whoever implements it."""
+    """The updates that wait to be sent to one page. Implementations bound them."""
 
     async def wait(self) -> None:
         """Wait until something is to be sent. Cancelling loses nothing."""

@@ -46,7 +46,7 @@ class Schema:
     app: names the SQLite file. migrations: the folder of Alembic's scripts. head: the newest migration.
     version_table: where the database's version is kept. lock: any number of the app's own, PostgreSQL's advisory lock
     of whoever brings the schema up to date. linger: seconds that work waits for more of its kind: most of what a commit
-    costs, on CPU and disk, it costs but once. pragmas: further settings of each SQLite connection.
+    costs, on CPU and disk, it costs only once. pragmas: further settings of each SQLite connection.
     """
 
     app: str
@@ -70,9 +70,10 @@ class Database:
     """
 
     def __init__(self, schema: Schema, url: str | None = None, *, existing: bool = False) -> None:
-        """Raises UsageError for a URL that is none, or another database's; it shows no password.
+        """Take the URL of a database, which is opened when it is entered.
 
-        existing: it must be there already: nothing is made, neither its file nor its tables.
+        existing: the database must be there already; neither its file nor its tables are made. Raises UsageError for a
+        URL that is none, or another database's; the text shows no password.
         """
         self._schema = schema
         self._existing = existing
@@ -87,8 +88,10 @@ class Database:
         return self._engine.url.render_as_string(hide_password=True)
 
     def __enter__(self) -> Self:
-        """Raises RecordsError where the database can't be reached, or is newer than this program; NoRecords where it
-        must be there and is not.
+        """Bring the schema up to date, and start the writer.
+
+        Raises RecordsError where the database can't be reached, or is newer than this program; NoRecords where it must
+        be there and is not.
         """
         try:
             if self._existing:

@@ -84,7 +84,7 @@ def start_logging(level: Level, as_json: bool) -> None:
 
 
 def broker_url(context: typer.Context, broker: str | None) -> str:
-    """The URL to use: what `--broker` or RABBITRY_BROKER said, else the default.
+    """Return the URL to use: what `--broker` or RABBITRY_BROKER said, else the default.
 
     A password on the command line works, with a warning: other users of the machine can read it.
     """
@@ -100,7 +100,7 @@ def broker_url(context: typer.Context, broker: str | None) -> str:
 
 
 def has_secret(url: str) -> bool:
-    """Whether a broker's URL holds a password other than the well-known `guest`."""
+    """Return whether a broker's URL holds a password other than the well-known `guest`."""
     found = re.match(r"amqps?://[^:/@]*:([^/]*)@", url)
     return found is not None and found[1] not in ("", "guest")
 
@@ -118,7 +118,7 @@ def read_password(file: Path) -> str:
 
 
 def exit_code(error: RabbitryError) -> ExitCode:
-    """The exit code that an error which ends a command stands for."""
+    """Return the exit code that an error which ends a command stands for."""
     if isinstance(error, ConnectFailed):
         return ExitCode.BROKER
     if isinstance(error, UsageError):
@@ -127,12 +127,12 @@ def exit_code(error: RabbitryError) -> ExitCode:
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, without control characters and passwords: what came from a peer may hold both."""
+    """Return `text` on one line, without control characters and passwords: text from a peer may hold both."""
     return redact("".join(map(_shown, text))).strip()
 
 
 def many_lines(text: str) -> str:
-    """`text` as it stands, indents and all, without what a terminal would act on."""
+    """Return `text` as it stands, indents and all, without what a terminal would act on."""
     lines = text.expandtabs(4).splitlines()
     return "\n".join("".join(map(_shown, line)) for line in lines)
 
@@ -189,7 +189,7 @@ def json_line(data: dict[str, Any]) -> str:
 
 
 def version() -> str:
-    """The version of the installed `rabbitry`."""
+    """Return the version of the installed `rabbitry`."""
     from importlib.metadata import version as installed
 
     return installed("rabbitry")

@@ -51,7 +51,7 @@ def raise_when_interrupted() -> None:
 
 
 def runs_until_told(arguments: Sequence[str]) -> bool:
-    """Whether a signal is the ordinary end of this command line."""
+    """Return whether a signal is the ordinary end of this command line."""
     if "--help" in arguments:
         return False
     words = tuple(word for word in arguments if not word.startswith("-"))

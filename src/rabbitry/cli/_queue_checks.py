@@ -150,6 +150,6 @@ def _acked(queue: Mapping[str, Any]) -> int:
 
 
 def _is_waiting_queue(queue: Mapping[str, Any]) -> bool:
-    """Whether its messages leave it by themselves, as those of a retry queue do."""
+    """Return whether a queue's messages leave it by themselves, as those of a retry queue do."""
     arguments = queue.get("arguments") or {}
     return "x-message-ttl" in arguments and "x-dead-letter-exchange" in arguments

@@ -1,4 +1,4 @@
-"""`rabbitry crawl add|pause|resume`: what the keeper is told."""
+"""`rabbitry crawl add|pause|resume`: commands to the keeper."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def add(
     ] = None,
     depth: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Links away from there at most; without a bound otherwise."),
+        typer.Option(min=0, metavar="N", help="The most links away from there; without a bound by default."),
     ] = None,
     same_host: Annotated[bool, typer.Option("--same-host", help="Stay on the hosts of these addresses.")] = False,
     allow: Annotated[
         list[str] | None,
         typer.Option(metavar="DOMAIN", help="Stay on this domain and what is under it; may be given several times."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="PAGES", help="Fetch so many pages at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="PAGES", help="The most pages to fetch.")] = None,
     contact: Annotated[
         str | None,
         typer.Option(
@@ -76,14 +76,14 @@ def add(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Seconds between two requests to a host, 1 otherwise; a longer Crawl-delay of robots.txt holds.",
+            help="Seconds between two requests to a host, 1 by default; a longer Crawl-delay of robots.txt holds.",
         ),
     ] = None,
     recrawl: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Fetch pages again after so long, then by how often each changes; never otherwise.",
+            help="Fetch pages again after this time, then by how often each changes; never by default.",
         ),
     ] = None,
     plain: Plain = False,
@@ -100,13 +100,7 @@ def add(
     start_logging(Level.WARNING, as_json=False)
     if same_host and allow:
         raise UsageError("--same-host and --allow exclude each other: name the hosts with --allow")
-    for name, number in (("--delay", delay), ("--recrawl", recrawl)):
-        if number is not None and not (number >= 0 and math.isfinite(number)):
-            raise UsageError(f"{name} is a number of seconds, 0 or more, and not {number:g}")
-    if delay is not None and delay > _LONGEST_DELAY:
-        raise UsageError(f"--delay is at most {_LONGEST_DELAY:g} seconds, a day")
-    if recrawl == 0:
-        raise UsageError("--recrawl is more than 0 seconds")
+    _check_seconds(delay, recrawl)
     if contact is not None and not contact.strip():
         raise UsageError("--contact is a mail address or a page, and not empty")
     starts = _checked(_read(urls or [], file))
@@ -116,6 +110,16 @@ def add(
     domains = _domains(allow or [])
     commands = [Add(part, depth, same_host, domains, limit, contact, delay, recrawl) for part in parts]
     _tell(broker_url(context, broker), list(commands), plain=plain, as_json=as_json)
+
+
+def _check_seconds(delay: float | None, recrawl: float | None) -> None:
+    for name, number in (("--delay", delay), ("--recrawl", recrawl)):
+        if number is not None and not (number >= 0 and math.isfinite(number)):
+            raise UsageError(f"{name} is a number of seconds, 0 or more, and not {number:g}")
+    if delay is not None and delay > _LONGEST_DELAY:
+        raise UsageError(f"--delay is at most {_LONGEST_DELAY:g} seconds, a day")
+    if recrawl == 0:
+        raise UsageError("--recrawl is more than 0 seconds")
 
 
 def pause(context: typer.Context, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
@@ -235,7 +239,7 @@ def _tell(url: str, commands: list[Add | Pause | Resume], *, plain: bool, as_jso
 
 
 def _print_answer(answer: Answer, as_json: bool) -> ExitCode:
-    """Print what the keeper said; failed where it refused all."""
+    """Print the keeper's answer, and end with an error where it refused all."""
     for taken in answer.addresses:
         if as_json:
             print_json({"url": taken.url, "outcome": taken.outcome, "detail": taken.detail})

@@ -1,4 +1,4 @@
-"""`rabbitry crawl status|search|why|hosts`: what is asked of a keeper, or read from the crawl's database."""
+"""`rabbitry crawl status|search|why|hosts`: questions to a keeper, or to the crawl's database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DatabaseURL = Annotated[
         show_default=False,
     ),
 ]
-Offset = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out so many of the first.")]
+Offset = Annotated[int, typer.Option(min=0, metavar="N", help="How many to skip.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Return what answers questions: the crawl's database where one is named, else a keeper over the broker."""
+    """Yield the function that answers questions: from the crawl's database where one is named, else by a keeper."""
     if database is None:
         from rabbitry.apps.crawl.asking import Asking
 
@@ -177,7 +177,7 @@ def search(
             metavar="WORDS...", help='Words that a page has; "a phrase", -WORD to leave out, site:HOST to stay on.'
         ),
     ],
-    limit: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="At most so many.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="The most pages to show.")] = 10,
     offset: Offset = 0,
     database: DatabaseURL = None,
     broker: Broker = None,
@@ -319,13 +319,13 @@ def _due(at: float) -> str:
 
 def hosts(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="The most hosts to show.")] = 50,
     offset: Offset = 0,
     database: DatabaseURL = None,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """List the hosts of the crawl, those with most addresses that wait first: delay, next time, last outcomes.
+    """List the hosts of the crawl, those with most queued addresses first: delay, next time, last outcomes.
 
     Example: rabbitry crawl hosts --limit 20
     """

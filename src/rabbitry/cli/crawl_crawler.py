@@ -44,7 +44,7 @@ CPULimit = Annotated[
         "--cpu-limit",
         metavar="SHARE",
         min=0.01,
-        help="The most of a core that it uses, e.g. 0.25.",
+        help="The share of one core that it may use, e.g. 0.25.",
         show_default=False,
     ),
 ]
@@ -53,7 +53,7 @@ BandwidthLimit = Annotated[
     typer.Option(
         "--bandwidth",
         metavar="BYTES/s",
-        help="The most bytes a second, e.g. 500k, 2M or 1Mi.",
+        help="The most bytes a second over the network, e.g. 500k, 2M or 1Mi.",
         show_default=False,
     ),
 ]
@@ -94,7 +94,7 @@ def crawler(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Fetch what keepers send, and publish the pages, until SIGTERM or Ctrl-C.
+    """Fetch the addresses that keepers send, and publish the pages, until SIGTERM or Ctrl-C.
 
     It keeps nothing and needs no configuration: start any number of them, anywhere, at any time.
 

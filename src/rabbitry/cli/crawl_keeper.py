@@ -1,4 +1,4 @@
-"""`rabbitry crawl keeper`, and the options of who has the crawl's database."""
+"""`rabbitry crawl keeper`, and the options of its database."""
 
 from __future__ import annotations
 

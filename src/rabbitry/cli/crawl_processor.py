@@ -23,9 +23,7 @@ from rabbitry.cli._parent import ready
 from rabbitry.cli._service import GRACE, run_service
 
 DEADLINE: Final = 10.0
-Processes = Annotated[
-    int, typer.Option(min=1, help="How many pages are read at once, each in a process of its own: CPUs to be used.")
-]
+Processes = Annotated[int, typer.Option(min=1, help="How many processes read pages, one for each CPU to be used.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -395,7 +395,7 @@ def _broker_listener(port: int) -> socket.socket:
 
 
 def _speaks_amqp(port: int) -> bool:
-    """Whether what listens there greets with connection.start."""
+    """Return whether the server at an address greets with connection.start."""
     try:
         with socket.create_connection((HOST, port), timeout=_ANSWER_WITHIN) as peer:
             peer.sendall(b"AMQP\x00\x00\x09\x01")

@@ -192,7 +192,7 @@ class Hub:
             page.tell_broker()
 
     def page(self, peer: str | None = None) -> AbstractContextManager[Page]:
-        """A page's subscription, until the block is left. `peer` has it open; see `OpenPages.opened`."""
+        """Open a page's subscription, until the block is left. peer: the browser's address; see `OpenPages`."""
         return self._pages.opened(lambda: Page(self), peer)
 
     def whole(self, host: str) -> Host | None:
@@ -205,7 +205,7 @@ class Hub:
         return list(self._hosts)
 
     def now(self) -> float:
-        """The server's time, in Unix seconds."""
+        """Return the server's time, in Unix seconds."""
         return self._clock()
 
     @property
@@ -270,7 +270,7 @@ class Page:
         await self._wake.wait()
 
     def take(self) -> Update:
-        """The next piece of what waits. An update with nothing in it is a sign of life."""
+        """Return the next piece of what waits. An update with nothing in it is a sign of life."""
         hub = self._hub
         hub.forget_silent()
         ids = list(itertools.islice(self._whole, WHOLE_AT_ONCE))

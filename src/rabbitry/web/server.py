@@ -46,7 +46,7 @@ def create_app(
     keeper: Keeper | None = None,
     refused: Callable[[ConnectFailed], None] | None = None,
 ) -> FastAPI:
-    """The dashboard as an ASGI application, which connects to the broker while it runs.
+    """Make the dashboard, an ASGI application that connects to the broker while it runs.
 
     Args:
         settings: where the samples come from, and where the page is served.
@@ -83,7 +83,7 @@ def create_app(
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
-        """Whether samples can come: 200 while the broker is connected, 503 otherwise."""
+        """Return whether samples can come: 200 while the broker is connected, 503 otherwise."""
         broker = hub.broker
         return JSONResponse(
             {"broker": broker.state, "hosts": hub.host_count, "samples": hub.received},
