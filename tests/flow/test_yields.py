@@ -4,6 +4,7 @@ import asyncio
 import functools
 import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import parse_url
+from rabbitry.flow import stream
 from rabbitry.flow.stream import LARGEST, LARGEST_TOGETHER, MOST
 from tests.flow._apps import yielding
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds
@@ -238,6 +240,68 @@ async def test_a_generator_that_never_ends_is_closed_when_the_worker_stops(
         headers = delivery.properties.headers or {}
         assert (headers["x-rabbitry-attempt"], headers["x-rabbitry-interrupted"]) == (1, 1)
         delivery.ack()
+
+
+async def test_a_generator_that_waits_is_closed_when_the_connection_of_its_input_is_gone(broker_url: str) -> None:
+    app = rabbitry.App("gone")
+    happened: list[str] = []
+
+    @app.stage("in", then="out")
+    async def handle(text: str, message: rabbitry.Message) -> AsyncIterator[str]:
+        happened.append(f"begun {message.attempt}")
+        try:
+            if message.attempt == 1:
+                await asyncio.Event().wait()
+            yield text
+        finally:
+            happened.append(f"ended {message.attempt}")
+
+    app.output("out", queue="gone.out")
+    url = parse_url(broker_url)
+    async with FaultProxy(url.hosts[0][1]) as proxy:
+        through = broker_url.replace(f":{url.hosts[0][1]}/", f":{proxy.port}/")
+        async with app.worker(through, connect_attempts=1):
+            await app.publish("x", key="in", url=broker_url)
+            await eventually(lambda: happened, "the generator to begin")
+            proxy.refuse()
+            await proxy.reset()
+            await eventually(lambda: "ended 1" in happened, "the generator to end, with no broker there")
+            proxy.accept()
+            await eventually_holds(broker_url, "gone.out", 1)
+    assert happened == ["begun 1", "ended 1", "begun 2", "ended 2"]
+
+
+@KINDS
+async def test_a_generator_is_not_resumed_while_a_value_is_long_unconfirmed(
+    broker_url: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "OLDEST", 0.2)
+    app = rabbitry.App("slow")
+    began, go = threading.Event(), threading.Event()
+
+    def values(text: str) -> Iterator[object]:
+        began.set()
+        while not go.is_set():
+            yield WAIT
+        yield "first"
+        first_at = time.monotonic()
+        while time.monotonic() - first_at <= stream.OLDEST:
+            yield WAIT
+        yield "second"
+
+    register(app, kind, values)
+    url = parse_url(broker_url)
+    async with FaultProxy(url.hosts[0][1]) as proxy:
+        through = broker_url.replace(f":{url.hosts[0][1]}/", f":{proxy.port}/")
+        async with app.worker(through, connect_attempts=1):
+            await app.publish("x", key="in", url=broker_url)
+            await eventually(began.is_set, "the generator to begin")
+            proxy.pause(Way.TO_CLIENT)  # no confirm comes any more
+            go.set()
+            await eventually_holds(broker_url, "slow.out", 1)
+            assert not await holds_more(broker_url, "slow.out", 1)
+            proxy.resume()
+            await eventually_holds(broker_url, "slow.out", 2)
 
 
 async def test_a_generator_that_ignores_being_cancelled_is_closed_at_its_next_value(broker_url: str) -> None:

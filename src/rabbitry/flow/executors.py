@@ -90,7 +90,7 @@ class AsyncExecutor:
         self._running: dict[asyncio.Task[None], tuple[Work, float]] = {}
         """What runs now, and since when, oldest first. Whoever takes a job out reports it."""
         self._late: set[asyncio.Task[None]] = set()
-        """Tasks whose handler was cancelled because its time is up."""
+        """Tasks whose handler was cancelled because its time is up, or its input comes again."""
         self._look: asyncio.TimerHandle | None = None
         self._is_one_ready = False
         self._is_stopping = False
@@ -185,13 +185,13 @@ class AsyncExecutor:
             result = await handling.InContext(self._context.copy(), call)
         except asyncio.CancelledError as error:
             if self._is_only_late(me):
-                return handling.failed(_too_long(stage, error))
+                return ABANDONED if job.is_stale else handling.failed(_too_long(stage, error))
             if self._is_stopping:
                 return ABANDONED
             return handling.failed(error)  # it raised that, cancelled its own task, or waited for what was cancelled
         if me in self._late:
             is_only_late = self._is_only_late(me)  # it made something else of it
-            if result.kind == "abandoned" and is_only_late:
+            if result.kind == "abandoned" and is_only_late and not job.is_stale:
                 return handling.failed(_too_long(stage, None))
         if self._is_stopping and me.cancelling() and result.kind in ("failed", "retry"):
             return ABANDONED  # what it raised when it was told to end
@@ -223,7 +223,9 @@ class AsyncExecutor:
     def _cancel_late(self) -> None:
         now = time.monotonic()
         for task, (job, began) in self._running.items():
-            if now - began > self._stage.time_limit and task not in self._late:
+            # Nobody takes what a generator yields whose input comes again, and another worker may be at it by now.
+            is_lost = self._stage.yields and job.is_stale
+            if (is_lost or now - began > self._stage.time_limit) and task not in self._late:
                 self._late.add(task)
                 if job.stream is not None:
                     job.stream.close()  # one that goes on in spite of being cancelled ends at its next value

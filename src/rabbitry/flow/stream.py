@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,9 @@ MOST: Final = 256
 """Values of one generator that may be unconfirmed. While there are so many, it is not resumed."""
 LARGEST: Final = 1 << 20
 """Bytes of their bodies, beyond which none is added."""
+OLDEST: Final = 2.0
+"""Seconds that a value may be unconfirmed. While one is for longer, the generator is not resumed: its worker may have
+lost the broker without knowing it yet."""
 LARGEST_TOGETHER: Final = 4 << 20
 """Bytes of the bodies of all generators of a stage in one worker, beyond which none is added."""
 
@@ -45,13 +49,14 @@ class Stream(ABC):
         self.is_over = False
         """Whether its input is settled, or given back; the I/O thread's."""
         self._bound = bound
-        self._sizes: deque[int] = deque()
+        self._sizes: deque[tuple[int, float]] = deque()
+        """Of the unconfirmed values, and when they were added, oldest first."""
         self._size = 0
 
     def add(self, size: int) -> None:
         """Count a value of `size` bytes."""
         with self._bound.lock:
-            self._sizes.append(size)
+            self._sizes.append((size, time.monotonic()))
             self._size += size
             self._bound.size += size
 
@@ -65,7 +70,7 @@ class Stream(ABC):
         with bound.lock:
             if not self._sizes:
                 return  # a message that was not yielded, such as a dead letter of the input
-            size = self._sizes.popleft()
+            size, _ = self._sizes.popleft()
             self._size -= size
             bound.size -= size
             woken = self._next_woken()
@@ -95,7 +100,8 @@ class Stream(ABC):
         bound = self._bound
         with bound.lock:
             # Under the lock, so that no release between the look and the note that somebody waits is missed.
-            if len(self._sizes) < MOST and self._size < LARGEST and bound.size < LARGEST_TOGETHER:
+            is_old = bool(self._sizes) and time.monotonic() - self._sizes[0][1] > OLDEST
+            if not is_old and len(self._sizes) < MOST and self._size < LARGEST and bound.size < LARGEST_TOGETHER:
                 return True
             bound.waiting[self] = None
             return False

@@ -115,7 +115,27 @@ async def test_batch_that_comes_again_is_given_back_without_a_request() -> None:
     script = Script()
     items, report = await all_of(crawler_of(script), batch_of("1", "2", delay=7.0), is_repeated=True)
     assert (items, script.asked) == ([], [])
-    assert (report.left, report.why, report.wait) == ([f"{ORIGIN}/1", f"{ORIGIN}/2"], "interrupted", 7.0)
+    assert (report.left, report.why) == ([f"{ORIGIN}/1", f"{ORIGIN}/2"], "interrupted")
+    assert report.wait == 7.0 + batches.TAKEOVER  # the crawler before it may not know yet that it lost the batch
+
+
+async def test_with_a_delay_nothing_is_asked_for_while_the_broker_does_not_take_what_came() -> None:
+    script = Script()
+    crawl = crawler_of(script).crawl(batch_of("1", "2", "3", delay=1e-9))
+    await anext(crawl)
+    for _ in range(100):  # the page stays in the hands of who publishes it
+        await asyncio.sleep(0)
+    assert script.paths == ["1"]
+    await anext(crawl)
+    assert script.paths == ["1", "2"]
+    await crawl.aclose()
+
+
+async def test_a_deadline_far_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "LONGEST", 30.0)
+    script = Script()
+    _, report = await all_of(crawler_of(script), batch_of("1", "2", delay=1e300, within=1e308))
+    assert (script.paths, report.left, report.why) == (["1"], [f"{ORIGIN}/2"], "late")
 
 
 async def test_nothing_is_asked_for_past_the_deadline() -> None:
@@ -161,8 +181,11 @@ async def test_crawler_that_woke_too_late_asks_for_no_more(monkeypatch: pytest.M
     script = Script()
     crawl = crawler_of(script).crawl(batch_of("1", "2", "3", delay=0.05))
     await anext(crawl)
+    waiting = asyncio.ensure_future(anext(crawl))
+    for _ in range(5):
+        await asyncio.sleep(0)
     offset = batches.JUMP + 0.1  # as if it had been stopped while it waits for its delay
-    report = await anext(crawl)
+    report = await waiting
     assert isinstance(report, Report)
     assert (script.paths, report.why, len(report.left)) == (["1"], "interrupted", 2)
     await crawl.aclose()

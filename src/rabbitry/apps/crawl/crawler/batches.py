@@ -22,6 +22,11 @@ MOST_CONNECTIONS: Final = 8
 """At once to one host, whatever a batch says."""
 JUMP: Final = 3.0
 """Seconds that a crawler may wake too late. After more it was stopped, or its machine slept: it asks for no more."""
+TAKEOVER: Final = 5.0
+"""Seconds, beside the delay, that a host is left alone whose batch another crawler had in hand: that one may live, and
+know only by now that the broker has given its batch away."""
+LONGEST: Final = 75.0
+"""Seconds for a batch at most, however far its deadline seems to be: the keeper's clock may be another."""
 STOP_WITHIN: Final = 4.0
 """Seconds that requests in hand have to end when the crawler stops."""
 SILENT: Final = 3
@@ -76,7 +81,8 @@ class Crawler:
         any of its addresses. A page counts as held in memory until the next item is asked for.
         """
         if is_repeated:
-            yield self._report(batch, [each.url for each in batch.addresses], "interrupted", batch.delay)
+            wait = batch.delay + TAKEOVER if batch.delay > 0 else 0.0
+            yield self._report(batch, [each.url for each in batch.addresses], "interrupted", wait)
             return
         run = _Run(self._means, batch)
         async with contextlib.aclosing(run.items()) as items:
@@ -108,11 +114,13 @@ class _Run:
         self.why = ""
         self._next_at = 0.0
         self._silent = 0
+        self._deadline = min(batch.deadline, time.time() + LONGEST)
         # With a delay, the next request waits for the end of the answer before it.
         self._lanes = 1 if batch.delay > 0 else max(1, min(batch.connections, MOST_CONNECTIONS, len(batch.addresses)))
         self._items: asyncio.Queue[Page | Outcome | None] = asyncio.Queue()
         """Bounded by `_places`; None follows the last one."""
-        self._places = asyncio.Semaphore(self._lanes + 1)
+        # With a delay there is one place: nothing is asked for while the broker does not take what came before.
+        self._places = asyncio.Semaphore(1 if batch.delay > 0 else 2 * self._lanes)
 
     def wait(self) -> float:
         """Return the seconds until the host may be asked again."""
@@ -124,9 +132,9 @@ class _Run:
         lanes.add_done_callback(lambda _: self._items.put_nowait(None))
         try:
             while (item := await self._items.get()) is not None:
-                self._places.release()
                 yield item
                 self._means.room.release(item)
+                self._places.release()
                 del item
             await lanes
         finally:
@@ -144,28 +152,22 @@ class _Run:
         """Ask for one address after the other."""
         means = self._means
         address: Address | None = None
-        item: Page | Outcome | None = None
         try:
             async with asyncio.timeout(None) as limit:
                 means.in_hand.add(limit)
-                while await self._turn():
+                while await self._places.acquire() and await self._turn():
                     address = self.waiting.popleft()
                     item = await means.fetcher.fetch(address, self._batch, self._host)
                     self._heed(item)
-                    await self._places.acquire()
                     self._items.put_nowait(item)
-                    address = item = None
+                    del item  # a page may be large, and the next one far away
+                    address = None
         except TimeoutError:  # of `stop`
-            if item is not None:
-                self._items.put_nowait(item)  # the last one of this lane, so that it needs no place
-            elif address is not None:
+            if address is not None:
                 self.waiting.appendleft(address)
             self.why = "interrupted"
-        except BaseException:
-            if item is not None:
-                means.room.release(item)
-            raise
         finally:
+            self._places.release()  # of the turn that did not come: other lanes end by theirs
             means.in_hand.discard(limit)
 
     def _heed(self, item: Page | Outcome) -> None:
@@ -191,7 +193,7 @@ class _Run:
                 self.why = "interrupted"
                 break
             pause = max(0.0, self._next_at - _clock(), means.cpu.pause(), means.bandwidth.pause())
-            if time.time() + pause >= self._batch.deadline:
+            if time.time() + pause >= self._deadline:
                 self.why = "late"
                 break
             if not pause and not means.room.is_full:
