@@ -169,7 +169,8 @@ class Fetcher:
             raise Problem("no-contact", f"'{target.host}' is public: say whom its owner can write to (--contact)")
         if not found:
             raise Problem("no-such-host", f"'{target.host}' has no address")
-        raise Problem("private", f"'{target.host}' leads to {', '.join(found[:4])}")
+        where = ", ".join(found[:4])
+        raise Problem("private", f"'{target.host}' leads to {where}: the crawler has no --allow-private for it")
 
     # -- pages and sitemaps ------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ export class Add extends Component {
         ${this.field("Links away from the start", "depth", { type: "number", min: 0, step: 1, placeholder: "no bound" })}
         ${this.field("Pages at most", "limit", { type: "number", min: 1, step: 1, placeholder: "no bound" })}
         ${this.field("Seconds between requests", "delay", { type: "number", min: 0, step: "any", placeholder: "1" })}
-        ${this.field("Contact", "contact", { maxlength: 300, placeholder: "you@example.org" }, "For the sites' owners; public addresses are asked with one alone.")}
+        ${this.field("Contact", "contact", { maxlength: 300, placeholder: "you@example.org" }, "A mail address or page by which sites can reach you. Public sites need it.")}
         <button type="submit" class="primary" disabled=${busy}>Add</button>
       </form>
       ${error && html`<p class="notice bad" role="alert">${shown(error)}</p>`}

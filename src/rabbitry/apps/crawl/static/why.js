@@ -29,7 +29,7 @@ export class Why extends Component {
     ${cut > 0 && html`<p class="note">${count(cut, "older decision is", "older decisions are")} left out.</p>`}
     <ol class="decisions">${decisions.map(({ at, outcome, node, detail }) => html`<li><time>${moment(at)}</time>
       <${Outcome} name=${outcome} words=${this.props.words} />${node && html` <span class="note">by ${shown(node)}</span>`}
-      ${" "}<span class="note">${this.props.words?.[outcome]}</span>${detail && html`<p><bdi>${shown(detail)}</bdi></p>`}</li>`)}</ol>`;
+      ${" "}<span class="note">${node && this.props.words?.[outcome] && "· "}${this.props.words?.[outcome]}</span>${detail && html`<p><bdi>${shown(detail)}</bdi></p>`}</li>`)}</ol>`;
 
   render({ url }, { typed }) {
     return html`<section class="panel" id="why"><h2>Why?</h2>
