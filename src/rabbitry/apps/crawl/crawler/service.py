@@ -16,6 +16,7 @@ from rabbitry.apps.crawl.crawler.networks import Networks
 from rabbitry.apps.crawl.crawler.resolving import SystemResolver
 from rabbitry.apps.crawl.crawler.role import crawler_app
 from rabbitry.apps.crawl.node import Node
+from rabbitry.apps.crawl.running import run_worker
 
 CONCURRENCY: Final = 100
 ROOM: Final = 6_000_000
@@ -74,17 +75,6 @@ async def run(
             return True
         if started is not None:
             started(str(node))
-        waiting, stopping = asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            crawler.stop()
-            is_done = await worker.stop(deadline)
-            if waiting.done() and not waiting.cancelled():
-                waiting.result()
-            return is_done
-        finally:
-            for task in (waiting, stopping):
-                task.cancel()
-            await asyncio.gather(waiting, stopping, return_exceptions=True)
+        return await run_worker(worker, stop, deadline, stopping=crawler.stop)
     finally:
         fetcher.close()

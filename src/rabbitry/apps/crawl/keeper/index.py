@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import zstandard
-from sqlalchemy import Connection, bindparam
+from sqlalchemy import Connection, TextClause, bindparam
 from sqlalchemy import text as sql
 
 from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words
 from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.messages import Document
 
+T = TypeVar("T")
 _AT_ONCE: Final = 1_000
 """Rows of one statement."""
 LONGEST_TEXT: Final = 8_000_000
@@ -223,11 +224,11 @@ def _forget_words(connection: Connection, ids: Sequence[int]) -> None:
     connection.exec_driver_sql(_FORGET_WORDS, words)
 
 
-def _parts(items: list[Any]) -> Iterable[list[Any]]:
+def _parts(items: list[T]) -> Iterable[list[T]]:
     return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
-def _with(name: str, statement: str) -> Any:
+def _with(name: str, statement: str) -> TextClause:
     return sql(statement).bindparams(bindparam(name, expanding=True))
 
 

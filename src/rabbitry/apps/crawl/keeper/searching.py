@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import zstandard
-from sqlalchemy import Connection, Row, bindparam
+from sqlalchemy import Connection, Row, TextClause, bindparam
 from sqlalchemy import text as sql
 
 from rabbitry.apps.crawl.keeper.answers import MOST_FOUND, Found, Hit
@@ -126,7 +126,7 @@ def _find_postgresql(connection: Connection, wanted: Search, limit: int, offset:
     return _ranked(connection, _POSTGRESQL, " ".join(words), limit, offset)
 
 
-def _ranked(connection: Connection, statement: Any, words: str, limit: int, offset: int) -> Sequence[Row[Any]]:
+def _ranked(connection: Connection, statement: TextClause, words: str, limit: int, offset: int) -> Sequence[Row[Any]]:
     """Return the best documents (id, score), each with how many there are: at most RANKED + 1.
 
     Where there are none, or none so far on, it is one row without an id. To sort and count thousands of scores in the
@@ -136,7 +136,7 @@ def _ranked(connection: Connection, statement: Any, words: str, limit: int, offs
     return connection.execute(statement, values).all()
 
 
-def _best_of(found: str) -> Any:
+def _best_of(found: str) -> TextClause:
     """Return the statement for the best of what a query finds (id, score), and how many those are."""
     return sql(
         f"WITH found AS ({found})"  # noqa: S608 - constants

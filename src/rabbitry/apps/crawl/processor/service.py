@@ -10,6 +10,7 @@ from rabbitry.apps._session import until
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.node import Node
 from rabbitry.apps.crawl.processor.stage import NODE, processor_app
+from rabbitry.apps.crawl.running import run_worker
 
 
 async def run(
@@ -37,14 +38,4 @@ async def run(
         return True
     if started is not None:
         started(str(node))
-    waiting, stopping = asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        is_done = await worker.stop(deadline)
-        if waiting.done() and not waiting.cancelled():
-            waiting.result()
-        return is_done
-    finally:
-        for task in (waiting, stopping):
-            task.cancel()
-        await asyncio.gather(waiting, stopping, return_exceptions=True)
+    return await run_worker(worker, stop, deadline)

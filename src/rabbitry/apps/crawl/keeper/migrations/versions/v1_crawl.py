@@ -31,6 +31,16 @@ def _text(name: str, default: str | None = "") -> sa.Column[str]:
 
 def upgrade() -> None:
     """Make the tables."""
+    _create_crawls()
+    _create_hosts()
+    _create_addresses()
+    _create_batches()
+    _create_traps()
+    _create_counters()
+    index_tables.create(op.get_bind())
+
+
+def _create_crawls() -> None:
     # Which keeper is active: who becomes it raises the epoch, and each transaction of the one before fails.
     op.create_table(
         "crawl_keeper",
@@ -59,6 +69,9 @@ def upgrade() -> None:
         _number("sent"),
         sa.Column("message", sa.String(255), nullable=False, unique=True),
     )
+
+
+def _create_hosts() -> None:
     # The frontier's unit: a host name, with a port where it is none of http's and https's own.
     # delay: as asked for at `add`; robots_delay: of robots.txt. backoff: the delay that failures or 429 and 503 made.
     # outcomes: the last ones, newest last.
@@ -95,6 +108,9 @@ def upgrade() -> None:
         _text("detail"),
         _text("body"),
     )
+
+
+def _create_addresses() -> None:
     # Each address that was ever found: the key is a hash with the host in its upper bits. ref: the row of
     # crawl_addresses; below 0: refused, why and when (`outcomes.py`).
     op.create_table(
@@ -143,6 +159,9 @@ def upgrade() -> None:
         _real("due"),
     )
     op.create_index("crawl_later_due", "crawl_later", ["due"])
+
+
+def _create_batches() -> None:
     # addresses: a JSON list of the rows that are not reported yet; robots: the origin whose robots.txt it is.
     op.create_table(
         "crawl_batches",
@@ -155,6 +174,9 @@ def upgrade() -> None:
         _text("addresses"),
     )
     op.create_index("crawl_batches_deadline", "crawl_batches", ["deadline"])
+
+
+def _create_traps() -> None:
     # Families of addresses of a host (`traps.py`). prints: fingerprints of some of its documents, 8 bytes each.
     op.create_table(
         "crawl_shapes",
@@ -174,6 +196,9 @@ def upgrade() -> None:
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
         _number("address"),
     )
+
+
+def _create_counters() -> None:
     op.create_table(
         "crawl_counts",
         sa.Column("name", sa.String(60), primary_key=True),
@@ -188,4 +213,3 @@ def upgrade() -> None:
         _number("size"),
         _number("wire"),
     )
-    index_tables.create(op.get_bind())

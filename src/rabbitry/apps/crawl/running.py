@@ -1,0 +1,40 @@
+"""Running the worker of a role until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rabbitry.flow.worker import Worker
+
+
+async def run_worker(
+    worker: Worker, stop: asyncio.Event, deadline: float, *, stopping: Callable[[], None] | None = None
+) -> bool:
+    """Wait until `stop` is set or the worker fails, then stop the worker, which was entered before.
+
+    Args:
+        worker: Handles messages already.
+        stop: Set by whoever ends the role.
+        deadline: Seconds in which the worker may finish what is in hand.
+        stopping: Called just before the worker stops.
+
+    Returns:
+        Whether what was in hand was finished.
+
+    Raises:
+        RabbitryError: The worker failed; see `Worker.wait`.
+    """
+    failing, told = asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((failing, told), return_when=asyncio.FIRST_COMPLETED)
+        if stopping is not None:
+            stopping()
+        is_done = await worker.stop(deadline)
+        if failing.done() and not failing.cancelled():
+            failing.result()
+        return is_done
+    finally:
+        for task in (failing, told):
+            task.cancel()
+        await asyncio.gather(failing, told, return_exceptions=True)
