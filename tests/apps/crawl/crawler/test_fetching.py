@@ -221,6 +221,17 @@ async def test_robots_comes_in_its_outcome() -> None:
     assert outcome.body == "User-agent: *\nDisallow: /caf\ufffd"
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+async def test_robots_of_an_editor_that_writes_utf_16_is_heeded(codec: str) -> None:
+    rules = "User-agent: *\nDisallow: /caf\u00e9\n"
+    mark = "\ufeff" if codec == "utf-16-be" else ""
+    body = f"{mark}{rules}".encode(codec)
+    async with serving({"/robots.txt": answer(body, kind="text/plain")}) as server:
+        with fetching() as hand:
+            robots = await hand.outcome(f"http://127.0.0.1:{server.port}/robots.txt", "robots")
+    assert (robots.outcome, robots.body) == ("robots", rules)
+
+
 @pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["identity", "gzip"])
 async def test_robots_is_cut_at_500_kilobytes(encode: Callable[[bytes], bytes]) -> None:
     whole = b"".join(b"Disallow: /%d\n" % number for number in range(100_000))

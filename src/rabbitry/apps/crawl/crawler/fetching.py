@@ -278,7 +278,9 @@ class Fetcher:
             body = await response.body.finish(self._decoding)
         finally:
             self._room.release(response.body)
-        text = body.data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+        # It is to be UTF-8 (RFC 9309, section 2.2); an editor's UTF-16 is a wish of the site's owner all the same.
+        is_utf16 = body.data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = body.data.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
         return self._outcome(
             address,
             batch,
