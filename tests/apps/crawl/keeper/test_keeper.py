@@ -253,13 +253,35 @@ def test_allowed_domains_are_compared_by_label(simple: Database) -> None:
     }  # fmt: skip
 
 
+def pages_of(world: World) -> int:
+    """Count the requests that were no robots.txt."""
+    return sum(number for url, number in world.requests().items() if not url.endswith("/robots.txt"))
+
+
 def test_a_limit_holds_to_the_page(simple: Database) -> None:
     world = World(simple, web(5, 50))
     world.add("http://h0.test/", limit=37)
     world.run()
     assert len(world.index.stored) == 37
+    assert pages_of(world) == 37
     assert world.counts()["state:done"] > 37
     assert world.counts()["outcome:limit"] > 0
+
+
+@pytest.mark.parametrize("limit", [1, 30, 61])
+def test_a_limit_holds_where_many_hosts_are_due_at_once(simple: Database, limit: int) -> None:
+    world = World(simple, web(60, 10))
+    world.add(*(f"http://h{number}.test/" for number in range(60)), limit=limit)
+    world.run()
+    assert pages_of(world) == limit
+
+
+def test_a_limit_holds_among_pages_that_may_be_traps(simple: Database) -> None:
+    links = [f"http://a.test/day/{number}" for number in range(200)]
+    world = World(simple, site_of({"http://a.test/": Answered("start", links)}, Answered("the same words " * 30)))
+    world.add("http://a.test/", limit=50)
+    world.run()
+    assert pages_of(world) <= 50
 
 
 def test_a_crawl_that_goes_further_fetches_anew(simple: Database) -> None:

@@ -68,13 +68,15 @@ def dispatch(work: Work) -> list[Batch]:
     state = work.state
     batches: list[Batch] = []
     idle: list[Host] = []
+    # By crawl: addresses that are sent now, which `crawl.sent` counts once they are written.
+    promised: Counter[int] = Counter()
     for host in state.due_hosts(work.now):
         if len(state.batches) >= int(state.window) or len(batches) >= MOST_AT_ONCE:
             idle.append(host)
             break
         if not host.waiting or host.out >= work.per_host:
             continue
-        batch = _choose(work, host)
+        batch = _choose(work, host, promised)
         if batch is not None:
             batches.append(batch)
             host.out += 1
@@ -90,7 +92,7 @@ def dispatch(work: Work) -> list[Batch]:
     return batches
 
 
-def _choose(work: Work, host: Host) -> Batch | None:
+def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
     pause = host.pause
     size = MOST_ADDRESSES if pause <= 0 else max(1, min(MOST_ADDRESSES, int(BATCH_SECONDS / pause)))
     if host.failures:
@@ -105,7 +107,7 @@ def _choose(work: Work, host: Host) -> Batch | None:
         if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
             return _send(work, host, origin, [], origin)
         rows = [row for row in rows if row.url.startswith(f"{origin}/")]
-        picked, is_refused = _pick(work, host, origin, rows, size)
+        picked, is_refused = _pick(work, host, origin, rows, size, promised)
         if picked:
             return _send(work, host, origin, picked, "")
         if not is_refused and number:
@@ -114,7 +116,9 @@ def _choose(work: Work, host: Host) -> Batch | None:
     return None
 
 
-def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -> tuple[list[Row], bool]:
+def _pick(
+    work: Work, host: Host, origin: str, rows: Sequence[Row], size: int, promised: Counter[int]
+) -> tuple[list[Row], bool]:
     """Return the addresses that may be fetched now, and whether others were refused for good."""
     state = work.state
     robots = work.robots_of(origin, host)
@@ -123,7 +127,6 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
     picked: list[Row] = []
     doubtful: list[Row] = []
     is_refused = False
-    sent: Counter[int] = Counter()
     for row in rows:
         if len(picked) == size:
             break
@@ -134,7 +137,7 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
             work.end(row, "disallowed", f"robots.txt: {robots.detail}" if robots.detail else "robots.txt")
         elif crawl is not None and crawl.is_full and row.purpose == 0:
             work.end(row, "limit")
-        elif crawl is not None and row.purpose == 0 and crawl.room - sent[crawl.id] <= 0:
+        elif not _has_room(work, row, promised):
             continue
         else:
             shapes = state.shapes.of(host.id, row.url)
@@ -147,17 +150,26 @@ def _pick(work: Work, host: Host, origin: str, rows: Sequence[Row], size: int) -
             if judged == "trap" and shape is not None:
                 work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were much the same")
             else:
-                sent[row.crawl] += row.purpose == 0
+                promised[row.crawl] += row.purpose == 0
                 picked.append(row)
                 traps.sent(state.shapes, shapes, work.now)
                 continue
         is_refused = True
     if not picked and not is_refused:
         # What may be a trap has its turn where nothing else waits, a few at a time.
-        picked = doubtful[: size if host.pages >= _MANY else min(size, traps.ENOUGH)]
-        for row in picked:
+        for row in doubtful[: size if host.pages >= _MANY else min(size, traps.ENOUGH)]:
+            if not _has_room(work, row, promised):
+                continue
+            promised[row.crawl] += row.purpose == 0
+            picked.append(row)
             traps.sent(state.shapes, state.shapes.of(host.id, row.url), work.now)
     return picked, is_refused
+
+
+def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:
+    """Return whether the crawl of an address may have one more page."""
+    crawl = work.state.crawls.get(row.crawl)
+    return crawl is None or row.purpose != 0 or crawl.room - promised[crawl.id] > 0
 
 
 def _send(work: Work, host: Host, origin: str, rows: Sequence[Row], robots: str) -> Batch:
