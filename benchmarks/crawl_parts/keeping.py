@@ -75,7 +75,7 @@ class _Bench:
             self._apply(inputs)
 
     def settle(self) -> None:
-        """Have every host's batch sent, so that from now on one is sent for each that comes back."""
+        """Send every host's first batch; from then on one is sent for each that comes back."""
         before = -1
         while len(self._batches) != before:
             before = len(self._batches)
@@ -90,7 +90,7 @@ class _Bench:
         self._batches += self._database.write_now(work).batches
 
     def fill(self, wanted: int) -> None:
-        """Have addresses found until so many are known."""
+        """Add links until the given number of addresses is known."""
         while self._seen < wanted:
             numbers = range(self._seen, min(self._seen + _AT_ONCE, wanted))
 
@@ -106,7 +106,7 @@ class _Bench:
             self._seen = numbers.stop
 
     def pages(self, count: int) -> list[float]:
-        """Have pages crawled and processed. Return the milliseconds of CPU for a page, of each transaction."""
+        """Crawl and process pages; return the milliseconds of CPU for a page, of each transaction."""
         costs: list[float] = []
         done = 0
         while done < count:

@@ -22,12 +22,12 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Pages a second and core: for each second of CPU."""
+        """Pages for each second of CPU."""
         return self.pages / self.cpu
 
 
 def measure(name: str, url: str, count: int) -> Run:
-    """Let a crawler fetch so many pages from an address on. Raises RuntimeError where it did not."""
+    """Run a crawler from an address until it has fetched `count` pages. Raises RuntimeError where it did not."""
     done = subprocess.run(
         [_PYTHON, _FOLDER / f"peer_{name.lower()}.py", str(count), url],
         capture_output=True, text=True, timeout=_DEADLINE, check=False,
