@@ -222,6 +222,25 @@ def test_a_late_report_releases_nothing_but_its_pages_count(simple: Database) ->
     assert address.purpose == "robots"
 
 
+def test_a_crawler_whose_clock_is_ahead_is_told_and_does_not_spin(
+    simple: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(simple, web(1, 3))
+    kept: list[Batch] = []
+    world.send = kept.append  # type: ignore[method-assign, assignment]
+    world.add("http://h0.test/", delay=0)
+    [robots] = kept
+    left = [address.url for address in robots.addresses]
+    world.tell([Report(robots.id, robots.origin, "c0ffee", world.now + 100, 0.0, left, "late")])
+    world.now += 2
+    world.tell([])
+    assert len(kept) == 1
+    world.now += 4
+    world.tell([])
+    assert len(kept) == 2
+    assert "clock of crawler c0ffee is 100 s ahead" in caplog.text
+
+
 # -- scope -----------------------------------------------------------------------------------------------
 
 

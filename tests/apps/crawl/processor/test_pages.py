@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.apps.crawl.messages import OUTCOMES
+from rabbitry.apps.crawl.messages import OUTCOMES, Document
 from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor import pages
 from rabbitry.apps.crawl.processor.pages import read_page, unpack
@@ -89,12 +90,14 @@ def test_whatever_another_program_sends_becomes_a_document(body: bytes) -> None:
             "x-rabbitry-url": "nonsense",
             "x-rabbitry-origin-headers": {"content-type": ["a", 1, b"\xff"], "link": {"a": 1}},
         },
+        {"x-rabbitry-url": "http://a/\udcff", "x-rabbitry-crawler": b"\xff", "x-rabbitry-final-url": "\ud800"},
         {"x-rabbitry-url": b"\xff", "x-rabbitry-fetched-at": "9999-12-31T23:59:59-23:59", "x-rabbitry-purpose": True},
         {"x-rabbitry-url": "http://a\ud7ff/", "x-rabbitry-fetched-at": "nan"},
     ],
 )
 def test_odd_headers_do_no_harm(headers: Mapping[str, FieldValue]) -> None:
-    assert document_of("<title>x</title>", message(headers)).url is not None
+    document = document_of("<title>x</title>", message(headers))
+    assert msgspec.json.decode(msgspec.json.encode(document), type=Document) == document
 
 
 def test_a_body_is_decompressed() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 import zstandard
 
 from rabbitry._decode import json_decoder
@@ -35,11 +37,16 @@ def decode(body: bytes, message: Message) -> Input | None:
     """
     kind = message.type
     if kind == "Outcome":
-        return _decode_outcome(body)
+        outcome = _decode_outcome(body)
+        at = _past(outcome.at)
+        return outcome if at == outcome.at else msgspec.structs.replace(outcome, at=at)
     if kind == "Report":
         return _decode_report(body)
     if kind == "Document":
-        return _decode_document(body)
+        document = _decode_document(body)
+        at, fetched_at = _past(document.at), _past(document.fetched_at)
+        is_past = (at, fetched_at) == (document.at, document.fetched_at)
+        return document if is_past else msgspec.structs.replace(document, at=at, fetched_at=fetched_at)
     if kind == COMMAND:
         command: Command = _decode_command(body)
         return None if isinstance(command, Tick) else Asked(command, message.id)
@@ -59,7 +66,7 @@ def _page(body: bytes, message: Message) -> Page | None:
         body = _compress(parts[_PLAIN_FIELDS] if is_plain else body)
     return Page(
         url=url,
-        fetched_at=_time(headers.get("x-rabbitry-fetched-at"), message),
+        fetched_at=_past(_time(headers.get("x-rabbitry-fetched-at"), message)),
         body=body,
         final_url=_text(headers, "x-rabbitry-final-url"),
         status=_number(headers, "x-rabbitry-status", 200),
@@ -81,6 +88,11 @@ def _text(headers: Mapping[str, FieldValue], name: str) -> str:
 def _number(headers: Mapping[str, FieldValue], name: str, default: int) -> int:
     value = headers.get(name)
     return value if isinstance(value, int) and 0 <= value < 1 << 50 else default
+
+
+def _past(at: float) -> float:
+    """Return a time that has come: by a clock that is ahead, all that comes later would be older."""
+    return min(max(at, 0.0), time.time())
 
 
 def _time(value: object, message: Message) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final, Protocol
 
 from rabbitry.apps.crawl.keeper import hosts, traps
@@ -28,7 +29,15 @@ GRACE: Final = 15.0
 """Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
 killed keeper had in hand come again one by one, after later ones."""
 _LONGEST_WAIT: Final = hosts.DAY
+_AHEAD: Final = 10.0
+"""Seconds that a crawler's clock may be ahead before it is told. One that is behind looks like a report that waited."""
+_TOLD_EVERY: Final = 60.0
+_LATE_WAIT: Final = 5.0
+"""Seconds until a host is tried again of whose batch nothing was asked for because its deadline had passed."""
 _SITEMAP: Final = PURPOSES.index("sitemap")
+
+
+log = logging.getLogger("rabbitry.apps.crawl")
 
 
 class Keep(Protocol):
@@ -241,6 +250,13 @@ class CrawlResults:
         elif report.why != "interrupted":
             state.window = min(LARGEST_WINDOW, state.window + 1)
         wait = min(max(report.wait, 0.0), _LONGEST_WAIT)
+        ahead = report.at - self._work.now
+        if ahead > _AHEAD and self._work.now > state.clock_told_at + _TOLD_EVERY:
+            state.clock_told_at = self._work.now
+            text = "the clock of crawler %s is %.0f s ahead of the keeper's, and its batches seem late to it: set both"
+            log.warning(text, report.crawler, ahead)
+        if report.why == "late" and left and not batch.answered:
+            wait = max(wait, _LATE_WAIT)
         self._release(batch, wait, report.why or "not reported", f"crawler {report.crawler}", set(report.left))
 
     def take_back(self) -> None:

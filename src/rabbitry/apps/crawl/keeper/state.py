@@ -130,6 +130,8 @@ class State:
     window: float = FIRST_WINDOW
     """Batches that may be out at once: more where crawlers take them soon, fewer where they come back late."""
     contact: str | None = None
+    clock_told_at: float = 0.0
+    """When it was logged last that a crawler's clock is ahead."""
     full: set[int] = field(default_factory=set)
     """Crawls with all their pages, whose waiting addresses are still to be refused."""
     _heap: list[tuple[float, float, int]] = field(default_factory=list)

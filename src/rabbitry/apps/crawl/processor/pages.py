@@ -12,7 +12,7 @@ from typing import Final
 
 import zstandard
 
-from rabbitry.amqp.protocol.tables import FieldValue, decode_text
+from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.apps.crawl.problems import Problem
 from rabbitry.flow import Message
 
@@ -121,10 +121,10 @@ def _text(headers: Mapping[str, FieldValue], name: str) -> str:
 def _texts(value: FieldValue) -> list[str]:
     """Return a header's texts: one, or those of an array."""
     match value:
-        case str():
-            return [value]
+        case str():  # a peer's bytes that are no UTF-8 come as surrogates, which nothing can be published with
+            return [value.encode(errors="replace").decode()]
         case bytes():
-            return [decode_text(value)]
+            return [value.decode(errors="replace")]
         case Mapping() | None:
             return []
         case Sequence():
