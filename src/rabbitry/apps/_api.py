@@ -71,6 +71,6 @@ def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "")
     # Where both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
     if not (length.isascii() and length.isdigit() and len(length) <= 18) or "transfer-encoding" in request.headers:
-        raise UsageError("say the length of what you send (Content-Length)")
+        raise UsageError("the request has no Content-Length: send one")
     if int(length) > limit:
-        raise UsageError(f"too large: more than {limit} bytes")
+        raise UsageError(f"the request is too large: more than {limit} bytes")

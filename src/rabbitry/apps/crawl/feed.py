@@ -111,7 +111,7 @@ async def _collect(picture: Picture, connection: Connection) -> None:
         await Collector().run(connection, picture.report)
     except (Closed, RequestTimeout) as error:
         if connection.is_open:
-            log.warning("the picture of the crawl goes without telemetry: %s", error)
+            log.warning("the live picture of the crawl has no telemetry: %s", error)
 
 
 async def _look(picture: Picture, connection: Connection, own: str) -> None:

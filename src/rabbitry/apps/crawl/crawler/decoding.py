@@ -75,7 +75,7 @@ def _bounded(body: Pieces, decoder: Callable[[], _Decoder], name: str, largest: 
                     )
                 yield piece
     except (zlib.error, brotli.error, zstandard.ZstdError) as error:
-        raise Problem("broken-encoding", f"no {name}: {error}") from error
+        raise Problem("broken-encoding", f"broken {name}: {error}") from error
     if taken and not decode.is_complete:
         raise Problem("broken-encoding", f"{name} ends in the middle, after {taken} bytes")
 
