@@ -40,3 +40,15 @@ def test_what_is_not_sent_is_taken_out() -> None:
     assert target_of("https://[::1]/").port == 443
     assert target_of("https://[::1]/").is_literal
     assert not target_of("https://a.example/").is_literal
+
+
+@pytest.mark.parametrize("address", ["http://a.example:25/", "https://a.example:6667/", "http://a.example:0/"])
+def test_ports_of_other_protocols_are_no_addresses(address: str) -> None:
+    with pytest.raises(Problem, match="another protocol") as problem:
+        target_of(address)
+    assert problem.value.outcome == "bad-address"
+
+
+@pytest.mark.parametrize("port", [80, 443, 8080, 8443, 6379])
+def test_ports_that_web_servers_use_are_asked(port: int) -> None:
+    assert target_of(f"http://a.example:{port}/").port == port

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import ada_url
 
+from rabbitry.apps.crawl.ports import BAD_PORTS
 from rabbitry.apps.crawl.problems import Problem
 
 LONGEST: Final = 100_000
@@ -51,7 +52,10 @@ def target_of(address: str) -> Target:
     host = parsed.hostname.strip("[]")
     if not host or ".." in host or host.startswith("."):
         raise Problem("bad-address", f"no host: '{address[:200]}'")
-    return Target(parsed.href, scheme, host, int(parsed.port or _PORTS[scheme]), _is_literal(host))
+    port = int(parsed.port or _PORTS[scheme])
+    if port in BAD_PORTS:
+        raise Problem("bad-address", f"port {port} is that of another protocol, which browsers do not ask either")
+    return Target(parsed.href, scheme, host, port, _is_literal(host))
 
 
 def _is_literal(host: str) -> bool:

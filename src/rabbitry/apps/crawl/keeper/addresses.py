@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import ada_url
 
+from rabbitry.apps.crawl.ports import BAD_PORTS
 from rabbitry.exceptions import UsageError
 
 LONGEST: Final = 2_000
@@ -82,6 +83,8 @@ def _parse(text: str) -> Address:
     host = _without_dot(parts["host"])
     if not host or host.startswith(":"):
         raise BadAddress("bad-address", f"{text[:80]!r} names no host")
+    if _has_bad_port(host):
+        raise BadAddress("bad-address", f"{text[:80]!r} names the port of another protocol, which browsers do not ask")
     rest = _ESCAPE.sub(_escape, parts["pathname"] or "/")
     if len(parts["search"]) > 1:
         rest += _ESCAPE.sub(_escape, parts["search"])
@@ -97,7 +100,13 @@ def _host(scheme: str, host: str) -> str | None:
         parts = ada_url.parse_url(f"{scheme}://{host}/", attributes=("host",))
     except ValueError:
         return None  # the whole address is looked at, and refused
-    return _without_dot(parts["host"]) or None
+    found = _without_dot(parts["host"])
+    return found if found and not _has_bad_port(found) else None
+
+
+def _has_bad_port(host: str) -> bool:
+    port = host.rpartition(":")[2]
+    return port.isdigit() and int(port) in BAD_PORTS and ":" in host
 
 
 def _without_dot(host: str) -> str:
