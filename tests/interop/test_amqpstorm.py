@@ -34,7 +34,7 @@ _QUICK: Final = tuple(
     f"{_SUITE}/{name}"
     for name in ("management", "test_basic.py", "test_exchange.py", "test_queue.py", "test_tx.py", "test_web_based.py")
 )
-_DOWNLOAD_WITHIN: Final = 60.0
+_DOWNLOAD_WITHIN: Final = 200.0
 _RUN_WITHIN: Final = 400.0
 
 DIFFERENT: Final[dict[str, str]] = {}

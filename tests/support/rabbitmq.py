@@ -185,7 +185,7 @@ class RabbitMQ:
         """Run rabbitmqctl (about a second) or another tool; return what it prints. Raises CalledProcessError."""
         return subprocess.run(
             [*_INTO_ROOT, str(_BIN / tool), "-n", self.node, "-q", *arguments],
-            env=self._environment(), capture_output=True, text=True, timeout=_START_DEADLINE, check=True,
+            env=self._environment(), capture_output=True, text=True, timeout=2 * _START_DEADLINE, check=True,
         ).stdout  # fmt: skip
 
     def add_vhost(self, name: str) -> str:
