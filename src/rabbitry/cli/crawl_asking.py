@@ -34,7 +34,7 @@ DatabaseURL = Annotated[
         show_default=False,
     ),
 ]
-Offset = Annotated[int, typer.Option(min=0, metavar="N", help="How many to skip.")]
+Offset = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="How many to skip.")]
 
 
 def add_to(app: typer.Typer) -> None:

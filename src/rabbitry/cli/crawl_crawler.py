@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from typing import Annotated, Final
 
@@ -38,12 +39,22 @@ AllowPrivate = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _no_nan(share: float | None) -> float | None:
+    """Return what `--cpu-limit` says: no comparison with `min` refuses NaN."""
+    if share is not None and math.isnan(share):
+        raise typer.BadParameter("nan is no number")
+    return share
+
+
 CPULimit = Annotated[
     float | None,
     typer.Option(
         "--cpu-limit",
         metavar="SHARE",
         min=0.01,
+        callback=_no_nan,
         help="The share of one core that it may use, e.g. 0.25.",
         show_default=False,
     ),

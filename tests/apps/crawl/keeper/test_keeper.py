@@ -336,6 +336,14 @@ def test_what_is_no_address_is_named(simple: Database) -> None:
     assert world.add("nonsense").error
 
 
+@pytest.mark.parametrize("number", [-1, 10**20, 1 << 63])
+@pytest.mark.parametrize("name", ["depth", "limit", "delay", "recrawl"])
+def test_numbers_without_bounds_are_refused(simple: Database, name: str, number: int) -> None:
+    world = World(simple, site_of({}, Answered("page")))
+    assert f"{name} is " in world.add("http://a.test/", **{name: number}).error
+    assert not world.add("http://a.test/").error
+
+
 # -- robots.txt ------------------------------------------------------------------------------------------
 
 

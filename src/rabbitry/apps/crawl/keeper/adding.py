@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from rabbitry._words import counted
@@ -17,6 +16,8 @@ from rabbitry.apps.crawl.messages import Add, Answer, Taken
 MOST_NAMED: Final = 20
 """Addresses by which a crawl is known."""
 _LONGEST_CONTACT: Final = 200
+_LARGEST: Final = 1_000_000_000
+"""Of pages, links and seconds: no database and no calendar has room for all numbers."""
 
 
 def add(work: Work, command: Add, message: str) -> Answer:
@@ -60,8 +61,8 @@ def _check(command: Add) -> None:
         ("recrawl", command.recrawl),
     )
     for name, number in numbers:
-        if number is not None and not 0 <= number < math.inf:
-            raise BadAddress("bad-address", f"{name} is {number}: it must be a number, 0 or more")
+        if number is not None and not 0 <= number <= _LARGEST:
+            raise BadAddress("bad-address", f"{name} is {number}: it must be a number from 0 to {_LARGEST:,}")
     if command.limit == 0 or command.recrawl == 0:
         raise BadAddress("bad-address", "limit and recrawl must be more than 0")
     contact = command.contact
