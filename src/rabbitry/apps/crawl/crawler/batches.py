@@ -119,8 +119,8 @@ class _Run:
         self._lanes = 1 if batch.delay > 0 else max(1, min(batch.connections, MOST_CONNECTIONS, len(batch.addresses)))
         self._items: asyncio.Queue[Page | Outcome | None] = asyncio.Queue()
         """Bounded by `_places`; None follows the last one."""
-        # With a delay there is one place: nothing is asked for while the broker does not take what came before.
-        self._places = asyncio.Semaphore(1 if batch.delay > 0 else 2 * self._lanes)
+        # Nothing is asked for while the broker does not take what came before.
+        self._places = asyncio.Semaphore(self._lanes)
 
     def wait(self) -> float:
         """Return the seconds until the host may be asked again."""
