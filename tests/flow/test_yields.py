@@ -473,8 +473,9 @@ async def test_generators_of_a_stage_are_bounded_together(broker_url: str, kind:
             go.set()
             # Each generator that waits has made one value more than was published.
             await eventually(lambda: len(made) >= most, "as many values as there may be")
-            await eventually_holds(broker_url, "together.out", most)
-            assert len(made) <= most + 8
+            await eventually_holds(broker_url, "together.out", most, at_least=True)
+            # Threads that look for room at the same moment may each find it: one value more for each other generator.
+            assert len(made) <= most + 8 + 7
             proxy.resume()
             await eventually_holds(broker_url, "together.out", 32)
     assert {len(body) for body in await bodies(broker_url, "together.out")} == {size}

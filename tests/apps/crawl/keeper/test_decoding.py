@@ -21,7 +21,7 @@ def _message(kind: str, **headers: str) -> Message:
     return replace(message(headers), type=kind)
 
 
-@pytest.mark.parametrize("at", [-1e308, -1.0, 1e308, time.time() + 3600])
+@pytest.mark.parametrize("at", [-1e308, -1.0, 1e308, 4e9])
 def test_no_time_is_in_the_future_or_before_1970(at: float) -> None:
     outcome = decode(msgspec.json.encode(Outcome("b", "http://a/", "unchanged", at, "c1")), _message("Outcome"))
     assert isinstance(outcome, Outcome)
