@@ -22,8 +22,8 @@ OLDEST: Final = 2.0
 """Seconds that a value may be unconfirmed. While one is for longer, the generator is not resumed: its worker may have
 lost the broker without knowing it yet."""
 LARGEST_TOGETHER: Final = 4 << 20
-"""Bytes of the bodies of all generators of a stage in one worker, beyond which none is added. Threads that look for room
-at the same moment may each add one value more."""
+"""Bytes of the bodies of all generators of a stage in one worker, beyond which none is added. Threads that look for
+room at the same moment may each add one value more."""
 
 
 class Bound:
