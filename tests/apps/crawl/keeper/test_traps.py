@@ -122,6 +122,7 @@ def crawled(folder: Path, traps: list[str]) -> Counter[str]:
     return kinds
 
 
+@pytest.mark.faults  # the test below has them all at once
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_trap_costs_few_fetches_and_no_page(tmp_path: Path, name: str) -> None:
     kinds = crawled(tmp_path, [name])
