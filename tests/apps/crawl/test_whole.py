@@ -161,8 +161,10 @@ def test_one_slow_host_holds_up_no_other(broker_url: str, tmp_path: Path) -> Non
     with Sites(site, 20) as sites, Crawl(broker_url, tmp_path) as crawl:
         crawl.start_all()
         crawl.add(*(sites.url("/", number) for number in range(20)))
-        eventually_blocking(lambda: crawl.status().documents == 19 * 11, "the others' pages", within=25)
-        assert not sites.log.of(host(0))
+        eventually_blocking(lambda: crawl.status().documents == 19 * 11, "the others' pages", within=120)
+        # Its first request ends with the crawler's time limit. By then each of the others had been asked.
+        ended = min((entry.ended for entry in sites.log.of(host(0))), default=float("inf"))
+        assert len({entry.host for entry in sites.log if entry.began < ended}) >= 19
 
 
 def test_killed_roles_lose_no_page(broker_url: str, tmp_path: Path) -> None:
