@@ -155,7 +155,7 @@ def traps(broker: str, folder: Path, *, real: int) -> None:
     with SitesProcess(Trapped(real)) as sites, Crawl(broker, folder) as crawl:
         crawl.start_all()
         crawl.add(sites.url("/p/0"))
-        status = crawl.settled(within=600)
+        status = crawl.settled(documents=int(0.9 * real), within=600)
         targets = sites.log.pages().targets()
         fetched = {target for target in targets if target.startswith("/p/")}
         spent = Counter(target.split("/")[1] for target in targets if not target.startswith("/p/"))

@@ -91,9 +91,11 @@ NOT_FOUND: Final = Answer(b"<title>404</title><p>There is no such page here.", 4
 
 
 class Entry(NamedTuple):
-    """A request in the log. began: when all of it had come; ended: when the last byte of the answer was handed to the
-    socket, or the connection was lost (both of time.monotonic()). status: 0 where there was no answer. size: bytes of
-    the body, as sent.
+    """A request in the log.
+
+    began: when all of it had come. ended: just before the last byte of the answer was handed to the socket, so before
+    anybody could have it, or when the connection was lost (both of time.monotonic()). status: 0 where there was no
+    answer. size: bytes of the body, as sent.
     """
 
     began: float
@@ -249,13 +251,13 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, request: Request, answer: Answer) -> None:
         if answer.raw is not None:
-            self._transport.write(answer.raw)
             self._finish(0, len(answer.raw))
+            self._transport.write(answer.raw)
             self._transport.close()
             return
         size = 0 if request.method == "HEAD" else len(answer.body)
-        self._transport.write(_head(answer, len(answer.body)) + (answer.body if size else b""))
         self._finish(answer.status, size)
+        self._transport.write(_head(answer, len(answer.body)) + (answer.body if size else b""))
 
     async def _answer_slowly(self, request: Request, answer: Answer) -> None:
         await asyncio.sleep(answer.after)
@@ -271,8 +273,8 @@ class _Connection(asyncio.Protocol):
                 self._sent = (answer.status, size := size + len(piece))
                 await asyncio.sleep(answer.pause)
                 await self._writable.wait()
-            self._transport.write(b"0\r\n\r\n")
             self._finish(answer.status, size)
+            self._transport.write(b"0\r\n\r\n")
         self._task = None
         self.data_received(b"")  # what came meanwhile
 
