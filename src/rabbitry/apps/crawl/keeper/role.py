@@ -56,7 +56,9 @@ class Role:
             name="keeper",
             batch=AT_ONCE,
             time_limit=_TIME_LIMIT,
-            single_active=not plain,  # such queues have no arguments; keepers alternate, and do no harm
+            # A plain queue has no arguments. Several keepers would take turns on it: reports overtake pages, and some
+            # pages are fetched twice, so the docs say to run one.
+            single_active=not plain,
         )
         decorate(self.keep)
         return app
