@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from typing import Annotated, Final
@@ -12,7 +11,6 @@ import typer
 from rabbitry.cli._common import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     LogJson,
     LogLevel,
     Plain,
@@ -21,12 +19,11 @@ from rabbitry.cli._common import (
     start_logging,
     version,
 )
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
-from rabbitry.cli._service import GRACE, run_service
 from rabbitry.exceptions import UsageError
 
-DEADLINE: Final = 10.0
 _RATE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kKMG]i?)?B?(?:/s)?")
 _FACTORS: Final = {None: 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -117,8 +114,8 @@ def crawler(
     options = Options(networks(allow_private), cpu_limit, bytes_a_second(bandwidth), concurrency, plain)
     url = broker_url(context, broker)
 
-    async def service(stop: asyncio.Event) -> int:
-        is_done = await run(
+    run_role(
+        lambda stop: run(
             options,
             url,
             version(),
@@ -128,6 +125,4 @@ def crawler(
             deadline=DEADLINE,
             started=ready,
         )
-        return ExitCode.DONE if is_done else ExitCode.FAILED
-
-    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
+    )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from rabbitry.cli._common import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     LogJson,
     LogLevel,
     Plain,
@@ -18,11 +16,9 @@ from rabbitry.cli._common import (
     broker_url,
     start_logging,
 )
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
-from rabbitry.cli._service import GRACE, run_service
-
-DEADLINE: Final = 10.0
 
 KeptDatabase = Annotated[
     str | None,
@@ -68,10 +64,8 @@ def keeper(
     options = Options(database, per_host, plain)
     url = broker_url(context, broker)
 
-    async def service(stop: asyncio.Event) -> int:
-        is_done = await run(
+    run_role(
+        lambda stop: run(
             options, url, stop, strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready
         )
-        return ExitCode.DONE if is_done else ExitCode.FAILED
-
-    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
+    )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from rabbitry.cli._common import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     LogJson,
     LogLevel,
     Plain,
@@ -18,11 +16,10 @@ from rabbitry.cli._common import (
     broker_url,
     start_logging,
 )
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
-from rabbitry.cli._service import GRACE, run_service
 
-DEADLINE: Final = 10.0
 Processes = Annotated[int, typer.Option(min=1, help="How many processes read pages, one for each CPU to be used.")]
 
 
@@ -52,8 +49,8 @@ def processor(
     start_logging(log_level, log_json)
     url = broker_url(context, broker)
 
-    async def service(stop: asyncio.Event) -> int:
-        is_done = await run(
+    run_role(
+        lambda stop: run(
             url,
             stop,
             processes=processes,
@@ -63,6 +60,4 @@ def processor(
             deadline=DEADLINE,
             started=ready,
         )
-        return ExitCode.DONE if is_done else ExitCode.FAILED
-
-    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
+    )

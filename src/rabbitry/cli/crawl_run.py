@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
 from rabbitry.cli._common import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     LogJson,
     LogLevel,
     Plain,
@@ -18,11 +15,11 @@ from rabbitry.cli._common import (
     start_logging,
     version,
 )
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
-from rabbitry.cli._service import GRACE, run_service
 from rabbitry.cli.crawl_crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
-from rabbitry.cli.crawl_keeper import DEADLINE, KeptDatabase, PerHost
+from rabbitry.cli.crawl_keeper import KeptDatabase, PerHost
 from rabbitry.cli.crawl_processor import Processes
 
 
@@ -65,8 +62,8 @@ def run(
     )
     url = broker_url(context, broker)
 
-    async def work(stop: asyncio.Event) -> int:
-        is_done = await run(
+    run_role(
+        lambda stop: run(
             options,
             url,
             version(),
@@ -76,6 +73,4 @@ def run(
             deadline=DEADLINE,
             started=ready,
         )
-        return ExitCode.DONE if is_done else ExitCode.FAILED
-
-    raise typer.Exit(run_service(work, deadline=DEADLINE + 2 * GRACE))
+    )

@@ -1,0 +1,27 @@
+"""Running a role of a crawl as a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
+
+import typer
+
+from rabbitry.cli._common import ExitCode
+from rabbitry.cli._service import GRACE, run_service
+
+DEADLINE: Final = 10.0
+"""Seconds in which a role may finish what is in hand when it stops."""
+
+
+def run_role(run: Callable[[asyncio.Event], Awaitable[bool]]) -> NoReturn:
+    """Run a role until SIGTERM or Ctrl-C, and exit: with 0 where it finished what was in hand, else with 1.
+
+    run: returns whether it finished that, once the event is set.
+    """
+
+    async def service(stop: asyncio.Event) -> int:
+        return ExitCode.DONE if await run(stop) else ExitCode.FAILED
+
+    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
