@@ -31,28 +31,19 @@ class Server:
     port: int = 0
     asked: list[str] = field(default_factory=list)
     connections: int = 0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of a connection; a path without a reply gets 404, and one of bytes keeps it open."""
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                self.asked.append(head)
-                reply = self.replies.get(head.split(" ")[1], answer(b"", "404 Not Found"))
-                if not isinstance(reply, bytes):
-                    await reply(writer)
-                    return
-                writer.write(reply)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the crawler has what it wants, or the test is over; asyncio's callback takes no cancelled task
-        finally:
-            writer.close()
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            self.asked.append(head)
+            reply = self.replies.get(head.split(" ")[1], answer(b"", "404 Not Found"))
+            if not isinstance(reply, bytes):
+                await reply(writer)
+                return
+            writer.write(reply)
+            await writer.drain()
 
     def headers(self, place: int = -1) -> dict[str, str]:
         """Return the headers of a request, names in lower case."""
@@ -94,16 +85,41 @@ async def serving(
 ) -> AsyncIterator[Server]:
     """Serve replies by path until the block is left."""
     server = Server(replies)
-    listening = await asyncio.start_server(server.talk, host, port, ssl=tls, limit=1 << 20)
-    server.port = listening.sockets[0].getsockname()[1]
-    try:
+    async with listening(server.talk, host, port=port, tls=tls) as server.port:
         yield server
+
+
+@asynccontextmanager
+async def listening(
+    talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    host: str = "127.0.0.1",
+    *,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Accept connections until the block is left, and yield the port. talk: serves one, which is closed at its end."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await talk(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the crawler has what it wants, or the test is over; asyncio's callback takes no cancelled task
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, host, port, ssl=tls, limit=1 << 20)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
     finally:
-        listening.close()
-        for task in server.tasks:
+        server.close()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*server.tasks, return_exceptions=True)
-        await listening.wait_closed()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
 
 
 class Names:

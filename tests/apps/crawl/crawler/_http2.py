@@ -12,6 +12,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived
 
+from tests.apps.crawl.crawler._fetching import listening
+
 
 @dataclass
 class Server2:
@@ -21,28 +23,19 @@ class Server2:
     port: int = 0
     paths: list[str] = field(default_factory=list)
     connections: int = 0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of a connection; a path without a body gets 404, one whose body is empty a reset."""
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
         talk = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         talk.initiate_connection()
-        try:
+        writer.write(talk.data_to_send())
+        while data := await reader.read(65_536):
+            for event in talk.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    self._answer(talk, event)
             writer.write(talk.data_to_send())
-            while data := await reader.read(65_536):
-                for event in talk.receive_data(data):
-                    if isinstance(event, RequestReceived):
-                        self._answer(talk, event)
-                writer.write(talk.data_to_send())
-                await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the crawler has what it wants, or the test is over; asyncio's callback takes no cancelled task
-        finally:
-            writer.close()
+            await writer.drain()
 
     def _answer(self, talk: H2Connection, event: RequestReceived) -> None:
         stream = event.stream_id
@@ -63,13 +56,5 @@ async def serving_http2(bodies: Mapping[str, bytes], tls: ssl.SSLContext) -> Asy
     """Serve bodies by path over TLS until the block is left."""
     tls.set_alpn_protocols(["h2"])
     server = Server2(bodies)
-    listening = await asyncio.start_server(server.talk, "127.0.0.1", 0, ssl=tls)
-    server.port = listening.sockets[0].getsockname()[1]
-    try:
+    async with listening(server.talk, tls=tls) as server.port:
         yield server
-    finally:
-        listening.close()
-        for task in server.tasks:
-            task.cancel()
-        await asyncio.gather(*server.tasks, return_exceptions=True)
-        await listening.wait_closed()
