@@ -306,7 +306,7 @@ _SITEMAPS: Final = "http://www.sitemaps.org/schemas/sitemap/0.9"
 
 
 def with_validators(site: Site, modified: float | None = None) -> Site:
-    """Give the pages of a site an ETag (or, where `modified` is set, Last-Modified), and answer 304 to it."""
+    """Add to the pages of a site an ETag (or, where `modified` is set, Last-Modified), and answer 304 to it."""
 
     def checked(request: Request) -> Answer:
         answer = site(request)

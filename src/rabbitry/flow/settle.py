@@ -217,7 +217,7 @@ class Settler:
         self._is_holding = True
 
     def release(self) -> None:
-        """Give back what was held."""
+        """Release what was held."""
         self._is_holding = False
         held, self._held = self._held, []
         if held:

@@ -113,14 +113,14 @@ class World:
         return self.tell([Asked(Add(list(urls), **options), message)]).answers[message]  # type: ignore[arg-type]
 
     def tell(self, inputs: Sequence[Input]) -> Decided:
-        """Give the keeper messages, and its batches to crawlers."""
+        """Apply messages, and pass the batches on to crawlers."""
         decided = self.apply(inputs)
         for batch in decided.batches:
             self.send(batch)
         return decided
 
     def apply(self, inputs: Sequence[Input]) -> Decided:
-        """Give the keeper messages in one transaction."""
+        """Apply messages in one transaction."""
         return self.database.write_now(lambda connection: self.keeper.apply(connection, inputs, self.now))
 
     def run(self, seconds: float = 3 * 24 * 3600.0, *, most: int = 1_000_000) -> None:

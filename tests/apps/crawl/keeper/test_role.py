@@ -92,7 +92,7 @@ class Fetching:
         await self.tell(Report(batch.id, batch.origin, "c1", datetime.now(UTC).timestamp(), 0.0))
 
     async def tell(self, value: Outcome | Report | Document) -> None:
-        """Tell the keeper."""
+        """Apply messages of a role."""
         await self._channel.publish(
             msgspec.json.encode(value), exchange=names.EXCHANGE, routing_key=names.KEEPER_KEY,
             properties=Properties(type=type(value).__name__, content_type="application/json"),
