@@ -164,6 +164,49 @@ def prefetch_of_the_channel(peer: Peer) -> None:
     peer.quiet()
 
 
+def _prefetches(steps: tuple[tuple[int, bool] | str, ...], peer: Peer) -> None:
+    """Set limits (count, global) and start consumers, of a queue each, in turn; then settle all."""
+    for queue in ("left", "right"):
+        peer.queue(queue)
+        for number in range(10):
+            peer.publish("", queue, b"%d" % number)
+    peer.until_it_has("right", 10)
+    for step in steps:
+        if isinstance(step, str):
+            peer.consume(step, step)
+        else:
+            peer.call(m.BasicQos(0, *step))
+        peer.quiet()
+    peer.send(m.BasicAck(0, True))
+    peer.quiet()
+    peer.log = [f"{sum('BasicDeliver' in line for line in peer.log)} delivered"]  # of which queue is chance
+
+
+_LIMITS: Final[tuple[tuple[tuple[int, bool] | str, ...], ...]] = (
+    ((4, True), (3, False), "left", "right"),
+    ((4, True), "left", (3, False), "right"),
+    ((4, True), "left", "right", (0, False)),
+    ((4, True), "left", "right", (2, False)),
+    ((3, False), (4, True), "left", "right"),
+    ((3, False), (4, True), "left", "right", (0, True)),
+    ((4, True), (3, False), (5, True), "left", "right"),
+    ((2, True), "left", (5, True), "right"),
+    ((5, True), "left", (2, True), "right", (1, False)),
+)
+for _index, _steps in enumerate(_LIMITS):
+    add(f"prefetches_{_index}", of(_prefetches, _steps))
+
+
+@case
+def a_channel_prefetch_that_was_lifted_is_none_to_a_quorum_queue(peer: Peer) -> None:
+    peer.queue("q", durable=True, x_queue_type="quorum")
+    peer.call(m.BasicQos(0, 4, True))
+    peer.call(m.BasicQos(0, 2, False))
+    peer.consume("q")
+    peer.call(m.BasicQos(0, 4, True))
+    peer.consume("q", "d")
+
+
 @case
 def prefetch_counts_no_gets(peer: Peer) -> None:
     _fill(peer, 4)

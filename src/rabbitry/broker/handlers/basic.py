@@ -33,14 +33,18 @@ from rabbitry.broker.queues.reply_to import REPLY_TO
 
 
 def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
-    """Set the prefetch for consumers to come, or with global for the channel (RabbitMQ's docs/consumer-prefetch)."""
+    """Set the prefetch for consumers to come, or with global for the channel (RabbitMQ's docs/consumer-prefetch).
+
+    The former lifts the channel's limit, as in RabbitMQ (`rabbit_limiter:unlimit_prefetch`).
+    """
     if method.prefetch_size:
         raise not_implemented(f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:
         channel.channel_prefetch = method.prefetch_count
-        channel.unpark()
     else:
         channel.consumer_prefetch = method.prefetch_count
+        channel.channel_prefetch = 0
+    channel.unpark()
     return BasicQosOk()
 
 
