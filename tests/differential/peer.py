@@ -133,6 +133,11 @@ class Peer:
         if body:
             self.frame(3, channel, body)
 
+    def drop(self) -> None:
+        """Close the socket without a close of the connection."""
+        self.is_open = False
+        self._socket.close()
+
     # -- what scripts do most --------------------------------------------------------------------------
 
     def queue(self, name: str, **flags: object) -> None:

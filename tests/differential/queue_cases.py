@@ -1,4 +1,4 @@
-"""Queues: declaring and its refusals, arguments, expiry, limits, dead letters, priorities.
+"""Queues: declaring and its refusals, arguments, limits, dead letters, priorities.
 
 Longer than other files: the cases have nothing to do with each other, and are found by their names.
 """
@@ -255,61 +255,6 @@ def nowait_has_no_answers(peer: Peer) -> None:
     peer.count("q")
     peer.send(m.QueueDelete(queue="q", nowait=True))
     peer.count("q")
-
-
-def _expired(arguments: Mapping[str, FieldValue], expiration: str | None, peer: Peer) -> None:
-    peer.queue("dead")
-    dead: dict[str, FieldValue] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
-    peer.call(m.QueueDeclare(queue="q", arguments={**dead, **arguments}))
-    peer.publish("", "q", b"one", Properties(expiration=expiration, headers={"a": 1}))
-    peer.publish("", "q", b"two")
-    peer.quiet(0.2)
-    peer.count("q")
-    peer.get("dead")
-    peer.get("dead")
-    peer.get("q")
-
-
-for _index, (_arguments, _expiration) in enumerate(
-    (
-        ({}, "10"),
-        ({}, "0"),
-        ({"x-message-ttl": 10}, None),
-        ({"x-message-ttl": 0}, None),
-        ({"x-message-ttl": 10}, "100000"),
-        ({"x-message-ttl": 100000}, "10"),
-    )
-):
-    add(f"expired_{_index}", of(_expired, _arguments, _expiration))
-
-
-@case
-def expiry_at_the_head_only(peer: Peer) -> None:
-    peer.queue("q")
-    peer.publish("", "q", b"stays")
-    peer.publish("", "q", b"expired", Properties(expiration="1"))
-    peer.quiet(0.1)
-    peer.count("q")
-    peer.get("q")
-    peer.get("q")
-
-
-@case
-def time_to_live_of_zero_and_a_consumer(peer: Peer) -> None:
-    peer.queue("q", x_message_ttl=0)
-    peer.consume("q", no_ack=True)
-    peer.publish("", "q", b"now")
-    peer.quiet()
-
-
-@case
-def what_comes_back_expires_too(peer: Peer) -> None:
-    peer.queue("q", x_message_ttl=50)
-    peer.publish("", "q")
-    peer.get("q", no_ack=False)
-    peer.quiet(0.2)
-    peer.send(m.BasicNack(1))
-    peer.get("q")
 
 
 def _limited(arguments: Mapping[str, FieldValue], peer: Peer) -> None:

@@ -12,6 +12,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
     basic_cases,
     connection_cases,
     exchange_cases,
+    expiry_cases,
     publish_cases,
     queue_cases,
     requeue_cases,

@@ -240,6 +240,8 @@ class Queue:
         if self.is_deleted:
             return
         entry.redelivered = True
+        if entry.expires:
+            self._expiring = True  # nothing that expires may have been ready meanwhile
         if self.rules.quorum:
             entry.deliveries += 1
             limit = self.rules.delivery_limit
@@ -354,9 +356,10 @@ class Queue:
     # -- expiry ----------------------------------------------------------------------------------------
 
     def drop_expired(self) -> None:
-        """Drop what expired at the head (what stands behind a message that did not stays), and wait for the next.
+        """Drop expired messages from the head until there is one that has not expired, and wait for that one.
 
-        Where it is much, the rest waits for a next turn of the loop.
+        In a priority queue the head is that of the highest priority that has messages: what has expired at a lower
+        one stays until it gets there, as on RabbitMQ. Where it is much, the rest waits for a next turn of the loop.
         """
         now = time.time()
         ends_at = time.monotonic() + _LONGEST_TURN
@@ -372,8 +375,9 @@ class Queue:
                     break
             if lane.tail:
                 self._load_more(lane)
-            if head is not None and head.expires and (not soonest or head.expires < soonest):
-                soonest = head.expires
+            if head is not None or lane.tail:
+                soonest = head.expires if head is not None else 0.0
+                break  # messages in the store alone stand before the lower priorities too
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
