@@ -27,13 +27,22 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from rabbitry._words import reason
+from rabbitry.apps._records_file import OpenedFile, make
 from rabbitry.exceptions import NoRecords, RecordsError, UsageError
 
 VARIABLE: Final = "RABBITRY_DATABASE"
 _MOST_AT_ONCE: Final = 200
 _BUSY_SECONDS: Final = 30
 _READERS: Final = 4
+_POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
+    # A server that is gone without a word is noticed within a minute.
+    "connect_timeout": "10",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""Parameters of connections, see libpq's documentation (34.1.2); those of the URL take precedence."""
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Connection], T]
@@ -82,6 +91,7 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="records writer", daemon=True)
+        self._file: OpenedFile | None = None
 
     def __str__(self) -> str:
         """Return the URL without a password."""
@@ -99,6 +109,8 @@ class Database:
             else:
                 with self._writing.begin() as connection:
                     _upgrade(connection, self._schema)
+                if self._engine.dialect.name == "sqlite":
+                    self._file = OpenedFile(Path(self._engine.url.database or ""))
         except SQLAlchemyError as error:
             self._readers.shutdown()
             self._engine.dispose()
@@ -174,6 +186,8 @@ class Database:
         try:
             with self._writing.begin() as connection:
                 results = [work(connection) for work, _ in batch]
+            if self._file is not None:
+                self._file.check()
         except Exception as error:  # noqa: BLE001 - it is handed to whoever waits for it
             if len(batch) > 1:
                 for item in batch:
@@ -195,15 +209,14 @@ def _engine(url: str, existing: bool, pragmas: tuple[str, ...]) -> Engine:
     except ArgumentError as error:
         raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name") from error
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        query = _POSTGRESQL | dict(parsed.query)
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg", query=query), pool_pre_ping=True)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name")
     if not existing:
-        try:
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the database's folder can't be made: {reason(error)}") from error
-        _make_private(Path(parsed.database))
+        make(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", partial(_prepare_sqlite, pragmas))
     if not existing:
@@ -212,14 +225,10 @@ def _engine(url: str, existing: bool, pragmas: tuple[str, ...]) -> Engine:
     return engine
 
 
-def _make_private(file: Path) -> None:
-    # Marks are nobody else's business, wherever the file lies; SQLite's own further files are as this one is.
-    try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass  # whoever made it has decided who may read it
-    except OSError as error:
-        raise RecordsError(f"database {file}: {error.strerror or error}") from error
+def _prepare_postgresql(connection: Any, _: object) -> None:
+    # What a program that vanished in a transaction has locked would be locked for two hours otherwise.
+    connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    connection.commit()
 
 
 def _prepare_sqlite(pragmas: tuple[str, ...], connection: Any, _: object) -> None:

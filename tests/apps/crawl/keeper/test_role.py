@@ -21,7 +21,7 @@ from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper.answers import AskStatus, AskWhy, Status, Why
 from rabbitry.apps.crawl.keeper.service import Options, run
 from rabbitry.apps.crawl.messages import Add, Batch, Document, Link, Outcome, Pause, Report, Resume
-from rabbitry.exceptions import RequestTimeout
+from rabbitry.exceptions import RecordsError, RequestTimeout
 from tests.support.commands import service
 from tests.support.waiting import eventually, eventually_awaited
 
@@ -182,6 +182,23 @@ async def test_a_keeper_that_stands_by_takes_over_from_one_that_was_killed(broke
             await eventually_awaited(done, "all pages are in the index", within=50)
             pages = [url for url in crawler.fetched if not url.endswith("robots.txt")]
             assert len(pages) == len(set(pages)) == PAGES
+
+
+async def test_a_keeper_whose_database_is_gone_ends_and_gives_back_what_it_has(broker_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "crawl.sqlite3"
+    started, stop = asyncio.Event(), asyncio.Event()
+    options = Options(f"sqlite:///{file}")
+    keeper = asyncio.create_task(run(options, broker_url, stop, started=lambda name: started.set()))
+    await started.wait()
+    file.rename(tmp_path / "elsewhere")
+    with pytest.raises(RecordsError, match=f"{file} .*removed or replaced"):
+        await keeper
+    async with Asking(broker_url, patience=0.1) as asking:
+        with pytest.raises(Waiting):
+            await asking.tell(Add([START], delay=0.0))
+    (tmp_path / "elsewhere").rename(file)
+    async with keeping(broker_url, tmp_path), fetching(broker_url) as crawler:
+        await eventually(lambda: crawler.batches, "a batch is sent")
 
 
 async def test_a_command_that_comes_before_the_first_keeper_waits_for_it(broker_url: str, tmp_path: Path) -> None:

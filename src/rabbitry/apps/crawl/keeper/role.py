@@ -7,15 +7,15 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import index
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.decoding import decode
+from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
 from rabbitry.apps.crawl.keeper.inputs import Input
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
 from rabbitry.apps.crawl.messages import COMMAND, Answer, Tick
@@ -30,17 +30,24 @@ TICK: Final = 0.2
 _TICK_LASTS: Final = 1.0
 _LONGEST_PAUSE: Final = 15.0
 """Seconds until a database that can't be reached is tried again, at most."""
-_TIME_LIMIT: Final = 25 * 60.0
-"""Seconds that messages may wait for the database; past 30 minutes the broker closes the channel."""
+PATIENCE: Final = 20 * 60.0
+"""Seconds that messages wait for a database that can't be reached; past 30 minutes the broker closes the channel."""
+_TIME_LIMIT: Final = PATIENCE + 5 * 60.0
 
 log = logging.getLogger("rabbitry.apps.crawl")
 
 
 class Role:
-    """The keeper of one process. answers: commands' answers that are committed, with where they go."""
+    """The keeper of one process.
 
-    def __init__(self, node: Node, database: Database, *, per_host: int = 1) -> None:
+    answers: commands' answers that are committed, with where they go. ended: has the error for which this keeper can't
+    go on, once there is one; what it has in hand is another one's, or that of the next start.
+    """
+
+    def __init__(self, node: Node, database: Database, *, per_host: int = 1, patience: float = PATIENCE) -> None:
         self.node = node
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._patience = patience
         self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(1_000)
         self._database = database
         self._keeper = Keeper(node.id, index, per_host=per_host)
@@ -102,22 +109,33 @@ class Role:
     async def _apply(self, inputs: Sequence[Input]) -> Decided:
         """Apply inputs in one transaction; where the database can't be reached, wait for it.
 
-        Raises what makes no sense to try again.
+        Where it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
+        the fault of a message.
         """
-        pause = 0.5
+        begun, pause = time.monotonic(), 0.5
         while True:
             try:
                 return await self._database.write(partial(self._write, inputs=inputs))
             except RecordsError as error:
                 self._keeper.forget()
-                if not _may_pass(error):
+                failure = failure_of(error)
+                if failure is Failure.OF_A_MESSAGE:
                     raise
+                if failure is Failure.LASTING or time.monotonic() - begun > self._patience:
+                    await self._end(error)
                 log.warning("%s; trying again in %.1f s", error, pause)
             except BaseException:
                 self._keeper.forget()
                 raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _end(self, error: RecordsError) -> NoReturn:
+        """End the keeper. What is in hand stays so until the worker gives it back to the broker, and is no attempt."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
+        await asyncio.Event().wait()
+        raise AssertionError("cancelled before")
 
     def _write(self, connection: Connection, inputs: Sequence[Input]) -> Decided:
         try:
@@ -131,9 +149,3 @@ class Role:
         for message in messages:
             if message.id in answers and message.reply_to and not self.answers.full():
                 self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))
-
-
-def _may_pass(error: RecordsError) -> bool:
-    """Return whether the database's state is at fault, so that trying again may help, and not the statement."""
-    cause = error.__cause__
-    return isinstance(cause, DBAPIError) and not isinstance(cause, DataError | IntegrityError | ProgrammingError)

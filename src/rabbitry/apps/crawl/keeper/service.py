@@ -54,7 +54,7 @@ async def run(
     """Run a keeper until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
 
     `started` is called with the node's name when it consumes. Raises what `Worker` raises, and RecordsError where the
-    database can't be opened.
+    database can't be opened, or can't be used any more.
     """
     database = Database(options.database)
     await asyncio.to_thread(database.__enter__)
@@ -71,6 +71,7 @@ async def run(
             for part in (
                 worker.wait(),
                 _tick(role, worker),
+                _fail(role),
                 stay_connected(
                     url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop, patience=FOR_EVER
                 ),
@@ -84,7 +85,8 @@ async def run(
             await until(stop, asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
             tasks[_TICKING].cancel()  # a worker that has stopped publishes nothing
             await asyncio.wait((tasks[_TICKING],))
-            is_done = await worker.stop(deadline)
+            # One that can't write any more finishes nothing.
+            is_done = await worker.stop(0.0 if role.ended.done() else deadline)
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()
@@ -95,6 +97,11 @@ async def run(
             await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await asyncio.to_thread(database.__exit__, None, None, None)
+
+
+async def _fail(role: Role) -> None:
+    """Wait until the keeper can't go on. Raises RecordsError."""
+    await role.ended
 
 
 async def _tick(role: Role, worker: Worker) -> None:

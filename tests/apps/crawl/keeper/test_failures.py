@@ -1,0 +1,146 @@
+"""What helps against a failure of the database: waiting, another database, or leaving out a message."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from rabbitry.apps.crawl.keeper import sets
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
+from rabbitry.apps.crawl.keeper.role import Role
+from rabbitry.apps.crawl.node import Node
+from rabbitry.exceptions import RecordsError
+from rabbitry.flow import Batch
+from tests.support.postgresql import PostgreSQL
+
+
+def failure(database: Database, *statements: str) -> Failure:
+    """Return the kind of failure that statements lead to."""
+
+    def work(connection: Connection) -> None:
+        for statement in statements:
+            connection.execute(text(statement))
+
+    with pytest.raises(RecordsError) as raised:
+        database.write_now(work)
+    return failure_of(raised.value)
+
+
+FILL_SQLITE = (
+    "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 100000)"
+    " INSERT INTO crawl_counts (name, number) SELECT 'x' || value, 1 FROM n"
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A database that was made, on SQLite."""
+    with Database(f"sqlite:///{tmp_path}/crawl.db"):
+        return tmp_path / "crawl.db"
+
+
+def test_a_full_disk_and_a_locked_database_may_pass(file: Path) -> None:
+    with Database(f"sqlite:///{file}") as database:
+        database.write_now(lambda connection: connection.execute(text("PRAGMA busy_timeout = 0")))
+        assert failure(database, "PRAGMA max_page_count = 1", FILL_SQLITE) is Failure.PASSING
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert failure(database) is Failure.PASSING
+        database.write_now(lambda connection: connection.execute(text("UPDATE crawl_keeper SET is_paused = 1")))
+
+
+def test_damage_and_other_tables_last(file: Path) -> None:
+    with Database(f"sqlite:///{file}") as database:
+        assert failure(database, "SELECT missing FROM crawl_keeper") is Failure.LASTING
+        assert failure(database, "DROP TABLE crawl_later", "SELECT * FROM crawl_later") is Failure.LASTING
+    data = bytearray(file.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)  # all but the list of the tables
+    file.write_bytes(data)
+    with closing(sqlite3.connect(file)) as connection, pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        connection.execute("SELECT * FROM crawl_keeper").fetchall()
+    with pytest.raises(RecordsError, match="malformed"), Database(f"sqlite:///{file}"):
+        pass
+
+
+def test_a_read_only_database_lasts(file: Path) -> None:
+    with Database(f"sqlite:///{file}") as database:
+        assert failure(database, "PRAGMA query_only = 1", "UPDATE crawl_keeper SET is_paused = 1") is Failure.LASTING
+
+
+def test_values_that_the_database_refuses_are_those_of_a_message(database: Database) -> None:
+    twice = "INSERT INTO crawl_counts (name, number) VALUES ('a', 1)"
+    assert failure(database, twice, twice) is Failure.OF_A_MESSAGE
+
+    def too_large(connection: Connection) -> None:
+        sets.change(connection, "INSERT INTO crawl_counts (name, number) VALUES (?, ?)", "a\0b", 1 << 62)
+        sets.change(connection, "INSERT INTO crawl_counts (name, number) VALUES (?, ?)", "a", [])
+
+    with pytest.raises(RecordsError) as raised:
+        database.write_now(too_large)
+    assert failure_of(raised.value) is Failure.OF_A_MESSAGE
+
+
+def test_a_cut_connection_to_postgresql_passes_and_lost_rights_last(postgresql_server: PostgreSQL) -> None:
+    with Database(postgresql_server.create_database()) as database:
+        assert failure(database, "SELECT pg_terminate_backend(pg_backend_pid())") is Failure.PASSING
+        database.write_now(lambda connection: connection.execute(text("UPDATE crawl_keeper SET is_paused = 1")))
+        no_rights = "CREATE ROLE nobody_here", "SET LOCAL ROLE nobody_here", "UPDATE crawl_keeper SET is_paused = 1"
+        assert failure(database, *no_rights) is Failure.LASTING
+        assert failure(database, "SELECT * FROM crawl_none") is Failure.LASTING
+
+
+@contextmanager
+def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: str) -> Iterator[list[int]]:
+    """Let each transaction of the keeper do these statements first; yields a list, one entry for each transaction."""
+    begun: list[int] = []
+    write = Role._write
+
+    def work(role: Role, connection: Connection, inputs: list[object]) -> object:
+        begun.append(len(inputs))
+        for statement in statements:
+            connection.execute(text(statement))
+        return write(role, connection, inputs)  # type: ignore[arg-type] # passed on as they came
+
+    monkeypatch.setattr(Role, "_write", work)
+    yield begun
+
+
+async def kept(role: Role, until: Callable[[], bool]) -> bool:
+    """Let a keeper handle nothing at all, until it is done or a condition holds; return whether it is done."""
+    task = asyncio.create_task(role.keep([], [], Batch(0)))
+    try:
+        while not task.done() and not until():
+            await asyncio.wait((task,), timeout=0.01)
+        return task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def test_a_keeper_ends_where_its_database_can_never_be_used_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Database(f"sqlite:///{file}") as database, failing(database, monkeypatch, "SELECT * FROM none") as begun:
+        role = Role(Node("keeper"), database)
+        assert not await kept(role, role.ended.done), "its messages are neither acked nor failed"
+        assert len(begun) == 1
+        with pytest.raises(RecordsError, match="no such table"):
+            role.ended.result()
+
+
+async def test_a_keeper_waits_for_its_database_with_patience(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Database(f"sqlite:///{file}") as database:
+        full = ("PRAGMA max_page_count = 1", FILL_SQLITE)
+        with failing(database, monkeypatch, *full) as begun:
+            role = Role(Node("keeper"), database, patience=0.1)
+            assert not await kept(role, role.ended.done)
+            assert len(begun) == 2, "the second time comes after a pause, past its patience"
+            with pytest.raises(RecordsError, match="full"):
+                role.ended.result()
