@@ -138,6 +138,7 @@ OUTCOMES: Final[dict[str, str]] = {
     "client-error": "the server has no such page (4xx)",
     "server-error": "the server failed (5xx)",
     "slow-down": "the server asks to be left alone (429, 503)",
+    "no-content": "the server answered that there is no page to show (204, 205)",
     "not-text": "neither HTML nor text nor XML",
     "too-large": "longer than a body may be, before or after decompression",
     "bomb": "decompresses to far more than it is",

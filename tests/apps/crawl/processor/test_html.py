@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG
 from rabbitry.apps.crawl.processor.directives import Directives
 from rabbitry.apps.crawl.processor.html import LONGEST_TEXT, MOST_LINKS, read_html
 
@@ -117,9 +118,16 @@ def test_links_are_bounded_in_number_and_length() -> None:
     found = read_html(page, URL)
     assert len(found.links) == MOST_LINKS
     assert found.cut == 10
-    found = read_html(f"<a href=/{'x' * 100_000}><a href=/y>", URL)
-    assert found.links == ["http://site.example/y"]
-    assert found.cut == 1
+
+
+def test_a_link_that_is_too_long_is_cut_so_that_it_stays_too_long() -> None:
+    page = f"<a href=/{'x' * 100_000}><a href=/y><a href=/{'x' * 90_000}>"
+    found = read_html(page, URL)
+    long, short = found.links
+    assert (len(long), short, found.cut) == (LONGEST + 1, "http://site.example/y", 0)
+    many = "".join(f"<a href=/{number}{'x' * 3_000}>" for number in range(MOST_LONG + 5)) + "<a href=/y>"
+    found = read_html(many, URL)
+    assert (len(found.links), found.links[-1], found.cut) == (MOST_LONG + 1, "http://site.example/y", 5)
 
 
 def test_empty_elements_of_xhtml_have_no_content() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rabbitry.apps.crawl.messages import Document
 from rabbitry.apps.crawl.processor import sitemaps
+from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG
 from rabbitry.apps.crawl.processor.sitemaps import AT_ONCE, Sitemap
 from rabbitry.apps.crawl.processor.times import seconds_of
 from tests.apps.crawl.processor._messages import documents_of, page_message
@@ -92,11 +93,13 @@ def test_a_sitemap_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert documents[-1].problem == "too-large"
 
 
-def test_what_is_too_long_is_counted() -> None:
+def test_what_is_too_long_is_cut_and_past_some_counted() -> None:
     (document,) = _read(f"{HEAD}<url><loc>http://a.example/{'x' * 100_000}</loc></url></urlset>")
-    assert (document.links, document.cut) == ([], 1)
-    (document, last) = _read("http://a.example/1\nhttp://a.example/" + "x" * 1_000_000)
-    assert (len(document.links), last.cut) == (1, 1)
+    assert ([len(link.url) for link in document.links], document.cut) == ([LONGEST + 1], 0)
+    (document,) = _read("http://a.example/1\nhttp://a.example/" + "x" * 1_000_000)
+    assert [len(link.url) for link in document.links] == [18, LONGEST + 1]
+    document, last = _read("".join(f"http://a.example/{n}{'x' * 3_000}\n" for n in range(MOST_LONG + 3)))
+    assert (len(document.links), last.cut) == (MOST_LONG, 3)
 
 
 @pytest.mark.parametrize(

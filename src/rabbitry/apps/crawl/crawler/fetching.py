@@ -35,6 +35,7 @@ _LONGEST_DETAIL: Final = 300
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SLOW_DOWN: Final = frozenset({429, 503})
 _NOT_MODIFIED: Final = 304
+_NO_CONTENT: Final = frozenset({204, 205})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +218,7 @@ class Fetcher:
 
     def _collector(self, largest: int, is_page: bool, head: Head) -> Collector | None:
         """Return what collects the body of a page that is wanted. Raises Problem for one that is not."""
-        if not 200 <= head.status < 300:
+        if not 200 <= head.status < 300 or head.status in _NO_CONTENT:
             return None
         if is_page and head.media_type and not is_text(head.media_type, b""):
             raise Problem("not-text", head.media_type[:100])
@@ -242,6 +243,8 @@ class Fetcher:
             outcome = "client-error"
         elif 500 <= status < 600:
             outcome = "server-error"
+        elif status in _NO_CONTENT:
+            outcome = "no-content"
         else:
             raise Problem("bad-answer", f"status {status}")
         return self._outcome(

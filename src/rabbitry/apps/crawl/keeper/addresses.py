@@ -147,6 +147,11 @@ def host_key(host: str, text: str) -> int:
     return _host_key(host) | (int.from_bytes(digest, "big") & 0xFFFFFFFFFFF)
 
 
+def long_key(text: str) -> int:
+    """Return the key of an address that is longer than one may be: of as much as one may have."""
+    return host_key("", text[:LONGEST])
+
+
 def _without_session(url: str) -> str:
     path, question, query = url.partition("?")
     if ";" in path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rabbitry.apps.crawl.keeper import traps
-from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, parse
+from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, long_key, parse
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.scope import Crawl
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
@@ -66,12 +66,23 @@ class Links:
         try:
             address = parse(url)
         except BadAddress as error:
-            self._work.counts[f"outcome:{error.word}"] += 1
+            self._refuse(url, error.word)
             return
         word = self._refusal(address, crawl, depth, hops)
         before = self._found.get(address.key)
         if before is None or (before.word and not word) or (bool(before.word) == bool(word) and depth < before.depth):
             self._found[address.key] = Found(address, crawl, depth, source, word, purpose, hops, modified)
+
+    def _refuse(self, url: str, word: str) -> None:
+        """Count a link that is no address, or none that can be fetched; one that is too long is known from now on."""
+        work = self._work
+        if word != "too-long":
+            work.counts[f"outcome:{word}"] += 1
+            return
+        key = long_key(url)
+        work.look_up([key])
+        if not work.refs[key]:
+            work.refuse_key(key, word)
 
     def _refusal(self, address: Address, crawl: Crawl, depth: int, hops: int) -> str:
         if not crawl.has_host(address.host):

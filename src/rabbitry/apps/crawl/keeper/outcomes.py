@@ -41,6 +41,7 @@ NUMBERS: Final[dict[str, int]] = {
     "noindex": 34,
     "given-up": 35,
     "sitemap": 36,
+    "no-content": 37,
 }
 WORDS: Final[dict[int, str]] = {number: word for word, number in NUMBERS.items()}
 

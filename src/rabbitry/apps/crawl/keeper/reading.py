@@ -5,13 +5,14 @@ These functions only read; any keeper, and whoever can open the database, may ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Row
 
 from rabbitry.apps.crawl.keeper import sets
-from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
+from rabbitry.apps.crawl.keeper.addresses import BadAddress, long_key, parse
 from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.predicting import predict
@@ -74,16 +75,16 @@ def why(connection: Connection, url: str, now: float) -> Why:
     try:
         address = parse(url.strip())
     except BadAddress as error:
+        if error.word == "too-long" and (found := _seen(connection, long_key(url.strip()))) and found[0].ref < 0:
+            return _refused(url, found[0].ref)
         return Why(url, "unknown", would=error.word, detail=str(error))
-    seen = sets.rows(connection, "SELECT ref FROM crawl_seen WHERE key = ?", address.key)
+    seen = _seen(connection, address.key)
     if not seen:
         nobody = "no page that was read leads to it, and nobody added it"
         return Why(address.url, "unknown", would=predict(connection, address, now), detail=nobody)
     ref = seen[0].ref
     if ref < 0:
-        word, at = refused(ref)
-        about = "when it was found; the time is kept to ten minutes"
-        return Why(address.url, "done", [Decision(at, word, "keeper", about)], detail=OUTCOMES[word])
+        return _refused(address.url, ref)
     row = sets.rows(
         connection,
         "SELECT a.url, a.state, a.depth, a.source, a.found_at, a.crawl, a.trail, a.outcome, s.url AS found_on, l.due,"
@@ -105,6 +106,16 @@ def why(connection: Connection, url: str, now: float) -> Why:
         found_on=found_on,
         depth=row.depth,
     )
+
+
+def _seen(connection: Connection, key: int) -> Sequence[Row[*tuple[Any, ...]]]:
+    return sets.rows(connection, "SELECT ref FROM crawl_seen WHERE key = ?", key)
+
+
+def _refused(url: str, ref: int) -> Why:
+    word, at = refused(ref)
+    about = "when it was found; the time is kept to ten minutes"
+    return Why(url, "done", [Decision(at, word, "keeper", about)], detail=OUTCOMES[word])
 
 
 def _detail(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -> str:

@@ -185,7 +185,8 @@ class CrawlResults:
         try:
             target = parse(location)
         except BadAddress as error:
-            work.end(row, "bad-answer", f"redirect: {error}", node=node, at=outcome.at)
+            # Where it leads says what the address is: of another scheme, too long, or none.
+            work.end(row, error.word, f"leads to {location[:100]!r}: {error}", node=node, at=outcome.at)
             return
         if target.key == row.key and target.url != row.url and row.hops < 3:
             # The same address with a session of its own: it is fetched so.

@@ -25,6 +25,8 @@ from rabbitry.flow import App, Batch, Message, Outgoing
 
 AT_ONCE: Final = 500
 """Messages of one transaction."""
+MOST_ANSWERS: Final = 1_000
+"""Answers to commands that wait to be published."""
 TICK: Final = 0.2
 """Seconds between two ticks."""
 _TICK_LASTS: Final = 1.0
@@ -48,7 +50,7 @@ class Role:
         self.node = node
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._patience = patience
-        self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(1_000)
+        self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(MOST_ANSWERS)
         self._database = database
         self._keeper = Keeper(node.id, index, per_host=per_host)
 
@@ -147,5 +149,10 @@ class Role:
     def _answer(self, decided: Sequence[Decided], messages: Sequence[Message]) -> None:
         answers = {identity: answer for part in decided for identity, answer in part.answers.items()}
         for message in messages:
-            if message.id in answers and message.reply_to and not self.answers.full():
-                self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))
+            if message.id not in answers or not message.reply_to:
+                continue
+            if self.answers.full():
+                # Who asked first has waited for longest, and may have gone.
+                _, correlation_id, _ = self.answers.get_nowait()
+                log.warning("the answer to command %s is dropped: more than %d wait", correlation_id, MOST_ANSWERS)
+            self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))

@@ -12,6 +12,8 @@ from ada_url import join_url, parse_url
 
 LONGEST: Final = 2048
 """Characters of an address."""
+MOST_LONG: Final = 10
+"""Longer ones of a page that the keeper is told of, so that it can tell why they are not fetched."""
 _KEPT: Final = 20_000
 _LONGEST_KEPT: Final = 200
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
@@ -91,6 +93,11 @@ class Base:
         if self._query_encoding is not None and "?" in link and not link.isascii():
             link = _encoded_query(link, self._query_encoding)
         return _joined(self.url, link)
+
+
+def shortened(url: str) -> str:
+    """Return as much of an address as shows that it is too long."""
+    return url[: LONGEST + 1]
 
 
 def normalised(url: str) -> str | None:

@@ -11,7 +11,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
+from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG, Base, shortened
 from rabbitry.apps.crawl.processor.directives import AGENT, NO_DIRECTIVES, Directives, of_meta
 from rabbitry.apps.crawl.processor.sanitizing import sanitize
 
@@ -53,14 +53,24 @@ class Links:
         self.cut = 0
         self._most = most
         self._found: dict[str, None] = {}
+        self._long = 0
 
     def add(self, link: str) -> str | None:
-        """Take a link as it stands in the page, and return its address; None for one that is left out."""
+        """Take a link as it stands in the page, and return its address; None for one that is left out.
+
+        One that is longer than an address may be is cut, so that it stays too long and can be named.
+        """
         url = self.base.join(link)
         if url is None or url in self._found:
             return None
-        if len(self._found) >= self._most or len(url) > LONGEST:
+        if len(url) > LONGEST:
+            url = shortened(url)
+            if url in self._found:
+                return None
+            self._long += 1
+        if len(self._found) >= self._most or self._long > MOST_LONG:
             self.cut += 1
+            self._long = min(self._long, MOST_LONG)
             return None
         self._found[url] = None
         return url

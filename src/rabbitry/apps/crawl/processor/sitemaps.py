@@ -10,7 +10,7 @@ from typing import Final
 
 from rabbitry.apps.crawl.messages import Link
 from rabbitry.apps.crawl.problems import Problem
-from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
+from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG, Base, shortened
 from rabbitry.apps.crawl.processor.encodings import decoder_of, encoding_of
 from rabbitry.apps.crawl.processor.pages import LONGEST_BODY
 from rabbitry.apps.crawl.processor.xml import Entry, Kind, XmlReader, kind_of
@@ -28,13 +28,14 @@ _LONGEST_LINE: Final = 4 * LONGEST
 class Sitemap:
     """A sitemap, or a sitemap of sitemaps; its links come in groups of AT_ONCE.
 
-    is_index: its links are sitemaps. cut: how many are longer than an address may be, up to here.
+    is_index: its links are sitemaps. cut: how many are left out up to here: those that are too long, after MOST_LONG.
     """
 
     def __init__(self, body: bytes, url: str, content_type: str) -> None:
         self.cut = 0
         self.is_index = False
         self._count = 0
+        self._long = 0
         self._parts = _parts(body)
         self._base = Base(url)
         self._content_type = content_type
@@ -49,8 +50,11 @@ class Sitemap:
                 if url is None:
                     continue
                 if len(url) > LONGEST:
-                    self.cut += 1
-                    continue
+                    self._long += 1
+                    if self._long > MOST_LONG:
+                        self.cut += 1
+                        continue
+                    url = shortened(url)
                 found[url] = Link(url, entry.modified)
                 if len(found) >= AT_ONCE:
                     yield list(found.values())
