@@ -1,6 +1,8 @@
 """Fixtures for all tests: the two brokers, programs that may be missing, and what a test leaves behind."""
 
+import asyncio
 import itertools
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +17,12 @@ from tests.support.rabbitmq import RabbitMQ
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("rabbitry", deadline=None)
 settings.load_profile("rabbitry")
+
+# asyncio's debug mode is on (pyproject.toml) for what it checks: calls from another thread, callbacks that are
+# coroutines. It also records the stack of each future, task and callback, which is more than half of the CPU of all
+# tests of the client and the broker; asyncio asks `get_debug` before it does so. PYTHONASYNCIODEBUG=1 brings them back.
+if not os.environ.get("PYTHONASYNCIODEBUG"):
+    asyncio.BaseEventLoop.get_debug = lambda self: False  # type: ignore[method-assign]
 
 # What a shell starts in the background ignores Ctrl-C, and so would all programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
