@@ -94,6 +94,7 @@ def _start(work: Work, crawl: Crawl, address: Address) -> str:
     if crawl.delay is not None:
         host.delay = crawl.delay
     hosts.reopen(work, host, address.origin)
+    work.state.bring(host, crawl.id)
     row = work.row_of(address.key)
     if row is None:
         work.add(address, crawl, 0)

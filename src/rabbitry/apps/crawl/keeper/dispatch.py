@@ -178,6 +178,7 @@ def _send(work: Work, host: Host, origin: str, rows: Sequence[Row], robots: str)
         row.state = SENT
         work.step(row, "sent", f"batch {identity}")
     one = Sent(identity, host.id, origin, robots, work.now, work.now + LASTS, {row.id for row in rows})
+    one.is_untried = host.is_untried
     work.state.batches[identity] = one
     work.batches.add(identity)
     if robots:

@@ -12,7 +12,17 @@ from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
 from rabbitry.apps.crawl.keeper.recrawl import next_pause
 from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
-from rabbitry.apps.crawl.keeper.state import DONE, LARGEST_WINDOW, LATER, SENT, SMALLEST_WINDOW, WAITING, Host, Sent
+from rabbitry.apps.crawl.keeper.state import (
+    DONE,
+    LARGEST_WINDOW,
+    LATER,
+    SENT,
+    SMALLEST_UNTRIED,
+    SMALLEST_WINDOW,
+    WAITING,
+    Host,
+    Sent,
+)
 from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
 from rabbitry.apps.crawl.messages import Outcome, Report
 
@@ -272,6 +282,10 @@ class CrawlResults:
         del work.state.batches[batch.id]
         work.batches.add(batch.id)
         host.out -= 1
+        if batch.is_untried:
+            # One more for each that answers, one fewer for two that do not: some of the places go to others.
+            step = 1.0 if batch.answered else -0.5
+            work.state.untried = min(max(SMALLEST_UNTRIED, work.state.untried + step), LARGEST_WINDOW)
         if why in ("interrupted", "taken-back", "not reported"):
             wait = max(wait, host.pause)
         host.due = max(host.due, work.now + wait)

@@ -5,9 +5,9 @@ All of it can be read anew: a keeper that becomes active does, and so does one w
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
 from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
 from rabbitry.apps.crawl.keeper.traps import Shapes
+from rabbitry.apps.crawl.keeper.turns import Turns
 from rabbitry.apps.crawl.messages import Link
 
 WAITING: Final = 0
@@ -28,13 +29,17 @@ STATES: Final = {WAITING: "queued", SENT: "sent", DONE: "done"}
 FIRST_WINDOW: Final = 256
 LARGEST_WINDOW: Final = 10_000
 SMALLEST_WINDOW: Final = 32
+FIRST_UNTRIED: Final = 64
+SMALLEST_UNTRIED: Final = 16
+"""Fewer than the names that a crawler looks up at once: those that hang leave room for others."""
 _MOST_KNOWN: Final = 100_000
 
 
 @dataclass(slots=True)
 class Host:
     """A host: the frontier's unit. due: when it may be asked again. waiting, later, sent: its addresses; out: its
-    batches that are out. failures: batches in a row that it did not answer, or answered with 429 or 503.
+    batches that are out. failures: batches in a row that it did not answer, or answered with 429 or 503. crawl: the one
+    that brought it last, in memory alone; 0 where this keeper has not seen it.
     """
 
     id: int
@@ -55,6 +60,12 @@ class Host:
     outcomes: str = ""
     out: int = 0
     is_listed: bool = False
+    crawl: int = 0
+
+    @property
+    def is_untried(self) -> bool:
+        """Return whether it may be dead: it has given no page yet, or did not answer the last time."""
+        return self.failures > 0 or not self.pages
 
     @property
     def pause(self) -> float:
@@ -72,7 +83,7 @@ HOST_COLUMNS: Final = (
 class Sent:
     """A batch that is out. addresses: rows not reported yet. robots: the origin whose robots.txt it is for, or empty.
 
-    answered, failed, slowed: what came of it so far.
+    answered, failed, slowed: what came of it so far. is_untried: its host may be dead.
     """
 
     id: str
@@ -85,6 +96,7 @@ class Sent:
     answered: bool = False
     failed: str = ""
     slowed: bool = False
+    is_untried: bool = False
 
 
 class Known:
@@ -129,32 +141,42 @@ class State:
     """No address is due before."""
     window: float = FIRST_WINDOW
     """Batches that may be out at once: more where crawlers take them soon, fewer where they come back late."""
+    untried: float = FIRST_UNTRIED
+    """Batches that may be out at once of hosts that may be dead, half of all at most: more where such hosts answer,
+    fewer where they do not. A crawler has a place and time for each, which others would wait for."""
     contact: str | None = None
     clock_told_at: float = 0.0
     """When it was logged last that a crawler's clock is ahead."""
     full: set[int] = field(default_factory=set)
     """Crawls with all their pages, whose waiting addresses are still to be refused."""
-    _heap: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._tried, self._untried = Turns(self.hosts), Turns(self.hosts)
 
     def list_host(self, host: Host) -> None:
         """Schedule a host for when it is due."""
         if not host.is_listed:
             host.is_listed = True
-            heapq.heappush(self._heap, (host.due, host.served_at, host.id))
+            (self._untried if host.is_untried else self._tried).put(host)
+
+    def bring(self, host: Host, crawl: int) -> None:
+        """Note that a crawl brought a host. It has its turn among that crawl's hosts from now on."""
+        if host.crawl != crawl:
+            host.crawl = crawl
+            host.is_listed = False
 
     def due_hosts(self, now: float) -> Iterator[Host]:
-        """Take the hosts that are due, the one that has been due for longest first."""
-        while self._heap and self._heap[0][0] <= now:
-            host = self.hosts[heapq.heappop(self._heap)[2]]
-            host.is_listed = False
-            if host.due > now:
-                self.list_host(host)
-            else:
-                yield host
+        """Take the hosts that are due, of each crawl in turn the one that has been due for longest.
+
+        Those that may be dead come first, as many as may be out.
+        """
+        room = min(int(self.untried), int(self.window) // 2) - sum(one.is_untried for one in self.batches.values())
+        yield from islice(self._untried.take(now), max(0, room))
+        yield from self._tried.take(now)
 
     def next_due(self) -> float | None:
         """Return when the next host is due."""
-        return self._heap[0][0] if self._heap else None
+        return min((due for one in (self._tried, self._untried) if (due := one.next_due()) is not None), default=None)
 
     def known_to(self, crawl: Crawl, depth: int) -> Known:
         """Return the links that a crawl has looked at from this depth lately."""
@@ -185,8 +207,10 @@ def load(connection: Connection, epoch: int) -> State:
         connection, "SELECT id, host, origin, robots, sent_at, deadline, addresses FROM crawl_batches"
     ):
         addresses = msgspec.json.decode(row.addresses, type=set[int])
+        host = state.hosts[row.host]
         state.batches[row.id] = Sent(row.id, row.host, row.origin, row.robots, row.sent_at, row.deadline, addresses)
-        state.hosts[row.host].out += 1
+        state.batches[row.id].is_untried = host.is_untried
+        host.out += 1
     for row in sets.rows(connection, "SELECT origin, outcome, until FROM crawl_robots WHERE state = ?", CLOSED):
         state.closed[row.origin] = (row.outcome, row.until)
     state.next_address = _next(connection, "crawl_addresses")

@@ -173,6 +173,8 @@ class Work:
             source=source, found_at=self.now, is_new=True,
         )  # fmt: skip
         self.state.next_address += 1
+        if crawl is not None and not host.waiting:
+            self.state.bring(host, crawl.id)
         self.rows[row.id] = row
         self.new.append(row)
         self._refer(row.key, row.id)

@@ -1,0 +1,61 @@
+"""Turns: which host is next, the crawls one after another, so that none waits for all hosts of an earlier one."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rabbitry.apps.crawl.keeper.state import Host
+
+
+class Turns:
+    """Hosts that have addresses waiting, by the crawl that brought them; of each, the one due for longest first."""
+
+    def __init__(self, hosts: Mapping[int, Host]) -> None:
+        self._hosts = hosts
+        self._heaps: dict[int, list[tuple[float, float, int]]] = {}
+        self._order: deque[int] = deque()
+        """Crawls that have hosts here, the one whose turn it is first."""
+
+    def put(self, host: Host) -> None:
+        """Add a host, for when it is due."""
+        heap = self._heaps.get(host.crawl)
+        if heap is None:
+            heap = self._heaps[host.crawl] = []
+            self._order.append(host.crawl)
+        heapq.heappush(heap, (host.due, host.served_at, host.id))
+
+    def take(self, now: float) -> Iterator[Host]:
+        """Take the hosts that are due, one of each crawl in turn."""
+        idle = 0
+        while idle < len(self._order):
+            crawl = self._order[0]
+            self._order.rotate(-1)
+            host = self._next(crawl, now)
+            if host is not None:
+                idle = 0
+                yield host
+            elif self._heaps[crawl]:
+                idle += 1
+            else:
+                del self._heaps[crawl]
+                self._order.pop()  # the last one, since it was its turn
+
+    def _next(self, crawl: int, now: float) -> Host | None:
+        heap = self._heaps[crawl]
+        while heap and heap[0][0] <= now:
+            host = self._hosts[heapq.heappop(heap)[2]]
+            if host.crawl != crawl or not host.is_listed:
+                continue  # a later crawl brought it too, and has it in its own turns
+            if host.due <= now:
+                host.is_listed = False
+                return host
+            heapq.heappush(heap, (host.due, host.served_at, host.id))
+        return None
+
+    def next_due(self) -> float | None:
+        """Return when the next host is due."""
+        return min((heap[0][0] for heap in self._heaps.values()), default=None)
