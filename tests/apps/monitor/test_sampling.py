@@ -180,21 +180,26 @@ def test_a_container_s_limits_stand_beside_the_machine_s() -> None:
 
 
 async def test_a_measurement_that_hangs_is_named_and_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on, started = threading.Event(), []
+    go_on = threading.Event()
+    started: list[threading.Thread] = []
 
     def hang() -> Reading:
-        started.append(threading.get_ident())
-        go_on.wait(20)
+        started.append(threading.current_thread())
+        go_on.wait()
         return reading(1.0)
 
     monkeypatch.setattr(sampling, "read", hang)
     meter = Meter(patience=0.05)
-    for _ in range(3):
-        with pytest.raises(MeasuringHangs, match="hang"):
-            await meter.read()
-    assert len(started) == 1
-    go_on.set()
-    await eventually(lambda: threading.active_count() == 1, "the thread of the measurement ended")
+    try:
+        for _ in range(3):
+            with pytest.raises(MeasuringHangs, match="hang"):
+                await meter.read()
+        await eventually(lambda: started, "the measurement began")
+        assert len(started) == 1
+    finally:
+        go_on.set()
+    await eventually(lambda: not started[0].is_alive(), "the thread of the measurement ended")
+    await asyncio.sleep(0)  # what it found is with the meter, so that reading it takes no time
     assert (await meter.read()).at == 1.0
     assert len(started) == 1
 
