@@ -10,6 +10,8 @@ from tests.differential.peer import Peer
 from tests.support.rabbitmq import RabbitMQ
 
 _PATTERNS: Final = Permission("^own", "^own|^amq\\.topic$", "^own|^amq\\.direct$")
+_PATIENCE: Final = 10
+"""Times longer than on an idle machine: each step here is answered, or there is nothing to wait for."""
 _STEPS: Final[tuple[m.Method, ...]] = (
     m.QueueDeclare("own-queue"),
     m.QueueDeclare("other-queue"),
@@ -49,9 +51,9 @@ _STEPS: Final[tuple[m.Method, ...]] = (
 
 
 def _see(url: str, limited_url: str) -> list[str]:
-    with Peer(url) as owner:
+    with Peer(url, patience=_PATIENCE) as owner:
         owner.queue("theirs")
-        with Peer(limited_url) as peer:
+        with Peer(limited_url, patience=_PATIENCE) as peer:
             for step in _STEPS:
                 peer.log.append(f"-- {step}")
                 peer.call(step)
@@ -68,7 +70,7 @@ def _see(url: str, limited_url: str) -> list[str]:
 
 def _refused(url: str) -> list[str]:
     """Log in as somebody who may not enter the virtual host."""
-    with Peer(url, log_in=False) as peer:
+    with Peer(url, log_in=False, patience=_PATIENCE) as peer:
         peer._log_in({"authentication_failure_close": True})
         peer.is_open = False
         return [line for line in peer.log if "Start" not in line]
@@ -120,7 +122,7 @@ async def test_a_permission_that_is_taken_away_counts_at_once() -> None:
         url = broker.url.replace("guest:guest", "ann:secret")
 
         def publish_twice() -> list[str]:
-            with Peer(url) as peer:
+            with Peer(url, patience=_PATIENCE) as peer:
                 peer.queue("q")
                 peer.publish("", "q")
                 peer.quiet()
