@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,9 @@ from rabbitry.amqp.protocol.methods import (
     ChannelClose,
     ChannelCloseOk,
     ChannelOpen,
+    ChannelOpenOk,
     ConnectionClose,
+    ConnectionCloseOk,
     ConnectionOpen,
     ConnectionStartOk,
     ConnectionTuneOk,
@@ -29,6 +32,7 @@ from rabbitry.amqp.protocol.methods import (
     QueueBind,
     QueueDeclare,
     QueueDeclareOk,
+    decode_method,
     encode_method,
 )
 from rabbitry.broker import Broker
@@ -75,7 +79,21 @@ class _Raw:
         """The methods of the next chunk; none at the end."""
         async with asyncio.timeout(10):
             data = await self.reader.read(1 << 16)
-        return [event[2] for event in self.core.receive(data) if event[0] == METHOD]
+        methods: list[Method] = []
+        while events := self.core.receive(data):
+            methods += [event[2] for event in events if event[0] == METHOD]
+            data = b""
+        return methods
+
+    async def receive_raw(self, count: int) -> list[type[Method]]:
+        """The kinds of the next methods, whatever our own core makes of them; contents are not expected."""
+        kinds: list[type[Method]] = []
+        async with asyncio.timeout(10):
+            for _ in range(count):
+                head = await self.reader.readexactly(7)
+                payload = (await self.reader.readexactly(int.from_bytes(head[3:], "big") + 1))[:-1]
+                kinds.append(type(decode_method(payload)))
+        return kinds
 
     async def until_closed(self) -> int:
         """Read to the connection.close, and give its code; 0 where the socket just ends."""
@@ -249,6 +267,35 @@ async def test_requests_whose_channel_is_closed_in_the_same_chunk_are_done_and_n
         (found,) = await client.receive()
         assert isinstance(found, QueueDeclareOk)
         assert (found.queue, found.consumer_count) == ("made", 0)
+
+
+async def test_a_crossing_close_and_the_numbers_next_channel_may_come_in_one_chunk(broker: Broker) -> None:
+    async with await _Raw.connect(broker) as client:
+        await client.log_in()
+        client.send(1, QueueDeclare(queue="missing", passive=True))
+        (refusal,) = await client.receive()
+        assert isinstance(refusal, ChannelClose)
+        again: list[Method] = [ChannelClose(200, "", 0, 0), ChannelCloseOk(), ChannelOpen(), QueueDeclare(queue="q")]
+        client.writer.write(b"".join(_method(1, method) for method in again))
+        assert await client.receive_raw(3) == [ChannelCloseOk, ChannelOpenOk, QueueDeclareOk]
+
+
+async def test_a_client_that_waits_for_a_commit_hears_of_an_operators_close_and_closes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[Callable[[], None]] = []
+    async with Broker(port=0, data=tmp_path) as broker, await _Raw.connect(broker) as client:
+        await client.log_in()
+        (connected,) = broker.connections
+        monkeypatch.setattr(broker.journal, "after_commit", waiting.append)
+        client.send(1, QueueDeclare(queue="durable", durable=True))
+        await eventually(lambda: waiting, "a client that waits for a commit")
+        monkeypatch.undo()
+        connected.hang_up(320, "CONNECTION_FORCED - an operator closed it")
+        client.writer.write(_method(0, ConnectionClose(200, "")) + _method(0, ConnectionCloseOk()))
+        assert await client.receive_raw(2) == [ConnectionClose, ConnectionCloseOk]
+        await connected.closed
+        waiting.pop()()  # the commit, late
 
 
 def _method(channel: int, method: Method) -> bytes:

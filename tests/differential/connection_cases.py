@@ -272,9 +272,36 @@ for _name, _requests in {
     "open": ((2, m.ChannelOpen()), _BYE),
     "error": ((1, m.QueueDeclare(queue="missing", passive=True)), _BYE),
     "declare_on_a_channel": ((1, m.QueueDeclare(queue="q")), (1, m.ChannelClose(200, "bye"))),
+    "error_on_a_channel": ((1, m.QueueDeclare(queue="missing", passive=True)), (1, m.ChannelClose(200, "bye"))),
     "open_a_channel": ((2, m.ChannelOpen()), (2, m.ChannelClose(200, "bye"))),
 }.items():
     add(f"closing_in_the_same_chunk_{_name}", _closing(*_requests))
+
+
+def _crossing(refused: tuple[int, m.Method], *answers: tuple[int, m.Method]) -> Callable[[Peer], None]:
+    """Something that the broker closes for, and a close of our own that crosses it."""
+
+    def close(peer: Peer) -> None:
+        peer.answers_closes = False
+        peer.call(refused[1], refused[0])
+        peer.raw(_chunk(*answers))
+        peer.quiet(0.3)
+        if peer.is_open:
+            peer.open(1)
+            peer.count("missing")
+
+    return close
+
+
+_REFUSED = (1, m.QueueDeclare(queue="missing", passive=True))
+_CLOSE, _CLOSE_OK, _OPEN = (1, m.ChannelClose(200, "bye")), (1, m.ChannelCloseOk()), (1, m.ChannelOpen())
+_BYE_OK = (0, m.ConnectionCloseOk())
+add("crossing_close_and_close_ok", _crossing(_REFUSED, _CLOSE, _CLOSE_OK))
+add("crossing_close_close_ok_and_open", _crossing(_REFUSED, _CLOSE, _CLOSE_OK, _OPEN))
+add("crossing_close_twice_and_close_ok", _crossing(_REFUSED, _CLOSE, _CLOSE, _CLOSE_OK))
+add("crossing_close_ok_and_open", _crossing(_REFUSED, _CLOSE_OK, _OPEN))
+add("crossing_connection_close_and_close_ok", _crossing((9, m.QueueDeclare("q")), _BYE, _BYE_OK))
+add("crossing_both_closes_and_close_ok", _crossing((9, m.QueueDeclare("q")), _CLOSE, _BYE, _BYE_OK))
 
 
 def _returned(close: tuple[int, m.Method], peer: Peer) -> None:

@@ -44,6 +44,7 @@ class Peer:
         self.queues: set[str] = set()
         self.exchanges: set[str] = set()
         self.is_open = True
+        self.answers_closes = True
         self.tag = 0
         self._data = b""
         self._pending: tuple[int, Method, bytes | None, bytes] | None = None
@@ -260,10 +261,12 @@ class Peer:
         self._note(channel, self._words(method))
         if isinstance(method, m.ChannelClose):
             self._confirmed.pop(channel, None)
-            self.send(m.ChannelCloseOk(), channel)
+            if self.answers_closes:
+                self.send(m.ChannelCloseOk(), channel)
         elif isinstance(method, m.ConnectionClose):
-            self.send(m.ConnectionCloseOk(), 0)
-            self.is_open = False
+            if self.answers_closes:
+                self.send(m.ConnectionCloseOk(), 0)
+                self.is_open = False
         elif isinstance(method, m.ConnectionCloseOk):
             self.is_open = False
 

@@ -74,9 +74,14 @@ class Driver(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._read_at = self._loop.time()
         self.bytes_received += len(data)
+        self._take(data)
+
+    def _take(self, data: bytes = b"") -> None:
+        """Hand over the events of `data` and of what was kept, until there are none or the handler pauses reading."""
         events = self.core.receive(data)
-        if events:
+        while events:
             self._handler.on_events(events)
+            events = self.core.receive(b"") if self.is_reading else []
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -163,6 +168,11 @@ class Driver(asyncio.Protocol):
         if self._transport is not None and not self.is_reading:
             self._read_at = self._loop.time()
             self._transport.resume_reading()
+            self._loop.call_soon(self._take_kept)  # not from within the handler, who may have more to do first
+
+    def _take_kept(self) -> None:
+        if self.is_reading:
+            self._take()
 
     def close(self) -> None:
         """Send what was gathered, then close the socket. `on_lost` follows once the peer has taken it all.

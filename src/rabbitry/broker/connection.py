@@ -58,6 +58,8 @@ _MOST_COPIES: Final = 2_000
 _MOST_UNSENT: Final = 32 << 20
 """Bytes of answers that a client has not taken from which on it is not heard any more."""
 _REMEMBERED: Final = 10_000
+_OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
+"""States in which a connection takes nothing but the end of closing it."""
 _PUBLISH_IDS: Final = (60, 40)
 
 
@@ -243,12 +245,7 @@ class ClientConnection:
     # -- methods ---------------------------------------------------------------------------------------
 
     def send(self, channel: int, method: Method) -> None:
-        """Send a method."""
-        state = self.core.state
-        if state is ConnectionState.CLOSED or (
-            state is ConnectionState.CLOSE_RECEIVED and not isinstance(method, ConnectionCloseOk)
-        ):
-            return  # the client said goodbye in the same chunk, and waits for nothing else any more
+        """Send a method. Raises UsageError where the connection's or the channel's state does not allow it."""
         self.driver.write(self.core.send_method(channel, method))
 
     def _on_method(self, number: int, method: Method) -> None:
@@ -260,10 +257,9 @@ class ClientConnection:
             self.tell(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
             self._drop_channel(number)
-            if self.core.state is ConnectionState.OPEN:
-                self.send(number, ChannelCloseOk())
-            else:
-                self.tell(number, ChannelCloseOk())
+            # It is the only event of its chunk, so the states are still those in which it came. Where both sides
+            # close at once, the channel may be closing: the client waits for close-ok all the same (section 2.2.4).
+            self.send(number, ChannelCloseOk())
         elif number in self.channels:
             handler = HANDLERS.get(type(method))
             if handler is None:
@@ -277,20 +273,12 @@ class ClientConnection:
                 self.tell(number, answer)
 
     def tell(self, channel: int, method: Method) -> None:
-        """Send a method, unless this side closes.
-
-        The client's own close may be known before what came with it in one chunk is carried out; that is still
-        answered, as RabbitMQ does.
-        """
-        state = self.core.channel_state(channel)
-        if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+        """Send a method, unless the connection or the channel has been closed meanwhile."""
+        if self.core.state in _OVER:
             return
-        if channel and state in (ChannelState.CLOSING, ChannelState.CLOSED):
+        if channel and self.core.channel_state(channel) not in (ChannelState.OPENING, ChannelState.OPEN):
             return
-        if ConnectionState.CLOSE_RECEIVED is self.core.state or state is ChannelState.CLOSE_RECEIVED:
-            self.driver.write(self.core.frame(channel, method))  # past the core's states
-        else:
-            self.send(channel, method)
+        self.send(channel, method)
 
     def check(self, kind: Kind, what: str, name: str) -> None:
         """See that the user may configure, write to or read from an exchange or queue. Raises 403."""
@@ -416,8 +404,7 @@ class ClientConnection:
         if isinstance(error, ChannelRefusal):
             _log.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
             self._drop_channel(number)
-            if self.core.channel_state(number) is ChannelState.OPEN:
-                self.tell(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
+            self.tell(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
             return
         if isinstance(error, ProtocolViolation):
             ids = (error.class_id, error.method_id)
@@ -435,6 +422,7 @@ class ClientConnection:
             self.driver.close()
             return
         self._release()
+        self._held = None  # the channels are gone, and the client's close or close-ok is not to wait behind it
         if not self._is_known:
             # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
             self.driver.pause_reading()
@@ -442,7 +430,7 @@ class ClientConnection:
             return
         self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
         self.driver.resume_reading()  # also one that is blocked: its close-ok is waited for
-        if self.core.state in (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED):
+        if self.core.state in _OVER:
             self.driver.close()
             return
         self.send(0, ConnectionClose(reply_code, _short(reply_text), class_id, method_id))
@@ -454,9 +442,8 @@ class ClientConnection:
         if channel is not None:
             if channel in self.to_confirm:
                 self.to_confirm.discard(channel)
-                if self.core.channel_state(number) is ChannelState.OPEN:
-                    # What came before the error is kept, so it is confirmed, where that can be said by now.
-                    self.broker.journal.confirm(channel, channel.published)
+                # What came before the error is kept, so it is confirmed, where that can be said by now.
+                self.broker.journal.confirm(channel, channel.published)
             channel.close()
 
     def _release(self) -> None:

@@ -33,14 +33,17 @@ class _Pair:
 
     def pass_on(self, sender: str, part: bytes) -> None:
         receiver = "server" if sender == "client" else "client"
-        for event in self.cores[receiver].receive(part):
-            if event[0] == VIOLATION:
-                self.violation = event[2].reply_code
-                return
-            self.encoded[sender] += self._send(self.cores[sender], event)
-            if event[0] == METHOD and isinstance(event[2], ConnectionTuneOk):
-                for core in self.cores.values():
-                    core.tuned(event[2].frame_max, event[2].channel_max)
+        events = self.cores[receiver].receive(part)
+        while events:
+            for event in events:
+                if event[0] == VIOLATION:
+                    self.violation = event[2].reply_code
+                    return
+                self.encoded[sender] += self._send(self.cores[sender], event)
+                if event[0] == METHOD and isinstance(event[2], ConnectionTuneOk):
+                    for core in self.cores.values():
+                        core.tuned(event[2].frame_max, event[2].channel_max)
+            events = self.cores[receiver].receive(b"")
 
     def _send(self, core: Connection, event: Event) -> bytes:
         """Encode an event as its sender would, which moves the sender's state on too."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
-from rabbitry.amqp.protocol.events import ACK, DELIVER, METHOD, PUBLISH, VIOLATION, Event
+from rabbitry.amqp.protocol.events import ACK, DELIVER, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from rabbitry.amqp.protocol.methods import (
     BasicDeliver,
     BasicPublish,
@@ -26,6 +26,7 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTuneOk,
     Method,
     QueueDeclare,
+    encode_method,
 )
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.states import (
@@ -75,6 +76,15 @@ def _publish(channel: int, body: bytes, limit: int = 4088, properties: Propertie
     )
 
 
+def _received(core: Connection, data: bytes) -> list[Event]:
+    """Return all events of `data`, which nobody answers meanwhile."""
+    found: list[Event] = []
+    while events := core.receive(data):
+        found += events
+        data = b""
+    return found
+
+
 def _violation(events: list[Event]) -> ProtocolViolation:
     last = events[-1]
     assert last[0] == VIOLATION
@@ -101,6 +111,11 @@ def _streams(draw: st.DrawFn) -> bytes:
         else:
             parts.append(HEARTBEAT_FRAME)
     return b"".join(parts)
+
+
+def _core_frame_of(method: Method) -> bytes:
+    """Return the frame of a method on channel 0."""
+    return _frame(1, 0, encode_method(method))
 
 
 def _core_frame(channel: int, method: Method) -> bytes:
@@ -199,7 +214,7 @@ _QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
 )
 def test_each_violation_has_its_code_and_what_came_before_is_there(data: bytes, code: int) -> None:
     _, broker = _pair()
-    events = broker.receive(hot.encode_ack(1, 1, False) + data)
+    events = _received(broker, hot.encode_ack(1, 1, False) + data)
     assert events[0][0] == ACK
     assert _violation(events).reply_code == code
     if code != 501:
@@ -273,6 +288,89 @@ def test_both_sides_may_close_a_channel_at_once() -> None:
     assert broker.receive(to_broker) == [(METHOD, 1, ChannelCloseOk())]
     assert client.channel_state(1) is ChannelState.CLOSED
     assert broker.channel_state(1) is ChannelState.CLOSED
+
+
+@pytest.mark.parametrize("cut", [1, 19, 1000])
+def test_a_crossing_close_is_answered_before_the_close_ok_that_came_with_it(cut: int) -> None:
+    """Either side has closed; the other's close, its close-ok and a use of the number come in one chunk or in several.
+
+    The client, which sent its close first, gets both in one chunk; a broker gets them with the number's next channel.
+    """
+    client, broker = _pair()
+    close = client.send_method(1, ChannelClose(200, "a"))
+    both = broker.send_method(1, ChannelClose(404, "b"))
+    assert broker.receive(close) == [(METHOD, 1, ChannelClose(200, "a"))]
+    both += broker.send_method(1, ChannelCloseOk())
+    told: list[Event] = []
+    answers = b""
+    for start in range(0, len(both), cut):
+        data = both[start : start + cut]
+        while events := client.receive(data):
+            told += events
+            data = b""
+            if events == [(METHOD, 1, ChannelClose(404, "b"))]:
+                answers += client.send_method(1, ChannelCloseOk())
+    assert told == [(METHOD, 1, ChannelClose(404, "b")), (METHOD, 1, ChannelCloseOk())]
+    answers += client.send_method(1, ChannelOpen())
+    assert _received(broker, answers) == [(METHOD, 1, ChannelCloseOk()), (METHOD, 1, ChannelOpen())]
+
+
+def test_a_close_comes_alone_after_what_was_sent_before_it_and_before_what_was_sent_behind_it() -> None:
+    client, broker = _pair(2)
+    declare, publish = QueueDeclare("missing", passive=True), _publish(2, b"x")
+    chunk = publish + client.send_method(1, declare) + client.send_method(1, ChannelClose(200, "bye")) + publish
+    events = broker.receive(chunk)
+    assert [event[0] for event in events] == [PUBLISH, METHOD]
+    assert broker.channel_state(1) is ChannelState.OPEN
+    refusal = broker.send_method(1, ChannelClose(404, "NOT_FOUND"))
+    assert broker.receive(b"") == [(METHOD, 1, ChannelClose(200, "bye"))]
+    refusal += broker.send_method(1, ChannelCloseOk())
+    assert [event[0] for event in broker.receive(b"")] == [PUBLISH]
+    assert broker.receive(b"") == []
+    answers = b""
+    while events := client.receive(refusal):
+        refusal = b""
+        if events == [(METHOD, 1, ChannelClose(404, "NOT_FOUND"))]:
+            answers += client.send_method(1, ChannelCloseOk())
+    assert broker.receive(answers) == [(METHOD, 1, ChannelCloseOk())]
+    assert broker.channel_state(1) is client.channel_state(1) is ChannelState.CLOSED
+
+
+def test_a_handshake_may_come_in_one_chunk() -> None:
+    client, broker = _core(Role.CLIENT), _core(Role.BROKER)
+    chunk = client.send_header()
+    answers: dict[type[Method], Method] = {
+        ConnectionStartOk: ConnectionTune(10, 4096, 0),
+        ConnectionOpen: ConnectionOpenOk(),
+    }
+    client.receive(_core_frame_of(ConnectionStart()))
+    chunk += client.send_method(0, ConnectionStartOk())
+    client.receive(_core_frame_of(ConnectionTune(10, 4096, 0)))
+    chunk += client.send_method(0, ConnectionTuneOk(10, 4096, 0)) + client.send_method(0, ConnectionOpen())
+    told: list[int] = []
+    while events := broker.receive(chunk):
+        ((kind, *_),) = events
+        told.append(kind)
+        chunk = b""
+        if events[0][0] == HEADER:
+            broker.send_method(0, ConnectionStart())
+        elif events[0][0] == METHOD and (answer := answers.get(type(events[0][2]))) is not None:
+            broker.send_method(0, answer)
+    assert told == [HEADER, METHOD, METHOD, METHOD]
+    assert broker.state is ConnectionState.OPEN
+
+
+def test_many_closes_in_one_chunk_are_taken_one_by_one_and_the_last_one_may_be_cut() -> None:
+    client, broker = _pair(10)
+    chunk = b"".join(client.send_method(number, ChannelClose(200, "bye")) for number in range(1, 11))
+    told: list[int] = []
+    for data in (chunk[:-5], chunk[-5:]):
+        while events := broker.receive(data):
+            ((_, channel, *_),) = events
+            told.append(channel)
+            broker.send_method(channel, ChannelCloseOk())
+            data = b""
+    assert told == list(range(1, 11))
 
 
 def test_frames_of_a_channel_that_is_closing_are_ignored() -> None:

@@ -204,8 +204,12 @@ class Connection:
         self._contents: dict[int, _Content] = {}
         self._ready: set[int] = set()
         self._chunks: list[bytes] = []
+        self._offset = 0
+        """Where the bytes that are not taken yet begin in the first of the chunks."""
         self._waiting = 0
         self._needed = 8
+        self._ends_here = False
+        """Whether this call of `receive` ends with what it has found."""
         self._cut: _CutFrame | None = None
         self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
         self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
@@ -258,10 +262,6 @@ class Connection:
             raise UsageError(f"can't send {name} on channel {channel}: {violation.reply_text}") from violation
         return hot.encode_method_frame(channel, payload)
 
-    def frame(self, channel: int, method: Method) -> bytes:
-        """Return the frame of `method` whatever the state is, which stays as it is. Raises UsageError."""
-        return hot.encode_method_frame(channel, encode_method(method, self._by_type))
-
     def send_content(self, channel: int, method: Method, header: bytes, body: bytes) -> bytes:
         """Return the frames of a method that carries content. Raises as `send_method` does."""
         return self.send_method(channel, method) + hot.encode_content(channel, header, body, self.frame_limit)
@@ -269,7 +269,11 @@ class Connection:
     # -- receiving -------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take what the peer sent and give the events of it, in wire order; an incomplete rest is kept.
+        """Take what the peer sent and return the events of it, in wire order; an incomplete rest is kept.
+
+        Call it again with b"" until it returns nothing. What changes the state of the connection or closes a channel is
+        the only event of its call: what came before it is carried out, and it is answered, before the states move on.
+        The same frames therefore have the same effect however they are cut into chunks.
 
         A violation is the last event, after everything that was right before it. What follows the frame at
         fault is kept for the next call, by when the receiver has sent its close; where the framing itself is
@@ -281,16 +285,17 @@ class Connection:
         if cut is not None and len(data) <= cut.missing:
             cut.add(memoryview(data), len(data))
             return []
-        self._chunks.append(data)
-        self._waiting += len(data)
+        if data:
+            self._chunks.append(data)
+            self._waiting += len(data)
         if self._waiting < self._needed:
             return []
-        if len(self._chunks) > 1:
-            data = b"".join(self._chunks)
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         events: list[Event] = []
         channel = 0
-        offset = 0
+        offset = self._offset
         self._needed = FRAME_OVERHEAD
+        self._ends_here = False
         try:
             if self.state is ConnectionState.IDLE:
                 offset = self._receive_header(data, events)
@@ -299,7 +304,7 @@ class Connection:
             end = len(data)
             limit = self.frame_limit
             body_limit = min(limit, self.max_body_size)
-            while end - offset >= FRAME_OVERHEAD:
+            while end - offset >= FRAME_OVERHEAD and not self._ends_here:
                 offset = hot.scan(data, offset, limit, body_limit, self._hot_contents, self._ready, events)
                 if end - offset < FRAME_OVERHEAD:
                     break
@@ -312,8 +317,10 @@ class Connection:
             events.append((VIOLATION, channel, violation))
             # A violation comes from one whole frame, or else it is the framing that is lost.
             offset = len(data) if self.framing_lost else self._end_of_frame(data, offset)
-        self._chunks = [data[offset:]] if offset < len(data) else []
         self._waiting = len(data) - offset
+        # After a lone event the rest is taken at once, and may hold many more: it is not copied for each of them.
+        self._offset = offset if self._ends_here and self._waiting else 0
+        self._chunks = ([data] if self._offset else [data[offset:]]) if self._waiting else []
         return events
 
     @staticmethod
@@ -334,10 +341,14 @@ class Connection:
             self._by_signature = amqp_0_8.LAYOUTS_BY_SIGNATURE
             self._by_type = amqp_0_8.LAYOUTS_BY_TYPE
         events.append((HEADER, 0, header))
+        self._ends_here = True
         return 8
 
     def _receive_frame(self, data: bytes, offset: int, channel: int, events: list[Event]) -> int:
-        """Take one frame the plain way; gives `offset` unchanged where it is not complete yet."""
+        """Take one frame the plain way, and return where the next one begins.
+
+        Returns `offset` unchanged where the frame is not complete yet, or is left for the next call of `receive`.
+        """
         kind = data[offset]
         if self.state is ConnectionState.GREETED and data.startswith(b"AMQP", offset):
             raise self._lose_framing(f"the broker answered with protocol header {data[offset : offset + 8]!r}")
@@ -368,7 +379,12 @@ class Connection:
             return stop + 1
         payload = data[offset + 7 : stop]
         if kind == FRAME_METHOD:
+            lone = self._is_lone(payload)
+            if lone and events:
+                self._ends_here = True
+                return offset
             self._receive_method(channel, payload, events)
+            self._ends_here = lone and bool(events)
         elif kind == FRAME_HEARTBEAT:
             if channel or size:
                 raise _unexpected(kind, payload)
@@ -405,6 +421,11 @@ class Connection:
         if self._contents.get(cut.channel) is cut.content:  # else the channel was closed meanwhile
             self._end_content(cut.channel, cut.content, events)
         return end + 1
+
+    def _is_lone(self, payload: bytes) -> bool:
+        """Whether a method has to be the only event of its call of `receive`."""
+        layout = self._by_signature.get(int.from_bytes(payload[:4], "big"))
+        return layout is not None and (layout.class_id == _CLASS_CONNECTION or layout.make is ChannelClose)
 
     def _receive_method(self, channel: int, payload: bytes, events: list[Event]) -> None:
         signature = int.from_bytes(payload[:4], "big")
