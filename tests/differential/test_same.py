@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol import methods as m
 from rabbitry.testing.broker import RunningBroker
 from tests.differential import (  # noqa: F401 - importing registers the scripts
     basic_cases,
+    closing_cases,
     connection_cases,
     exchange_cases,
     expiry_cases,

@@ -19,6 +19,12 @@ _MOST_AT_ONCE: Final = (1 << 17) + 64
 """Bytes that are handed to the transport in one piece where they are made of several: one of the largest frames."""
 _FLUSH_AT: Final = 1 << 17
 """Bytes gathered in one turn of the loop that are handed to the socket without waiting for its end."""
+_CLOSING_TIME: Final = 30.0
+"""Seconds that a peer has to close the socket once it was told that the connection ends, as with RabbitMQ."""
+_CLOSING_BYTES: Final = 1 << 28
+"""Bytes that it may send meanwhile: as much as the two largest messages that a broker takes."""
+_SILENCE: Final = 0.5
+"""Seconds without data after which a socket is closed whose sending side can't be closed alone (TLS)."""
 
 
 class HeartbeatMissed(ConnectionError):
@@ -61,6 +67,11 @@ class Driver(asyncio.Protocol):
         self._read_at = 0.0
         self._written_at = 0.0
         self._error: Exception | None = None
+        self._is_ending = False
+        self._reads_up_to = 0
+        """The number of bytes received at which a peer that does not close is cut off; 0 for no limit."""
+        self._end: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------
 
@@ -74,19 +85,25 @@ class Driver(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._read_at = self._loop.time()
         self.bytes_received += len(data)
-        self._take(data)
+        if self._reads_up_to and self.bytes_received > self._reads_up_to:
+            self.abort()
+        elif self._is_ending:
+            self._wait_for_silence()
+        else:
+            self._take(data)
 
     def _take(self, data: bytes = b"") -> None:
         """Hand over the events of `data` and of what was kept, until there are none or the handler pauses reading."""
         events = self.core.receive(data)
-        while events:
+        while events and not self._is_ending:
             self._handler.on_events(events)
             events = self.core.receive(b"") if self.is_reading else []
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        for timer in (self._heartbeat, self._end, self._silence):
+            if timer is not None:
+                timer.cancel()
         self._out.clear()
         self._wake_drained()
         self._handler.on_lost(self._error or exc)
@@ -106,7 +123,7 @@ class Driver(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send `data` with everything else of this turn of the loop. Ignored once it is being closed."""
         if not self._out:
-            if self._transport is None or self._transport.is_closing():
+            if self._transport is None or self._is_ending or self._transport.is_closing():
                 return
             self._loop.call_soon(self.flush)
         self._out.append(data)
@@ -159,8 +176,11 @@ class Driver(asyncio.Protocol):
     # -- reading and closing ---------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
-        """Take nothing from the socket until `resume_reading`; heartbeats are not expected meanwhile."""
-        if self._transport is not None and self.is_reading:
+        """Take nothing from the socket until `resume_reading`; heartbeats are not expected meanwhile.
+
+        Ignored once the end of the connection is expected: what the peer still sends is to be read.
+        """
+        if self._transport is not None and self.is_reading and not self._reads_up_to:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -180,11 +200,49 @@ class Driver(asyncio.Protocol):
         A peer that takes nothing ends as a silent one does, where heartbeats are on.
         """
         if self._transport is not None:
-            self.can_write = True  # whether it takes it or not: all of it goes before the end
-            while self._out and not self._transport.is_closing():
-                self.flush()
-                self.can_write = True
+            self._flush_all(self._transport)
             self._transport.close()
+
+    def _flush_all(self, transport: asyncio.Transport) -> None:
+        self.can_write = True  # whether it takes it or not: all of it goes before the end
+        while self._out and not transport.is_closing():
+            self.flush()
+            self.can_write = True
+
+    def expect_end(self, seconds: float = _CLOSING_TIME) -> None:
+        """Read on, and abort a peer that has not closed the socket after `seconds`, or that sends very much.
+
+        For a side that has sent its last word. To close the socket while the peer still sends would reset it, and the
+        peer could lose that word with everything else that it has not read yet (RFC 1122, section 4.2.2.13).
+        """
+        if self._transport is not None and not self._reads_up_to:
+            self._reads_up_to = self.bytes_received + _CLOSING_BYTES
+            self._end = self._loop.call_later(seconds, self.abort)
+            self.resume_reading()
+
+    def finish(self, seconds: float = _CLOSING_TIME) -> None:
+        """Send what was gathered and the end of the data, then discard what comes until the peer closes the socket.
+
+        Over TLS, where one side can't be closed alone, the socket is closed after a short silence of the peer. Bounded
+        as by `expect_end`. `on_lost` follows.
+        """
+        transport = self._transport
+        if transport is None or self._is_ending:
+            return
+        self.start_heartbeat(0)
+        self._flush_all(transport)
+        self._is_ending = True
+        self.expect_end(seconds)
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            self._wait_for_silence()
+
+    def _wait_for_silence(self) -> None:
+        if self._transport is not None and not self._transport.can_write_eof():
+            if self._silence is not None:
+                self._silence.cancel()
+            self._silence = self._loop.call_later(_SILENCE, self.close)
 
     def abort(self, error: Exception | None = None) -> None:
         """Close the socket at once, unsent data lost. `on_lost` follows, with the first `error` given."""

@@ -304,12 +304,11 @@ class Broker:
             connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
 
     def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; connections to it are closed (320) without a wait."""
+        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
         vhost = self.vhosts.pop(name)
         for connection in list(self.connections):
             if connection.vhost is vhost:
                 connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
-                connection.driver.close()
         vhost.clear()
         for policy in self.policies:
             if policy.vhost == name:

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
-_CLOSE_TIMEOUT: Final = 5.0
 _SILENT_CLOSE: Final = 3.0
 _MUCH: Final = 250
 """Events of one chunk from which on it counts as work of a turn of the event loop."""
@@ -307,10 +306,9 @@ class ClientConnection:
             case ConnectionClose():
                 self._release()  # exclusive queues are gone before close-ok
                 self.send(0, ConnectionCloseOk())
-                self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for one that reads nothing
-                self.driver.close()
+                self.driver.finish()
             case ConnectionCloseOk():
-                self.driver.close()
+                self.driver.finish()
             case ConnectionUpdateSecret():
                 self.tell(0, ConnectionUpdateSecretOk())  # passwords do not expire here
             case _:
@@ -419,23 +417,23 @@ class ClientConnection:
         if self.core.state is ConnectionState.IDLE:
             # Before any login the answer to a wrong protocol header is ours (section 4.2.2).
             self.driver.write(PROTOCOL_HEADER)
-            self.driver.close()
+            self.driver.finish()
             return
         self._release()
         self._held = None  # the channels are gone, and the client's close or close-ok is not to wait behind it
         if not self._is_known:
             # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
             self.driver.pause_reading()
-            self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.close)
+            self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.finish)
             return
-        self._timer = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)  # for a client that reads nothing
-        self.driver.resume_reading()  # also one that is blocked: its close-ok is waited for
         if self.core.state in _OVER:
-            self.driver.close()
+            self.driver.finish()
             return
         self.send(0, ConnectionClose(reply_code, _short(reply_text), class_id, method_id))
         if self.core.framing_lost:
-            self.driver.close()
+            self.driver.finish()
+        else:
+            self.driver.expect_end()  # also of one that is blocked: its close-ok is waited for
 
     def _drop_channel(self, number: int) -> None:
         channel = self.channels.pop(number, None)

@@ -52,6 +52,8 @@ CAPABILITIES: Final[Table] = {
     "authentication_failure_close": True,
 }
 _CLOSE_TIMEOUT: Final = 5.0
+_VIOLATION_TIMEOUT: Final = 1.0
+"""Seconds that a broker which broke the protocol has to close the socket after it was told why."""
 _T = TypeVar("_T", bound=Method)
 
 
@@ -270,13 +272,16 @@ class Link:
         self._hang_up()
 
     def _on_violation(self, violation: ProtocolViolation) -> None:
-        """Close with the broker's violation as the reason, and hang up: its data can't be trusted any more."""
+        """Close with the broker's violation as the reason, and hang up: its data can't be trusted any more.
+
+        What it still sends is read and discarded for a moment, so that the reason reaches it.
+        """
         if self._reason is None:
             self._reason = connection_closed(violation.reply_code, f"the broker broke the protocol: {violation}", 0, 0)
             self._reason.__cause__ = violation
         if self.core.state is ConnectionState.OPEN:
             self.send(0, ConnectionClose(violation.reply_code, violation.reply_text[:200]))
-        self._hang_up()
+        self.driver.finish(_VIOLATION_TIMEOUT)
 
     def _hang_up(self) -> None:
         """Close the socket once all is sent, or after a while towards a broker that reads nothing."""
