@@ -101,7 +101,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     noindex, nofollow: of the page's `meta` and of the header X-Robots-Tag. canonical: absolute, where it is another
     address. links: unique, in the order of the page; empty where nofollow; cut: how many more there were. missing:
     what a page of another program did not say. is_index: it is a sitemap of sitemaps, so its links are sitemaps too.
-    problem: a word of `OUTCOMES` where it could not be read, with `detail`.
+    problem: a word of `OUTCOMES` where it could not be read, with `detail`. batch: the one that the page came with.
     """
 
     url: str
@@ -127,6 +127,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     missing: list[str] = []
     problem: str = ""
     detail: str = ""
+    batch: str = ""
 
 
 OUTCOMES: Final[dict[str, str]] = {

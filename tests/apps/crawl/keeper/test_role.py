@@ -21,7 +21,7 @@ from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper.answers import AskStatus, AskWhy, Status, Why
 from rabbitry.apps.crawl.keeper.service import Options, run
 from rabbitry.apps.crawl.messages import Add, Batch, Document, Link, Outcome, Pause, Report, Resume
-from rabbitry.exceptions import RecordsError, RequestTimeout
+from rabbitry.exceptions import RecordsError, RequestTimeout, UsageError
 from tests.support.commands import service
 from tests.support.waiting import eventually, eventually_awaited
 
@@ -199,6 +199,30 @@ async def test_a_keeper_whose_database_is_gone_ends_and_gives_back_what_it_has(b
     (tmp_path / "elsewhere").rename(file)
     async with keeping(broker_url, tmp_path), fetching(broker_url) as crawler:
         await eventually(lambda: crawler.batches, "a batch is sent")
+
+
+async def test_keepers_with_two_databases_do_not_share_a_crawl(broker_url: str, tmp_path: Path) -> None:
+    other = Options(f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    async with fetching(broker_url) as crawler:
+        async with keeping(broker_url, tmp_path), Asking(broker_url) as asking:
+            await asking.tell(Add([START], delay=0.0))
+            await eventually(lambda: crawler.batches, "a batch is sent")
+
+            async def answers() -> bool:
+                return bool(await documents(asking))
+
+            await eventually_awaited(answers, "a keeper answers")
+            with pytest.raises(UsageError, match="another database"):
+                await run(other, broker_url, asyncio.Event())
+        # Nobody is there to ask, and messages of that crawl come.
+        batch = crawler.batches[0]
+        await crawler.tell(Report(batch.id, batch.origin, "c1", 0.0, 0.0))
+        with pytest.raises(RecordsError, match=f"holds messages of crawl {batch.id[:8]}"):
+            await run(other, broker_url, asyncio.Event())
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        kept = await channel.declare_queue(names.KEEPER_QUEUE, passive=True)
+        assert kept.message_count > 0, "they are the other keeper's"
 
 
 async def test_a_command_that_comes_before_the_first_keeper_waits_for_it(broker_url: str, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Status(_Answered, frozen=True, tag="status"):
     documents: in the index. hosts: known. hosts_out: with a batch in a crawler's hands, or waiting for one.
     hosts_waiting: with addresses queued, not due yet. wire: bytes that came from the sites. size: bytes of the pages,
     decompressed. carried: bytes of the pages on the broker, compressed. nodes: heard of in the last 20 s; None where
-    nobody listened, as the database knows none.
+    nobody listened, as the database knows none. crawl: the identity of the database.
     """
 
     at: float
@@ -105,6 +105,7 @@ class Status(_Answered, frozen=True, tag="status"):
     size: int = 0
     carried: int = 0
     nodes: list[NodeSeen] | None = None
+    crawl: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

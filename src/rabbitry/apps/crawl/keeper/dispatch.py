@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import origin_of
+from rabbitry.apps.crawl.keeper.identity import new_batch_id
 from rabbitry.apps.crawl.keeper.outcomes import WORDS
 from rabbitry.apps.crawl.keeper.robots import UNAVAILABLE, UNKNOWN
 from rabbitry.apps.crawl.keeper.state import LATER, SENT, Host, Sent
@@ -173,7 +173,7 @@ def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:
 
 
 def _send(work: Work, host: Host, origin: str, rows: Sequence[Row], robots: str) -> Batch:
-    identity = secrets.token_hex(8)
+    identity = new_batch_id(work.state.crawl)
     for row in rows:
         row.state = SENT
         work.step(row, "sent", f"batch {identity}")

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
-from rabbitry.apps.crawl.keeper import adding, sets
+from rabbitry.apps.crawl.keeper import adding, identity, sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.dispatch import dispatch, drain_full, due_again
 from rabbitry.apps.crawl.keeper.documents import Documents
@@ -85,10 +85,15 @@ class Keeper:
     def apply(self, connection: Connection, inputs: Sequence[Input], now: float) -> Decided:
         """Apply messages, and choose what is published.
 
+        Raises RecordsError where a message is of a crawl that another database keeps.
+
         A keeper of which the memory is of an earlier epoch, since another one was active in between, reads everything
         anew first. After an exception, or where the transaction is not committed, call `forget`.
         """
         state, is_paused = self._current(connection, now)
+        for one in inputs:
+            if not isinstance(one, Asked):
+                identity.check(one.batch, state.crawl)
         work = Work(connection, state, now, f"keeper {self._node}", self._per_host)
         decided = Decided()
         is_paused = self._take(work, inputs, decided, is_paused)

@@ -30,7 +30,7 @@ _ROBOTS: Final = {RULES: "robots", ALL_ALLOWED: "robots"}
 def status(connection: Connection, now: float) -> Status:
     """Return how far the crawl is. documents and nodes are not filled in: they are not the frontier's."""
     counts = {row.name: row.number for row in sets.rows(connection, "SELECT name, number FROM crawl_counts")}
-    keeper = sets.rows(connection, "SELECT is_paused FROM crawl_keeper WHERE id = 1")[0]
+    keeper = sets.rows(connection, "SELECT is_paused, crawl FROM crawl_keeper WHERE id = 1")[0]
     hosts = sets.rows(
         connection,
         "SELECT count(*) AS number, coalesce(sum(CASE WHEN waiting > 0 AND due > ? THEN 1 ELSE 0 END), 0) AS waiting,"
@@ -58,6 +58,7 @@ def status(connection: Connection, now: float) -> Status:
         wire=counts.get("wire", 0),
         size=counts.get("bytes", 0),
         carried=counts.get("compressed", 0),
+        crawl=keeper.crawl,
     )
 
 

@@ -11,17 +11,22 @@ from typing import Final
 
 import msgspec
 
-from rabbitry.amqp.client import Connection, Properties
+from rabbitry.amqp.client import Connection, Properties, connect
 from rabbitry.apps._session import FOR_EVER, stay_connected, until
 from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.asking import Asking
+from rabbitry.apps.crawl.keeper import identity
 from rabbitry.apps.crawl.keeper.answering import answer_questions
+from rabbitry.apps.crawl.keeper.answers import AskStatus, Status
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import TICK, Role
 from rabbitry.apps.crawl.node import Node
-from rabbitry.exceptions import PublishError, RabbitryError
+from rabbitry.exceptions import PublishError, RabbitryError, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.worker import Worker
 
+_PATIENCE: Final = 3.0
+"""Seconds that another keeper has to say which crawl it keeps."""
 _TICKING: Final = 1
 """The place of the ticks among the keeper's tasks."""
 
@@ -54,7 +59,7 @@ async def run(
     """Run a keeper until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
 
     `started` is called with the node's name when it consumes. Raises what `Worker` raises, and RecordsError where the
-    database can't be opened, or can't be used any more.
+    database can't be opened, or can't be used any more, UsageError where another keeper has another one.
     """
     database = Database(options.database)
     await asyncio.to_thread(database.__enter__)
@@ -64,6 +69,11 @@ async def run(
         worker = role.app(plain=options.plain).worker(url, strict=strict, connect_attempts=connect_attempts, id=node.id)
         if await until(stop, worker.__aenter__()) is None:
             return True
+        try:
+            await until(stop, _compare(url, await database.read(identity.of)))
+        except BaseException:
+            await worker.stop(0.0)
+            raise
         if started is not None:
             started(str(node))
         tasks = [
@@ -97,6 +107,28 @@ async def run(
             await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await asyncio.to_thread(database.__exit__, None, None, None)
+
+
+async def _compare(url: str, crawl: str) -> None:
+    """Raise UsageError where a keeper runs on the broker that keeps another crawl; its database is another one then.
+
+    Where none answers, the messages tell later (`identity.check`).
+    """
+    try:
+        async with connect(url, name=f"{names.APP} identity", recover=False) as connection:
+            channel = await connection.channel()
+            if not (await channel.declare_queue(names.QUESTION_QUEUE, passive=True)).consumer_count:
+                return
+        async with Asking(url, patience=_PATIENCE) as asking:
+            answered = await asking.ask(AskStatus())
+    except RabbitryError as error:
+        log.debug("no other keeper tells which crawl it keeps: %s", error)
+        return
+    if isinstance(answered, Status) and answered.crawl not in ("", crawl):
+        raise UsageError(
+            "a keeper on this broker has another database: give all keepers the same one, on several machines a "
+            "PostgreSQL URL (--database); crawlers and processors need none"
+        )
 
 
 async def _fail(role: Role) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection
 
-from rabbitry.apps.crawl.keeper import sets
+from rabbitry.apps.crawl.keeper import identity, sets
 from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
 from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
 from rabbitry.apps.crawl.keeper.traps import Shapes
@@ -124,6 +124,8 @@ class State:
     """The memory of a keeper, see the module. epoch: of the keeper that it belongs to."""
 
     epoch: int
+    crawl: str = ""
+    """The identity of the crawl, which the ids of its batches begin with."""
     hosts: dict[int, Host] = field(default_factory=dict)
     by_name: dict[str, Host] = field(default_factory=dict)
     crawls: dict[int, Crawl] = field(default_factory=dict)
@@ -191,7 +193,7 @@ class State:
 
 def load(connection: Connection, epoch: int) -> State:
     """Read all of it from the database."""
-    state = State(epoch)
+    state = State(epoch, identity.of(connection))
     for row in sets.rows(connection, f"SELECT {', '.join(HOST_COLUMNS)} FROM crawl_hosts"):  # noqa: S608 - constants
         host = Host(*row)
         state.hosts[host.id] = state.by_name[host.name] = host
@@ -200,8 +202,8 @@ def load(connection: Connection, epoch: int) -> State:
         "SELECT id, at, urls, depth, hosts, allow, page_limit, contact, delay, recrawl, pages, sent FROM crawl_crawls"
         " ORDER BY id",
     ):
-        identity, at, urls, depth, hosts, allow, *rest = row
-        state.crawls[identity] = Crawl(identity, at, _list(urls) or [], depth, _list(hosts), _list(allow), *rest)
+        number, at, urls, depth, hosts, allow, *rest = row
+        state.crawls[number] = Crawl(number, at, _list(urls) or [], depth, _list(hosts), _list(allow), *rest)
         state.contact = row.contact or state.contact
     for row in sets.rows(
         connection, "SELECT id, host, origin, robots, sent_at, deadline, addresses FROM crawl_batches"

@@ -37,6 +37,7 @@ class Page:
     fetched_at: float = 0.0
     crawler: str = ""
     is_sitemap: bool = False
+    batch: str = ""
     content_type: str = ""
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -73,6 +74,7 @@ def read_page(body: bytes, message: Message) -> tuple[Page, bytes]:
         fetched_at=fetched_at,
         crawler=crawler,
         is_sitemap=_text(given, "x-rabbitry-purpose") == "sitemap",
+        batch=_text(given, "x-rabbitry-batch"),
         content_type=content_type,
         headers=headers,
         missing=[name for name, value in said.items() if not value],

@@ -88,6 +88,7 @@ def processed(body: bytes, message: Message, node: Node) -> Iterator[Outgoing]:
     """
     page, packed = read_page(body, message)
     begun = Document(
+        batch=page.batch,
         url=page.url,
         at=time.time(),
         processor=node.id,

@@ -1,5 +1,7 @@
 """The first tables. Times are seconds since 1970. Words of outcomes are kept as numbers (`outcomes.py`)."""
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -42,6 +44,7 @@ def upgrade() -> None:
 
 def _create_crawls() -> None:
     # Which keeper is active: who becomes it raises the epoch, and each transaction of the one before fails.
+    # crawl: drawn once; the ids of batches begin with it, so that a keeper knows messages of another database.
     op.create_table(
         "crawl_keeper",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -49,8 +52,9 @@ def _create_crawls() -> None:
         _text("keeper"),
         _real("since"),
         _number("is_paused"),
+        _text("crawl"),
     )
-    op.execute("INSERT INTO crawl_keeper (id) VALUES (1)")
+    op.execute(f"INSERT INTO crawl_keeper (id, crawl) VALUES (1, '{secrets.token_hex(4)}')")  # noqa: S608 - hex digits
     # One row for each `add`, whose message may come twice. hosts, allow: JSON lists; null where that bound was not
     # asked for.
     op.create_table(

@@ -1,0 +1,36 @@
+"""The identity of a crawl: which database its messages belong to."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final
+
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.keeper import sets
+from rabbitry.exceptions import RecordsError
+
+_BATCH: Final = re.compile("([0-9a-f]{8})[.][0-9a-f]{12}")
+
+
+def of(connection: Connection) -> str:
+    """Return the identity of the crawl that a database keeps, which was drawn when it was made."""
+    return str(sets.rows(connection, "SELECT crawl FROM crawl_keeper WHERE id = 1")[0][0])
+
+
+def new_batch_id(crawl: str) -> str:
+    """Return an id that no other batch has, and that tells its crawl."""
+    return f"{crawl}.{secrets.token_hex(6)}"
+
+
+def check(batch: str, crawl: str) -> None:
+    """Raise RecordsError where a batch is of another crawl. Ids that other programs may have given tell nothing."""
+    found = _BATCH.fullmatch(batch)
+    if found is not None and found[1] != crawl:
+        raise RecordsError(
+            f"the queue '{names.KEEPER_QUEUE}' holds messages of crawl {found[1]}, and this database is of crawl "
+            f"{crawl}: start the keeper with the --database of that crawl, or, to give that one up, purge the queues "
+            f"'{names.BATCH_QUEUE}', '{names.PAGE_QUEUE}' and '{names.KEEPER_QUEUE}'"
+        )
