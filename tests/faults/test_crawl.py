@@ -1,14 +1,40 @@
 """The long forms of `tests/apps/crawl/test_whole.py`: 10,000 pages, 50 kills, 200 hosts, a pause past the deadline."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import crawl_scenes
+from tests.support import crawl_scenes, postgresql, programs
 from tests.support.crawling import Crawl
+from tests.support.embedded import BrokerProcess
 from tests.support.pages import Graph, drop
+from tests.support.postgresql import PostgreSQL
+from tests.support.rabbitmq import RabbitMQ
 from tests.support.sites import Answer, Request, Sites, SitesProcess, host
 from tests.support.waiting import eventually_blocking
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerProcess | RabbitMQ]:
+    """A broker of this test's own, which keeps its data, to be killed and started again."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("own_rabbitmq")
+    else:
+        with BrokerProcess("--data", str(tmp_path / "broker")) as process:
+            yield process
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'crawl.db'}"
+    else:
+        programs.require(postgresql.why_missing())
+        with PostgreSQL() as server:
+            yield server.create_database()
+
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -18,13 +44,29 @@ def test_ten_thousand_pages_are_each_once_in_the_index(broker_url: str, tmp_path
         crawl.start_all()
         crawl.add(sites.url("/p/0"))
         crawl.settled(documents=10_000, within=600)
-        crawl_scenes.each_once(crawl, (sites.url(f"/p/{n}", n % 50) for n in range(10_000)))
-        assert len(sites.log.pages()) == 10_000
+        wanted = (sites.url(f"/p/{n}", n % 50) for n in range(10_000))
+        crawl_scenes.checked("ten thousand pages", crawl, sites, wanted, most_twice=0)
         assert len(sites.log) == 10_050
 
 
 def test_fifty_kills_in_ten_thousand_pages_lose_none(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.kills(broker_url, tmp_path, pages=10_000, kills=50)
+
+
+def test_roles_that_come_and_go_lose_no_page(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.comings_and_goings(broker_url, tmp_path, pages=5_000, changes=30)
+
+
+def test_a_crawl_that_is_run_again_on_its_database_goes_on(broker_url: str, tmp_path: Path) -> None:
+    crawl_scenes.killed_runs(broker_url, tmp_path, pages=3_000, kills=8)
+
+
+def test_a_broker_that_is_killed_loses_no_page(own_broker: BrokerProcess | RabbitMQ, tmp_path: Path) -> None:
+    crawl_scenes.killed_brokers(own_broker, tmp_path, pages=5_000, kills=10)
+
+
+def test_a_keeper_that_slept_gives_no_host_to_two_crawlers(broker_url: str, database: str, tmp_path: Path) -> None:
+    crawl_scenes.paused_keepers(broker_url, tmp_path, database, pages=1_000, pauses=6, delay=0.3)
 
 
 def test_eight_crawlers_keep_the_delay_of_two_hundred_hosts(broker_url: str, tmp_path: Path) -> None:

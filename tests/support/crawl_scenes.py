@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from rabbitry.amqp.client import parse_url
 from tests.support.crawling import Crawl, Role
+from tests.support.embedded import BrokerProcess
 from tests.support.pages import Graph, Trapped, page, words
 from tests.support.proxy import FaultProxy
+from tests.support.rabbitmq import RabbitMQ
 from tests.support.sites import NOT_FOUND, Answer, Log, Request, Sites, SitesProcess
 from tests.support.waiting import eventually, eventually_blocking
 
 _ROLES: Final[tuple[Role, ...]] = ("crawler", "processor", "keeper")
+
+
+def checked(
+    scene: str,
+    crawl: Crawl,
+    sites: Sites | SitesProcess,
+    wanted: Iterable[str],
+    *,
+    most_twice: float,
+    delay: float = 0.0,
+    slower: Mapping[str, float] | None = None,
+) -> None:
+    """See that no page is lost or twice in the index, few were fetched twice, and each host was left its delay.
+
+    Prints what was seen. most_twice: requests for pages that had been asked for before. delay: seconds between two
+    requests to a host, at least; slower: where it is another one, by host.
+    """
+    pages, log = set(wanted), sites.log
+    each_once(crawl, pages)
+    fetched = Counter((entry.host, entry.target) for entry in log.pages())
+    twice = fetched.total() - len(fetched)
+    smallest = f", smallest gap {min(itertools.chain(*log.gaps().values())):.3f} s" if delay else ""
+    print(f"{scene}: {len(pages)} pages, none lost, {twice} fetched twice{smallest}", file=sys.stderr)
+    again = [f"http://{host}:{sites.port}{target}" for (host, target), times in fetched.items() if times > 1]
+    assert twice <= most_twice, f"{twice} of {len(pages)} pages were fetched again, such as {crawl.why(again[0])}"
+    if delay:
+        no_gap_below(log, slower or {}, delay)
 
 
 def each_once(crawl: Crawl, wanted: Iterable[str]) -> None:
@@ -32,32 +63,128 @@ def each_once(crawl: Crawl, wanted: Iterable[str]) -> None:
 
 
 def kills(broker: str, folder: Path, *, pages: int, kills: int, hosts: int = 20, seed: int = 1) -> None:
-    """Kill keepers, crawlers and processors at random while pages are crawled: none is lost, each once in the index.
-
-    At most 2 % of the pages are fetched twice; in a short crawl, two of each host for each kill: one that was under
-    way, and one that the broker had not confirmed.
-    """
+    """Kill keepers, crawlers and processors at random while pages are crawled."""
     chance = random.Random(seed)
-    graph = Graph(pages, links=8, size=6000, hosts=hosts)
-    with SitesProcess(graph, hosts) as sites, Crawl(broker, folder) as crawl:
+
+    def kill_one(crawl: Crawl) -> None:
+        role = chance.choice(_ROLES)
+        crawl.kill(chance.choice(crawl.of(role)))
+        crawl.start(role)
+
+    with Crawl(broker, folder) as crawl:
         crawl.start_all(keepers=2, crawlers=3, processors=2)
-        crawl.add(sites.url("/p/0"))
-        for number in range(kills):
-            wanted = pages * (number + 1) // (kills + 2)
-            eventually_blocking(lambda wanted=wanted: sites.count >= wanted, f"{wanted} requests", within=120)  # type: ignore[misc] # bound now
-            crawl.check()
-            role = chance.choice(_ROLES)
-            crawl.kill(chance.choice([one for one, its in crawl.running.items() if its == role]))
+        _disturb("kills", crawl, Graph(pages, links=8, size=6000, hosts=hosts), [kill_one] * kills)
+
+
+def comings_and_goings(broker: str, folder: Path, *, pages: int, changes: int, hosts: int = 20) -> None:
+    """Start and stop (SIGTERM) crawlers, processors and keepers while pages are crawled, from none of a kind to four.
+
+    Nobody is told of it.
+    """
+    chance = random.Random(changes)
+
+    def change(crawl: Crawl) -> None:
+        role = chance.choice(_ROLES)
+        there = crawl.of(role)
+        if there and (len(there) == 4 or chance.random() < 0.5):
+            one = chance.choice(there)
+            assert crawl.stop(one) == 0, one.output
+        else:
             crawl.start(role)
-        crawl.settled(documents=pages, within=600)
-        each_once(crawl, (sites.url(f"/p/{n}", n % hosts) for n in range(pages)))
-        fetched = Counter((entry.host, entry.target) for entry in sites.log.pages())
-        twice = sum(fetched.values()) - len(fetched)
-        most = pages * 0.02 if pages > 1_000 else 2 * hosts * kills
-        assert twice <= most, f"{twice} of {pages} pages were fetched again"
+        for role in _ROLES:  # the last of its kind is followed by another one, but leaves a gap
+            if not crawl.of(role):
+                crawl.start(role)
+
+    with Crawl(broker, folder) as crawl:
+        crawl.start_all()
+        _disturb("comings and goings", crawl, Graph(pages, links=8, size=6000, hosts=hosts), [change] * changes)
 
 
-def no_gap_below(log: Log, delays: dict[str, float], otherwise: float) -> None:
+def killed_runs(broker: str, folder: Path, *, pages: int, kills: int, hosts: int = 20) -> None:
+    """Kill `crawl run`, all roles in one process, and start it again on the same database."""
+
+    def kill(crawl: Crawl) -> None:
+        [one] = crawl.of("run")
+        crawl.kill(one)
+        crawl.start("run")
+
+    with Crawl(broker, folder) as crawl:
+        crawl.start("run")
+        _disturb("crawl run killed", crawl, Graph(pages, links=8, size=6000, hosts=hosts), [kill] * kills)
+
+
+def killed_brokers(broker: BrokerProcess | RabbitMQ, folder: Path, *, pages: int, kills: int, hosts: int = 20) -> None:
+    """Kill the broker, which keeps its data, or shut it down, in turns, and start it again."""
+
+    def kill(crawl: Crawl) -> None:
+        broker.kill()
+        broker.start()
+
+    def restart(crawl: Crawl) -> None:
+        broker.stop()
+        broker.start()
+
+    with Crawl(broker.url, folder) as crawl:
+        crawl.start_all(keepers=2, crawlers=2, processors=2)
+        graph = Graph(pages, links=8, size=6000, hosts=hosts)
+        _disturb("broker killed", crawl, graph, [kill if number % 2 == 0 else restart for number in range(kills)])
+
+
+def paused_keepers(
+    broker: str, folder: Path, database: str | None = None, *, pages: int, pauses: int, hosts: int = 5, delay: float
+) -> None:
+    """Pause the active keeper (SIGSTOP) until another one has taken over, and wake it while that one works.
+
+    The delay of each host shows that none was in the hands of two crawlers.
+    """
+
+    def pause(crawl: Crawl) -> None:
+        one = eventually_blocking(crawl.active_keeper, "an active keeper", within=60)
+        assert one is not None
+        one.process.send_signal(signal.SIGSTOP)
+        try:
+            eventually_blocking(lambda: crawl.active_keeper() is not one, "another keeper", within=90)
+            began = crawl.status().documents
+            eventually_blocking(lambda: crawl.status().documents > began + hosts, "documents of the other", within=90)
+        finally:
+            one.process.send_signal(signal.SIGCONT)
+
+    with Crawl(f"{broker}?heartbeat=2", folder, database) as crawl:
+        crawl.start_all(keepers=2, crawlers=2)
+        graph = Graph(pages, links=8, hosts=hosts)
+        _disturb("keepers paused", crawl, graph, [pause] * pauses, delay=delay)
+
+
+def _disturb(
+    scene: str, crawl: Crawl, graph: Graph, happenings: Sequence[Callable[[Crawl], None]], *, delay: float = 0.0
+) -> None:
+    """Crawl a graph, whose roles run already; things happen one after the other while it is on its way.
+
+    No page is lost, each is once in the index, and no host is asked before its delay is over. At most 2 % of the pages
+    are fetched twice; in a short crawl, two of each host for each happening: one that was under way, and one that the
+    broker had not confirmed.
+    """
+    with SitesProcess(graph, graph.hosts) as sites:
+        crawl.add(sites.url("/p/0"), delay=delay)
+        for number, happen in enumerate(happenings):
+            wanted = graph.count * (number + 1) // (len(happenings) + 2)
+            eventually_blocking(lambda wanted=wanted: sites.count >= wanted, f"{wanted} requests", within=300)  # type: ignore[misc] # bound now
+            crawl.check()
+            happen(crawl)
+        crawl.settled(documents=graph.count, within=600)
+        pages = graph.count
+        most = pages * 0.02 if pages > 1_000 else 2 * graph.hosts * len(happenings)
+        checked(
+            scene,
+            crawl,
+            sites,
+            (sites.url(f"/p/{n}", n % graph.hosts) for n in range(pages)),
+            most_twice=most,
+            delay=delay,
+        )
+
+
+def no_gap_below(log: Log, delays: Mapping[str, float], otherwise: float) -> None:
     """See that no host was asked sooner than its delay after its last answer."""
     early = {host: min(gaps) for host, gaps in log.gaps().items() if gaps and min(gaps) < delays.get(host, otherwise)}
     assert not early, f"{len(early)} hosts were asked too early, such as {sorted(early.items())[:5]}"
@@ -95,8 +222,9 @@ def manners(
             crawl.start(role)
         crawl.settled(documents=hosts * each, within=600)
         slow = {host: slower for host, number in hosts_numbers.items() if number % 4 == 0}
-        no_gap_below(sites.log, slow, delay)
-        each_once(crawl, [sites.url(target, n) for n in range(hosts) for target in ("/", *names)])
+        wanted_pages = [sites.url(target, n) for n in range(hosts) for target in ("/", *names)]
+        most = 2 * (kills + 1) * -(-hosts // crawlers)  # of each host that a crawler may have in hand
+        checked("manners", crawl, sites, wanted_pages, most_twice=most, delay=delay, slower=slow)
 
 
 def paused(broker: str, folder: Path, *, seconds: float, delay: float = 0.5, pages: int = 12) -> None:
@@ -112,21 +240,18 @@ def paused(broker: str, folder: Path, *, seconds: float, delay: float = 0.5, pag
         eventually_blocking(lambda: len(sites.log) >= 4, "some pages are fetched", within=30)
         first.process.send_signal(signal.SIGSTOP)
         crawl.start("crawler")
-        began, awake = time.monotonic(), 0
+        began, asleep = time.monotonic(), len(sites.log)
 
         def time_is_up() -> bool:
             return time.monotonic() - began > seconds
 
         try:
             eventually_blocking(time_is_up, "the pause", within=seconds + 5)
-            awake = len(sites.log)
         finally:
             first.process.send_signal(signal.SIGCONT)
         crawl.settled(documents=pages, within=180)
-        no_gap_below(sites.log, {}, delay)
-        each_once(crawl, (sites.url(f"/p/{n}") for n in range(pages)))
-        fetched = Counter(sites.log.pages().targets())
-        assert sum(fetched.values()) - len(fetched) <= 1, f"fetched again after the pause at request {awake}: {fetched}"
+        wanted = (sites.url(f"/p/{n}") for n in range(pages))
+        checked(f"crawler paused at request {asleep}", crawl, sites, wanted, most_twice=1, delay=delay)
 
 
 async def cuts(broker: str, folder: Path, *, cuts: int, delay: float = 0.3, pages: int = 30) -> None:
@@ -140,10 +265,9 @@ async def cuts(broker: str, folder: Path, *, cuts: int, delay: float = 0.3, page
                 await eventually(lambda wanted=wanted: len(sites.log) >= wanted, f"{wanted} requests", within=120)  # type: ignore[misc] # bound now
                 await proxy.cut()
             await asyncio.to_thread(crawl.settled, documents=pages, within=180)
-            no_gap_below(sites.log, {}, delay)
-            await asyncio.to_thread(each_once, crawl, [sites.url(f"/p/{n}", n % 3) for n in range(pages)])
-            fetched = Counter(sites.log.pages().targets())
-            assert sum(fetched.values()) - len(fetched) <= 2 * 3 * cuts, f"fetched again: {fetched.most_common(5)}"
+            wanted_pages = [sites.url(f"/p/{n}", n % 3) for n in range(pages)]
+            most = 2 * 3 * cuts
+            await asyncio.to_thread(checked, "cuts", crawl, sites, wanted_pages, most_twice=most, delay=delay)
 
 
 def _through(broker: str, proxy: FaultProxy) -> str:
@@ -160,4 +284,8 @@ def traps(broker: str, folder: Path, *, real: int) -> None:
         fetched = {target for target in targets if target.startswith("/p/")}
         spent = Counter(target.split("/")[1] for target in targets if not target.startswith("/p/"))
         assert len(fetched) >= 0.95 * real, f"{len(fetched)} of {real} real pages; {spent}; {status}"
+        print(
+            f"traps: {len(fetched)} of {real} real pages, {spent.total()} of {len(targets)} requests in traps",
+            file=sys.stderr,
+        )
         assert spent.total() <= 0.1 * len(targets), f"{spent.total()} of {len(targets)} requests: {spent}; {status}"

@@ -70,6 +70,17 @@ class Crawl:
             for _ in range(count):
                 self.start(role)  # type: ignore[arg-type] # mypy takes the literals for str
 
+    def of(self, role: Role) -> list[Service]:
+        """Return those that run in a role."""
+        return [one for one, its in self.running.items() if its == role]
+
+    def active_keeper(self) -> Service | None:
+        """Return the keeper that wrote last, of those that run."""
+        [node] = self._reading().read_now(
+            lambda it: it.exec_driver_sql("SELECT keeper FROM crawl_keeper").scalars().all()
+        )
+        return next((one for one in self.of("keeper") if f"keeper {node}" in one.output), None)
+
     def kill(self, one: Service) -> Role:
         """End a role at once (SIGKILL), with its children. Return which it was."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -84,7 +95,7 @@ class Crawl:
         """End a role in order (SIGTERM). Return its exit code."""
         one.process.send_signal(signal.SIGTERM)
         del self.running[one]
-        return one.process.wait(30)
+        return one.process.wait(60)
 
     def ready(self) -> None:
         """Wait until each queue has its consumers."""
