@@ -9,7 +9,7 @@ import pytest
 
 from rabbitry.apps.crawl.keeper.addresses import origin_of
 from rabbitry.apps.crawl.keeper.database import Database
-from rabbitry.apps.crawl.keeper.inputs import Asked
+from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.reading import hosts, status, why
 from rabbitry.apps.crawl.messages import Batch, Document, Outcome, Pause, Report, Resume
@@ -118,6 +118,24 @@ def test_crawlers_that_die_cost_no_page(simple: Database) -> None:
     assert world.most_out == 1
 
 
+def test_a_host_of_which_batches_are_lost_goes_on_at_once(simple: Database) -> None:
+    world = World(simple, web(1, 60))
+    send, lost = world.send, itertools.count()
+
+    def lossy(batch: Batch) -> None:
+        if len(batch.addresses) > 1 and next(lost) < 4:
+            left = [address.url for address in batch.addresses]
+            world.later(world.now + 1, [Report(batch.id, batch.origin, "c", world.now + 1, 0.0, left, "interrupted")])
+        else:
+            send(batch)
+
+    world.send = lossy  # type: ignore[method-assign]
+    world.add("http://h0.test/")
+    world.run(200)
+    assert next(lost) > 4
+    assert len(world.index.stored) == 61
+
+
 def test_messages_that_come_twice_change_nothing(simple: Database) -> None:
     world = World(simple, web(3, 20))
     once = world.apply
@@ -205,6 +223,50 @@ def test_a_transaction_that_fails_changes_nothing(simple: Database) -> None:
     world.run()
     assert len(world.index.stored) == 81
     assert set(world.requests().values()) == {1}
+
+
+def delay(world: World, *, pages: float, reports: float) -> None:
+    """Have pages and reports come so many seconds late, as those that a killed keeper had in hand."""
+    later = world.later
+
+    def late(at: float, inputs: list[Input]) -> None:
+        later(at + pages * isinstance(inputs[0], Page) + reports * isinstance(inputs[0], Report), inputs)
+
+    world.later = late  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("reports", [0.0, 1.0])
+def test_a_page_that_comes_long_after_its_document_is_not_fetched_again(simple: Database, reports: float) -> None:
+    world = World(simple, web(2, 10))
+    delay(world, pages=60, reports=reports)
+    world.add("http://h0.test/")
+    world.run()
+    assert set(world.requests().values()) == {1}
+    assert len(world.index.stored) == 21
+    assert set(world.index.pages.values()) == {1}
+    assert len(world.index.pages) == 21
+    assert world.counts()["state:done"] == 21
+    assert world.counts()["outcome:document"] == 21
+
+
+def test_pages_that_come_long_after_their_documents_count_for_the_limit(simple: Database) -> None:
+    world = World(simple, web(2, 15))
+    delay(world, pages=60, reports=1)
+    world.add("http://h0.test/", limit=20)
+    world.run()
+    assert sum(not url.endswith("/robots.txt") for url in world.requests()) == 20
+    assert len(world.index.pages) == 20
+
+
+def test_a_page_that_comes_long_after_its_document_is_fetched_again_when_its_time_comes(simple: Database) -> None:
+    world = World(simple, web(1, 5))
+    delay(world, pages=60, reports=0)
+    world.add("http://h0.test/", recrawl=10_000.0)
+    world.run(9_000)
+    assert set(world.requests().values()) == {1}
+    world.run(15_000)
+    pages = {url: times for url, times in world.requests().items() if not url.endswith("/robots.txt")}
+    assert set(pages.values()) == {2}
 
 
 def test_a_late_report_releases_nothing_but_its_pages_count(simple: Database) -> None:

@@ -13,7 +13,7 @@ from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, host_key, 
 from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import FETCHED, NUMBERS
 from rabbitry.apps.crawl.keeper.recrawl import next_pause
-from rabbitry.apps.crawl.keeper.results import row_for
+from rabbitry.apps.crawl.keeper.results import AWAITED, count_page, fetch_again, row_for
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
 from rabbitry.apps.crawl.keeper.work import Row, Work
 from rabbitry.apps.crawl.messages import Document
@@ -77,9 +77,8 @@ class Documents:
             return  # it came before
         work.pace["documents"] += 1
         fetched_at = document.fetched_at or document.at
-        if row.state == WAITING and row.outcome not in FETCHED and not row.tries:
-            # Its batch was taken back, and the page came late.
-            row.state = DONE
+        if row.outcome != _PAGE and document.fetched_at > row.outcome_at:
+            self._await_page(row)
         if document.problem:
             word = document.problem if document.problem in NUMBERS else "unreadable"
             work.outcome(row, word, document.detail, node=node, at=document.at)
@@ -104,6 +103,16 @@ class Documents:
             self._shelve.document(document)
         else:
             self._shelve.gone(row.url, fetched_at)
+
+    def _await_page(self, row: Row) -> None:
+        """Note that an address was fetched whose page did not come yet: a killed keeper had the page in hand, and it
+        comes again one by one with all others, much later than its document. It is not to be fetched for that.
+        """
+        count_page(self._work, row)
+        row.status = AWAITED
+        if row.state in (WAITING, LATER):  # its batch was taken back, or reported without it
+            row.state = DONE
+            fetch_again(self._work, row, is_changed=None)
 
     def _word(self, document: Document, row: Row, address: Address, first: Row | None) -> tuple[str, str]:
         """Return the outcome of a document that was read, and its detail."""

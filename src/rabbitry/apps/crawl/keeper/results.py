@@ -35,6 +35,8 @@ _RETRIES: Final = (10.0, 60.0, 600.0, 3600.0, 6 * 3600.0)
 """Seconds until an address is tried again."""
 MARGIN: Final = 40.0
 """Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
+AWAITED: Final = -1
+"""The status of an address whose document came before its page, which shows that it was fetched."""
 GRACE: Final = 15.0
 """Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
 killed keeper had in hand come again one by one, after later ones."""
@@ -79,7 +81,7 @@ class CrawlResults:
             return
         is_current = self._reported(row, page.batch, is_answer=True)
         is_known = row.outcome in FETCHED and row.outcome_at >= page.fetched_at
-        if not is_current and is_known:
+        if not is_current and is_known and row.status != AWAITED:
             return  # it came before
         host = work.state.hosts[row.host]
         hosts.note(work, host, "page", size=page.size, wire=page.wire)
@@ -88,12 +90,7 @@ class CrawlResults:
         work.counts["bytes"] += page.size
         work.counts["wire"] += page.wire
         work.counts["compressed"] += len(page.body)
-        crawl = work.state.crawls.get(row.crawl)
-        if row.outcome not in FETCHED and row.purpose != _SITEMAP and crawl is not None:
-            crawl.pages += 1
-            work.crawls.add(crawl.id)
-            if crawl.is_full:
-                work.state.full.add(crawl.id)
+        count_page(work, row)
         row.status, row.tries = page.status, 0
         row.etag, row.modified = _short(page.headers.get("etag")), _short(page.headers.get("last-modified"))
         if is_known:
@@ -101,17 +98,9 @@ class CrawlResults:
             work.change(row)
         else:
             work.end(row, "page", str(page.status), node=f"crawler {page.crawler}", at=page.fetched_at)
-        self._fetch_again(row, is_changed=None)
+        fetch_again(work, row, is_changed=None)
         if row.purpose != _SITEMAP:
             self._keep.page(page)
-
-    def _fetch_again(self, row: Row, *, is_changed: bool | None) -> None:
-        """Schedule the next fetch of a page, where its crawl recrawls. is_changed: None where the document tells."""
-        crawl = self._work.state.crawls.get(row.crawl)
-        if crawl is not None and crawl.recrawl is not None:
-            if is_changed is not None or not row.pause:
-                row.pause = next_pause(row.pause, crawl.recrawl, is_changed=bool(is_changed))
-            self._work.later(row, self._work.now + row.pause)
 
     def _reported(self, row: Row, name: str, *, is_answer: bool) -> bool:
         """Note that an address of a batch is reported; return whether it was awaited."""
@@ -164,7 +153,7 @@ class CrawlResults:
         elif word == "unchanged":
             row.tries = 0
             work.end(row, word, outcome.detail, node=node, at=outcome.at)
-            self._fetch_again(row, is_changed=False)
+            fetch_again(work, row, is_changed=False)
         else:
             if word == "client-error":
                 self._keep.gone(row.url, outcome.at)
@@ -300,6 +289,12 @@ class CrawlResults:
             row = work.rows.get(one)
             if row is None or row.state != SENT:
                 continue
+            if row.status == AWAITED and row.outcome_at >= batch.sent_at:
+                row.state = DONE
+                work.change(row)
+                fetch_again(work, row, is_changed=None)
+                continue
+            traps.returned(work.state.shapes, work.state.shapes.of(row.host, row.url))
             is_untouched = row.url in left and why in ("late", "blocked")
             work.step(row, "retry", why if row.url in left else "not reported", node=node)
             if is_untouched:
@@ -310,6 +305,25 @@ class CrawlResults:
                 work.end(row, "given-up", f"{row.losses} crawlers did not finish it")
             else:
                 work.later(row, work.now + GRACE)
+
+
+def count_page(work: Work, row: Row) -> None:
+    """Count an address among the pages of its crawl, where this is its first page."""
+    crawl = work.state.crawls.get(row.crawl)
+    if row.outcome not in FETCHED and row.purpose != _SITEMAP and crawl is not None:
+        crawl.pages += 1
+        work.crawls.add(crawl.id)
+        if crawl.is_full:
+            work.state.full.add(crawl.id)
+
+
+def fetch_again(work: Work, row: Row, *, is_changed: bool | None) -> None:
+    """Schedule the next fetch of a page, where its crawl recrawls. is_changed: None where the document tells."""
+    crawl = work.state.crawls.get(row.crawl)
+    if crawl is not None and crawl.recrawl is not None:
+        if is_changed is not None or not row.pause:
+            row.pause = next_pause(row.pause, crawl.recrawl, is_changed=bool(is_changed))
+        work.later(row, work.now + row.pause)
 
 
 def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:

@@ -217,6 +217,13 @@ def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
         known.change(shape)
 
 
+def returned(known: Shapes, shapes: Sequence[Shape]) -> None:
+    """Count an address that was sent and comes back unasked, or unheard of: no answer of it is to be awaited."""
+    for shape in shapes:
+        shape.sent -= 1
+        known.change(shape)
+
+
 def answered(known: Shapes, shapes: Sequence[Shape], fingerprint: int = 0, *, is_repeat: bool = False) -> None:
     """Count the outcome of an address. fingerprint: of its document; is_repeat: it is known to repeat another one."""
     is_near = is_repeat or (fingerprint != 0 and any(shape.is_near(fingerprint) for shape in shapes))
