@@ -34,7 +34,7 @@ _IDLE: Final = 1.0
 
 def due_again(work: Work) -> None:
     """Queue the addresses whose time to be fetched again has come, in the order of their times."""
-    if work.now < work.state.next_later:
+    if work.now < work.state.later_due():
         return
     rows = sets.rows(
         work.connection,

@@ -82,18 +82,23 @@ class Keeper:
         """Read everything anew next time: the transaction failed, and the memory holds what was not written."""
         self._state = None
 
-    def apply(self, connection: Connection, inputs: Sequence[Input], now: float) -> Decided:
+    def apply(
+        self, connection: Connection, inputs: Sequence[Input], now: float, *, comes_again: bool = False
+    ) -> Decided:
         """Apply messages, and choose what is published.
 
         Raises RecordsError where a message is of a crawl that another database keeps.
 
         A keeper of which the memory is of an earlier epoch, since another one was active in between, reads everything
-        anew first. After an exception, or where the transaction is not committed, call `forget`.
+        anew first. After an exception, or where the transaction is not committed, call `forget`. comes_again: there
+        is a message that a keeper had in hand before.
         """
         state, is_paused = self._current(connection, now)
         for one in inputs:
             if not isinstance(one, Asked):
                 identity.check(one.batch, state.crawl)
+        if comes_again:
+            state.came_again_at = now
         work = Work(connection, state, now, f"keeper {self._node}", self._per_host)
         decided = Decided()
         is_paused = self._take(work, inputs, decided, is_paused)
@@ -112,7 +117,8 @@ class Keeper:
         if self._state is None:
             return 0.0
         due = self._state.next_due()
-        return self._state.next_later if due is None else min(due, self._state.next_later)
+        later = self._state.later_due()
+        return later if due is None else min(due, later)
 
     def _current(self, connection: Connection, now: float) -> tuple[State, bool]:
         # On PostgreSQL the row is locked, on SQLite the whole database is: keepers write one after another.
@@ -127,6 +133,8 @@ class Keeper:
                 now,
             )
             self._state = load(connection, row.epoch + 1)
+            if row.epoch:
+                self._state.came_again_at = now  # so will what the keeper before had in hand
         return self._state, bool(row.is_paused)
 
     def _take(self, work: Work, inputs: Sequence[Input], decided: Decided, is_paused: bool) -> bool:

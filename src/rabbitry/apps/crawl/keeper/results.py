@@ -14,6 +14,7 @@ from rabbitry.apps.crawl.keeper.recrawl import next_pause
 from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
 from rabbitry.apps.crawl.keeper.state import (
     DONE,
+    GRACE,
     LARGEST_WINDOW,
     LATER,
     SENT,
@@ -37,9 +38,6 @@ MARGIN: Final = 40.0
 """Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
 AWAITED: Final = -1
 """The status of an address whose document came before its page, which shows that it was fetched."""
-GRACE: Final = 15.0
-"""Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
-killed keeper had in hand come again one by one, after later ones."""
 _LONGEST_WAIT: Final = hosts.DAY
 _AHEAD: Final = 10.0
 """Seconds that a crawler's clock may be ahead before it is told. One that is behind looks like a report that waited."""

@@ -92,7 +92,8 @@ class Role:
                 inputs.append(found)
                 places.append(place)
         try:
-            decided = [await self._apply(inputs)]
+            comes_again = any(message.attempt > 1 for message in messages)
+            decided = [await self._apply(inputs, comes_again=comes_again)]
         except Exception as error:  # noqa: BLE001 - it is told below, message by message
             log.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
             decided = await self._one_by_one(inputs, places, batch)
@@ -108,7 +109,7 @@ class Role:
                 batch.fail(place, error)
         return decided
 
-    async def _apply(self, inputs: Sequence[Input]) -> Decided:
+    async def _apply(self, inputs: Sequence[Input], *, comes_again: bool = False) -> Decided:
         """Apply inputs in one transaction; where the database can't be reached, wait for it.
 
         Where it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
@@ -117,7 +118,7 @@ class Role:
         begun, pause = time.monotonic(), 0.5
         while True:
             try:
-                return await self._database.write(partial(self._write, inputs=inputs))
+                return await self._database.write(partial(self._write, inputs=inputs, comes_again=comes_again))
             except RecordsError as error:
                 self._keeper.forget()
                 failure = failure_of(error)
@@ -139,9 +140,9 @@ class Role:
         await asyncio.Event().wait()
         raise AssertionError("cancelled before")
 
-    def _write(self, connection: Connection, inputs: Sequence[Input]) -> Decided:
+    def _write(self, connection: Connection, inputs: Sequence[Input], *, comes_again: bool) -> Decided:
         try:
-            return self._keeper.apply(connection, inputs, time.time())
+            return self._keeper.apply(connection, inputs, time.time(), comes_again=comes_again)
         except BaseException:
             self._keeper.forget()
             raise

@@ -32,6 +32,9 @@ SMALLEST_WINDOW: Final = 32
 FIRST_UNTRIED: Final = 64
 SMALLEST_UNTRIED: Final = 16
 """Fewer than the names that a crawler looks up at once: those that hang leave room for others."""
+GRACE: Final = 15.0
+"""Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
+killed keeper had in hand come again one by one, after later ones. While they do, nothing is fetched again."""
 _MOST_KNOWN: Final = 100_000
 
 
@@ -141,6 +144,8 @@ class State:
     next_crawl: int = 1
     next_later: float = 0.0
     """No address is due before."""
+    came_again_at: float = 0.0
+    """When a message came last that a keeper had had in hand before."""
     window: float = FIRST_WINDOW
     """Batches that may be out at once: more where crawlers take them soon, fewer where they come back late."""
     untried: float = FIRST_UNTRIED
@@ -179,6 +184,10 @@ class State:
     def next_due(self) -> float | None:
         """Return when the next host is due."""
         return min((due for one in (self._tried, self._untried) if (due := one.next_due()) is not None), default=None)
+
+    def later_due(self) -> float:
+        """Return when an address may be queued again; infinite where none waits for its time."""
+        return max(self.next_later, self.came_again_at + GRACE)
 
     def known_to(self, crawl: Crawl, depth: int) -> Known:
         """Return the links that a crawl has looked at from this depth lately."""
