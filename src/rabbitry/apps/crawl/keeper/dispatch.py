@@ -98,7 +98,7 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
     if host.failures:
         size = 1
     for number in range(_ROUNDS):
-        rows = work.waiting(host, _LOOKED_AT if number else min(_LOOKED_AT, 2 * size))
+        rows = work.waiting(host, size)
         if not rows:
             return None
         origin = origin_of(rows[0].url)
@@ -106,64 +106,81 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
         is_closed = work.state.closed.get(origin, (0, 0.0))[1] > work.now
         if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
             return _send(work, host, origin, [], origin)
-        rows = [row for row in rows if row.url.startswith(f"{origin}/")]
-        picked, is_refused = _pick(work, host, origin, rows, size, promised)
-        if picked:
-            return _send(work, host, origin, picked, "")
-        if not is_refused and number:
+        pick = _Pick(work, host, origin, size, promised)
+        pick.look_at(rows)
+        most = _LOOKED_AT if number else min(_LOOKED_AT, 2 * size)
+        if len(pick.picked) < size == len(rows) < most:
+            pick.look_at(work.waiting(host, most - size, size))
+        if pick.picked or pick.take_doubtful():
+            return _send(work, host, origin, pick.picked, "")
+        if not pick.is_refused and number:
             return None
         work.flush()
     return None
 
 
-def _pick(
-    work: Work, host: Host, origin: str, rows: Sequence[Row], size: int, promised: Counter[int]
-) -> tuple[list[Row], bool]:
-    """Return the addresses that may be fetched now, and whether others were refused for good."""
-    state = work.state
-    robots = work.robots_of(origin, host)
-    outcome, until = state.closed.get(origin, (0, 0.0))
-    state.shapes.load(work.connection, [(host.id, host.name, row.url) for row in rows])
-    picked: list[Row] = []
-    doubtful: list[Row] = []
-    is_refused = False
-    for row in rows:
-        if len(picked) == size:
-            break
-        crawl = state.crawls.get(row.crawl)
-        if until > work.now:
-            work.end(row, WORDS[outcome], robots.detail)
-        elif not robots.allows(row.url):
-            work.end(row, "disallowed", f"robots.txt: {robots.detail}" if robots.detail else "robots.txt")
-        elif crawl is not None and crawl.is_full and row.purpose == 0:
-            work.end(row, "limit")
-        elif not _has_room(work, row, promised):
-            continue
-        else:
-            shapes = state.shapes.of(host.id, row.url)
-            judged, shape = ("good", None) if row.depth == 0 or row.content else traps.verdict(shapes, work.now)
-            if judged == "unknown":
+class _Pick:
+    """The choice of a batch among the addresses of a host that wait. picked: those that may be fetched now."""
+
+    def __init__(self, work: Work, host: Host, origin: str, size: int, promised: Counter[int]) -> None:
+        self.picked: list[Row] = []
+        self.is_refused = False
+        """Whether others were refused for good."""
+        self._work = work
+        self._host = host
+        self._origin = origin
+        self._size = size
+        self._promised = promised
+        self._doubtful: list[Row] = []
+
+    def look_at(self, rows: Sequence[Row]) -> None:
+        """Pick from the addresses that are next."""
+        work, host, promised = self._work, self._host, self._promised
+        state = work.state
+        robots = work.robots_of(self._origin, host)
+        outcome, until = state.closed.get(self._origin, (0, 0.0))
+        rows = [row for row in rows if row.url.startswith(f"{self._origin}/")]
+        state.shapes.load(work.connection, [(host.id, host.name, row.url) for row in rows])
+        for row in rows:
+            if len(self.picked) == self._size:
+                break
+            crawl = state.crawls.get(row.crawl)
+            if until > work.now:
+                work.end(row, WORDS[outcome], robots.detail)
+            elif not robots.allows(row.url):
+                work.end(row, "disallowed", f"robots.txt: {robots.detail}" if robots.detail else "robots.txt")
+            elif crawl is not None and crawl.is_full and row.purpose == 0:
+                work.end(row, "limit")
+            elif not _has_room(work, row, promised):
                 continue
-            if judged == "doubtful":
-                doubtful.append(row)
-                continue
-            if judged == "trap" and shape is not None:
-                work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were much the same")
             else:
-                promised[row.crawl] += row.purpose == 0
-                picked.append(row)
-                traps.sent(state.shapes, shapes, work.now)
-                continue
-        is_refused = True
-    if not picked and not is_refused:
-        # What may be a trap has its turn where nothing else waits, a few at a time.
-        for row in doubtful[: size if host.pages >= _MANY else min(size, traps.ENOUGH)]:
-            if not _has_room(work, row, promised):
-                continue
-            promised[row.crawl] += row.purpose == 0
-            picked.append(row)
-            traps.sent(state.shapes, state.shapes.of(host.id, row.url), work.now)
-    return picked, is_refused
+                shapes = state.shapes.of(host.id, row.url)
+                judged, shape = ("good", None) if row.depth == 0 or row.content else traps.verdict(shapes, work.now)
+                if judged == "unknown":
+                    continue
+                if judged == "doubtful":
+                    self._doubtful.append(row)
+                    continue
+                if judged == "trap" and shape is not None:
+                    work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were much the same")
+                else:
+                    self._take(row, shapes)
+                    continue
+            self.is_refused = True
+
+    def take_doubtful(self) -> bool:
+        """Pick what may be a trap: it has its turn where nothing else waits, a few at a time."""
+        if not self.is_refused:
+            most = self._size if self._host.pages >= _MANY else min(self._size, traps.ENOUGH)
+            for row in self._doubtful[:most]:
+                if _has_room(self._work, row, self._promised):
+                    self._take(row, self._work.state.shapes.of(self._host.id, row.url))
+        return bool(self.picked)
+
+    def _take(self, row: Row, shapes: Sequence[traps.Shape]) -> None:
+        self._promised[row.crawl] += row.purpose == 0
+        self.picked.append(row)
+        traps.sent(self._work.state.shapes, shapes, self._work.now)
 
 
 def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:

@@ -97,6 +97,8 @@ def shapes_of(url: str) -> tuple[str, ...]:
 
 
 def _folded(segment: str) -> str:
+    if segment.isalpha():
+        return segment
     return "*" if _TOKEN.fullmatch(segment) else _DIGITS.sub("#", segment)
 
 
@@ -125,8 +127,9 @@ class Shapes:
         """Load the shapes of addresses into memory. hosts: for each the host's id, its name, and the address."""
         known = self._known
         missing: dict[int, Shape] = {}
-        for host, name, url in hosts:
-            for shape in shapes_of(url):
+        # Most addresses of a host have the same few shapes.
+        for (host, shapes), name in {(host, shapes_of(url)): name for host, name, url in hosts}.items():
+            for shape in shapes:
                 if (host, shape) in known:
                     known.move_to_end((host, shape))
                 else:

@@ -112,13 +112,16 @@ class Work:
         for values in sets.rows_among(self.connection, statement, missing):
             self._have(values)
 
-    def waiting(self, host: Host, limit: int) -> list[Row]:
-        """Return the addresses of a host that are next. What was changed must be written before."""
+    def waiting(self, host: Host, limit: int, first: int = 0) -> list[Row]:
+        """Return the addresses of a host that are next, from the first one on that is wanted.
+
+        What was changed must be written before.
+        """
         statement = (
             f"SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
-            " WHERE host = ? AND state = 0 ORDER BY depth, id LIMIT ?"
+            " WHERE host = ? AND state = 0 ORDER BY depth, id LIMIT ? OFFSET ?"
         )
-        return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit)]
+        return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit, first)]
 
     def waiting_of(self, crawl: Crawl, limit: int) -> list[Row]:
         """Return waiting addresses of a crawl, in no order."""
