@@ -78,7 +78,7 @@ def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow:
         command.limit, command.contact, command.delay, command.recrawl,
     )  # fmt: skip
     state.next_crawl += 1
-    state.crawls[crawl.id] = crawl
+    state.begin(crawl)
     state.contact = crawl.contact or state.contact
     values = (
         crawl.id, crawl.at, as_json(crawl.urls), crawl.depth, as_json(crawl.hosts), as_json(crawl.allow), crawl.limit,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import ada_url
@@ -15,9 +15,9 @@ from rabbitry.exceptions import UsageError
 LONGEST: Final = 2_000
 """Bytes of an address."""
 _PLAIN: Final = re.compile(
-    r"(https?)://([a-z0-9.-]+(?::[0-9]+)?)(/[A-Za-z0-9_~/.,;:@!$&+=()*-]*(?:\?[A-Za-z0-9_~/.,;:@!$&+=()*-]+)?)"
+    r"(https?://[a-z0-9.:-]++)/[A-Za-z0-9_~/.,;:@!$&+=()*-]*+(?:\?[A-Za-z0-9_~/.,;:@!$&+=()*-]++)?"
 )
-"""What needs no more than its host looked at, unless a segment begins with a dot."""
+"""What needs no more than its origin looked at, unless a segment begins with a dot."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _OWN_PORT: Final = {"http": "80", "https": "443"}
@@ -57,15 +57,17 @@ def origin_of(url: str) -> str:
 
 def parse(text: str) -> Address:
     """Return an address in normal form. Raises BadAddress for one that can't be fetched."""
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None and "/." not in text and len(text) <= LONGEST:
+        origin = _origin(plain[1])
+        # Most addresses that pages lead to are in normal form: they are taken as they are.
+        if origin is not None:
+            host, first = origin
+            if "?" not in text and ";" not in text:
+                return Address(text, host, first | _low(blake2b(text.encode(), digest_size=6).digest()) & _LOW)
+            return Address(text, host, _key(text, host))
     if len(text) > LONGEST or (not text.isascii() and len(text.encode(errors="replace")) > LONGEST):
         raise BadAddress("too-long", f"an address has up to {LONGEST} bytes: {text[:60]!r}…")
-    plain = _PLAIN.fullmatch(text)
-    if plain is not None and "/." not in text:
-        scheme, host, rest = plain.groups()
-        found = _host(scheme, host)
-        if found is not None:
-            url = f"{scheme}://{found}{rest}"
-            return Address(url, found, _key(url, found))
     return _parse(text)
 
 
@@ -95,13 +97,14 @@ def _parse(text: str) -> Address:
 
 
 @lru_cache(20_000)
-def _host(scheme: str, host: str) -> str | None:
+def _origin(text: str) -> tuple[str, int] | None:
+    """Return the host of an origin, and its part of the keys; None unless the origin is in normal form."""
     try:
-        parts = ada_url.parse_url(f"{scheme}://{host}/", attributes=("host",))
+        host = ada_url.parse_url(f"{text}/", attributes=("host",))["host"]
     except ValueError:
         return None  # the whole address is looked at, and refused
-    found = _without_dot(parts["host"])
-    return found if found and not _has_bad_port(found) else None
+    is_normal = text.endswith(f"://{host}") and _without_dot(host) == host and not _has_bad_port(host)
+    return (host, _host_key(host)) if host and is_normal else None
 
 
 def _has_bad_port(host: str) -> bool:
@@ -123,6 +126,9 @@ def _escape(found: re.Match[str]) -> str:
 
 # -- keys ------------------------------------------------------------------------------------------------
 
+_LOW: Final = (1 << 44) - 1
+_low = int.from_bytes
+
 
 def _key(url: str, host: str) -> int:
     """Return 64 bits, as a signed integer: 20 of the host, so that a host's are together, and 44 of the address.
@@ -131,20 +137,18 @@ def _key(url: str, host: str) -> int:
     """
     if "?" in url or ";" in url:
         url = _without_session(url)
-    digest = hashlib.blake2b(url.encode(), digest_size=6).digest()
-    return _host_key(host) | (int.from_bytes(digest, "big") & 0xFFFFFFFFFFF)
+    return _host_key(host) | _low(blake2b(url.encode(), digest_size=6).digest()) & _LOW
 
 
 @lru_cache(20_000)
 def _host_key(host: str) -> int:
-    digest = hashlib.blake2b(host.encode(), digest_size=3).digest()
+    digest = blake2b(host.encode(), digest_size=3).digest()
     return ((int.from_bytes(digest, "big") >> 4) - (1 << 19)) << 44
 
 
 def host_key(host: str, text: str) -> int:
     """Return the key of any text of a host, such as the shape of its addresses."""
-    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=6).digest()
-    return _host_key(host) | (int.from_bytes(digest, "big") & 0xFFFFFFFFFFF)
+    return _host_key(host) | _low(blake2b(text.encode(errors="replace"), digest_size=6).digest()) & _LOW
 
 
 def long_key(text: str) -> int:

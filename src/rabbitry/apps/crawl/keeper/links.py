@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
-from rabbitry.apps.crawl.keeper import traps
+from sqlalchemy import Row as StoredRow
+
+from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, long_key, parse
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.scope import Crawl
@@ -18,19 +20,23 @@ MOST_HOPS: Final = 10
 """Redirects one after another."""
 _PAGE: Final = PURPOSES.index("page")
 _SITEMAP: Final = PURPOSES.index("sitemap")
+Stored: TypeAlias = StoredRow[*tuple[Any, ...]]
 _MAY_CHANGE: Final = frozenset({"too-deep", "out-of-scope", "limit", "disallowed", "no-contact"})
 """Refused for a reason of the crawl or the moment: another link may bring it in."""
 
 
+_FOR_GOOD: Final = frozenset({"too-deep", "out-of-scope", "limit", "trap"})
+"""Refused for a reason that holds as long as the crawl is what it is."""
+
+
 @dataclass(slots=True)
 class Found:
-    """A link. word: the outcome for which it is refused; empty where it is taken."""
+    """A link. depth, hops: of the address that it leads to."""
 
     address: Address
     crawl: Crawl
     depth: int
     source: int
-    word: str
     purpose: int = _PAGE
     hops: int = 0
     modified: float | None = None
@@ -50,8 +56,10 @@ class Links:
             return
         depth = row.depth if are_sitemaps else row.depth + 1
         purpose, hops = (_SITEMAP, row.hops + 1) if are_sitemaps else (_PAGE, 0)
-        known = self._work.state.known_to(crawl, depth)
-        for link in known.unknown(links):
+        known, place = self._work.state.known, _place(crawl, depth)
+        unknown = known.unknown(links, crawl.id, place)
+        known.add([link.url for link in unknown], crawl.id, place)
+        for link in unknown:
             self._add(link.url, crawl, depth, row.id, purpose, hops, link.modified)
 
     def add(self, url: str, row: Row, depth: int, *, purpose: int | None = None, hops: int = 0) -> None:
@@ -68,10 +76,12 @@ class Links:
         except BadAddress as error:
             self._refuse(url, error.word)
             return
-        word = self._refusal(address, crawl, depth, hops)
-        before = self._found.get(address.key)
-        if before is None or (before.word and not word) or (bool(before.word) == bool(word) and depth < before.depth):
-            self._found[address.key] = Found(address, crawl, depth, source, word, purpose, hops, modified)
+        one = Found(address, crawl, depth, source, purpose, hops, modified)
+        before = self._found.setdefault(address.key, one)
+        if before is not one:
+            was, word = self._refusal(before), self._refusal(one)
+            if (was and not word) or (bool(was) == bool(word) and depth < before.depth):
+                self._found[address.key] = one
 
     def _refuse(self, url: str, word: str) -> None:
         """Count a link that is no address, or none that can be fetched; one that is too long is known from now on."""
@@ -84,17 +94,19 @@ class Links:
         if not work.refs[key]:
             work.refuse_key(key, word)
 
-    def _refusal(self, address: Address, crawl: Crawl, depth: int, hops: int) -> str:
+    def _refusal(self, one: Found) -> str:
+        """Return the outcome for which a link is refused; empty where it is taken."""
+        crawl, address, state = one.crawl, one.address, self._work.state
         if not crawl.has_host(address.host):
             return "out-of-scope"
-        if crawl.links_left(depth) < 0:
+        if crawl.links_left(one.depth) < 0:
             return "too-deep"
         if crawl.is_full:
             return "limit"
-        if hops > MOST_HOPS or traps.grows(address.url):
+        if one.hops > MOST_HOPS or traps.grows(address.url):
             return "trap"
-        if self._work.state.closed:
-            outcome, until = self._work.state.closed.get(address.origin, (0, 0.0))
+        if state.closed:
+            outcome, until = state.closed.get(address.origin, (0, 0.0))
             if until > self._work.now:
                 return WORDS[outcome]
         return ""
@@ -103,29 +115,60 @@ class Links:
         """Take the links into the frontier, or note why they are refused."""
         work = self._work
         work.look_up(self._found)
-        crawls = work.state.crawls
-        known = [
-            ref
-            for key, one in self._found.items()
-            if not one.word
-            and (ref := work.refs[key]) > 0
-            and (one.crawl.depth is not None or len(crawls) > 1 or one.modified is not None)
-        ]
-        work.read(known)
+        known: list[tuple[int, Found]] = []
         for key, one in self._found.items():
             ref = work.refs[key]
-            if ref == 0 and one.word:
-                work.refuse_key(key, one.word)
-            elif ref == 0 or (ref < 0 and not one.word and refused(ref)[0] in _MAY_CHANGE):
+            if ref > 0:
+                if one.modified is not None or ref in work.rows or work.state.meets(one.crawl):
+                    known.append((ref, one))
+                continue
+            if ref < 0 and refused(ref)[0] not in _MAY_CHANGE:
+                continue
+            word = self._refusal(one)
+            if not word:
                 row = work.add(one.address, one.crawl, one.depth, source=one.source, purpose=one.purpose)
                 row.hops = one.hops
-            elif ref > 0 and not one.word and (known_row := work.rows.get(ref)) is not None:
-                self._meet(known_row, one)
+                continue
+            if ref == 0:
+                work.refuse_key(key, word)
+            if word not in _FOR_GOOD:
+                work.state.known.forget([one.address.url], one.crawl.id, _place(one.crawl, one.depth))
+        self._meet_all(known)
         self._found.clear()
 
-    def _meet(self, row: Row, one: Found) -> None:
-        """Apply a link to a known address, which may be nearer to the start, or of a crawl that goes further."""
+    def _meet_all(self, known: Sequence[tuple[int, Found]]) -> None:
+        """Apply links to known addresses. Of those that are in the database, only what changes is read whole."""
         work = self._work
+        statement = "SELECT id, crawl, depth, state, outcome_at FROM crawl_addresses WHERE id IN {set}"
+        missing = {ref for ref, _ in known if ref not in work.rows}
+        stored = {row.id: row for row in sets.rows_among(work.connection, statement, missing)}
+        matters = [(ref, one) for ref, one in known if self._matters(work.rows.get(ref) or stored.get(ref), one)]
+        work.read([ref for ref, _ in matters])
+        for ref, one in matters:
+            self._meet(work.rows[ref], one)
+
+    def _matters(self, row: Row | Stored | None, one: Found) -> bool:
+        """Return whether a link changes a known address."""
+        if row is None:
+            return False
+        if self._is_newer(row, one):
+            changes = True
+        elif row.crawl == one.crawl.id:
+            changes = row.state == WAITING and one.depth < row.depth
+        else:
+            other = self._work.state.crawls.get(row.crawl)
+            may_change = row.state == WAITING or (row.state in (DONE, LATER) and one.crawl.id > row.crawl)
+            changes = may_change and (other is None or one.crawl.goes_further(other, one.depth, row.depth))
+        return changes and not self._refusal(one)
+
+    def _is_newer(self, row: Row | Stored, one: Found) -> bool:
+        is_later = one.modified is not None and row.outcome_at < one.modified <= self._work.now
+        return is_later and row.state == LATER
+
+    def _meet(self, row: Row, one: Found) -> None:
+        """Apply a link to an address that it changes: nearer to the start, of a crawl that goes further, or changed."""
+        work = self._work
+        is_newer = self._is_newer(row, one)
         if row.crawl == one.crawl.id:
             if row.state == WAITING and one.depth < row.depth:
                 row.depth = one.depth
@@ -138,8 +181,13 @@ class Links:
                 work.change(row)
             elif is_further and row.state in (DONE, LATER) and one.crawl.id > row.crawl:
                 fetch_anew(work, row, one.crawl, one.depth, one.source)
-        if one.modified is not None and row.state == LATER and row.outcome_at < one.modified <= work.now:
+        if is_newer and row.state == LATER:
             work.later(row, work.now)
+
+
+def _place(crawl: Crawl, depth: int) -> int:
+    """Return the depth for which a crawl's links are known: it tells nothing where there is no bound."""
+    return -1 if crawl.depth is None else depth
 
 
 def fetch_anew(work: Work, row: Row, crawl: Crawl, depth: int, source: int = 0) -> None:

@@ -196,6 +196,7 @@ class CrawlResults:
         host = work.state.hosts[row.host].name
         if crawl is not None and row.depth == 0 and _is_www(host, target.host):
             crawl.add_host(target.host)
+            work.state.scope_grew()
             work.crawls.add(crawl.id)
         self._links.add(location, row, row.depth, hops=row.hops + 1)
 

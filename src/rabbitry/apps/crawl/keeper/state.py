@@ -5,7 +5,7 @@ All of it can be read anew: a keeper that becomes active does, and so does one w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -14,11 +14,11 @@ import msgspec
 from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper import identity, sets
+from rabbitry.apps.crawl.keeper.known import Known
 from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
 from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
 from rabbitry.apps.crawl.keeper.traps import Shapes
 from rabbitry.apps.crawl.keeper.turns import Turns
-from rabbitry.apps.crawl.messages import Link
 
 WAITING: Final = 0
 SENT: Final = 1
@@ -35,7 +35,6 @@ SMALLEST_UNTRIED: Final = 16
 GRACE: Final = 15.0
 """Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
 killed keeper had in hand come again one by one, after later ones. While they do, nothing is fetched again."""
-_MOST_KNOWN: Final = 100_000
 
 
 @dataclass(slots=True)
@@ -102,26 +101,6 @@ class Sent:
     is_untried: bool = False
 
 
-class Known:
-    """Links that were looked at lately; bounded. What is in it needs not be looked up."""
-
-    def __init__(self) -> None:
-        self._new: set[str] = set()
-        self._old: set[str] = set()
-
-    def unknown(self, links: Iterable[Link]) -> list[Link]:
-        """Return the links that were not looked at lately, and those of which it is said when they changed.
-
-        They count as looked at from now on.
-        """
-        new, old = self._new, self._old
-        found = [link for link in links if (link.url not in new and link.url not in old) or link.modified is not None]
-        new.update([link.url for link in found])
-        if len(new) >= _MOST_KNOWN:
-            self._old, self._new = new, set()
-        return found
-
-
 @dataclass
 class State:
     """The memory of a keeper, see the module. epoch: of the keeper that it belongs to."""
@@ -137,8 +116,7 @@ class State:
     """Origins that are not asked: the outcome's number that their addresses have, and until when."""
     robots: RobotsCache = field(default_factory=RobotsCache)
     shapes: Shapes = field(default_factory=Shapes)
-    known: dict[tuple[int, int], Known] = field(default_factory=dict)
-    """By crawl, and by depth where the crawl has a bound."""
+    known: Known = field(default_factory=Known)
     next_address: int = 1
     next_host: int = 1
     next_crawl: int = 1
@@ -156,6 +134,7 @@ class State:
     """When it was logged last that a crawler's clock is ahead."""
     full: set[int] = field(default_factory=set)
     """Crawls with all their pages, whose waiting addresses are still to be refused."""
+    _meets: dict[int, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tried, self._untried = Turns(self.hosts), Turns(self.hosts)
@@ -189,15 +168,29 @@ class State:
         """Return when an address may be queued again; infinite where none waits for its time."""
         return max(self.next_later, self.came_again_at + GRACE)
 
-    def known_to(self, crawl: Crawl, depth: int) -> Known:
-        """Return the links that a crawl has looked at from this depth lately."""
-        place = (crawl.id, -1 if crawl.depth is None else depth)
-        found = self.known.get(place)
+    def meets(self, crawl: Crawl) -> bool:
+        """Return whether it matters which known addresses a crawl leads to.
+
+        It does where they may be nearer to the start than was known, or belong to a crawl that goes less far.
+        """
+        found = self._meets.get(crawl.id)
         if found is None:
-            if len(self.known) > 8:
-                self.known.clear()
-            found = self.known[place] = Known()
+            found = self._meets[crawl.id] = crawl.depth is not None or any(
+                crawl.goes_further(other, 0, 0) for other in self.crawls.values() if other is not crawl
+            )
         return found
+
+    def begin(self, crawl: Crawl) -> None:
+        """Add a crawl. The links of those that go further than it are looked at anew: it may be the first there."""
+        if any(other.goes_further(crawl, 0, 0) for other in self.crawls.values()):
+            self.known.clear()
+        self._meets.clear()
+        self.crawls[crawl.id] = crawl
+
+    def scope_grew(self) -> None:
+        """Note that a crawl goes further than before: all links are looked at anew."""
+        self._meets.clear()
+        self.known.clear()
 
 
 def load(connection: Connection, epoch: int) -> State:

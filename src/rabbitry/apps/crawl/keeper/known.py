@@ -1,0 +1,107 @@
+"""The links that need not be looked up again: most links of a page lead to what is known already.
+
+A table of 64-bit hashes in memory stands before the database, because a look at a table costs a tenth of parsing an
+address, and as much with ten million addresses as with a hundred thousand (`make bench-crawl ARGS=seen`). It is lossy
+in one direction alone: what it forgot is looked up in the database, which decides. The hashes are Python's own of
+strings, whose secret changes with each process, so that no site can make addresses that collide.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rabbitry.apps.crawl.messages import Link
+
+SMALLEST: Final = 1 << 14
+LARGEST: Final = 1 << 24
+"""Hashes of the table, 8 bytes each: 128 MiB at most, which has room for 14 million links."""
+_FULL: Final = 0.75
+_OTHER: Final = 32
+"""Bits by which a hash is shifted for its second pair of places."""
+_MOST_MOVES: Final = 8
+
+
+class Known:
+    """Links that were settled for a crawl at a depth; bounded.
+
+    A hash has two pairs of places, and is in one of these four. The table doubles by being copied behind itself: each
+    hash is where it is looked for then, and its other copy, which is not in one of its own places, is free room.
+    """
+
+    def __init__(self, smallest: int = SMALLEST, largest: int = LARGEST) -> None:
+        """Make it empty. smallest, largest: hashes of the table, powers of 2."""
+        self._smallest = smallest
+        self._largest = largest
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._table = array("q", bytes(8 * self._smallest))
+        self._count = 0
+
+    def unknown(self, links: Iterable[Link], crawl: int, depth: int) -> list[Link]:
+        """Return the links that are not known, and those of which it is said when they changed."""
+        table, mask, salt = self._table, len(self._table) - 1, hash((crawl, depth))
+        return [
+            link
+            for link in links
+            if (
+                table[place := (number := hash(link.url) ^ salt) & mask] != number
+                and table[place ^ 1] != number
+                and table[place := number >> _OTHER & mask] != number
+                and table[place ^ 1] != number
+            )
+            or link.modified is not None
+        ]
+
+    def add(self, urls: Sequence[str], crawl: int, depth: int) -> None:
+        """Remember links that were not known."""
+        salt = hash((crawl, depth))
+        while self._count + len(urls) > _FULL * len(self._table) and len(self._table) < self._largest:
+            self._table.extend(self._table)
+        table, mask = self._table, len(self._table) - 1
+        pair = mask - 1
+        for url in urls:
+            number = hash(url) ^ salt
+            for place in (number & mask, number >> _OTHER & mask):
+                there = table[place]
+                # Free is what holds nothing, or a copy that is not in its own place.
+                if not there or ((there ^ place) & pair and (there >> _OTHER ^ place) & pair):
+                    table[place] = number
+                    self._count += 1
+                    break
+            else:
+                self._put(number)
+
+    def forget(self, urls: Iterable[str], crawl: int, depth: int) -> None:
+        """Have links looked up again."""
+        table, mask, salt = self._table, len(self._table) - 1, hash((crawl, depth))
+        for url in urls:
+            number = hash(url) ^ salt
+            one, two = number & mask, number >> _OTHER & mask
+            for place in (one, one ^ 1, two, two ^ 1):
+                if table[place] == number:
+                    table[place] = 0
+                    self._count -= 1
+
+    def _put(self, number: int) -> None:
+        """Put a hash where there is room, or make room: others move to their other places; the last may be lost."""
+        table, mask = self._table, len(self._table) - 1
+        pair = mask - 1
+        place, other = number & mask, number >> _OTHER & mask
+        places = (place ^ 1, other ^ 1)
+        for _ in range(_MOST_MOVES):
+            for free in places:
+                there = table[free]
+                if not there or ((there ^ free) & pair and (there >> _OTHER ^ free) & pair):
+                    table[free] = number
+                    self._count += 1
+                    return
+            number, table[place] = table[place], number
+            other = number & mask
+            if not (other ^ place) & pair:
+                other = number >> _OTHER & mask
+            places = (other, other ^ 1)
+            place = other
