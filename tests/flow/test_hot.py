@@ -121,10 +121,14 @@ def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:
         Properties(message_id="m", headers={}),
         Properties(correlation_id="\udcff", headers={ATTEMPT: 4, WAIT: 2.5}),
         first_properties("app", JSON, "Item")._replace(headers={ATTEMPT: 2, TRACEPARENT: TRACE}),
-        first_properties("app", "text/html", "Item"),
         first_properties("app", JSON, "Item")._replace(correlation_id=None),
         first_properties("app", JSON, "Item")._replace(headers={ATTEMPT: 1, TRACEPARENT: TRACE, WAIT: 1.0}),
         first_properties("app", JSON, "Item")._replace(headers={ATTEMPT: "1", TRACEPARENT: 1}),
+        first_properties("app", "text/html", "Item")._replace(correlation_id=None),
+        first_properties("app", "text/html", "Item")._replace(headers={"x-url": "http://é", ATTEMPT: 1}),
+        first_properties("app", "text/html", "Item")._replace(headers={ATTEMPT: 1, "x-url": "u", WAIT: 2.0}),
+        first_properties("app", "text/html", "Item")._replace(headers={ATTEMPT: 1, "x-url": "u", TRACEPARENT: TRACE}),
+        first_properties("app", "text/html", "Item")._replace(headers={ATTEMPT: 1, "x-url": TRACEPARENT}),
     ],
 )
 def test_whatever_else_comes_is_read_by_name(properties: Properties, by_name: Callable[[], int]) -> None:
@@ -132,9 +136,26 @@ def test_whatever_else_comes_is_read_by_name(properties: Properties, by_name: Ca
     assert by_name() == 1
 
 
-@given(st.integers(0, 400), st.binary(max_size=4))
-def test_a_header_that_was_tampered_with_is_read_as_by_name_or_as_a_first_attempt(at: int, instead: bytes) -> None:
-    header = bytearray(encode_header(first_properties("app", JSON, "Item"), 7))
+@pytest.mark.parametrize("content_encoding", [None, "zstd"])
+@pytest.mark.parametrize("priority", [None, 0, 9])
+@pytest.mark.parametrize("headers", [{}, {TRACEPARENT: TRACE}])
+def test_what_has_properties_of_its_own_is_read_without_names(
+    content_encoding: str | None, priority: int | None, headers: Table, by_name: Callable[[], int]
+) -> None:
+    given_ = Properties(
+        "text/html", content_encoding, {"x-url": "http://é", "n": {"a": 7}}, priority=priority, type="Page"
+    )
+    trail = hot.Trail(1, 0.0, b"first", hot.trace_fields(headers))
+    encoded = hot.next_properties_with("app", trail, JSON, "Thing", hot.given_of(given_))
+    assert hot.read(_delivery(_with_id(encoded))) == trail
+    assert by_name() == 0
+
+
+@given(st.sampled_from([JSON, "text/html"]), st.integers(0, 400), st.binary(max_size=4))
+def test_a_header_that_was_tampered_with_is_read_as_by_name_or_as_a_first_attempt(
+    content_type: str, at: int, instead: bytes
+) -> None:
+    header = bytearray(encode_header(first_properties("app", content_type, "Item"), 7))
     at = min(at, len(header))
     header[at : at + len(instead)] = instead
     if len(header) < CONTENT_HEADER.size:

@@ -360,9 +360,11 @@ class ThreadExecutor:
                     with self._lock:
                         if me in self._running:  # `stop` may have given it back meanwhile
                             self._running[me] = (work, began)
-                run = handling.call if slot is None else slot.call
                 put = partial(self._put, work)
-                result = self._context.copy().run(run, self._stage, work.body, work.message, put)
+                if slot is None:
+                    result = self._context.copy().run(handling.call, self._stage, work.body, work.message, put)
+                else:
+                    result = slot.call(work, put)
                 with self._lock:
                     mine = self._running.pop(me, None)
                 if mine is None:

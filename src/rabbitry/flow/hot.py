@@ -15,11 +15,13 @@ from rabbitry._errors import sendable
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.properties import (
     FLAG_APP_ID,
+    FLAG_CONTENT_ENCODING,
     FLAG_CONTENT_TYPE,
     FLAG_CORRELATION_ID,
     FLAG_DELIVERY_MODE,
     FLAG_HEADERS,
     FLAG_MESSAGE_ID,
+    FLAG_PRIORITY,
     FLAG_TIMESTAMP,
     FLAG_TYPE,
     PROPERTIES_AT,
@@ -29,7 +31,7 @@ from rabbitry.amqp.protocol.properties import (
 from rabbitry.amqp.protocol.tables import Table, encode_short, encode_table, encode_text
 from rabbitry.flow import tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, attempt_of, properties_of, wait_of
+from rabbitry.flow.message import ATTEMPT, WAIT, attempt_of, properties_of, wait_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
@@ -46,6 +48,8 @@ _FLAGS: Final = (
 _WITH_CORRELATION: Final = _FLAGS | FLAG_CORRELATION_ID
 _FLAG_BYTES: Final = _WITH_CORRELATION.to_bytes(2, "big")
 _FLAGS_AT: Final = PROPERTIES_AT - 2
+_NEEDED: Final = FLAG_CONTENT_TYPE | FLAG_HEADERS | FLAG_DELIVERY_MODE | FLAG_CORRELATION_ID
+_READ_NAMES: Final = tuple(name.encode() for name in (ATTEMPT, WAIT, tracing.TRACEPARENT, tracing.TRACESTATE))
 _TIMESTAMP: Final = struct.Struct(">Q")
 _SIZE: Final = struct.Struct(">I")
 
@@ -89,7 +93,33 @@ def read(delivery: Delivery) -> Trail:
                 at = trace_end + 2  # the delivery mode, and the length of the correlation id
                 if at < len(header) and header[at - 1]:
                     return Trail(1, 0.0, header[at : at + header[at - 1]], header[trace_at:trace_end])
-    return _read_by_name(delivery)
+    return _read_given(header) or _read_by_name(delivery)
+
+
+def _read_given(header: bytes) -> Trail | None:
+    """Read what `next_properties_with` writes, whatever properties it was given; None for what may be something else.
+
+    By name it takes 14 µs for the headers of a crawled page.
+    """
+    flags = int.from_bytes(header[_FLAGS_AT:PROPERTIES_AT], "big")
+    if flags & _NEEDED != _NEEDED or flags & 3:
+        return None
+    try:
+        at = PROPERTIES_AT + 1 + header[PROPERTIES_AT]
+        if flags & FLAG_CONTENT_ENCODING:
+            at += 1 + header[at]
+        trace_at = at + _SIZE.size + len(_ATTEMPT_FIELD)
+        end = at + _SIZE.size + _SIZE.unpack_from(header, at)[0]
+        trace_end = trace_at + (_TRACE_FIELD_SIZE if header.startswith(_TRACE_NAME, trace_at) else 0)
+        if not header.startswith(_ATTEMPT_FIELD, at + _SIZE.size) or trace_end > end:
+            return None
+        if any(header.find(name, trace_end, end) >= 0 for name in _READ_NAMES):
+            return None  # an attempt, a delay or a trace context of another form, or a text with such a name in it
+        at = end + (2 if flags & FLAG_PRIORITY else 1)
+        correlation = header[at + 1 : at + 1 + header[at]]
+    except (IndexError, struct.error):
+        return None
+    return Trail(1, 0.0, correlation, header[trace_at:trace_end]) if len(correlation) == header[at] > 0 else None
 
 
 def _read_by_name(delivery: Delivery) -> Trail:

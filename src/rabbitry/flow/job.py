@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from rabbitry.flow import hot
-from rabbitry.flow.message import Message, metadata
+from rabbitry.flow.message import Message, Undecoded, metadata
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
@@ -94,6 +94,11 @@ class Job:
     def body(self) -> bytes:
         """The message's body."""
         return self.delivery.body
+
+    @property
+    def undecoded(self) -> Undecoded:
+        """The metadata as it came."""
+        return Undecoded(self.delivery.header, self.delivery.exchange, self.delivery.routing_key)
 
     def message(self) -> Message:
         """Read the metadata."""

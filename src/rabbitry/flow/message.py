@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from rabbitry._errors import LONGEST_ERROR, LONGEST_TRACEBACK, sendable
 from rabbitry.amqp.client import Delivery, Properties
-from rabbitry.amqp.protocol.properties import EncodedProperties
+from rabbitry.amqp.protocol.properties import EncodedProperties, decode_header
 from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, decode_text
 from rabbitry.exceptions import ProtocolViolation, UsageError
 from rabbitry.flow import tracing
@@ -99,7 +99,20 @@ class Publication(NamedTuple):
     role: Role = Role.FIRST
 
 
-def properties_of(delivery: Delivery) -> Properties:
+class Undecoded(NamedTuple):
+    """The metadata of a delivery as it came, for another process. header: the content header's payload."""
+
+    header: bytes
+    exchange: str
+    routing_key: str
+
+    @property
+    def properties(self) -> Properties:
+        """The properties, decoded. Raises ProtocolViolation where malformed."""
+        return decode_header(self.header)
+
+
+def properties_of(delivery: Delivery | Undecoded) -> Properties:
     """Return a delivery's properties; none where they are malformed, so that the body at least can be kept."""
     try:
         return delivery.properties
@@ -119,7 +132,7 @@ def wait_of(properties: Properties) -> float:
     return float(value) if isinstance(value, int | float) and value > 0 else 0.0
 
 
-def metadata(delivery: Delivery, stage: str, queue: str) -> Message:
+def metadata(delivery: Delivery | Undecoded, stage: str, queue: str) -> Message:
     """Read a delivery's metadata."""
     properties = properties_of(delivery)
     headers = properties.headers or {}
@@ -151,7 +164,7 @@ def text_header(headers: Table, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def origin(delivery: Delivery, headers: Table) -> tuple[str, str]:
+def origin(delivery: Delivery | Undecoded, headers: Table) -> tuple[str, str]:
     """Return exchange and routing key that a message was first published with, before retries sent it to its queue."""
     exchange, key = text_header(headers, EXCHANGE), text_header(headers, ROUTING_KEY)
     # Other programs may write anything into these headers; a longer text is no name.
