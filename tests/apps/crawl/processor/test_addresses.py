@@ -71,9 +71,32 @@ def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         base = Base(f"http://host{number % 7}.example/")
         assert base.join(f"/{number}") == f"http://host{number % 7}.example/{number}"
         assert base.join("/" + "x" * 100_000) == f"http://host{number % 7}.example/" + "x" * 100_000
+        assert base.join(f"http://other.example/{number}#a") == f"http://other.example/{number}"
         kept = [link for links in known._origins.values() for link in links]
         assert len(kept) + len(known._origins) <= 10
-        assert max(map(len, kept)) < 10
+        assert all(len(link) < 30 for link in kept)
+
+
+def test_links_are_joined_together_as_they_are_one_by_one() -> None:
+    links = [
+        "/a",
+        "b",
+        "",
+        "http:c",
+        "http://[::1",
+        "//d.example/",
+        "mailto:x",
+        "https://e.example:443/é#f",
+        " /a",
+        "/a",
+    ]
+    addresses.known.forget()
+    for _ in range(2):  # anew, and kept
+        for page in ("http://site.example/x/", "https://other.example/", "", "http://site.example/y/"):
+            base = Base(page)
+            assert base.join_all(links) == [base.join(link) for link in links]
+            expected = [addresses._joined(base.url, link.partition("#")[0].strip()) for link in links]
+            assert base.join_all(links) == expected
 
 
 def test_an_address_is_normalised() -> None:

@@ -10,10 +10,10 @@ import msgspec
 
 from rabbitry.apps.crawl.messages import Document, Link
 from rabbitry.apps.crawl.problems import Problem
-from rabbitry.apps.crawl.processor.addresses import LONGEST, Base
+from rabbitry.apps.crawl.processor.addresses import LONGEST, Base, normalised
 from rabbitry.apps.crawl.processor.directives import links_of_headers, of_headers
 from rabbitry.apps.crawl.processor.encodings import decode, encoding_of
-from rabbitry.apps.crawl.processor.html import LONGEST_TEXT, Found, Links, all_text, line_of, read_html
+from rabbitry.apps.crawl.processor.html import LONGEST_TEXT, Found, all_text, line_of, read_html, unique
 from rabbitry.apps.crawl.processor.language import declared_language, language_of
 from rabbitry.apps.crawl.processor.pages import Page
 from rabbitry.apps.crawl.processor.sitemaps import Sitemap
@@ -84,19 +84,20 @@ def _text(page: Page, body: bytes, begun: Document, *, is_xml: bool) -> Document
 def _feed(page: Page, body: bytes, begun: Document) -> Document:
     """Read an RSS or Atom feed: its text is that of its entries, its links are theirs."""
     reader = XmlReader(page.content_type)
-    links = Links(Base(_url(page)))
+    base = Base(_url(page))
     modified: dict[str, float | None] = {}
     detail = ""
     html: list[str] = []
     try:
         for entry in reader.entries([body[:_LONGEST_FEED]]):
             html.append(f"<h2>{entry.title}</h2><p>{entry.text}</p>")
-            if entry.url and (url := links.add(entry.url)):
+            if entry.url and (url := base.join(entry.url)):
                 modified.setdefault(url, entry.modified)
     except Problem as problem:
         detail = problem.detail
     text = all_text(f"<p>{reader.text}</p>" + "".join(html))
-    found = Found(title=line_of(reader.title), text=text, links=links.all(), cut=links.cut)
+    links, cut = unique(modified)
+    found = Found(title=line_of(reader.title), text=text, links=links, cut=cut)
     document = _filled(page, begun, found, encoding_of(body[:_SAMPLE], page.content_type)[0])
     timed = [Link(link.url, modified.get(link.url)) for link in document.links]
     return msgspec.structs.replace(document, links=timed, detail=detail)
@@ -143,14 +144,13 @@ def _filled(page: Page, begun: Document, found: Found, encoding: str) -> Documen
 
 def _canonical(page: Page, found: Found) -> str | None:
     """Return the canonical address of a page, from its `link` or the header Link, where it is another one."""
-    base = Base(_url(page))
     canonical = found.canonical
-    if canonical is None:
-        for relation, link in links_of_headers(page.headers.get("link", ())):
+    if canonical is None and "link" in page.headers:
+        for relation, link in links_of_headers(page.headers["link"]):
             if "canonical" in relation.split():
-                canonical = base.join(link)
+                canonical = Base(_url(page)).join(link)
                 break
-    if canonical is None or canonical == base.url or len(canonical) > LONGEST:
+    if canonical is None or len(canonical) > LONGEST or canonical == normalised(_url(page)):
         return None
     return canonical
 

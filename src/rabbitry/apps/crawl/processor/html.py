@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,39 +45,28 @@ class Found:
     directives: Directives = NO_DIRECTIVES
 
 
-class Links:
-    """Collects the links of a page: each once, at most `most`."""
+def unique(urls: Iterable[str | None]) -> tuple[list[str], int]:
+    """Return the addresses of a page's links, each once, in their order; and how many more there were.
 
-    def __init__(self, base: Base, most: int = MOST_LINKS) -> None:
-        self.base = base
-        self.cut = 0
-        self._most = most
-        self._found: dict[str, None] = {}
-        self._long = 0
-
-    def add(self, link: str) -> str | None:
-        """Take a link as it stands in the page, and return its address; None for one that is left out.
-
-        One that is longer than an address may be is cut, so that it stays too long and can be named.
-        """
-        url = self.base.join(link)
-        if url is None or url in self._found:
-            return None
-        if len(url) > LONGEST:
-            url = shortened(url)
-            if url in self._found:
-                return None
-            self._long += 1
-        if len(self._found) >= self._most or self._long > MOST_LONG:
-            self.cut += 1
-            self._long = min(self._long, MOST_LONG)
-            return None
-        self._found[url] = None
-        return url
-
-    def all(self) -> list[str]:
-        """Return the links in the order in which they came."""
-        return list(self._found)
+    urls: None for a link that has none. At most MOST_LINKS are kept, MOST_LONG of them longer than an address may be:
+    these are shortened, so that they stay too long and can be named.
+    """
+    found = [url for url in dict.fromkeys(urls) if url is not None]
+    if len(found) <= MOST_LINKS and max(map(len, found), default=0) <= LONGEST:
+        return found, 0
+    kept: dict[str, None] = {}
+    long, cut = 0, 0
+    for url in found:
+        is_long = len(url) > LONGEST
+        short = shortened(url) if is_long else url
+        if short in kept:
+            continue
+        if len(kept) >= MOST_LINKS or (is_long and long >= MOST_LONG):
+            cut += 1
+            continue
+        long += is_long
+        kept[short] = None
+    return list(kept), cut
 
 
 def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = False) -> Found:
@@ -96,20 +85,24 @@ def read_links(html: str, url: str, encoding: str = "utf-8") -> Found:
     found = Found()
     parser = LexborHTMLParser(html)  # which owns the nodes
     nodes = parser.css(_READ)
-    links = Links(_base(nodes, Base(url, encoding)))
+    base = _base(nodes, Base(url, encoding))
+    links: list[str] = []
     for node in nodes:
-        match node.tag:
-            case "a" | "area":
-                _read_anchor(links, node, "href")
-            case "frame" | "iframe":
-                _read_anchor(links, node, "src")
-            case "link":
-                _read_link(found, links, node)
-            case "meta":
-                _read_meta(found, links, node)
-            case "title" if not found.title and not _is_in_drawing(node):
-                found.title = line_of(node.text())
-    found.links, found.cut = links.all(), links.cut
+        tag = node.tag
+        if tag == "a" or tag == "area":  # most of them, so that each comparison counts
+            attributes = node.attributes
+            if "rel" not in attributes or not _is_nofollow(attributes):
+                links.append(attributes["href"] or "")
+        elif tag == "frame" or tag == "iframe":  # as above
+            if not _is_nofollow(node.attributes):
+                links.append(node.attributes["src"] or "")
+        elif tag == "link":
+            _read_link(found, base, links, node)
+        elif tag == "meta":
+            _read_meta(found, links, node)
+        elif tag == "title" and not found.title and not _is_in_drawing(node):
+            found.title = line_of(node.text())
+    found.links, found.cut = unique(base.join_all(links))
     if parser.root is not None:
         attributes = parser.root.attributes
         found.language = attributes.get("lang") or attributes.get("xml:lang") or found.language
@@ -127,34 +120,32 @@ def _base(nodes: list[LexborNode], page: Base) -> Base:
     return page
 
 
-def _read_anchor(links: Links, node: LexborNode, name: str) -> None:
-    attributes = node.attributes
-    if "rel" not in attributes or "nofollow" not in (attributes["rel"] or "").lower().split():
-        links.add(attributes.get(name) or "")
+def _is_nofollow(attributes: Mapping[str, str | None]) -> bool:
+    return "nofollow" in (attributes.get("rel") or "").lower().split()
 
 
-def _read_link(found: Found, links: Links, node: LexborNode) -> None:
+def _read_link(found: Found, base: Base, links: list[str], node: LexborNode) -> None:
     attributes = node.attributes
     relations = set((attributes.get("rel") or "").lower().split())
     href = attributes.get("href") or ""
     if "canonical" in relations:
-        found.canonical = found.canonical or links.base.join(href)
+        found.canonical = found.canonical or base.join(href)
     elif not relations.isdisjoint(_FOLLOWED) and relations.isdisjoint(_NOT_FOLLOWED) and _is_page(attributes):
-        links.add(href)
+        links.append(href)
 
 
 def _is_page(attributes: Mapping[str, str | None]) -> bool:
     return (attributes.get("type") or "").partition(";")[0].strip().lower() in _PAGES
 
 
-def _read_meta(found: Found, links: Links, node: LexborNode) -> None:
+def _read_meta(found: Found, links: list[str], node: LexborNode) -> None:
     attributes = node.attributes
     content = attributes.get("content") or ""
     name = (attributes.get("name") or attributes.get("http-equiv") or "").strip().lower()
     if name in ("robots", AGENT):
         found.directives |= of_meta(content)
     elif name == "refresh" and (target := _REFRESH.match(content)):
-        links.add(target[1] or target[2] or target[3] or "")
+        links.append(target[1] or target[2] or target[3] or "")
     elif name == "content-language":
         found.language = content
 
