@@ -475,6 +475,29 @@ async def test_leaving_a_publisher_waits_for_what_is_not_confirmed(broker_url: s
     assert await counts(broker_url, ["hasty.handle"]) == {"hasty.handle": 500}
 
 
+async def test_a_publish_ends_with_its_worker(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = rabbitry.App("closing")
+    begun = threading.Event()
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    async def publish(message: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()  # the broker never confirms it
+
+    async with app.worker(embedded_url, connect_attempts=1) as worker:
+        monkeypatch.setattr(worker._engine, "publish", publish)
+        publishing = asyncio.create_task(worker.publish("x", key="in"))
+        await eventually(begun.is_set, "it is on its way")
+    with pytest.raises(rabbitry.UsageError, match="stopped meanwhile"):
+        await publishing
+    with pytest.raises(rabbitry.UsageError, match="closed"):
+        await worker.publish("x", key="in")
+    with pytest.raises(rabbitry.UsageError, match="closed"):
+        await asyncio.to_thread(worker.publish_blocking, "x", key="in")
+
+
 def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
     app = rabbitry.App("scripted")
 

@@ -144,7 +144,7 @@ class Worker:
             await self.stop()  # the first consumers may have brought work before the last one has begun
             raise
         self._block = Block()
-        asyncio.run_coroutine_threadsafe(watch_loop(loop, threading.get_ident()), self._io.loop)
+        self._io.submit(watch_loop(loop, threading.get_ident()))
         return self
 
     async def __aexit__(
@@ -248,7 +248,14 @@ class Worker:
         if self._io is None:
             work.close()
             raise UsageError(_NOT_ENTERED)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._io.loop))
+        future = self._io.submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError as error:
+            me = asyncio.current_task()
+            if me is not None and me.cancelling():
+                raise
+            raise UsageError("the worker was stopped meanwhile") from error
 
     def _make_executors(self) -> None:
         for stage in self.stages:

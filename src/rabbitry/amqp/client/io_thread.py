@@ -49,20 +49,27 @@ class IOThread:
         An exception that interrupts the waiting (Ctrl-C) cancels it. Raises UsedAfterFork in a child process,
         UsageError once the thread was stopped and in the thread itself.
         """
-        try:
-            self._check_process()
-            with self._gate:
-                self._check()
-                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        except RabbitryError:
-            coroutine.close()
-            raise
+        future = self.submit(coroutine)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
             raise UsageError("the connection was closed by another thread meanwhile") from None
         except BaseException:
             future.cancel()
+            raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
+        """Begin to run a coroutine in the thread; the future has what it gives or raises.
+
+        The future is cancelled where the thread is stopped meanwhile. Raises as `run` does, and closes the coroutine.
+        """
+        try:
+            self._check_process()
+            with self._gate:
+                self._check()
+                return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RabbitryError:
+            coroutine.close()
             raise
 
     def post(self, call: Callable[[], None]) -> None:
