@@ -12,6 +12,8 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow.hot import Given, given_of
 from rabbitry.flow.message import check_headers
 
+_NOTHING: Final = given_of(Properties())
+_NO_PROPERTIES: Final = (None,) * 5
 _PLAIN_INDEX: Final = "index={} is for handlers of batches: this one gets one message"
 
 
@@ -68,10 +70,19 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
         if not 0 <= index < len(places):
             raise IndexError(f"index={index} is none of the batch's messages: there are {len(places)}")
         place = places[index]
-    given = given_of(properties_of(outgoing))
+    given = given_of(properties_of(outgoing)) if _gives_properties(outgoing) else _NOTHING
     if outgoing.key is not None:
         encode_short(outgoing.key)
     return Extra(given, place)
+
+
+def _gives_properties(outgoing: Outgoing) -> bool:
+    return (
+        bool(outgoing.headers)
+        or not outgoing.persistent
+        or (outgoing.content_type, outgoing.content_encoding, outgoing.type, outgoing.expiration, outgoing.priority)
+        != _NO_PROPERTIES
+    )
 
 
 def properties_of(outgoing: Outgoing) -> Properties:

@@ -45,10 +45,12 @@ class Node:
         said = _printable(text[:_LONGEST_TEXT]).replace(_FIELD_END, "/")
         return f"{self.kind}|{self.id}|{moment}|{address}|{said}"
 
-    def logged(self, url: str, text: str, *, outcome: str | None = None, wire: int = 0) -> Outgoing:
+    def logged(
+        self, url: str, text: str, *, outcome: str | None = None, wire: int = 0, index: int | None = None
+    ) -> Outgoing:
         """Return a line of the log to be published; see `line`. Where nobody reads the log it expires.
 
-        outcome, wire: for the live picture, see `LOG_OUTCOME`.
+        outcome, wire: for the live picture, see `LOG_OUTCOME`. index: see `Outgoing`.
         """
         headers: dict[str, str | int] = {}
         if outcome is not None:
@@ -62,6 +64,7 @@ class Node:
             type="Line",
             expiration=names.LOG_SECONDS,
             persistent=False,
+            index=index,
         )
 
 

@@ -56,7 +56,7 @@ def test_the_fingerprint_is_the_majority_of_all_pairs() -> None:
     counts = [0] * 64
     for one, other in pairwise(words):
         following = int.from_bytes(_hashes[other], "little")
-        rotated = (following << 23 | following >> 41) & (2**64 - 1)
+        rotated = (following << 24 | following >> 40) & (2**64 - 1)
         pair = int.from_bytes(_hashes[one], "little") ^ rotated
         for bit in range(64):
             counts[bit] += 1 if pair >> bit & 1 else -1

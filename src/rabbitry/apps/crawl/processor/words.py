@@ -16,7 +16,7 @@ from stopwordsiso import stopwords
 _READ: Final = 8_000
 """Characters of a text that are looked at: about 1,300 words."""
 _MOST_KEYWORDS: Final = 10
-_CANDIDATES: Final = 300
+_CANDIDATES: Final = 150
 _ENOUGH: Final = 60
 """Repeated words among which there are keywords, since not all of them are common ones."""
 _TITLE_WEIGHT: Final = 3
@@ -25,16 +25,16 @@ _PUNCTUATION: Final = string.punctuation + "\u00a0¡§«·»¿‐‑–—‘’
 _FEWEST_WORDS: Final = 10
 _LONG_WORDS: Final = 15
 """Characters a word in the mean, from which on a text is one of a script that has no spaces."""
-_LANE: Final = 64
-_LANE_MASK: Final = (1 << _LANE) - 1
-_ROTATION: Final = 23
+_SIZE: Final = 8
+"""Bytes of a hash."""
+_ROTATED: Final = 3
 
 
 class _Hashes(dict[str, bytes]):
     """64-bit hashes of words, kept for the words of the next pages; emptied when full. 15 MB at most."""
 
     def __missing__(self, word: str) -> bytes:
-        value = blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
+        value = blake2b(word.encode("utf-8", "replace"), digest_size=_SIZE).digest()
         if len(word) <= _LONGEST_KEYWORD:
             if len(self) >= 100_000:
                 self.clear()
@@ -60,27 +60,25 @@ def words_of(text: str) -> list[str]:
 def fingerprint_of(words: list[str]) -> int:
     """Return the simhash of a text's pairs of words: 64 bits as a signed integer. 0: too few words.
 
-    Texts that have most pairs in common differ in few bits. All pairs are hashed at once, each in a lane of 64 bits of
-    one big integer: the hash of a word, and that of the next one rotated. For 1,300 words it takes 0.2 ms, one by one
-    it would take 2 ms (`benchmarks/extraction.py`).
+    Texts that have most pairs in common differ in few bits. The hash of a pair is that of the first word, and that of
+    the second one rotated by _ROTATED bytes. Bytes of all pairs at the same place are looked at together, as one big
+    integer: for 1,300 words it takes 0.1 ms, one by one it would take 2 ms (`benchmarks/extraction.py`).
     """
     pairs = len(words) - 1
     if pairs < _FEWEST_WORDS - 1:
         return 0
-    hashes = int.from_bytes(b"".join(map(_hashes.__getitem__, words)), "little")
-    following = hashes >> _LANE
-    rotated = ((following << _ROTATION) & _lanes(_LANE_MASK << _ROTATION & _LANE_MASK, pairs)) | (
-        (following >> (_LANE - _ROTATION)) & _lanes(_LANE_MASK >> (_LANE - _ROTATION), pairs)
-    )
-    lanes = ((hashes & ((1 << _LANE * pairs) - 1)) ^ rotated).to_bytes(pairs * 8, "little")
-    bits = [int.from_bytes(bytes([1 << bit]) * pairs, "little") for bit in range(8)]
+    hashes = b"".join(map(_hashes.__getitem__, words))
+    places = [hashes[place::_SIZE] for place in range(_SIZE)]
+    first_bits = int.from_bytes(b"\1" * pairs, "little")
+    masks = [first_bits << bit for bit in range(8)]
     value = 0
-    for index in range(8):
-        column = int.from_bytes(lanes[index::8], "little")
-        for bit, mask in enumerate(bits):
-            if (column & mask).bit_count() * 2 > pairs:
-                value |= 1 << (index * 8 + bit)
-    return (value - (1 << _LANE) if value >> (_LANE - 1) else value) or 1
+    for place, first in enumerate(places):
+        second = places[place - _ROTATED]
+        together = int.from_bytes(first[:-1], "little") ^ int.from_bytes(second[1:], "little")
+        for bit, mask in enumerate(masks):
+            if (together & mask).bit_count() * 2 > pairs:
+                value |= 1 << (place * 8 + bit)
+    return (value - (1 << 64) if value >> 63 else value) or 1
 
 
 def keywords_of(words: list[str], title: str, language: str) -> list[str]:
@@ -103,10 +101,6 @@ def keywords_of(words: list[str], title: str, language: str) -> list[str]:
         if 2 < len(word) + (not word.isascii()) <= _LONGEST_KEYWORD and word not in common and not word.isnumeric():
             counts[word] = counts.get(word, 0) + count
     return nlargest(_MOST_KEYWORDS, counts, key=counts.__getitem__)
-
-
-def _lanes(value: int, number: int) -> int:
-    return int.from_bytes(value.to_bytes(8, "little") * number, "little")
 
 
 @lru_cache
