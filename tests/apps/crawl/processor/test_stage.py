@@ -47,9 +47,9 @@ class _Broker:
         await self.publish(packed(body), Properties(content_encoding="zstd", type="Page", headers=headers))
 
     async def next(self, queue: str) -> Delivery:
-        """Return the next message of a queue."""
+        """Return the next message of a queue, for which a process may have to be started several times."""
         await self._channel.declare_queue(queue, passive=True)
-        async with self._channel.consume(queue) as deliveries, asyncio.timeout(40):
+        async with self._channel.consume(queue) as deliveries, asyncio.timeout(80):
             async for delivery in deliveries:
                 delivery.ack()
                 return delivery
