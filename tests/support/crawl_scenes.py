@@ -23,6 +23,8 @@ from tests.support.rabbitmq import RabbitMQ
 from tests.support.sites import NOT_FOUND, Answer, Log, Request, Sites, SitesProcess
 from tests.support.waiting import eventually, eventually_blocking
 
+_LONG: Final = 1800.0
+"""Seconds for anything, on a machine that does other things too; the tests' own limits end them sooner."""
 _ROLES: Final[tuple[Role, ...]] = ("crawler", "processor", "keeper")
 
 
@@ -139,13 +141,15 @@ def paused_keepers(
     """
 
     def pause(crawl: Crawl) -> None:
-        one = eventually_blocking(crawl.active_keeper, "an active keeper", within=60)
+        one = eventually_blocking(crawl.active_keeper, "an active keeper", within=_LONG)
         assert one is not None
         one.process.send_signal(signal.SIGSTOP)
         try:
-            eventually_blocking(lambda: crawl.active_keeper() is not one, "another keeper", within=90)
+            eventually_blocking(lambda: crawl.active_keeper() is not one, "another keeper", within=_LONG)
             began = crawl.status().documents
-            eventually_blocking(lambda: crawl.status().documents > began + hosts, "documents of the other", within=90)
+            eventually_blocking(
+                lambda: crawl.status().documents > began + hosts, "documents of the other", within=_LONG
+            )
         finally:
             one.process.send_signal(signal.SIGCONT)
 
@@ -168,10 +172,10 @@ def _disturb(
         crawl.add(sites.url("/p/0"), delay=delay)
         for number, happen in enumerate(happenings):
             wanted = graph.count * (number + 1) // (len(happenings) + 2)
-            eventually_blocking(lambda wanted=wanted: sites.count >= wanted, f"{wanted} requests", within=300)  # type: ignore[misc] # bound now
+            eventually_blocking(lambda wanted=wanted: sites.count >= wanted, f"{wanted} requests", within=_LONG)  # type: ignore[misc] # bound now
             crawl.check()
             happen(crawl)
-        crawl.settled(documents=graph.count, within=600)
+        crawl.settled(documents=graph.count, within=_LONG)
         pages = graph.count
         most = pages * 0.02 if pages > 1_000 else 2 * graph.hosts * len(happenings)
         checked(
@@ -216,11 +220,11 @@ def manners(
         crawl.add(*urls, delay=delay)
         for number in range(kills):
             wanted = hosts * (each + 1) * (number + 1) // (kills + 2)
-            eventually_blocking(lambda wanted=wanted: len(sites.log) >= wanted, f"{wanted} requests", within=300)  # type: ignore[misc] # bound now
+            eventually_blocking(lambda wanted=wanted: len(sites.log) >= wanted, f"{wanted} requests", within=_LONG)  # type: ignore[misc] # bound now
             role: Role = "keeper" if number % 4 == 3 else "crawler"
             crawl.kill(chance.choice([one for one, its in crawl.running.items() if its == role]))
             crawl.start(role)
-        crawl.settled(documents=hosts * each, within=600)
+        crawl.settled(documents=hosts * each, within=_LONG)
         slow = {host: slower for host, number in hosts_numbers.items() if number % 4 == 0}
         wanted_pages = [sites.url(target, n) for n in range(hosts) for target in ("/", *names)]
         most = 2 * (kills + 1) * -(-hosts // crawlers)  # of each host that a crawler may have in hand
@@ -237,7 +241,7 @@ def paused(broker: str, folder: Path, *, seconds: float, delay: float = 0.5, pag
         crawl.start("processor")
         first = crawl.start("crawler")
         crawl.add(sites.url("/p/0"), delay=delay)
-        eventually_blocking(lambda: len(sites.log) >= 4, "some pages are fetched", within=30)
+        eventually_blocking(lambda: len(sites.log) >= 4, "some pages are fetched", within=_LONG)
         first.process.send_signal(signal.SIGSTOP)
         crawl.start("crawler")
         began, asleep = time.monotonic(), len(sites.log)
@@ -249,7 +253,7 @@ def paused(broker: str, folder: Path, *, seconds: float, delay: float = 0.5, pag
             eventually_blocking(time_is_up, "the pause", within=seconds + 5)
         finally:
             first.process.send_signal(signal.SIGCONT)
-        crawl.settled(documents=pages, within=180)
+        crawl.settled(documents=pages, within=_LONG)
         wanted = (sites.url(f"/p/{n}") for n in range(pages))
         checked(f"crawler paused at request {asleep}", crawl, sites, wanted, most_twice=1, delay=delay)
 
@@ -262,9 +266,9 @@ async def cuts(broker: str, folder: Path, *, cuts: int, delay: float = 0.3, page
             await asyncio.to_thread(crawl.add, sites.url("/p/0"), delay=delay)
             for number in range(cuts):
                 wanted = 3 + pages * (number + 1) // (cuts + 2)
-                await eventually(lambda wanted=wanted: len(sites.log) >= wanted, f"{wanted} requests", within=120)  # type: ignore[misc] # bound now
+                await eventually(lambda wanted=wanted: len(sites.log) >= wanted, f"{wanted} requests", within=_LONG)  # type: ignore[misc] # bound now
                 await proxy.cut()
-            await asyncio.to_thread(crawl.settled, documents=pages, within=180)
+            await asyncio.to_thread(crawl.settled, documents=pages, within=_LONG)
             wanted_pages = [sites.url(f"/p/{n}", n % 3) for n in range(pages)]
             most = 2 * 3 * cuts
             await asyncio.to_thread(checked, "cuts", crawl, sites, wanted_pages, most_twice=most, delay=delay)
@@ -279,7 +283,7 @@ def traps(broker: str, folder: Path, *, real: int) -> None:
     with SitesProcess(Trapped(real)) as sites, Crawl(broker, folder) as crawl:
         crawl.start_all()
         crawl.add(sites.url("/p/0"))
-        status = crawl.settled(documents=int(0.9 * real), within=600)
+        status = crawl.settled(documents=int(0.9 * real), within=_LONG)
         targets = sites.log.pages().targets()
         fetched = {target for target in targets if target.startswith("/p/")}
         spent = Counter(target.split("/")[1] for target in targets if not target.startswith("/p/"))
