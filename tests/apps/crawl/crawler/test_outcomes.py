@@ -111,6 +111,15 @@ async def test_answer_that_does_not_come_in_time_is_too_slow() -> None:
                 assert outcome.outcome == "too-slow"
 
 
+async def test_answer_that_does_not_come_over_a_kept_connection_is_too_slow() -> None:
+    async with serving({"/": answer(PAGE), "/slow": writes(then_wait=True)}) as server:
+        with fetching() as hand:
+            await hand.page(f"http://127.0.0.1:{server.port}/")
+            outcome = await hand.outcome(f"http://127.0.0.1:{server.port}/slow", time_limit=0.5)
+    assert outcome.outcome == "too-slow"
+    assert server.connections == 1
+
+
 async def test_answer_slower_than_the_least_speed_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(curl_handle._OPTIONS, pycurl.LOW_SPEED_TIME, 1)
     async with serving({"/": writes(OK + b"", then_wait=True)}) as server:
