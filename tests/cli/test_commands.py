@@ -37,6 +37,14 @@ def test_an_output_that_can_not_be_written_is_said_in_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "rabbitry: can't write: No space left on device\n")
 
 
+def test_an_output_that_is_closed_is_no_failure() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m rabbitry version >&-', sys.executable],
+        env=commands.environment(), stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_a_log_has_colours_where_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
     program = (

@@ -86,7 +86,9 @@ class Database:
         """
         self._schema = schema
         self._existing = existing
-        self._engine = _engine(url or schema.default_url(), existing, schema.pragmas)
+        given = url or schema.default_url()
+        self._engine = _engine(given, existing, schema.pragmas)
+        self._shown = make_url(given).render_as_string(hide_password=True)
         self._writing = self._engine.execution_options(writes=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -95,7 +97,7 @@ class Database:
 
     def __str__(self) -> str:
         """Return the URL without a password."""
-        return self._engine.url.render_as_string(hide_password=True)
+        return self._shown
 
     def __enter__(self) -> Self:
         """Bring the schema up to date, and start the writer.

@@ -49,7 +49,8 @@ def _run(arguments: list[str]) -> NoReturn:
         sys.exit(1)
     try:
         code = run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started this process (`>&-`)
+            sys.stdout.flush()
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise

@@ -355,13 +355,16 @@ def _show_hosts(found: Hosts) -> None:
     if not found.hosts:
         say("there are no hosts yet: rabbitry crawl add URL" if not found.total else f"there are only {found.total:,}")
         return
-    print(f"{'host':40} {'queued':>8} {'sent':>6} {'done':>8} {'delay':>7}  {'next':10} last outcomes")
+    width = min(40, max(len(host.origin) for host in found.hosts))
+    print(f"{'host':{width}} {'queued':>7} {'sent':>4} {'done':>7} {'delay':>6}  {'next':9} last outcomes")
     for host in found.hosts:
         due = "in hand" if host.is_out else "-" if host.next_at is None or not host.queued else _due(host.next_at)
         last = ", ".join(dict.fromkeys(decision.outcome for decision in host.last))
         delay = f"{host.delay:g} s" if host.delay < 60 else span(host.delay)
         print(
-            one_line(f"{host.origin:40} {host.queued:>8,} {host.sent:>6,} {host.done:>8,} {delay:>7}  {due:10} {last}")
+            one_line(
+                f"{host.origin:{width}} {host.queued:>7,} {host.sent:>4,} {host.done:>7,} {delay:>6}  {due:9} {last}"
+            )
         )
     if len(found.hosts) < found.total:
         say(f"{len(found.hosts):,} of {found.total:,} hosts: --limit and --offset show others")

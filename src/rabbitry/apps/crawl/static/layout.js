@@ -57,15 +57,15 @@ export function layout(width, nodes) {
     const edge = isLeft ? `M${begins} C${bend[0]} ${bend[1]} ${ends}` : `M${ends} C${bend[1]} ${bend[0]} ${begins}`;
     return { entry, x, y, width: nodeWidth, height: nodeHeight, isLow, edge };
   });
-  const foot = below.length === 1 ? [beneath(below[0], broker)] : rowsBelow(below, width, Math.max(columns, broker.y + brokerHeight), broker);
+  const foot = below.length === 1 ? [beneath(below[0], broker, Math.max(brokerWidth, 86))] : rowsBelow(below, width, Math.max(columns, broker.y + brokerHeight), broker);
   const places = [...column(left, 1, true), ...column(right, width - nodeWidth - 1, false), ...foot];
   return { height: Math.max(columns, ...foot.map((place) => place.y + place.height)) + 4, broker, places };
 }
 
-// A lone keeper stands close to the broker, between the edges.
-function beneath(entry, { x, y, width, height }) {
-  const top = y + height + 30;
-  return { entry, x, y: top, width, height: 40, isLow: false, edge: `M${x + width / 2} ${y + height} L${x + width / 2} ${top}` };
+// A lone keeper stands close to the broker, between the edges, as wide as its id needs.
+function beneath(entry, { x, y, width, height }, wide) {
+  const [middle, top] = [x + width / 2, y + height + 30];
+  return { entry, x: middle - wide / 2, y: top, width: wide, height: 40, isLow: false, edge: `M${middle} ${y + height} L${middle} ${top}` };
 }
 
 function rowsBelow(found, width, top, broker) {
