@@ -74,7 +74,7 @@ def dispatch(work: Work) -> list[Batch]:
         if len(state.batches) >= int(state.window) or len(batches) >= MOST_AT_ONCE:
             idle.append(host)
             break
-        if not host.waiting or host.out >= work.per_host:
+        if not host.waiting or not host.has_room(work.per_host):
             continue
         batch = _choose(work, host, promised)
         if batch is not None:
@@ -85,7 +85,7 @@ def dispatch(work: Work) -> list[Batch]:
         elif host.waiting:
             host.due = max(host.due, work.now + _IDLE)
             idle.append(host)
-        if host.waiting and host.out < work.per_host:
+        if host.waiting and host.has_room(work.per_host):
             idle.append(host)
     for host in idle:
         state.list_host(host)
@@ -105,7 +105,8 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
         robots = work.robots_of(origin, host)
         is_closed = work.state.closed.get(origin, (0, 0.0))[1] > work.now
         if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
-            return _send(work, host, origin, [], origin)
+            # It is asked for alone: it may forbid what else would be out.
+            return None if host.out else _send(work, host, origin, [], origin)
         pick = _Pick(work, host, origin, size, promised)
         pick.look_at(rows)
         most = _LOOKED_AT if number else min(_LOOKED_AT, 2 * size)

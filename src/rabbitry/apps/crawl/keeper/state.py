@@ -64,6 +64,10 @@ class Host:
     is_listed: bool = False
     crawl: int = 0
 
+    def has_room(self, most: int) -> bool:
+        """Return whether one more batch may be out: `most` of them, one where the host asked for a slower pace."""
+        return self.out < (1 if self.robots_delay or self.backoff or self.failures else most)
+
     @property
     def is_untried(self) -> bool:
         """Return whether it may be dead: it has given no page yet, or did not answer the last time."""

@@ -263,7 +263,7 @@ class Work:
         hosts = [state.hosts[one] for one in self.hosts]
         sets.change_many(connection, _PUT_HOST, [tuple(getattr(one, name) for name in HOST_COLUMNS) for one in hosts])
         for host in hosts:
-            if host.waiting and host.out < self.per_host:
+            if host.waiting and host.has_room(self.per_host):
                 state.list_host(host)
         self.hosts.clear()
         crawls = [state.crawls[one] for one in self.crawls if one in state.crawls]
