@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -85,24 +86,41 @@ class _Bench:
             self._batches.append((batch, [address.url for address in batch.addresses]))
 
     def fill(self, wanted: int) -> None:
-        """Make waiting addresses known in bulk, with the keeper's own statements, until there are as many as wanted."""
+        """Make waiting addresses known until there are as many as wanted: rows as the keeper writes them, in bulk."""
         while (missing := wanted - sum(self._known)) > 0:
             urls: list[str] = []
             for number in range(min(missing, _AT_ONCE)):
                 host = number % _HOSTS
                 urls.append(_url(host, self._known[host]))
                 self._known[host] += 1
+            self._database.write_now(partial(self._add, urls=urls))
 
-            def add(connection: Connection, urls: list[str] = urls) -> None:
-                state, _ = self._keeper._current(connection, self._now)
-                work = Work(connection, state, self._now, "keeper bench")
-                [crawl] = state.crawls.values()
-                for url in urls:
-                    work.add(parse(url), crawl, 1)
-                work.flush()
-                state.known.add(urls, crawl.id, -1)
-
-            self._database.write_now(add)
+    def _add(self, connection: Connection, urls: list[str]) -> None:
+        state, _ = self._keeper._current(connection, self._now)
+        work = Work(connection, state, self._now, "keeper bench")
+        [crawl] = state.crawls.values()
+        first = state.next_address
+        state.next_address += len(urls)
+        addresses = [parse(url) for url in urls]
+        hosts = [state.by_name[one.host] for one in addresses[:_HOSTS]]
+        connection.exec_driver_sql(
+            "INSERT INTO crawl_addresses (id, key, url, host, crawl, depth, source, found_at)"
+            " VALUES (?, ?, ?, ?, ?, 1, 1, ?)",
+            [
+                (first + number, one.key, one.url, hosts[number % _HOSTS].id, crawl.id, self._now)
+                for number, one in enumerate(addresses)
+            ],
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO crawl_seen (key, ref) VALUES (?, ?)",
+            sorted((one.key, first + number) for number, one in enumerate(addresses)),
+        )
+        for one in addresses:
+            state.by_name[one.host].waiting += 1
+        work.hosts.update(host.id for host in hosts)
+        work.counts["state:queued"] += len(urls)
+        work.flush()
+        state.known.add(urls, crawl.id, -1)
 
     def pages(self, count: int, new: int) -> list[float]:
         """Crawl and process pages; return the milliseconds of CPU for a page, of each transaction."""
@@ -174,7 +192,7 @@ def seen(share: float) -> list[Row]:
         bench = _Bench(database)
         for size in sizes:
             bench.fill(size)
-            bench.pages(500, 0)  # what a measurement would otherwise read from disk for the first time
+            bench.pages(3_000, 0)  # so that hosts and shapes are known, and what is read again and again is in memory
             for mix, new in _MIXES.items():
                 costs[mix].append(statistics.median(bench.pages(_PAGES, new)))
             disk.append(bench.bytes_a_seen_address())
