@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import zstandard
 from sqlalchemy import Connection, TextClause, bindparam
 from sqlalchemy import text as sql
 
+from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words
 from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.messages import Document
@@ -84,29 +85,22 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
     compress = zstandard.ZstdCompressor(level=1).compress
     encode = msgspec.json.Encoder().encode
     is_sqlite = connection.dialect.name == "sqlite"
-    values: list[dict[str, Any]] = []
+    values: list[tuple[object, ...]] = []
     words: list[tuple[int, str, str, str]] = []
     for identity, document, _ in wanted:
         title, text = clean(document.title[:LONGEST_TITLE]), clean(document.text[:LONGEST_TEXT])
         encoded = text.encode()
         hosts = host_words(clean(document.url))  # as it is kept: the words are taken out by the same address
-        row = {
-            "id": identity,
-            "fetched_at": fetched_at(document),
-            "status": document.status,
-            "title": title,
-            "text": compress(encoded),
-            "size": len(encoded),
-            "data": clean(encode(_data(document)).decode()),
-        }
+        data = clean(encode(_data(document)).decode())
+        row = (identity, fetched_at(document), document.status, title, compress(encoded), len(encoded), data)
         if is_sqlite:
+            values.append(row)
             words.append((identity, title, text[:SEARCHED], hosts))
         else:
-            row |= {"a": plain_words(title), "b": plain_words(text[:SEARCHED]), "d": hosts}
-        values.append(row)
-    connection.execute(_PUT_SQLITE if is_sqlite else _PUT_POSTGRESQL, values)
+            values.append((*row, plain_words(title), plain_words(text[:SEARCHED]), hosts))
+    sets.change_many(connection, _PUT_SQLITE if is_sqlite else _PUT_POSTGRESQL, values)
     if is_sqlite:
-        connection.exec_driver_sql(_PUT_WORDS, words)
+        sets.change_many(connection, _PUT_WORDS, words)
 
 
 def store_pages(connection: Connection, pages: Iterable[Page]) -> None:
@@ -121,18 +115,11 @@ def store_pages(connection: Connection, pages: Iterable[Page]) -> None:
     for some in _parts(list(latest.items())):
         rows = _rows(connection, {key: page.url for key, page in some})
         values = [
-            {
-                "id": rows[key].id,
-                "fetched_at": page.fetched_at,
-                "content_type": clean(page.content_type),
-                "headers": clean(encode(page.headers).decode()),
-                "body": page.body,
-            }
+            (rows[key].id, page.fetched_at, clean(page.content_type), clean(encode(page.headers).decode()), page.body)
             for key, page in some
             if page.fetched_at > rows[key].gone_at
         ]
-        if values:
-            connection.execute(_PUT_BODY, values)
+        sets.change_many(connection, _PUT_BODY, values)
 
 
 def remove(connection: Connection, gone: Mapping[str, float]) -> None:
@@ -195,7 +182,7 @@ def _rows(connection: Connection, urls: dict[bytes, str]) -> dict[bytes, _Row]:
     rows = _find(connection, list(urls))
     new = [key for key in urls if key not in rows]
     if new:
-        connection.execute(_ADD_PAGE, [{"key": key, "url": clean(urls[key])} for key in new])
+        sets.change_many(connection, _ADD_PAGE, [(key, clean(urls[key])) for key in new])
         rows |= _find(connection, new)
     return rows
 
@@ -237,18 +224,16 @@ _FIND: Final = _with(
     "SELECT p.key, p.id, p.gone_at, d.fetched_at AS document_at"
     " FROM index_pages p LEFT JOIN index_documents d ON d.id = p.id WHERE p.key IN :keys",
 )
-_ADD_PAGE: Final = sql("INSERT INTO index_pages (key, url) VALUES (:key, :url) ON CONFLICT (key) DO NOTHING")
-_PUT_SQLITE: Final = sql(
-    "INSERT INTO index_documents (id, fetched_at, status, title, text, size, data)"
-    " VALUES (:id, :fetched_at, :status, :title, :text, :size, :data)"
+_ADD_PAGE: Final = "INSERT INTO index_pages (key, url) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+_PUT_SQLITE: Final = (
+    "INSERT INTO index_documents (id, fetched_at, status, title, text, size, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, status = excluded.status,"
     " title = excluded.title, text = excluded.text, size = excluded.size, data = excluded.data"
 )
-_PUT_POSTGRESQL: Final = sql(
-    "INSERT INTO index_documents (id, fetched_at, status, title, text, size, data, words)"
-    " VALUES (:id, :fetched_at, :status, :title, :text, :size, :data,"
-    " setweight(to_tsvector('simple', :a), 'A') || setweight(to_tsvector('simple', :b), 'B')"
-    " || setweight(to_tsvector('simple', :d), 'D'))"
+_PUT_POSTGRESQL: Final = (
+    "INSERT INTO index_documents (id, fetched_at, status, title, text, size, data, words) VALUES (?, ?, ?, ?, ?, ?, ?,"
+    " setweight(to_tsvector('simple', ?::text), 'A') || setweight(to_tsvector('simple', ?::text), 'B')"
+    " || setweight(to_tsvector('simple', ?::text), 'D'))"
     " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, status = excluded.status,"
     " title = excluded.title, text = excluded.text, size = excluded.size, data = excluded.data, words = excluded.words"
 )
@@ -259,9 +244,8 @@ _OLD_WORDS: Final = _with(
     "SELECT d.id, d.title, d.text, p.url FROM index_documents d JOIN index_pages p ON p.id = d.id"
     " WHERE d.id IN :ids ORDER BY d.id",
 )
-_PUT_BODY: Final = sql(
-    "INSERT INTO index_bodies (id, fetched_at, content_type, headers, body)"
-    " VALUES (:id, :fetched_at, :content_type, :headers, :body)"
+_PUT_BODY: Final = (
+    "INSERT INTO index_bodies (id, fetched_at, content_type, headers, body) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (id) DO UPDATE SET fetched_at = excluded.fetched_at, content_type = excluded.content_type,"
     " headers = excluded.headers, body = excluded.body WHERE excluded.fetched_at > index_bodies.fetched_at"
 )

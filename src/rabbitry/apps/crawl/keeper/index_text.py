@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ SEARCHED: Final = 200_000
 1 MiB, which the worst text of this length, different words of one letter of four bytes each, does not reach.
 """
 _NO_WORD: Final = re.compile(r"[\W_]+")
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.:-]+(?=/)")
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -54,6 +56,12 @@ def host_words(url: str) -> str:
 
     They are hexadecimal, with an `h` before: no word of a text looks so, and no parser divides them.
     """
+    origin = _ORIGIN.match(url)
+    return _host_words(url if origin is None else origin[0])
+
+
+@lru_cache(5_000)
+def _host_words(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port

@@ -73,7 +73,8 @@ class Shape:
         if not prints:
             return False
         wanted = fingerprint & _UNSIGNED
-        return any((other ^ wanted).bit_count() <= NEAR for (other,) in struct.iter_unpack("<Q", prints))
+        others = struct.unpack(f"<{len(prints) // 8}Q", prints)
+        return min(map(int.bit_count, map(wanted.__xor__, others))) <= NEAR
 
     def remember(self, fingerprint: int) -> None:
         """Keep a document's fingerprint, in place of the oldest one where there are too many."""
