@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from rabbitry.amqp.client import parse_url
+from tests.support.commands import Service
 from tests.support.crawling import Crawl, Role
 from tests.support.embedded import BrokerProcess
 from tests.support.pages import Graph, Trapped, page, words
@@ -141,9 +142,7 @@ def paused_keepers(
     """
 
     def pause(crawl: Crawl) -> None:
-        one = eventually_blocking(crawl.active_keeper, "an active keeper", within=_LONG)
-        assert one is not None
-        one.process.send_signal(signal.SIGSTOP)
+        one = _stopped_keeper(crawl)
         try:
             eventually_blocking(lambda: crawl.active_keeper() is not one, "another keeper", within=_LONG)
             began = crawl.status().documents
@@ -157,6 +156,17 @@ def paused_keepers(
         crawl.start_all(keepers=2, crawlers=2)
         graph = Graph(pages, links=8, hosts=hosts)
         _disturb("keepers paused", crawl, graph, [pause] * pauses, delay=delay)
+
+
+def _stopped_keeper(crawl: Crawl) -> Service:
+    """Stop the active keeper (SIGSTOP), but not where it writes to SQLite, which is locked for all others then."""
+    while True:
+        one = eventually_blocking(crawl.active_keeper, "an active keeper", within=_LONG)
+        assert one is not None
+        one.process.send_signal(signal.SIGSTOP)
+        if not crawl.is_locked():
+            return one
+        one.process.send_signal(signal.SIGCONT)
 
 
 def _disturb(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,17 @@ class Crawl:
             lambda it: it.exec_driver_sql("SELECT keeper FROM crawl_keeper").scalars().all()
         )
         return next((one for one in self.of("keeper") if f"keeper {node}" in one.output), None)
+
+    def is_locked(self) -> bool:
+        """Return whether somebody has begun to write to the database and keeps all others from it; SQLite alone."""
+        if not self.database.startswith("sqlite"):
+            return False
+        with contextlib.closing(sqlite3.connect(self.database.removeprefix("sqlite:///"), timeout=1)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
 
     def kill(self, one: Service) -> Role:
         """End a role at once (SIGKILL), with its children. Return which it was."""
