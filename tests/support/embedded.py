@@ -13,7 +13,7 @@ from types import TracebackType
 
 import psutil
 
-_DEADLINE = 20.0
+_DEADLINE = 90.0
 
 
 class BrokerProcess:
@@ -90,7 +90,11 @@ class BrokerProcess:
         self._running().send_signal(signal.SIGCONT)
 
     def __enter__(self) -> "BrokerProcess":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._output.close()
+            raise
         return self
 
     def __exit__(

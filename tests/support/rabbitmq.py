@@ -28,8 +28,8 @@ from tests.support.ports import free_port
 ROOT = Path(os.environ.get("RABBITRY_RABBITMQ_ROOT", "/"))
 _BIN = Path("/usr/lib/rabbitmq/bin")
 _INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
-_START_DEADLINE = 60.0
-_STOP_DEADLINE = 30.0
+_START_DEADLINE = 120.0
+_STOP_DEADLINE = 90.0
 
 
 def why_missing() -> str | None:
@@ -116,7 +116,7 @@ class RabbitMQ:
     def start(self) -> None:
         """Start the server and wait until it accepts AMQP connections; with the data it had before.
 
-        Raises RuntimeError with the end of its log when it ends or does not answer within a minute.
+        Raises RuntimeError with the end of its log when it ends or does not answer within two minutes.
         """
         if self._process is not None:
             raise RuntimeError(f"{self.node} runs already")

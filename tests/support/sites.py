@@ -33,7 +33,7 @@ from tests.support.ports import free_port
 HTML: Final = "text/html; charset=utf-8"
 _PER_NET: Final = 250
 _LARGEST_HEADER: Final = 1 << 20
-_DEADLINE: Final = 20.0
+_DEADLINE: Final = 90.0
 
 
 def host(number: int) -> str:
