@@ -3,7 +3,7 @@
 from typing import Final
 
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.amqp.protocol.tables import FieldValue, Table
 from tests.differential.peer import Peer
 from tests.differential.registry import add, case, of
 
@@ -162,6 +162,26 @@ def prefetch_of_the_channel(peer: Peer) -> None:
     peer.quiet()
     peer.call(m.BasicQos(prefetch_count=0, global_=True))
     peer.quiet()
+
+
+def _consumed_with(kind: str, arguments: Table, peer: Peer) -> None:
+    peer.queue("q", durable=True, x_queue_type=kind)
+    peer.consume("q", arguments=arguments)
+
+
+for _kind in ("classic", "quorum"):
+    for _index, _arguments in enumerate(
+        (
+            {"x-cancel-on-ha-failover": True},
+            {"x-cancel-on-ha-failover": 1},
+            {"x-cancel-on-ha-failover": "true", "x-priority": "1"},
+            {"x-stream-offset": 1},
+            {"x-stream-offset": "first", "x-priority": 1.0},
+            {"x-stream-offset": "first", "x-cancel-on-ha-failover": None},
+            {"x-own": 1},
+        )
+    ):
+        add(f"consume_arguments_{_kind}_{_index}", of(_consumed_with, _kind, _arguments))
 
 
 def _prefetches(steps: tuple[tuple[int, bool] | str, ...], peer: Peer) -> None:

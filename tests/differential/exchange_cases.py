@@ -1,6 +1,7 @@
 """Exchanges: declaring and its refusals, how each type routes, bindings, alternate exchanges."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Final
 
 from rabbitry.amqp.protocol import methods as m
@@ -156,6 +157,9 @@ for _index, _method in enumerate(
         m.ExchangeUnbind("missing", "amq.fanout", "never"),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": "some"}),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": 1}),
+        m.QueueBind("q", "amq.headers", "", arguments={"x-match": Decimal("1.0")}),
+        m.QueueBind("q", "amq.headers", "", arguments={"x-match": None}),
+        m.QueueBind("q", "amq.headers", "", arguments={"x-match": {"a": "b"}}),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": "any-with-x"}),
         m.QueueBind("q", "amq.topic", "", arguments={"x-match": "some"}),
     )

@@ -3,12 +3,14 @@
 Longer than other files: the cases have nothing to do with each other, and are found by their names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt
+from rabbitry.amqp.protocol.tables import FieldValue, Float32, Table, TaggedInt
 from tests.differential.peer import Peer
 from tests.differential.registry import add, case, flagged, of
 
@@ -77,6 +79,24 @@ _QUORUM: Final[tuple[Mapping[str, FieldValue], ...]] = (
     {"x-max-in-memory-length": 5},
     {"x-queue-version": 2},
 )
+_ORDER: Final[tuple[Mapping[str, FieldValue], ...]] = (
+    {"x-queue-type": "x", "x-max-length": -1},
+    {"x-queue-type": 10, "x-max-length": -1},
+    {"x-delivery-limit": 1, "x-max-length": -1},
+    {"x-max-in-memory-length": 1, "x-max-length": -1},
+    {"x-max-in-memory-bytes": "x"},
+    {"x-quorum-initial-group-size": -1},
+    {"x-queue-type": "quorum", "x-max-priority": "x"},
+    {"x-queue-type": "quorum", "x-max-priority": 3, "x-max-length": -1},
+    {"x-queue-type": "quorum", "x-queue-leader-locator": "x"},
+    {"x-queue-type": "quorum", "x-queue-leader-locator": 1.5},
+    {"x-queue-type": "quorum", "x-queue-leader-locator": "balanced"},
+    {"x-queue-leader-locator": "x"},
+    {"x-queue-type": "quorum", "x-max-in-memory-length": "x"},
+)
+for _index, _several in enumerate(_ORDER):
+    add(f"declare_first_fault_{_index}", of(_declared, _several))
+    add(f"declare_first_fault_durable_{_index}", of(_declared, _several, durable=True))
 for _index, _more in enumerate(_QUORUM):
     add(f"declare_quorum_{_index}", of(_declared, {"x-queue-type": "quorum", **_more}, durable=True))
 for _flag in ({}, {"durable": True, "exclusive": True}, {"durable": True, "auto_delete": True}):
@@ -84,15 +104,40 @@ for _flag in ({}, {"durable": True, "exclusive": True}, {"durable": True, "auto_
     add(f"declare_quorum_{_name}", of(_declared, {"x-queue-type": "quorum"}, **_flag))
 
 
+_MIXED: Final[Sequence[FieldValue]] = [1.5, "a", None]
+_NESTED: Final[Table] = {"a": "b", "c": [b"\0"]}
+_OTHER_TYPES: Final[tuple[FieldValue, ...]] = (
+    *(10.0, Float32(10.0), Float32(0.1), -0.5, 1e100, 1.5e-7, 123456789.25, 100000.0, 1e21, 0.0),
+    *(Decimal(10), Decimal("1.0"), "10", "", "ü", b"10", b"\0\xff", True, None, datetime(2020, 1, 1, tzinfo=UTC)),
+    [10],
+    [],
+    {},
+    {"a": 1},
+    _MIXED,
+    _NESTED,
+)
+"""Values that are not the integer 10, whatever they look like."""
+
+
 def _redeclared(
     first: Mapping[str, FieldValue],
     second: Mapping[str, FieldValue],
     peer: Peer,
+    *,
+    durable: bool = False,
 ) -> None:
-    peer.call(m.QueueDeclare(queue="q", arguments=first))
-    peer.call(m.QueueDeclare(queue="q", arguments=second))
+    for arguments in (first, second):
+        peer.call(m.QueueDeclare(queue="q", durable=durable, arguments=arguments))
 
 
+_LIMIT: Final[Table] = {"x-queue-type": "quorum", "x-delivery-limit": 2}
+_OTHERWISE: Final[tuple[Table, ...]] = (
+    {**_LIMIT, "x-delivery-limit": 2.0},
+    {**_LIMIT, "x-queue-leader-locator": "client-local"},
+    {**_LIMIT, "x-queue-type": 10},
+)
+for _index, _other in enumerate(_OTHERWISE):
+    add(f"redeclare_quorum_{_index}", of(_redeclared, _LIMIT, _other, durable=True))
 for _index, (_first, _second) in enumerate(
     (
         ({}, {"x-message-ttl": 1}),
@@ -116,9 +161,20 @@ for _index, (_first, _second) in enumerate(
         ({"x-own": 1}, {}),
         ({}, {"x-message-ttl": "word"}),
         ({}, {"x-message-ttl": None}),
+        ({"x-max-length": 5, "x-message-ttl": 10}, {"x-max-length": 5.0, "x-message-ttl": 10.0}),
+        ({"x-single-active-consumer": True}, {"x-single-active-consumer": 1}),
+        ({"x-dead-letter-exchange": "1"}, {"x-dead-letter-exchange": 1}),
+        ({"x-queue-type": "classic"}, {"x-queue-type": "Classic"}),
+        ({}, {"x-queue-type": "Classic"}),
+        ({"x-own": Decimal(1)}, {"x-own": 1.0}),
     )
 ):
     add(f"redeclare_{_index}", of(_redeclared, _first, _second))
+
+
+for _index, _value in enumerate(_OTHER_TYPES):
+    add(f"redeclare_another_type_{_index}", of(_redeclared, {"x-message-ttl": 10}, {"x-message-ttl": _value}))
+    add(f"redeclare_more_{_index}", of(_redeclared, {}, {"x-message-ttl": _value}))
 
 
 def _redeclared_flags(first: str, second: str, peer: Peer) -> None:

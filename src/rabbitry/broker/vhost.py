@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
-from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, type_name
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker.comparing import compare_arguments, inequivalent
 from rabbitry.broker.errors import (
     ConnectionRefusal,
     access_refused,
@@ -46,10 +47,6 @@ _PREDECLARED: Final = {
     "amq.headers": "headers",
     "amq.match": "headers",
 }
-
-
-_MISSING: Final[FieldValue] = LongString(b"missing")
-"""Stands for an argument that is not there, which is something else than one without a value."""
 
 
 class VirtualHost:
@@ -122,6 +119,7 @@ class VirtualHost:
             if durable and self.journal.is_on:
                 self.journal.put(EXCHANGE, *exchange_record(self.name, exchange))
             return
+        where = f"exchange '{name}' in vhost '{self.name}'"
         for argument, received, current in (
             ("type", kind, known.type),
             ("durable", durable, known.durable),
@@ -129,8 +127,8 @@ class VirtualHost:
             ("internal", internal, known.internal),
         ):
             if received != current:
-                raise self._inequivalent(argument, "exchange", name, _flag(received), _flag(current))
-        self._compare(("alternate-exchange",), "exchange", name, arguments, known.arguments)
+                raise inequivalent(argument, where, _flag(received), _flag(current))
+        compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
         """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
@@ -205,13 +203,14 @@ class VirtualHost:
         queue = self.queue(name, user)
         if exclusive != (queue.owner is not None):
             raise resource_locked(name, self.name)
+        where = f"queue '{name}' in vhost '{self.name}'"
         for flag, received, current in (
             ("durable", durable, queue.durable),
             ("auto_delete", auto_delete, queue.auto_delete),
         ):
             if received != current:
-                raise self._inequivalent(flag, "queue", name, _flag(received), _flag(current))
-        self._compare(COMPARED, "queue", name, arguments, queue.arguments)
+                raise inequivalent(flag, where, _flag(received), _flag(current))
+        compare_arguments(COMPARED, where, arguments, queue.arguments)
         queue.note_use()
         return queue
 
@@ -368,42 +367,9 @@ class VirtualHost:
             if reason == REJECTED or not is_cycle(target.name, headers):
                 target.push_letter(letter)
 
-    # -- comparing what is declared twice --------------------------------------------------------------
-
-    def _inequivalent(self, argument: str, what: str, name: str, received: str, current: str) -> Exception:
-        return precondition_failed(
-            f"inequivalent arg '{argument}' for {what} '{name}' in vhost '{self.name}': "
-            f"received {received} but current is {current}"
-        )
-
-    def _compare(self, names: tuple[str, ...], what: str, name: str, received: Table, current: Table) -> None:
-        for argument in names:
-            left, right = received.get(argument, _MISSING), current.get(argument, _MISSING)
-            if argument == "x-queue-type" and {left, right} == {"classic", _MISSING}:
-                continue  # which is what a queue is that does not say
-            if not _same(left, right):
-                short = left is not _MISSING and right is not _MISSING and type_name(left) == type_name(right)
-                say = _quoted if short else _described
-                raise self._inequivalent(argument, what, name, say(left), say(right))
-
 
 def _flag(value: bool | str) -> str:
     return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
-
-
-def _same(left: FieldValue, right: FieldValue) -> bool:
-    """Compare arguments: integers of any type by value, but a boolean is no integer."""
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
-
-
-def _described(value: FieldValue) -> str:
-    """Name a table value as RabbitMQ does."""
-    return "none" if value is _MISSING else f"the value {_quoted(value)} of type '{type_name(value)}'"
-
-
-def _quoted(value: FieldValue) -> str:
-    text = "undefined" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"'{text}'"
 
 
 def plain_name(name: str) -> str:

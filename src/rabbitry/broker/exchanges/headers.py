@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from rabbitry.amqp.protocol.tables import Table, erlang_binary, type_name
+from rabbitry.broker.erlang import erlang_term
 from rabbitry.broker.errors import precondition_failed
 from rabbitry.broker.exchanges.exchange import Binding, Destination, Exchange
 
@@ -36,8 +37,8 @@ def check_arguments(arguments: Table) -> None:
     """Refuse a binding whose x-match is none of the four (406), or no string."""
     kind = arguments.get("x-match", "all")
     if not isinstance(kind, str):
-        value = str(kind).lower() if isinstance(kind, bool) else kind
-        raise precondition_failed(f"Invalid x-match field type {type_name(kind)} (value {value!s}); expected longstr")
+        text = f"Invalid x-match field type {type_name(kind)} (value {erlang_term(kind)}); expected longstr"
+        raise precondition_failed(text)
     if kind not in _MATCHES:
         value = erlang_binary(kind.encode())
         raise precondition_failed(f"Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x")

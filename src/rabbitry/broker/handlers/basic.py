@@ -91,12 +91,21 @@ def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
 
 
 def _priority(queue: Queue, arguments: Table) -> int:
-    """Read a consumer's priority (RabbitMQ's docs/consumer-priority)."""
+    """Check a consumer's arguments, and return its priority (RabbitMQ's docs/consumer-priority)."""
+    where = f"queue '{queue.name}' in vhost '{queue.vhost.name}'"
     value = arguments.get("x-priority", 0)
     if isinstance(value, bool) or not isinstance(value, int):
-        where = f"queue '{queue.name}' in vhost '{queue.vhost.name}'"
         wrong = f"expected integer, got {type_name(value)}"
         raise precondition_failed(f"invalid arg 'x-priority' for {where}: \"{wrong}\"")
+    refused = ("x-stream-offset", "x-cancel-on-ha-failover") if queue.rules.quorum else ("x-stream-offset",)
+    on_failover = arguments.get("x-cancel-on-ha-failover", False)
+    if "x-cancel-on-ha-failover" not in refused and not isinstance(on_failover, bool):
+        wrong = f"{{unacceptable_type,{type_name(on_failover)}}}"
+        raise precondition_failed(f"invalid arg 'x-cancel-on-ha-failover' for {where}: {wrong}")
+    for argument in refused:
+        if argument in arguments:
+            kind = "quorum" if queue.rules.quorum else "classic"
+            raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
     return value
 
 

@@ -1,6 +1,6 @@
 """What a queue's arguments ask for. The checks, their order and their words are RabbitMQ 3.10's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -121,6 +121,9 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
     "x-queue-type": _string,
     "x-quorum-initial-group-size": _not_negative,
     "x-stream-max-segment-size-bytes": _not_negative,
+    "x-queue-leader-locator": _one_of(
+        "invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders"
+    ),
 }
 COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
 """Arguments that have to be the same when a queue is declared again, in the order in which they are looked at."""
@@ -140,6 +143,8 @@ _NOT_FOR_CLASSIC: Final = (
     "x-delivery-limit",
     "x-dead-letter-strategy",
     "x-quorum-initial-group-size",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
     "x-queue-leader-locator",
     "x-initial-cluster-size",
     "x-max-age",
@@ -153,17 +158,14 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
     target = arguments.get("x-dead-letter-exchange", "")
     if not isinstance(target, str):
         raise invalid_type("x-dead-letter-exchange", target, f"queue '{name}'", vhost)
-    for argument, check in _CHECKS.items():
-        if argument in arguments:
-            try:
-                check(arguments[argument], arguments)
-            except _Bad as wrong:
-                raise precondition_failed(f"invalid arg '{argument}' for {where}: {wrong}") from None
+    _check(arguments, ("x-queue-type",), where)
     kind = arguments.get("x-queue-type", "classic")
     if kind not in ("classic", "quorum"):
         raise precondition_failed(f"invalid arg 'x-queue-type' for {where}: \"unsupported queue type '{kind!s}'\"")
     quorum = kind == "quorum"
-    for argument in _NOT_FOR_QUORUM if quorum else _NOT_FOR_CLASSIC:
+    refused = _NOT_FOR_QUORUM if quorum else _NOT_FOR_CLASSIC
+    _check(arguments, (argument for argument in _CHECKS if argument not in refused), where)
+    for argument in refused:
         if argument in arguments:
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
     if quorum:
@@ -181,6 +183,16 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
         delivery_limit=_number(arguments, "x-delivery-limit"),
     )
+
+
+def _check(arguments: Table, names: Iterable[str], where: str) -> None:
+    """Check the values of arguments. Raises 406, naming the first that is wrong."""
+    for argument in names:
+        if argument in arguments:
+            try:
+                _CHECKS[argument](arguments[argument], arguments)
+            except _Bad as wrong:
+                raise precondition_failed(f"invalid arg '{argument}' for {where}: {wrong}") from None
 
 
 def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:

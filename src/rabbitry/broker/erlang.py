@@ -1,0 +1,47 @@
+"""Values as Erlang prints them: RabbitMQ's texts have them, and programs match on these."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from rabbitry.amqp.protocol.tables import FieldValue, encode_timestamp, erlang_binary, type_name
+
+
+def erlang_term(value: FieldValue) -> str:
+    """Print a value as Erlang's ~p does, on one line."""
+    match value:
+        case None:
+            return "undefined"
+        case bool():
+            return str(value).lower()
+        case float():
+            return _float(value)
+        case Decimal():
+            sign, digits, scale = value.as_tuple()
+            number = int("".join(map(str, digits)))
+            return f"{{{-int(scale)},{-number if sign else number}}}"
+        case datetime():
+            return str(encode_timestamp(value))
+        case str() | bytes():
+            return erlang_binary(value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value)
+        case Mapping():
+            items = (f"{{{erlang_term(key)},{type_name(item)},{erlang_term(item)}}}" for key, item in value.items())
+            return f"[{','.join(items)}]"
+        case Sequence():
+            return f"[{','.join(f'{{{type_name(item)},{erlang_term(item)}}}' for item in value)}]"
+    return str(value)
+
+
+def _float(value: float) -> str:
+    """Print a float as Erlang does: the fewest digits, and an exponent where that is shorter."""
+    sign, digit_tuple, exponent = Decimal(repr(value)).as_tuple()
+    digits = "".join(map(str, digit_tuple)).rstrip("0") or "0"
+    point = len(digit_tuple) + int(exponent)  # where it stands in the digits
+    minus = "-" if sign else ""
+    if digits == "0":
+        return f"{minus}0.0"
+    scientific = f"{digits[0]}.{digits[1:] or '0'}e{point - 1}"
+    if 0 < point < len(digits):
+        return f"{minus}{digits[:point]}.{digits[point:]}"
+    plain = f"0.{'0' * -point}{digits}" if point <= 0 else f"{digits}{'0' * (point - len(digits))}.0"
+    return minus + (plain if point == 0 or len(plain) <= len(scientific) else scientific)
