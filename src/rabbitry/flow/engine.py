@@ -18,6 +18,7 @@ from rabbitry.exceptions import (
     LoginRefused,
     PublishRefused,
     RabbitryError,
+    UsageError,
     VirtualHostRefused,
 )
 from rabbitry.flow import topology
@@ -239,6 +240,13 @@ class Engine:
                 await self._own.send_alone(message)
 
     # -- stopping --------------------------------------------------------------------------------------
+
+    async def ping(self, timeout: float) -> None:
+        """See `Worker.ping`."""
+        if not self._connections:
+            raise UsageError("the worker is not connected")
+        channel = await self._connections[0].channel(timeout=timeout)
+        await channel.close()
 
     async def stop_taking(self, seconds: float) -> None:
         """Cancel the consumers, which a broker has `seconds` to answer; what is in hand stays.

@@ -183,6 +183,15 @@ class Worker:
         finally:
             self._waiting -= 1
 
+    async def ping(self, timeout: float) -> None:
+        """Wait until the broker answers over the connection that messages come over.
+
+        A worker whose messages may be another one's soon, since the broker hears nothing of it, does not learn that
+        from what it publishes, which goes over another connection. timeout: seconds. Raises RequestTimeout,
+        ConnectionClosed, and UsageError where the worker does not run.
+        """
+        await self._on_io(self._engine.ping(timeout))
+
     async def serve_health(self, port: int, host: str = "127.0.0.1") -> int:
         """Answer `GET /health` over HTTP: 200 while healthy, 503 while not. Returns the port; 0 takes a free one.
 

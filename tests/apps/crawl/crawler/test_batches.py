@@ -9,12 +9,15 @@ from typing import Any, cast
 
 import pytest
 
+from rabbitry.apps._session import background
 from rabbitry.apps.crawl.crawler import batches
 from rabbitry.apps.crawl.crawler.batches import Crawler, Item, Means
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
 from rabbitry.apps.crawl.crawler.fetching import Host, Page
+from rabbitry.apps.crawl.crawler.line import Line
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
 from rabbitry.apps.crawl.node import Node
+from rabbitry.exceptions import RequestTimeout
 from tests.apps.crawl.crawler._fetching import PAGE, answer, fetching, serving
 from tests.support.waiting import eventually
 
@@ -75,6 +78,38 @@ async def all_of(crawler: Crawler, batch: Batch, **options: Any) -> tuple[list[I
     assert isinstance(report, Report)
     assert not any(isinstance(item, Report) for item in items)
     return items, report
+
+
+async def test_a_host_with_a_delay_is_asked_for_nothing_while_the_broker_does_not_answer() -> None:
+    script, line = Script(), Line()
+    crawler = Crawler(Node("crawler", "c1"), Means(script, Room(1 << 20), Bandwidth(None), CPU(None), line))
+    answers: asyncio.Queue[Exception | None] = asyncio.Queue()
+    asked = asyncio.Event()
+
+    async def ask(within: float) -> None:
+        asked.set()
+        if (error := await answers.get()) is not None:
+            raise error
+
+    async with background(line.watch(ask)):
+        await asked.wait()
+        assert line.answers, "nobody knows better"
+        answers.put_nowait(RequestTimeout("no answer"))
+        await eventually(lambda: not line.answers, "there is no answer")
+        crawling = asyncio.create_task(all_of(crawler, batch_of("a", "b", delay=0.001)))
+        items, _ = await all_of(crawler, batch_of("c", "d"))
+        assert (len(items), script.paths) == (2, ["c", "d"]), "a host without a delay is asked all the same"
+        answers.put_nowait(None)
+        items, report = await crawling
+        assert (len(items), report.left, script.paths[2:]) == (2, [], ["a", "b"])
+
+
+async def test_what_a_host_is_not_asked_for_in_time_goes_back() -> None:
+    script, line = Script(), Line()
+    crawler = Crawler(Node("crawler", "c1"), Means(script, Room(1 << 20), Bandwidth(None), CPU(None), line))
+    line._answers.clear()
+    items, report = await all_of(crawler, batch_of("a", "b", delay=0.001, within=0.05))
+    assert (items, len(report.left), report.why) == ([], 2, "late")
 
 
 async def test_each_address_is_asked_for_once_and_a_report_ends_it() -> None:

@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
 from rabbitry.apps.crawl.crawler.fetching import Host, Page
+from rabbitry.apps.crawl.crawler.line import Line
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
 from rabbitry.apps.crawl.node import Node
 
@@ -56,6 +57,7 @@ class Means:
     room: Room
     bandwidth: Bandwidth
     cpu: CPU
+    line: Line = field(default_factory=Line)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     in_hand: set[asyncio.Timeout] = field(default_factory=set)
 
@@ -196,11 +198,14 @@ class _Run:
             if time.time() + pause >= self._deadline:
                 self.why = "late"
                 break
-            if not pause and not means.room.is_full:
+            is_answered = means.line.answers or self._batch.delay <= 0
+            if not pause and not means.room.is_full and is_answered:
                 return True
             wake_at = _clock() + pause if pause else math.inf
-            waits = [means.stopping.wait()] if pause else [means.stopping.wait(), means.room.changed()]
-            await _first(waits, pause if pause else None)
+            waits: list[Coroutine[object, object, object]] = [means.stopping.wait()]
+            if not pause:
+                waits.append(means.line.answered() if not is_answered else means.room.changed())
+            await _first(waits, pause or (None if is_answered else max(0.0, self._deadline - time.time())))
             if _clock() - wake_at > JUMP:
                 self.why = "interrupted"
         return False

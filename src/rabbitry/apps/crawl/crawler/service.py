@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rabbitry.apps._session import until
+from rabbitry.apps._session import background, until
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.crawler.batches import Crawler, Means
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
@@ -66,7 +66,8 @@ async def run(
         connections=options.concurrency,
         is_packing=not options.plain,
     )
-    crawler = Crawler(node, Means(fetcher, room, bandwidth, CPU(options.cpu_limit)))
+    means = Means(fetcher, room, bandwidth, CPU(options.cpu_limit))
+    crawler = Crawler(node, means)
     worker = crawler_app(crawler, options.concurrency, plain=options.plain).worker(
         url, strict=strict, connect_attempts=connect_attempts, id=node.id
     )
@@ -75,6 +76,7 @@ async def run(
             return True
         if started is not None:
             started(str(node))
-        return await run_worker(worker, stop, deadline, stopping=crawler.stop)
+        async with background(means.line.watch(worker.ping)):
+            return await run_worker(worker, stop, deadline, stopping=crawler.stop)
     finally:
         fetcher.close()
