@@ -202,7 +202,7 @@ class AsyncExecutor:
         if not await stream.wait() or job.is_stale:
             return False
         if result is not None:
-            stream.add(len(result.products[0].body))
+            stream.add([len(result.products[0].body)])
             self._report(job, result)
         if time.monotonic() - self._turn > _LONGEST_TURN:
             await asyncio.sleep(0)
@@ -385,7 +385,7 @@ class ThreadExecutor:
         if not stream.wait() or work.is_stale:
             return False
         if result is not None:
-            stream.add(len(result.products[0].body))
+            stream.add([len(product.body) for product in result.products])
             self._report(work, result)
         return True
 

@@ -24,7 +24,7 @@ from rabbitry.amqp.client import BrokerURL
 from rabbitry.amqp.client.default import entered
 from rabbitry.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow import handling
-from rabbitry.flow.job import ABANDONED, Result, Work
+from rabbitry.flow.job import ABANDONED, Product, Result, Work
 from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage
 
@@ -98,7 +98,7 @@ class ProcessSlot:
         until = time.monotonic() + stage.time_limit
         while pipe.poll(max(0.0, until - time.monotonic())):
             sent: _Sent = pipe.recv()
-            are_wanted = all(map(put, sent.values))
+            are_wanted = not sent.number or put(sent.yielded)
             if sent.result is not None:
                 return sent.result if are_wanted else ABANDONED
             pipe.send(are_wanted)
@@ -229,7 +229,9 @@ class _Values:
         self._pipe = pipe
         self._lock = threading.Lock()
         """Held while values are sent, so that their order stays. What follows is written under it alone."""
-        self._waiting: list[Result | None] = []
+        self._count = 0
+        self._products: list[Product] = []
+        self._context: bytes | None = None
         self._size = 0
         self._sent_at = 0.0
         self._unanswered = 0
@@ -246,12 +248,18 @@ class _Values:
     def put(self, result: Result | None) -> bool:
         """See `handling.Put`."""
         with self._lock:
-            self._waiting.append(result)
-            self._size += 0 if result is None else len(result.products[0].body)
+            if result is not None:
+                if result.context != self._context:
+                    if self._products:
+                        self._send()
+                    self._context = result.context
+                self._products += result.products
+                self._size += sum(len(product.body) for product in result.products)
+            self._count += 1
             is_due = time.monotonic() - self._sent_at >= _GATHERING
-            if is_due or len(self._waiting) >= _MOST or self._size >= _LARGEST:
+            if is_due or self._count >= _MOST or self._size >= _LARGEST:
                 self._send()
-        if self._waiting:
+        if self._count:
             if self._sender is None:
                 self._sender = threading.Thread(target=self._send_waiting, name="yielded values", daemon=True)
                 self._sender.start()
@@ -273,17 +281,19 @@ class _Values:
             # Cleared before the look, so that a value that is put in after it sets it again.
             self._is_one_waiting.clear()
             with self._lock, suppress(MemoryError):  # then they go with the next value, or with the result
-                if self._waiting:
+                if self._count:
                     self._send()
 
     def _send(self, result: Result | None = None) -> None:
+        products = tuple(self._products)
+        yielded = Result("yielded", products, context=self._context) if products else None
         try:
-            self._pipe.send(_Sent(self._waiting, result))
+            self._pipe.send(_Sent(self._count, yielded, result))
         except OSError:
             os._exit(1)  # the worker is gone
         if result is None:
             self._unanswered += 1
-        self._waiting, self._size, self._sent_at = [], 0, time.monotonic()
+        self._count, self._products, self._size, self._sent_at = 0, [], 0, time.monotonic()
 
     def _read(self) -> None:
         try:
@@ -297,10 +307,11 @@ class _Values:
 class _Sent(NamedTuple):
     """What a process sends at once: values that its handler yielded, and its result if it ended.
 
-    values: None for one that goes nowhere. Those without a result are answered.
+    number: of values, which are answered where there is no result. yielded: those of them that go somewhere.
     """
 
-    values: list[Result | None]
+    number: int
+    yielded: Result | None
     result: Result | None
 
 

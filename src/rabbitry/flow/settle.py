@@ -153,15 +153,19 @@ class Settler:
         if stream is None:
             return
         if stream.is_over:
-            stream.release()
+            for _ in result.products:
+                stream.release()
             return  # it was given back meanwhile, and comes again
         if stream.pending is None:
             stream.pending = Pending(work.stage, work.jobs, stream)
-        if isinstance(work, BatchJob):
-            make = partial(outgoing_of_batch, self._app, work, result)
-        else:
-            make = partial(outgoing_of, self._app, work, result, self._outlet.frame_limit)
-        outgoing = self._made(work.jobs[0], make)
+        outgoing: list[Publication] = []
+        for product in result.products:  # each for itself, so that each has its place in the stream
+            one = result._replace(products=(product,)) if len(result.products) > 1 else result
+            if isinstance(work, BatchJob):
+                make = partial(outgoing_of_batch, self._app, work, one)
+            else:
+                make = partial(outgoing_of, self._app, work, one, self._outlet.frame_limit)
+            outgoing += self._made(work.jobs[0], make)
         self._counting.yielded(work.stage, outgoing)
         self._publish(stream.pending, outgoing)
 

@@ -9,6 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ OLDEST: Final = 2.0
 lost the broker without knowing it yet."""
 LARGEST_TOGETHER: Final = 4 << 20
 """Bytes of the bodies of all generators of a stage in one worker, beyond which none is added. Threads that look for
-room at the same moment may each add one value more."""
+room at the same moment may each add one value more, or those of a process that came together."""
 
 
 class Bound:
@@ -54,10 +55,11 @@ class Stream(ABC):
         """Of the unconfirmed values, and when they were added, oldest first."""
         self._size = 0
 
-    def add(self, size: int) -> None:
-        """Count a value of `size` bytes."""
+    def add(self, sizes: Sequence[int]) -> None:
+        """Count values of so many bytes each."""
+        size, now = sum(sizes), time.monotonic()
         with self._bound.lock:
-            self._sizes.append((size, time.monotonic()))
+            self._sizes.extend([(one, now) for one in sizes])
             self._size += size
             self._bound.size += size
 
