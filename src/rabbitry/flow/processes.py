@@ -37,7 +37,7 @@ _AHEAD: Final = 2
 _MOST: Final = 32
 _LARGEST: Final = 1 << 18
 """Values, and bytes of their bodies, that a process sends at once at most, but for a single larger one."""
-_GATHERING: Final = 0.005
+_GATHERING: Final = 0.02
 """Seconds in which values that follow each other are gathered."""
 _CLOSING: Final = 0.5
 """Seconds that a generator has to come to its next value, and to end, once it is told to."""
