@@ -45,7 +45,7 @@ async def put(url: str, queue: str, body: bytes, properties: Properties | None =
         await channel.publish(body, routing_key=queue, properties=properties)
 
 
-async def eventually_holds(url: str, queue: str, number: int, *, within: float = 30.0, at_least: bool = False) -> None:
+async def eventually_holds(url: str, queue: str, number: int, *, within: float = 80.0, at_least: bool = False) -> None:
     """Wait until so many messages are ready in a queue."""
     deadline = asyncio.get_running_loop().time() + within
     while (found := (await counts(url, [queue]))[queue]) != number and not (at_least and found > number):
