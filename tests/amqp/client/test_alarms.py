@@ -140,13 +140,13 @@ async def test_the_blocking_client_s_wait_for_what_is_not_sent_yet_ends_with_its
         with rabbitry.connect_blocking(alarmed.url) as connection:
             channel, other = connection.channel(), connection.channel()
             queue = channel.declare_queue(exclusive=True).name
-            asyncio.run_coroutine_threadsafe(alarmed.alarm(True), loop).result(20)
+            asyncio.run_coroutine_threadsafe(alarmed.alarm(True), loop).result(120)
             channel.send(b"tells the broker that this connection publishes", routing_key=queue)
             eventually_blocking(lambda: connection.blocked is not None, "the block")
             other.send(b"waits", routing_key=queue)
             with pytest.raises(PublishTimeout, match="not all messages were sent within"):
                 other.wait_for_confirms(timeout=0.1)
-            asyncio.run_coroutine_threadsafe(alarmed.alarm(False), loop).result(20)
+            asyncio.run_coroutine_threadsafe(alarmed.alarm(False), loop).result(120)
             channel.wait_for_confirms(timeout=20)
             other.wait_for_confirms(timeout=20)
             assert channel.declare_queue(queue, passive=True).message_count == 2

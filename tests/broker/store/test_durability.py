@@ -189,8 +189,9 @@ async def kill_again_and_again(folder: Path, kills: int, module: str = "rabbitry
     number = 0
     with BrokerProcess("--data", str(folder), module=module) as broker:
         for round_ in range(kills):
+            wanted = len(confirmed) + 20 + 30 * (round_ % 7)
             work = asyncio.create_task(_publish_until_lost(broker.url, confirmed, unknown, number))
-            await asyncio.sleep(0.05 + 0.02 * (round_ % 7))
+            await eventually(lambda wanted=wanted: len(confirmed) >= wanted, f"{wanted} confirms", within=60)  # type: ignore[misc] # bound now
             broker.kill()
             number = await work
             broker.start()
