@@ -81,7 +81,8 @@ class FakeIndex:
 class World:
     """Sites, crawlers that fetch from them, a processor, and one keeper; time passes as things happen.
 
-    dies: asked for each batch; True: its crawler dies in the middle of it. log: each request with its time.
+    dies: asked for each batch; True: its crawler dies in the middle of it. lag: seconds from a page to its document.
+    log: each request with its time.
     """
 
     database: Database
@@ -90,6 +91,7 @@ class World:
     took: float = 0.02
     crawlers: int = 4
     dies: Callable[[], bool] = lambda: False
+    lag: Callable[[str], float] = lambda url: 0.2
     index: FakeIndex = field(default_factory=FakeIndex)
     log: list[tuple[float, str]] = field(default_factory=list)
     out: dict[str, list[Batch]] = field(default_factory=dict)
@@ -202,7 +204,7 @@ class World:
                 url=address.url, fetched_at=at, body=b"zstd", crawler="c", batch=batch.id, purpose=address.purpose,
                 headers=headers, size=1000, wire=300,
             )  # fmt: skip
-            self.later(at + 0.2, [self.process(address, answered, at)])
+            self.later(at + self.lag(address.url), [self.process(address, answered, at)])
             return [page]
         return [
             Outcome(

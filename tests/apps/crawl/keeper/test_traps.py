@@ -1,16 +1,21 @@
 """Traps: sites with families of addresses that never end, and the shapes by which they are told from real pages."""
 
+import functools
+import html
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import pytest
 
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.traps import grows, shapes_of
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, World, words
+from tests.support.pages import Trapped
+from tests.support.sites import Request, Site
 
 SITE = "http://shop.test"
 REAL = 500
@@ -134,6 +139,40 @@ def test_all_traps_at_once_cost_few_fetches_and_no_page(tmp_path: Path) -> None:
     kinds = crawled(tmp_path, list(TRAPS))
     assert kinds["real"] >= 0.95 * REAL
     assert kinds.total() - kinds["real"] <= 0.1 * kinds.total()
+
+
+def parsed(site: Site, url: str) -> Answered:
+    """Return what a site of the tests' servers answers, as a processor reads it."""
+    answer = site(Request("GET", url.removeprefix(SITE), "shop.test", "127.0.0.1", SITE, {}))
+    if answer.status != 200:
+        return MISSING
+    body = answer.body.decode()
+    links = [urljoin(url, html.unescape(link)) for link in re.findall(r'href="([^"]*)"', body)]
+    return Answered(re.sub(r"<a [^>]*>[^<]*</a>|<[^>]*>", " ", body), links)
+
+
+def in_any_order() -> Callable[[str], float]:
+    """Let documents come within a minute, each when it likes."""
+    chance = random.Random("lags")
+    return lambda _: chance.uniform(0.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    "lag",
+    [in_any_order(), lambda url: 50.0 if "/p/" in url else 0.2, lambda url: 0.2 if "/p/" in url else 50.0],
+    ids=["any order", "real pages last", "traps last"],
+)
+def test_a_trap_costs_as_little_however_late_documents_come(tmp_path: Path, lag: Callable[[str], float]) -> None:
+    pages = 60
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        world = World(database, functools.partial(parsed, Trapped(pages)), lag=lag)
+        world.add(f"{SITE}/p/0")
+        world.run(most=20 * pages)
+        assert world.counts().get("state:queued", 0) == 0, "it never ended"
+    requests = world.requests()
+    spent = sum(times for url, times in requests.items() if "/p/" not in url) - requests[f"{SITE}/robots.txt"]
+    assert sum("/p/" in url for url in requests) == pages
+    assert spent <= 12 * len(TRAPS), requests  # a tenth of a site of 540 pages
 
 
 def test_a_site_whose_pages_all_look_alike_is_no_trap(tmp_path: Path) -> None:

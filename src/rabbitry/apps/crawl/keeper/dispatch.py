@@ -26,8 +26,6 @@ _CONNECTIONS: Final = 4
 _ROUNDS: Final = 10
 _LOOKED_AT: Final = 200
 _MOST_LATER: Final = 2_000
-_MANY: Final = 100
-"""Pages of a host past which its pages are known to look alike, where they do."""
 _IDLE: Final = 1.0
 """Seconds until a host is looked at again that has addresses, and none that can be sent."""
 
@@ -170,18 +168,20 @@ class _Pick:
             self.is_refused = True
 
     def take_doubtful(self) -> bool:
-        """Pick what may be a trap: it has its turn where nothing else waits, a few at a time."""
-        if not self.is_refused:
-            most = self._size if self._host.pages >= _MANY else min(self._size, traps.ENOUGH)
-            for row in self._doubtful[:most]:
-                if _has_room(self._work, row, self._promised):
-                    self._take(row, self._work.state.shapes.of(self._host.id, row.url))
+        """Pick what may be a trap, where nothing else waits, and no answer is on its way that may lead elsewhere."""
+        work = self._work
+        known = [(row, work.state.shapes.of(self._host.id, row.url)) for row in self._doubtful[: self._size]]
+        if known and not self.is_refused and not known[0][1][-1].unanswered(work.now):
+            for row, shapes in known:
+                if _has_room(work, row, self._promised) and traps.verdict(shapes, work.now)[0] == "doubtful":
+                    self._take(row, shapes)
         return bool(self.picked)
 
     def _take(self, row: Row, shapes: Sequence[traps.Shape]) -> None:
         self._promised[row.crawl] += row.purpose == 0
         self.picked.append(row)
-        traps.sent(self._work.state.shapes, shapes, self._work.now)
+        if not row.content:  # one that was fetched before was judged then
+            traps.sent(self._work.state.shapes, shapes, self._work.now)
 
 
 def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:

@@ -135,7 +135,8 @@ class CrawlResults:
         work.counts["wire"] += outcome.wire
         row.status = outcome.status or 0
         node = f"crawler {outcome.crawler}"
-        traps.answered(work.state.shapes, work.state.shapes.of(host.id, row.url))
+        if not row.content:
+            traps.answered(work.state.shapes, work.state.shapes.of(host.id, row.url))
         if word == "slow-down":
             self._slow_down(batch, host, row, outcome, node)
         elif word in OF_THE_HOST:

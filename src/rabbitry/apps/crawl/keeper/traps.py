@@ -2,7 +2,8 @@
 
 Addresses are folded to shapes: digits to `#`, tokens to `*`, a query to its parameters' names. An address belongs to
 its shape and to those of the paths above. How many of a shape's documents were much the same as another tells a trap,
-where the host's other documents are not. A shape of which too little is known is asked for a few addresses at a time.
+where the host's other documents are not. A shape of which too little is known is asked for a few addresses, whose
+answers are awaited: documents come late, and in any order, and what a trap costs must not depend on that.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Shape:
     prints: bytes | None = None
     sent_at: float = 0.0
     is_changed: bool = False
+
+    def unanswered(self, now: float) -> int:
+        """Return how many addresses were sent whose answers may still come."""
+        return max(0, self.sent - self.answered) if now < self.sent_at + PATIENCE else 0
 
     def is_near(self, fingerprint: int) -> bool:
         """Return whether one of the documents that are remembered is much the same."""
@@ -189,24 +194,21 @@ def verdict(shapes: Sequence[Shape], now: float) -> tuple[Verdict, Shape | None]
     for shape in shapes[:-1]:
         if shape.answered < ENOUGH:
             continue
+        # Twice as many at once each time: where a family ends, or turns into a trap, few were sent too many.
+        awaited = shape.unanswered(now) >= shape.answered
         if shape.documents < ENOUGH or not _repeats(shape):
-            # Twice as many at once each time: where a family ends, or turns into a trap, few were sent too many.
-            return ("unknown", shape) if _awaits(shape, now, shape.answered) else ("good", None)
+            return ("unknown", shape) if awaited else ("good", None)
         elsewhere = whole.documents - shape.documents
         new = elsewhere - (whole.repeats - shape.repeats)
         is_trap = new >= _ELSEWHERE and new >= _ELSEWHERE_SHARE * elsewhere
-        return "trap" if is_trap else "doubtful", shape
+        return "trap" if is_trap else "unknown" if awaited else "doubtful", shape
     for shape in shapes[:-1]:
-        if _awaits(shape, now, ENOUGH):
+        if shape.answered + shape.unanswered(now) >= ENOUGH:
             return "unknown", shape
     for shape in shapes[:-1]:
         if shape.streak >= _DOUBTFUL:
             return "doubtful", shape
     return "good", None
-
-
-def _awaits(shape: Shape, now: float, most: int) -> bool:
-    return shape.sent - shape.answered >= most and now < shape.sent_at + PATIENCE
 
 
 def _repeats(shape: Shape) -> bool:
@@ -215,6 +217,8 @@ def _repeats(shape: Shape) -> bool:
 
 def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
     """Count an address that is sent."""
+    whole = shapes[-1]
+    whole.sent = whole.answered + whole.unanswered(now)  # without those that are lost: a host has to come to rest
     for shape in shapes:
         shape.sent += 1
         shape.sent_at = now
