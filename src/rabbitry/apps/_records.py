@@ -25,7 +25,7 @@ import platformdirs
 from sqlalchemy import Connection, Engine, String, column, create_engine, event, inspect, select, table
 from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
 from rabbitry.apps._records_file import OpenedFile, make
 from rabbitry.exceptions import NoRecords, RecordsError, UsageError
@@ -116,7 +116,10 @@ class Database:
         except SQLAlchemyError as error:
             self._readers.shutdown()
             self._engine.dispose()
-            raise _named(error, str(self)) from error
+            named = _named(error, str(self))
+            if isinstance(error, ProgrammingError):  # no schema to make tables in, or no right to
+                named = RecordsError(f"{named}: this user must be allowed to make tables there")
+            raise named from error
         except BaseException:
             self._readers.shutdown()
             self._engine.dispose()

@@ -144,3 +144,33 @@ async def test_a_keeper_waits_for_its_database_with_patience(file: Path, monkeyp
             assert len(begun) == 2, "the second time comes after a pause, past its patience"
             with pytest.raises(RecordsError, match="full"):
                 role.ended.result()
+
+
+async def test_a_keeper_goes_on_when_postgresql_is_back(
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    with Database(postgresql_server.create_database()) as database, failing(database, monkeypatch, cut) as begun:
+        role = Role(Node("keeper"), database)
+
+        def is_cut() -> bool:
+            if len(begun) == 1:
+                monkeypatch.undo()
+            return role.ended.done()
+
+        assert await kept(role, is_cut), "its messages are acked"
+        assert begun
+
+
+def test_who_may_not_make_tables_is_told_so(postgresql_server: PostgreSQL) -> None:
+    url = postgresql_server.create_database()
+    weak = f"weak_{url.rpartition('/')[2]}"  # roles are the whole server's
+    with Database(url) as database:
+        statements = (
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+            f"CREATE ROLE {weak} LOGIN",
+            "DROP TABLE crawl_version",
+        )
+        database.write_now(lambda connection: [connection.execute(text(each)) for each in statements])
+    with pytest.raises(RecordsError, match="this user must be allowed to make tables"):
+        Database(url.replace("rabbitry@", f"{weak}@")).__enter__()

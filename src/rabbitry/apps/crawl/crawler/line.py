@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rabbitry.exceptions import RabbitryError
+from rabbitry.exceptions import RabbitryError, RequestTimeout
 
 EVERY: Final = 1.0
 """Seconds between two questions to the broker."""
@@ -44,7 +44,7 @@ class Line:
             try:
                 await ask(WITHIN)
             except RabbitryError as error:
-                if self.answers:
+                if self.answers and isinstance(error, RequestTimeout):  # of a connection that is lost the worker tells
                     log.warning("%s; hosts with a delay are asked for nothing more until the broker answers", error)
                 self._answers.clear()
             else:
