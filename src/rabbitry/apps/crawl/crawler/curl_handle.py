@@ -80,7 +80,6 @@ class CurlHandle:
         self._loop = asyncio.get_running_loop()
         self._curl = self._made()
         self._request: Request | None = None
-        self._is_tls = False
         self._head = Head()
         self._body: Collector | None = None
         self._problem: Problem | None = None
@@ -136,7 +135,6 @@ class CurlHandle:
 
     def _begin(self, request: Request) -> None:
         self._request = request
-        self._is_tls = request.target.scheme == "https"
         self._head, self._body, self._problem = Head(), None, None
         self._is_enough, self._unread, self._refused = False, 0, ""
 
@@ -255,7 +253,8 @@ class CurlHandle:
         return Problem("no-connection", text or os.strerror(self._curl.getinfo(pycurl.OS_ERRNO)))
 
     def _late(self, text: str) -> Problem:
-        is_connected = self._curl.getinfo(pycurl.APPCONNECT_TIME if self._is_tls else pycurl.CONNECT_TIME) > 0
+        # The times of connecting are 0 also where the connection was kept from an earlier request.
+        is_connected = self._curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
         return Problem("too-slow" if is_connected else "no-connection", text)
 
 
