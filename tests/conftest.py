@@ -4,13 +4,14 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.support import programs, rabbitmq
+from tests.support import launcher, programs, rabbitmq
 from tests.support.leaks import no_leaks_in_block
 from tests.support.rabbitmq import RabbitMQ
 
@@ -37,6 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     places = {name: place for place, name in enumerate(_FIRST)}
     items.sort(key=lambda item: places.get(item.path.relative_to(tests).parts[0], len(_FIRST)))
+    if {"tests.support.commands", "tests.support.embedded"} & sys.modules.keys():
+        launcher.prepare()  # before the first test, which would take its socket for a leak
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

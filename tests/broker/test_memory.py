@@ -95,7 +95,7 @@ async def _fill(folder: Path, kind: str, number: int) -> int:
         nonlocal seen
         seen = _memory(broker.pid)
 
-    with BrokerProcess("--data", str(folder)) as broker:
+    with BrokerProcess("--data", str(folder), anew=True) as broker:
         await _FILLS[kind][0](broker.url, number, full)
     print(f"{number} {kind}: {seen / _MIB:.0f} MiB")
     assert seen

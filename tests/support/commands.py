@@ -4,11 +4,12 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
+from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually_blocking
 
 _KEPT_OUT = ("RABBITRY_", "RABBITMQ_", "APP_", "EXCHANGE_NAME", "QUEUE_NAME")
@@ -24,17 +25,25 @@ def run(
     *arguments: str, more: Mapping[str, str] | None = None, within: float = 60.0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, which has to come within so many seconds."""
-    return subprocess.run(
-        [sys.executable, "-m", "rabbitry", *arguments],
-        env=environment(more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within, check=False,
-        cwd=cwd,
-    )  # fmt: skip
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = launch(arguments, environment(more), stdout.fileno(), stderr.fileno(), cwd)
+        try:
+            code = process.wait(within)
+        finally:
+            process.kill()
+            process.wait()
+        return subprocess.CompletedProcess(["rabbitry", *arguments], code, _text(stdout), _text(stderr))
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 class Service:
     """A command that runs until it is told to stop, and what it has said so far."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", path: str) -> None:
+    def __init__(self, process: "Launched | subprocess.Popen[bytes]", path: str) -> None:
         self.process = process
         self._path = path
 
@@ -64,13 +73,9 @@ def service(*arguments: str, more: Mapping[str, str] | None = None) -> Iterator[
         path = f"{folder}/output"
         more = {"XDG_DATA_HOME": folder} | dict(more or {})  # nothing of this goes into the user's own folders
         with open(path, "wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rabbitry", *arguments],
-                env=environment(more), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=folder,
-            )  # fmt: skip
+            process = launch(arguments, environment(more), file.fileno(), file.fileno(), folder)
         try:
             yield Service(process, path)
         finally:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.wait()

@@ -13,6 +13,8 @@ from types import TracebackType
 
 import psutil
 
+from tests.support.launcher import Launched, launch
+
 _DEADLINE = 90.0
 
 
@@ -20,17 +22,17 @@ class BrokerProcess:
     """`rabbitry broker` as a process of its own, on a free port; to be killed and paused.
 
     A context manager. `options` are added to the command line; without `--data` it keeps everything in memory, and
-    without `--management-port` it has no management API. After `kill` or `stop`, `start` starts it anew on the same
-    port.
+    without `--management-port` it has no management API. anew: with a Python of its own, whose memory is not the
+    launcher's. After `kill` or `stop`, `start` starts it anew on the same port.
     """
 
-    def __init__(self, *options: str, module: str = "rabbitry", prefix: Sequence[str] = ()) -> None:
+    def __init__(self, *options: str, module: str = "rabbitry", prefix: Sequence[str] = (), anew: bool = False) -> None:
         self.port = 0
-        self._module = module
-        self._prefix = prefix
+        self._command = [*prefix, sys.executable, "-m", module]
+        self._is_launched = not (anew or prefix or module != "rabbitry")
         self._options = [*options, *([] if "--data" in options else ["--memory"])]
         self._options += [] if "--management-port" in options else ["--no-management"]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Launched | subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 
     @property
@@ -47,11 +49,16 @@ class BrokerProcess:
         """Start it and wait for its ready line; raises RuntimeError with its output where none comes."""
         self._output.seek(0)
         self._output.truncate()
-        self._process = subprocess.Popen(
-            [*self._prefix, sys.executable, "-m", self._module, "broker", "--port", str(self.port), *self._options],
-            stdin=subprocess.DEVNULL, stdout=self._output.fileno(), stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        arguments = ["broker", "--port", str(self.port), *self._options]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        output = self._output.fileno()
+        if self._is_launched:
+            self._process = launch(arguments, environment, output, output)
+        else:
+            self._process = subprocess.Popen(
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
+            )  # fmt: skip
         deadline = time.monotonic() + _DEADLINE
         while True:
             text = os.pread(self._output.fileno(), 65536, 0).decode(errors="replace")
@@ -104,7 +111,7 @@ class BrokerProcess:
             if self._process is not None:
                 self.kill()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Launched | subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the embedded broker does not run")
         return self._process

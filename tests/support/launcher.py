@@ -1,0 +1,248 @@
+"""Commands of `rabbitry` as processes that have imported everything when they start.
+
+Importing takes a command up to a second of CPU, and the tests start some six hundred. A launcher, a process without
+threads, imports everything once and forks itself for each command. What it forks is a process like any other: with its
+own id, environment, folder, output, signals and exit code. It shows the launcher's command line in `ps`, and an import
+that a command forgot may be there already: the tests of the documentation and of `rabbitry up` start commands anew.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_HEAVY: Final = (
+    "alembic.command",
+    "httpx",
+    "psutil",
+    "rabbitry.amqp.client",
+    "rabbitry.apps.crawl.crawler.service",
+    "rabbitry.apps.crawl.keeper.service",
+    "rabbitry.apps.crawl.processor.service",
+    "rabbitry.apps.grading.marking",
+    "rabbitry.apps.grading.service",
+    "rabbitry.apps.monitor.publisher",
+    "rabbitry.broker",
+    "rabbitry.broker.management",
+    "rabbitry.flow.worker",
+    "rabbitry.web.server",
+    "sqlalchemy.dialects.sqlite",
+    "uvicorn",
+    "websockets",
+)
+"""What commands import when they run; those in `rabbitry.cli` are all imported too."""
+_LARGEST: Final = 200_000
+_DEADLINE: Final = 60.0
+
+
+class _Job(NamedTuple):
+    """What a process is to be."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    cwd: str
+
+
+class Launched:
+    """A process that the launcher started, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        message, descriptors, _, _ = socket.recv_fds(channel, 64, 1)
+        if not descriptors:
+            channel.close()
+            raise RuntimeError("the launcher ended")
+        self.pid = int(message)
+        self.returncode: int | None = None
+        self._descriptor = descriptors[0]  # a signal never meets another process that got its id
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None where it still runs."""
+        return self._result(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return the exit code. Raises subprocess.TimeoutExpired."""
+        code = self._result(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("rabbitry", timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens where it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _result(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._channel], [], [], timeout)[0]:
+            said = self._channel.recv(64)
+            self._channel.close()
+            os.close(self._descriptor)
+            if not said:
+                raise RuntimeError("the launcher ended")
+            self.returncode = int(said)
+        return self.returncode
+
+
+class _Launcher:
+    """The other end of `main`: where commands are asked for."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # It ends when this process does, which closes the other end.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.launcher", str(theirs.fileno())],
+                cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+            )  # fmt: skip
+        self._lock = threading.Lock()
+
+    def launch(
+        self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path | str, stdout: int, stderr: int
+    ) -> Launched:
+        """Have a process forked."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        job = json.dumps(_Job(list(arguments), dict(environment), str(cwd)))
+        with theirs, self._lock:
+            socket.send_fds(self._control, [job.encode()], [theirs.fileno(), stdout, stderr])
+        return Launched(ours)
+
+    def close(self) -> None:
+        """End the launcher; what it started goes on."""
+        self._control.close()
+        self._process.wait()
+
+
+@functools.cache
+def _launcher() -> _Launcher:
+    launcher = _Launcher()
+    atexit.register(launcher.close)
+    return launcher
+
+
+def prepare() -> None:
+    """Start the launcher, which imports everything meanwhile."""
+    _launcher()
+
+
+def launch(
+    arguments: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int, cwd: Path | str | None = None
+) -> Launched:
+    """Start `rabbitry` with these arguments and this environment; it reads nothing, and writes to these descriptors."""
+    return _launcher().launch(arguments, environment, os.getcwd() if cwd is None else cwd, stdout, stderr)
+
+
+def main() -> None:
+    """Fork for each command that is asked for, until the other end of the socket is closed."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.setblocking(False)
+    from rabbitry import cli
+
+    for name in [*_HEAVY, *(f"rabbitry.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__))]:
+        importlib.import_module(name)
+    if threading.active_count() > 1:
+        raise RuntimeError("an import started a thread: a process with threads can't be forked safely")
+    gc.collect()
+    gc.freeze()  # or each process would copy the pages of all objects with its first collection
+    if (job := _serve(control)) is not None:
+        _become(job)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        runpy.run_module("rabbitry", run_name="__main__", alter_sys=True)
+
+
+def _serve(control: socket.socket) -> _Job | None:
+    """Return None at the end, and in each forked process what it is to be."""
+    running: dict[int, socket.socket] = {}
+    woken, waker = socket.socketpair()
+    woken.setblocking(False)
+    waker.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    # A Ctrl-C at the terminal is for the tests. One that is sent to a process just forked waits until that is ready.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    while True:
+        readable, _, _ = select.select([control, woken], [], [])
+        if woken in readable:
+            woken.recv(4096)
+            _reap(running)
+        if control in readable:
+            message, descriptors, _, _ = socket.recv_fds(control, _LARGEST, 3)
+            if not message:
+                return None
+            channel = socket.socket(fileno=descriptors[0])
+            if (pid := os.fork()) == 0:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.dup2(descriptors[1], 1)
+                os.dup2(descriptors[2], 2)
+                job = _Job(*json.loads(message))
+                _forget([control, woken, waker, channel, *running.values()])
+                return job
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
+            own = os.pidfd_open(pid)
+            socket.send_fds(channel, [str(pid).encode()], [own])
+            os.close(own)
+            running[pid] = channel
+
+
+def _reap(running: dict[int, socket.socket]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with running.pop(pid) as channel, contextlib.suppress(OSError):  # nobody waits for it any more
+            channel.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _forget(sockets: Sequence[socket.socket]) -> None:
+    """Drop what is the launcher's own."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for one in sockets:
+        one.close()
+    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+
+
+def _become(job: _Job) -> None:
+    """Turn into the process that `python -u -m rabbitry` would start as."""
+    os.environ.clear()
+    os.environ.update(job.environment)
+    time.tzset()
+    tempfile.tempdir = None
+    os.chdir(job.cwd)
+    sys.path[0:1] = [job.cwd, *filter(None, job.environment.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = ["rabbitry", *job.arguments]
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    for name, descriptor, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+
+
+if __name__ == "__main__":
+    main()
