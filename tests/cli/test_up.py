@@ -64,7 +64,7 @@ def test_its_children_end_when_it_is_killed() -> None:
 
 @pytest.mark.parametrize("name", ["broker", "monitor", "web"])
 def test_a_child_that_dies_is_started_again(name: str) -> None:
-    with commands.service("up", *_FREE) as up:
+    with commands.service("up", *_FREE, "--apps", "monitor") as up:
         page = _page(up)
         eventually_blocking(lambda: _health(page)["samples"], "samples")
         victim = _children(up)[name]
@@ -147,7 +147,7 @@ def test_a_port_of_another_broker_is_named_with_what_to_do() -> None:
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
-    with commands.service("up", *_FREE) as up:
+    with commands.service("up", *_FREE, "--apps", "monitor") as up:
         _page(up)
         children = _children(up)
         children["web"].suspend()  # it can't end in order, so the first signal takes its time

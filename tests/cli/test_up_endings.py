@@ -88,25 +88,25 @@ def _has_keeper(url: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "code", "words"),
+    ("prepare", "apps", "code", "words"),
     [
-        (_newer_store, 1, "written by a newer Rabbitry"),
-        (_store_is_a_folder, 1, "can't be read: Is a directory"),
-        (_damaged_store, 1, "can't be opened"),
-        (_no_folder, 1, "it is no folder"),
-        (_newer_records, 1, "schema '99'"),
-        (_records_are_a_folder, 1, "unable to open database file"),
-        (_broken_course, 2, "grading.toml"),
-        (_missing_course, 2, "missing.toml"),
-        (_bad_setting, 2, "APP_PORT is 'x'"),
+        (_newer_store, "", 1, "written by a newer Rabbitry"),
+        (_store_is_a_folder, "", 1, "can't be read: Is a directory"),
+        (_damaged_store, "", 1, "can't be opened"),
+        (_no_folder, "", 1, "it is no folder"),
+        (_newer_records, "grading", 1, "schema '99'"),
+        (_records_are_a_folder, "grading", 2, "is a folder"),
+        (_broken_course, "grading", 2, "grading.toml"),
+        (_missing_course, "grading", 2, "missing.toml"),
+        (_bad_setting, "monitor", 2, "APP_PORT is 'x'"),
     ],
 )
 def test_a_child_that_can_never_start_ends_it_with_its_own_line(
-    tmp_path: Path, prepare: Prepare, code: int, words: str
+    tmp_path: Path, prepare: Prepare, apps: str, code: int, words: str
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    done = commands.run("up", *_FREE, "--data", str(folder), more=prepare(folder), within=60)
+    done = commands.run("up", *_FREE, "--apps", apps, "--data", str(folder), more=prepare(folder), within=60)
     assert done.returncode == code, done.stderr
     assert words in _last_line(done.stderr)
     assert _last_line(done.stderr).startswith("rabbitry: ")

@@ -75,6 +75,7 @@ async def _suffer(cluster: Cluster, faults: Iterator[tuple[str, int]], chance: r
     return f"nodes {', '.join(f'{name} {count} times' for name, count in suffered.items())}; {load.account}"
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 async def test_each_node_of_a_cluster_fails_once(cluster: Cluster) -> None:
     # The client is on the first node that answers: on 0, then on 1, then on 0 again.

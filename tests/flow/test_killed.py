@@ -77,7 +77,7 @@ async def test_ten_thousand_messages_survive_many_kills(broker_url: str) -> None
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", ["embedded", "rabbitmq"])
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
 async def test_a_restart_of_the_broker_during_generators_and_batches_is_no_event(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

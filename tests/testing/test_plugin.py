@@ -40,12 +40,17 @@ def test_nothing_is_imported_before_a_test_asks(request):
 """
 
 
+_OTHERS = ("cacheprovider", "asyncio", "anyio", "hypothesispytest", "timeout")
+
+
 def _pytest(folder: Path, *arguments: str, broker: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run pytest as from a shell. broker: the shell's RABBITRY_BROKER."""
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", *arguments]
+    # The plugins of this project's own environment import asyncio and much more.
+    others = [option for name in _OTHERS for option in ("-p", f"no:{name}")]
+    command = [sys.executable, "-m", "pytest", "-W", "error", *others, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITRY_", "PYTEST_"))}
     environment |= {"RABBITRY_BROKER": broker} if broker else {}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=50)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=90)
 
 
 def test_the_fixture_is_there_without_being_named(tmp_path: Path) -> None:
@@ -57,9 +62,7 @@ def test_the_fixture_is_there_without_being_named(tmp_path: Path) -> None:
 
 def test_a_run_that_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_lazy.py").write_text(_LAZY)
-    # The plugins of this project's own environment import asyncio and much more.
-    others = [option for name in ("anyio", "hypothesispytest", "timeout") for option in ("-p", f"no:{name}")]
-    done = _pytest(tmp_path, *others)
+    done = _pytest(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 
@@ -138,8 +141,7 @@ with pytest.raises(rabbitry.UsageError):
 """
 
 
-@pytest.mark.parametrize("shell", [True, False])
-@pytest.mark.parametrize("arguments", [[], ["-n", "1"]])
+@pytest.mark.parametrize(("shell", "arguments"), [(True, ["-n", "1"]), (False, [])])
 def test_a_test_that_names_no_broker_reaches_none(tmp_path: Path, shell: bool, arguments: list[str]) -> None:
     (tmp_path / "conftest.py").write_text(_CONFTEST)
     (tmp_path / "test_publishes.py").write_text(_PUBLISHES)
@@ -150,14 +152,13 @@ def test_a_test_that_names_no_broker_reaches_none(tmp_path: Path, shell: bool, a
         assert list(broker._broker.vhosts["/"].queues) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["-n", "1"]])
-def test_a_broker_that_conftest_names_is_used(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_broker_that_conftest_names_is_used(tmp_path: Path) -> None:
     (tmp_path / "test_connects.py").write_text(
         "import rabbitry\n\n\ndef test_connects():\n    rabbitry.connect_blocking().close()\n"
     )
     with RunningBroker() as broker:
         (tmp_path / "conftest.py").write_text(f"import os\n\nos.environ['RABBITRY_BROKER'] = {broker.url!r}\n")
-        done = _pytest(tmp_path, *arguments)
+        done = _pytest(tmp_path, "-n", "1")
         assert done.returncode == 0, done.stdout + done.stderr
 
 
