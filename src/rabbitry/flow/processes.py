@@ -222,7 +222,7 @@ class _Values:
 
     A value is sent at once, unless another one was a moment ago: those that follow each other so closely are sent
     together, by a thread of their own where no further one comes. Each on its own would cost both sides two system
-    calls and a pickle: half of what a crawled page takes beside its extraction (`make bench-crawl`).
+    calls, a pickle and turns of their threads (`make bench-crawl`).
     """
 
     def __init__(self, pipe: Connection) -> None:
@@ -259,7 +259,7 @@ class _Values:
             is_due = time.monotonic() - self._sent_at >= _GATHERING
             if is_due or self._count >= _MOST or self._size >= _LARGEST:
                 self._send()
-        if self._count:
+        if self._count == 1:  # the sender is told of the first value of a group; it sends all that there are then
             if self._sender is None:
                 self._sender = threading.Thread(target=self._send_waiting, name="yielded values", daemon=True)
                 self._sender.start()
