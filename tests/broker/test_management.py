@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests import data
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.replay import Replay, up_to
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import eventually, eventually_blocking
 
 
 class _Api:
@@ -34,6 +35,13 @@ class _Api:
 
     def __call__(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         return self.raw(method, path, json.dumps(body).encode() if body is not None else None)
+
+    def location(self, path: str, body: object) -> str:
+        """Post, and return where the new thing is."""
+        headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)  # noqa: S310 - our own URL
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - our own URL
+            return str(answer.headers["location"])
 
     def raw(self, method: str, path: str, data: bytes | None) -> tuple[int, Any]:
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
@@ -343,6 +351,44 @@ async def test_rabbitmqadmin_works(rabbit: RabbitMQ, broker: Broker, tmp_path: P
     for step, expected, got in zip(steps, *outputs, strict=True):
         if not {"queues", "bindings"} & set(step):  # RabbitMQ's counts come late, and it has other tests' queues
             assert (step, got) == (step, expected)
+
+
+async def test_bindings_are_found_by_their_keys(rabbit: RabbitMQ, broker: Broker) -> None:
+    def seen(url: str) -> list[object]:
+        api, lines = _Api(url), list[object]()
+        for name in ("keys", "k/%"):
+            path = urllib.parse.quote(name, safe="")
+            api("PUT", f"/api/exchanges/%2F/{path}", {"type": "topic"})
+            api("PUT", f"/api/queues/%2F/{path}", {})
+            bindings = f"/api/bindings/%2F/e/{path}/q/{path}"
+            for key in ("a.#", "*.log", "with blank", "plain", "~", "", "a+b", "100%", "ü", "x/y", "a~b", "(!)'"):
+                location = api.location(bindings, {"routing_key": key})
+                shown = [item["properties_key"] for item in api("GET", bindings)[1]]
+                ways = [urllib.parse.quote(shown[0], safe=""), shown[0], location.rpartition("/")[2]]
+                lines.append((key, location, shown, [api("GET", f"{bindings}/{way}")[0] for way in ways]))
+                lines.append(api("DELETE", f"{bindings}/{ways[0]}")[0])
+            api("DELETE", f"/api/queues/%2F/{path}")
+            api("DELETE", f"/api/exchanges/%2F/{path}")
+        api("PUT", "/api/queues/%2F/with.%23~blank%20in", {})
+        lines.append(api("GET", "/api/queues/%2F/with.%23~blank%20in/bindings")[1][0]["properties_key"])
+        api("DELETE", "/api/queues/%2F/with.%23~blank%20in")
+        return lines
+
+    expected = await asyncio.to_thread(seen, _url(rabbit))
+    assert await asyncio.to_thread(seen, broker.management_url) == expected
+
+
+async def test_the_broker_runs_and_closes_where_the_management_api_can_t_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "rabbitry.broker.management.server", None)
+    async with Broker(port=0, management_port=0) as broker:
+        await eventually(lambda: "the management API can't be loaded" in caplog.text, "a line in the log")
+        async with rabbitry.connect(broker.url) as connection:
+            assert (await connection.channel()).is_open
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", broker.management_port)
+    assert not broker.connections
 
 
 async def test_the_root_says_what_it_is(broker: Broker) -> None:

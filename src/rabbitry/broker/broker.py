@@ -112,7 +112,7 @@ class Broker:
         self.data = data
         self.management_port = management_port
         self._management_listener = management_listener
-        self._management: asyncio.Task[ManagementServer] | None = None
+        self._management: asyncio.Task[ManagementServer | None] | None = None
         self.alarms = Alarms(self, memory_limit, disk_free_limit)
         self.tls_port = tls_port
         self._tls = tls
@@ -188,11 +188,17 @@ class Broker:
         self.management_port = listener.getsockname()[1]
         self._management = asyncio.create_task(self._start_management(listener), name="management")
 
-    async def _start_management(self, listener: socket.socket) -> "ManagementServer":
-        # A web framework takes a while to load; AMQP clients are served meanwhile.
-        module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
-        server: ManagementServer = module.ManagementServer(self, listener)
-        await server.start()
+    async def _start_management(self, listener: socket.socket) -> "ManagementServer | None":
+        """Load the management API and serve it; None where that failed, whatever the packages that it needs raise."""
+        try:
+            # A web framework takes a while to load; AMQP clients are served meanwhile.
+            module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
+            server: ManagementServer = module.ManagementServer(self, listener)
+            await server.start()
+        except Exception:  # noqa: BLE001 # what its packages raise while they are loaded is anybody's guess
+            _log.exception("the management API can't be loaded; the broker runs without it")
+            listener.close()  # so that whoever asks is refused, and does not wait for an answer
+            return None
         return server
 
     async def __aexit__(
@@ -202,7 +208,9 @@ class Broker:
         if self._server is None:
             return
         if self._management is not None:
-            await (await self._management).stop()
+            server = await self._management
+            if server is not None:
+                await server.stop()
             self._management = None
         await self.alarms.stop()
         if self._tls_server is not None:

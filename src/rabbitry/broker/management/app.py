@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.states import ConnectionState
@@ -19,6 +20,7 @@ from rabbitry.broker.errors import Refusal
 from rabbitry.broker.login import may_come_from
 from rabbitry.broker.management.call import CREATED, DONE, TAGS, Answer, Call, Handler, only, refused
 from rabbitry.broker.management.definitions import BadDefinition
+from rabbitry.broker.management.guard import Guard
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.routes import ROUTES
 from rabbitry.exceptions import ProtocolViolation, UsageError
@@ -37,7 +39,7 @@ _ROOT: Final = """<!doctype html><html lang="en"><title>Rabbitry's broker</title
 <a href="http://127.0.0.1:8003/">port 8003</a>. On a terminal: <code>rabbitry queues --watch</code>.</p></html>"""
 
 
-def make_app(broker: "Broker", rates: Rates) -> Starlette:
+def make_app(broker: "Broker", rates: Rates) -> ASGIApp:
     """Make the ASGI application for a broker. It runs on the broker's own loop."""
 
     async def root(request: Request) -> Response:
@@ -51,7 +53,7 @@ def make_app(broker: "Broker", rates: Rates) -> Starlette:
         return JSONResponse({"error": "Object Not Found", "reason": "Not Found"}, 404)
 
     app = Starlette(routes=routes, exception_handlers={404: missing})
-    return _RawPaths(app)  # type: ignore[return-value] # an ASGI application too
+    return Guard(_RawPaths(app))
 
 
 class _RawPaths:

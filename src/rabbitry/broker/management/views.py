@@ -10,7 +10,7 @@ import zlib
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote_plus
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
 from rabbitry.broker.access import HASHING, Permission, User
@@ -267,13 +267,16 @@ def default_binding(item: Queue) -> Json:
         "destination_type": "queue",
         "routing_key": item.name,
         "arguments": {},
-        "properties_key": quote(item.name, safe=""),
+        "properties_key": properties_key(item.name, {}),
     }
 
 
 def properties_key(routing_key: str, arguments: Table) -> str:
-    """Name a binding among those between the same two ends."""
-    name = quote(routing_key, safe="")
+    """Name a binding among those between the same two ends.
+
+    The routing key is in it percent-encoded, with "+" for a blank, as RabbitMQ has it; a path has it encoded once more.
+    """
+    name = quote_plus(routing_key).replace("~", "%7E")  # "~" is the empty key's name
     if not arguments:
         return name or "~"
     digest = zlib.crc32(encode_table(arguments)).to_bytes(4, "big")

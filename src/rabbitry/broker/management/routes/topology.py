@@ -1,7 +1,7 @@
 """Exchanges, queues and bindings."""
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, unquote_plus
 
 from starlette.responses import Response
 
@@ -194,22 +194,23 @@ def _bindings_between(call: Call) -> object:
     call.need("read", vhost.name, source)
     key, arguments = str(body.get("routing_key", "")), definitions.table(body.get("arguments"))
     vhost.bind(source, destination, key, arguments)
-    location = views.properties_key(key, arguments)
-    return Response(status_code=201, headers={"location": f"{call.path('destination')}/{location}"})
+    name = quote(destination.name, safe="")
+    location = quote(views.properties_key(key, arguments), safe="")
+    return Response(status_code=201, headers={"location": f"{name}/{location}"})
 
 
 @route("/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{properties}", "GET", "DELETE")
 def _binding(call: Call) -> object:
     vhost, source, destination = _ends(call)
-    properties = str(call.request.path_params["properties"])
-    for item in vhost.bindings_to(destination):
-        shown = views.binding(item, vhost)
-        if item.source.name == source and properties in (
-            shown["properties_key"],
-            unquote(str(shown["properties_key"])),
-        ):
+    properties = unquote(str(call.request.path_params["properties"]))
+    found = [item for item in vhost.bindings_to(destination) if item.source.name == source]
+    # RabbitMQ takes the key as it shows it, and as it stands in a path without another encoding; "~" is the empty key.
+    for decoded in (str,) if properties == "~" else (str, unquote_plus):
+        for item in found:
+            if decoded(views.properties_key(item.routing_key, item.arguments)) != decoded(properties):
+                continue
             if call.method == "GET":
-                return shown
+                return views.binding(item, vhost)
             call.need("write", vhost.name, destination.name)
             call.need("read", vhost.name, source)
             vhost.unbind(source, destination, item.routing_key, item.arguments)
