@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper.addresses import origin_of
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.reading import hosts, status, why
+from rabbitry.apps.crawl.keeper.state import load
 from rabbitry.apps.crawl.messages import Batch, Document, Outcome, Pause, Report, Resume
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, Site, World, words
 
@@ -358,6 +360,19 @@ def test_allowed_domains_are_compared_by_label(simple: Database) -> None:
 def pages_of(world: World) -> int:
     """Count the requests that were no robots.txt."""
     return sum(number for url, number in world.requests().items() if not url.endswith("/robots.txt"))
+
+
+def test_a_keeper_that_takes_over_looks_at_full_crawls_with_waiting_addresses_alone(simple: Database) -> None:
+    world = World(simple, site_of({}))
+    world.add("http://a.test/", limit=1)
+    world.add("http://b.test/", limit=1)
+
+    def full(connection: Connection) -> set[int]:
+        connection.exec_driver_sql("UPDATE crawl_crawls SET pages = 1")
+        connection.exec_driver_sql("UPDATE crawl_addresses SET state = 3 WHERE crawl = 2")
+        return load(connection, 9).full
+
+    assert simple.write_now(full) == {1}
 
 
 def test_a_limit_holds_to_the_page(simple: Database) -> None:

@@ -225,6 +225,10 @@ def load(connection: Connection, epoch: int) -> State:
     state.next_host = _next(connection, "crawl_hosts")
     state.next_crawl = _next(connection, "crawl_crawls")
     state.full = {crawl.id for crawl in state.crawls.values() if crawl.is_full}
+    if state.full:
+        # One look at all that waits, and not one for each crawl that ended at its limit.
+        waiting = sets.rows(connection, "SELECT DISTINCT crawl FROM crawl_addresses WHERE state = 0")
+        state.full &= {row.crawl for row in waiting}
     for host in state.hosts.values():
         if host.waiting:
             state.list_host(host)

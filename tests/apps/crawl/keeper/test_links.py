@@ -1,0 +1,88 @@
+"""Links of pages that were looked at before: which of them are looked at again, and why."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl.keeper.addresses import parse
+from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.links import Links
+from rabbitry.apps.crawl.keeper.outcomes import NUMBERS, refused
+from rabbitry.apps.crawl.keeper.scope import Crawl
+from rabbitry.apps.crawl.keeper.state import State, load
+from rabbitry.apps.crawl.keeper.work import Row, Work
+from rabbitry.apps.crawl.messages import Link
+
+X = "http://b.test/x"
+
+
+def lead(connection: Connection, state: State, crawl: int, now: float, *, depth: int = 0) -> Row | str:
+    """Have a page of a crawl lead to X; return its row, or why it is refused."""
+    work = Work(connection, state, now, "keeper a3f")
+    links = Links(work)
+    links.add_all([Link(X)], Row(1_000, 0, "http://a.test/", 1, crawl, depth))
+    links.take()
+    work.flush()
+    key = parse(X).key
+    work.look_up([key])
+    ref = work.refs[key]
+    work.read([ref] if ref > 0 else [])
+    return work.rows[ref] if ref > 0 else refused(ref)[0]
+
+
+def in_a_transaction(tmp_path: Path, test: Callable[[Connection, State], None]) -> None:
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        database.write_now(lambda connection: test(connection, load(connection, 1)))
+
+
+def test_a_link_that_robots_txt_forbade_is_taken_once_it_is_allowed(tmp_path: Path) -> None:
+    def test(connection: Connection, state: State) -> None:
+        state.begin(Crawl(1, 0.0, []))
+        state.closed["http://b.test"] = (NUMBERS["disallowed"], 1.8e9 + 100)
+        assert lead(connection, state, 1, 1.8e9) == "disallowed"
+        assert isinstance(lead(connection, state, 1, 1.8e9 + 101), Row)
+
+    in_a_transaction(tmp_path, test)
+
+
+def test_a_host_that_comes_into_scope_has_its_links_looked_at_again(tmp_path: Path) -> None:
+    def test(connection: Connection, state: State) -> None:
+        state.begin(Crawl(1, 0.0, [], hosts=["a.test"]))
+        assert lead(connection, state, 1, 1.8e9) == "out-of-scope"
+        state.crawls[1].add_host("b.test")
+        state.scope_grew()
+        assert isinstance(lead(connection, state, 1, 1.8e9), Row)
+
+    in_a_transaction(tmp_path, test)
+
+
+def test_an_address_that_waits_for_a_smaller_crawl_goes_over_to_a_larger_one(tmp_path: Path) -> None:
+    def test(connection: Connection, state: State) -> None:
+        state.begin(Crawl(1, 0.0, []))
+        row = lead(connection, state, 1, 1.8e9)
+        assert isinstance(row, Row)
+        state.begin(Crawl(2, 0.0, [], depth=0))
+        work = Work(connection, state, 1.8e9, "keeper a3f")
+        work.read([row.id])
+        work.rows[row.id].crawl = 2  # as `add` does with an address that is named
+        work.change(work.rows[row.id])
+        work.flush()
+        row = lead(connection, state, 1, 1.8e9)
+        assert isinstance(row, Row)
+        assert row.crawl == 1
+
+    in_a_transaction(tmp_path, test)
+
+
+def test_a_shorter_way_to_an_address_is_kept_where_the_depth_is_bounded(tmp_path: Path) -> None:
+    def test(connection: Connection, state: State) -> None:
+        state.begin(Crawl(1, 0.0, [], depth=5))
+        depths = []
+        for depth in (3, 4, 1):
+            row = lead(connection, state, 1, 1.8e9, depth=depth)
+            assert isinstance(row, Row)
+            depths.append(row.depth)
+        assert depths == [4, 4, 2]
+
+    in_a_transaction(tmp_path, test)
