@@ -16,7 +16,7 @@ from rabbitry.apps.crawl.messages import Link
 
 SMALLEST: Final = 1 << 14
 LARGEST: Final = 1 << 24
-"""Hashes of the table, 8 bytes each: 128 MiB at most, which has room for 14 million links."""
+"""Hashes of the table, 8 bytes each: 128 MiB at most, which has room for about 12 million links."""
 _FULL: Final = 0.75
 _OTHER: Final = 32
 """Bits by which a hash is shifted for its second pair of places."""
