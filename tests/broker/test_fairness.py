@@ -65,4 +65,5 @@ async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connectin
             await channel.declare_queue("mine")
         # Were each of the twenty served in each turn of the loop, more than a thousand would have gone by.
         assert queue.published - before < 700
-        await eventually(lambda: queue.published == 2000, "all have come", within=60)
+        after = queue.published
+        await eventually(lambda: queue.published > after, "more of theirs")
