@@ -12,7 +12,7 @@ import pytest
 
 from rabbitry.cli import up as up_command
 from rabbitry.exceptions import UsageError
-from tests.support import commands
+from tests.support import commands, logs
 from tests.support.commands import Service
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually_blocking
@@ -171,10 +171,10 @@ def test_without_its_extra_a_crawl_is_left_out_and_told(
     monkeypatch.setattr(up_command, "find_spec", lambda name: None if name == "pycurl" else find_spec(name))
     caplog.set_level("INFO", logger="rabbitry.cli.up")
     assert up_command._apps(None, has_broker=False) == {"monitor", "grading"}
-    (line,) = caplog.messages
+    (line,) = logs.messages(caplog)
     assert "'pycurl', which is not installed" in line
     assert "install" in line.rpartition(": ")[2]
     assert up_command._apps("monitor", has_broker=False) == {"monitor"}
     with pytest.raises(UsageError, match=r"--apps crawl: .*'pycurl', which is not installed"):
         up_command._apps("crawl,monitor", has_broker=False)
-    assert len(caplog.messages) == 1
+    assert len(logs.messages(caplog)) == 1

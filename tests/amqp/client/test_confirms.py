@@ -21,6 +21,7 @@ from rabbitry.exceptions import (
     PublishReturned,
     PublishTimeout,
 )
+from tests.support import logs
 from tests.support.scripted import ScriptedBroker, ScriptedLink
 from tests.support.waiting import eventually
 
@@ -151,7 +152,7 @@ async def test_a_return_that_matches_nothing_is_logged_once_and_its_confirm_sett
         peer.ack(3, multiple=True)
         assert await _outcomes(futures) == ["confirmed"] * 3
         assert channel.is_open
-        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert [record.levelname for record in logs.records(caplog)] == ["WARNING"]
         assert "routing key 'another key', message id b'equal'" in caplog.text
 
 

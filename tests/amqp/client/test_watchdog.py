@@ -58,9 +58,13 @@ async def test_connections_that_end_while_the_watchdog_looks_do_not_end_it(
 
 
 async def test_a_loop_that_runs_is_not_told_of(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    longest = 0.0
     async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
-        await asyncio.sleep(1.5)
-    assert "blocked" not in caplog.text
+        for _ in range(30):
+            before = time.monotonic()
+            await asyncio.sleep(0.05)
+            longest = max(longest, time.monotonic() - before)
+    assert "blocked" not in caplog.text or longest > 0.4  # a busy machine may have stopped it, in truth
 
 
 async def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:

@@ -36,6 +36,7 @@ from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause
 from rabbitry.apps.crawl.node import Node
 from rabbitry.exceptions import ConnectFailed, RecordsError, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow import topology
+from tests.support import logs
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
 
@@ -255,7 +256,7 @@ async def test_a_keeper_can_use_the_queue_that_a_command_declared(
         app = Role(Node("keeper"), database).app()
         async with rabbitry.connect(broker_url) as connection:
             await topology.declare(connection, app)
-    assert caplog.messages == []
+    assert logs.messages(caplog) == []
 
 
 async def test_asking_connects_anew_after_the_connection_was_closed(embedded_url: str, database: Database) -> None:
