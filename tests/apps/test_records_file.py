@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import Connection, text
@@ -76,3 +77,20 @@ def test_who_only_reads_makes_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(NoRecords, match=str(tmp_path / name)), Database(f"sqlite:///{tmp_path / name}", existing=True):
         pass
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", [KEPT, "100% of #1, no?.db"])
+def test_a_copy_is_read_where_nothing_can_be_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Database(f"sqlite:///{tmp_path}/{KEPT}") as database:
+        database.write_now(pause)
+    (tmp_path / KEPT).rename(tmp_path / name)
+    # Root may write everywhere. That SQLite does not try tells that it was told.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode & os.W_OK))
+    with Database(f"sqlite:///{tmp_path}/{quote(name)}", existing=True) as database:
+        read = database.read_now(
+            lambda connection: connection.execute(text("SELECT is_paused FROM crawl_keeper")).all()
+        )
+        assert [tuple(row) for row in read] == [(1,)]
+        assert [path.name for path in tmp_path.iterdir()] == [name]

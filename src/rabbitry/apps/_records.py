@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import platformdirs
 from sqlalchemy import Connection, Engine, String, column, create_engine, event, inspect, select, table
@@ -27,7 +28,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
-from rabbitry.apps._records_file import OpenedFile, make
+from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
 from rabbitry.exceptions import NoRecords, RecordsError, UsageError
 
 VARIABLE: Final = "RABBITRY_DATABASE"
@@ -88,7 +89,9 @@ class Database:
         self._existing = existing
         given = url or schema.default_url()
         self._engine = _engine(given, existing, schema.pragmas)
-        self._shown = make_url(given).render_as_string(hide_password=True)
+        parsed = make_url(given)
+        self._shown = parsed.render_as_string(hide_password=True)
+        self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         self._writing = self._engine.execution_options(writes=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -111,8 +114,8 @@ class Database:
             else:
                 with self._writing.begin() as connection:
                     _upgrade(connection, self._schema)
-                if self._engine.dialect.name == "sqlite":
-                    self._file = OpenedFile(Path(self._engine.url.database or ""))
+                if self._path is not None:
+                    self._file = OpenedFile(self._path)
         except SQLAlchemyError as error:
             self._readers.shutdown()
             self._engine.dispose()
@@ -128,9 +131,8 @@ class Database:
         return self
 
     def _check(self) -> None:
-        url = self._engine.url
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            raise NoRecords(f"there are no records yet: no file {url.database}")
+        if self._path is not None and not self._path.is_file():
+            raise NoRecords(f"there are no records yet: no file {self._path}")
         with self._engine.connect() as connection:
             found = _version(connection, self._schema)
         if found is None:
@@ -222,6 +224,8 @@ def _engine(url: str, existing: bool, pragmas: tuple[str, ...]) -> Engine:
         raise UsageError("a database's URL is sqlite:///FILE or postgresql://user@host/name")
     if not existing:
         make(Path(parsed.database))
+    elif is_at_rest(Path(parsed.database)):
+        parsed = parsed.set(database=f"file:{quote(parsed.database)}", query={"immutable": "1", "uri": "true"})
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", partial(_prepare_sqlite, pragmas))
     if not existing:

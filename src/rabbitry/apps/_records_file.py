@@ -39,6 +39,16 @@ def make(file: Path) -> None:
         raise RecordsError(f"the database {file} can't be made: {reason(error)}") from error
 
 
+def is_at_rest(file: Path) -> bool:
+    """Return whether a database that is to be read lies where nothing can be written, and nobody is writing to it.
+
+    SQLite makes files beside a database that it reads, and fails where it can't, unless it is told that the database
+    does not change (sqlite.org/wal.html#readonly).
+    """
+    log = Path(f"{file}-wal")
+    return file.is_file() and not os.access(file.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+
+
 class OpenedFile:
     """The file that a database was opened from.
 
