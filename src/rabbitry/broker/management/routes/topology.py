@@ -204,8 +204,9 @@ def _binding(call: Call) -> object:
     vhost, source, destination = _ends(call)
     properties = unquote(str(call.request.path_params["properties"]))
     found = [item for item in vhost.bindings_to(destination) if item.source.name == source]
-    # RabbitMQ takes the key as it shows it, and as it stands in a path without another encoding; "~" is the empty key.
-    for decoded in (str,) if properties == "~" else (str, unquote_plus):
+    # RabbitMQ takes the key as it shows it, and as it stands in a path without another encoding; a "~" ends the
+    # routing key there.
+    for decoded in (str,) if "~" in properties else (str, unquote_plus):
         for item in found:
             if decoded(views.properties_key(item.routing_key, item.arguments)) != decoded(properties):
                 continue
