@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -302,6 +303,44 @@ async def test_definitions_go_out_and_in(rabbit: RabbitMQ, tmp_path: Path) -> No
             kept = [item for item in document[kind] if item.get("durable") is not False]
             assert sorted(map(str, got[kind])) == sorted(map(str, kept)), kind
         assert (await asyncio.to_thread(theirs, "POST", "/api/definitions", got))[0] == 204
+
+
+async def test_users_of_definitions_can_log_in(rabbit: RabbitMQ, tmp_path: Path) -> None:
+    def hashed(algorithm: str) -> str:
+        return base64.b64encode(b"salt" + hashlib.new(algorithm, b"salts3cret").digest()).decode()
+
+    users: list[dict[str, object]] = [
+        {"name": "plain", "password": "s3cret", "tags": "administrator, monitoring"},
+        {"name": "list", "password": "s3cret", "tags": ["management", "policymaker"]},
+    ]
+    for algorithm in ("sha256", "sha512", "md5"):
+        hashing = f"rabbit_password_hashing_{algorithm}"
+        user = {
+            "name": algorithm,
+            "password_hash": hashed(algorithm),
+            "hashing_algorithm": hashing,
+            "tags": "management",
+        }
+        users.append(dict(user))
+
+    def seen(url: str) -> list[object]:
+        api = _Api(url)
+        lines: list[object] = [api("POST", "/api/definitions", {"users": users})[0]]
+        for user in users:
+            name = user["name"]
+            shown = api("GET", f"/api/users/{name}")[1]
+            lines.append((shown["tags"], shown["hashing_algorithm"]))
+            lines += [_Api(url, f"{name}:{word}")("GET", "/api/whoami")[0] for word in ("s3cret", "wrong")]
+        return lines
+
+    expected = await asyncio.to_thread(seen, _url(rabbit))
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        assert await asyncio.to_thread(seen, broker.management_url) == expected
+        refused = {"users": [{"name": "new", "password": "x", "tags": ""}, {"name": "bad", "tags": 5}]}
+        assert (await asyncio.to_thread(_Api(broker.management_url), "POST", "/api/definitions", refused))[0] == 400
+        assert "new" not in broker.access.users
+    async with Broker(port=0, data=tmp_path) as broker:
+        assert all(broker.access.is_password(str(user["name"]), "s3cret") for user in users)
 
 
 def _rabbitmqadmin(rabbit: RabbitMQ, tmp_path: Path) -> Path:

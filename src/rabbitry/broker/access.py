@@ -15,6 +15,13 @@ from rabbitry.broker.store.journal import Journal
 USER: Final = "user"
 PERMISSION: Final = "permission"
 HASHING: Final = "rabbit_password_hashing_sha256"
+_DIGESTS: Final = {
+    HASHING: "sha256",
+    "rabbit_password_hashing_sha512": "sha512",
+    "rabbit_password_hashing_md5": "md5",
+}
+HASHINGS: Final = tuple(_DIGESTS)
+"""The algorithms by which the hash of a password may come, as definitions name them."""
 _SALT: Final = 4
 
 Kind = Literal["configure", "write", "read"]
@@ -29,11 +36,15 @@ class Permission(NamedTuple):
 
 
 class User(NamedTuple):
-    """A user. password_hash: salt and SHA-256 of salt and password in base64, as RabbitMQ's; empty for no password."""
+    """A user. password_hash: salt and hash of salt and password in base64, as RabbitMQ's; empty for no password.
+
+    hashing: by which of HASHINGS the hash was made.
+    """
 
     name: str
     password_hash: str
     tags: tuple[str, ...] = ()
+    hashing: str = HASHING
 
 
 def hash_password(password: str) -> str:
@@ -57,20 +68,26 @@ class Access:
             if kind == USER:
                 tags = value.get("tags")
                 names = tuple(map(str, tags)) if isinstance(tags, list) else ()
-                self.users[str(value["name"])] = User(str(value["name"]), str(value["password_hash"]), names)
+                name, hashing = str(value["name"]), str(value.get("hashing", HASHING))
+                self.users[name] = User(name, str(value["password_hash"]), names, hashing)
             elif kind == PERMISSION:
                 patterns = Permission(str(value["configure"]), str(value["write"]), str(value["read"]))
                 self.permissions[str(value["vhost"]), str(value["user"])] = patterns
 
     # -- changes ---------------------------------------------------------------------------------------
 
-    def put_user(self, name: str, password_hash: str, tags: Iterable[str] = ()) -> None:
-        """Make a user, or change one."""
-        user = User(name, password_hash, tuple(tags))
+    def put_user(self, name: str, password_hash: str, tags: Iterable[str] = (), hashing: str = HASHING) -> None:
+        """Make a user, or change one. hashing: one of HASHINGS."""
+        user = User(name, password_hash, tuple(tags), hashing)
         self.users[name] = user
         self.generation += 1
         if self.journal.is_on:
-            value: Table = {"name": name, "password_hash": password_hash, "tags": list(user.tags)}
+            value: Table = {
+                "name": name,
+                "password_hash": password_hash,
+                "tags": list(user.tags),
+                "hashing": hashing,
+            }
             self.journal.put(USER, key(name), value)
 
     def delete_user(self, name: str) -> None:
@@ -113,7 +130,8 @@ class Access:
         except ValueError:
             stored = b""
         salt, expected = stored[:_SALT], stored[_SALT:]
-        given = hashlib.sha256(salt + password.encode("utf-8", "surrogateescape")).digest()
+        digest = _DIGESTS[user.hashing if user is not None else HASHING]
+        given = hashlib.new(digest, salt + password.encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()
         return hmac.compare_digest(given, expected or b"\0" * 32) and bool(expected and password)
 
     def may_enter(self, vhost: str, user: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
 from rabbitry.broker.access import Permission
-from rabbitry.broker.management import views
+from rabbitry.broker.management import accounts, views
 from rabbitry.broker.management.views import Json
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import Queue
@@ -79,12 +79,9 @@ def _queue(queue: Queue) -> Json:
 
 def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | None" = None) -> None:
     """Declare what a document says; what is there already stays. Raises BadDefinition, or a refusal of the broker's."""
-    for item in _items(document, "users"):
-        tags = item.get("tags", "")
-        names = (
-            tags.split(",") if isinstance(tags, str) else [str(tag) for tag in tags] if isinstance(tags, list) else []
-        )
-        broker.access.put_user(_name(item, "name"), _text(item, "password_hash"), [name for name in names if name])
+    users = [(_name(item, "name"), accounts.read(dict(item))) for item in _items(document, "users")]
+    for name, account in users:
+        broker.access.put_user(name, *account)
     for item in _items(document, "vhosts"):
         broker.add_vhost(_name(item, "name"))
     for item in _items(document, "permissions"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
-from rabbitry.broker.access import HASHING, Permission, User
+from rabbitry.broker.access import Permission, User
 from rabbitry.broker.alarms import used_memory
 from rabbitry.broker.exchanges import TYPES, Binding, Exchange
 from rabbitry.broker.management.rates import Rates, all_queues, queue_counters
@@ -401,7 +401,7 @@ def user(item: User) -> Json:
     return {
         "name": item.name,
         "password_hash": item.password_hash,
-        "hashing_algorithm": HASHING,
+        "hashing_algorithm": item.hashing,
         "tags": list(item.tags),
         "limits": {},
     }

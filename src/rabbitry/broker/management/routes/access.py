@@ -1,11 +1,8 @@
 """Virtual hosts, users, permissions and policies."""
 
-import base64
-
-from rabbitry.broker.access import Permission, hash_password
-from rabbitry.broker.management import definitions, views
+from rabbitry.broker.access import Permission
+from rabbitry.broker.management import accounts, definitions, views
 from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
-from rabbitry.broker.management.views import Json
 from rabbitry.exceptions import UsageError
 
 
@@ -72,8 +69,9 @@ def _user(call: Call) -> object:
     if call.method == "PUT":
         is_new = name not in access.users
         body = call.body()
-        tags = _tags(body)
-        access.put_user(name, _hash(body), tags)
+        if body.get("tags") is None:
+            raise bad("tags_not_present")
+        access.put_user(name, *accounts.read(body))
         return CREATED if is_new else DONE
     if name not in access.users:
         raise not_found()
@@ -81,34 +79,6 @@ def _user(call: Call) -> object:
         call.broker.delete_user(name)
         return DONE
     return views.user(access.users[name])
-
-
-def _tags(body: Json) -> list[str]:
-    tags = body.get("tags")
-    if tags is None:
-        raise bad("tags_not_present")
-    names = tags.split(",") if isinstance(tags, str) else tags
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise bad("tags are names with commas between them, or a list of names")
-    return [name.strip() for name in names if name.strip()]
-
-
-def _hash(body: Json) -> str:
-    """Return the hash of a user's password; an empty one, which fits none, where neither is given."""
-    password, hashed = body.get("password"), body.get("password_hash", "")
-    if password is None:
-        if not isinstance(hashed, str):
-            raise bad(["not_base64", hashed])
-        try:
-            base64.b64decode(hashed, validate=True)
-        except ValueError as error:
-            raise bad(["not_base64", hashed]) from error
-        return hashed
-    if "password_hash" in body:
-        raise bad("both_password_and_password_hash_are_provided")
-    if not isinstance(password, str):
-        raise bad("the password is a string")
-    return hash_password(password)
 
 
 @route("/api/users/{name}/permissions")
