@@ -50,9 +50,12 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
         )
     if returned is None:
         return DONE
-    values = returned if isinstance(returned, list) else [returned]
     unknown = _unknown(stage, body) if stage.keep_unknown else {}
-    products = [product for value in values if (product := _product(stage, value, unknown, places)) is not None]
+    products = []
+    for value in returned if isinstance(returned, list) else (returned,):
+        product = _product(stage, value, unknown, places)
+        if product is not None:
+            products.append(product)
     return Result("done", tuple(products), "", "", "", None, _context()) if products else DONE
 
 

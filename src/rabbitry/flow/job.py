@@ -59,13 +59,25 @@ SUSPECT: Final = Result("suspect")
 class Job:
     """A delivery in hand. Made on the I/O thread, read by handlers' threads, settled on the I/O thread."""
 
-    __slots__ = ("attempt", "delivery", "generation", "intake", "received", "seconds", "stage", "stream", "trail")
+    __slots__ = (
+        "attempt",
+        "body",
+        "delivery",
+        "generation",
+        "intake",
+        "received",
+        "seconds",
+        "stage",
+        "stream",
+        "trail",
+    )
     is_overdue: ClassVar[bool] = False
 
     def __init__(self, intake: Intake, delivery: Delivery) -> None:
         self.intake = intake
         self.stage: Stage = intake.stage
         self.delivery = delivery
+        self.body = delivery.body
         self.generation = intake.generation
         self.trail = hot.read(delivery)
         self.attempt = self.trail.attempt
@@ -89,11 +101,6 @@ class Job:
     def is_stale(self) -> bool:
         """Whether the link that brought it is gone, so that it can't be settled and will come again."""
         return self.generation != self.intake.generation
-
-    @property
-    def body(self) -> bytes:
-        """The message's body."""
-        return self.delivery.body
 
     @property
     def undecoded(self) -> Undecoded:

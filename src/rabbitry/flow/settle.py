@@ -375,7 +375,8 @@ class Settler:
     def _ended(self, job: Job) -> None:
         self._counting.settled(job, time.monotonic())
         self.in_hand -= 1
-        self._look_idle()
+        if self.in_hand <= len(self._held):
+            self._idle.set()
 
     def _look_idle(self) -> None:
         if self.in_hand <= len(self._held):
