@@ -96,6 +96,17 @@ for _index, _headers in enumerate(
     add(f"copies_{_index}", of(_copied, _headers))
 
 
+@case
+def copies_after_others_of_the_same_key(peer: Peer) -> None:
+    """A route that is known already is no reason to overlook CC, and a copy is none to send the next one there."""
+    _copied({"other": 1}, peer)
+    _copied({"CC": ["b"], "other": 1}, peer)
+    _copied({"other": 1}, peer)
+    _copied({"BCC": ["c"]}, peer)
+    _copied({}, peer)
+    _copied({"CC": "b"}, peer)
+
+
 def _checked(properties: Properties, peer: Peer) -> None:
     peer.queue("q")
     peer.call(m.ConfirmSelect())

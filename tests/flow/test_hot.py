@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import CONTENT_HEADER, EncodedProperties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.exceptions import ProtocolViolation
+from rabbitry.exceptions import ProtocolViolation, UsageError
 from rabbitry.flow import hot
 from rabbitry.flow.codec import BYTES, JSON, TEXT
 from rabbitry.flow.message import ATTEMPT, WAIT, first_properties, with_given
@@ -194,3 +194,10 @@ def test_given_properties_take_the_place_of_our_own(
     wanted = with_given(ours, properties)
     found = hot.next_properties_with("app", trail, JSON, "Thing", hot.given_of(properties)).decoded()
     assert found._replace(timestamp=None) == wanted._replace(timestamp=None)
+
+
+@pytest.mark.parametrize("priority", [1.0, "1", [1], 256, -1])
+def test_a_priority_that_is_none_is_refused_after_one_that_equals_it(priority: object) -> None:
+    hot.given_of(Properties(priority=1))
+    with pytest.raises(UsageError, match="priority"):
+        hot.given_of(Properties(priority=priority))  # type: ignore[arg-type] # on purpose

@@ -1,9 +1,9 @@
 """The hot path of publishing: from a client's bytes to the queues.
 
 Routes are cached for each connection by the bytes of a publish's arguments; the cache is emptied when it is full
-and at any change that routing depends on. Errors are never cached, nor what a headers exchange decided. A message
-whose properties only say how to read it goes on undecoded; headers, expiration, priority, user-id and reply-to
-are looked at.
+and at any change that routing depends on. Errors are never cached, nor what a headers exchange or a header CC or BCC
+decided. A message whose properties only say how to read it goes on undecoded; headers, expiration, priority, user-id
+and reply-to are looked at.
 """
 
 import functools
@@ -73,7 +73,7 @@ class Publishing:
                 self._exchange_of(vhost, hot.parse_publish(arguments)[0])  # RabbitMQ looks at the exchange first
             properties = _read(header)
             self._check(channel, properties)
-        if route is None or properties.headers:
+        if route is None or _has_copies(properties.headers):
             route = self._route(channel, arguments, properties.headers or {})
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
@@ -230,6 +230,11 @@ def read_expiration(text: str) -> int:
 def routing_keys(routing_key: str, headers: Table) -> list[str]:
     """Return all routing keys of a message: its own, and those of its CC and BCC headers."""
     return [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
+
+
+def _has_copies(headers: Table | None) -> bool:
+    """Return whether headers say where else a message goes, which no route that is cached knows."""
+    return headers is not None and ("CC" in headers or "BCC" in headers)
 
 
 def _copies(headers: Table, name: str) -> list[str]:

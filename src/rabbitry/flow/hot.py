@@ -28,7 +28,7 @@ from rabbitry.amqp.protocol.properties import (
     EncodedProperties,
     encode_properties,
 )
-from rabbitry.amqp.protocol.tables import Table, encode_short, encode_table, encode_text
+from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_short, encode_table, encode_text
 from rabbitry.flow import tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
 from rabbitry.flow.message import ATTEMPT, WAIT, attempt_of, properties_of, wait_of
@@ -171,20 +171,38 @@ class Given(NamedTuple):
 
 def given_of(properties: Properties) -> Given:
     """Encode what a handler gives. Raises UsageError for what AMQP can't carry."""
+    headers = properties.headers
+    others = properties if headers is None else properties._replace(headers=None)
+    try:
+        given = _given_but_headers(*others)
+    except TypeError:  # a value that can't be hashed can't be carried either: this says which
+        given = _given_but_headers.__wrapped__(*others)
+    if headers is None:
+        return given
+    has_trace = tracing.TRACEPARENT in headers or tracing.TRACESTATE in headers
+    return given._replace(flags=given.flags | FLAG_HEADERS, headers=trace_fields(headers), has_trace=has_trace)
+
+
+@lru_cache(maxsize=512, typed=True)
+def _given_but_headers(*values: FieldValue) -> Given:
+    """Encode properties without headers: a handler gives the same ones to message after message.
+
+    values: of the properties, as arguments, so that the cache tells 1 from True and 1.0.
+    """
+    properties = Properties._make(values)
     flags, parts = encode_properties(properties)
     present = [name for name, value in zip(Properties._fields, properties, strict=True) if value is not None]
     encoded = dict(zip(present, parts, strict=True))
-    headers = properties.headers or {}
     return Given(
         flags,
         encoded.get("content_type", b""),
         encoded.get("content_encoding", b""),
-        encoded.get("headers", b"")[_SIZE.size :],
+        b"",
         encoded.get("delivery_mode", b""),
         encoded.get("priority", b""),
         encoded.get("expiration", b""),
         encoded.get("type", b""),
-        tracing.TRACEPARENT in headers or tracing.TRACESTATE in headers,
+        has_trace=False,
     )
 
 

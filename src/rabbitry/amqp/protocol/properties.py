@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from rabbitry.amqp.protocol.tables import (
@@ -135,19 +136,22 @@ def decode_header(payload: bytes) -> Properties:
     if flags & 3:
         raise ProtocolViolation(502, "SYNTAX_ERROR - a content header flags unknown properties")
     offset = PROPERTIES_AT
-    values: list[FieldValue] = []
+    values: list[FieldValue] = [None] * len(_NAMES)
     try:
-        for name, flag in zip(_NAMES, _FLAGS, strict=True):
-            if flags & flag:
-                value, offset = _decode(name, payload, offset)
-            else:
-                value = None
-            values.append(value)
+        for index, name in _present(flags):
+            values[index], offset = _decode(name, payload, offset)
     except IndexError as error:
         raise ProtocolViolation(502, "SYNTAX_ERROR - a content header is cut short") from error
     if offset != len(payload):
         raise ProtocolViolation(502, "SYNTAX_ERROR - a content header does not end with its properties")
     return Properties._make(values)
+
+
+@lru_cache(maxsize=512)
+def _present(flags: int) -> tuple[tuple[int, str], ...]:
+    """Return the places and names of the properties that are flagged, in wire order."""
+    named = zip(_NAMES, _FLAGS, strict=True)
+    return tuple((index, name) for index, (name, flag) in enumerate(named) if flags & flag)
 
 
 def _decode(name: str, payload: bytes, offset: int) -> tuple[FieldValue, int]:
