@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
@@ -24,4 +25,5 @@ def run_role(run: Callable[[asyncio.Event], Awaitable[bool]]) -> NoReturn:
     async def service(stop: asyncio.Event) -> int:
         return ExitCode.DONE if await run(stop) else ExitCode.FAILED
 
+    gc.freeze()  # what was imported stays: the garbage collector need not look through it again and again
     raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))

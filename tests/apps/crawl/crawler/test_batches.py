@@ -283,9 +283,20 @@ async def test_error_of_the_fetcher_is_an_error_of_the_batch() -> None:
         raise RuntimeError("a defect")
 
     script.wait = fail
-    with pytest.raises(ExceptionGroup) as raised:
+    with pytest.raises(RuntimeError, match="a defect"):
         await all_of(crawler_of(script), batch_of("1"))
+    with pytest.raises(ExceptionGroup) as raised:
+        await all_of(crawler_of(script), batch_of("1", "2", connections=2))
     assert raised.group_contains(RuntimeError, match="a defect")
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_page_in_hand_takes_no_room_once_its_batch_is_lost(connections: int) -> None:
+    room = Room(1 << 20)
+    crawl = crawler_of(Script(), room=room).crawl(batch_of("1", "2", "3", connections=connections))
+    room.came(await anext(crawl), 1000)
+    await crawl.aclose()
+    assert room.total == 0
 
 
 async def test_reader_that_does_not_read_holds_the_batch_up() -> None:

@@ -89,7 +89,10 @@ class CurlHandle:
         """Bytes of a body that nobody wants."""
         self._refused = ""
         """The IP address that a connection was refused to."""
-        self._time: asyncio.Timeout | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        """Ends the request when its time is up."""
+        self._sent: tuple[str, Sequence[str]] = ("", ())
+        """The User-Agent and the headers that the handle has from the request before."""
         self._resuming: asyncio.Task[None] | None = None
 
     async def run(self, request: Request) -> Response:
@@ -97,15 +100,18 @@ class CurlHandle:
         curl, target = self._curl, request.target
         self._begin(request)
         curl.setopt(pycurl.URL, target.url)
-        curl.setopt(pycurl.USERAGENT, request.user_agent)
-        curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *request.headers])
+        if (sent := (request.user_agent, request.headers)) != self._sent:
+            curl.setopt(pycurl.USERAGENT, request.user_agent)
+            curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *request.headers])
+            self._sent = sent
         if not target.is_literal:
             # "+": the entry ages in libcurl's cache of names; a later one for the same host takes its place.
             pinned = ",".join(f"[{each}]" if ":" in each else each for each in request.addresses)
             curl.setopt(pycurl.RESOLVE, [f"+{target.host}:{target.port}:{pinned}"])
+        # A timer of its own, since `asyncio.timeout` takes as long as all of the request's options.
+        self._limit = self._loop.call_later(request.time_limit, self._end_late)
         try:
-            async with asyncio.timeout(request.time_limit) as self._time:
-                await self._transfers.perform(curl)
+            await self._transfers.perform(curl)
         except TimeoutError as error:
             if not self._is_answered:
                 self._forget()
@@ -121,7 +127,8 @@ class CurlHandle:
             if self._resuming is not None:
                 self._resuming.cancel()
                 self._resuming = None
-            self._request = self._time = None
+            self._limit.cancel()
+            self._request = self._limit = None
             self._bandwidth.spend(self._head.size + curl.getinfo(pycurl.REQUEST_SIZE))
         body, self._body = self._body, None  # which may be large, and the next request far away
         if body is not None:
@@ -212,9 +219,9 @@ class CurlHandle:
 
     async def _resume(self, body: Collector) -> None:
         """Go on with a paused transfer when there is bandwidth and room; that time is not the server's."""
-        assert self._time is not None  # noqa: S101 # `run` cancels this task before it ends; narrows the type
-        left = (self._time.when() or 0.0) - self._loop.time()
-        self._time.reschedule(None)
+        assert self._limit is not None  # noqa: S101 # `run` cancels this task before it ends; narrows the type
+        left = self._limit.when() - self._loop.time()
+        self._limit.cancel()
         while True:
             if pause := self._bandwidth.pause():
                 await asyncio.sleep(pause)
@@ -222,9 +229,12 @@ class CurlHandle:
                 await self._room.changed()
             else:
                 break
-        self._time.reschedule(self._loop.time() + left)
+        self._limit = self._loop.call_later(left, self._end_late)
         self._resuming = None
         self._transfers.resume(self._curl)
+
+    def _end_late(self) -> None:
+        self._transfers.fail(self._curl, TimeoutError())
 
     # -- what went wrong ---------------------------------------------------------------------------------
 

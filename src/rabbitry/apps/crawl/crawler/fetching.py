@@ -6,11 +6,11 @@ import asyncio
 import codecs
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 import ada_url
+import msgspec
 
 from rabbitry.apps.crawl.crawler.bodies import Body, Collector
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
@@ -38,8 +38,7 @@ _NOT_MODIFIED: Final = 304
 _NO_CONTENT: Final = frozenset({204, 205})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Page:
+class Page(msgspec.Struct, frozen=True, eq=False):
     """A page, or a sitemap, as it goes to the processors.
 
     body: compressed with zstd where the fetcher packs. headers: those of the server that matter. fetched_at: seconds
@@ -380,6 +379,7 @@ def _is_sendable(text: str) -> bool:
     return text.isascii() and text.isprintable() and len(text) < 1000
 
 
+@lru_cache(maxsize=256)
 def user_agent(version: str, contact: str | None) -> str:
     """Return the User-Agent. contact: what is no plain ASCII in it, or would end the comment, is left out."""
     said = "".join(

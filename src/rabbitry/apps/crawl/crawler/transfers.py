@@ -38,6 +38,7 @@ class Transfers:
 
         Raises:
             pycurl.error: It failed; the arguments are libcurl's number (CURLE_…) and text.
+            Exception: What `fail` was given.
         """
         future: asyncio.Future[None] = self._loop.create_future()
         self._running[curl] = future
@@ -53,6 +54,10 @@ class Transfers:
         """Go on with a transfer that one of its callbacks has paused; one that has ended meanwhile stays ended."""
         if curl in self._running:
             curl.pause(pycurl.PAUSE_CONT)
+
+    def fail(self, curl: pycurl.Curl, error: Exception) -> None:
+        """End a transfer and its connection: `perform` raises the error. One that has ended stays as it is."""
+        self._end(curl, error)
 
     def close(self) -> None:
         """Close all connections. No transfer may be running."""
@@ -94,8 +99,8 @@ class Transfers:
         self._act(pycurl.SOCKET_TIMEOUT, 0)
 
     def _act(self, number: int, event: int) -> None:
-        self._multi.socket_action(number, event)
-        left = 1
+        _, running = self._multi.socket_action(number, event)
+        left = running != len(self._running)  # else none has ended
         while left:
             left, done, failed = self._multi.info_read()
             for curl in done:
@@ -103,7 +108,7 @@ class Transfers:
             for curl, code, text in failed:
                 self._end(curl, pycurl.error(code, text))
 
-    def _end(self, curl: pycurl.Curl, error: pycurl.error | None) -> None:
+    def _end(self, curl: pycurl.Curl, error: Exception | None) -> None:
         future = self._running.pop(curl, None)
         if future is None:
             return
