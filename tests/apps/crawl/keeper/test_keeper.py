@@ -287,8 +287,32 @@ def test_nothing_is_fetched_again_while_messages_of_a_killed_keeper_come_again(s
         simple.write_now(lambda connection: world.keeper.apply(connection, [], world.now, comes_again=True))
         world.tell([])
     assert len(kept) == 2
-    world.now += 16
-    world.tell([])
+    for _ in range(16):
+        world.now += 1
+        world.tell([])
+    assert len(kept) == 3
+
+
+def test_a_keeper_that_stood_still_awaits_what_could_not_come_meanwhile(simple: Database) -> None:
+    world = World(simple, web(1, 3))
+    kept: list[Batch] = []
+    world.send = kept.append  # type: ignore[method-assign, assignment]
+    world.add("http://h0.test/")
+    [robots] = kept
+    [asked] = robots.addresses
+    world.tell([Outcome(robots.id, asked.url, "client-error", world.now, "c", status=404)])
+    world.tell([Report(robots.id, robots.origin, "c", world.now, 0.0)])
+    batch = kept[-1]
+    world.tell([Report(batch.id, batch.origin, "c", world.now, 0.0, ["http://h0.test/"], "interrupted")])
+    simple.write_now(lambda connection: world.keeper.apply(connection, [], world.now, comes_again=True))
+    world.now += 100
+    for _ in range(10):
+        world.now += 1
+        world.tell([])
+    assert len(kept) == 2
+    for _ in range(10):
+        world.now += 1
+        world.tell([])
     assert len(kept) == 3
 
 

@@ -97,8 +97,7 @@ class Keeper:
         for one in inputs:
             if not isinstance(one, Asked):
                 identity.check(one.batch, state.crawl)
-        if comes_again:
-            state.came_again_at = now
+        state.note_time(now, comes_again=comes_again)
         work = Work(connection, state, now, f"keeper {self._node}", self._per_host)
         decided = Decided()
         is_paused = self._take(work, inputs, decided, is_paused)
@@ -134,7 +133,7 @@ class Keeper:
             )
             self._state = load(connection, row.epoch + 1)
             if row.epoch:
-                self._state.came_again_at = now  # so will what the keeper before had in hand
+                self._state.note_time(now, comes_again=True)  # so will what the keeper before had in hand
         return self._state, bool(row.is_paused)
 
     def _take(self, work: Work, inputs: Sequence[Input], decided: Decided, is_paused: bool) -> bool:

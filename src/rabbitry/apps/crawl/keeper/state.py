@@ -32,6 +32,8 @@ SMALLEST_WINDOW: Final = 32
 FIRST_UNTRIED: Final = 64
 SMALLEST_UNTRIED: Final = 16
 """Fewer than the names that a crawler looks up at once: those that hang leave room for others."""
+_MOST_BETWEEN: Final = 3.0
+"""Seconds between two transactions of a keeper that is not held up, at most: it has a tick five times a second."""
 GRACE: Final = 15.0
 """Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
 killed keeper had in hand come again one by one, after later ones. While they do, nothing is fetched again."""
@@ -127,7 +129,8 @@ class State:
     next_later: float = 0.0
     """No address is due before."""
     came_again_at: float = 0.0
-    """When a message came last that a keeper had had in hand before."""
+    """When a message came last that a keeper had had in hand before; later by the time in which none could come."""
+    worked_at: float = 0.0
     window: float = FIRST_WINDOW
     """Batches that may be out at once: more where crawlers take them soon, fewer where they come back late."""
     untried: float = FIRST_UNTRIED
@@ -167,6 +170,15 @@ class State:
     def next_due(self) -> float | None:
         """Return when the next host is due."""
         return min((due for one in (self._tried, self._untried) if (due := one.next_due()) is not None), default=None)
+
+    def note_time(self, now: float, *, comes_again: bool) -> None:
+        """Note that the keeper works at a time. comes_again: there is a message that a keeper had in hand before."""
+        if comes_again:
+            self.came_again_at = now
+        else:
+            # It was paused, or waited for the database: what waits for it could not come.
+            self.came_again_at += max(0.0, now - self.worked_at - _MOST_BETWEEN)
+        self.worked_at = now
 
     def later_due(self) -> float:
         """Return when an address may be queued again; infinite where none waits for its time."""
