@@ -1,9 +1,11 @@
 """Fixtures for all tests: the two brokers, programs that may be missing, and what a test leaves behind."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -74,12 +76,29 @@ def rabbitmq_url(rabbitmq_server: RabbitMQ) -> Iterator[str]:
     rabbitmq_server.delete_vhost(name)
 
 
+@pytest.fixture(scope="session")
+def _own_rabbitmqs() -> Iterator[list[RabbitMQ]]:
+    """The RabbitMQ that one test after the other has for itself, where it is there."""
+    servers: list[RabbitMQ] = []
+    yield servers
+    for server in servers:
+        server.close()
+
+
 @pytest.fixture
-def own_rabbitmq() -> Iterator[RabbitMQ]:
-    """A RabbitMQ of this test's own (two seconds), to stop, kill, pause and start again."""
+def own_rabbitmq(_own_rabbitmqs: list[RabbitMQ]) -> Iterator[RabbitMQ]:
+    """A RabbitMQ of this test's own, as empty as a new one, to stop, kill, pause, configure and start again."""
     programs.require(rabbitmq.why_missing())
-    with RabbitMQ() as server:
+    server = _own_rabbitmqs.pop() if _own_rabbitmqs else RabbitMQ()
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        if not server.is_running:
+            server.start()
         yield server
+        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):  # ended, or paused; the next one is new
+            server.reset()
+            _own_rabbitmqs.append(server)
+            stack.pop_all()
 
 
 @pytest.fixture

@@ -43,3 +43,19 @@ def test_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
 def test_eval_says_what_failed(rabbitmq_server: RabbitMQ) -> None:
     with pytest.raises(RuntimeError, match="badmatch"):
         rabbitmq_server.eval("1 = 2.")
+
+
+def test_is_as_new_after_a_reset(own_rabbitmq: RabbitMQ) -> None:
+    state = (
+        "{rabbit_vhost:list_names(), rabbit_auth_backend_internal:list_users(),"
+        " rabbit_amqqueue:list_names(), application:get_env(rabbit, consumer_timeout)}."
+    )
+    before = own_rabbitmq.eval(state)
+    own_rabbitmq.add_vhost("more")
+    own_rabbitmq.add_user("ann", "secret")
+    own_rabbitmq.eval("application:set_env(rabbit, consumer_timeout, 500).")
+    with pika.BlockingConnection(pika.URLParameters(own_rabbitmq.url)) as connection:
+        connection.channel().queue_declare("kept", durable=True)
+    assert own_rabbitmq.eval(state) != before
+    own_rabbitmq.reset()
+    assert own_rabbitmq.eval(state) == before
