@@ -392,6 +392,36 @@ async def test_rabbitmqadmin_works(rabbit: RabbitMQ, broker: Broker, tmp_path: P
             assert (step, got) == (step, expected)
 
 
+async def test_limits_and_connections_of_a_user_have_the_same_answers(rabbit: RabbitMQ, broker: Broker) -> None:
+    paths = [
+        f"/api/{kind}{name}" for kind in ("user-limits", "vhost-limits") for name in ("", "/guest", "/%2F", "/nope")
+    ]
+    paths += ["/api/connections/username/nope"]
+
+    def seen(url: str) -> list[object]:
+        return [*(_Api(url)("GET", path) for path in paths), _Api(url)("DELETE", paths[-1])]
+
+    assert await asyncio.to_thread(seen, broker.management_url) == await asyncio.to_thread(seen, _url(rabbit))
+
+
+async def test_all_connections_of_a_user_are_closed(broker: Broker) -> None:
+    api = _Api(broker.management_url)
+    async with rabbitry.connect(broker.url) as connection:
+        shown = await asyncio.to_thread(api, "GET", "/api/connections/username/guest")
+        assert [item["user"] for item in shown[1]] == ["guest"]
+        before = set(broker.connections)
+        assert await asyncio.to_thread(api, "DELETE", "/api/connections/username/guest") == (204, None)
+        await eventually(lambda: not before & broker.connections, "the connection is closed")
+        await eventually(lambda: connection.is_open, "it comes back, as after any close by force")
+
+
+async def test_uptime_is_the_broker_s() -> None:
+    async with Broker(port=0, management_port=0) as broker:
+        broker.started_at -= 1000
+        _, (node,) = await asyncio.to_thread(_Api(broker.management_url), "GET", "/api/nodes")
+        assert node["uptime"] >= 1_000_000
+
+
 async def test_bindings_are_found_by_their_keys(rabbit: RabbitMQ, broker: Broker) -> None:
     def seen(url: str) -> list[object]:
         api, lines = _Api(url), list[object]()

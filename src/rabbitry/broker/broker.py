@@ -105,6 +105,8 @@ class Broker:
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
         self.shares = Shares()
+        self.started_at = time.time()
+        """POSIX seconds."""
         self._dispatches_later = False
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties = _server_properties()
@@ -132,6 +134,7 @@ class Broker:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
+        self.started_at = time.time()
         if self._management_listener is not None or self.management_port is not None:
             _need_management()
         listeners = [self._listener or self._listen(self.port)]

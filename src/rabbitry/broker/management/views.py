@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 Json = dict[str, object]
 _STATS: Final = ("publish", "deliver_get", "deliver", "get", "ack", "redeliver")
 _DEPTHS: Final = ("messages", "messages_ready", "messages_unacknowledged")
-_STARTED: Final = time.time()
 VERSION: Final = "3.10.8"
 
 
@@ -138,7 +137,7 @@ def node(broker: "Broker") -> Json:
         "type": "disc" if broker.data else "ram",
         "running": True,
         "os_pid": str(os.getpid()),
-        "uptime": int((time.time() - _STARTED) * 1000),
+        "uptime": int((time.time() - broker.started_at) * 1000),
         "processors": os.cpu_count() or 1,
         "mem_used": used_memory(),
         "mem_limit": broker.alarms.memory_limit,

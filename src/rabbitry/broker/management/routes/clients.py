@@ -1,9 +1,12 @@
 """Connections, channels and consumers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rabbitry.broker.management import views
 from rabbitry.broker.management.call import ADMINISTRATOR, DONE, MONITORING, Call, not_found, route
+
+if TYPE_CHECKING:
+    from rabbitry.broker.connection import ClientConnection
 
 
 def _connections(call: Call) -> list[Any]:
@@ -21,14 +24,28 @@ def _list_connections(call: Call) -> object:
     return call.listed([views.connection(item, call.rates) for item in _connections(call)])
 
 
+@route("/api/connections/username/{name}", "GET", "DELETE")
+def _connections_of_user(call: Call) -> object:
+    found = [item for item in _connections(call) if item.user == call.path("name")]
+    if call.method == "DELETE":
+        for item in found:
+            _close(call, item)
+        return DONE
+    return call.listed([views.connection(item, call.rates) for item in found])
+
+
+def _close(call: Call, item: "ClientConnection") -> None:
+    reason = call.request.headers.get("x-reason", "Closed via management plugin")
+    item.hang_up(320, f"CONNECTION_FORCED - {reason}")
+
+
 @route("/api/connections/{name}", "GET", "DELETE")
 def _connection(call: Call) -> object:
     item = next((item for item in _connections(call) if item.name == call.path("name")), None)
     if item is None:
         raise not_found()
     if call.method == "DELETE":
-        reason = call.request.headers.get("x-reason", "Closed via management plugin")
-        item.hang_up(320, f"CONNECTION_FORCED - {reason}")
+        _close(call, item)
         return DONE
     return views.connection(item, call.rates)
 

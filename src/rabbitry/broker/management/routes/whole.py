@@ -27,8 +27,22 @@ def _whoami(call: Call) -> object:
 @route("/api/parameters")
 @route("/api/topic-permissions")
 @route("/api/vhost-limits")
+@route("/api/user-limits")
 @route("/api/feature-flags")
 def _nothing(call: Call) -> object:
+    return []
+
+
+@route("/api/vhost-limits/{vhost}")
+def _no_limits_of_a_vhost(call: Call) -> object:
+    call.vhost()
+    return []
+
+
+@route("/api/user-limits/{user}")
+def _no_limits_of_a_user(call: Call) -> object:
+    if call.path("user") not in call.broker.access.users:
+        raise not_found()
     return []
 
 
