@@ -139,7 +139,7 @@ def _redirecting(zoo: Zoo) -> None:
     }
     front = page("front", [*moved, *known], words("redirects"))
     odd = [target for target, url in zip(moved, private, strict=True) if private[url] == "bad-scheme"]
-    outcomes = dict.fromkeys([*moved, *known], "redirect") | dict.fromkeys(odd, "bad-answer") | {
+    outcomes = dict.fromkeys([*moved, *known], "redirect") | dict.fromkeys(odd, "bad-scheme") | {
         "/": "document", "/target": "document", "/target2": "document", "/nowhere": "bad-answer or redirect",
     }  # fmt: skip
     zoo.add(routes({"/": front} | moved | known), outcomes)
