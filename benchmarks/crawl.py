@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -41,10 +42,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything; write nothing")
     options = parser.parse_args()
     rows: list[Row] = []
+    failed: list[str] = []
     for name in options.parts or PARTS:
-        for row in PARTS[name](0.1 if options.quick else 1.0):
+        began = time.perf_counter()
+        try:
+            found = PARTS[name](0.1 if options.quick else 1.0)
+        except Exception as error:  # noqa: BLE001 - the other parts are worth their time all the same
+            failed.append(name)
+            traceback.print_exc()
+            found = [Row(f"{name}: not measured", f"{type(error).__name__}")]
+        for row in found:
             print(json.dumps(row.__dict__), flush=True)
             rows.append(row)
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     if not options.quick and not options.parts:
         note = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {psutil.virtual_memory().total / (1 << 30):.0f} GiB"
@@ -52,7 +62,9 @@ def main() -> int:
         lines = [f"| {row.measure} | {row.value} | {row.target} |" for row in rows]
         head = [f"Measured on {note}.", "", "| measure | value | to be reached |", "|---|---|---|"]
         write_table("bench-crawl", "\n".join([*head, *lines]))
-    return 0
+    if failed:
+        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
