@@ -91,6 +91,7 @@ def comings_and_goings(broker: str, folder: Path, *, pages: int, changes: int, h
         there = crawl.of(role)
         if there and (len(there) == 4 or chance.random() < 0.5):
             one = chance.choice(there)
+            one.wait_for(rf"{role} \w+")  # before it has started, a signal ends it at once
             assert crawl.stop(one) == 0, one.output
         else:
             crawl.start(role)
