@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from rabbitry.amqp.client.io_thread import new_event_loop
 from rabbitry.cli._common import ExitCode
 from rabbitry.cli._service import GRACE, run_service
 
@@ -26,4 +27,4 @@ def run_role(run: Callable[[asyncio.Event], Awaitable[bool]]) -> NoReturn:
         return ExitCode.DONE if await run(stop) else ExitCode.FAILED
 
     gc.freeze()  # what was imported stays: the garbage collector need not look through it again and again
-    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE))
+    raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE, new_loop=new_event_loop))

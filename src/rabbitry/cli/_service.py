@@ -33,8 +33,11 @@ def run_service(
     *,
     deadline: float = DEADLINE,
     give_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
     """Run `service(stop)` in an event loop of its own and return its exit code.
+
+    new_loop: makes the event loop; None for asyncio's own.
 
     `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is
     cancelled, which counts as failed (1). The second signal ends the process at once with 130, also while it waits
@@ -44,7 +47,8 @@ def run_service(
     if above is not None:
         above.watch(deadline + 2 * GRACE)
     try:
-        return asyncio.run(_supervise(service, deadline, give_up))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(_supervise(service, deadline, give_up))
     finally:
         # Closing the loop took its handlers away.
         for number in SIGNALS:
