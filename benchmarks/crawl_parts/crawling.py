@@ -76,7 +76,7 @@ def _crawler_cpu(count: int, authority: trustme.CA | None) -> float:
             more["SSL_CERT_FILE"] = str(folder / "ca.pem")
         sites = stack.enter_context(SitesProcess(SITE_A, _HOSTS, authority=authority))
         broker = stack.enter_context(BrokerProcess("--log-level", "error"))
-        crawl = stack.enter_context(Crawl(broker.url, folder, more=more))
+        crawl = stack.enter_context(Crawl(broker.url, folder, more=more, anew=True))
         asyncio.run(_publish(broker.url, sites, count))
         crawler = crawl.start("crawler")
         pid = crawler.process.pid
@@ -98,7 +98,7 @@ def memory(share: float) -> list[Row]:
         tempfile.TemporaryDirectory() as folder,
         SitesProcess(site, 200) as sites,
         BrokerProcess("--log-level", "error") as broker,
-        Crawl(broker.url, Path(folder)) as crawl,
+        Crawl(broker.url, Path(folder), anew=True) as crawl,
     ):
         crawl.start_all()
         [pid] = [one.process.pid for one, role in crawl.running.items() if role == "crawler"]
@@ -126,7 +126,7 @@ def start(share: float) -> list[Row]:
         for _ in range(5 if share == 1 else 1):
             asyncio.run(_publish(broker.url, sites, 100))
             sites.clear()
-            with Crawl(broker.url, Path(folder)) as crawl:
+            with Crawl(broker.url, Path(folder), anew=True) as crawl:
                 began = time.perf_counter()
                 crawl.start("crawler")
                 eventually_blocking(lambda: sites.count > 0, "the first request", within=30)
@@ -143,7 +143,7 @@ def processors(share: float) -> list[Row]:
         with SitesProcess(SITE_A, _HOSTS) as sites:
             for _ in range(_ROUNDS if share == 1 else 1):
                 for number, measured in rates.items():
-                    with Crawl(broker.url, Path(folder)) as crawl, Queues(broker.url) as queues:
+                    with Crawl(broker.url, Path(folder), anew=True) as crawl, Queues(broker.url) as queues:
                         asyncio.run(_publish(broker.url, sites, count))
                         crawler = crawl.start("crawler")
                         eventually_blocking(
@@ -206,7 +206,7 @@ def _fresh(site: Site, hosts: int) -> Iterator[tuple[SitesProcess, Crawl]]:
         tempfile.TemporaryDirectory() as folder,
         SitesProcess(site, hosts) as sites,
         BrokerProcess("--log-level", "error") as broker,
-        Crawl(broker.url, Path(folder)) as crawl,
+        Crawl(broker.url, Path(folder), anew=True) as crawl,
     ):
         crawl.start_all()
         yield sites, crawl

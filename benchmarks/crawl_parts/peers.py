@@ -61,7 +61,7 @@ def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
             (folder / "sitecustomize.py").write_text(_NO_TEXT)
             more["PYTHONPATH"] = str(folder)
         broker = stack.enter_context(BrokerProcess("--log-level", "error"))
-        crawl = stack.enter_context(Crawl(broker.url, folder, more=more))
+        crawl = stack.enter_context(Crawl(broker.url, folder, more=more, anew=True))
         crawl.start_all()
         crawl.ready()
         pids = {"broker": broker.pid} | {role: one.process.pid for one, role in crawl.running.items()}

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,13 +68,23 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(*arguments: str, more: Mapping[str, str] | None = None) -> Iterator[Service]:
-    """Start a command; it is killed at the end where it still runs."""
+def service(*arguments: str, more: Mapping[str, str] | None = None, anew: bool = False) -> Iterator[Service]:
+    """Start a command; it is killed at the end where it still runs.
+
+    anew: as a user does, and not from a process that has imported everything, for what measures its start or memory.
+    """
     with tempfile.TemporaryDirectory(prefix="rabbitry-test-") as folder:
         path = f"{folder}/output"
         more = {"XDG_DATA_HOME": folder} | dict(more or {})  # nothing of this goes into the user's own folders
+        process: Launched | subprocess.Popen[bytes]
         with open(path, "wb") as file:
-            process = launch(arguments, environment(more), file.fileno(), file.fileno(), folder)
+            if anew:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "rabbitry", *arguments], env=environment(more), cwd=folder,
+                    stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                )  # fmt: skip
+            else:
+                process = launch(arguments, environment(more), file.fileno(), file.fileno(), folder)
         try:
             yield Service(process, path)
         finally:

@@ -34,11 +34,19 @@ class Crawl:
     """Roles on one broker, and one database for all keepers. A context manager; leaving it kills them.
 
     broker: its URL. folder: for the database, SQLite; database: another one, by URL. more: in the environment of roles.
+    anew: roles are started as a user does, see `service`.
     """
 
     def __init__(
-        self, broker: str, folder: Path, database: str | None = None, more: Mapping[str, str] | None = None
+        self,
+        broker: str,
+        folder: Path,
+        database: str | None = None,
+        more: Mapping[str, str] | None = None,
+        *,
+        anew: bool = False,
     ) -> None:
+        self._anew = anew
         self.broker = broker
         self.database = database or f"sqlite:///{folder}/crawl.db"
         self._more = dict(more or {})
@@ -61,7 +69,7 @@ class Crawl:
             arguments += ["--database", self.database]
         if role in ("crawler", "run"):
             arguments += ["--allow-private", private]
-        started = self._stack.enter_context(service(*arguments, more=self._more))
+        started = self._stack.enter_context(service(*arguments, more=self._more, anew=self._anew))
         self.running[started] = role
         return started
 
