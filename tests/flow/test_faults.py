@@ -3,14 +3,15 @@
 import asyncio
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import parse_url
+from rabbitry.amqp.client import Properties, parse_url
 from tests.flow._accounts import accounted, lose_nothing, publish, settle_all
-from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow._victim import STEPS, app
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
@@ -93,16 +94,46 @@ async def test_a_network_that_breaks_loses_nothing(broker_url: str) -> None:
     assert sum(out.values()) < 2 * len(names)
 
 
-@pytest.mark.parametrize("kind", ["embedded", "rabbitmq"])
-async def test_a_restart_of_the_broker_under_load_is_no_event(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    if kind == "rabbitmq":
-        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
-    else:
-        server = BrokerProcess("--data", str(tmp_path))
-        request.addfinalizer(lambda: server.__exit__(None, None, None))
-        server.start()
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ | BrokerProcess]:
+    """A broker with a store, of the test's own."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("own_rabbitmq")
+        return
+    with BrokerProcess("--data", str(tmp_path)) as broker:
+        yield broker
+
+
+async def test_a_crash_of_the_broker_counts_for_no_suspect_that_only_waited(server: RabbitMQ | BrokerProcess) -> None:
+    waiting = rabbitry.App("waiting")
+    go_on = asyncio.Event()
+    handled: list[tuple[str, int]] = []
+    begun: list[str] = []
+
+    @waiting.stage("in", attempts=3)
+    async def handle(text: str, message: rabbitry.Message) -> None:
+        begun.append(text)
+        await go_on.wait()
+        handled.append((text, message.attempt))
+
+    texts = [f"{number}" for number in range(20)]
+    async with waiting.worker(server.url, connect_attempts=1) as worker:
+        for text in texts:
+            last = Properties(message_id=text, delivery_mode=2, headers={"x-rabbitry-attempt": 3})
+            await put(server.url, "waiting.suspects.handle", text.encode(), last)
+        await eventually(lambda: begun == ["0"], "the first in hand")
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await eventually(lambda: worker.is_healthy, "the worker to come back")
+        go_on.set()
+        await eventually(lambda: {text for text, _ in handled} == set(texts), "all are handled")
+        await eventually_dead(server.url, waiting, 1)
+    (letter,) = await dead_of(server.url, waiting)
+    assert letter.body == b"0", "the one that was in hand counts: past its attempts it is a dead letter"
+    assert set(handled) == {(text, 3) for text in texts}
+
+
+async def test_a_restart_of_the_broker_under_load_is_no_event(server: RabbitMQ | BrokerProcess) -> None:
     loop = asyncio.get_running_loop()
     names = [f"take {n}" for n in range(1000)]
     async with app.worker(server.url, connect_attempts=1) as worker, app.publisher(server.url) as publisher:

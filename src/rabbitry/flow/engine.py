@@ -172,7 +172,7 @@ class Engine:
     def _on_recovery(self, event: RecoveryEvent) -> None:
         if event.kind == "lost":
             for intake in self.intakes:
-                intake.lose()
+                intake.lose_connection()
 
     async def _declare_again(self) -> None:
         await topology.declare(self._connections[0], self.app, declarer=self._declarer)

@@ -10,6 +10,7 @@ from typing import Final
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery
 from rabbitry.exceptions import AccessRefused, ChannelClosed, ConnectionClosed, ConsumerCancelled, RequestTimeout
 from rabbitry.flow.job import Job
+from rabbitry.flow.message import properties_of
 from rabbitry.flow.stage import Stage
 
 FIRST_PAUSE: Final = 0.5
@@ -41,6 +42,11 @@ class Intake:
         self._connection = connection
         self._take = take
         self._redeclare = redeclare
+        self._latest: Delivery | None = None
+        self._is_backlog = False
+        """Whether the connection was lost, and every delivery since then came redelivered."""
+        self._in_hand: bytes | str | None = None
+        """The identity of the latest message when the connection was lost."""
         self._consumer: Consumer | None = None
         self._channel: Channel | None = None
         self._is_stopped = False
@@ -111,7 +117,26 @@ class Intake:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self.taken += 1
+        self._latest = delivery
+        if not delivery.redelivered:
+            self._is_backlog = False
         self._take(Job(self, delivery))
+
+    def excuses(self, delivery: Delivery) -> bool:
+        """Return whether a redelivered message only waited here, and was in no worker's hands. For suspects.
+
+        A broker that crashed marks all that waits in a durable queue as redelivered (RabbitMQ's classic queues). Such
+        messages come before any that is not marked. This worker lived on, and takes one suspect at a time: only that
+        one counts, since a handler that keeps its process from answering heartbeats costs the connection each time.
+        A worker that was killed starts without excuses, so a message that kills workers is excused once by each.
+        """
+        return self._is_backlog and _identity(delivery) != self._in_hand
+
+    def lose_connection(self) -> None:
+        """Note that the connection was lost; see `lose` and `excuses`."""
+        self.lose()
+        self._is_backlog = True
+        self._in_hand = None if self._latest is None else _identity(self._latest)
 
     def lose(self) -> None:
         """Note that what was delivered so far can't be settled any more and will come again."""
@@ -128,6 +153,11 @@ class Intake:
         if self._consumer is not None:
             await self._consumer.cancel(give_back=False)
             await self._taken_all.wait()
+
+
+def _identity(delivery: Delivery) -> bytes | str:
+    """Return what is the same when a message is delivered again: its id, or its body where it has none."""
+    return properties_of(delivery).message_id or delivery.body
 
 
 def _is_refused(error: Exception) -> bool:

@@ -77,12 +77,13 @@ def before_handling(app: App, job: Job, limit: int) -> Publication | None:
     """Return what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
 
     A redelivered message may have killed its worker, or was in hand there beside one that did. It is counted first, and
-    goes to the suspects, which workers take one at a time; therefore one that is redelivered from there was alone. A
-    message that came from a retry queue with seconds left goes to another one.
+    goes to the suspects, which workers take one at a time; therefore one that is redelivered from there was alone,
+    or only waited there when the broker crashed, which is not counted. A message that came from a retry queue with
+    seconds left goes to another one.
     """
     stage, delivery = job.stage, job.delivery
     rest = job.trail.wait
-    if delivery.redelivered:
+    if delivery.redelivered and not (job.is_suspect and job.intake.excuses(delivery)):
         attempt = job.attempt + 1
         if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
             text = f"delivered {job.attempt} times and never settled: it may kill its worker, or time out there"
