@@ -92,6 +92,8 @@ def own_rabbitmq(_own_rabbitmqs: list[RabbitMQ]) -> Iterator[RabbitMQ]:
     server = _own_rabbitmqs.pop() if _own_rabbitmqs else RabbitMQ()
     with contextlib.ExitStack() as stack:
         stack.callback(server.close)
+        if server.is_running and not server.is_ready():  # it ended since it was reset
+            server.kill()
         if not server.is_running:
             server.start()
         yield server

@@ -52,6 +52,12 @@ class _Socket(asyncio.Transport):
 
     abort = close
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """End what is sent, which nobody reads on."""
+
     def is_reading(self) -> bool:
         return self.reading and not self.closing
 

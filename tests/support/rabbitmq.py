@@ -130,7 +130,7 @@ class RabbitMQ:
             command = [str(_BIN / "rabbitmq-server")]
             self._process = _spawn(command, self._environment(), log.fileno(), str(self.directory))
         try:
-            _wait_until(self._is_ready, self.node, self._process, self.log)
+            _wait_until(self.is_ready, self.node, self._process, self.log)
             self.eval("persistent_term:put(settings_of_tests, application:get_all_env(rabbit)).")
         except BaseException:
             self.kill()
@@ -147,7 +147,7 @@ class RabbitMQ:
             " [application:set_env(rabbit, Name, Value) || {Name, Value} <- persistent_term:get(settings_of_tests)],"
             " ok = rabbit:start()."
         )
-        _wait_until(self._is_ready, self.node, self._running(), self.log)
+        _wait_until(self.is_ready, self.node, self._running(), self.log)
 
     def stop(self) -> None:
         """Shut the server down in order (SIGTERM); its data stay for the next `start`."""
@@ -245,7 +245,8 @@ class RabbitMQ:
     ) -> None:
         self.close()
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Return whether it accepts connections on all its ports."""
         # It opens one listener after the other, those of TLS last.
         more = [line.rpartition(" ")[2].rpartition(":") for line in self._settings if line.startswith("listeners.")]
         return _speaks_amqp(self.port) and all(_accepts(int(port), host) for host, _, port in more)

@@ -216,7 +216,7 @@ def test_a_name_that_is_answered_otherwise_later_leads_nowhere(broker_url: str, 
     (tmp_path / "sitecustomize.py").write_text(_REBINDING)
     with (
         Sites(Graph(10, links=3), addresses=["127.2.0.1"]) as sites,
-        Crawl(broker_url, tmp_path, more={"PYTHONPATH": str(tmp_path)}) as crawl,
+        Crawl(broker_url, tmp_path, more={"PYTHONPATH": str(tmp_path)}, anew=True) as crawl,
     ):
         crawl.start("keeper")
         crawl.start("processor")

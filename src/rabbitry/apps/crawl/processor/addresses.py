@@ -88,11 +88,11 @@ class Base:
         """
         common = self._known if link.startswith("/") else self._absolute if link.startswith(_SCHEMES) else None
         if common is None:
-            return self._join(link)
+            return self.resolve(link)
         try:
             return common[link]
         except KeyError:
-            url = self._join(link)
+            url = self.resolve(link)
         known.keep(common, link, url)
         return url
 
@@ -102,7 +102,8 @@ class Base:
         known_of, absolute_of, join = self._known.get, self._absolute.get, self.join
         return [known_of(link) or absolute_of(link) or join(link) for link in links]
 
-    def _join(self, link: str) -> str | None:
+    def resolve(self, link: str) -> str | None:
+        """Return what `join` does, and keep nothing: for links that come once, as those of a sitemap."""
         link = link.partition("#")[0].strip()
         if self._query_encoding is not None and "?" in link and not link.isascii():
             link = _encoded_query(link, self._query_encoding)

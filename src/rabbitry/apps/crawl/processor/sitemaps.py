@@ -46,7 +46,7 @@ class Sitemap:
         problem = None
         try:
             for entry in self._entries():
-                url = self._base.join(entry.url) if entry.url else None
+                url = self._base.resolve(entry.url) if entry.url else None
                 if url is None:
                     continue
                 if len(url) > LONGEST:
