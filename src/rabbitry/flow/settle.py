@@ -89,6 +89,8 @@ class Settler:
         self._is_holding = False
         self._held: list[tuple[Job, Result]] = []
         """What was not done, of stages with one active worker, until the consumer is cancelled."""
+        self._done: list[Job] = []
+        """What was done there meanwhile, and is not acked yet."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
@@ -217,15 +219,22 @@ class Settler:
         await self._idle.wait()
 
     def hold(self) -> None:
-        """Keep what was not done of stages with one active worker: published anew it would come here again."""
+        """Keep jobs of stages with one active worker. What was not done would come here again, published anew.
+
+        What was done is acked later too: an ack makes room for deliveries, and where those of a quorum queue are still
+        on their way when the consumer is cancelled, RabbitMQ gives them to the next one as redelivered.
+        """
         self._is_holding = True
 
     def release(self) -> None:
         """Release what was held."""
         self._is_holding = False
         held, self._held = self._held, []
-        if held:
+        done, self._done = self._done, []
+        if held or done:
             self._idle.clear()
+        for job in done:
+            self._ack(job)
         for job, result in held:
             self._finish(job, result)
 
@@ -357,6 +366,10 @@ class Settler:
             log.error("stage '%s': can't publish, so the message comes again", stage.name, exc_info=error)
 
     def _ack(self, job: Job) -> None:
+        if self._is_holding and job.stage.single_active:
+            self._done.append(job)
+            self._look_idle()
+            return
         try:
             job.delivery.ack()
         except AlreadySettled as error:
@@ -375,11 +388,10 @@ class Settler:
     def _ended(self, job: Job) -> None:
         self._counting.settled(job, time.monotonic())
         self.in_hand -= 1
-        if self.in_hand <= len(self._held):
-            self._idle.set()
+        self._look_idle()
 
     def _look_idle(self) -> None:
-        if self.in_hand <= len(self._held):
+        if self.in_hand <= len(self._held) + len(self._done):
             self._idle.set()
 
 
