@@ -131,7 +131,8 @@ def test_pages_of_another_crawler_are_processed(broker_url: str, tmp_path: Path,
 
 def test_another_processor_takes_plain_pages(broker_url: str, tmp_path: Path, declares: bool) -> None:
     with Sites(Graph(1, links=1)) as sites, Crawl(broker_url, tmp_path) as crawl:
-        crawl.start("keeper", *(["--plain"] if declares else []))
+        keeper = crawl.start("keeper", *(["--plain"] if declares else []))
+        keeper.wait_for(r"keeper \w+")  # it declares the queues, before a plain crawler can
         if declares:
             with Original(broker_url, declares=True) as processor:
                 crawl.start("crawler", "--plain")
