@@ -37,6 +37,12 @@ def test_crawls_take_turns_and_of_each_the_host_that_is_due_for_longest() -> Non
     assert found.next_due() is None
 
 
+def test_a_crawl_all_of_whose_hosts_were_taken_has_none_that_is_due() -> None:
+    found, _ = turns((1, 3.0))
+    assert next(found.take(10.0)).id == 0
+    assert found.next_due() is None
+
+
 def test_a_host_that_a_later_crawl_brings_too_has_its_turn_there() -> None:
     found, hosts = turns((1, 1.0), (1, 2.0), (1, 3.0))
     hosts[2].crawl = 2

@@ -58,4 +58,4 @@ class Turns:
 
     def next_due(self) -> float | None:
         """Return when the next host is due."""
-        return min((heap[0][0] for heap in self._heaps.values()), default=None)
+        return min((heap[0][0] for heap in self._heaps.values() if heap), default=None)
