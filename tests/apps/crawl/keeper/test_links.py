@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper.addresses import parse
@@ -17,14 +18,14 @@ from rabbitry.apps.crawl.messages import Link
 X = "http://b.test/x"
 
 
-def lead(connection: Connection, state: State, crawl: int, now: float, *, depth: int = 0) -> Row | str:
-    """Have a page of a crawl lead to X; return its row, or why it is refused."""
+def lead(connection: Connection, state: State, crawl: int, now: float, *, depth: int = 0, url: str = X) -> Row | str:
+    """Have a page of a crawl lead to an address; return its row, or why it is refused."""
     work = Work(connection, state, now, "keeper a3f")
     links = Links(work)
-    links.add_all([Link(X)], Row(1_000, 0, "http://a.test/", 1, crawl, depth))
+    links.add_all([Link(url)], Row(1_000, 0, "http://a.test/", 1, crawl, depth))
     links.take()
     work.flush()
-    key = parse(X).key
+    key = parse(url).key
     work.look_up([key])
     ref = work.refs[key]
     work.read([ref] if ref > 0 else [])
@@ -36,12 +37,13 @@ def in_a_transaction(tmp_path: Path, test: Callable[[Connection, State], None]) 
         database.write_now(lambda connection: test(connection, load(connection, 1)))
 
 
-def test_a_link_that_robots_txt_forbade_is_taken_once_it_is_allowed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", [X, "http://b.test/%78", "http://b.test./x"])
+def test_a_link_that_robots_txt_forbade_is_taken_once_it_is_allowed(tmp_path: Path, url: str) -> None:
     def test(connection: Connection, state: State) -> None:
         state.begin(Crawl(1, 0.0, []))
         state.closed["http://b.test"] = (NUMBERS["disallowed"], 1.8e9 + 100)
-        assert lead(connection, state, 1, 1.8e9) == "disallowed"
-        assert isinstance(lead(connection, state, 1, 1.8e9 + 101), Row)
+        assert lead(connection, state, 1, 1.8e9, url=url) == "disallowed"
+        assert isinstance(lead(connection, state, 1, 1.8e9 + 101, url=url), Row)
 
     in_a_transaction(tmp_path, test)
 

@@ -31,8 +31,9 @@ _FOR_GOOD: Final = frozenset({"too-deep", "out-of-scope", "limit", "trap"})
 
 @dataclass(slots=True)
 class Found:
-    """A link. depth, hops: of the address that it leads to."""
+    """A link. url: as it stands in the page. depth, hops: of the address that it leads to."""
 
+    url: str
     address: Address
     crawl: Crawl
     depth: int
@@ -76,7 +77,7 @@ class Links:
         except BadAddress as error:
             self._refuse(url, error.word)
             return
-        one = Found(address, crawl, depth, source, purpose, hops, modified)
+        one = Found(url, address, crawl, depth, source, purpose, hops, modified)
         before = self._found.setdefault(address.key, one)
         if before is not one:
             was, word = self._refusal(before), self._refusal(one)
@@ -132,7 +133,7 @@ class Links:
             if ref == 0:
                 work.refuse_key(key, word)
             if word not in _FOR_GOOD:
-                work.state.known.forget([one.address.url], one.crawl.id, _place(one.crawl, one.depth))
+                work.state.known.forget([one.url], one.crawl.id, _place(one.crawl, one.depth))
         self._meet_all(known)
         self._found.clear()
 
