@@ -209,3 +209,41 @@ def test_addresses_are_folded_to_shapes() -> None:
 )
 def test_paths_that_grow_are_known_by_their_segments(path: str, is_growing: bool) -> None:
     assert grows(f"http://a.test{path}") is is_growing
+
+
+def test_the_sitemaps_of_a_host_that_a_link_leads_to_are_all_read_at_once(tmp_path: Path) -> None:
+    maps = [f"http://b.test/map-{number}.xml" for number in range(20)]
+
+    def site(url: str) -> Answered:
+        if url == "http://a.test/":
+            return Answered("start", ["http://b.test/"])
+        if url == "http://b.test/robots.txt":
+            return Answered(body="Sitemap: http://b.test/index.xml")
+        if url == "http://b.test/index.xml":
+            return Answered(links=maps)
+        return Answered() if url in (*maps, "http://b.test/") else MISSING
+
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        world = World(database, site)
+        world.add("http://a.test/")
+        world.run(30.0)
+        assert {url for url in world.requests() if "/map-" in url} == set(maps)
+
+
+def test_a_page_that_was_judged_counts_no_more_when_a_crawler_dies_with_it(tmp_path: Path) -> None:
+    def counted(database: Database) -> list[tuple[int, int]]:
+        return database.read_now(
+            lambda connection: [
+                (int(sent), int(answered))
+                for sent, answered in connection.exec_driver_sql("SELECT sent, answered FROM crawl_shapes")
+            ]
+        )
+
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        world = World(database, lambda url: MISSING if url.endswith("robots.txt") else Answered("start"))
+        world.add("http://a.test/", recrawl=3600.0)
+        world.run(1800.0)
+        before = counted(database)
+        world.dies = lambda: True
+        world.run(2 * 3600.0)
+        assert counted(database) == before == [(1, 1), (1, 1)]

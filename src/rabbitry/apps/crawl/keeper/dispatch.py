@@ -154,7 +154,7 @@ class _Pick:
                 continue
             else:
                 shapes = state.shapes.of(host.id, row.url)
-                judged, shape = ("good", None) if row.depth == 0 or row.content else traps.verdict(shapes, work.now)
+                judged, shape = traps.verdict(shapes, work.now) if row.depth and row.is_judged else ("good", None)
                 if judged == "unknown":
                     continue
                 if judged == "doubtful":
@@ -180,7 +180,7 @@ class _Pick:
     def _take(self, row: Row, shapes: Sequence[traps.Shape]) -> None:
         self._promised[row.crawl] += row.purpose == 0
         self.picked.append(row)
-        if not row.content:  # one that was fetched before was judged then
+        if row.is_judged:
             traps.sent(self._work.state.shapes, shapes, self._work.now)
 
 

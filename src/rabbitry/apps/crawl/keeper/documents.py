@@ -152,8 +152,8 @@ class Documents:
         self._work.later(row, self._work.now + row.pause)
 
     def _judge(self, row: Row, address: Address, fingerprint: int, *, is_repeat: bool) -> None:
-        if row.content:
-            return  # fetched before, and judged then
+        if not row.is_judged:
+            return
         shapes = self._work.state.shapes
         traps.answered(shapes, shapes.of(row.host, row.url), fingerprint, is_repeat=is_repeat)
 

@@ -135,7 +135,7 @@ class CrawlResults:
         work.counts["wire"] += outcome.wire
         row.status = outcome.status or 0
         node = f"crawler {outcome.crawler}"
-        if not row.content:
+        if row.is_judged:
             traps.answered(work.state.shapes, work.state.shapes.of(host.id, row.url))
         if word == "slow-down":
             self._slow_down(batch, host, row, outcome, node)
@@ -294,7 +294,8 @@ class CrawlResults:
                 work.change(row)
                 fetch_again(work, row, is_changed=None)
                 continue
-            traps.returned(work.state.shapes, work.state.shapes.of(row.host, row.url))
+            if row.is_judged:
+                traps.returned(work.state.shapes, work.state.shapes.of(row.host, row.url))
             is_untouched = row.url in left and why in ("late", "blocked")
             work.step(row, "retry", why if row.url in left else "not reported", node=node)
             if is_untouched:

@@ -60,6 +60,11 @@ class Row:
     """State, outcome and crawl, as they were counted."""
 
     @property
+    def is_judged(self) -> bool:
+        """Whether it counts among those by which traps are told: a page that was not read before."""
+        return self.purpose == 0 and not self.content
+
+    @property
     def word(self) -> str:
         """Return its outcome's word; empty where there was none yet."""
         return WORDS.get(self.outcome, "")
