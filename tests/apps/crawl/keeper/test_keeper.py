@@ -409,6 +409,16 @@ def test_a_limit_holds_to_the_page(simple: Database) -> None:
     assert world.counts()["outcome:limit"] > 0
 
 
+def test_a_limit_holds_for_pages_that_an_earlier_crawl_fetched(simple: Database) -> None:
+    world = World(simple, web(1, 30))
+    world.add("http://h0.test/", depth=1)
+    world.run()
+    before = pages_of(world)
+    world.add("http://h0.test/", limit=5)
+    world.run()
+    assert pages_of(world) - before == 5
+
+
 @pytest.mark.parametrize("limit", [1, 30, 61])
 def test_a_limit_holds_where_many_hosts_are_due_at_once(simple: Database, limit: int) -> None:
     world = World(simple, web(60, 10))

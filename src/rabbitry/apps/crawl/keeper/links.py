@@ -195,6 +195,7 @@ def fetch_anew(work: Work, row: Row, crawl: Crawl, depth: int, source: int = 0) 
     """Queue an address that was fetched before for another crawl, unconditionally: its links are followed again."""
     row.crawl, row.depth, row.tries, row.losses, row.hops = crawl.id, depth, 0, 0, 0
     row.etag = row.modified = None
+    row.status = 0  # not fetched for this crawl yet, see `count_page`
     row.source = source
     work.step(row, "queued", f"for crawl {crawl.id}")
     work.wait(row)

@@ -309,9 +309,9 @@ class CrawlResults:
 
 
 def count_page(work: Work, row: Row) -> None:
-    """Count an address among the pages of its crawl, where this is its first page."""
+    """Count an address among the pages of its crawl, where this is its first page for that. Its status is older."""
     crawl = work.state.crawls.get(row.crawl)
-    if row.outcome not in FETCHED and row.purpose != _SITEMAP and crawl is not None:
+    if (row.outcome not in FETCHED or not row.status) and row.purpose != _SITEMAP and crawl is not None:
         crawl.pages += 1
         work.crawls.add(crawl.id)
         if crawl.is_full:
