@@ -122,6 +122,7 @@ def test_a_port_that_is_taken_ends_it_and_is_named(option: str) -> None:
         done = commands.run("up", *_FREE, option, port, "--memory", within=60)
     assert done.returncode == 2, done.stderr
     assert f"port {port} is taken" in _last_line(done.stderr)
+    assert ("nothing answered there" in done.stderr) == (option == "--port")
 
 
 def _run_advice(words: str, *more: str) -> tuple[str, ...]:
@@ -152,6 +153,7 @@ def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -
 def test_the_advice_where_the_usual_port_is_taken_works_as_printed(tmp_path: Path) -> None:
     with commands.service("up", *_FREE, more={"XDG_DATA_HOME": str(tmp_path)}) as first:
         port = first.wait_for(r"broker on amqp://127\.0\.0\.1:(\d+)/")[1]
+        first.wait_for(_PAGE)
         second = commands.run("up", *_FREE, "--port", port, more={"XDG_DATA_HOME": str(tmp_path)})
         assert second.returncode == 2
         assert "an AMQP broker answers there" in second.stderr

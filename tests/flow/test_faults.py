@@ -58,8 +58,10 @@ async def test_a_message_that_kills_its_worker_each_time_becomes_a_dead_letter(b
         for queue in ("poisoned.handle", "poisoned.suspects.handle"):
             await eventually_holds(broker_url, queue, 0)
         workers.process.terminate()
-        assert workers.process.wait(30) == 0, workers.output
-    # A worker that dies between publishing it among the suspects and the ack leaves two of it.
+        # A worker that dies between publishing it among the suspects and the ack leaves two of it, and the second one
+        # may be in hand, and kill, just when the workers are to end.
+        code = workers.process.wait(30)
+        assert code == 0 or (code == 1 and "was ended by signal 9" in workers.output), workers.output
     for letter in await dead_of(broker_url, poisoned):
         assert (letter.body, letter.reason, letter.attempts) == (b"poison", "failed", 3)
         assert "may kill its worker" in letter.error

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,7 +49,8 @@ CRAWL_MODULES: Final = (
     "zstandard",
 )
 """What the extra `crawl` brings: without all of it a crawl is not run."""
-_ANSWER_WITHIN: Final = 1.0
+_ANSWER_WITHIN: Final = 5.0
+"""Seconds that another program's broker has to greet us; while it starts it takes connections and reads nothing."""
 
 log = logging.getLogger("rabbitry.cli.up")
 app = typer.Typer()
@@ -384,7 +386,13 @@ def _broker_listener(port: int) -> socket.socket:
     try:
         return listen(HOST, port)
     except PortTaken as error:
-        if _speaks_amqp(port):
+        greeting = _greeting(port)
+        if greeting is None:
+            text = (
+                f"port {port} is taken{by_whom(port)}, and nothing answered there within {_ANSWER_WITHIN:g} s. "
+                "Try again where that is a broker that starts, or take another port: --port 0"
+            )
+        elif greeting[:3] == b"\x01\x00\x00" and greeting[7:] == b"\x00\x0a\x00\x0a":  # connection.start
             text = (
                 f"port {port} is taken{by_whom(port)}: an AMQP broker answers there. "
                 f"Use it: rabbitry up --broker amqp://{HOST}:{port}/ , or run one more: rabbitry up --port 0 --data DIR"
@@ -394,14 +402,20 @@ def _broker_listener(port: int) -> socket.socket:
         raise UsageError(text) from error
 
 
-def _speaks_amqp(port: int) -> bool:
-    """Return whether the server at an address greets with connection.start."""
+def _greeting(port: int) -> bytes | None:
+    """Return the first bytes, 11 at most, of a server's answer to the start of AMQP; None where it says nothing."""
+    deadline = time.monotonic() + _ANSWER_WITHIN
+    answer = b""
     try:
         with socket.create_connection((HOST, port), timeout=_ANSWER_WITHIN) as peer:
             peer.sendall(b"AMQP\x00\x00\x09\x01")
-            answer = b""
-            while len(answer) < 11 and (chunk := peer.recv(11 - len(answer))):
+            while len(answer) < 11 and (left := deadline - time.monotonic()) > 0:
+                peer.settimeout(left)
+                if not (chunk := peer.recv(11 - len(answer))):
+                    return answer
                 answer += chunk
+    except TimeoutError:
+        pass
     except OSError:
-        return False
-    return answer[:3] == b"\x01\x00\x00" and answer[7:11] == b"\x00\x0a\x00\x0a"
+        return answer
+    return answer or None

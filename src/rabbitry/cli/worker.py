@@ -143,8 +143,9 @@ async def _supervise(
         await asyncio.gather(*(child.end(patience) for child in children))
     # One that had not started yet when it was asked to end died of that; it had nothing in hand.
     codes = [0 if code == -signal.SIGTERM else code for code in [await task for task in keeping]]
-    if any(code < 0 for code in codes):
-        raise RabbitryError("a worker had to be killed; what it had in hand comes again")
+    for child, code in zip(children, codes, strict=True):
+        if code < 0:
+            raise RabbitryError(f"{child.name} was ended by signal {-code}; what it had in hand comes again")
     if refused is not None:
         refused.say_end(keeping[children.index(refused)].result())
     return max(codes)
