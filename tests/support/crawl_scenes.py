@@ -114,7 +114,8 @@ def killed_runs(broker: str, folder: Path, *, pages: int, kills: int, hosts: int
 
     with Crawl(broker, folder) as crawl:
         crawl.start("run")
-        _disturb("crawl run killed", crawl, Graph(pages, links=8, size=6000, hosts=hosts), [kill] * kills)
+        graph = Graph(pages, links=8, size=6000, hosts=hosts)
+        _disturb("crawl run killed", crawl, graph, [kill] * kills, hits_all=True)
 
 
 def killed_brokers(broker: BrokerProcess | RabbitMQ, folder: Path, *, pages: int, kills: int, hosts: int = 20) -> None:
@@ -131,7 +132,8 @@ def killed_brokers(broker: BrokerProcess | RabbitMQ, folder: Path, *, pages: int
     with Crawl(broker.url, folder) as crawl:
         crawl.start_all(keepers=2, crawlers=2, processors=2)
         graph = Graph(pages, links=8, size=6000, hosts=hosts)
-        _disturb("broker killed", crawl, graph, [kill if number % 2 == 0 else restart for number in range(kills)])
+        turns = [kill if number % 2 == 0 else restart for number in range(kills)]
+        _disturb("broker killed", crawl, graph, turns, hits_all=True)
 
 
 def paused_keepers(
@@ -171,13 +173,19 @@ def _stopped_keeper(crawl: Crawl) -> Service:
 
 
 def _disturb(
-    scene: str, crawl: Crawl, graph: Graph, happenings: Sequence[Callable[[Crawl], None]], *, delay: float = 0.0
+    scene: str,
+    crawl: Crawl,
+    graph: Graph,
+    happenings: Sequence[Callable[[Crawl], None]],
+    *,
+    delay: float = 0.0,
+    hits_all: bool = False,
 ) -> None:
     """Crawl a graph, whose roles run already; things happen one after the other while it is on its way.
 
     No page is lost, each is once in the index, and no host is asked before its delay is over. At most 2 % of the pages
-    are fetched twice; in a short crawl, two of each host for each happening: one that was under way, and one that the
-    broker had not confirmed.
+    are fetched twice; in a short crawl, and where all hosts lose what is under way, two of each host each time that it
+    happens: one that was under way, and one that the broker had not confirmed.
     """
     with SitesProcess(graph, graph.hosts) as sites:
         crawl.add(sites.url("/p/0"), delay=delay)
@@ -188,7 +196,7 @@ def _disturb(
             happen(crawl)
         crawl.settled(documents=graph.count, within=_LONG)
         pages = graph.count
-        most = pages * 0.02 if pages > 1_000 else 2 * graph.hosts * len(happenings)
+        most = pages * 0.02 if pages > 1_000 and not hits_all else 2 * graph.hosts * len(happenings)
         checked(
             scene,
             crawl,

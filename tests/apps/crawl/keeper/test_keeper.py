@@ -14,7 +14,7 @@ from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.reading import hosts, status, why
 from rabbitry.apps.crawl.keeper.state import load
-from rabbitry.apps.crawl.messages import Batch, Document, Outcome, Pause, Report, Resume
+from rabbitry.apps.crawl.messages import Address, Batch, Document, Outcome, Pause, Report, Resume
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, Site, World, words
 
 
@@ -407,6 +407,86 @@ def test_a_limit_holds_to_the_page(simple: Database) -> None:
     assert pages_of(world) == 37
     assert world.counts()["state:done"] > 37
     assert world.counts()["outcome:limit"] > 0
+
+
+@pytest.mark.parametrize("takes_over", [False, True], ids=["one keeper", "another keeper takes over"])
+def test_a_limit_holds_where_crawlers_die_and_what_they_fetched_comes_late(
+    simple: Database, *, takes_over: bool
+) -> None:
+    world = World(simple, web(5, 50))
+    delay(world, pages=10, reports=0)
+    world.lag = lambda url: 8.0
+    chance = random.Random(5)
+    world.dies = lambda: chance.random() < 0.5
+    world.add("http://h0.test/", limit=37)
+    for _ in range(20):
+        world.run(10)
+        if takes_over:
+            world.keeper.forget()
+    world.run()
+    assert len(world.index.pages) == 37
+    assert len([url for url in world.requests() if not url.endswith("/robots.txt")]) == 37
+
+
+def counted(world: World) -> int:
+    """Return how many pages the first crawl counts, as a keeper that takes over reads it."""
+    return world.database.write_now(lambda connection: load(connection, 9).crawls[1].pages)
+
+
+def test_pages_of_a_crawl_that_has_all_its_pages_are_fetched_again(simple: Database) -> None:
+    world = World(simple, web(2, 30))
+    world.add("http://h0.test/", limit=10, recrawl=1000.0)
+    world.run(900)
+    once = {url for url in world.requests() if not url.endswith("/robots.txt")}
+    assert len(once) == 10
+    world.run(3000)
+    again = {url: number for url, number in world.requests().items() if not url.endswith("/robots.txt")}
+    assert again.keys() == once
+    assert min(again.values()) >= 2
+    assert counted(world) == 10
+    assert world.counts()["outcome:document"] == 10
+
+
+def test_a_page_that_fails_in_between_counts_once_for_the_limit(simple: Database) -> None:
+    fails = False
+
+    def site(url: str) -> Answered:
+        if fails and url.endswith("/1"):
+            return Answered(outcome="server-error")
+        return pages(url)
+
+    pages = site_of(
+        {"http://a.test/": Answered("start", [f"http://a.test/{number}" for number in range(9)])}
+        | {f"http://a.test/{number}": Answered(words(number)) for number in range(9)}
+    )
+    world = World(simple, site)
+    world.add("http://a.test/", limit=5, recrawl=1000.0)
+    world.run(900)
+    assert counted(world) == 5
+    fails = True
+    world.run(150)
+    fails = False
+    world.run(5000)
+    assert counted(world) == 5
+    assert len({url for url in world.requests() if not url.endswith("/robots.txt")}) == 5
+
+
+def test_a_changed_page_of_a_crawl_that_has_all_its_pages_is_fetched_again_early(simple: Database) -> None:
+    changed: list[tuple[str, float]] = []
+
+    def site(url: str) -> Answered:
+        if url == "http://a.test/":
+            return Answered(words("start"), ["http://a.test/1", "http://a.test/2"], modifications=changed)
+        return Answered("", outcome="client-error") if url.endswith("/robots.txt") else Answered(words(url))
+
+    world = World(simple, site)
+    world.add("http://a.test/", limit=2, recrawl=1000.0)
+    world.run(990)
+    assert world.requests()["http://a.test/1"] == 1
+    changed.append(("http://a.test/1", world.now))
+    world.tell([world.process(Address("http://a.test/"), site("http://a.test/"), world.now)])
+    world.run(5)
+    assert world.requests()["http://a.test/1"] == 2
 
 
 def test_a_limit_holds_for_pages_that_an_earlier_crawl_fetched(simple: Database) -> None:

@@ -148,7 +148,7 @@ class _Pick:
                 work.end(row, WORDS[outcome], robots.detail)
             elif not robots.allows(row.url):
                 work.end(row, "disallowed", f"robots.txt: {robots.detail}" if robots.detail else "robots.txt")
-            elif crawl is not None and crawl.is_full and row.purpose == 0:
+            elif crawl is not None and crawl.is_full and row.purpose == 0 and not row.is_counted:
                 work.end(row, "limit")
             elif not _has_room(work, row, promised):
                 continue
@@ -178,16 +178,21 @@ class _Pick:
         return bool(self.picked)
 
     def _take(self, row: Row, shapes: Sequence[traps.Shape]) -> None:
-        self._promised[row.crawl] += row.purpose == 0
+        self._promised[row.crawl] += _needs_place(row)
         self.picked.append(row)
         if row.is_judged:
             traps.sent(self._work.state.shapes, shapes, self._work.now)
 
 
 def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:
-    """Return whether the crawl of an address may have one more page."""
+    """Return whether the crawl of an address may fetch it: it needs no place, or there is one."""
     crawl = work.state.crawls.get(row.crawl)
-    return crawl is None or row.purpose != 0 or crawl.room - promised[crawl.id] > 0
+    return crawl is None or not _needs_place(row) or crawl.room - promised[crawl.id] > 0
+
+
+def _needs_place(row: Row) -> bool:
+    """Return whether an address needs one more of the pages that its crawl may have."""
+    return row.purpose == 0 and not row.is_counted and not row.has_place
 
 
 def _send(work: Work, host: Host, origin: str, rows: Sequence[Row], robots: str) -> Batch:

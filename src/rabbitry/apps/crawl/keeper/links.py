@@ -140,7 +140,7 @@ class Links:
     def _meet_all(self, known: Sequence[tuple[int, Found]]) -> None:
         """Apply links to known addresses. Of those that are in the database, only what changes is read whole."""
         work = self._work
-        statement = "SELECT id, crawl, depth, state, outcome_at FROM crawl_addresses WHERE id IN {set}"
+        statement = "SELECT id, crawl, depth, counted, state, outcome_at FROM crawl_addresses WHERE id IN {set}"
         missing = {ref for ref, _ in known if ref not in work.rows}
         stored = {row.id: row for row in sets.rows_among(work.connection, statement, missing)}
         matters = [(ref, one) for ref, one in known if self._matters(work.rows.get(ref) or stored.get(ref), one)]
@@ -160,7 +160,10 @@ class Links:
             other = self._work.state.crawls.get(row.crawl)
             may_change = row.state == WAITING or (row.state in (DONE, LATER) and one.crawl.id > row.crawl)
             changes = may_change and (other is None or one.crawl.goes_further(other, one.depth, row.depth))
-        return changes and not self._refusal(one)
+        if not changes:
+            return False
+        word = self._refusal(one)
+        return not word or (word == "limit" and row.counted == one.crawl.id)
 
     def _is_newer(self, row: Row | Stored, one: Found) -> bool:
         is_later = one.modified is not None and row.outcome_at < one.modified <= self._work.now
@@ -195,7 +198,7 @@ def fetch_anew(work: Work, row: Row, crawl: Crawl, depth: int, source: int = 0) 
     """Queue an address that was fetched before for another crawl, unconditionally: its links are followed again."""
     row.crawl, row.depth, row.tries, row.losses, row.hops = crawl.id, depth, 0, 0, 0
     row.etag = row.modified = None
-    row.status = 0  # not fetched for this crawl yet, see `count_page`
+    row.status = 0  # a page that is still to come was fetched for the crawl before
     row.source = source
     work.step(row, "queued", f"for crawl {crawl.id}")
     work.wait(row)

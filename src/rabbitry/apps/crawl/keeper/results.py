@@ -24,7 +24,7 @@ from rabbitry.apps.crawl.keeper.state import (
     Host,
     Sent,
 )
-from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
+from rabbitry.apps.crawl.keeper.work import LOST, PURPOSES, Row, Work
 from rabbitry.apps.crawl.messages import Outcome, Report
 
 TRIES: Final = 3
@@ -302,6 +302,8 @@ class CrawlResults:
                 work.wait(row)
                 continue
             row.losses += 1
+            if not row.is_counted:
+                row.status = LOST
             if row.losses > MOST_LOSSES:
                 work.end(row, "given-up", f"{row.losses} crawlers did not finish it")
             else:
@@ -309,9 +311,10 @@ class CrawlResults:
 
 
 def count_page(work: Work, row: Row) -> None:
-    """Count an address among the pages of its crawl, where this is its first page for that. Its status is older."""
+    """Count an address among the pages of its crawl, where this is its first page for that."""
     crawl = work.state.crawls.get(row.crawl)
-    if (row.outcome not in FETCHED or not row.status) and row.purpose != _SITEMAP and crawl is not None:
+    if not row.is_counted and row.purpose != _SITEMAP and crawl is not None:
+        row.counted = crawl.id
         crawl.pages += 1
         work.crawls.add(crawl.id)
         if crawl.is_full:

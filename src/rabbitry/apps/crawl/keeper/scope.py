@@ -14,8 +14,9 @@ DELAY = 1.0
 class Crawl:
     """What was asked for by one `add`. depth: links away from the start; None: without a bound.
 
-    hosts: of the start, with same_host. allow: domains. Both None: any host. limit: pages. pages: fetched so far; sent:
-    addresses in the hands of crawlers. recrawl: seconds until a page is fetched again at first; None: never.
+    hosts: of the start, with same_host. allow: domains. Both None: any host. limit: pages, each counted when it is
+    fetched for the first time. pages: fetched so far; sent: addresses that may become further ones, in the hands of
+    crawlers or lost by them. recrawl: seconds until a page is fetched again at first; None: never.
     """
 
     id: int

@@ -239,7 +239,8 @@ def load(connection: Connection, epoch: int) -> State:
     state.full = {crawl.id for crawl in state.crawls.values() if crawl.is_full}
     if state.full:
         # One look at all that waits, and not one for each crawl that ended at its limit.
-        waiting = sets.rows(connection, "SELECT DISTINCT crawl FROM crawl_addresses WHERE state = 0")
+        statement = "SELECT DISTINCT crawl FROM crawl_addresses WHERE state = 0 AND counted <> crawl"
+        waiting = sets.rows(connection, statement)
         state.full &= {row.crawl for row in waiting}
     for host in state.hosts.values():
         if host.waiting:

@@ -23,6 +23,8 @@ from rabbitry.apps.crawl.keeper.trail import with_step
 from rabbitry.apps.crawl.messages import Purpose
 
 PURPOSES: Final[tuple[Purpose, ...]] = ("page", "sitemap")
+LOST: Final = -2
+"""The status of an address that its crawler did not report, and may have fetched: it keeps its place in the limit."""
 SLOT: Final = 10
 """Seconds of a slot of the pace."""
 _PACE_KEPT: Final = 3600 // SLOT
@@ -39,6 +41,8 @@ class Row:
     crawl: int
     depth: int
     purpose: int = 0
+    counted: int = 0
+    """The crawl that has it among its pages, 0 for none."""
     state: int = WAITING
     tries: int = 0
     losses: int = 0
@@ -56,13 +60,26 @@ class Row:
     due: float | None = None
     """When it is to be fetched again, where that was decided now."""
     is_new: bool = False
-    was: tuple[int, int, int] | None = None
-    """State, outcome and crawl, as they were counted."""
+    was: tuple[int, int, int, bool] | None = None
+    """State, outcome, crawl, and whether it had a place, as they were counted."""
 
     @property
     def is_judged(self) -> bool:
         """Whether it counts among those by which traps are told: a page that was not read before."""
         return self.purpose == 0 and not self.content
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its crawl has it among its pages, so that a limit does not keep it from being fetched again."""
+        return self.counted == self.crawl
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it holds one of the pages that its crawl may still have: on its way, or lost by a crawler that may
+        have fetched it.
+        """
+        is_out = self.state == SENT or (self.status == LOST and self.state != DONE)
+        return is_out and self.purpose == 0 and not self.is_counted
 
     @property
     def word(self) -> str:
@@ -71,8 +88,8 @@ class Row:
 
 
 COLUMNS: Final = (
-    "id", "key", "url", "host", "crawl", "depth", "purpose", "state", "tries", "losses", "hops", "source", "found_at",
-    "outcome", "status", "outcome_at", "etag", "modified", "content", "pause", "trail",
+    "id", "key", "url", "host", "crawl", "depth", "purpose", "counted", "state", "tries", "losses", "hops", "source",
+    "found_at", "outcome", "status", "outcome_at", "etag", "modified", "content", "pause", "trail",
 )  # fmt: skip
 _NAMES: Final = ", ".join(COLUMNS)
 
@@ -129,15 +146,18 @@ class Work:
         return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit, first)]
 
     def waiting_of(self, crawl: Crawl, limit: int) -> list[Row]:
-        """Return waiting addresses of a crawl, in no order."""
-        statement = f"SELECT {_NAMES} FROM crawl_addresses WHERE state = 0 AND crawl = ? LIMIT ?"  # noqa: S608
+        """Return waiting addresses of a crawl that are not among its pages, in no order."""
+        statement = (
+            f"SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
+            " WHERE state = 0 AND crawl = ? AND counted <> crawl LIMIT ?"
+        )
         return [self._have(values) for values in sets.rows(self.connection, statement, crawl.id, limit)]
 
     def _have(self, values: Sequence[Any]) -> Row:
         row = self.rows.get(values[0])
         if row is None:
             row = self.rows[values[0]] = Row(*values)
-            row.was = (row.state, row.outcome, row.crawl)
+            row.was = (row.state, row.outcome, row.crawl, row.has_place)
         return row
 
     def row_of(self, key: int) -> Row | None:
@@ -312,18 +332,18 @@ class Work:
             self.pace.clear()
 
     def _count(self, row: Row) -> None:
-        before, now = row.was, (row.state, row.outcome, row.crawl)
+        before, now = row.was, (row.state, row.outcome, row.crawl, row.has_place)
         if before == now:
             return
         host = self.state.hosts[row.host]
         if before is not None:
-            self._count_one(host, before, -1, row)
-        self._count_one(host, now, 1, row)
+            self._count_one(host, before, -1)
+        self._count_one(host, now, 1)
         row.was = now
         self.hosts.add(host.id)
 
-    def _count_one(self, host: Host, what: tuple[int, int, int], number: int, row: Row) -> None:
-        state, outcome, crawl_id = what
+    def _count_one(self, host: Host, what: tuple[int, int, int, bool], number: int) -> None:
+        state, outcome, crawl_id, has_place = what
         self.counts[f"state:{state_word(state, outcome)}"] += number
         if outcome:
             self.counts[f"outcome:{WORDS[outcome]}"] += number
@@ -333,10 +353,10 @@ class Work:
             host.later += number
         elif state == SENT:
             host.sent += number
-            crawl = self.state.crawls.get(crawl_id)
-            if crawl is not None and row.purpose == 0:
-                crawl.sent += number
-                self.crawls.add(crawl_id)
+        crawl = self.state.crawls.get(crawl_id)
+        if crawl is not None and has_place:
+            crawl.sent += number
+            self.crawls.add(crawl_id)
 
 
 def state_word(state: int, outcome: int) -> str:
@@ -353,8 +373,8 @@ def as_json(value: object) -> str | None:
 
 def _values(row: Row) -> tuple[object, ...]:
     return (
-        row.id, row.key, row.url, row.host, row.crawl, row.depth, row.purpose, row.state, row.tries, row.losses,
-        row.hops, row.source, row.found_at, row.outcome, row.status, row.outcome_at, row.etag, row.modified,
+        row.id, row.key, row.url, row.host, row.crawl, row.depth, row.purpose, row.counted, row.state, row.tries,
+        row.losses, row.hops, row.source, row.found_at, row.outcome, row.status, row.outcome_at, row.etag, row.modified,
         row.content, row.pause, row.trail,
     )  # fmt: skip
 

@@ -122,7 +122,8 @@ def _create_addresses() -> None:
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
         _number("ref"),
     )
-    # Addresses that wait, are on their way, or were fetched. trail: what was decided when, by which node (`trail.py`).
+    # Addresses that wait, are on their way, or were fetched. counted: the crawl that has it among its pages. trail: the
+    # decisions with their time and node (`trail.py`).
     op.create_table(
         "crawl_addresses",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -132,6 +133,7 @@ def _create_addresses() -> None:
         _number("crawl"),
         _number("depth"),
         _number("purpose"),
+        _number("counted"),
         _number("state"),
         _number("tries"),
         _number("losses"),
