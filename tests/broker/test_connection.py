@@ -294,6 +294,7 @@ async def test_a_client_that_waits_for_a_commit_hears_of_an_operators_close_and_
         connected.hang_up(320, "CONNECTION_FORCED - an operator closed it")
         client.writer.write(_method(0, ConnectionClose(200, "")) + _method(0, ConnectionCloseOk()))
         assert await client.receive_raw(2) == [ConnectionClose, ConnectionCloseOk]
+        client.writer.close()
         await connected.closed
         waiting.pop()()  # the commit, late
 
