@@ -34,10 +34,10 @@ _START_LIMIT: Final = 60.0
 """Seconds that a process may take to start and to import its handler."""
 _AHEAD: Final = 2
 """Groups of values that a process may be ahead of the worker's answers: neither waits for the other each time."""
-_MOST: Final = 32
-_LARGEST: Final = 1 << 18
+_MOST: Final = 128
+_LARGEST: Final = 1 << 20
 """Values, and bytes of their bodies, that a process sends at once at most, but for a single larger one."""
-_GATHERING: Final = 0.02
+_GATHERING: Final = 0.1
 """Seconds in which values that follow each other are gathered."""
 _CLOSING: Final = 0.5
 """Seconds that a generator has to come to its next value, and to end, once it is told to."""
