@@ -1,7 +1,8 @@
 """Alarms: while memory or disk run short, who publishes is told and not read any more (RabbitMQ's docs/alarms).
 
-Memory is what this process has; disk is the file system of the data folder. Both are looked at every few seconds,
-off the event loop. A store that is full is an alarm too, until it has room again.
+Memory is what this process has; it is looked at every few seconds. Disk is the file system of the data folder, and the
+free pages of the store's database. It is looked at as often, and by the store after each batch; in between, what waits
+to be written counts, so that publishers are blocked before the disk is full however fast they are.
 """
 
 import asyncio
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 PERIOD: Final = 2.5
+"""Seconds between two looks."""
+_PERIOD_OF_ALARMS: Final = 0.5
+"""The same while there is an alarm."""
 DISK_FREE_LIMIT: Final = 50_000_000
 """Bytes; RabbitMQ's default."""
 MEMORY_SHARE: Final = 0.4
 """Of the machine's memory; RabbitMQ's default."""
+_MARGIN: Final = 0.1
+"""Of the limit: how much more than that has to be free before the disk's alarm ends."""
 
 
 class Alarms:
@@ -36,6 +42,8 @@ class Alarms:
         self.memory_limit = memory_limit if memory_limit is not None else int(_total_memory() * MEMORY_SHARE)
         self.disk_free_limit = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
         self._broker = broker
+        self._most_room = 0
+        self._is_full = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,15 +63,39 @@ class Alarms:
         was_on = bool(self.on)
         if is_on:
             self.on.add(what)
-            _log.warning("alarm: low on %s; publishers are blocked until it is over", what)
         else:
             self.on.discard(what)
-            _log.warning("the %s alarm is over", what)
         if bool(self.on) != was_on:
             for connection in list(self._broker.connections):
                 connection.is_alarmed = bool(self.on)
                 if not self.on:
                     self._unblock(connection)
+
+    def count_disk(self) -> None:
+        """Turn the disk's alarm on where what waits to be written leaves less than the limit."""
+        room = self._broker.journal.room
+        if room < self.disk_free_limit and "disk" not in self.on:
+            _log.warning(
+                "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
+                "until there are %s: consume messages, or free space there",
+                self._broker.data, _megabytes(room), _megabytes(self.disk_free_limit), _megabytes(self._enough()),
+            )  # fmt: skip
+            self.set("disk", True)
+
+    def set_full(self, why: str) -> None:
+        """Turn the disk's alarm on, since the store had no room for a batch."""
+        if not self._is_full:
+            self._is_full = True
+            _log.error(
+                "%s; publishes are refused until there is room (%s): consume messages, or free space there",
+                why, _megabytes(self._enough()),
+            )  # fmt: skip
+        self.set("disk", True)
+
+    def _enough(self) -> int:
+        """Return the bytes at which the disk's alarm ends: more than the limit, as far as there ever was more."""
+        limit = self.disk_free_limit
+        return max(limit, min(int(limit * (1 + _MARGIN)), (limit + self._most_room) // 2))
 
     def block(self, connection: "ClientConnection") -> None:
         """Block a connection that publishes in spite of an alarm: it is told, where it wants to know, and not read."""
@@ -82,15 +114,45 @@ class Alarms:
 
     async def _watch(self) -> None:
         while True:
-            self.set("memory", used_memory() > self.memory_limit)
+            self._look_at_memory()
             if self._broker.data is not None:
                 try:
-                    free = await asyncio.to_thread(free_bytes, self._broker.data)
+                    await asyncio.to_thread(free_bytes, self._broker.data)
                 except OSError as error:
                     self._broker.fail(StoreFailed(f"the data folder {self._broker.data} is gone: {error.strerror}"))
                     return
-                self.set("disk", free < self.disk_free_limit or self._broker.journal.is_full)
-            await asyncio.sleep(PERIOD)
+                await self._broker.journal.tidy(self._broker.journal.room < 2 * self.disk_free_limit)
+                self._look_at_disk()
+            await asyncio.sleep(_PERIOD_OF_ALARMS if self.on else PERIOD)
+
+    def _look_at_memory(self) -> None:
+        used = used_memory()
+        is_on = used > self.memory_limit
+        if is_on and "memory" not in self.on:
+            _log.warning(
+                "low on memory: the broker has %s, and the limit is %s; publishers are blocked until it has less: "
+                "consume or purge messages",
+                _megabytes(used), _megabytes(self.memory_limit),
+            )  # fmt: skip
+        elif not is_on and "memory" in self.on:
+            _log.warning("the memory alarm is over: the broker has %s", _megabytes(used))
+        self.set("memory", is_on)
+
+    def _look_at_disk(self) -> None:
+        journal = self._broker.journal
+        room = journal.room
+        self._most_room = max(self._most_room, room)
+        self.count_disk()
+        if "disk" in self.on and room >= self._enough() and not journal.is_stuck:
+            if self._is_full:
+                _log.warning("there is room for the store again")
+            self._is_full = False
+            _log.warning("the disk alarm is over: %s has %s", self._broker.data, _megabytes(room))
+            self.set("disk", False)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1_000_000:,.1f} MB"
 
 
 def used_memory() -> int:

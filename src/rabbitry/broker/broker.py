@@ -1,7 +1,6 @@
 """The embedded broker: it listens, and holds what all connections share."""
 
 import asyncio
-import functools
 import importlib
 import logging
 import platform
@@ -246,7 +245,7 @@ class Broker:
         name = f"[{self.host}]" if ":" in self.host else self.host
         address = f"amqp://{name}:{port}/"
         store = SQLiteStore(folder, address)
-        journal = Journal(store, on_failure=self.fail, on_full=functools.partial(self.alarms.set, "disk"))
+        journal = Journal(store, on_failure=self.fail, on_full=self.alarms.set_full)
         contents = await journal.open()
         self._restore_access(journal, contents)
         for (kind, _), value in contents.records.items():

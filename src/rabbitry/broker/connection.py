@@ -123,6 +123,8 @@ class ClientConnection:
             journal.confirm(channel, channel.published)
         self.to_confirm.clear()
         self.broker.dispatch()
+        if journal.is_on:
+            self.broker.alarms.count_disk()
         if journal.is_crowded and self._held is None:
             self.is_throttled = True
             self.driver.pause_reading()
@@ -175,11 +177,11 @@ class ClientConnection:
         self.driver.pause_reading()
         self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
 
-    def carry_out_when_loaded(self, number: int, method: Method) -> None:
-        """Hold a method, and the client's further frames, until the store has given what it was asked for."""
+    def carry_out_when_loaded(self, number: int, method: Method, queue: Queue) -> None:
+        """Hold a method, and the client's further frames, until the store has given what a queue asked it for."""
         self._held = [(METHOD, number, method)]
         self.driver.pause_reading()
-        self.broker.journal.after_commit(self._take_held)
+        self.broker.journal.when_loaded(queue, self._take_held)
 
     def _yield(self, events: list[Event]) -> None:
         """Let other clients have their turn (see `rabbitry.broker.shares`)."""

@@ -21,8 +21,13 @@ class Transaction:
         self.publishes, self.settled = [], []
         for publish in publishes:
             publish()
-        for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
-            channel.release_all([(tag, held) for tag, held, _ in group], outcome)
+        journal = channel.vhost.journal
+        journal.is_moving = bool(publishes)
+        try:
+            for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
+                channel.release_all([(tag, held) for tag, held, _ in group], outcome)
+        finally:
+            journal.is_moving = False
         channel.unpark()
 
     def roll_back(self, channel: "Channel") -> None:

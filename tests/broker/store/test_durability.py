@@ -1,8 +1,10 @@
 """What a broker confirmed is there after its death: seen from outside, by a client that counts."""
 
 import asyncio
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pika
@@ -297,7 +299,19 @@ async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None
         assert binding.arguments == nested
 
 
-async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@contextlib.contextmanager
+def _no_more_pages(broker: Broker) -> Iterator[None]:
+    """Let the database not become larger than it is."""
+    store = broker.journal._store
+    assert isinstance(store, SQLiteStore)
+    connection = store._open_connection()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    yield
+    connection.execute("PRAGMA max_page_count = 100000")
+
+
+async def test_a_dead_letter_needs_no_room(tmp_path: Path) -> None:
     async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
@@ -306,17 +320,55 @@ async def test_a_dead_letter_waits_for_room(tmp_path: Path, caplog: pytest.LogCa
         await channel.publish(b"x" * 1_000_000, routing_key="q")
         delivery = await channel.get("q")
         assert delivery is not None
-        store = broker.journal._store
-        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()  # type: ignore[union-attr] # SQLite's
-        store._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr] # likewise
-        delivery.reject(requeue=False)
-        await eventually(lambda: "refused until there is room" in caplog.text, "no room")
-        store._connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[union-attr] # likewise
-        await eventually(lambda: "room for the store again" in caplog.text, "room")
+        with _no_more_pages(broker):
+            delivery.reject(requeue=False)
+            await channel.declare_queue("behind", durable=True)
+            assert not broker.alarms.on
     async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [len(body) for body, _ in await _drain(channel, "dead")] == [1_000_000]
         assert await _drain(channel, "q") == []
+
+
+async def test_a_transaction_waits_for_room_and_acks_do_not(tmp_path: Path) -> None:
+    """What a transaction acknowledged waits with what it published."""
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        for body in (b"acked", b"in the transaction", b"left"):
+            await channel.publish(body, routing_key="q")
+        acked = await channel.get("q")
+        transaction = await asyncio.to_thread(_begin, broker.url)
+        with _no_more_pages(broker):
+            committing = asyncio.create_task(asyncio.to_thread(transaction.tx_commit))
+            await eventually(lambda: broker.journal.is_stuck, "no room")
+            assert acked is not None
+            acked.ack()
+            await eventually(lambda: _stored(broker) == 2, "the ack is written")
+            assert not committing.done()
+        await committing
+        await eventually(lambda: not broker.journal.is_stuck, "room")
+        await asyncio.to_thread(transaction.connection.close)
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        assert [len(body) for body, _ in await _drain(channel, "q")] == [4, 1_000_000]
+
+
+def _begin(url: str) -> pika.adapters.blocking_connection.BlockingChannel:
+    channel = pika.BlockingConnection(pika.URLParameters(url)).channel()
+    channel.tx_select()
+    method, _, _ = channel.basic_get("q")
+    channel.basic_ack(method.delivery_tag)
+    channel.basic_publish("", "q", b"x" * 1_000_000, pika.BasicProperties(delivery_mode=2))
+    return channel
+
+
+def _stored(broker: Broker) -> int:
+    """Count the entries in the store's file, as of its last commit."""
+    store = broker.journal._store
+    assert isinstance(store, SQLiteStore)
+    (count,) = store._open_connection().execute("SELECT COUNT(*) FROM entries").fetchone()
+    return int(count)
 
 
 async def test_a_backlog_of_large_messages_is_not_kept_in_memory(

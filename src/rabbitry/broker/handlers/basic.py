@@ -134,7 +134,7 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     if entry is None:
         if not queue.ready:
             return BasicGetEmpty()
-        channel.connection.carry_out_when_loaded(channel.number, method)  # what there is is in the store alone
+        channel.connection.carry_out_when_loaded(channel.number, method, queue)  # all is in the store alone
         return None
     channel.deliver_got(queue, entry, method.no_ack)
     return None

@@ -106,7 +106,7 @@ async def get(queue: Queue, body: Json) -> list[Json]:
         if entry is None and not queue.ready:
             break
         if entry is None:
-            await queue.vhost.journal.committed_now()  # the store gives what it has
+            await queue.vhost.journal.loaded_now(queue)  # the store gives what it has
             continue
         queue.unsettled += 1
         entries.append(entry)

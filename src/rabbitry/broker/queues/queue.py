@@ -268,7 +268,7 @@ class Queue:
         again.priority, again.expires = entry.priority, entry.expires
         again.redelivered, again.deliveries = True, entry.deliveries
         if entry.stored:
-            self.vhost.journal.remove(self, entry)
+            self.vhost.journal.remove(self, entry, is_moving=True)
         self._append(self._lane_at(entry.priority), again)
 
     def purge(self) -> int:
@@ -303,7 +303,7 @@ class Queue:
         """Make a dead letter of a message where the queue has an exchange for them, and forget it."""
         self.vhost.dead_letter(self, entry.message, reason)
         if entry.stored:
-            self.vhost.journal.remove(self, entry)
+            self.vhost.journal.remove(self, entry, is_moving=self.rules.dead_letter_exchange is not None)
 
     def _lane_at(self, priority: int) -> Lane:
         for lane in self._lanes:

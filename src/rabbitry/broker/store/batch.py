@@ -43,10 +43,16 @@ class Dropped(NamedTuple):
     after: int = -1
     before: int = 0
 
+    def covers(self, entry: Entry, queue: int) -> bool:
+        """Whether an entry of a queue is among them."""
+        if queue != self.queue or self.priority is None:
+            return queue == self.queue
+        return entry.priority == self.priority and self.after < entry.position < self.before
+
 
 @dataclass(slots=True)
 class Batch:
-    """Changes that become durable together. They are written in the order of the fields.
+    """Changes that become durable together. No entry that is added is also removed or dropped.
 
     records: (kind, key) → value, None to delete. added, changed, removed: entries, with the number of their
     queue. dropped: what goes without a look. wanted: readings that see all of this. A queue's number is never
@@ -85,7 +91,7 @@ class Contents(NamedTuple):
 
 
 class StoreFull(Exception):
-    """There is no room for a batch; none of it was written."""
+    """There is no room for what is left of a batch; none of that was written."""
 
 
 class StoreFailed(RabbitryError):
@@ -93,13 +99,29 @@ class StoreFailed(RabbitryError):
 
 
 class Store(Protocol):
-    """Keeps batches. All of it is called on one thread, never the event loop's."""
+    """Keeps batches. All of it is called on one thread, never the event loop's.
+
+    free, reusable: bytes that the disk has for others too, and those that the store would use first, as of the last
+    call; the event loop reads them.
+    """
+
+    free: int
+    reusable: int
 
     def open(self) -> Contents:
         """Open it. Raises StoreFailed: it is in use, of a newer version, or unreadable."""
 
     def apply(self, batch: Batch) -> list[Found]:
-        """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed."""
+        """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed.
+
+        What was written of a batch before StoreFull is taken out of it.
+        """
+
+    def tidy(self, is_short: bool) -> None:
+        """Give back room that is not needed; called every few seconds. Raises StoreFailed.
+
+        is_short: whether there is little room.
+        """
 
     def close(self) -> None:
         """Close it in order."""

@@ -6,8 +6,9 @@ moment for their acks.
 """
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
-"""Bytes of bodies in the gathering batch from which on publishers are not read."""
+"""Bytes of bodies in the gathering batch from which on publishers are not read; fewer where there is little room."""
+_FEWEST_WAITING: Final = 1 << 20
+"""Bytes of them that always may wait: the reserve of the store's log is larger."""
+_WRITTEN: Final = 2
+"""How often a message is written: to the log, and from there to the database."""
 _OVERHEAD: Final = 256
 """Bytes that an entry takes beside its body, more or less."""
 _LINGER: Final = 0.002
@@ -37,16 +42,50 @@ class Waiting:
         self.number = number
         self.batch = Batch()
         self.size = 0
+        self.moved: set[Entry] = set()
+        """Entries that may only be removed with the commit of the messages that replace them."""
         self.queues: dict[int, Queue] = {}
         self.readers: list[Queue] = []
         self.confirms: dict[Channel, int] = {}
         self.callbacks: list[Callable[[], None]] = []
         self.oldest: Entry | None = None
+        self.has_put_off = False
+        """Whether a part of it was put off to the next batch, since there was no room."""
 
     def withdraw(self, entry: Entry) -> None:
         """Take out an entry that need not be written any more."""
         del self.batch.added[entry]
         self.size -= len(entry.message.body) + _OVERHEAD
+
+    def drop(self, dropped: Dropped) -> None:
+        """Delete entries without a look; those of this batch are never written."""
+        if dropped.queue in self.queues:
+            for entry in [entry for entry, queue in self.batch.added.items() if dropped.covers(entry, queue)]:
+                self.withdraw(entry)
+        self.batch.dropped.append(dropped)
+
+    def put_off(self, later: "Waiting") -> None:
+        """Move messages with the entries that they replace, and who waits for them, to the next batch.
+
+        That one may have entries of them among its removed or dropped ones: these are never written.
+        """
+        batch, following = self.batch, later.batch
+        added = {
+            entry: queue
+            for entry, queue in batch.added.items()
+            if following.removed.pop(entry, None) is None
+            and not any(dropped.covers(entry, queue) for dropped in following.dropped)
+        }
+        moved = {entry: queue for entry, queue in batch.removed.items() if entry in self.moved}
+        batch.added = {}
+        batch.removed = {entry: queue for entry, queue in batch.removed.items() if entry not in self.moved}
+        following.added = {**added, **following.added}
+        following.removed = {**moved, **following.removed}
+        later.moved |= moved.keys()
+        later.queues = {**self.queues, **later.queues}
+        later.size += sum(len(entry.message.body) + _OVERHEAD for entry in added)
+        later.callbacks[:0] = self.callbacks
+        self.callbacks = []
 
     def lingers(self) -> bool:
         """Whether it waits a moment (more): consumers have all of it, so their acks may come before it is written.
@@ -69,8 +108,8 @@ class Journal:
     """Takes changes of what is durable. Without a store nothing is durable, and nobody waits.
 
     changes: counts changes of records and of whole queues, which clients are told of after the commit.
-    on_failure: called when the store failed for good; the broker must end. on_full: called with whether the
-    store is out of room.
+    on_failure: called when the store failed for good; the broker must end. on_full: called with why there was no room
+    for a batch, when its publishes were refused. is_moving: whether what is removed is replaced by what is added.
     """
 
     def __init__(
@@ -78,18 +117,23 @@ class Journal:
         store: Store | None = None,
         *,
         on_failure: Callable[[Exception], None] = lambda error: None,
-        on_full: Callable[[bool], None] = lambda full: None,
+        on_full: Callable[[str], None] = lambda why: None,
     ) -> None:
         self.is_on = store is not None
         self.changes = 0
         self.committed = 0
+        self.is_moving = False
         self._store = store
         self._on_failure = on_failure
         self._on_full = on_full
         self._gathering = Waiting(1)
         self._writing: Waiting | None = None
         self._last_message = 0
-        self.is_full = False
+        self._most_waiting = MOST_WAITING
+        self.is_stuck = False
+        """Whether something waits for room: messages put off to the gathering batch, or all of the written one."""
+        self._is_reading = False
+        self._when_loaded: dict[Queue, list[Callable[[], None]]] = {}
         self._failed: Exception | None = None
         self._scheduled = False
         self._throttled: list[Callable[[], None]] = []
@@ -109,6 +153,7 @@ class Journal:
             self._thread.shutdown(wait=False)
             raise
         self._last_message = contents.last_message
+        self._count_room()
         return contents
 
     async def close(self) -> None:
@@ -117,12 +162,13 @@ class Journal:
             return
         loop = asyncio.get_running_loop()
         try:
-            while self._failed is None and not self.is_full and self._is_busy():
-                self._step = loop.create_future()
-                await self._step
-            if self._retry is not None:
-                self._retry.cancel()
-            if self.is_full:
+            for _ in range(2):  # the second time for what came while a part of the first was put off
+                self._try_again()
+                while self._failed is None and not self.is_stuck and self._is_busy():
+                    self._step = loop.create_future()
+                    await self._step
+            self._cancel_retry()
+            if self.is_stuck:
                 _log.error("there was no room to the end: what was acknowledged since may come again")
             await loop.run_in_executor(self._thread, self._store.close)
         finally:
@@ -160,8 +206,12 @@ class Journal:
         if queue.id and entry not in waiting.batch.added:
             waiting.batch.changed[entry] = queue.id
 
-    def remove(self, queue: "Queue", entry: Entry) -> None:
-        """Forget an entry. One that was not written yet never is."""
+    def remove(self, queue: "Queue", entry: Entry, *, is_moving: bool = False) -> None:
+        """Forget an entry. One that was not written yet never is.
+
+        is_moving: a message that was added in the same turn of the loop replaces it, so that it stays as long as
+        that one is not written.
+        """
         if not queue.id:
             return
         waiting = self._gathering if self._scheduled else self._open()
@@ -170,26 +220,26 @@ class Journal:
         else:
             waiting.batch.removed[entry] = queue.id
             waiting.batch.changed.pop(entry, None)
+            if is_moving or self.is_moving:
+                waiting.moved.add(entry)
 
     def drop_tail(self, queue: "Queue", priority: int, after: int, before: int) -> None:
         """Forget entries of one priority at positions above `after` and below `before`."""
         self.changes += 1
-        self._open().batch.dropped.append(Dropped(queue.id, priority, after, before))
+        self._open().drop(Dropped(queue.id, priority, after, before))
 
     def drop_queue(self, queue: "Queue") -> None:
         """Forget all entries of a queue."""
         self.changes += 1
-        waiting = self._open()
-        if queue.id in waiting.queues:
-            for entry in [entry for entry, number in waiting.batch.added.items() if number == queue.id]:
-                waiting.withdraw(entry)
-        waiting.batch.dropped.append(Dropped(queue.id))
+        self._open().drop(Dropped(queue.id))
 
     def load(self, queue: "Queue", wanted: Wanted) -> None:
         """Read entries; the queue's `loaded` is called with them."""
         waiting = self._open()
         waiting.batch.wanted.append(wanted)
         waiting.readers.append(queue)
+        if self._retry is not None:
+            asyncio.get_running_loop().call_soon(self._read_aside)
 
     # -- waiting ---------------------------------------------------------------------------------------
 
@@ -222,10 +272,31 @@ class Journal:
         self.after_commit(lambda: None if done.done() else done.set_result(None))
         await done
 
+    def when_loaded(self, queue: "Queue", callback: Callable[[], None]) -> None:
+        """Call back when a reading of a queue, which was asked for before, is answered."""
+        self._when_loaded.setdefault(queue, []).append(callback)
+
+    async def loaded_now(self, queue: "Queue") -> None:
+        """Wait until a reading of a queue, which was asked for before, is answered. Cancelling stops the waiting."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_loaded(queue, lambda: None if done.done() else done.set_result(None))
+        await done
+
     @property
     def is_crowded(self) -> bool:
         """Whether so much waits to be written that publishers should not be read."""
-        return self._gathering.size > MOST_WAITING
+        return self._gathering.size > self._most_waiting
+
+    @property
+    def room(self) -> int:
+        """Bytes that the store had after its last batch, less those that wait to be written: below 0 they do not fit.
+
+        Free pages of the database count. What other programs took since is not known; without a store it is 0.
+        """
+        if self._store is None:
+            return 0
+        unwritten = self._gathering.size + (self._writing.size if self._writing is not None else 0)
+        return self._store.free + self._store.reusable - _WRITTEN * unwritten
 
     def when_taken(self, callback: Callable[[], None]) -> None:
         """Call back when the gathering batch goes to the writer."""
@@ -242,8 +313,9 @@ class Journal:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._writing is not None or self._failed is not None or self._thread is None or self.is_full:
+        if self._writing is not None or self._failed is not None or self._thread is None:
             return
+        self._cancel_retry()
         writing = self._gathering
         if not self._throttled and writing.lingers():
             self._scheduled = True
@@ -265,6 +337,7 @@ class Journal:
             callback()
 
     def _write(self, writing: Waiting) -> None:
+        self._retry = None
         assert self._store is not None  # noqa: S101 # the thread is there only with a store
         assert self._thread is not None  # noqa: S101 # _hand_over looked
         self._writing = writing
@@ -282,26 +355,45 @@ class Journal:
         elif isinstance(error, StoreFull):
             self._on_no_room(writing, error)
         else:
-            self._failed = error if isinstance(error, StoreFailed) else StoreFailed(f"the store failed: {error!r}")
-            self._failed.__cause__ = error
-            self._on_failure(self._failed)
+            self._fail(error)
         self._tell_closer()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failed = error if isinstance(error, StoreFailed) else StoreFailed(f"the store failed: {error!r}")
+        if self._failed is not error:
+            self._failed.__cause__ = error
+        self._on_failure(self._failed)
 
     def _committed(self, writing: Waiting, found: list[Found]) -> None:
         self._writing = None
         self.committed = writing.number
-        if self.is_full:
-            self.is_full = False
-            _log.warning("there is room for the store again")
-            self._on_full(False)
+        self.is_stuck = writing.has_put_off
+        self._count_room()
         for channel, up_to in writing.confirms.items():
             channel.confirm(up_to)
-        for queue, wanted, answer in zip(writing.readers, writing.batch.wanted, found, strict=True):
-            queue.loaded(wanted, answer)
+        self._loaded(writing.readers, writing.batch.wanted, found)
         for callback in writing.callbacks:
             callback()
-        self._hand_over()
+        if writing.has_put_off:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY, self._hand_over)
+        else:
+            self._hand_over()
         self._tell_closer()
+
+    def _count_room(self) -> None:
+        assert self._store is not None  # noqa: S101 # it was opened
+        self._most_waiting = max(_FEWEST_WAITING, min(MOST_WAITING, self._store.free // 8))
+
+    def _loaded(self, readers: Iterable["Queue"], wanted: Iterable[Wanted], found: Iterable[Found]) -> None:
+        for queue, reading, answer in zip(readers, wanted, found, strict=True):
+            if self.is_stuck and not answer.entries and not answer.damaged:
+                # What it is about waits for room itself; it is there with the next batch.
+                self._gathering.batch.wanted.append(reading)
+                self._gathering.readers.append(queue)
+                continue
+            queue.loaded(reading, answer)
+            for callback in self._when_loaded.pop(queue, ()):
+                callback()
 
     def _tell_closer(self) -> None:
         """Let `close` look again at what is left to write."""
@@ -310,24 +402,86 @@ class Journal:
 
     # -- no room ---------------------------------------------------------------------------------------
 
-    def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
-        """Refuse what was published in a batch that has no room, keep the rest of it, and try again later.
+    async def tidy(self, is_short: bool) -> None:
+        """Let the store give back what it does not need, unless it is busy. is_short: there is little room."""
+        if self._store is None or self._thread is None or self._failed is not None or self._writing is not None:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.tidy, is_short)
+        except StoreFailed as error:
+            self._fail(error)
+        else:
+            self._count_room()
 
-        Dead letters and what transactions published are of the rest: they were promised before, or replace what was.
+    def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
+        """Refuse what was published in a batch that has no room, and write the rest of it, for which there is some.
+
+        Dead letters and what transactions published were promised before, or replace what was: where there is no
+        room even for them, they wait, with what they replace, and acks and the like are written without them.
         """
-        if not self.is_full:
-            _log.error("%s; publishes are refused until there is room", error)
-            self.is_full = True
-            self._on_full(True)
+        self._on_full(str(error))
         refused: dict[int, list[Entry]] = {}
         for entry, number in writing.batch.added.items():
             if not entry.message.is_owed:
                 refused.setdefault(number, []).append(entry)
+        for channel, up_to in writing.confirms.items():
+            channel.refuse(up_to)  # a dead letter may be what became of the publish
+        writing.confirms.clear()
         for number, entries in refused.items():
             writing.queues[number].withdraw(entries)
             for entry in entries:
-                del writing.batch.added[entry]
-        for channel, up_to in writing.confirms.items():
-            channel.refuse(up_to)
-        writing.confirms.clear()
-        self._retry = asyncio.get_running_loop().call_later(_RETRY, self._write, writing)
+                writing.withdraw(entry)
+        if not refused and writing.batch.added:
+            writing.put_off(self._gathering)
+            writing.has_put_off = True
+        elif not refused:
+            self.is_stuck = True
+            self._retry = asyncio.get_running_loop().call_later(_RETRY, self._write, writing)
+            self._read_aside()
+            return
+        self._write(writing)
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _try_again(self) -> None:
+        """Write now what waits for room."""
+        self.is_stuck = False
+        if self._retry is not None:
+            self._cancel_retry()
+            if self._writing is not None:
+                self._write(self._writing)
+            else:
+                self._hand_over()
+
+    def _read_aside(self) -> None:
+        """Answer readings while what stands before them waits for room.
+
+        Messages that wait themselves stand behind all that the store has, so that readings only find fewer.
+        """
+        if self._retry is None or self._writing is None or self._is_reading:
+            return
+        readers: list[Queue] = []
+        batch = Batch()
+        for waiting in (self._writing, self._gathering):
+            readers += waiting.readers
+            batch.wanted += waiting.batch.wanted
+            waiting.readers, waiting.batch.wanted = [], []
+        if not readers:
+            return
+        assert self._store is not None  # noqa: S101 # something waits to be written
+        self._is_reading = True
+        future = asyncio.get_running_loop().run_in_executor(self._thread, self._store.apply, batch)
+        future.add_done_callback(functools.partial(self._read, readers, batch.wanted))
+
+    def _read(self, readers: list["Queue"], wanted: list[Wanted], future: "asyncio.Future[list[Found]]") -> None:
+        self._is_reading = False
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            self._fail(error)
+            return
+        self._loaded(readers, wanted, future.result())

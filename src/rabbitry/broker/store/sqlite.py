@@ -10,13 +10,14 @@ bytearray, since the sqlite3 module asks for an adapter of every bytes object (0
 """
 
 import fcntl
+import functools
 import logging
 import os
 import shutil
 import sqlite3
 import struct
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
 from rabbitry.amqp.protocol.tables import Table, decode_table, encode_table
 from rabbitry.broker.queues.message import Entry, Message
 from rabbitry.broker.store.batch import Backlog, Batch, Contents, Dropped, Found, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.room import RESERVE, Room, is_no_room
 from rabbitry.exceptions import ProtocolViolation
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,12 @@ _SHARED: Final = 4
 _DELIVERIES: Final = 3
 """Bits of an entry's flags; the number of deliveries is above them."""
 _ROWS: Final = 128
+_PIECE: Final = 500
+"""Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
+_LONGEST_LOG: Final = 64 << 20
+"""Bytes that the log may keep while there is room."""
+_WORTH_SHRINKING: Final = 8 << 20
+"""Bytes of free pages from which on the database is made smaller."""
 _BODY_KEY: Final = struct.Struct(">Q")
 _ENTRY_KEY: Final = struct.Struct(">QHQQdQ")
 _SCHEMA: Final = """
@@ -70,6 +78,10 @@ class SQLiteStore:
         self._address = address
         self._lock: FileIO | None = None
         self._connection: sqlite3.Connection | None = None
+        self._room = Room(self.path)
+        self._page_size = 4096
+        self._was_busy = False
+        self.free = self.reusable = 0
 
     # -- opening and closing ---------------------------------------------------------------------------
 
@@ -78,14 +90,19 @@ class SQLiteStore:
         self._lock_folder(self.path.parent)
         try:
             self._check_version()
+            self._room.bring_back()
             self._connection = self._connect()
-            return self._contents()
+            self._room.take()
+            contents = self._contents()
+            self._count_free()
+            return contents
         except OSError as error:
             self._abandon()
             raise StoreFailed(f"the store {self.path} can't be read: {error.strerror}") from error
         except sqlite3.Error as error:
             self._abandon()
-            raise StoreFailed(f"the store {self.path} can't be opened: {error}") from error
+            hint = "; it is new and needs 1 MB: make room" if _is_full(error) else ""
+            raise StoreFailed(f"the store {self.path} can't be opened: {error}{hint}") from error
         except StoreFailed:
             self._abandon()
             raise
@@ -93,14 +110,14 @@ class SQLiteStore:
     def _lock_folder(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = open(folder / "lock", "a+b", buffering=0)  # noqa: SIM115 # held until close
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._lock = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 # held until close
         except OSError as error:
             why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
             raise StoreFailed(f"the data folder {folder} can't be used: {why}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.seek(0)
             process, _, address = self._lock.read(200).decode(errors="replace").strip().partition(" ")
             self._lock.close()
             raise StoreFailed(
@@ -108,9 +125,11 @@ class SQLiteStore:
                 f"(--port 0 --data DIR), or use that broker (--broker {address or 'URL'})"
             ) from error
         try:
-            self._lock.truncate(0)
-            self._lock.write(f"{os.getpid()} {self._address}\n".encode())
+            written = self._lock.write(f"{os.getpid()} {self._address}\n".encode())  # in place: it needs no room
+            self._lock.truncate(written)
         except OSError as error:
+            if is_no_room(error):
+                return  # it only says who has the folder
             self._abandon()
             raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
 
@@ -133,9 +152,11 @@ class SQLiteStore:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
         connection.execute("PRAGMA wal_autocheckpoint = 4096")
         connection.execute("PRAGMA cache_size = -16384")
+        connection.execute("PRAGMA secure_delete = OFF")  # what is deleted would be written over, by way of the log
+        connection.execute("PRAGMA temp_store = MEMORY")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version < VERSION:
             changes = f"PRAGMA application_id = {APPLICATION}; {_SCHEMA}" if version == 0 else _FROM_VERSION_1
@@ -145,12 +166,13 @@ class SQLiteStore:
 
     def _contents(self) -> Contents:
         connection = self._open_connection()
+        (self._page_size,) = connection.execute("PRAGMA page_size").fetchone()
         (clean,) = connection.execute("SELECT clean FROM state").fetchone()
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE state SET clean = 0")
-        if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE flags & ?)", (_TRANSIENT,)).fetchone()[0]:
-            self._delete_entries(f"flags & {_TRANSIENT}", ())
-        connection.execute("COMMIT")
+        try:
+            self._in_transaction(self._begin_life)
+        except StoreFull as error:
+            # A folder that was closed by an older version, which kept no room. What it holds is served all the same.
+            _log.warning("%s; transient messages of the last run are still there", error)
         records: dict[tuple[str, str], Table] = {}
         for kind, key, value, crc in connection.execute("SELECT kind, key, value, crc FROM records"):
             if crc32(value, crc32(f"{kind}/{key}".encode())) != crc:
@@ -165,12 +187,22 @@ class SQLiteStore:
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM bodies").fetchone()
         return Contents(records, backlogs, last, bool(clean))
 
+    def _begin_life(self) -> None:
+        """Mark it as in use, and delete what was not to outlive the last process."""
+        connection = self._open_connection()
+        connection.execute("UPDATE state SET clean = 0")
+        if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE flags & ?)", (_TRANSIENT,)).fetchone()[0]:
+            self._delete_entries(f"flags & {_TRANSIENT}", ())
+
     def close(self) -> None:
         """Mark it as closed in order, and let go of the folder. Raises StoreFailed."""
         if self._connection is not None:
             try:
-                self._connection.execute("UPDATE state SET clean = 1")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._cut_log("UPDATE state SET clean = 1")
+                if self._checkpoint():
+                    self._room.set_aside()
+            except StoreFull as error:
+                _log.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store {self.path} can't be closed: {error}") from error
             finally:
@@ -180,6 +212,7 @@ class SQLiteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._room.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -192,24 +225,129 @@ class SQLiteStore:
     # -- writing ---------------------------------------------------------------------------------------
 
     def apply(self, batch: Batch) -> list[Found]:
-        """Write a batch in one transaction, then read what it wants."""
-        connection = self._open_connection()
+        """Write a batch in one transaction, then read what it wants.
+
+        Where there is no room for a batch that adds no messages it is written in pieces, each of which the log has
+        room for. What was written of a batch is taken out of it.
+        """
+        self._was_busy = True
         try:
             if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
-                connection.execute("BEGIN IMMEDIATE")
-                self._write(batch)
-                connection.execute("COMMIT")
-            return [self._read(wanted) for wanted in batch.wanted]
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise StoreFull(f"no room in {self.path.parent}: {error}") from error
+                try:
+                    self._in_transaction(functools.partial(self._write, batch))
+                except StoreFull:
+                    if batch.added:
+                        raise
+                    self._write_in_pieces(batch)
+            found = [self._read(wanted) for wanted in batch.wanted]
+            self._count_free()
+        except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"the store {self.path} failed: {error}") from error
+        return found
+
+    def _in_transaction(self, write: Callable[[], object]) -> None:
+        """Do something in one transaction. Raises StoreFull with nothing of it done."""
+        try:
+            self._try(write)
+        except StoreFull:
+            self._checkpoint()  # the log begins anew, in the room that it has
+            self._try(write)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        connection = self._open_connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            write()
+            # Without this a checkpoint might find no room, and the log never begin anew.
+            self._room.hold(connection.execute("PRAGMA page_count").fetchone()[0] * self._page_size)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            if not self._is_no_room(error):
+                raise
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise StoreFull(f"no room in {self.path.parent}: {error}") from error
+
+    def _is_no_room(self, error: Exception) -> bool:
+        if isinstance(error, OSError):
+            return is_no_room(error)
+        # SQLite calls a quota that is used up an error of writing.
+        return _is_full(error) or (_code(error) == sqlite3.SQLITE_IOERR_WRITE and not self._room.can_grow())
+
+    def _write_in_pieces(self, batch: Batch) -> None:
+        """Write a batch that adds no messages in several transactions. Raises StoreFull."""
+        while batch.removed:
+            piece = dict(islice(batch.removed.items(), _PIECE))
+            self._in_transaction(functools.partial(self._remove, piece))
+            for entry in piece:
+                del batch.removed[entry]
+        self._in_transaction(functools.partial(self._write, Batch(records=batch.records, changed=batch.changed)))
+        batch.records.clear()
+        batch.changed.clear()
+        while batch.dropped:
+            self._in_transaction(functools.partial(self._drop, batch.dropped[0]))
+            del batch.dropped[0]
+
+    def _checkpoint(self) -> bool:
+        """Bring what the log holds to the database's file, so that the log begins anew. Says whether it did."""
+        try:
+            busy, frames, done = self._open_connection().execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error as error:
+            if not self._is_no_room(error):
+                raise
+            return False
+        return not busy and frames == done
+
+    # -- room ------------------------------------------------------------------------------------------
+
+    def tidy(self, is_short: bool) -> None:
+        """Give room back that is not needed, where nothing was written since the last time, or room is short.
+
+        The log is cut. The database becomes smaller where what it holds fits into the log, so that this is quick.
+        """
+        is_quiet, self._was_busy = not self._was_busy, False
+        if not is_quiet and not is_short:
+            return
+        connection = self._open_connection()
+        try:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0] * self._page_size
+            unused = connection.execute("PRAGMA freelist_count").fetchone()[0] * self._page_size
+            if unused >= _WORTH_SHRINKING and pages - unused < RESERVE // 2:
+                connection.execute("VACUUM")
+            if self._room.log_size() > RESERVE:
+                self._cut_log("UPDATE state SET clean = 0")
+            self._count_free()
+        except StoreFull as error:
+            _log.debug("nothing can be given back now: %s", error)
+        except (sqlite3.Error, OSError) as error:
+            if not self._is_no_room(error):
+                raise StoreFailed(f"the store {self.path} failed: {error}") from error
+
+    def _cut_log(self, write: str) -> None:
+        """Cut the log to what it keeps in any case. SQLite does it with the first `write` into a log that begins."""
+        connection = self._open_connection()
+        connection.execute(f"PRAGMA journal_size_limit = {RESERVE}")
+        self._checkpoint()
+        self._in_transaction(lambda: connection.execute(write))
+        connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
+        self._checkpoint()
+
+    def _count_free(self) -> None:
+        (pages,) = self._open_connection().execute("PRAGMA freelist_count").fetchone()
+        self.reusable = pages * self._page_size
+        try:
+            self.free = free_bytes(self.path.parent)
+        except OSError as error:
+            raise StoreFailed(f"the data folder {self.path.parent} is gone: {error.strerror}") from error
 
     def _write(self, batch: Batch) -> None:
+        # What is deleted comes first: a message that moves from queue to queue then needs no room of its own.
         for (kind, key), value in batch.records.items():
             self._put(kind, key, value)
+        if batch.removed:
+            self._remove(batch.removed)
+        for dropped in batch.dropped:
+            self._drop(dropped)
         if batch.added:
             self._insert(batch.added)
         for entry, queue in batch.changed.items():
@@ -217,10 +355,6 @@ class SQLiteStore:
                 "UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position = ?",
                 (_flags(entry), queue, entry.priority, entry.position),
             )
-        if batch.removed:
-            self._remove(batch.removed)
-        for dropped in batch.dropped:
-            self._drop(dropped)
 
     def _put(self, kind: str, key: str, value: Table | None) -> None:
         connection = self._open_connection()
@@ -335,6 +469,14 @@ class SQLiteStore:
             if total >= most:
                 break
         return Found(entries, total, last, damaged, damaged_bytes)
+
+
+def _code(error: Exception) -> int:
+    return getattr(error, "sqlite_errorcode", 0)
+
+
+def _is_full(error: Exception) -> bool:
+    return _code(error) == sqlite3.SQLITE_FULL
 
 
 def free_bytes(folder: Path) -> int:

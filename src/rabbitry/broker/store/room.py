@@ -1,0 +1,120 @@
+"""Room on the disk that a store takes before it needs it, so that acks and reads go on where there is none left.
+
+The store commits nothing that its database file has no blocks for, so a checkpoint always comes to its end and the
+write-ahead log begins anew; and the log keeps blocks for so much as acks need, over a restart as well. SQLite writes
+into both as ever: it ignores what stands behind the pages and frames that it knows of.
+"""
+
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+_log = logging.getLogger(__name__)
+RESERVE: Final = 4 << 20
+"""Bytes that the log keeps in any case."""
+_AHEAD: Final = 1 << 20
+"""Bytes that the database's file takes at once, so that few batches have to ask for more."""
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS})
+"""Errors of file systems that can't take blocks in advance."""
+_LOG_HEADER: Final = bytes(32)
+"""In place of a log's header it says that nothing is in the log."""
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether an error says that the disk, a quota or the largest size of a file is used up."""
+    return error.errno in _NO_ROOM
+
+
+class Room:
+    """What a store's two files have on the disk. All of it is called on the store's thread."""
+
+    def __init__(self, path: Path) -> None:
+        """path: the database; its log has SQLite's name beside it."""
+        self._database = path
+        self._wal = path.with_name(f"{path.name}-wal")
+        self._reserve = path.with_name(f"{path.name}-reserve")
+        self._file = -1
+
+    def bring_back(self) -> None:
+        """Make the log of what was kept for it over a restart. Before SQLite opens the database."""
+        try:
+            if self._wal.exists():
+                self._reserve.unlink(missing_ok=True)
+            elif self._reserve.exists():
+                with open(self._reserve, "r+b", buffering=0) as file:
+                    file.write(_LOG_HEADER)
+                    os.fsync(file.fileno())
+                self._reserve.rename(self._wal)
+        except OSError as error:
+            _log.warning("the room that was kept in %s can't be used: %s", self._reserve, error.strerror)
+
+    def take(self) -> None:
+        """Take what the log keeps in any case, where there is so much. While SQLite has the database open."""
+        # Closing any descriptor of the database would end SQLite's locks of it, so this one is kept as long as those.
+        self._file = os.open(self._database, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._grow_log(RESERVE)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            _log.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
+
+    def hold(self, size: int) -> None:
+        """Take blocks for so many bytes of the database. Raises OSError where there are none."""
+        if size <= os.fstat(self._file).st_size:
+            return
+        try:
+            _grow(self._file, size + _AHEAD)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            _grow(self._file, size)
+
+    def log_size(self) -> int:
+        """Return how many bytes the log's file has."""
+        return self._wal.stat().st_size if self._wal.exists() else 0
+
+    def can_grow(self) -> bool:
+        """Whether the log's file can become longer than it is."""
+        try:
+            self._grow_log(self.log_size() + _AHEAD)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            return False
+        return True
+
+    def set_aside(self) -> None:
+        """Keep the log's blocks for the next start. After a checkpoint, since the log is none from then on."""
+        try:
+            self._wal.replace(self._reserve)
+        except OSError as error:
+            _log.warning("no room can be kept in %s for the next start: %s", self._reserve, error.strerror)
+
+    def close(self) -> None:
+        """Let go of the files. After SQLite has closed the database."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _grow_log(self, size: int) -> None:
+        file = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _grow(file, size)
+        finally:
+            os.close(file)
+
+
+def _grow(file: int, size: int) -> None:
+    """Make a file so long, with blocks for all that is new. Raises OSError where there is no room."""
+    there = os.fstat(file).st_size
+    if there >= size:
+        return
+    try:
+        os.posix_fallocate(file, there, size - there)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
