@@ -23,6 +23,7 @@ from rabbitry.apps.crawl.keeper.addresses import parse
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
+from rabbitry.apps.crawl.keeper.seen import MOST
 from rabbitry.apps.crawl.keeper.work import Work
 from rabbitry.apps.crawl.messages import Add, Batch, Document, Link, Outcome, Report
 
@@ -176,9 +177,10 @@ class _Bench:
         """Return what the seen set takes on disk, for each address in it."""
 
         def look(connection: Connection) -> float:
-            size = connection.exec_driver_sql("SELECT sum(pgsize) FROM dbstat WHERE name = 'crawl_seen'").scalar_one()
-            number = connection.exec_driver_sql("SELECT count(*) FROM crawl_seen").scalar_one()
-            return float(size / number)
+            size = connection.exec_driver_sql(
+                "SELECT sum(pgsize) FROM dbstat WHERE name IN ('crawl_seen', 'crawl_seen_log')"
+            ).scalar_one()
+            return float(size / sum(self._known))
 
         return self._database.read_now(look)
 
@@ -194,7 +196,8 @@ def seen(share: float) -> list[Row]:
             bench.fill(size)
             bench.pages(3_000, 0)  # so that hosts and shapes are known, and what is read again and again is in memory
             for mix, new in _MIXES.items():
-                costs[mix].append(statistics.median(bench.pages(_PAGES, new)))
+                # The mean of enough pages for what is new to be moved to its table, once or twice.
+                costs[mix].append(statistics.mean(bench.pages(MOST // new * 2 if new else _PAGES, new)))
             disk.append(bench.bytes_a_seen_address())
     named = ", ".join(f"{size:,}" for size in sizes)
     rows = [Row(f"disk for a seen address, at {named}, bytes", ", ".join(f"{one:.1f}" for one in disk), "<= 20")]

@@ -109,6 +109,7 @@ class Keeper:
         if not is_paused:
             decided.batches = dispatch(work)
             work.flush()
+        state.seen.move(connection)
         return decided
 
     def next_due(self) -> float | None:

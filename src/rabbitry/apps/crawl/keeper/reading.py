@@ -5,7 +5,6 @@ These functions only read; any keeper, and whoever can open the database, may ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Wh
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.predicting import predict
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE
+from rabbitry.apps.crawl.keeper.seen import ref_of
 from rabbitry.apps.crawl.keeper.state import LATER, SENT, WAITING
 from rabbitry.apps.crawl.keeper.trail import steps
 from rabbitry.apps.crawl.keeper.work import SLOT, state_word
@@ -76,14 +76,13 @@ def why(connection: Connection, url: str, now: float) -> Why:
     try:
         address = parse(url.strip())
     except BadAddress as error:
-        if error.word == "too-long" and (found := _seen(connection, long_key(url.strip()))) and found[0].ref < 0:
-            return _refused(url, found[0].ref)
+        if error.word == "too-long" and (ref := ref_of(connection, long_key(url.strip()))) < 0:
+            return _refused(url, ref)
         return Why(url, "unknown", would=error.word, detail=str(error))
-    seen = _seen(connection, address.key)
-    if not seen:
+    ref = ref_of(connection, address.key)
+    if not ref:
         nobody = "no page that was read leads to it, and nobody added it"
         return Why(address.url, "unknown", would=predict(connection, address, now), detail=nobody)
-    ref = seen[0].ref
     if ref < 0:
         return _refused(address.url, ref)
     row = sets.rows(
@@ -107,10 +106,6 @@ def why(connection: Connection, url: str, now: float) -> Why:
         found_on=found_on,
         depth=row.depth,
     )
-
-
-def _seen(connection: Connection, key: int) -> Sequence[Row[*tuple[Any, ...]]]:
-    return sets.rows(connection, "SELECT ref FROM crawl_seen WHERE key = ?", key)
 
 
 def _refused(url: str, ref: int) -> Why:

@@ -17,6 +17,7 @@ from rabbitry.apps.crawl.keeper import identity, sets
 from rabbitry.apps.crawl.keeper.known import Known
 from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
 from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
+from rabbitry.apps.crawl.keeper.seen import Seen
 from rabbitry.apps.crawl.keeper.traps import Shapes
 from rabbitry.apps.crawl.keeper.turns import Turns
 
@@ -122,6 +123,7 @@ class State:
     """Origins that are not asked: the outcome's number that their addresses have, and until when."""
     robots: RobotsCache = field(default_factory=RobotsCache)
     shapes: Shapes = field(default_factory=Shapes)
+    seen: Seen = field(default_factory=Seen)
     known: Known = field(default_factory=Known)
     next_address: int = 1
     next_host: int = 1
@@ -233,6 +235,7 @@ def load(connection: Connection, epoch: int) -> State:
         host.out += 1
     for row in sets.rows(connection, "SELECT origin, outcome, until FROM crawl_robots WHERE state = ?", CLOSED):
         state.closed[row.origin] = (row.outcome, row.until)
+    state.seen.load(connection)
     state.next_address = _next(connection, "crawl_addresses")
     state.next_host = _next(connection, "crawl_hosts")
     state.next_crawl = _next(connection, "crawl_crawls")

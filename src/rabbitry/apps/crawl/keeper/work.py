@@ -122,10 +122,7 @@ class Work:
     def look_up(self, keys: Iterable[int]) -> None:
         """Load what the seen set has of keys into `refs`."""
         missing = {key for key in keys if key not in self.refs}
-        for key, ref in sets.rows_among(self.connection, "SELECT key, ref FROM crawl_seen WHERE key IN {set}", missing):
-            self.refs[key] = ref
-        for key in missing:
-            self.refs.setdefault(key, 0)
+        self.refs.update(self.state.seen.look_up(self.connection, missing))
 
     def read(self, ids: Iterable[int]) -> None:
         """Load the rows of addresses into `rows`."""
@@ -266,7 +263,7 @@ class Work:
             others = [_values(row) for row in self.new if row.trail or row.state != WAITING]
             sets.change_many(connection, _INSERT, others)
         sets.change_many(connection, _UPDATE, [(*_values(row)[1:], row.id) for row in self.changed.values()])
-        sets.change_many(connection, _PUT_SEEN, sorted(self.new_refs.items()))
+        self.state.seen.put(connection, self.new_refs)
         self._flush_later(touched)
         for row in self.new:
             row.is_new = False
@@ -408,7 +405,6 @@ _INSERT: Final = f"INSERT INTO crawl_addresses ({_NAMES}) VALUES ({', '.join('?'
 _PLAIN: Final = ("id", "key", "url", "host", "crawl", "depth", "purpose", "hops", "source", "found_at")
 _INSERT_PLAIN: Final = f"INSERT INTO crawl_addresses ({', '.join(_PLAIN)}) VALUES ({', '.join('?' * len(_PLAIN))})"  # noqa: S608
 _UPDATE: Final = f"UPDATE crawl_addresses SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"  # noqa: S608
-_PUT_SEEN: Final = _put("crawl_seen", "key", ("key", "ref"))
 _PUT_LATER: Final = _put("crawl_later", "address", ("address", "due"))
 _PUT_HOST: Final = _put("crawl_hosts", "id", HOST_COLUMNS)
 _PUT_BATCH: Final = _put("crawl_batches", "id", ("id", "host", "origin", "robots", "sent_at", "deadline", "addresses"))

@@ -116,11 +116,17 @@ def _create_hosts() -> None:
 
 def _create_addresses() -> None:
     # Each address that was ever found: the key is a hash with the host in its upper bits. ref: the row of
-    # crawl_addresses; below 0: refused, why and when (`outcomes.py`).
+    # crawl_addresses; below 0: refused, why and when (`outcomes.py`). New ones are in the log first (`seen.py`):
+    # entries has keys and refs in turns, 8 bytes each.
     op.create_table(
         "crawl_seen",
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
         _number("ref"),
+    )
+    op.create_table(
+        "crawl_seen_log",
+        sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
+        sa.Column("entries", sa.LargeBinary, nullable=False),
     )
     # Addresses that wait, are on their way, or were fetched. counted: the crawl that has it among its pages. trail: the
     # decisions with their time and node (`trail.py`).

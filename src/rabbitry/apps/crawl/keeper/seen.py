@@ -1,0 +1,103 @@
+"""The seen set: the row of each address that was ever found, or why it was refused, by the address's key.
+
+The table `crawl_seen` is sorted by keys, which are hashes: put there one by one, each new address would change a page
+of the database of its own, as soon as there are many. New ones are therefore kept in memory, and in the table
+`crawl_seen_log`, to which each transaction adds a row. When they are many they are moved to `crawl_seen` in the order
+of their keys, a slice in each transaction, so that several share a page (`make bench-crawl ARGS=seen`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from sqlalchemy import Connection
+
+from rabbitry.apps.crawl.keeper import sets
+
+MOST: Final = 1 << 18
+"""Addresses in memory, about 100 bytes each, from which on they are moved. Half as many more come meanwhile."""
+_SLICE: Final = 2_000
+"""Addresses that a transaction moves at least; otherwise twice as many as it adds."""
+
+
+class Seen:
+    """The keeper's view of the seen set. What it holds in memory can be read anew from the log."""
+
+    def __init__(self) -> None:
+        """Make it empty."""
+        self._new: dict[int, int] = {}
+        """What is in the log, unless it was moved since."""
+        self._last = 0
+        """The log's last row."""
+        self._moving: list[int] = []
+        """Keys that are to be moved now, the smallest last."""
+        self._until = 0
+        """The log's last row whose addresses are all moved when these are."""
+        self._added = 0
+
+    def load(self, connection: Connection) -> None:
+        """Read the log."""
+        for row in sets.rows(connection, "SELECT id, entries FROM crawl_seen_log ORDER BY id"):
+            numbers = _unpacked(row.entries)
+            self._new.update(zip(numbers[::2], numbers[1::2], strict=True))
+            self._last = row.id
+
+    def look_up(self, connection: Connection, keys: Iterable[int]) -> dict[int, int]:
+        """Return what is known of keys: rows of crawl_addresses, below 0 refusals, 0 for nothing."""
+        new = self._new
+        refs = {key: new.get(key, 0) for key in keys}
+        others = [key for key, ref in refs.items() if not ref]
+        for key, ref in sets.rows_among(connection, "SELECT key, ref FROM crawl_seen WHERE key IN {set}", others):
+            refs[key] = ref
+        return refs
+
+    def put(self, connection: Connection, refs: Mapping[int, int]) -> None:
+        """Remember what was decided about keys, in place of what was known before."""
+        if not refs:
+            return
+        self._last += 1
+        numbers = [number for entry in refs.items() for number in entry]
+        sets.change(
+            connection,
+            "INSERT INTO crawl_seen_log (id, entries) VALUES (?, ?)",
+            self._last,
+            struct.pack(f"<{len(numbers)}q", *numbers),
+        )
+        self._new.update(refs)
+        self._added += len(refs)
+
+    def move(self, connection: Connection) -> None:
+        """Move a slice to the table, where there are many in memory; once in a transaction."""
+        added, self._added = self._added, 0
+        if not self._moving:
+            if len(self._new) < MOST:
+                return
+            self._moving = sorted(self._new, reverse=True)
+            self._until = self._last
+        count = max(_SLICE, 2 * added)
+        keys = self._moving[: -count - 1 : -1]
+        del self._moving[-count:]
+        sets.change_many(connection, _PUT, [(key, self._new.pop(key)) for key in keys])
+        if not self._moving:
+            sets.change(connection, "DELETE FROM crawl_seen_log WHERE id <= ?", self._until)
+
+
+def ref_of(connection: Connection, key: int) -> int:
+    """Return what the database has of a key, see `Seen.look_up`; for those who only read it."""
+    # The log first: what was moved out of it meanwhile is in the table by then.
+    for row in sets.rows(connection, "SELECT entries FROM crawl_seen_log ORDER BY id DESC"):
+        numbers = _unpacked(row.entries)
+        keys = numbers[::2]
+        if key in keys:
+            return numbers[2 * keys.index(key) + 1]
+    found = sets.rows(connection, "SELECT ref FROM crawl_seen WHERE key = ?", key)
+    return int(found[0].ref) if found else 0
+
+
+def _unpacked(entries: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(entries) // 8}q", entries)
+
+
+_PUT: Final = "INSERT INTO crawl_seen (key, ref) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET ref = excluded.ref"
