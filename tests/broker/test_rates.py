@@ -1,74 +1,116 @@
-"""Rates of the management API: counters never fall, also where a queue with many messages was deleted."""
+"""Rates and samples of the management API: counters never fall, also where what was counted is gone."""
 
-import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
 
 import rabbitry
 from rabbitry.broker import Broker
-from rabbitry.broker.management.rates import GAUGES, Rates, queue_counters
+from rabbitry.broker.management.pace import Pace
+from rabbitry.broker.management.rates import PERIOD, RETENTION, Counted, Range, Rates, vhost_totals
+
+_START = 1_000_000.0
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the looks, in seconds. The event loop's goes on."""
-    now = [100.0]
-    monkeypatch.setattr("rabbitry.broker.management.rates.time", SimpleNamespace(monotonic=lambda: now[0]))
+    now = [_START]
+    monkeypatch.setattr("rabbitry.broker.management.rates.time", SimpleNamespace(time=lambda: now[0]))
     return now
 
 
-async def test_a_deleted_queue_makes_no_counters_rate_negative(clock: list[float]) -> None:
+@pytest.fixture
+async def broker() -> AsyncIterator[Broker]:
     async with Broker(port=0) as broker:
-        rates = Rates(broker)
-        rates.start()
-        try:
-            async with rabbitry.connect(broker.url) as connection:
-                channel = await connection.channel()
-                for name in ("gone", "stays"):
-                    await channel.declare_queue(name)
-                    for _ in range(10):
-                        await channel.publish(b"x", routing_key=name)
-                _look_again(rates, clock)
-                await channel.delete_queue("gone")
-                for _ in range(5):
-                    await channel.publish(b"x", routing_key="stays")
-                _look_again(rates, clock)
-            shown = _of_all(rates, broker)
-            assert shown["publish"] == 1.0  # 5 in 5 s
-            assert shown["messages"] == -1.0  # 5 more, and 10 are gone, as RabbitMQ shows it
-            assert [name for name, rate in shown.items() if rate < 0 and name not in GAUGES] == []
-        finally:
-            rates.stop()
+        yield broker
 
 
-def _look_again(rates: Rates, clock: list[float]) -> None:
-    clock[0] += 5.0
-    rates.stop()
-    rates._look()
+async def _of_all(rates: Rates, broker: Broker) -> Counted:
+    async with Pace() as pace:
+        return rates.broker(await vhost_totals(broker, pace))
 
 
-def _of_all(rates: Rates, broker: Broker) -> dict[str, float]:
-    (queue,) = broker.vhosts["/"].queues.values()
-    counters = queue_counters(queue)
-    shown = rates.with_rates(None, counters)
-    found: dict[str, float] = {}
-    for name in counters:
-        details = shown[f"{name}_details"]
-        assert isinstance(details, dict)
-        found[name] = details["rate"]
-    return found
+def _rate(counted: Counted, name: str) -> object:
+    details = counted.shown([name])[f"{name}_details"]
+    assert isinstance(details, dict)
+    return details["rate"]
 
 
-async def test_the_first_look_shows_no_rate(clock: list[float]) -> None:
-    async with Broker(port=0) as broker:
-        async with rabbitry.connect(broker.url) as connection:
-            channel = await connection.channel()
+async def test_no_counter_falls_with_the_queue_and_the_channel_that_it_counts(
+    clock: list[float], broker: Broker
+) -> None:
+    rates = Rates(broker, Pace())
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for name in ("gone", "stays"):
+            await channel.declare_queue(name)
+            for _ in range(10):
+                await channel.publish(b"x", routing_key=name)
+        await rates.look()
+        await channel.delete_queue("gone")
+        for _ in range(5):
+            await channel.publish(b"x", routing_key="stays")
+        clock[0] += PERIOD
+        await rates.look()
+    clock[0] += PERIOD
+    counted = await _of_all(rates, broker)
+    assert _rate(counted, "publish") == 1.0  # 5 in 5 s
+    assert _rate(counted, "messages") == -1.0  # 5 more, and 10 are gone, as RabbitMQ shows it
+    assert counted.shown(["publish", "confirm", "messages"])["publish"] == 25  # the channel is closed by now
+    await rates.look()
+    assert _rate(await _of_all(rates, broker), "publish") == 0.0
+
+
+async def test_the_first_look_shows_no_rate(clock: list[float], broker: Broker) -> None:
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("tasks")
+        await channel.publish(b"x", routing_key="tasks")
+    rates = Rates(broker, Pace())
+    assert _rate(await _of_all(rates, broker), "publish") == 0.0
+    await rates.look()
+    assert _rate(await _of_all(rates, broker), "publish") == 0.0
+
+
+async def test_samples_are_the_counters_at_their_times(clock: list[float], broker: Broker) -> None:
+    rates = Rates(broker, Pace())
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for count in range(4):  # one more message is there at each look
             await channel.declare_queue("tasks")
-            await channel.publish(b"x", routing_key="tasks")
-        rates = Rates(broker)
-        clock[0] += 1
-        rates.start()
-        await asyncio.sleep(0)
-        assert set(_of_all(rates, broker).values()) == {0.0}
-        rates.stop()
+            for _ in range(min(count, 1)):
+                await channel.publish(b"x", routing_key="tasks")
+            await rates.look()
+            clock[0] += PERIOD
+        clock[0] -= PERIOD
+        counted = rates.queue(broker.vhosts["/"].queues["tasks"])
+    details = counted.shown(["messages"], Range(age=20, incr=5))["messages_details"]
+    assert isinstance(details, dict)
+    newest = int(clock[0]) * 1000
+    assert details["samples"] == [
+        {"sample": value, "timestamp": newest - 5000 * back} for back, value in enumerate((3, 2, 1, 0, 0))
+    ]
+    assert (details["avg"], details["avg_rate"], details["rate"]) == (1.2, 3 / 20, 0.2)
+
+
+async def test_only_objects_that_were_counted_up_are_remembered_and_only_for_a_while(
+    clock: list[float], broker: Broker
+) -> None:
+    rates = Rates(broker, Pace())
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for name in ("busy", "idle"):
+            await channel.declare_queue(name)
+        for _ in range(RETENTION // PERIOD + 10):
+            await channel.publish(b"x", routing_key="busy")
+            await rates.look()
+            clock[0] += PERIOD
+        queues = broker.vhosts["/"].queues
+        assert queues["idle"] not in rates._known
+        assert len(rates._known[queues["busy"]].seen) == RETENTION // PERIOD + 2
+        await channel.delete_queue("busy")
+        await rates.look()
+        assert queues.keys() == {"idle"}
+        assert [item for item in rates._known if getattr(item, "name", "") == "busy"] == []

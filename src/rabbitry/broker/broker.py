@@ -21,6 +21,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.access import PERMISSION, USER, Access, initial_access
 from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker.counts import Churn
 from rabbitry.broker.login import GUEST, is_loopback
 from rabbitry.broker.policies import POLICY, Policies, Policy
 from rabbitry.broker.queues import Queue, ReplyTo
@@ -93,6 +94,7 @@ class Broker:
         self.policies = Policies()
         self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
+        self.churn = Churn()
         self.last_queue = 0
         self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
         self.nowhere = VirtualHost("", self)

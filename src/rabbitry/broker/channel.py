@@ -56,12 +56,19 @@ class Channel:
         self.is_open = True
         self.can_deliver = True
         self.published = 0
+        self.published_unconfirmed = 0
+        """Publishes outside of confirm mode, which `published` does not count."""
+        self.returned = self.dropped = 0
         self.waits_for = 0
         """The batch of the store with the channel's last durable publish."""
         self._rejected: deque[int] = deque()
         self._confirmed = 0
+        self._nacked = 0
         self._unsettled_by_consumers = 0
         self._next_tag = 1
+        self._replies = 0
+        self._sent_no_ack = self._got = self._got_no_ack = self._got_nothing = 0
+        self._acked = self._redelivered = 0
 
     # -- delivering ------------------------------------------------------------------------------------
 
@@ -77,14 +84,24 @@ class Channel:
     def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
         """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
         tag = self._hold(queue, None, entry, no_ack)
+        self._got += 1
+        if no_ack:
+            self._got_no_ack += 1
+            queue.got_no_ack += 1
         payload = hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue))
         self._write(payload, entry, counted=queue.rules.quorum)
+
+    def got_nothing(self, queue: Queue) -> None:
+        """Count a basic.get that found its queue empty."""
+        self._got_nothing += 1
+        queue.got_nothing += 1
 
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
         """Send a direct reply; to a client that has left too many unread it is lost, as to one that is gone."""
         if self.is_open and self.connection.driver.unsent < _MOST_UNREAD:
             tag = self._next_tag
             self._next_tag = tag + 1
+            self._replies += 1
             entry = Entry(0, message)
             self._write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
 
@@ -111,7 +128,10 @@ class Channel:
         queue.delivered += 1
         if entry.redelivered:
             queue.redelivered += 1
+            self._redelivered += 1
         if no_ack:
+            self._sent_no_ack += 1
+            queue.sent_no_ack += 1
             queue.settled(entry)
             return tag
         self.unsettled[tag] = (queue, consumer, entry)
@@ -171,6 +191,7 @@ class Channel:
             consumer.unsettled -= 1
             self._unsettled_by_consumers -= 1
         if outcome is Outcome.ACKED:
+            self._acked += 1
             queue.settled(entry)
         elif outcome is Outcome.REQUEUED:
             queue.requeue(entry)
@@ -243,6 +264,7 @@ class Channel:
             tag = self._rejected.popleft()
             frames += (self._ack_up_to(tag - 1), hot.encode_nack(self.number, tag))
             self._confirmed = tag
+            self._nacked += 1
         self.connection.driver.write(b"".join((*frames, self._ack_up_to(up_to))))
 
     @property
@@ -262,11 +284,33 @@ class Channel:
         self._confirmed = tag
         return hot.encode_ack(self.number, tag, multiple)
 
+    # -- counting --------------------------------------------------------------------------------------
+
+    def counts(self) -> tuple[int, ...]:
+        """Return what was counted, in the order of `counts.CHANNEL`. Much of it follows from the delivery tags."""
+        got = self._got
+        deliver_no_ack = self._sent_no_ack - self._got_no_ack
+        return (
+            self.published + self.published_unconfirmed,
+            self._confirmed - self._nacked,
+            self.returned,
+            self.dropped,
+            self._next_tag - 1 - self._replies - got - deliver_no_ack,
+            deliver_no_ack,
+            got - self._got_no_ack,
+            self._got_no_ack,
+            self._got_nothing,
+            self._acked,
+            self._redelivered,
+        )
+
     # -- closing ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End consumers, and put back what is not settled. A transaction that is not committed never was."""
         self.is_open = False
+        self.vhost.totals.add_channel(self.counts())
+        self.connection.broker.churn.channel_closed += 1
         if self.reply_to is not None:
             self.connection.broker.replies.pop(self.reply_to.name, None)
             self.reply_to = None

@@ -217,6 +217,8 @@ class ClientConnection:
         self._timer.cancel()
         self._release()
         self.broker.connections.discard(self)
+        self.broker.churn.connection_closed += 1
+        self.vhost.totals.add_octets(self.driver.bytes_received, self.driver.bytes_sent)
         if self.user and self.core.state is not ConnectionState.CLOSED:
             _log.debug("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
         if not self.closed.done():
@@ -254,6 +256,7 @@ class ClientConnection:
             self._on_connection_method(method)
         elif isinstance(method, ChannelOpen):
             self.channels[number] = Channel(self, number)
+            self.broker.churn.channel_created += 1
             self.channels[number].can_deliver = self.driver.can_write
             self.tell(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
@@ -381,6 +384,7 @@ class ClientConnection:
             text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
             raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
         self.vhost = vhost
+        self.broker.churn.connection_created += 1
         self._timer.cancel()
         self._is_known = True
         self.tell(0, ConnectionOpenOk())

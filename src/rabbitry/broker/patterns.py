@@ -27,14 +27,14 @@ _ANYTHING: Final = ".*"
 class Pattern:
     """A regular expression. Raises UsageError for what is none, or is too large."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, ignore_case: bool = False) -> None:
         import regex  # takes longer to load than all of the broker, which mostly needs none
 
         raw = text.encode("utf-8", "surrogateescape")
         if _size(text) > _LARGEST:
             raise UsageError("regular expression is too large")
         try:
-            self._compiled = regex.compile(raw)
+            self._compiled = regex.compile(raw, regex.IGNORECASE if ignore_case else 0)
         except regex.error as error:
             raise UsageError(str(error)) from error
         except RecursionError as error:

@@ -40,8 +40,8 @@ _CACHED_ROUTES: Final = 4096
 _SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
 _NOTHING: Final = Properties()
 
-_Route = tuple[list[Queue | ReplyTo], bytes, bool]
-"""A publish's queues, its exchange and routing key as they travel, and whether it is mandatory."""
+_Route = tuple[list[Queue | ReplyTo], bytes, bool, Exchange]
+"""A publish's queues, its exchange and routing key as they travel, whether it is mandatory, and its exchange."""
 
 
 class Publishing:
@@ -110,9 +110,11 @@ class Publishing:
         self._deliver(channel, route, message, arguments)
 
     def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
-        queues, _, mandatory = route
+        queues, _, mandatory, exchange = route
         taken = True
+        exchange.published_in += 1
         if queues:
+            exchange.published_out += len(queues)
             dirty = self._connection.broker.dirty
             if len(queues) > 1:
                 self._connection.copies += len(queues)
@@ -122,10 +124,17 @@ class Publishing:
                 dirty[queue] = None
             if message.id:
                 channel.waits_for = channel.vhost.journal.gathering
-        elif mandatory:
-            self._return(channel, arguments, message)
+        else:
+            exchange.published_out += not exchange.name  # RabbitMQ counts the queue that is not there
+            if mandatory:
+                channel.returned += 1
+                self._return(channel, arguments, message)
+            else:
+                channel.dropped += 1
         if channel.confirming:
             channel.count_publish(taken)
+        else:
+            channel.published_unconfirmed += 1
 
     def _check(self, channel: Channel, properties: Properties) -> None:
         """Refuse properties that the broker itself has to understand (406)."""
@@ -150,10 +159,10 @@ class Publishing:
         exchange = self._exchange_of(vhost, name)
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._connection.broker.replies.get(routing_key)
-            return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory
+            return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange
         keys = routing_keys(routing_key, headers)
         queues, by_headers = vhost.route(exchange, keys, headers)
-        route: _Route = ([*queues], arguments[2:-1], mandatory)
+        route: _Route = ([*queues], arguments[2:-1], mandatory, exchange)
         if len(keys) == 1 and not by_headers:
             if len(self._routes) >= _CACHED_ROUTES:
                 self._routes.clear()

@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.comparing import compare_arguments, inequivalent
+from rabbitry.broker.counts import Totals
 from rabbitry.broker.errors import (
     ConnectionRefusal,
     access_refused,
@@ -58,6 +59,7 @@ class VirtualHost:
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
+        self.totals = Totals()
         self._dying: deque[tuple[Queue, Message, str]] = deque()
         self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
@@ -182,6 +184,7 @@ class VirtualHost:
         is_generated: bool = False,
     ) -> Queue:
         """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
+        self.broker.churn.queue_declared += 1
         if name.startswith("amq.") and not is_generated and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         if name not in self.queues:
@@ -199,6 +202,7 @@ class VirtualHost:
             self.queues[name] = queue
             queue.follow(self.broker.policies.matching(self.name, name, "queues"))
             self.generation += 1
+            self.broker.churn.queue_created += 1
             return queue
         queue = self.queue(name, user)
         if exclusive != (queue.owner is not None):
@@ -234,6 +238,7 @@ class VirtualHost:
         if self.queues.get(queue.name) is not queue:
             return 0
         del self.queues[queue.name]
+        self.broker.churn.queue_deleted += 1
         self._drop(*self.bindings_to(queue))
         self.generation += 1
         for consumer in queue.turns.clear():

@@ -43,6 +43,8 @@ class Exchange(abc.ABC):
         self.internal = internal
         self.arguments = arguments
         self.policy: Policy | None = None
+        self.published_in = self.published_out = 0
+        """Messages that clients published here, and how many queues these went to, also by way of other exchanges."""
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
 
     @property

@@ -133,6 +133,7 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     entry = queue.get()
     if entry is None:
         if not queue.ready:
+            channel.got_nothing(queue)
             return BasicGetEmpty()
         channel.connection.carry_out_when_loaded(channel.number, method, queue)  # all is in the store alone
         return None

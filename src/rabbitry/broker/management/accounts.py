@@ -4,7 +4,7 @@ import base64
 
 from rabbitry.broker.access import HASHING, HASHINGS, hash_password
 from rabbitry.broker.management.call import bad
-from rabbitry.broker.management.views import Json
+from rabbitry.broker.management.encoding import Json
 
 
 def read(body: Json) -> tuple[str, list[str], str]:

@@ -20,7 +20,9 @@ from rabbitry.broker.errors import Refusal
 from rabbitry.broker.login import may_come_from
 from rabbitry.broker.management.call import CREATED, DONE, TAGS, Answer, Call, Handler, only, refused
 from rabbitry.broker.management.definitions import BadDefinition
+from rabbitry.broker.management.encoding import encode
 from rabbitry.broker.management.guard import Guard
+from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.routes import ROUTES
 from rabbitry.exceptions import ProtocolViolation, UsageError
@@ -39,7 +41,7 @@ _ROOT: Final = """<!doctype html><html lang="en"><title>Rabbitry's broker</title
 <a href="http://127.0.0.1:8003/">port 8003</a>. On a terminal: <code>rabbitry queues --watch</code>.</p></html>"""
 
 
-def make_app(broker: "Broker", rates: Rates) -> ASGIApp:
+def make_app(broker: "Broker", rates: Rates, pace: Pace) -> ASGIApp:
     """Make the ASGI application for a broker. It runs on the broker's own loop."""
 
     async def root(request: Request) -> Response:
@@ -47,7 +49,7 @@ def make_app(broker: "Broker", rates: Rates) -> ASGIApp:
 
     routes = [Route("/", root)]
     for path, methods, handler in ROUTES:
-        routes.append(Route(path, _endpoint(broker, rates, handler), methods=list(methods)))
+        routes.append(Route(path, _endpoint(broker, rates, pace, handler), methods=list(methods)))
 
     async def missing(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "Object Not Found", "reason": "Not Found"}, 404)
@@ -70,13 +72,13 @@ class _RawPaths:
         await self._app(scope, receive, send)
 
 
-def _endpoint(broker: "Broker", rates: Rates, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(broker: "Broker", rates: Rates, pace: Pace, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             user = _authenticate(broker, request)
             body = await _read(request)
             changes = broker.journal.changes
-            result = handler(Call(broker, rates, request, user, body))
+            result = handler(Call(broker, rates, pace, request, user, body))
             if inspect.isawaitable(result):
                 result = await result
             broker.dispatch()
@@ -99,9 +101,9 @@ def _endpoint(broker: "Broker", rates: Rates, handler: Handler) -> Callable[[Req
         if result is CREATED or result is DONE:
             return Response(status_code=201 if result is CREATED else 204)
         query = request.query_params
-        if isinstance(result, dict) and "columns" in query and "page" not in query:
+        if isinstance(result, dict) and "columns" in query:
             result = only(result, query["columns"])
-        return JSONResponse(result)
+        return Response(encode(result), media_type="application/json")
 
     return answer
 

@@ -5,23 +5,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from rabbitry._decode import decode_object
 from rabbitry.broker.access import User
-from rabbitry.broker.management.rates import Rates
-from rabbitry.broker.management.views import Json
-from rabbitry.broker.patterns import Pattern
-from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.management.pace import Pace
+from rabbitry.broker.management.rates import Range, Rates
+from rabbitry.broker.management.stats import Ranges
+from rabbitry.exceptions import Undecodable
 
 if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
     from rabbitry.broker.queues.queue import Queue
     from rabbitry.broker.vhost import VirtualHost
 
-_MOST_PAGE: Final = 500
 _LONGEST_NAME: Final = 255
 _LINE: Final = 80
+_MOST_SAMPLES: Final = 500
+
 ADMINISTRATOR: Final = "administrator"
 MONITORING: Final = "monitoring"
 TAGS: Final = ("management", "policymaker", MONITORING, ADMINISTRATOR)
@@ -62,9 +65,10 @@ def need_keys(body: Json, *names: str) -> None:
 class Call:
     """A request with whoever asks, and what its path names."""
 
-    def __init__(self, broker: "Broker", rates: Rates, request: Request, user: User, body: bytes) -> None:
+    def __init__(self, broker: "Broker", rates: Rates, pace: Pace, request: Request, user: User, body: bytes) -> None:
         self.broker = broker
         self.rates = rates
+        self.pace = pace
         self.request = request
         self.user = user
         self.method = request.method
@@ -121,81 +125,47 @@ class Call:
         if not {"policymaker", ADMINISTRATOR} & set(self.user.tags):
             raise Answer(401, "not_authorised", "Not policymaker user")
 
+    @property
+    def ranges(self) -> Ranges:
+        """The samples that the query asks for. Raises Answer where it makes no sense."""
+        return read_ranges(self.request.query_params)
+
+    @property
+    def disables_stats(self) -> bool:
+        """Whether the query wants no statistics."""
+        return self.request.query_params.get("disable_stats") == "true"
+
     def vhosts(self) -> list["VirtualHost"]:
         """Return the virtual hosts that whoever asks may see, or the one of the path."""
         if "vhost" in self.request.path_params:
             return [self.vhost()]
         return [vhost for vhost in self.broker.vhosts.values() if self.sees(vhost.name)]
 
-    def listed(self, items: list[Json]) -> object:
-        """Sort, filter and cut a list as the query asks: sort, columns, page, page_size, name."""
-        query = self.request.query_params
-        if (key := query.get("sort")) is not None:
-            items.sort(key=lambda item: str(item.get(key, "")), reverse=query.get("sort_reverse") == "true")
-        else:
-            items.sort(key=lambda item: tuple(str(item.get(key, "")) for key in ("vhost", "name", "user")))
-        total = len(items)
-        if (name := query.get("name")) and "page" in query:
-            found = _filter(name, query.get("use_regex"))
-            try:
-                items = [item for item in items if found(str(item.get("name", "")))]
-            except TimeoutError as error:
-                raise bad("name takes too long as a regular expression") from error
-        filtered = len(items)
-        page: Json | None = None
-        if "page" in query:
-            page_number, size = (
-                number(text, "Pagination parameters are invalid")
-                for text in (query["page"], query.get("page_size", "100"))
-            )
-            if page_number < 1 or not 1 <= size <= _MOST_PAGE:
-                asked = query.get("page_size", "undefined")
-                text = f"Invalid pagination parameters: page number {page_number}, page size {asked}"
-                raise Answer(400, "invalid_pagination_parameters", text)
-            pages = -(-filtered // size)
-            if page_number > max(pages, 1):
-                text = f"Page out of range, page: {page_number} page size: {size}, len: {filtered}"
-                raise Answer(400, "page_out_of_range", text)
-            items = items[(page_number - 1) * size : page_number * size]
-            page = {
-                "filtered_count": filtered,
-                "item_count": len(items),
-                "page": page_number,
-                "page_count": pages,
-                "page_size": size,
-                "total_count": total,
-            }
-        if (columns := query.get("columns")) is not None:
-            items = [only(item, columns) for item in items]
-        return items if page is None else {**page, "items": items}
-
-
-def _filter(text: str, use_regex: str | None) -> Callable[[str], bool]:
-    """Return a predicate for names: they contain a text, or match a regular expression."""
-    if use_regex != "true":
-        return lambda name: text in name
-    try:
-        return Pattern(text).finder()
-    except UsageError as error:
-        raise bad("Pagination parameters are invalid") from error
-
 
 def only(item: Json, columns: str) -> Json:
     """Return the fields of an object that a query's `columns` names."""
     shown: Json = {}
     for column in columns.split(","):
-        value: object = item
-        for part in column.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = found_in(item, column)
         if value is not None:
             target = shown
             *parents, last = column.split(".")
             for part in parents:
                 inner = target.setdefault(part, {})
-                assert isinstance(inner, dict)  # noqa: S101 # made just now
+                if not isinstance(inner, dict):
+                    break  # all of it is shown already
                 target = inner
-            target[last] = value
+            else:
+                target[last] = value
     return shown
+
+
+def found_in(item: Json, path: str) -> object:
+    """Return what a dotted path names in an object; None for nothing."""
+    value: object = item
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def number(text: str, otherwise: str) -> int:
@@ -203,6 +173,21 @@ def number(text: str, otherwise: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise bad(otherwise)
     return int(text)
+
+
+def read_ranges(query: QueryParams) -> Ranges:
+    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer where there would be no sample, or too many."""
+    return Ranges(*(_range(query, name) for name in ("lengths", "msg_rates", "data_rates")))
+
+
+def _range(query: QueryParams, name: str) -> Range | None:
+    try:
+        wanted = Range(int(query[f"{name}_age"]), int(query[f"{name}_incr"]))
+    except (KeyError, ValueError):
+        return None
+    if wanted.age <= 0 or wanted.incr <= 0 or wanted.age // wanted.incr > _MOST_SAMPLES:
+        raise bad(f"Invalid range parameters: age {wanted.age}, incr {wanted.incr}")
+    return wanted
 
 
 Handler = Callable[[Call], object]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
 from rabbitry.broker.access import Permission
 from rabbitry.broker.management import accounts, views
-from rabbitry.broker.management.views import Json
+from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import Queue
 from rabbitry.exceptions import UsageError

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.broker.errors import precondition_failed
+from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.management import views
 from rabbitry.broker.management.call import bad, need_keys
 from rabbitry.broker.management.definitions import BadDefinition, table
-from rabbitry.broker.management.views import Json
+from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.publishing import read_expiration, routing_keys
 from rabbitry.broker.queues import Entry, Message, Queue
 from rabbitry.broker.queues.dead_letter import origin_of
@@ -56,11 +57,23 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
     if properties.user_id not in (None, user):
         text = f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
         raise precondition_failed(text)
-    queues, _ = vhost.route(vhost.exchange(exchange), keys, headers)
+    source = vhost.exchange(exchange)
+    queues, _ = vhost.route(source, keys, headers)
+    _count_publish(vhost, source, len(queues))
     for queue in queues:
         queue.push(message)
         vhost.broker.touch(queue)
     return bool(queues)
+
+
+def _count_publish(vhost: "VirtualHost", source: Exchange, routed: int) -> None:
+    """Count as RabbitMQ does, which publishes over a channel that confirms and returns."""
+    source.published_in += 1
+    source.published_out += routed or not source.name
+    vhost.totals.count("publish")
+    vhost.totals.count("confirm")
+    if not routed:
+        vhost.totals.count("return_unroutable")
 
 
 def _content(payload: object, encoding: object) -> bytes:
@@ -104,11 +117,13 @@ async def get(queue: Queue, body: Json) -> list[Json]:
     while len(entries) < count:
         entry = queue.get()
         if entry is None and not queue.ready:
+            queue.got_nothing += 1
+            queue.vhost.totals.count("get_empty")
             break
         if entry is None:
             await queue.vhost.journal.loaded_now(queue)  # the store gives what it has
             continue
-        queue.unsettled += 1
+        _count_get(queue, entry, no_ack=mode == "ack_requeue_false")
         entries.append(entry)
         shown.append(_shown(queue, entry, encoding, truncate))
     for entry in entries:
@@ -120,6 +135,17 @@ async def get(queue: Queue, body: Json) -> list[Json]:
             queue.settled(entry)
     queue.vhost.broker.touch(queue)
     return shown
+
+
+def _count_get(queue: Queue, entry: Entry, *, no_ack: bool) -> None:
+    queue.unsettled += 1
+    queue.delivered += 1
+    queue.sent_no_ack += no_ack
+    queue.got_no_ack += no_ack
+    queue.vhost.totals.count("get_no_ack" if no_ack else "get")
+    if entry.redelivered:
+        queue.redelivered += 1
+        queue.vhost.totals.count("redeliver")
 
 
 def _integer(value: object) -> int:
@@ -162,5 +188,5 @@ def aliveness(vhost: "VirtualHost") -> None:
     entry = queue.get()
     if entry is None:
         raise BadDefinition("the message did not come back")
-    queue.unsettled += 1
+    _count_get(queue, entry, no_ack=True)
     queue.settled(entry)

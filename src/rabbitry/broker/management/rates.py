@@ -1,100 +1,269 @@
-"""Rates: counters looked at every few seconds, so that counting costs a message next to nothing."""
+"""Rates and samples: counters looked at every few seconds, so that counting costs a message next to nothing."""
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rabbitry.broker.counts import CHANNEL, CHURN, DELIVERED, DELIVERIES, OCTETS
+from rabbitry.broker.management.pace import Pace
 
 if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
+    from rabbitry.broker.channel import Channel
+    from rabbitry.broker.connection import ClientConnection
+    from rabbitry.broker.exchanges import Exchange
     from rabbitry.broker.queues.queue import Queue
+    from rabbitry.broker.vhost import VirtualHost
 
-PERIOD: Final = 5.0
+PERIOD: Final = 5
 """Seconds between two looks, as RabbitMQ's collect_statistics_interval."""
-Counters = Mapping[str, int]
-GAUGES: Final = ("messages", "messages_ready", "messages_unacknowledged")
-"""Gauges, which also go down; the others are counters."""
+RETENTION: Final = 600
+"""Seconds for which samples are kept."""
+_MOST_SAMPLES: Final = 200_000
+"""Samples that are kept of all objects together: where there are very many, each has fewer."""
+DEPTHS: Final = ("messages", "messages_ready", "messages_unacknowledged")
+_QUEUE: Final = ("publish", *DELIVERED, "deliver_get", *DEPTHS)
+_CHANNEL: Final = (*CHANNEL, "deliver_get")
+_EXCHANGE: Final = ("publish_in", "publish_out")
+_DISK: Final = ("disk_reads", "disk_writes")
+_VHOST: Final = (*_CHANNEL, *DEPTHS, *OCTETS)
+_BROKER: Final = (*_CHANNEL, *DEPTHS, *_DISK, *CHURN)
+Counts = tuple[int, ...]
+
+
+class Range(NamedTuple):
+    """The samples that a query's `…_age` and `…_incr` ask for: of how many seconds, and how many lie between two."""
+
+    age: int
+    incr: int
+
+
+class Counted(NamedTuple):
+    """An object's counters by name: now, at the last two looks, and what is needed to answer for earlier times."""
+
+    names: tuple[str, ...]
+    now: Counts
+    seconds: float
+    last: Counts
+    before: Counts
+    history: "_History | None"
+
+    def shown(self, names: Sequence[str], wanted: Range | None = None) -> dict[str, object]:
+        """Return counters, and beside each its rate a second, with samples where a range of them is wanted."""
+        rows: list[tuple[int, Counts]] = []
+        if wanted is not None:
+            rows = _rows(self.history, wanted, len(self.names))
+        result: dict[str, object] = {}
+        for name in names:
+            place = self.names.index(name)
+            result[name] = self.now[place]
+            rate = (self.last[place] - self.before[place]) / self.seconds if self.seconds else 0.0
+            details: dict[str, object] = {"rate": rate}
+            if wanted is not None:
+                samples = [{"sample": counts[place], "timestamp": at} for at, counts in rows]
+                details["samples"] = samples
+                if len(rows) > 1:
+                    values = [counts[place] for _, counts in rows]
+                    details["avg_rate"] = (values[0] - values[-1]) * 1000 / (rows[0][0] - rows[-1][0])
+                    details["avg"] = sum(values) / len(values)
+            result[f"{name}_details"] = details
+        return result
+
+    def any(self, names: Sequence[str]) -> bool:
+        """Whether any of some counters was ever counted up."""
+        return any(self.now[self.names.index(name)] for name in names)
+
+
+class _History:
+    """The counters of one object: when they were seen (POSIX milliseconds), where they had changed."""
+
+    __slots__ = ("is_cut", "seen")
+
+    def __init__(self) -> None:
+        self.seen: deque[tuple[int, Counts]] = deque()
+        self.is_cut = False
+
+    def add(self, now: int, counts: Counts, most: int) -> None:
+        if not self.seen or self.seen[-1][1] != counts:
+            self.seen.append((now, counts))
+        oldest = now - (RETENTION + PERIOD) * 1000
+        while len(self.seen) > most or (len(self.seen) > 1 and self.seen[1][0] <= oldest):
+            self.seen.popleft()
+            self.is_cut = True
+
+    def at(self, when: int) -> Counts | None:
+        """Return the counters as they were at a time; None for a time at which there was nothing to count yet."""
+        for seen_at, counts in reversed(self.seen):
+            if seen_at <= when:
+                return counts
+        return self.seen[0][1] if self.is_cut else None
+
+
+def _rows(history: _History | None, wanted: Range, width: int) -> list[tuple[int, Counts]]:
+    """Return samples of all counters with their times (POSIX milliseconds), the newest first."""
+    nothing = (0,) * width
+    seen = list(history.seen) if history is not None else []
+    last = int(time.time()) // PERIOD * PERIOD
+    rows: list[tuple[int, Counts]] = []
+    for back in range(wanted.age // wanted.incr, -1, -1):  # from the oldest, as they are counted from there
+        at = (last - wanted.age + (wanted.age // wanted.incr - back) * wanted.incr) * 1000
+        while len(seen) > 1 and seen[1][0] <= at:
+            del seen[0]
+        known = seen and (seen[0][0] <= at or (history is not None and history.is_cut))
+        rows.append((at, seen[0][1] if known else nothing))
+    rows.reverse()
+    return rows
 
 
 class Rates:
-    """Remembers each object's counters of the last two looks, and how much all queues' counters grew between them.
+    """Remembers the counters of queues, exchanges, channels, connections, virtual hosts, and of the broker."""
 
-    The sum over the queues says less: where one of them was deleted it falls.
-    """
-
-    def __init__(self, broker: "Broker") -> None:
+    def __init__(self, broker: "Broker", pace: Pace) -> None:
         self._broker = broker
-        self._grown: Counters = {}
-        self._now: dict[object, Counters] = {}
-        self._before: dict[object, Counters] = {}
-        self._now_at = self._before_at = time.monotonic()
-        self._timer: asyncio.TimerHandle | None = None
+        self._pace = pace
+        self._known: dict[object, _History] = {}
+        self._looks: deque[int] = deque(maxlen=2)
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Look now, and from now on."""
-        self._look()
+        self._task = asyncio.create_task(self._run(), name="rates")
 
-    def stop(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+    async def stop(self) -> None:
+        """Look no more. Raises what ended the looking early, if anything did."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
 
-    def _look(self) -> None:
-        self._before, self._before_at = self._now, self._now_at
-        self._now_at = time.monotonic()
-        self._now = {}
-        grown: dict[str, int] = {}
-        for queue in all_queues(self._broker):
-            counters = self._now[queue] = queue_counters(queue)
-            before = self._before.get(queue, {})
-            for name, value in counters.items():
-                grown[name] = grown.get(name, 0) + value - before.get(name, 0)
-        for name in GAUGES:
-            # The messages of a deleted queue are gone: these go down as they do on RabbitMQ.
-            gone = (counters for of, counters in self._before.items() if of not in self._now)
-            grown[name] = grown.get(name, 0) - sum(counters.get(name, 0) for counters in gone)
-        # Before the first look is no period: what is there then has not grown in it.
-        self._grown = grown if self._timer is not None else {}
-        for connection in self._broker.connections:
-            self._now[connection] = {
-                "recv_oct": connection.driver.bytes_received,
-                "send_oct": connection.driver.bytes_sent,
-            }
-        self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(PERIOD)
 
-    def with_rates(self, of: object, counters: Counters) -> dict[str, object]:
-        """Return counters, and beside each its rate a second between the last two looks."""
-        seconds = self._now_at - self._before_at
-        result: dict[str, object] = {}
-        for name, value in counters.items():
-            result[name] = value
-            rate = self._growth(of, name) / seconds if seconds > 0 else 0.0
-            result[f"{name}_details"] = {"rate": round(rate, 2)}
-        return result
+    async def look(self) -> None:
+        """Note the counters of everything, in slices. What was never counted takes no memory."""
+        now = int(time.time() * 1000)
+        known: dict[object, _History] = {}
+        most = max(2, min(RETENTION // PERIOD + 2, _MOST_SAMPLES // max(len(self._known), 1)))
+        vhosts, connections = list(self._broker.vhosts.values()), list(self._broker.connections)
 
-    def _growth(self, of: object, name: str) -> int:
-        if of is None:
-            return self._grown.get(name, 0)
-        now, before = self._now.get(of, {}), self._before.get(of, {})
-        return now[name] - before[name] if name in now and name in before else 0
+        def note(of: object, counts: Counts) -> None:
+            history = self._known.get(of)
+            if history is None:
+                if not any(counts):
+                    return
+                history = _History()
+            history.add(now, counts, most)
+            known[of] = history
+
+        async with self._pace as pace:
+            for vhost in vhosts:
+                for queue in list(vhost.queues.values()):
+                    note(queue, _queue(queue))
+                    await pace.rest()
+                for exchange in list(vhost.exchanges.values()):
+                    note(exchange, (exchange.published_in, exchange.published_out))
+                    await pace.rest()
+            for connection in connections:
+                note(connection, _octets(connection))
+                for channel in list(connection.channels.values()):
+                    note(channel, _channel(channel))
+                await pace.rest()
+            totals = await vhost_totals(self._broker, pace)
+        for vhost, counts in totals.items():
+            note(vhost, counts)
+        note(self._broker, _broker(self._broker, totals))
+        self._known = known
+        self._looks.append(now)
+
+    def _counted(self, of: object, names: tuple[str, ...], now: Counts) -> Counted:
+        history = self._known.get(of)
+        last = before = now
+        seconds = 0.0
+        if len(self._looks) > 1:
+            nothing = (0,) * len(names)
+            earlier, later = self._looks
+            seconds = (later - earlier) / 1000
+            last = (history.at(later) if history is not None else None) or nothing
+            before = (history.at(earlier) if history is not None else None) or nothing
+        return Counted(names, now, seconds, last, before, history)
+
+    def queue(self, of: "Queue") -> Counted:
+        """Return what is counted of a queue."""
+        return self._counted(of, _QUEUE, _queue(of))
+
+    def exchange(self, of: "Exchange") -> Counted:
+        """Return what is counted of an exchange."""
+        return self._counted(of, _EXCHANGE, (of.published_in, of.published_out))
+
+    def channel(self, of: "Channel") -> Counted:
+        """Return what is counted of a channel."""
+        return self._counted(of, _CHANNEL, _channel(of))
+
+    def connection(self, of: "ClientConnection") -> Counted:
+        """Return what is counted of a connection."""
+        return self._counted(of, OCTETS, _octets(of))
+
+    def vhost(self, of: "VirtualHost", totals: Counts) -> Counted:
+        """Return what is counted of a virtual host; `totals` are from `vhost_totals`."""
+        return self._counted(of, _VHOST, totals)
+
+    def broker(self, totals: "dict[VirtualHost, Counts]") -> Counted:
+        """Return what is counted of the broker; `totals` are from `vhost_totals`."""
+        return self._counted(self._broker, _BROKER, _broker(self._broker, totals))
 
 
-def all_queues(broker: "Broker") -> Iterable["Queue"]:
-    """Go over the queues of all virtual hosts."""
-    for vhost in broker.vhosts.values():
-        yield from vhost.queues.values()
+def _queue(queue: "Queue") -> Counts:
+    counts = queue.counts()
+    ready, unsettled = queue.ready, queue.unsettled
+    return (*counts, sum(counts[1 : 1 + DELIVERIES]), ready + unsettled, ready, unsettled)
 
 
-def queue_counters(queue: "Queue") -> dict[str, int]:
-    """Return what is counted of a queue: message_stats, and how many messages there are."""
-    return {
-        "publish": queue.published,
-        "deliver_get": queue.delivered,
-        "deliver": queue.delivered - queue.got,
-        "get": queue.got,
-        "ack": queue.acknowledged,
-        "redeliver": queue.redelivered,
-        "messages": queue.ready + queue.unsettled,
-        "messages_ready": queue.ready,
-        "messages_unacknowledged": queue.unsettled,
-    }
+def _channel(channel: "Channel") -> Counts:
+    return _with_sum(channel.counts())
+
+
+def _with_sum(counts: Sequence[int]) -> Counts:
+    """Add deliver_get to counts in the order of CHANNEL."""
+    first = len(CHANNEL) - len(DELIVERED)
+    return (*counts, sum(counts[first : first + DELIVERIES]))
+
+
+def _octets(connection: "ClientConnection") -> Counts:
+    return connection.driver.bytes_received, connection.driver.bytes_sent
+
+
+def _broker(broker: "Broker", totals: "dict[VirtualHost, Counts]") -> Counts:
+    width = len(_CHANNEL) + len(DEPTHS)
+    sums = [sum(column) for column in zip(*(counts[:width] for counts in totals.values()), strict=True)]
+    journal = broker.journal
+    return (*(sums or [0] * width), journal.loaded, journal.kept, *(getattr(broker.churn, name) for name in CHURN))
+
+
+async def vhost_totals(broker: "Broker", pace: Pace) -> "dict[VirtualHost, Counts]":
+    """Sum up what is counted in each virtual host, closed channels and connections included."""
+    totals: dict[VirtualHost, Counts] = {}
+    channels = {vhost: list(vhost.totals.channels) for vhost in broker.vhosts.values()}
+    octets = {vhost: list(vhost.totals.octets) for vhost in broker.vhosts.values()}
+    for connection in list(broker.connections):
+        if connection.vhost not in channels:
+            continue
+        for channel in list(connection.channels.values()):
+            sums = channels[connection.vhost]
+            channels[connection.vhost] = [one + two for one, two in zip(sums, channel.counts(), strict=True)]
+        for place, count in enumerate(_octets(connection)):
+            octets[connection.vhost][place] += count
+        await pace.rest()
+    for vhost, counts in channels.items():
+        ready = unsettled = 0
+        for queue in list(vhost.queues.values()):
+            ready += queue.ready
+            unsettled += queue.unsettled
+            if pace.is_over:
+                await pace.rest()
+        totals[vhost] = (*_with_sum(counts), ready + unsettled, ready, unsettled, *octets[vhost])
+    return totals

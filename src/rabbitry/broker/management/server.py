@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from rabbitry.broker.management.app import make_app
+from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Rates
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ class ManagementServer:
     """Serves the management API of a broker on a socket that listens already."""
 
     def __init__(self, broker: "Broker", listener: socket.socket) -> None:
-        self._rates = Rates(broker)
+        pace = Pace()
+        self._rates = Rates(broker, pace)
         config = uvicorn.Config(
-            make_app(broker, self._rates),
+            make_app(broker, self._rates, pace),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -43,7 +45,7 @@ class ManagementServer:
 
     async def stop(self) -> None:
         """Finish what is in hand, within a few seconds, and stop."""
-        self._rates.stop()
+        await self._rates.stop()
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -16,7 +16,10 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
 from rabbitry.broker.access import Permission, User
 from rabbitry.broker.alarms import used_memory
 from rabbitry.broker.exchanges import TYPES, Binding, Exchange
-from rabbitry.broker.management.rates import Rates, all_queues, queue_counters
+from rabbitry.broker.management import stats
+from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.management.rates import RETENTION, Counts, Rates
+from rabbitry.broker.management.stats import Ranges
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues.consumer import Consumer
 from rabbitry.broker.queues.queue import Queue
@@ -27,9 +30,6 @@ if TYPE_CHECKING:
     from rabbitry.broker.connection import ClientConnection
     from rabbitry.broker.vhost import VirtualHost
 
-Json = dict[str, object]
-_STATS: Final = ("publish", "deliver_get", "deliver", "get", "ack", "redeliver")
-_DEPTHS: Final = ("messages", "messages_ready", "messages_unacknowledged")
 VERSION: Final = "3.10.8"
 
 
@@ -54,20 +54,18 @@ def plain(value: FieldValue) -> object:
         return int(value.timestamp())
     if isinstance(value, Decimal):
         return float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)  # without the tag that says how long it is
     return value
 
 
-def overview(broker: "Broker", rates: Rates, user: User) -> Json:
-    """Return the broker at a glance."""
-    totals: dict[str, int] = dict.fromkeys((*_STATS, *_DEPTHS), 0)
-    for queue in all_queues(broker):
-        for name, value in queue_counters(queue).items():
-            totals[name] += value
-    queues = list(all_queues(broker))
+def overview(broker: "Broker", rates: Rates, totals: "dict[VirtualHost, Counts]", ranges: Ranges) -> Json:
+    """Return the broker at a glance; `totals` are from `vhost_totals`."""
+    vhosts = broker.vhosts.values()
     return {
         "management_version": VERSION,
         "rates_mode": "basic",
-        "sample_retention_policies": {"global": [], "basic": [], "detailed": []},
+        "sample_retention_policies": {"global": [RETENTION], "basic": [RETENTION], "detailed": [RETENTION]},
         "exchange_types": exchange_types(),
         "product_version": VERSION,
         "product_name": "RabbitMQ",
@@ -78,15 +76,15 @@ def overview(broker: "Broker", rates: Rates, user: User) -> Json:
         "release_series_support_status": "supported",
         "disable_stats": False,
         "enable_queue_totals": False,
-        "message_stats": rates.with_rates(None, {name: totals[name] for name in _STATS}),
-        "churn_rates": {},
-        "queue_totals": rates.with_rates(None, {name: totals[name] for name in _DEPTHS}),
+        **stats.of_broker(rates.broker(totals), ranges),
         "object_totals": {
             "channels": sum(len(connection.channels) for connection in broker.connections),
             "connections": len(broker.connections),
-            "consumers": sum(len(queue.turns) for queue in queues),
-            "exchanges": sum(len(vhost.exchanges) for vhost in broker.vhosts.values()),
-            "queues": len(queues),
+            "consumers": sum(
+                len(channel.consumers) for connection in broker.connections for channel in connection.channels.values()
+            ),
+            "exchanges": sum(len(vhost.exchanges) for vhost in vhosts),
+            "queues": sum(len(vhost.queues) for vhost in vhosts),
         },
         "statistics_db_event_queue": 0,
         "node": node_name(),
@@ -170,9 +168,8 @@ def node(broker: "Broker") -> Json:
     }
 
 
-def queue(item: Queue, rates: Rates) -> Json:
+def queue(item: Queue, rates: Rates, ranges: Ranges) -> Json:
     """Return a queue."""
-    counters = queue_counters(item)
     exclusive = next((consumer.tag for consumer in item.turns if consumer.exclusive), None)
     active = item.turns.active
     shown: Json = {
@@ -197,27 +194,52 @@ def queue(item: Queue, rates: Rates) -> Json:
         "message_bytes_ready": item.ready_bytes,
         "message_bytes": item.ready_bytes,
         "messages_ram": item.ready + item.unsettled,
+        "messages_ready_ram": item.ready,
+        "messages_unacknowledged_ram": item.unsettled,
         "messages_persistent": item.ready + item.unsettled if item.durable else 0,
         "head_message_timestamp": None,
-        "message_stats": rates.with_rates(item, {name: counters[name] for name in _STATS}),
+        **stats.of_queue(rates.queue(item), ranges),
     }
-    shown.update(rates.with_rates(item, {name: counters[name] for name in _DEPTHS}))
     if item.owner is not None:
         shown["owner_pid_details"] = {"name": item.owner.name, "peer_host": "", "peer_port": 0}
     return shown
 
 
-def queue_details(item: Queue, rates: Rates) -> Json:
+def queue_details(item: Queue, rates: Rates, ranges: Ranges) -> Json:
     """Return a queue with its consumers."""
-    shown = queue(item, rates)
+    shown = queue(item, rates, ranges)
     shown["consumer_details"] = [consumer(one) for one in item.turns]
     shown["deliveries"] = []
     shown["incoming"] = []
     return shown
 
 
+def queue_as_declared(item: Queue, *, has_totals: bool) -> Json:
+    """Return a queue for a query with `disable_stats`, with its depths where it asks for these."""
+    shown: Json = {
+        "name": item.name,
+        "vhost": item.vhost.name,
+        "type": "quorum" if item.rules.quorum else "classic",
+        "node": node_name(),
+        "state": "running" if has_totals else "live",
+        "durable": item.durable,
+        "auto_delete": item.auto_delete,
+        "exclusive": item.owner is not None,
+        "arguments": plain(item.arguments),
+    }
+    if has_totals:
+        shown["messages"] = item.ready + item.unsettled
+        shown["messages_ready"], shown["messages_unacknowledged"] = item.ready, item.unsettled
+    return shown
+
+
+def exchange_with_stats(item: Exchange, vhost: "VirtualHost", rates: Rates, ranges: Ranges) -> Json:
+    """Return an exchange with what is counted of it."""
+    return {**exchange(item, vhost), **stats.of_exchange(rates.exchange(item), ranges)}
+
+
 def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
-    """Return an exchange."""
+    """Return an exchange as it was declared."""
     followed: Json = {"policy": item.policy.name} if item.policy is not None else {}
     return {
         **followed,
@@ -250,11 +272,16 @@ def binding(item: Binding, vhost: "VirtualHost") -> Json:
         "source": item.source.name,
         "vhost": vhost.name,
         "destination": item.destination.name,
-        "destination_type": "queue" if isinstance(item.destination, Queue) else "exchange",
+        "destination_type": kind_of(item),
         "routing_key": item.routing_key,
         "arguments": plain(item.arguments),
         "properties_key": properties_key(item.routing_key, item.arguments),
     }
+
+
+def kind_of(item: Binding | Queue) -> str:
+    """Return the destination_type of a binding, or of a queue's binding to the default exchange."""
+    return "queue" if isinstance(item, Queue) or isinstance(item.destination, Queue) else "exchange"
 
 
 def default_binding(item: Queue) -> Json:
@@ -282,10 +309,10 @@ def properties_key(routing_key: str, arguments: Table) -> str:
     return f"{name}~{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
-def connection(item: "ClientConnection", rates: Rates) -> Json:
+def connection(item: "ClientConnection", rates: Rates, ranges: Ranges) -> Json:
     """Return a connection."""
     host, _, port = item.peer.rpartition(":")
-    shown: Json = {
+    return {
         "name": item.name,
         "node": node_name(),
         "type": "network",
@@ -316,17 +343,20 @@ def connection(item: "ClientConnection", rates: Rates) -> Json:
         "recv_cnt": 0,
         "send_cnt": 0,
         "send_pend": 0,
+        **stats.of_connection(rates.connection(item), ranges),
     }
-    counters = {"recv_oct": item.driver.bytes_received, "send_oct": item.driver.bytes_sent}
-    shown.update(rates.with_rates(item, counters))
-    return shown
 
 
-def channel(item: "Channel") -> Json:
+def channel_name(item: "Channel") -> str:
+    """Return the name of a channel: its connection's, and its number."""
+    return f"{item.connection.name} ({item.number})"
+
+
+def channel(item: "Channel", rates: Rates, ranges: Ranges) -> Json:
     """Return a channel."""
     transaction = item.transaction
     return {
-        "name": f"{item.connection.name} ({item.number})",
+        "name": channel_name(item),
         "number": item.number,
         "node": node_name(),
         "state": "running",
@@ -344,6 +374,7 @@ def channel(item: "Channel") -> Json:
         "messages_uncommitted": len(transaction.publishes) if transaction is not None else 0,
         "acks_uncommitted": len(transaction.settled) if transaction is not None else 0,
         "pending_raft_commands": 0,
+        **stats.of_channel(rates.channel(item), ranges),
     }
 
 
@@ -362,7 +393,7 @@ def consumer(item: Consumer) -> Json:
         "channel_details": {
             **_peer(own.connection),
             "connection_name": own.connection.name,
-            "name": f"{own.connection.name} ({own.number})",
+            "name": channel_name(own),
             "node": node_name(),
             "number": own.number,
             "user": own.connection.user,
@@ -375,24 +406,23 @@ def _peer(item: "ClientConnection") -> Json:
     return {"name": item.name, "peer_host": host, "peer_port": int(port) if port.isdecimal() else 0}
 
 
-def vhost(item: "VirtualHost", rates: Rates) -> Json:
-    """Return a virtual host."""
-    totals: dict[str, int] = dict.fromkeys((*_STATS, *_DEPTHS), 0)
-    for one in item.queues.values():
-        for name, value in queue_counters(one).items():
-            totals[name] += value
-    shown: Json = {
+def vhost(item: "VirtualHost") -> Json:
+    """Return a virtual host as it was made."""
+    description = "Default virtual host" if item.name == "/" else ""
+    return {
         "name": item.name,
-        "description": "Default virtual host" if item.name == "/" else "",
+        "description": description,
         "tags": [],
-        "metadata": {"description": "Default virtual host" if item.name == "/" else "", "tags": []},
+        "metadata": {"description": description, "tags": []},
         "default_queue_type": "undefined",
         "tracing": False,
         "cluster_state": {node_name(): "running"},
-        "message_stats": rates.with_rates(item, {name: totals[name] for name in _STATS}),
     }
-    shown.update(rates.with_rates(item, {name: totals[name] for name in _DEPTHS}))
-    return shown
+
+
+def vhost_with_stats(item: "VirtualHost", rates: Rates, totals: Counts, ranges: Ranges) -> Json:
+    """Return a virtual host with what is counted of it; `totals` are from `vhost_totals`."""
+    return {**vhost(item), **stats.of_vhost(rates.vhost(item, totals), ranges)}
 
 
 def user(item: User) -> Json:

@@ -68,11 +68,15 @@ class Queue:
         self.unsettled = 0
         self.ready = 0
         self.ready_bytes = 0
-        self.delivered = self.got = self.acknowledged = self.redelivered = 0
+        self.delivered = self.got = self.settlements = self.redelivered = 0
+        self.got_no_ack = self.got_nothing = 0
+        self.sent_no_ack = 0
+        """Deliveries and gets that need no ack; they are in `delivered`, `got` and `settlements` too."""
         self._lane = Lane(0)
         self._lanes = [self._lane]
         self._next_position = 0
-        self._put_again = 0
+        self._unpublished = 0
+        """Positions that were given to something else than a publish."""
         self._returns = 0
         self._expiring = False
         self._is_dropping = False
@@ -108,8 +112,22 @@ class Queue:
 
     @property
     def published(self) -> int:
-        """The number of messages published to the queue since it was declared."""
-        return self._next_position - self._put_again
+        """The number of messages published to the queue since it was declared, or restored; dead letters are none."""
+        return self._next_position - self._unpublished
+
+    def counts(self) -> tuple[int, ...]:
+        """Return how many messages were published, and what was counted in the order of `counts.DELIVERED`."""
+        deliver_no_ack = self.sent_no_ack - self.got_no_ack
+        return (
+            self.published,
+            self.delivered - self.got - deliver_no_ack,
+            deliver_no_ack,
+            self.got - self.got_no_ack,
+            self.got_no_ack,
+            self.got_nothing,
+            self.settlements - self.sent_no_ack,
+            self.redelivered,
+        )
 
     # -- messages come ---------------------------------------------------------------------------------
 
@@ -122,6 +140,7 @@ class Queue:
             return True
         taken = self._put(message)
         if taken is None:
+            self._unpublished -= 1
             return False
         if taken.expires and taken.expires <= time.time():
             self.dispatch(taken.expires)  # with a time-to-live of 0 it is for a consumer that has room now
@@ -132,6 +151,7 @@ class Queue:
     def push_letter(self, letter: Message) -> None:
         """Put a dead letter at the end, where there is room. What comes of it is left to `Broker.dispatch`."""
         entry = self._put(letter)
+        self._unpublished += entry is not None
         if entry is not None and entry.expires and not self._as_of and entry.expires <= time.time():
             self._as_of = entry.expires
         self.vhost.broker.touch(self)
@@ -220,7 +240,7 @@ class Queue:
     def settled(self, entry: Entry) -> None:
         """Forget a message that a consumer is done with."""
         self.unsettled -= 1
-        self.acknowledged += 1
+        self.settlements += 1
         if entry.stored:
             self.vhost.journal.remove(self, entry)
 
@@ -264,7 +284,7 @@ class Queue:
         """Put a message to the end; the store has it as a new one then."""
         again = Entry(self._next_position, entry.message.again())
         self._next_position += 1
-        self._put_again += 1
+        self._unpublished += 1
         again.priority, again.expires = entry.priority, entry.expires
         again.redelivered, again.deliveries = True, entry.deliveries
         if entry.stored:
@@ -413,7 +433,7 @@ class Queue:
         lane.tail = count
         self.ready += count
         self.ready_bytes += size
-        self._next_position = max(self._next_position, last_position + 1)
+        self._next_position = self._unpublished = max(self._next_position, last_position + 1)
         self._expiring = True  # some may have a time-to-live; the first look at the head finds out
         self._load(lane)
 

@@ -128,7 +128,9 @@ class Journal:
         self._on_full = on_full
         self._gathering = Waiting(1)
         self._writing: Waiting | None = None
-        self._last_message = 0
+        self._last_message = self._last_before = 0
+        self.loaded = 0
+        """Messages that were read since the start."""
         self._most_waiting = MOST_WAITING
         self.is_stuck = False
         """Whether something waits for room: messages put off to the gathering batch, or all of the written one."""
@@ -152,7 +154,7 @@ class Journal:
         except StoreFailed:
             self._thread.shutdown(wait=False)
             raise
-        self._last_message = contents.last_message
+        self._last_message = self._last_before = contents.last_message
         self._count_room()
         return contents
 
@@ -240,6 +242,11 @@ class Journal:
         waiting.readers.append(queue)
         if self._retry is not None:
             asyncio.get_running_loop().call_soon(self._read_aside)
+
+    @property
+    def kept(self) -> int:
+        """The number of messages that the store was to keep since the start."""
+        return self._last_message - self._last_before
 
     # -- waiting ---------------------------------------------------------------------------------------
 
@@ -391,6 +398,7 @@ class Journal:
                 self._gathering.batch.wanted.append(reading)
                 self._gathering.readers.append(queue)
                 continue
+            self.loaded += len(answer.entries)
             queue.loaded(reading, answer)
             for callback in self._when_loaded.pop(queue, ()):
                 callback()

@@ -1,14 +1,39 @@
 """Virtual hosts, users, permissions and policies."""
 
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
 from rabbitry.broker.access import Permission
 from rabbitry.broker.management import accounts, definitions, views
 from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
+from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.management.listing import Listed, answer
+from rabbitry.broker.management.rates import vhost_totals
 from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.broker.vhost import VirtualHost
 
 
 @route("/api/vhosts")
 def _vhosts(call: Call) -> object:
-    return call.listed([views.vhost(item, call.rates) for item in call.vhosts()])
+    return _list_vhosts(call)
+
+
+async def _list_vhosts(call: Call) -> Response:
+    ranges = call.ranges
+    if call.disables_stats:
+        return await answer(call, Listed(call.vhosts(), views.vhost, order=("name",), has_pages=True))
+    async with call.pace as pace:
+        totals = await vhost_totals(call.broker, pace)
+
+    def view(item: "VirtualHost") -> Json:
+        return views.vhost_with_stats(item, call.rates, totals[item], ranges)
+
+    found = [item for item in call.vhosts() if item in totals]
+    return await answer(call, Listed(found, view, order=("name",), has_pages=True))
 
 
 @route("/api/vhosts/{vhost}", "GET", "PUT", "DELETE")
@@ -24,7 +49,20 @@ def _vhost(call: Call) -> object:
         call.administrator()
         call.broker.delete_vhost(call.vhost().name)
         return DONE
-    return views.vhost(call.vhost(), call.rates)
+    return _show_vhost(call)
+
+
+async def _show_vhost(call: Call) -> Json:
+    vhost, ranges = call.vhost(), call.ranges
+    async with call.pace as pace:
+        totals = await vhost_totals(call.broker, pace)
+    if vhost not in totals:
+        raise not_found()
+    return views.vhost_with_stats(vhost, call.rates, totals[vhost], ranges)
+
+
+def _list_permissions(call: Call, found: list[tuple[str, str, Permission]]) -> Awaitable[Response]:
+    return answer(call, Listed(found, lambda item: views.permission(*item), order=("vhost", "user")))
 
 
 @route("/api/vhosts/{vhost}/permissions")
@@ -32,13 +70,13 @@ def _vhost_permissions(call: Call) -> object:
     call.administrator()
     name = call.vhost().name
     found = call.broker.access.permissions.items()
-    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found if vhost == name])
+    return _list_permissions(call, [(*key, item) for key, item in found if key[0] == name])
 
 
 @route("/api/users")
 def _users(call: Call) -> object:
     call.administrator()
-    return call.listed([views.user(item) for item in call.broker.access.users.values()])
+    return answer(call, Listed(list(call.broker.access.users.values()), views.user, order=("name",)))
 
 
 @route("/api/users/without-permissions")
@@ -46,7 +84,8 @@ def _users_without_permissions(call: Call) -> object:
     call.administrator()
     access = call.broker.access
     with_any = {user for _, user in access.permissions}
-    return call.listed([views.user(item) for item in access.users.values() if item.name not in with_any])
+    found = [item for item in access.users.values() if item.name not in with_any]
+    return answer(call, Listed(found, views.user, order=("name",)))
 
 
 @route("/api/users/bulk-delete", "POST")
@@ -88,14 +127,14 @@ def _user_permissions(call: Call) -> object:
     if name not in call.broker.access.users:
         raise not_found()
     found = call.broker.access.permissions.items()
-    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found if user == name])
+    return _list_permissions(call, [(*key, item) for key, item in found if key[1] == name])
 
 
 @route("/api/permissions")
 def _permissions(call: Call) -> object:
     call.administrator()
     found = call.broker.access.permissions.items()
-    return call.listed([views.permission(vhost, user, item) for (vhost, user), item in found])
+    return _list_permissions(call, [(*key, item) for key, item in found])
 
 
 @route("/api/permissions/{vhost}/{user}", "GET", "PUT", "DELETE")
@@ -128,7 +167,7 @@ def _permission(call: Call) -> object:
 def _policies(call: Call) -> object:
     call.policymaker()
     names = {vhost.name for vhost in call.vhosts()}
-    return call.listed([views.policy(policy) for policy in call.broker.policies if policy.vhost in names])
+    return answer(call, Listed([policy for policy in call.broker.policies if policy.vhost in names], views.policy))
 
 
 @route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")

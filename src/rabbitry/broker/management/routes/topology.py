@@ -1,14 +1,18 @@
 """Exchanges, queues and bindings."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, unquote_plus
 
 from starlette.responses import Response
 
 from rabbitry.broker.errors import Refusal
+from rabbitry.broker.exchanges import Binding, Exchange
 from rabbitry.broker.management import definitions, messages, views
 from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
-from rabbitry.broker.management.views import Json
+from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.management.listing import Listed, answer
+from rabbitry.broker.queues import Queue
 
 if TYPE_CHECKING:
     from rabbitry.broker.vhost import VirtualHost
@@ -17,8 +21,23 @@ if TYPE_CHECKING:
 @route("/api/exchanges")
 @route("/api/exchanges/{vhost}")
 def _exchanges(call: Call) -> object:
-    found = [views.exchange(item, vhost) for vhost in call.vhosts() for item in vhost.exchanges.values()]
-    return call.listed(found)
+    ranges, has_stats = call.ranges, not call.disables_stats
+
+    def view(item: tuple["VirtualHost", Exchange]) -> Json:
+        vhost, exchange = item
+        return (
+            views.exchange_with_stats(exchange, vhost, call.rates, ranges)
+            if has_stats
+            else views.exchange(exchange, vhost)
+        )
+
+    found = [(vhost, item) for vhost in call.vhosts() for item in vhost.exchanges.values()]
+    fields: dict[str, Callable[[tuple[VirtualHost, Exchange]], object]] = {
+        "name": lambda item: item[1].name,
+        "vhost": lambda item: item[0].name,
+        "type": lambda item: item[1].type,
+    }
+    return answer(call, Listed(found, view, fields, has_pages=True))
 
 
 def _exchange_name(call: Call) -> str:
@@ -48,7 +67,8 @@ def _exchange(call: Call) -> object:
         call.need("configure", vhost.name, name)
         vhost.delete_exchange(name, call.request.query_params.get("if-unused") == "true")
         return DONE
-    return {**views.exchange(vhost.exchanges[name], vhost), "incoming": [], "outgoing": []}
+    shown = views.exchange_with_stats(vhost.exchanges[name], vhost, call.rates, call.ranges)
+    return {**shown, "incoming": [], "outgoing": []}
 
 
 @route("/api/exchanges/{vhost}/{name}/bindings/{end}")
@@ -56,11 +76,11 @@ def _exchange_bindings(call: Call) -> object:
     vhost, name, end = call.vhost(), _exchange_name(call), call.path("end")
     if name not in vhost.exchanges or end not in ("source", "destination"):
         raise not_found()
-    found = [views.binding(item, vhost) for item in vhost.all_bindings()]
+    exchange = vhost.exchanges[name]
     if not name and end == "source":
-        found = [views.default_binding(queue) for queue in vhost.queues.values()]
-    kind = "" if end == "source" else "exchange"
-    return call.listed([item for item in found if item[end] == name and kind in ("", item["destination_type"])])
+        return _answer_bindings(call, [(vhost, queue) for queue in vhost.queues.values()])
+    found = exchange.bindings.values() if end == "source" else vhost.bindings_to(exchange)
+    return _answer_bindings(call, [(vhost, item) for item in found])
 
 
 @route("/api/exchanges/{vhost}/{name}/publish", "POST")
@@ -88,8 +108,31 @@ def _flag(body: Json, name: str, default: bool) -> bool:
 @route("/api/queues")
 @route("/api/queues/{vhost}")
 def _queues(call: Call) -> object:
-    found = [views.queue(item, call.rates) for vhost in call.vhosts() for item in vhost.queues.values()]
-    return call.listed(found)
+    ranges = call.ranges
+    has_totals = call.request.query_params.get("enable_queue_totals") == "true"
+
+    def view(item: Queue) -> Json:
+        if call.disables_stats:
+            return views.queue_as_declared(item, has_totals=has_totals)
+        return views.queue(item, call.rates, ranges)
+
+    found = [item for vhost in call.vhosts() for item in vhost.queues.values()]
+    return answer(call, Listed(found, view, _QUEUE_FIELDS, has_pages=True))
+
+
+_QUEUE_FIELDS: Final[dict[str, Callable[[Queue], object]]] = {
+    "name": lambda item: item.name,
+    "vhost": lambda item: item.vhost.name,
+    "durable": lambda item: item.durable,
+    "auto_delete": lambda item: item.auto_delete,
+    "exclusive": lambda item: item.owner is not None,
+    "consumers": lambda item: len(item.turns),
+    "messages": lambda item: item.ready + item.unsettled,
+    "messages_ready": lambda item: item.ready,
+    "messages_unacknowledged": lambda item: item.unsettled,
+    "message_bytes": lambda item: item.ready_bytes,
+    "policy": lambda item: item.policy.name if item.policy is not None else None,
+}
 
 
 @route("/api/queues/{vhost}/{name}", "GET", "PUT", "DELETE")
@@ -118,14 +161,16 @@ def _queue(call: Call) -> object:
             raise bad(f"{where} in use")
         queue.vhost.delete_queue(queue)
         return DONE
-    return views.queue_details(queue, call.rates)
+    if call.disables_stats:
+        return views.queue_as_declared(queue, has_totals=False)
+    return views.queue_details(queue, call.rates, call.ranges)
 
 
 @route("/api/queues/{vhost}/{name}/bindings")
 def _queue_bindings(call: Call) -> object:
     queue = call.queue()
-    found = [views.binding(item, queue.vhost) for item in queue.vhost.bindings_to(queue)]
-    return call.listed([views.default_binding(queue), *found])
+    found: list[Binding | Queue] = [queue, *queue.vhost.bindings_to(queue)]
+    return _answer_bindings(call, [(queue.vhost, item) for item in found])
 
 
 @route("/api/queues/{vhost}/{name}/contents", "DELETE")
@@ -160,11 +205,31 @@ def _actions(call: Call) -> object:
 @route("/api/bindings")
 @route("/api/bindings/{vhost}")
 def _bindings(call: Call) -> object:
-    found: list[Json] = []
+    found: list[tuple[VirtualHost, Binding | Queue]] = []
     for vhost in call.vhosts():
-        found += [views.default_binding(queue) for queue in vhost.queues.values()]
-        found += [views.binding(item, vhost) for item in vhost.all_bindings()]
-    return call.listed(found)
+        found += [(vhost, queue) for queue in vhost.queues.values()]
+        found += [(vhost, item) for item in vhost.all_bindings()]
+    return _answer_bindings(call, found)
+
+
+def _answer_bindings(call: Call, found: "Sequence[tuple[VirtualHost, Binding | Queue]]") -> Awaitable[Response]:
+    """List bindings; a queue stands for its binding to the default exchange."""
+
+    def view(item: tuple["VirtualHost", Binding | Queue]) -> Json:
+        vhost, one = item
+        return views.default_binding(one) if isinstance(one, Queue) else views.binding(one, vhost)
+
+    order = ("vhost", "source", "destination_type", "destination", "routing_key")
+    return answer(call, Listed(found, view, _BINDING_FIELDS, order))
+
+
+_BINDING_FIELDS: Final[dict[str, Callable[[tuple["VirtualHost", Binding | Queue]], object]]] = {
+    "vhost": lambda item: item[0].name,
+    "source": lambda item: "" if isinstance(item[1], Queue) else item[1].source.name,
+    "destination_type": lambda item: views.kind_of(item[1]),
+    "destination": lambda item: item[1].name if isinstance(item[1], Queue) else item[1].destination.name,
+    "routing_key": lambda item: item[1].name if isinstance(item[1], Queue) else item[1].routing_key,
+}
 
 
 def _ends(call: Call) -> tuple["VirtualHost", str, Any]:
@@ -185,10 +250,11 @@ def _ends(call: Call) -> tuple["VirtualHost", str, Any]:
 def _bindings_between(call: Call) -> object:
     vhost, source, destination = _ends(call)
     if call.method == "GET":
-        found = [views.binding(item, vhost) for item in vhost.bindings_to(destination) if item.source.name == source]
+        found: list[tuple[VirtualHost, Binding | Queue]] = []
         if not source and call.path("kind") == "q":
-            found.append(views.default_binding(destination))
-        return call.listed(found)
+            found.append((vhost, destination))
+        found += [(vhost, item) for item in vhost.bindings_to(destination) if item.source.name == source]
+        return _answer_bindings(call, found)
     body = call.body()
     call.need("write", vhost.name, destination.name)
     call.need("read", vhost.name, source)

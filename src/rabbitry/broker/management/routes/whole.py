@@ -4,12 +4,16 @@ from starlette.responses import JSONResponse
 
 from rabbitry.broker.management import definitions, messages, views
 from rabbitry.broker.management.call import DONE, Answer, Call, not_found, number, route
-from rabbitry.broker.management.views import Json
+from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.management.rates import vhost_totals
 
 
 @route("/api/overview")
-def _overview(call: Call) -> object:
-    return views.overview(call.broker, call.rates, call.user)
+async def _overview(call: Call) -> object:
+    ranges = call.ranges
+    async with call.pace as pace:
+        totals = await vhost_totals(call.broker, pace)
+    return views.overview(call.broker, call.rates, totals, ranges)
 
 
 @route("/api/cluster-name")
@@ -53,7 +57,7 @@ def _global_parameters(call: Call) -> object:
 
 @route("/api/nodes")
 def _nodes(call: Call) -> object:
-    return call.listed([views.node(call.broker)])
+    return [views.node(call.broker)]
 
 
 @route("/api/nodes/{name}")

@@ -1,0 +1,193 @@
+"""Lists as answers: filtered, sorted, cut and encoded in slices, so that no list holds up the broker's clients.
+
+Only what is shown is built: names and sort keys come from the objects themselves where they can.
+"""
+
+import heapq
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from starlette.datastructures import QueryParams
+from starlette.responses import Response, StreamingResponse
+
+from rabbitry.broker.management.call import Answer, Call, bad, found_in, number, only
+from rabbitry.broker.management.encoding import Json, encode
+from rabbitry.broker.management.pace import Pace
+from rabbitry.broker.patterns import Pattern
+from rabbitry.exceptions import UsageError
+
+T = TypeVar("T")
+_MOST_PAGE: Final = 500
+_RUN: Final = 1000
+"""How many keys are sorted in one step: it takes some 2 ms."""
+_CHUNK: Final = 1 << 16
+"""Bytes of an answer that are sent in one piece; its last object may be longer."""
+
+
+class Listed(NamedTuple, Generic[T]):
+    """Objects, how one is shown, and fields of it that can be had without showing all of it.
+
+    order: the fields by which RabbitMQ sorts them. has_pages: whether RabbitMQ cuts this list into pages.
+    """
+
+    items: Sequence[T]
+    view: Callable[[T], Json]
+    fields: Mapping[str, Callable[[T], object]] = {}
+    order: tuple[str, ...] = ("vhost", "name")
+    has_pages: bool = False
+
+    def value(self, item: T, path: str) -> object:
+        """Return one field of an object; None where it has no such field."""
+        field = self.fields.get(path.partition(".")[0])
+        return found_in({path.partition(".")[0]: field(item)} if field is not None else self.view(item), path)
+
+    def with_columns(self, columns: str) -> Callable[[T], Json | list[object]]:
+        """Return how an object is shown of which only some fields are wanted."""
+        names = {column.partition(".")[0] for column in columns.split(",")}
+        view = self.view
+        if names <= self.fields.keys():
+
+            def view(item: T) -> Json:
+                return {name: self.fields[name](item) for name in names}
+
+        return lambda item: only(view(item), columns) or []  # RabbitMQ shows an object without fields as a list
+
+
+class _Page(NamedTuple):
+    """A page that is asked for, and which names are wanted on all pages."""
+
+    number: int
+    size: int
+    name: str
+    is_regex: bool
+
+
+async def answer(call: Call, listed: Listed[T]) -> Response:
+    """Answer with a list as the query asks: sort, sort_reverse, columns, page, page_size, name, use_regex."""
+    query = call.request.query_params
+    page = _page(query) if listed.has_pages and "page" in query else None
+    head, tail = b"[", b"]"
+    async with call.pace as pace:
+        items = listed.items
+        if page is not None and page.name:
+            items = await _named(listed, page, pace)
+        count = len(items)
+        upto = count
+        if page is not None:
+            upto = page.number * page.size
+            head, tail = _frame(page, len(listed.items), count)
+        items = await _sorted(items, listed, query, upto, pace)
+        if page is not None:
+            items = items[upto - page.size : upto]
+        columns = query.get("columns")
+        view = listed.view if columns is None else listed.with_columns(columns)
+        chunks: list[bytes] = [head]
+        piece = bytearray()
+        for item in items:
+            piece += encode(view(item))
+            piece += b","
+            if len(piece) >= _CHUNK:
+                chunks.append(bytes(piece))
+                piece.clear()
+            await pace.rest()
+    if piece:
+        chunks.append(bytes(piece))
+    if len(chunks) > 1:
+        chunks[-1] = chunks[-1][:-1]  # the last comma
+    return streamed([*chunks, tail])
+
+
+def streamed(chunks: list[bytes]) -> Response:
+    """Return a JSON answer that is sent piece by piece, as fast as the client takes it."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    size = sum(map(len, chunks))
+    if size < _CHUNK:
+        return Response(b"".join(chunks), media_type="application/json")
+    return StreamingResponse(pieces(), media_type="application/json", headers={"content-length": str(size)})
+
+
+def _page(query: QueryParams) -> _Page:
+    wrong = "Pagination parameters are invalid"
+    at, size = number(query["page"], wrong), number(query.get("page_size", "100"), wrong)
+    if at < 1 or not 1 <= size <= _MOST_PAGE:
+        text = f"Invalid pagination parameters: page number {at}, page size {query.get('page_size', 'undefined')}"
+        raise Answer(400, "invalid_pagination_parameters", text)
+    return _Page(at, size, query.get("name", ""), query.get("use_regex") == "true")
+
+
+def _frame(page: _Page, total: int, filtered: int) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the objects of a page. Raises Answer where there is no such page."""
+    pages = -(-filtered // page.size)
+    if page.number > max(pages, 1):
+        text = f"Page out of range, page: {page.number} page size: {page.size}, len: {filtered}"
+        raise Answer(400, "page_out_of_range", text)
+    head = {
+        "filtered_count": filtered,
+        "item_count": max(0, min(page.size, filtered - (page.number - 1) * page.size)),
+        "page": page.number,
+        "page_count": pages,
+        "page_size": page.size,
+        "total_count": total,
+    }
+    return encode(head)[:-1] + b',"items":[', b"]}"
+
+
+async def _named(listed: Listed[T], page: _Page, pace: Pace) -> list[T]:
+    """Return the objects whose names contain a text, or match a regular expression; its case does not matter."""
+    found: list[T] = []
+    is_wanted = _predicate(page)
+    for item in listed.items:
+        try:
+            if is_wanted(str(listed.value(item, "name"))):
+                found.append(item)
+        except TimeoutError as error:
+            raise bad("name takes too long as a regular expression") from error
+        await pace.rest()
+    return found
+
+
+def _predicate(page: _Page) -> Callable[[str], bool]:
+    if not page.is_regex:
+        wanted = page.name.lower()
+        return lambda name: wanted in name.lower()
+    try:
+        return Pattern(page.name, ignore_case=True).finder()
+    except UsageError as error:
+        raise bad("Pagination parameters are invalid") from error
+
+
+async def _sorted(items: Sequence[T], listed: Listed[T], query: QueryParams, upto: int, pace: Pace) -> Sequence[T]:
+    """Return the first `upto` objects in order: runs are sorted, then merged as far as is needed."""
+    sort, is_reversed = query.get("sort"), query.get("sort_reverse") == "true" and "sort" in query
+    paths = listed.order if sort is None else (sort, *listed.order)
+    runs: list[list[tuple[tuple[tuple[int, object], ...], int]]] = []
+    for start in range(0, len(items), _RUN):
+        run = []
+        for place in range(start, min(start + _RUN, len(items))):
+            run.append((tuple(_rank(listed.value(items[place], path)) for path in paths), place))
+            await pace.rest()
+        run.sort(reverse=is_reversed)
+        runs.append(run)
+        await pace.rest()
+    if len(runs) == 1:
+        return [items[place] for _, place in runs[0]]
+    found: list[T] = []
+    for _, place in heapq.merge(*runs, reverse=is_reversed):
+        if len(found) >= upto:
+            break
+        found.append(items[place])
+        await pace.rest()
+    return found
+
+
+def _rank(value: object) -> tuple[int, object]:
+    """Return what orders values of all types, as Erlang does: numbers, atoms, all else, texts."""
+    if isinstance(value, bool) or value is None:
+        return 1, "undefined" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return 0, value
+    return (3, value) if isinstance(value, str) else (2, str(value))

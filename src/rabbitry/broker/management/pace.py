@@ -1,0 +1,47 @@
+"""Slices of work: the management API runs on the broker's loop and must not hold up clients."""
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Final, Self
+
+_SLICE: Final = 0.004
+"""Seconds of a turn of the loop that all requests together may compute for, where what they ask for takes long."""
+
+
+class Pace:
+    """Lets one long computation at a time go on, for a slice of each turn of the event loop.
+
+    An async context manager; inside, `rest` is called between small steps. Nothing else may be awaited inside.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._ends_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # One that was cancelled in `rest` has given the lock back already, and another may have it.
+        if not isinstance(error, asyncio.CancelledError):
+            self._lock.release()
+
+    async def _begin(self) -> None:
+        await self._lock.acquire()
+        self._ends_at = time.monotonic() + _SLICE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the slice is used up, so that `rest` would wait."""
+        return time.monotonic() > self._ends_at
+
+    async def rest(self) -> None:
+        """Let others have their turn where the slice is used up."""
+        if self.is_over:
+            self._lock.release()
+            await asyncio.sleep(0)
+            await self._begin()
