@@ -3,13 +3,13 @@
 import asyncio
 import base64
 import hashlib
-import json
 import subprocess
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,50 +21,12 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker
 from tests import data
+from tests.broker import management_cases as cases
 from tests.support import programs, rabbitmq
+from tests.support.management import Api, management_url
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.replay import Replay, up_to
-from tests.support.waiting import eventually, eventually_blocking
-
-
-class _Api:
-    """A client of either API; answers are (status, parsed body)."""
-
-    def __init__(self, url: str, login: str = "guest:guest") -> None:
-        self.url = url.rstrip("/")
-        self._login = base64.b64encode(login.encode()).decode()
-
-    def __call__(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        return self.raw(method, path, json.dumps(body).encode() if body is not None else None)
-
-    def location(self, path: str, body: object) -> str:
-        """Post, and return where the new thing is."""
-        headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)  # noqa: S310 - our own URL
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - our own URL
-            return str(answer.headers["location"])
-
-    def raw(self, method: str, path: str, data: bytes | None) -> tuple[int, Any]:
-        headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 - our own URL
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - our own URL
-                return answer.status, _parsed(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _parsed(error.read())
-
-
-def _url(server: RabbitMQ) -> str:
-    assert server.management_url is not None
-    return server.management_url
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except ValueError:
-        return body.decode()
+from tests.support.waiting import eventually, eventually_awaited, eventually_blocking
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +157,7 @@ def _without_what_differs(value: Any) -> Any:
 
 
 async def test_changes_have_the_same_answers(rabbit: RabbitMQ, broker: Broker) -> None:
-    theirs, ours = _Api(_url(rabbit)), _Api(broker.management_url)
+    theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
     for step in _CHANGES:
         expected = await asyncio.to_thread(theirs, *step)
         got = await asyncio.to_thread(ours, *step)
@@ -211,7 +173,7 @@ async def test_objects_have_the_same_names(rabbit: RabbitMQ, broker: Broker) -> 
     """Every name that tools read is there; what only Erlang has is left out (docs/broker.md lists it)."""
     for url in (rabbit.url, broker.url):
         await asyncio.to_thread(_prepare, url)
-    theirs, ours = _Api(_url(rabbit)), _Api(broker.management_url)
+    theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
     connections = [await asyncio.to_thread(_busy, url) for url in (rabbit.url, broker.url)]
     try:
         async with asyncio.timeout(30):
@@ -248,7 +210,7 @@ def _names(value: Any) -> set[str]:
     return set()
 
 
-def _until_counted(api: _Api) -> None:
+def _until_counted(api: Api) -> None:
     """Wait until RabbitMQ's statistics know of the consumer."""
     eventually_blocking(lambda: api("GET", "/api/consumers")[1], "a consumer in the statistics", within=25)
     eventually_blocking(lambda: "message_stats" in api("GET", "/api/channels")[1][0], "its channel", within=25)
@@ -280,8 +242,8 @@ async def test_who_may_not(broker: Broker) -> None:
         ("manager:guest", "/api/users", (401, {"error": "not_authorised", "reason": "Not administrator user"})),
         ("manager:guest", "/api/queues", (200, [])),
     ):
-        assert await asyncio.to_thread(_Api(url, login), "GET", path) == expected
-    status, _ = await asyncio.to_thread(_Api(url, "guest:guest"), "POST", "/api/queues/%2F/q/get", "a string")
+        assert await asyncio.to_thread(Api(url, login), "GET", path) == expected
+    status, _ = await asyncio.to_thread(Api(url, "guest:guest"), "POST", "/api/queues/%2F/q/get", "a string")
     assert status in (400, 404)
     request = urllib.request.Request(f"{url}api/overview")  # noqa: S310 - our own URL
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -292,13 +254,13 @@ async def test_who_may_not(broker: Broker) -> None:
 
 async def test_definitions_go_out_and_in(rabbit: RabbitMQ, tmp_path: Path) -> None:
     await asyncio.to_thread(_prepare, rabbit.url)
-    theirs = _Api(_url(rabbit))
+    theirs = Api(management_url(rabbit))
     _, document = await asyncio.to_thread(theirs, "GET", "/api/definitions")
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
-        ours = _Api(broker.management_url)
+        ours = Api(broker.management_url)
         assert await asyncio.to_thread(ours, "POST", "/api/definitions", document) == (204, None)
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
-        _, got = await asyncio.to_thread(_Api(broker.management_url), "GET", "/api/definitions")
+        _, got = await asyncio.to_thread(Api(broker.management_url), "GET", "/api/definitions")
         for kind in ("users", "vhosts", "permissions", "queues", "exchanges", "bindings"):
             kept = [item for item in document[kind] if item.get("durable") is not False]
             assert sorted(map(str, got[kind])) == sorted(map(str, kept)), kind
@@ -324,20 +286,20 @@ async def test_users_of_definitions_can_log_in(rabbit: RabbitMQ, tmp_path: Path)
         users.append(dict(user))
 
     def seen(url: str) -> list[object]:
-        api = _Api(url)
+        api = Api(url)
         lines: list[object] = [api("POST", "/api/definitions", {"users": users})[0]]
         for user in users:
             name = user["name"]
             shown = api("GET", f"/api/users/{name}")[1]
             lines.append((shown["tags"], shown["hashing_algorithm"]))
-            lines += [_Api(url, f"{name}:{word}")("GET", "/api/whoami")[0] for word in ("s3cret", "wrong")]
+            lines += [Api(url, f"{name}:{word}")("GET", "/api/whoami")[0] for word in ("s3cret", "wrong")]
         return lines
 
-    expected = await asyncio.to_thread(seen, _url(rabbit))
+    expected = await asyncio.to_thread(seen, management_url(rabbit))
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
         assert await asyncio.to_thread(seen, broker.management_url) == expected
         refused = {"users": [{"name": "new", "password": "x", "tags": ""}, {"name": "bad", "tags": 5}]}
-        assert (await asyncio.to_thread(_Api(broker.management_url), "POST", "/api/definitions", refused))[0] == 400
+        assert (await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", refused))[0] == 400
         assert "new" not in broker.access.users
     async with Broker(port=0, data=tmp_path) as broker:
         assert all(broker.access.is_password(str(user["name"]), "s3cret") for user in users)
@@ -346,7 +308,7 @@ async def test_users_of_definitions_can_log_in(rabbit: RabbitMQ, tmp_path: Path)
 def _rabbitmqadmin(rabbit: RabbitMQ, tmp_path: Path) -> Path:
     """Take the tool from RabbitMQ, which serves it as Debian's package has it."""
     program = tmp_path / "rabbitmqadmin"
-    with urllib.request.urlopen(f"{_url(rabbit).rstrip('/')}/cli/rabbitmqadmin") as answer:  # noqa: S310 - ours
+    with urllib.request.urlopen(f"{management_url(rabbit).rstrip('/')}/cli/rabbitmqadmin") as answer:  # noqa: S310 - ours
         program.write_bytes(answer.read())
     return program
 
@@ -377,7 +339,7 @@ async def test_rabbitmqadmin_works(rabbit: RabbitMQ, broker: Broker, tmp_path: P
         ("show", "overview"),
     )
     outputs: list[list[tuple[int, str]]] = []
-    for port in (_url(rabbit).rstrip("/").rpartition(":")[2], str(broker.management_port)):
+    for port in (management_url(rabbit).rstrip("/").rpartition(":")[2], str(broker.management_port)):
         seen: list[tuple[int, str]] = []
         for step in steps:
             done = await asyncio.to_thread(
@@ -399,13 +361,13 @@ async def test_limits_and_connections_of_a_user_have_the_same_answers(rabbit: Ra
     paths += ["/api/connections/username/nope"]
 
     def seen(url: str) -> list[object]:
-        return [*(_Api(url)("GET", path) for path in paths), _Api(url)("DELETE", paths[-1])]
+        return [*(Api(url)("GET", path) for path in paths), Api(url)("DELETE", paths[-1])]
 
-    assert await asyncio.to_thread(seen, broker.management_url) == await asyncio.to_thread(seen, _url(rabbit))
+    assert await asyncio.to_thread(seen, broker.management_url) == await asyncio.to_thread(seen, management_url(rabbit))
 
 
 async def test_all_connections_of_a_user_are_closed(broker: Broker) -> None:
-    api = _Api(broker.management_url)
+    api = Api(broker.management_url)
     async with rabbitry.connect(broker.url) as connection:
         shown = await asyncio.to_thread(api, "GET", "/api/connections/username/guest")
         assert [item["user"] for item in shown[1]] == ["guest"]
@@ -418,13 +380,13 @@ async def test_all_connections_of_a_user_are_closed(broker: Broker) -> None:
 async def test_uptime_is_the_broker_s() -> None:
     async with Broker(port=0, management_port=0) as broker:
         broker.started_at -= 1000
-        _, (node,) = await asyncio.to_thread(_Api(broker.management_url), "GET", "/api/nodes")
+        _, (node,) = await asyncio.to_thread(Api(broker.management_url), "GET", "/api/nodes")
         assert node["uptime"] >= 1_000_000
 
 
 async def test_bindings_are_found_by_their_keys(rabbit: RabbitMQ, broker: Broker) -> None:
     def seen(url: str) -> list[object]:
-        api, lines = _Api(url), list[object]()
+        api, lines = Api(url), list[object]()
         for name in ("keys", "k/%"):
             path = urllib.parse.quote(name, safe="")
             api("PUT", f"/api/exchanges/%2F/{path}", {"type": "topic"})
@@ -443,7 +405,7 @@ async def test_bindings_are_found_by_their_keys(rabbit: RabbitMQ, broker: Broker
         api("DELETE", "/api/queues/%2F/with.%23~blank%20in")
         return lines
 
-    expected = await asyncio.to_thread(seen, _url(rabbit))
+    expected = await asyncio.to_thread(seen, management_url(rabbit))
     assert await asyncio.to_thread(seen, broker.management_url) == expected
 
 
@@ -529,7 +491,7 @@ _SENSELESS: Final = (
 
 async def test_what_makes_no_sense_is_refused_and_harms_nobody(tmp_path: Path) -> None:
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
-        api = _Api(broker.management_url)
+        api = Api(broker.management_url)
         assert (await asyncio.to_thread(api, "PUT", "/api/queues/%2F/q", {"durable": True}))[0] == 201
         for method, path, body in _SENSELESS:
             status, _ = await asyncio.to_thread(api.raw, method, path, body)
@@ -541,7 +503,7 @@ async def test_what_makes_no_sense_is_refused_and_harms_nobody(tmp_path: Path) -
 
 async def test_a_virtual_host_that_was_deleted_stays_so(tmp_path: Path) -> None:
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
-        api = _Api(broker.management_url)
+        api = Api(broker.management_url)
         for method, path, body in (
             ("PUT", "/api/vhosts/gone", {}),
             ("PUT", "/api/exchanges/gone/from", {"type": "fanout", "durable": True}),
@@ -565,7 +527,7 @@ async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> 
         await channel.bind_queue("odd", "odd", arguments=odd)
         await channel.publish(b"", routing_key="odd", properties=Properties(content_type="\udcff", headers=odd))
         async with channel.consume("odd", arguments=odd):
-            api = _Api(broker.management_url)
+            api = Api(broker.management_url)
             for path in ("queues", "exchanges", "bindings", "consumers", "definitions"):
                 status, _ = await asyncio.to_thread(api, "GET", f"/api/{path}")
                 assert (status, path) == (200, path)
@@ -580,16 +542,27 @@ async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> 
         }
 
 
+async def test_message_stats_are_rabbitmq_s(rabbit: RabbitMQ, broker: Broker) -> None:
+    """Counters of queues, exchanges, channels and the virtual host, and which of them are shown at all."""
+    for api, amqp in ((Api(management_url(rabbit)), rabbit.url), (Api(broker.management_url), broker.url)):
+        counting = await asyncio.to_thread(cases.Counting, api, amqp)
+        try:
+            for path, expected in cases.COUNTED.items():
+                await eventually_awaited(partial(counting.is_counted, path, expected), f"{path}: {expected}")
+        finally:
+            await asyncio.to_thread(counting.close)
+
+
 async def test_a_client_of_amqp_0_8_is_listed_as_one(broker: Broker, rabbit: RabbitMQ) -> None:
     opened = up_to(data.load("refused", data.AMQPLIB), (20, 11))
 
     def look(url: str, management_url: str) -> None:
         def listed() -> set[str]:
-            return {known["protocol"] for known in _Api(management_url)("GET", "/api/connections")[1]}
+            return {known["protocol"] for known in Api(management_url)("GET", "/api/connections")[1]}
 
         with Replay(url, opened):
             # RabbitMQ lists a connection, and drops those of other tests, some seconds later.
             eventually_blocking(lambda: listed() == {"AMQP 0-8"}, "the connection alone")
 
     await asyncio.to_thread(look, broker.url, broker.management_url)
-    await asyncio.to_thread(look, rabbit.url, _url(rabbit))
+    await asyncio.to_thread(look, rabbit.url, management_url(rabbit))
