@@ -184,8 +184,8 @@ def _disturb(
     """Crawl a graph, whose roles run already; things happen one after the other while it is on its way.
 
     No page is lost, each is once in the index, and no host is asked before its delay is over. At most 2 % of the pages
-    are fetched twice; in a short crawl, and where all hosts lose what is under way, two of each host each time that it
-    happens: one that was under way, and one that the broker had not confirmed.
+    are fetched twice; in a short crawl two of each host for each happening: one that was under way, and one that the
+    broker had not confirmed. hits_all: each happening costs all hosts at once what is under way, over four connections.
     """
     with SitesProcess(graph, graph.hosts) as sites:
         crawl.add(sites.url("/p/0"), delay=delay)
@@ -196,7 +196,8 @@ def _disturb(
             happen(crawl)
         crawl.settled(documents=graph.count, within=_LONG)
         pages = graph.count
-        most = pages * 0.02 if pages > 1_000 and not hits_all else 2 * graph.hosts * len(happenings)
+        each = 4 if hits_all else 2
+        most = pages * 0.02 if pages > 1_000 and not hits_all else each * graph.hosts * len(happenings)
         checked(
             scene,
             crawl,
