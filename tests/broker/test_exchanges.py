@@ -1,5 +1,8 @@
 """Routing of the exchange types and of a virtual host, without a connection."""
 
+import random
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,7 @@ from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker
 from rabbitry.broker.errors import Refusal
-from rabbitry.broker.exchanges import TYPES, Binding, Exchange
+from rabbitry.broker.exchanges import TYPES, Binding, Exchange, topic
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.queues.arguments import Rules
 from rabbitry.broker.vhost import VirtualHost
@@ -40,8 +43,15 @@ def _split(key: str) -> list[str]:
     return key.split(".") if key else []
 
 
+@pytest.mark.parametrize("most_places", [1, 1000])
 @given(st.lists(_words, max_size=8), st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=5))
-def test_topic_matches_as_the_plain_rule_does(patterns: list[list[str]], words: list[str]) -> None:
+def test_topic_matches_as_the_plain_rule_does(most_places: int, patterns: list[list[str]], words: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topic, "_MOST_PLACES", most_places)
+        _match_as_the_plain_rule_does(patterns, words)
+
+
+def _match_as_the_plain_rule_does(patterns: list[list[str]], words: list[str]) -> None:
     exchange = _exchange("topic")
     queues = [_queue(str(number)) for number in range(len(patterns))]
     for pattern, queue in zip(patterns, queues, strict=True):
@@ -52,10 +62,33 @@ def test_topic_matches_as_the_plain_rule_does(patterns: list[list[str]], words: 
         for pattern, queue in zip(patterns, queues, strict=True)
         if _matches(_split(".".join(pattern)), _split(key))
     }
-    assert {found.name for found in exchange.match(key, {})} == expected
+    for _ in range(2):  # the second time by what was kept
+        assert {found.name for found in exchange.match(key, {})} == expected
     for pattern, queue in zip(patterns, queues, strict=True):
         assert exchange.unbind(Binding(exchange, queue, ".".join(pattern), NO_ARGUMENTS))
     assert not list(exchange.match(key, {}))
+
+
+def test_patterns_of_many_stars_and_hashes_are_matched_without_going_over_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    visits = 0
+    known = topic._with_hash
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal visits
+        result = known(*arguments)
+        visits += len(result)
+        return result
+
+    monkeypatch.setattr(topic, "_with_hash", counted)
+    exchange, chance = _exchange("topic"), random.Random(1)
+    for number in range(300):
+        pattern = ".".join(chance.choice("#*ab") for _ in range(20))
+        exchange.bind(Binding(exchange, _queue(str(number)), pattern, NO_ARGUMENTS))
+    for _ in range(10):
+        exchange.match(".".join(chance.choice("ab") for _ in range(120)), {})
+    assert visits < 10_000, "and not a million"
 
 
 def test_a_star_in_a_routing_key_is_a_word() -> None:
@@ -64,6 +97,45 @@ def test_a_star_in_a_routing_key_is_a_word() -> None:
     exchange.bind(Binding(exchange, star, "a.*", NO_ARGUMENTS))
     assert [found.name for found in exchange.match("a.*", {})] == ["star"]
     assert [found.name for found in exchange.match("a.#", {})] == ["star"]
+
+
+_header = st.sampled_from(["a", "b", "x-c"])
+_value = st.sampled_from([None, True, False, 1, 1.0, 0, "1", b"1", [1], [True], {"n": 1}])
+_kind = st.sampled_from([None, "all", "any", "all-with-x", "any-with-x"])
+_headers = st.dictionaries(_header, _value, max_size=3)
+
+
+def _satisfies(kind: str | None, wanted: Table, headers: Table) -> bool:
+    """RabbitMQ's rule, as plainly as it can be said."""
+    with_x = kind in ("all-with-x", "any-with-x")
+    hits = [
+        key in headers
+        and (value is None or ((type(value) is bool) == (type(headers[key]) is bool) and value == headers[key]))
+        for key, value in wanted.items()
+        if with_x or not key.startswith("x-")
+    ]
+    return any(hits) if kind in ("any", "any-with-x") else all(hits)
+
+
+@given(st.lists(st.tuples(_kind, _headers), max_size=8), st.lists(_headers, min_size=1, max_size=4))
+def test_headers_match_as_the_plain_rule_does(bound: list[tuple[str | None, Table]], messages: list[Table]) -> None:
+    exchange = _exchange("headers")
+    bindings = []
+    for number, (kind, wanted) in enumerate(bound):
+        arguments = wanted if kind is None else {**wanted, "x-match": kind}
+        bindings.append(Binding(exchange, _queue(str(number)), "", arguments))
+        assert exchange.bind(bindings[-1])
+    for there in (bindings, bindings[::2]):
+        for binding in bindings:
+            if binding not in there:
+                exchange.unbind(binding)
+        for headers in messages:
+            expected = [binding for binding in there if _satisfies(*bound[bindings.index(binding)], headers)]
+            found = [queue.name for queue in exchange.match("", headers)]
+            assert sorted(found) == sorted(binding.destination.name for binding in expected)
+    for binding in bindings[::2]:
+        assert exchange.unbind(binding)
+    assert not list(exchange.match("", {"a": 1}))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, connection, shares
 from rabbitry.broker.shares import Shares
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
@@ -67,3 +67,20 @@ async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connectin
         assert queue.published - before < 700
         after = queue.published
         await eventually(lambda: queue.published > after, "more of theirs")
+
+
+async def test_what_takes_long_gives_others_their_turn_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_TURN", 0.0)
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+        vhost = broker.vhosts["/"]
+        queue = vhost.declare_queue("q", None, durable=False, exclusive=False, auto_delete=False, arguments={})
+        peer = await asyncio.to_thread(Peer, broker.url)
+        stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
+        for _ in range(5000):
+            peer.publish("", "q")
+        await eventually(lambda: queue.published, "the first has come")
+        async with rabbitry.connect(broker.url) as client, await client.channel() as channel:
+            await channel.declare_queue("mine")
+        assert queue.published < 5000
+        await eventually(lambda: queue.published == 5000, "all of it, in the end")
