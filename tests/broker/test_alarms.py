@@ -10,6 +10,7 @@ import rabbitry
 from rabbitry.amqp.client import Connection
 from rabbitry.broker import Broker
 from rabbitry.exceptions import PublishTimeout
+from tests.support.management import Api
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
@@ -75,6 +76,28 @@ async def test_an_alarm_on_rabbitmq(own_rabbitmq: RabbitMQ) -> None:
         await asyncio.to_thread(own_rabbitmq.ctl, "set_vm_memory_high_watermark", share)
 
     assert await _told_and_held(own_rabbitmq.url, switch) == "low on memory"
+
+
+async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
+    """The expected answers are RabbitMQ 3.10.8's, but for its line ends within the list of the last one."""
+    async with Broker(port=0, management_port=0) as broker:
+        api = Api(broker.management_url)
+        name = (await asyncio.to_thread(api, "GET", "/api/nodes"))[1][0]["name"]
+        paths = ("health/checks/alarms", "health/checks/local-alarms", "healthchecks/node")
+        for path in paths:
+            assert await asyncio.to_thread(api, "GET", f"/api/{path}") == (200, {"status": "ok"})
+        broker.alarms.set("memory", True)
+        broker.alarms.set("disk", True)
+        alarms = [{"node": name, "resource": "disk space"}, {"node": name, "resource": "memory"}]
+        failed = {"status": "failed", "alarms": alarms}
+        limits = f"{{resource_limit,disk,'{name}'}},{{resource_limit,memory,'{name}'}}"
+        assert [await asyncio.to_thread(api, "GET", f"/api/{path}") for path in paths] == [
+            (503, {**failed, "reason": "There are alarms in effect in the cluster"}),
+            (503, {**failed, "reason": "There are alarms in effect on the node"}),
+            (503, {"status": "failed", "reason": f"resource alarm(s) in effect:[{limits}]"}),
+        ]
+        (node,) = (await asyncio.to_thread(api, "GET", "/api/nodes"))[1]
+        assert (node["disk_free_alarm"], node["mem_alarm"]) == (True, True)
 
 
 async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ to be written counts, so that publishers are blocked before the disk is full how
 import asyncio
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.methods import ConnectionBlocked, ConnectionUnblocked
@@ -70,6 +71,11 @@ class Alarms:
                 connection.is_alarmed = bool(self.on)
                 if not self.on:
                     self._unblock(connection)
+
+    @property
+    def disk_free(self) -> int:
+        """Bytes of room on the disk: what is compared with the limit; where nothing is stored, the working folder's."""
+        return max(self._broker.journal.room, 0) if self._broker.data is not None else free_bytes(Path())
 
     def count_disk(self) -> None:
         """Turn the disk's alarm on where what waits to be written leaves less than the limit."""

@@ -4,7 +4,6 @@ import base64
 import math
 import os
 import platform
-import shutil
 import time
 import zlib
 from datetime import datetime
@@ -129,7 +128,6 @@ def listeners(broker: "Broker") -> list[Json]:
 
 def node(broker: "Broker") -> Json:
     """Return the one node."""
-    usage = shutil.disk_usage(broker.data or ".")
     return {
         "name": node_name(),
         "type": "disc" if broker.data else "ram",
@@ -140,7 +138,7 @@ def node(broker: "Broker") -> Json:
         "mem_used": used_memory(),
         "mem_limit": broker.alarms.memory_limit,
         "mem_alarm": "memory" in broker.alarms.on,
-        "disk_free": usage.free,
+        "disk_free": broker.alarms.disk_free,
         "disk_free_limit": broker.alarms.disk_free_limit,
         "disk_free_alarm": "disk" in broker.alarms.on,
         "fd_used": len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,

@@ -37,6 +37,8 @@ class Room:
         self._wal = path.with_name(f"{path.name}-wal")
         self._reserve = path.with_name(f"{path.name}-reserve")
         self._file = -1
+        self.size = 0
+        """Bytes of the database's file as of the last `hold`."""
 
     def bring_back(self) -> None:
         """Make the log of what was kept for it over a restart. Before SQLite opens the database."""
@@ -64,7 +66,8 @@ class Room:
 
     def hold(self, size: int) -> None:
         """Take blocks for so many bytes of the database. Raises OSError where there are none."""
-        if size <= os.fstat(self._file).st_size:
+        self.size = os.fstat(self._file).st_size
+        if size <= self.size:
             return
         try:
             _grow(self._file, size + _AHEAD)
@@ -72,6 +75,7 @@ class Room:
             if not is_no_room(error):
                 raise
             _grow(self._file, size)
+        self.size = os.fstat(self._file).st_size
 
     def log_size(self) -> int:
         """Return how many bytes the log's file has."""

@@ -16,6 +16,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
@@ -45,6 +46,8 @@ _PIECE: Final = 500
 """Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
 _LONGEST_LOG: Final = 64 << 20
 """Bytes that the log may keep while there is room."""
+_COUNTED_FOR: Final = 0.05
+"""Seconds after which a batch counts again what is free; one for which the database's file grew does it at once."""
 _WORTH_SHRINKING: Final = 8 << 20
 """Bytes of free pages from which on the database is made smaller."""
 _BODY_KEY: Final = struct.Struct(">Q")
@@ -82,6 +85,8 @@ class SQLiteStore:
         self._page_size = 4096
         self._was_busy = False
         self.free = self.reusable = 0
+        self._counted_size = 0
+        self._counts_at = 0.0
 
     # -- opening and closing ---------------------------------------------------------------------------
 
@@ -240,7 +245,8 @@ class SQLiteStore:
                         raise
                     self._write_in_pieces(batch)
             found = [self._read(wanted) for wanted in batch.wanted]
-            self._count_free()
+            if self._room.size > self._counted_size or time.monotonic() > self._counts_at:
+                self._count_free()
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"the store {self.path} failed: {error}") from error
         return found
@@ -259,13 +265,15 @@ class SQLiteStore:
         try:
             write()
             # Without this a checkpoint might find no room, and the log never begin anew.
-            self._room.hold(connection.execute("PRAGMA page_count").fetchone()[0] * self._page_size)
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            self._room.hold(pages * self._page_size)
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             if not self._is_no_room(error):
                 raise
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            self._count_free()
             raise StoreFull(f"no room in {self.path.parent}: {error}") from error
 
     def _is_no_room(self, error: Exception) -> bool:
@@ -306,16 +314,17 @@ class SQLiteStore:
         The log is cut. The database becomes smaller where what it holds fits into the log, so that this is quick.
         """
         is_quiet, self._was_busy = not self._was_busy, False
+        self._count_free()
         if not is_quiet and not is_short:
             return
         connection = self._open_connection()
         try:
-            pages = connection.execute("PRAGMA page_count").fetchone()[0] * self._page_size
-            unused = connection.execute("PRAGMA freelist_count").fetchone()[0] * self._page_size
-            if unused >= _WORTH_SHRINKING and pages - unused < RESERVE // 2:
+            size = connection.execute("PRAGMA page_count").fetchone()[0] * self._page_size
+            if self.reusable >= _WORTH_SHRINKING and size - self.reusable < RESERVE // 2:
                 connection.execute("VACUUM")
+                self._checkpoint()
             if self._room.log_size() > RESERVE:
-                self._cut_log("UPDATE state SET clean = 0")
+                self._cut_log(f"PRAGMA user_version = {VERSION}")
             self._count_free()
         except StoreFull as error:
             _log.debug("nothing can be given back now: %s", error)
@@ -339,6 +348,8 @@ class SQLiteStore:
             self.free = free_bytes(self.path.parent)
         except OSError as error:
             raise StoreFailed(f"the data folder {self.path.parent} is gone: {error.strerror}") from error
+        self._counted_size = self._room.size
+        self._counts_at = time.monotonic() + _COUNTED_FOR
 
     def _write(self, batch: Batch) -> None:
         # What is deleted comes first: a message that moves from queue to queue then needs no room of its own.

@@ -1,9 +1,11 @@
 """The broker as a whole: overview, nodes, health, definitions."""
 
+from typing import Final
+
 from starlette.responses import JSONResponse
 
 from rabbitry.broker.management import definitions, messages, views
-from rabbitry.broker.management.call import DONE, Answer, Call, not_found, number, route
+from rabbitry.broker.management.call import DONE, Call, not_found, number, route
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.rates import vhost_totals
 
@@ -67,22 +69,43 @@ def _node(call: Call) -> object:
     return views.node(call.broker)
 
 
+_RESOURCES: Final = {"disk": "disk space", "memory": "memory"}
+
+
 @route("/api/health/checks/alarms")
-@route("/api/health/checks/local-alarms")
 def _alarms(call: Call) -> object:
-    if call.broker.alarms.on:
-        raise Answer(503, "failed", "There are alarms in effect in the cluster")
-    return {"status": "ok"}
+    return _no_alarms(call, "There are alarms in effect in the cluster")
+
+
+@route("/api/health/checks/local-alarms")
+def _local_alarms(call: Call) -> object:
+    return _no_alarms(call, "There are alarms in effect on the node")
+
+
+def _no_alarms(call: Call, otherwise: str) -> object:
+    alarms = [{"node": views.node_name(), "resource": _RESOURCES[what]} for what in sorted(call.broker.alarms.on)]
+    if not alarms:
+        return {"status": "ok"}
+    body: Json = {"status": "failed", "reason": otherwise, "alarms": alarms}
+    return JSONResponse(body, 503)
 
 
 @route("/api/health/checks/virtual-hosts")
 @route("/api/health/checks/node-is-mirror-sync-critical")
+def _fine(call: Call) -> object:
+    return {"status": "ok"}
+
+
 @route("/api/healthchecks/node")
 @route("/api/healthchecks/node/{name}")
-def _fine(call: Call) -> object:
+def _is_healthy(call: Call) -> object:
     if call.request.path_params.get("name", views.node_name()) != views.node_name():
         raise not_found()
-    return {"status": "ok"}
+    alarms = [f"{{resource_limit,{what},'{views.node_name()}'}}" for what in sorted(call.broker.alarms.on)]
+    if not alarms:
+        return {"status": "ok"}
+    body: Json = {"status": "failed", "reason": f"resource alarm(s) in effect:[{','.join(alarms)}]"}
+    return JSONResponse(body, 503)
 
 
 @route("/api/health/checks/node-is-quorum-critical")

@@ -1,0 +1,130 @@
+"""A disk that gets full: publishers are told in time, consumers go on, nothing confirmed is lost, and it ends.
+
+The broker is a process of its own on a file system of 100 MB; what it promised is noted outside.
+"""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Channel, Connection
+from tests.support.embedded import BrokerProcess
+from tests.support.small_disk import SmallDisk
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(120)
+_BODY = bytes(100_000)
+_LIMIT = 50_000_000
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with SmallDisk(tmp_path / "disk", 100) as disk:
+        yield disk
+
+
+@pytest.fixture
+def broker(disk: SmallDisk) -> Iterator[BrokerProcess]:
+    with BrokerProcess("--data", str(disk.folder / "data"), prefix=disk.prefix) as broker:
+        yield broker
+
+
+class _Account:
+    """What was confirmed and acknowledged, by number."""
+
+    def __init__(self) -> None:
+        self.confirmed: set[int] = set()
+        self.got: set[int] = set()
+
+    async def publish(self, connection: Connection, count: int) -> None:
+        """Publish numbers as fast as it goes, and wait for their confirms."""
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        for number in range(count):
+            future = await channel.send(b"%d " % number + _BODY, routing_key="q", timeout=100)
+            future.add_done_callback(functools.partial(self._done, number))
+        await channel.wait_for_confirms()
+
+    def _done(self, number: int, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and done.exception() is None:
+            self.confirmed.add(number)
+
+    async def take(self, channel: Channel, count: int) -> None:
+        """Take messages and acknowledge them. Raises AssertionError for one that was taken before."""
+        async with channel.consume("q") as deliveries:
+            for _ in range(count):
+                delivery = await asyncio.wait_for(anext(deliveries), 60)
+                number = int(bytes(delivery.body[:20]).split()[0])
+                assert number not in self.got, "acknowledged and back"
+                self.got.add(number)
+                delivery.ack()
+        await _written(channel)
+
+
+async def _written(channel: Channel) -> None:
+    """Wait until what was published and acknowledged up to now is written, as the answer to a durable change says."""
+    await channel.declare_queue("behind", durable=True)
+    await channel.delete_queue("behind")
+
+
+async def _count(channel: Channel) -> int:
+    return (await channel.declare_queue("q", passive=True)).message_count
+
+
+@contextlib.asynccontextmanager
+async def _blocked_publisher(
+    broker: BrokerProcess, account: _Account, count: int
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """A publisher that publishes so much that it is blocked meanwhile."""
+    async with rabbitry.connect(broker.url, recover=False) as connection:
+        publishing = asyncio.create_task(account.publish(connection, count))
+        await eventually(lambda: connection.blocked or publishing.done(), "connection.blocked")
+        assert connection.blocked == "low on disk"
+        yield publishing
+        publishing.cancel()
+        await asyncio.wait((publishing,))
+
+
+async def test_publishers_are_blocked_before_the_disk_is_full_and_go_on_when_the_backlog_is_drained(
+    disk: SmallDisk, broker: BrokerProcess
+) -> None:
+    account, count = _Account(), 700
+    async with _blocked_publisher(broker, account, count) as publishing, rabbitry.connect(broker.url) as connection:
+        assert disk.free > _LIMIT * 0.8
+        channel = await connection.channel(prefetch=20)
+        await account.take(channel, count)
+        await publishing
+        assert account.confirmed == account.got == set(range(count))
+    await eventually(lambda: disk.free > 85_000_000, "the files are small again")
+
+
+async def test_a_disk_that_others_filled_is_drained_over_a_kill_and_a_restart(
+    disk: SmallDisk, broker: BrokerProcess
+) -> None:
+    account = _Account()
+    async with _blocked_publisher(broker, account, 700), rabbitry.connect(broker.url, recover=False) as connection:
+        channel = await connection.channel(prefetch=20)
+        await _written(channel)
+        disk.fill()
+        third = await _count(channel) // 3
+        await account.take(channel, third)
+        broker.kill()
+    disk.fill()
+    broker.start()
+    async with rabbitry.connect(broker.url) as connection:
+        await account.take(await connection.channel(prefetch=20), third)
+    assert broker.stop() == 0
+    disk.fill()
+    broker.start()
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel(prefetch=20)
+        await account.take(channel, await _count(channel))
+        assert account.confirmed - account.got == set()
+        disk.empty()
+        await channel.publish(b"after", routing_key="q", timeout=60)
+    await eventually(lambda: disk.size("data/broker.sqlite*") < 10_000_000, "the files are small again")
