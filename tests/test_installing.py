@@ -69,11 +69,14 @@ def test_the_command_fits_the_installation(
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "PYTHON")
     monkeypatch.setattr(_installing, "distribution", lambda name: _Installed(**files))
-    assert how_to_install() == command
+    assert how_to_install("all") == command
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "starlette"])
 def test_a_management_api_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr("rabbitry.broker.broker.find_spec", lambda wanted: None if wanted == name else object())
-    with RunningBroker() as broker, pytest.raises(UsageError, match=rf"'{name}', which is not installed.*extra 'all'"):
+    with (
+        RunningBroker() as broker,
+        pytest.raises(UsageError, match=rf"'{name}', which is not installed.*extra 'broker'"),
+    ):
         _ = broker.management_url

@@ -73,7 +73,9 @@ def _locked(name: str) -> dict[str, str]:
 def _asked_for() -> tuple[list[Requirement], list[Requirement]]:
     """What pyproject.toml asks for: to run, and to develop beyond that."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    run = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["all"]]
+    extras = project["project"]["optional-dependencies"].values()
+    run = [*project["project"]["dependencies"]]
+    run += [entry for extra in extras for entry in extra if not entry.startswith("rabbitry[")]
     run += [*project["build-system"]["requires"], *project["dependency-groups"]["build"]]
     dev = [entry for entry in project["dependency-groups"]["dev"] if isinstance(entry, str)]
     return [Requirement(entry) for entry in run], [Requirement(entry) for entry in dev]

@@ -7,22 +7,30 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
-EXTRA: Final = "all"
-"""The extra that brings everything beyond the client, the broker and flow."""
+_EXTRAS: Final = {name: name for name in ("broker", "crawl", "grading", "monitor", "web")} | {"up": "all"}
+"""Subcommand → the extra that brings what it needs, where that is more than `cli`."""
 
 
-def missing(what: str, error: ModuleNotFoundError) -> str:
+def extra_of(command: str | None) -> str:
+    """Return the extra that brings what a subcommand of `rabbitry` needs; None is the root command."""
+    return _EXTRAS.get(command or "", "cli")
+
+
+def missing(what: str, error: ModuleNotFoundError, extra: str) -> str:
     """Return a line that says that `what` needs the module that was not found, and how to install it."""
-    return f"{what} needs '{error.name}', which is not installed; it comes with the extra '{EXTRA}': {how_to_install()}"
+    return (
+        f"{what} needs '{error.name}', which is not installed; "
+        f"it comes with the extra '{extra}': {how_to_install(extra)}"
+    )
 
 
-def how_to_install() -> str:
-    """Return the command that installs Rabbitry with all extras into the environment that runs this program."""
+def how_to_install(extra: str) -> str:
+    """Return the command that installs Rabbitry with an extra into the environment that runs this program."""
     try:
         installed = distribution("rabbitry")
     except PackageNotFoundError:  # run from a folder of sources
-        return f"install rabbitry[{EXTRA}] for {sys.executable}"
-    what = shlex.quote(_requirement(installed))
+        return f"install rabbitry[{extra}] for {sys.executable}"
+    what = shlex.quote(_requirement(installed, extra))
     prefix = Path(sys.prefix)
     if (prefix / "pipx_metadata.json").exists():
         return f"pipx install --force {what}"
@@ -41,16 +49,16 @@ def _origin(installed: Distribution) -> dict[str, dict[str, object]]:
     return found if isinstance(found, dict) else {}
 
 
-def _requirement(installed: Distribution) -> str:
+def _requirement(installed: Distribution, extra: str) -> str:
     origin = _origin(installed)
     url = str(origin.get("url", ""))
     if not url:
-        return f"rabbitry[{EXTRA}]=={installed.version}"
+        return f"rabbitry[{extra}]=={installed.version}"
     if "dir_info" in origin:
         from urllib.parse import unquote, urlsplit
 
-        return f"{unquote(urlsplit(url).path)}[{EXTRA}]"
+        return f"{unquote(urlsplit(url).path)}[{extra}]"
     vcs = origin.get("vcs_info")
     if vcs:
-        return f"rabbitry[{EXTRA}] @ {vcs.get('vcs')}+{url}@{vcs.get('commit_id')}"
-    return f"rabbitry[{EXTRA}] @ {url}"
+        return f"rabbitry[{extra}] @ {vcs.get('vcs')}+{url}@{vcs.get('commit_id')}"
+    return f"rabbitry[{extra}] @ {url}"

@@ -31,6 +31,8 @@ _BEFORE = {
 _ELSEWHERE = {
     "make test": "tests/test_fresh_clone.py",
     "make check": ".ci/run",
+    "pip install": "tests/test_dist.py",
+    "rabbitry up": "docs/first-steps.md",
     "make ": "tests/test_repository.py: each target is there",
     "docker compose": "tests/deploy",
     "deploy/make-secrets": "tests/deploy",
@@ -65,6 +67,11 @@ def test_data_can_be_read(page: str) -> None:
             tomllib.loads(block.text)
         elif block.language == "json":
             json.loads(block.text)
+
+
+def test_the_program_for_pypi_is_the_one_of_the_readme() -> None:
+    [program] = [block.text for block in blocks("PYPI.md") if block.language == "python"]
+    assert program in [block.text for block in blocks("README.md")]
 
 
 def _is_run(page: str) -> bool:

@@ -427,4 +427,4 @@ def _need_management() -> None:
     """
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
-            raise UsageError(missing("the management API", ModuleNotFoundError(name=name)))
+            raise UsageError(missing("the management API", ModuleNotFoundError(name=name), "broker"))

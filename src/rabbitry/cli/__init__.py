@@ -43,9 +43,10 @@ def _run(arguments: list[str]) -> NoReturn:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "rabbitry":
             raise
-        from rabbitry._installing import missing
+        from rabbitry._installing import extra_of, missing
 
-        print(f"rabbitry: {missing('the command line', error)}", file=sys.stderr)
+        wanted = next((word for word in arguments if not word.startswith("-")), None)
+        print(f"rabbitry: {missing('the command line', error, extra_of(wanted))}", file=sys.stderr)
         sys.exit(1)
     try:
         code = run(arguments)

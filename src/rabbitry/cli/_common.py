@@ -190,6 +190,6 @@ def json_line(data: dict[str, Any]) -> str:
 
 def version() -> str:
     """Return the version of the installed `rabbitry`."""
-    from importlib.metadata import version as installed
+    from rabbitry import __version__
 
-    return installed("rabbitry")
+    return __version__

@@ -58,9 +58,9 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "rabbitry":
             raise
-        from rabbitry._installing import missing
+        from rabbitry._installing import extra_of, missing
 
-        say_last(missing(f"`rabbitry {wanted}`", error))
+        say_last(missing(f"`rabbitry {wanted}`", error, extra_of(wanted)))
         return ExitCode.FAILED
     except Exception as error:
         if parent() is not None:  # which prints it once more, as the last line

@@ -346,7 +346,7 @@ def _apps(text: str | None, *, has_broker: bool) -> frozenset[App]:
 def _how_to_crawl(lacking: str) -> str:
     from rabbitry._installing import missing
 
-    return missing("`rabbitry crawl run`", ModuleNotFoundError(name=lacking))
+    return missing("`rabbitry crawl run`", ModuleNotFoundError(name=lacking), "crawl")
 
 
 @contextlib.contextmanager

@@ -232,7 +232,7 @@ def _check_pytest(name: str, place: Place, folder: Path) -> None:
     prefixes = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
     if spec is None or spec.origin is None or not any(Path(spec.origin).resolve().is_relative_to(p) for p in prefixes):
         # A sandbox shows this Python's own folders, not the user's or those of PYTHONPATH.
-        raise _Wrong(place, f"pytest is not installed for {sys.executable}; it comes with {how_to_install()}")
+        raise _Wrong(place, f"pytest is not installed for {sys.executable}; it comes with {how_to_install('grading')}")
 
 
 def _convert(document: object, cls: type[_T], place: Place) -> _T:
