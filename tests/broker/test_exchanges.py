@@ -1,17 +1,21 @@
 """Routing of the exchange types and of a virtual host, without a connection."""
 
+import functools
 import random
-from typing import Any
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rabbitry
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
-from rabbitry.amqp.protocol.tables import Table
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt
 from rabbitry.broker import Broker
 from rabbitry.broker.errors import Refusal
-from rabbitry.broker.exchanges import TYPES, Binding, Exchange, topic
+from rabbitry.broker.exchanges import TYPES, Binding, Exchange
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.queues.arguments import Rules
 from rabbitry.broker.vhost import VirtualHost
@@ -20,6 +24,10 @@ from rabbitry.broker.vhost import VirtualHost
 def _queue(name: str) -> Queue:
     vhost = Broker().vhosts["/"]
     return Queue(vhost, name, durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS, rules=Rules())
+
+
+_known_queue = functools.cache(_queue)
+"""Queues for tests that need many, and ask only for their names."""
 
 
 def _exchange(kind: str, name: str = "e") -> Exchange:
@@ -43,17 +51,10 @@ def _split(key: str) -> list[str]:
     return key.split(".") if key else []
 
 
-@pytest.mark.parametrize("most_places", [1, 1000])
 @given(st.lists(_words, max_size=8), st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=5))
-def test_topic_matches_as_the_plain_rule_does(most_places: int, patterns: list[list[str]], words: list[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topic, "_MOST_PLACES", most_places)
-        _match_as_the_plain_rule_does(patterns, words)
-
-
-def _match_as_the_plain_rule_does(patterns: list[list[str]], words: list[str]) -> None:
+def test_topic_matches_as_the_plain_rule_does(patterns: list[list[str]], words: list[str]) -> None:
     exchange = _exchange("topic")
-    queues = [_queue(str(number)) for number in range(len(patterns))]
+    queues = [_known_queue(str(number)) for number in range(len(patterns))]
     for pattern, queue in zip(patterns, queues, strict=True):
         assert exchange.bind(Binding(exchange, queue, ".".join(pattern), NO_ARGUMENTS))
     key = ".".join(words)
@@ -62,33 +63,32 @@ def _match_as_the_plain_rule_does(patterns: list[list[str]], words: list[str]) -
         for pattern, queue in zip(patterns, queues, strict=True)
         if _matches(_split(".".join(pattern)), _split(key))
     }
-    for _ in range(2):  # the second time by what was kept
-        assert {found.name for found in exchange.match(key, {})} == expected
+    assert {found.name for found in exchange.match(key, {})} == expected
     for pattern, queue in zip(patterns, queues, strict=True):
         assert exchange.unbind(Binding(exchange, queue, ".".join(pattern), NO_ARGUMENTS))
     assert not list(exchange.match(key, {}))
 
 
-def test_patterns_of_many_stars_and_hashes_are_matched_without_going_over_their_places(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    visits = 0
-    known = topic._with_hash
+def _matches_in_line(pattern: list[str], words: list[str]) -> bool:
+    """The same rule in time by the product of both lengths: which numbers of words the pattern so far can match."""
+    reached = {0}
+    for word in pattern:
+        if word == "#":
+            reached = set(range(min(reached), len(words) + 1)) if reached else reached
+        else:
+            reached = {number + 1 for number in reached if number < len(words) and word in ("*", words[number])}
+    return len(words) in reached
 
-    def counted(*arguments: Any) -> Any:
-        nonlocal visits
-        result = known(*arguments)
-        visits += len(result)
-        return result
 
-    monkeypatch.setattr(topic, "_with_hash", counted)
+def test_long_patterns_of_many_stars_and_hashes_match_as_the_plain_rule_does() -> None:
     exchange, chance = _exchange("topic"), random.Random(1)
-    for number in range(300):
-        pattern = ".".join(chance.choice("#*ab") for _ in range(20))
-        exchange.bind(Binding(exchange, _queue(str(number)), pattern, NO_ARGUMENTS))
-    for _ in range(10):
-        exchange.match(".".join(chance.choice("ab") for _ in range(120)), {})
-    assert visits < 10_000, "and not a million"
+    patterns = [".".join(chance.choices("#*ab", k=chance.randrange(1, 20))) for _ in range(300)]
+    for pattern in patterns:
+        exchange.bind(Binding(exchange, _known_queue(pattern), pattern, NO_ARGUMENTS))
+    for length in (3, 10, 20, 120):
+        words = chance.choices("ab", k=length)
+        expected = {pattern for pattern in patterns if _matches_in_line(pattern.split("."), words)}
+        assert {found.name for found in exchange.match(".".join(words), {})} == expected
 
 
 def test_a_star_in_a_routing_key_is_a_word() -> None:
@@ -97,45 +97,6 @@ def test_a_star_in_a_routing_key_is_a_word() -> None:
     exchange.bind(Binding(exchange, star, "a.*", NO_ARGUMENTS))
     assert [found.name for found in exchange.match("a.*", {})] == ["star"]
     assert [found.name for found in exchange.match("a.#", {})] == ["star"]
-
-
-_header = st.sampled_from(["a", "b", "x-c"])
-_value = st.sampled_from([None, True, False, 1, 1.0, 0, "1", b"1", [1], [True], {"n": 1}])
-_kind = st.sampled_from([None, "all", "any", "all-with-x", "any-with-x"])
-_headers = st.dictionaries(_header, _value, max_size=3)
-
-
-def _satisfies(kind: str | None, wanted: Table, headers: Table) -> bool:
-    """RabbitMQ's rule, as plainly as it can be said."""
-    with_x = kind in ("all-with-x", "any-with-x")
-    hits = [
-        key in headers
-        and (value is None or ((type(value) is bool) == (type(headers[key]) is bool) and value == headers[key]))
-        for key, value in wanted.items()
-        if with_x or not key.startswith("x-")
-    ]
-    return any(hits) if kind in ("any", "any-with-x") else all(hits)
-
-
-@given(st.lists(st.tuples(_kind, _headers), max_size=8), st.lists(_headers, min_size=1, max_size=4))
-def test_headers_match_as_the_plain_rule_does(bound: list[tuple[str | None, Table]], messages: list[Table]) -> None:
-    exchange = _exchange("headers")
-    bindings = []
-    for number, (kind, wanted) in enumerate(bound):
-        arguments = wanted if kind is None else {**wanted, "x-match": kind}
-        bindings.append(Binding(exchange, _queue(str(number)), "", arguments))
-        assert exchange.bind(bindings[-1])
-    for there in (bindings, bindings[::2]):
-        for binding in bindings:
-            if binding not in there:
-                exchange.unbind(binding)
-        for headers in messages:
-            expected = [binding for binding in there if _satisfies(*bound[bindings.index(binding)], headers)]
-            found = [queue.name for queue in exchange.match("", headers)]
-            assert sorted(found) == sorted(binding.destination.name for binding in expected)
-    for binding in bindings[::2]:
-        assert exchange.unbind(binding)
-    assert not list(exchange.match("", {"a": 1}))
 
 
 @pytest.mark.parametrize(
@@ -154,12 +115,79 @@ def test_headers_match_as_the_plain_rule_does(bound: list[tuple[str | None, Tabl
         ({"x-a": 1}, {}, True),
         ({"x-match": "all-with-x", "x-a": 1}, {}, False),
         ({"x-match": "any-with-x", "x-a": 1, "b": 1}, {"x-a": 1}, True),
+        ({"x-match": "any", "x-a": 1}, {"x-a": 1}, False),
+        ({"x-match": "any-with-x"}, {}, False),
+        ({"x-match": "all-with-x"}, {}, True),
+        ({"a": None, "b": None}, {"a": None, "b": None}, True),
+        ({"a": 5}, {"a": 5.0}, True),
+        ({"a": 5}, {"a": TaggedInt(5, b"l")}, True),
+        ({"a": 5}, {"a": datetime.fromtimestamp(5, UTC)}, True),
+        ({"a": 5}, {"a": Decimal(5)}, False),
+        ({"a": Decimal(5)}, {"a": Decimal("5.0")}, False),
+        ({"a": 0.0}, {"a": -0.0}, True),
+        ({"a": "x"}, {"a": b"x"}, True),
+        ({"a": [5]}, {"a": [5]}, True),
+        ({"a": [5]}, {"a": [5.0]}, False),
+        ({"a": {"b": 5}}, {"a": {"b": TaggedInt(5, b"l")}}, False),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 2, "b": 1}}, False),
     ],
 )
 def test_headers_match(arguments: Table, headers: Table, expected: bool) -> None:
     exchange, queue = _exchange("headers"), _queue("q")
     exchange.bind(Binding(exchange, queue, "", arguments))
     assert bool(list(exchange.match("any key", headers))) is expected
+
+
+def _satisfies(arguments: Table, headers: Table) -> bool:
+    """The rule for headers, as plainly as it can be said, for values of types that equal no other's."""
+    kind = str(arguments.get("x-match", "all"))
+    hits = [
+        key in headers and (value is None or value == headers[key])
+        for key, value in arguments.items()
+        if key != "x-match" and (kind.endswith("-with-x") or not key.startswith("x-"))
+    ]
+    return any(hits) if kind.startswith("any") else all(hits)
+
+
+_keys = st.sampled_from(["a", "b", "c", "x-a", "x-b"])
+_values = st.sampled_from([None, 1, 2, "1"])
+_headers = st.dictionaries(_keys, _values, max_size=5)
+_kinds = st.sampled_from([{}, *({"x-match": kind} for kind in ("all", "any", "all-with-x", "any-with-x"))])
+
+
+@given(st.lists(st.tuples(_kinds, _headers), max_size=8), _headers)
+def test_headers_match_as_the_plain_rule_does(bindings: list[tuple[Table, Table]], headers: Table) -> None:
+    exchange = _exchange("headers")
+    queues = [_known_queue(str(number)) for number in range(len(bindings))]
+    bound = [
+        Binding(exchange, queue, "", {**kind, **arguments})
+        for queue, (kind, arguments) in zip(queues, bindings, strict=True)
+    ]
+    for binding in bound:
+        assert exchange.bind(binding)
+    expected = {str(number) for number, binding in enumerate(bound) if _satisfies(binding.arguments, headers)}
+    assert {found.name for found in exchange.match("", headers)} == expected
+    for binding in bound[::2]:
+        assert exchange.unbind(binding)
+    assert {found.name for found in exchange.match("", headers)} == {name for name in expected if int(name) % 2}
+    for binding in bound[1::2]:
+        assert exchange.unbind(binding)
+    assert not list(exchange.match("", headers))
+
+
+def test_patterns_stay_bound_when_many_others_are_unbound() -> None:
+    exchange = _exchange("topic")
+    bindings = [
+        Binding(exchange, _known_queue(str(number % 10)), f"#.{number}.*.#", NO_ARGUMENTS) for number in range(2_000)
+    ]
+    for binding in bindings:
+        exchange.bind(binding)
+    for binding in bindings[:1_990]:
+        exchange.unbind(binding)
+    assert [found.name for found in exchange.match("a.1995.b", {})] == ["5"]
+    assert not list(exchange.match("a.5.b", {}))
+    exchange.bind(bindings[5])
+    assert [found.name for found in exchange.match("a.5.b", {})] == ["5"]
 
 
 def test_a_binding_that_is_made_twice_is_one() -> None:
@@ -215,3 +243,30 @@ def test_deleting_takes_bindings_along_and_auto_delete_follows() -> None:
     vhost.delete_exchange("a", if_unused=False)
     with pytest.raises(Refusal, match="no exchange 'a' in vhost '/'"):
         vhost.exchange("a")
+
+
+async def test_headers_are_compared_by_value_across_types(broker_url: str) -> None:
+    values: dict[str, FieldValue] = {
+        "int": 5,
+        "long": TaggedInt(5, b"l"),
+        "double": 5.0,
+        "timestamp": datetime.fromtimestamp(5, UTC),
+        "decimal": Decimal(5),
+        "string": "5",
+        "bytes": b"5",
+        "list": [5],
+        "list of long": [TaggedInt(5, b"l")],
+        "void": None,
+    }
+    numbers = {"int", "long", "double", "timestamp", "void"}
+    strings = {"string", "bytes", "void"}
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("compared", "headers", auto_delete=True)
+        for name, value in values.items():
+            await channel.declare_queue(name, exclusive=True)
+            await channel.bind_queue(name, "compared", arguments={"key": value})
+        for name, value in values.items():
+            properties = Properties(headers={"key": value})
+            await channel.publish(b"", exchange="compared", properties=properties)
+            found = {queue for queue in values if await channel.get(queue, no_ack=True) is not None}
+            assert found == next((equal for equal in (numbers, strings) if name in equal - {"void"}), {name, "void"})

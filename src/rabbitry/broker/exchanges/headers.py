@@ -2,41 +2,47 @@
 
 `x-match` is all (the default) or any; all-with-x and any-with-x compare arguments that begin with x- too
 (RabbitMQ's docs/tutorials/amqp-concepts, and its exchange type headers). An argument without a value (void)
-asks only that the header is there.
-
-An index of what bindings ask for: a message is compared with those alone that ask for something it has.
+asks only that the header is there. Values are compared as Erlang's terms, as RabbitMQ 3.10 does: numbers of all types
+and timestamps by their value, strings and byte arrays by their bytes, everything else by type and value.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
-from rabbitry.amqp.protocol.tables import FieldValue, Table, erlang_binary, type_name
+from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table, encode_text, erlang_binary, type_name
 from rabbitry.broker.erlang import erlang_term
 from rabbitry.broker.errors import precondition_failed
 from rabbitry.broker.exchanges.exchange import Binding, Destination, Exchange
 
 _MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
+_PRESENT: Final = b""
+"""Stands for the value of a condition that asks only for the key; no encoded value is empty."""
 
-_Place: TypeAlias = tuple[str] | tuple[str, bool, FieldValue]
-"""A header, or a header with a value and whether that is a boolean: True equals 1 in Python, and not here."""
-_Identity: TypeAlias = tuple[int, str, bytes]
+_BEFORE_TYPE: Final = 5
+"""Bytes before the type of the one value of a table: the table's length, and that of an empty key."""
+
+_Condition = tuple[str, int | float | bytes]
+"""A header's key and its value as `_term` returns it."""
+_Bound = dict[tuple[int, str, bytes], Destination]
+"""Destinations by their bindings' identities."""
 
 
-class _Bound(NamedTuple):
-    """A destination, and what it asks of a message's headers: all of it, or any."""
+class _Node:
+    """Conditions that hold so far, the conditions that may follow, and what is bound with just these."""
 
-    destination: Destination
-    wanted: list[tuple[str, FieldValue]]
-    is_all: bool
+    __slots__ = ("bound", "children")
 
-    def is_satisfied(self, headers: Table) -> bool:
-        """Whether the headers have what is asked for."""
-        hits = (key in headers and (value is None or _same(value, headers[key])) for key, value in self.wanted)
-        return all(hits) if self.is_all else any(hits)
+    def __init__(self) -> None:
+        self.children: dict[_Condition, _Node] = {}
+        self.bound: _Bound = {}
 
 
 class HeadersExchange(Exchange):
-    """Routes by headers."""
+    """Routes by headers.
+
+    Bindings that ask for all of their arguments are in a trie of conditions, in the order of their keys: only
+    branches that the headers satisfy are followed. Those that ask for any are found by each of their conditions.
+    """
 
     type = "headers"
     routes_by_headers = True
@@ -45,46 +51,61 @@ class HeadersExchange(Exchange):
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
     ) -> None:
         super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
-        self._asks_nothing: dict[_Identity, Destination] = {}
-        self._by_place: dict[_Place, dict[_Identity, _Bound]] = {}
-        self._places: dict[_Identity, list[_Place]] = {}
+        self._all = _Node()
+        self._any: dict[_Condition, _Bound] = {}
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
         """Return what is bound with arguments that the headers satisfy."""
-        found = dict(self._asks_nothing)
-        for key, value in headers.items():
-            for place in ((key,), _place(key, value)):
-                for identity, bound in self._by_place.get(place, {}).items():
-                    if identity not in found and bound.is_satisfied(headers):
-                        found[identity] = bound.destination
+        conditions: list[_Condition] = []
+        if self._any or self._all.children:
+            for key in sorted(headers):
+                conditions += (key, _PRESENT), (key, _term(headers[key]))
+        found: dict[int, Destination] = {}
+        for condition in conditions:
+            for destination in self._any.get(condition, {}).values():
+                found[id(destination)] = destination
+        waiting = [(self._all, 0)]
+        while waiting:
+            node, start = waiting.pop()
+            for destination in node.bound.values():
+                found[id(destination)] = destination
+            if node.children:
+                for index in range(start, len(conditions)):
+                    child = node.children.get(conditions[index])
+                    if child is not None:
+                        # Both conditions of a key have been looked at: a binding has each key once.
+                        waiting.append((child, index - index % 2 + 2))
         return found.values()
 
     def _add(self, binding: Binding) -> None:
-        """Index a binding that asks for any under all that it asks for, another one under the rarest of it."""
-        kind = binding.arguments.get("x-match", "all")
-        with_x = kind in ("all-with-x", "any-with-x")
-        wanted = [
-            (key, value)
-            for key, value in binding.arguments.items()
-            if key != "x-match" and (with_x or not key.startswith("x-"))
-        ]
-        bound = _Bound(binding.destination, wanted, kind not in ("any", "any-with-x"))
-        places = [_place(key, value) for key, value in wanted]
-        if bound.is_all and not places:
-            self._asks_nothing[binding.identity] = binding.destination
-        elif bound.is_all:
-            places = [min(places, key=lambda place: len(self._by_place.get(place, ())))]
-        for place in places:
-            self._by_place.setdefault(place, {})[binding.identity] = bound
-        self._places[binding.identity] = places
+        kind, conditions = _conditions(binding.arguments)
+        if kind == "any":
+            for condition in conditions:
+                self._any.setdefault(condition, {})[binding.identity] = binding.destination
+            return
+        node = self._all
+        for condition in conditions:
+            node = node.children.setdefault(condition, _Node())
+        node.bound[binding.identity] = binding.destination
 
     def _remove(self, binding: Binding) -> None:
-        self._asks_nothing.pop(binding.identity, None)
-        for place in self._places.pop(binding.identity):
-            bound = self._by_place[place]
-            del bound[binding.identity]
-            if not bound:
-                del self._by_place[place]
+        kind, conditions = _conditions(binding.arguments)
+        if kind == "any":
+            for condition in conditions:
+                bound = self._any[condition]
+                del bound[binding.identity]
+                if not bound:
+                    del self._any[condition]
+            return
+        path = [self._all]
+        for condition in conditions:
+            path.append(path[-1].children[condition])
+        del path[-1].bound[binding.identity]
+        for parent, condition in zip(reversed(path[:-1]), reversed(conditions), strict=True):
+            child = parent.children[condition]
+            if child.bound or child.children:
+                break
+            del parent.children[condition]
 
 
 def check_arguments(arguments: Table) -> None:
@@ -98,13 +119,23 @@ def check_arguments(arguments: Table) -> None:
         raise precondition_failed(f"Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x")
 
 
-def _place(key: str, value: FieldValue) -> _Place:
-    """Return where a binding is found that asks for a header with a value; lists and tables are compared later."""
-    if value is None or isinstance(value, list | dict):
-        return (key,)
-    return key, isinstance(value, bool), value
+def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
+    """Return whether all or any of the conditions is asked for, and the conditions, in the order of their keys."""
+    kind, _, with_x = str(arguments.get("x-match", "all")).partition("-")
+    return kind, [
+        (key, _PRESENT if value is None else _term(value))
+        for key, value in sorted(arguments.items())
+        if key != "x-match" and (with_x or not key.startswith("x-"))
+    ]
 
 
-def _same(left: object, right: object) -> bool:
-    """Compare values; a boolean is no number here, though Python says so."""
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
+def _term(value: FieldValue) -> int | float | bytes:
+    """Return what is equal for values that Erlang's `==` holds for equal: a number, or else bytes."""
+    if isinstance(value, str):
+        return b"S" + encode_text(value)
+    if isinstance(value, bytes):
+        return b"S" + value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    encoded = encode_table({"": value})[_BEFORE_TYPE:]
+    return int.from_bytes(encoded[1:]) if encoded[:1] == b"T" else encoded
