@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import pika
+import pika.exceptions
 from pika.exceptions import UnroutableError
 
 from tests.support.management import Api
@@ -36,6 +39,261 @@ COUNTED: Final[dict[str, object]] = {
     | {"ack": 2, "redeliver": 1},
 }  # fmt: skip
 """Path below /api/ → message_stats without rates; None where there are none. A channel's path is its number."""
+
+
+_LIMITED: Final = "/api/vhosts/limited"
+_POLICY: Final = "/api/policies/%2F/tried"
+SETTINGS: Final[tuple[tuple[str, str, object], ...]] = (
+    ("PUT", _LIMITED, {"description": "for tests", "tags": "a,b"}),
+    ("PUT", "/api/users/limited", {"password": "secret", "tags": ""}),
+    ("PUT", "/api/permissions/limited/limited", {"configure": ".*", "write": ".*", "read": ".*"}),
+    ("PUT", "/api/vhost-limits/limited/max-queues", {"value": 1}),
+    ("PUT", "/api/vhost-limits/limited/nonsense", {"value": 1}),
+    ("PUT", "/api/vhost-limits/limited/max-queues", {"value": "x"}),
+    ("PUT", "/api/vhost-limits/limited/max-queues", {"value": 1.5}),
+    ("PUT", "/api/vhost-limits/limited/max-queues", {}),
+    ("PUT", "/api/vhost-limits/missing/max-queues", {"value": 1}),
+    ("GET", "/api/vhost-limits", None),
+    ("GET", "/api/vhost-limits/limited", None),
+    ("GET", "/api/parameters", None),
+    ("GET", "/api/parameters/vhost-limits", None),
+    ("GET", "/api/parameters/vhost-limits/limited/limits", None),
+    ("PUT", "/api/queues/limited/one", {}),
+    ("PUT", "/api/queues/limited/one", {}),
+    ("PUT", "/api/queues/limited/two", {}),
+    ("DELETE", "/api/vhost-limits/limited/max-queues", None),
+    ("DELETE", "/api/vhost-limits/limited/max-queues", None),
+    ("PUT", "/api/queues/limited/two", {}),
+    ("PUT", "/api/user-limits/limited/max-channels", {"value": 5}),
+    ("PUT", "/api/user-limits/limited/nonsense", {"value": 5}),
+    ("PUT", "/api/user-limits/limited/max-channels", {"value": "x"}),
+    ("PUT", "/api/user-limits/limited/max-channels", {}),
+    ("PUT", "/api/user-limits/nobody/max-channels", {"value": 5}),
+    ("GET", "/api/user-limits", None),
+    ("GET", "/api/user-limits/limited", None),
+    ("GET", "/api/users/limited?columns=name,limits", None),
+    ("DELETE", "/api/user-limits/limited/max-channels", None),
+    ("GET", "/api/user-limits/limited", None),
+    ("PUT", "/api/topic-permissions/limited/limited", {"exchange": "amq.topic", "write": "^a", "read": "^b"}),
+    ("PUT", "/api/topic-permissions/limited/limited", {"exchange": "other", "write": "", "read": ""}),
+    ("PUT", "/api/topic-permissions/limited/limited", {"exchange": "amq.topic"}),
+    ("PUT", "/api/topic-permissions/limited/nobody", {"exchange": "amq.topic", "write": "", "read": ""}),
+    ("GET", "/api/topic-permissions", None),
+    ("DELETE", "/api/topic-permissions/limited/limited/other", None),
+    ("GET", "/api/topic-permissions/limited/limited", None),
+    ("GET", "/api/users/limited/topic-permissions", None),
+    ("GET", "/api/vhosts/limited/topic-permissions", None),
+    ("DELETE", "/api/topic-permissions/limited/limited", None),
+    ("DELETE", "/api/topic-permissions/limited/limited", None),
+    ("GET", "/api/topic-permissions/limited/limited", None),
+    ("PUT", "/api/cluster-name", {}),
+    ("PUT", "/api/cluster-name", {"name": "renamed"}),
+    ("GET", "/api/cluster-name", None),
+    ("GET", "/api/overview?columns=cluster_name", None),
+    ("PUT", "/api/global-parameters/mine", {"value": {"a": [1, "b"]}}),
+    ("PUT", "/api/global-parameters/mine", {"value": 5}),
+    ("PUT", "/api/global-parameters/mine", {}),
+    ("GET", "/api/global-parameters/mine", None),
+    ("DELETE", "/api/global-parameters/mine", None),
+    ("DELETE", "/api/global-parameters/mine", None),
+    ("PUT", "/api/parameters/shovel/%2F/x", {"value": {"src-uri": "amqp://"}}),
+    ("PUT", "/api/parameters/federation-upstream/%2F/x", {"value": {"uri": "amqp://"}}),
+    ("PUT", "/api/parameters/shovel/%2F/x", {}),
+    ("GET", "/api/parameters/shovel/%2F", None),
+    ("GET", "/api/parameters/shovel/%2F/x", None),
+    ("DELETE", "/api/parameters/shovel/%2F/x", None),
+    ("PUT", "/api/feature-flags/nope/enable", {}),
+    ("POST", "/api/rebalance/queues", {}),
+    ("POST", "/api/vhosts/limited/start/nowhere", {}),
+    ("POST", "/api/queues/limited/one/actions", {"action": "nope"}),
+    ("POST", "/api/queues/limited/one/actions", {}),
+    ("GET", "/api/health/checks/certificate-expiration/1/days", None),
+    ("GET", "/api/health/checks/certificate-expiration/x/days", None),
+    ("GET", "/api/health/checks/certificate-expiration/1/ages", None),
+    ("GET", "/api/auth", None),
+    ("GET", "/api/overview?msg_rates_age=0&msg_rates_incr=5", None),
+    ("GET", "/api/overview?msg_rates_age=20&msg_rates_incr=-1", None),
+    ("GET", "/api/overview?lengths_age=90000000&lengths_incr=900", None),
+    ("GET", "/api/federation-links", None),
+    ("GET", "/api/shovels", None),
+    *(
+        ("PUT", _POLICY, {"pattern": "^tried", "definition": definition})
+        for definition in (
+            {}, {"nope": 1}, {"nope": 1, "more": "x"}, {"max-length": "x"}, {"max-length": -1}, {"max-length": None},
+            {"max-length-bytes": 1.5}, {"message-ttl": -1}, {"expires": 0}, {"overflow": "zz"}, {"delivery-limit": -7},
+            {"dead-letter-exchange": 5}, {"dead-letter-routing-key": 5}, {"alternate-exchange": 7},
+            {"queue-mode": "zz"}, {"queue-version": 7}, {"queue-master-locator": "zz"}, {"queue-leader-locator": "zz"},
+            {"max-in-memory-length": -1}, {"max-in-memory-bytes": -1}, {"dead-letter-strategy": "zz"},
+            {"ha-mode": "nope"}, {"ha-mode": "exactly"}, {"federation-upstream-set": "all"},
+        )
+    ),
+    ("PUT", _POLICY, {"pattern": "(", "definition": {"max-length": 1}}),
+    ("PUT", _POLICY, {"pattern": 5, "definition": {"max-length": 1}}),
+    ("PUT", _POLICY, {"definition": {"max-length": 1}}),
+    ("PUT", _POLICY, {"pattern": "^tried"}),
+    ("PUT", _POLICY, {}),
+    ("PUT", _POLICY, {"pattern": "^tried", "definition": {"max-length": 1}, "priority": "x"}),
+    ("PUT", _POLICY, {"pattern": "^tried", "definition": {"max-length": 1}, "priority": "5"}),
+    ("PUT", _POLICY, {"pattern": "^tried", "definition": {"max-length": 1}, "apply-to": "nope"}),
+    ("PUT", _POLICY, {"pattern": "^tried", "definition": {"max-length": 1}, "priority": 3, "apply-to": "queues"}),
+    ("GET", _POLICY, None),
+    ("DELETE", _POLICY, None),
+    ("DELETE", "/api/users/limited", None),
+    ("DELETE", _LIMITED, None),
+)  # fmt: skip
+
+
+def _queue(name: str, **changed: object) -> dict[str, object]:
+    return {"name": name, "vhost": "/", "durable": True, "auto_delete": False, "arguments": {}} | changed
+
+
+def _exchange(name: str, **changed: object) -> dict[str, object]:
+    return _queue(name, type="fanout", internal=False) | changed
+
+
+def _binding(**changed: object) -> dict[str, object]:
+    ends = {"source": "taken", "vhost": "/", "destination": "taken", "destination_type": "queue"}
+    return {**ends, "routing_key": "k", "arguments": {}} | changed
+
+
+def _policy(**changed: object) -> dict[str, object]:
+    definition: dict[str, object] = {"max-length": 1}
+    return {"vhost": "/", "name": "p", "pattern": "^no", "definition": definition, "priority": 0} | changed
+
+
+IMPORTED: Final[tuple[dict[str, object], ...]] = (
+    {},
+    {"queues": [_queue("taken")], "exchanges": [_exchange("taken")], "bindings": [_binding()]},
+    {"queues": [_queue("taken", durable=False)], "exchanges": [_exchange("taken", type="topic")]},
+    {"queues": [_queue("taken", arguments={"x-max-length": 5})]},
+    {"queues": [_queue("amq.gen-JzTY20BRgKO")], "exchanges": [_exchange("amq.mine"), _exchange("")]},
+    {"exchanges": [_exchange("amq.direct", type="topic")]},
+    {"bindings": [_binding(source="missing", destination="missing"), _binding(vhost="missing"), _binding(source="")]},
+    {"queues": [_queue("more", arguments=[])], "bindings": [_binding(source="amq.topic", destination="more")]},
+    {"policies": [_policy()]},
+    {"users": [{"name": "taken", "password_hash": "", "tags": ["a"], "limits": {"max-channels": 3}}]},
+    {"vhosts": [{"name": "taken", "description": "d", "tags": ["a"], "limits": []}]},
+    {"topic_permissions": [{"user": "taken", "vhost": "/", "exchange": "amq.topic", "write": "^a", "read": ""}]},
+    {"parameters": [{"component": "vhost-limits", "vhost": "taken", "name": "limits", "value": {"max-queues": 7}}]},
+    {"global_parameters": [{"name": "mine", "value": {"a": 1}}]},
+)
+"""Documents that RabbitMQ takes (204), in this order."""
+_GOOD: Final[dict[str, list[dict[str, object]]]] = {
+    "users": [{"name": "first", "password_hash": "", "tags": ""}],
+    "vhosts": [{"name": "first"}],
+    "permissions": [{"user": "first", "vhost": "first", "configure": "", "write": "", "read": ""}],
+    "policies": [_policy(vhost="first")],
+    "queues": [_queue("first")],
+    "exchanges": [_exchange("first")],
+    "bindings": [_binding(source="first", destination="first")],
+}
+_WRONG: Final[tuple[tuple[str, object], ...]] = (
+    ("users", {"name": "u"}),
+    ("users", {"name": "u", "password_hash": "!!", "tags": ""}),
+    ("permissions", {"user": "nobody", "vhost": "/", "configure": "", "write": "", "read": ""}),
+    ("permissions", {"user": "guest", "vhost": "missing", "configure": "", "write": "", "read": ""}),
+    ("permissions", {"user": "guest", "vhost": "/", "configure": "(", "write": "", "read": ""}),
+    ("permissions", {"user": "guest", "vhost": "/"}),
+    ("topic_permissions", {"user": "guest", "vhost": "/", "exchange": "amq.topic", "write": "(", "read": ""}),
+    ("parameters", {"component": "shovel", "vhost": "/", "name": "n", "value": {}}),
+    ("parameters", {"component": "policy", "vhost": "/", "name": "n", "value": {}}),
+    ("policies", _policy(vhost="missing")),
+    ("policies", _policy(definition={"nope": 1})),
+    ("policies", _policy(definition={"max-length": "x"})),
+    ("policies", _policy(pattern="(")),
+    ("policies", {"vhost": "/", "name": "p", "pattern": "^no"}),
+    ("exchanges", _exchange("x", vhost="missing")),
+    ("exchanges", _exchange("x", type="nope")),
+    ("exchanges", _exchange("x", type=5)),
+    ("queues", _queue("wrong", vhost="missing")),
+    ("queues", _queue("wrong", durable="true")),
+    ("queues", {"name": "wrong", "vhost": "/"}),
+    ("queues", _queue("wrong", arguments="x")),
+    ("queues", _queue("wrong", arguments={"x-message-ttl": "x"})),
+    ("bindings", {"source": "amq.topic", "vhost": "/"}),
+    ("bindings", _binding(destination_type="nope")),
+)
+REFUSED: Final = tuple({**_GOOD, section: [*_GOOD.get(section, []), item]} for section, item in _WRONG)
+"""Documents with one fault behind what is good, which RabbitMQ refuses with 400, half of them carried out."""
+LEFT_BEHIND: Final = (
+    "/api/vhosts/first", "/api/vhosts/taken", "/api/users/first", "/api/users/taken", "/api/users/u",
+    "/api/policies/%2F/p", "/api/queues/%2F/taken", "/api/queues/%2F/more", "/api/queues/%2F/first",
+    "/api/exchanges/%2F/taken", "/api/exchanges/%2F/first", "/api/queues/%2F/wrong", "/api/global-parameters/mine",
+)  # fmt: skip
+"""What is to be deleted after all of them."""
+REFUSED_HERE: Final = (
+    {**_GOOD, "nonsense": [1]},
+    {**_GOOD, "queues": {}},
+    {**_GOOD, "bindings": ["x"]},
+    {**_GOOD, "vhosts": [*_GOOD["vhosts"], {"name": "traced", "tracing": True}]},
+    {**_GOOD, "parameters": [{"component": "operator_policy", "vhost": "/", "name": "n", "value": {}}]},
+)
+"""Further ones, which RabbitMQ takes, or fails with."""
+
+LISTS: Final = tuple(
+    f"/api/queues/paged?{query}"
+    for query in (
+        "page=1&page_size=2", "page=2&page_size=2", "page=1&name=alpha", "page=1&name=^ALP&use_regex=true",
+        "page=1&name=(&use_regex=true", "page=1&name=[&use_regex=false", "page=1&page_size=0", "page=1&page_size=x",
+        "page=1&page_size=501", "page=-1", "page=3&page_size=5", "page=1.5", "page_size=2", "page=1&sort=durable",
+        "page=1&sort=durable&sort_reverse=true", "sort=nosuch", "sort=name&sort_reverse=true", "name=alpha",
+        "page=1&name=nothing", "page=2&name=nothing", "page=1&use_regex=maybe&name=a", "page=", "page=1&page_size=",
+        "sort=durable",
+    )
+)  # fmt: skip
+"""Queries for names of the queues of one virtual host."""
+
+
+def refused_by_limits(api: Api, url: str) -> list[str]:
+    """Reach every limit, and use routing keys that are not allowed; return what the broker says. Blocks."""
+    for path, body in (
+        ("vhosts/limits", {}), ("users/limited", {"password": "secret", "tags": ""}),
+        ("permissions/limits/limited", {"configure": ".*", "write": ".*", "read": ".*"}),
+        ("topic-permissions/limits/limited", {"exchange": "amq.topic", "write": "^{username}", "read": "^{vhost}"}),
+        ("vhost-limits/limits/max-queues", {"value": 1}), ("vhost-limits/limits/max-connections", {"value": 2}),
+        ("user-limits/limited/max-channels", {"value": 1}),
+    ):  # fmt: skip
+        assert api("PUT", f"/api/{path}", body)[0] in (201, 204)
+    parameters = pika.ConnectionParameters(
+        "127.0.0.1", urlsplit(url).port, "limits", pika.PlainCredentials("limited", "secret")
+    )
+    said: list[str] = []
+
+    def attempt(what: Callable[[], object]) -> None:
+        try:
+            what()
+            said.append("done")
+        except (pika.exceptions.AMQPError, pika.exceptions.ChannelClosedByBroker) as error:
+            said.append(str(error))
+
+    for use in _USES:
+        connection = pika.BlockingConnection(parameters)
+        attempt(functools.partial(use, connection.channel()))
+        if connection.is_open:
+            connection.close()
+    with pika.BlockingConnection(parameters), pika.BlockingConnection(parameters):
+        attempt(lambda: pika.BlockingConnection(parameters))
+    api("PUT", "/api/user-limits/limited/max-connections", {"value": 0})
+    attempt(lambda: pika.BlockingConnection(parameters))
+    for path in ("users/limited", "vhosts/limits"):
+        api("DELETE", f"/api/{path}")
+    return said
+
+
+_USES: Final[tuple[Callable[[Any], object], ...]] = (
+    lambda channel: channel.queue_declare("one"),
+    lambda channel: channel.queue_declare("one"),
+    lambda channel: channel.queue_declare("two"),
+    lambda channel: channel.queue_bind("one", "amq.topic", "limits.all"),
+    lambda channel: channel.queue_bind("one", "amq.topic", "limited.all"),
+    lambda channel: channel.queue_unbind("one", "amq.topic", "limited.all"),
+    lambda channel: channel.queue_bind("one", "amq.direct", "any"),
+    lambda channel: (channel.confirm_delivery(), channel.basic_publish("amq.topic", "limited.1", b"")),
+    lambda channel: (channel.confirm_delivery(), channel.basic_publish("amq.topic", "other.1", b"")),
+    lambda channel: channel.exchange_declare("mine", "fanout"),
+    lambda channel: channel.exchange_bind("mine", "amq.topic", "other.#"),
+    lambda channel: channel.connection.channel(),
+)
 
 
 class Counting:

@@ -542,6 +542,66 @@ async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> 
         }
 
 
+async def test_settings_and_policies_have_the_same_answers(rabbit: RabbitMQ, broker: Broker) -> None:
+    theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
+    for step in cases.SETTINGS:
+        expected = await asyncio.to_thread(theirs, *step)
+        got = await asyncio.to_thread(ours, *step)
+        assert (step, _without_what_differs(got)) == (step, _without_what_differs(expected))
+
+
+async def test_lists_are_cut_and_sorted_alike(rabbit: RabbitMQ, broker: Broker) -> None:
+    def seen(url: str) -> list[object]:
+        api = Api(url)
+        api("PUT", "/api/vhosts/paged", {})
+        for name in ("Alpha", "beta", "alphabet", "x.y", "z"):
+            api("PUT", f"/api/queues/paged/{name}", {"durable": name < "b"})
+        lines: list[object] = [(path, api("GET", f"{path}&columns=name,durable")) for path in cases.LISTS]
+        lines.append(api("GET", "/api/queues/paged?columns=nosuch"))
+        api("DELETE", "/api/vhosts/paged")
+        return lines
+
+    assert await asyncio.to_thread(seen, broker.management_url) == await asyncio.to_thread(seen, management_url(rabbit))
+
+
+async def test_imports_are_taken_and_refused_alike(rabbit: RabbitMQ, broker: Broker) -> None:
+    def answers(url: str) -> list[tuple[int, Any]]:
+        api = Api(url)
+        seen = [api("POST", "/api/definitions", document) for document in (*cases.IMPORTED, *cases.REFUSED)]
+        for path in cases.LEFT_BEHIND:
+            api("DELETE", path)
+        return seen
+
+    expected = await asyncio.to_thread(answers, management_url(rabbit))
+    got = await asyncio.to_thread(answers, broker.management_url)
+    assert [status for status, _ in got] == [status for status, _ in expected]
+
+
+async def test_a_refused_import_changes_nothing(tmp_path: Path) -> None:
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        api = Api(broker.management_url)
+        for good in cases.IMPORTED:
+            assert (await asyncio.to_thread(api, "POST", "/api/definitions", good))[0] == 204
+        before = await asyncio.to_thread(api, "GET", "/api/definitions")
+        for document in (*cases.REFUSED, *cases.REFUSED_HERE):
+            status, answer = await asyncio.to_thread(api, "POST", "/api/definitions", document)
+            assert (status, answer["error"]) == (400, "bad_request"), document
+            assert await asyncio.to_thread(api, "GET", "/api/definitions") == before
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        _, again = await asyncio.to_thread(Api(broker.management_url), "GET", "/api/definitions")
+        _, exported = before
+        assert again.keys() == exported.keys()
+        for section, items in again.items():
+            assert items == exported[section] or sorted(map(str, items)) == sorted(map(str, exported[section]))
+
+
+async def test_limits_and_topic_permissions_are_enforced_alike(rabbit: RabbitMQ, broker: Broker) -> None:
+    expected = await asyncio.to_thread(cases.refused_by_limits, Api(management_url(rabbit)), rabbit.url)
+    got = await asyncio.to_thread(cases.refused_by_limits, Api(broker.management_url), broker.url)
+    assert got == expected
+    assert len([text for text in expected if text == "done"]) == 6
+
+
 async def test_message_stats_are_rabbitmq_s(rabbit: RabbitMQ, broker: Broker) -> None:
     """Counters of queues, exchanges, channels and the virtual host, and which of them are shown at all."""
     for api, amqp in ((Api(management_url(rabbit)), rabbit.url), (Api(broker.management_url), broker.url)):

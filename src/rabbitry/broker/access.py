@@ -14,6 +14,8 @@ from rabbitry.broker.store.journal import Journal
 
 USER: Final = "user"
 PERMISSION: Final = "permission"
+TOPIC_PERMISSION: Final = "topic-permission"
+USER_LIMITS: Final = ("max-connections", "max-channels")
 HASHING: Final = "rabbit_password_hashing_sha256"
 _DIGESTS: Final = {
     HASHING: "sha256",
@@ -25,6 +27,7 @@ HASHINGS: Final = tuple(_DIGESTS)
 _SALT: Final = 4
 
 Kind = Literal["configure", "write", "read"]
+NO_LIMITS: Final[Mapping[str, int]] = {}
 
 
 class Permission(NamedTuple):
@@ -35,16 +38,27 @@ class Permission(NamedTuple):
     read: str = ".*"
 
 
+class TopicPermission(NamedTuple):
+    """Patterns of the routing keys that a user may publish with to a topic exchange, and bind to it with.
+
+    `{username}` and `{vhost}` in them stand for the user and the virtual host (RabbitMQ's docs/access-control).
+    """
+
+    write: str
+    read: str
+
+
 class User(NamedTuple):
     """A user. password_hash: salt and hash of salt and password in base64, as RabbitMQ's; empty for no password.
 
-    hashing: by which of HASHINGS the hash was made.
+    hashing: by which of HASHINGS the hash was made. limits: by names of USER_LIMITS; a negative one is none.
     """
 
     name: str
     password_hash: str
     tags: tuple[str, ...] = ()
     hashing: str = HASHING
+    limits: Mapping[str, int] = NO_LIMITS
 
 
 def hash_password(password: str) -> str:
@@ -59,6 +73,8 @@ class Access:
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
         self.permissions: dict[tuple[str, str], Permission] = {}
+        self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
+        """Virtual host, user and exchange → what the user may do there; where nothing is set, everything."""
         self.generation = 0
         self.journal = Journal()
 
@@ -69,26 +85,39 @@ class Access:
                 tags = value.get("tags")
                 names = tuple(map(str, tags)) if isinstance(tags, list) else ()
                 name, hashing = str(value["name"]), str(value.get("hashing", HASHING))
-                self.users[name] = User(name, str(value["password_hash"]), names, hashing)
+                limits = read_limits(value.get("limits"))
+                self.users[name] = User(name, str(value["password_hash"]), names, hashing, limits)
             elif kind == PERMISSION:
                 patterns = Permission(str(value["configure"]), str(value["write"]), str(value["read"]))
                 self.permissions[str(value["vhost"]), str(value["user"])] = patterns
+            elif kind == TOPIC_PERMISSION:
+                place = str(value["vhost"]), str(value["user"]), str(value["exchange"])
+                self.topic_permissions[place] = TopicPermission(str(value["write"]), str(value["read"]))
 
     # -- changes ---------------------------------------------------------------------------------------
 
     def put_user(self, name: str, password_hash: str, tags: Iterable[str] = (), hashing: str = HASHING) -> None:
-        """Make a user, or change one. hashing: one of HASHINGS."""
-        user = User(name, password_hash, tuple(tags), hashing)
-        self.users[name] = user
+        """Make a user, or change one, whose limits stay. hashing: one of HASHINGS."""
+        known = self.users.get(name)
+        limits = known.limits if known is not None else NO_LIMITS
+        self._put_user(User(name, password_hash, tuple(tags), hashing, limits))
+
+    def put_limits(self, name: str, limits: Mapping[str, int]) -> None:
+        """Set a user's limits, by names of USER_LIMITS. Raises KeyError where there is no such user."""
+        self._put_user(self.users[name]._replace(limits=dict(limits)))
+
+    def _put_user(self, user: User) -> None:
+        self.users[user.name] = user
         self.generation += 1
         if self.journal.is_on:
             value: Table = {
-                "name": name,
-                "password_hash": password_hash,
+                "name": user.name,
+                "password_hash": user.password_hash,
                 "tags": list(user.tags),
-                "hashing": hashing,
+                "hashing": user.hashing,
+                "limits": dict(user.limits),
             }
-            self.journal.put(USER, key(name), value)
+            self.journal.put(USER, key(user.name), value)
 
     def delete_user(self, name: str) -> None:
         """Delete a user with the permissions."""
@@ -99,6 +128,9 @@ class Access:
         for vhost, user in list(self.permissions):
             if user == name:
                 self.delete_permission(vhost, user)
+        for place in list(self.topic_permissions):
+            if place[1] == name:
+                self.delete_topic_permission(*place)
 
     def put_permission(self, vhost: str, user: str, permission: Permission) -> None:
         """Set what a user may do in a virtual host. Raises UsageError for a pattern that is none."""
@@ -116,6 +148,23 @@ class Access:
         self.generation += 1
         if self.journal.is_on:
             self.journal.put(PERMISSION, key(vhost, user), None)
+
+    def put_topic_permission(self, vhost: str, user: str, exchange: str, permission: TopicPermission) -> None:
+        """Set what routing keys a user may use with an exchange. Raises UsageError for a pattern that is none."""
+        for pattern in permission:
+            check_pattern(pattern)
+        self.topic_permissions[vhost, user, exchange] = permission
+        self.generation += 1
+        if self.journal.is_on:
+            value: Table = {"vhost": vhost, "user": user, "exchange": exchange, **permission._asdict()}
+            self.journal.put(TOPIC_PERMISSION, key(vhost, user, exchange), value)
+
+    def delete_topic_permission(self, vhost: str, user: str, exchange: str) -> None:
+        """Let a user use any routing key with an exchange again."""
+        del self.topic_permissions[vhost, user, exchange]
+        self.generation += 1
+        if self.journal.is_on:
+            self.journal.put(TOPIC_PERMISSION, key(vhost, user, exchange), None)
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -151,6 +200,21 @@ class Access:
         pattern = getattr(permission, kind)
         # An empty pattern stands for one that matches the empty name alone.
         return matches(pattern or "^$", name)
+
+    def may_use_topic(self, kind: Literal["write", "read"], vhost: str, user: str, exchange: str, topic: str) -> bool:
+        """Whether a user may publish with a routing key to a topic exchange, or bind with it."""
+        permission = self.topic_permissions.get((vhost, user, exchange))
+        if permission is None:
+            return True
+        pattern: str = getattr(permission, kind)
+        pattern = pattern.replace("{username}", user).replace("{vhost}", vhost)
+        return matches(pattern or "^$", topic)
+
+
+def read_limits(value: object) -> Mapping[str, int]:
+    """Read limits from a record of the store."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(name): limit for name, limit in items if isinstance(limit, int)}
 
 
 def initial_access(users: Mapping[str, str], vhosts: Iterable[str]) -> Access:

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import logging
 import platform
 import socket
@@ -17,15 +18,26 @@ from urllib.parse import quote
 from rabbitry import __version__
 from rabbitry._installing import missing
 from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
-from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker.access import PERMISSION, USER, Access, initial_access
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access, initial_access
 from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.counts import Churn
 from rabbitry.broker.login import GUEST, is_loopback
 from rabbitry.broker.policies import POLICY, Policies, Policy
 from rabbitry.broker.queues import Queue, ReplyTo
-from rabbitry.broker.records import BINDING, EXCHANGE, QUEUE, VHOST, key, queue_record, read_exchange, restore_binding
+from rabbitry.broker.records import (
+    BINDING,
+    EXCHANGE,
+    QUEUE,
+    VHOST,
+    key,
+    queue_record,
+    read_exchange,
+    read_vhost,
+    restore_binding,
+    vhost_record,
+)
 from rabbitry.broker.shares import Shares
 from rabbitry.broker.store.batch import Contents
 from rabbitry.broker.store.journal import Journal
@@ -40,6 +52,9 @@ _log = logging.getLogger(__name__)
 MAX_MESSAGE_SIZE: Final = 128 << 20
 _LONGEST_DISPATCH: Final = 0.02
 """Seconds after which dead letters that go from queue to queue wait for the others' turn."""
+PARAMETER: Final = "global-parameter"
+CLUSTER_NAME: Final = "cluster_name"
+_ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
 
@@ -94,6 +109,8 @@ class Broker:
         self.policies = Policies()
         self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
+        self.parameters: dict[str, object] = {}
+        """Global parameters: what operators keep here for their own tools, and the name of the cluster."""
         self.churn = Churn()
         self.last_queue = 0
         self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
@@ -110,7 +127,7 @@ class Broker:
         """POSIX seconds."""
         self._dispatches_later = False
         self._failed: asyncio.Future[Exception] | None = None
-        self.server_properties = _server_properties()
+        self.server_properties: dict[str, FieldValue] = dict(_server_properties())
         self._listener = listener
         self.data = data
         self.management_port = management_port
@@ -282,10 +299,13 @@ class Broker:
 
         A virtual host in which nobody may do anything yet is given to them too.
         """
-        stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in (USER, PERMISSION)]
+        stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in _ACCESS]
         for (kind, _), value in contents.records.items():
             if kind == VHOST:
-                self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self))
+                read_vhost(self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self)), value)
+            elif kind == PARAMETER:
+                self.parameters[str(value["name"])] = json.loads(str(value["value"]))
+        self.server_properties["cluster_name"] = self.cluster_name
         initial = self.access
         self.access = Access()
         self.access.restore(stored)
@@ -306,8 +326,29 @@ class Broker:
         """Make a virtual host; one that is there stays as it is."""
         if name not in self.vhosts:
             self.vhosts[name] = VirtualHost(name, self)
-            if self.journal.is_on:
-                self.journal.put(VHOST, key(name), {"name": name})
+            self.vhost_changed(self.vhosts[name])
+
+    def vhost_changed(self, vhost: VirtualHost) -> None:
+        """Keep what was set of a virtual host: description, tags and limits."""
+        if self.journal.is_on:
+            self.journal.put(VHOST, key(vhost.name), vhost_record(vhost))
+
+    @property
+    def cluster_name(self) -> str:
+        """The name by which clients and operators know this broker; the global parameter cluster_name."""
+        name = self.parameters.get(CLUSTER_NAME)
+        return name if isinstance(name, str) else f"rabbitry@{platform.node()}"
+
+    def put_parameter(self, name: str, value: object) -> None:
+        """Set a global parameter to what JSON can say; None clears it. Only cluster_name has a meaning here."""
+        if value is None:
+            self.parameters.pop(name, None)
+        else:
+            self.parameters[name] = value
+        self.server_properties["cluster_name"] = self.cluster_name
+        if self.journal.is_on:
+            record: Table | None = None if value is None else {"name": name, "value": json.dumps(value)}
+            self.journal.put(PARAMETER, key(name), record)
 
     def delete_user(self, name: str) -> None:
         """Delete a user; its connections are closed (320). Raises KeyError where there is none."""
@@ -328,6 +369,9 @@ class Broker:
         for its_vhost, user in list(self.access.permissions):
             if its_vhost == name:
                 self.access.delete_permission(name, user)
+        for place in list(self.access.topic_permissions):
+            if place[0] == name:
+                self.access.delete_topic_permission(*place)
         if self.journal.is_on:
             self.journal.put(VHOST, key(name), None)
 

@@ -7,7 +7,7 @@ import asyncio
 import functools
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import amqp_0_8
@@ -38,6 +38,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.access import Kind
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
+from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.handlers import HANDLERS
 from rabbitry.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
 from rabbitry.broker.publishing import Publishing
@@ -263,6 +264,7 @@ class ClientConnection:
         if number == 0:
             self._on_connection_method(method)
         elif isinstance(method, ChannelOpen):
+            self._check_channel_limit()
             self.channels[number] = Channel(self, number)
             self.broker.churn.channel_created += 1
             self.channels[number].can_deliver = self.driver.can_write
@@ -307,6 +309,13 @@ class ClientConnection:
         if len(self._allowed) >= _REMEMBERED:
             self._allowed.clear()
         self._allowed.add(question)
+
+    def check_topic(self, kind: Literal["write", "read"], exchange: Exchange, routing_key: str) -> None:
+        """See that the user may use a routing key with an exchange, where it is a topic exchange. Raises 403."""
+        access, vhost = self.broker.access, self.vhost.name
+        if exchange.type == "topic" and not access.may_use_topic(kind, vhost, self.user, exchange.name, routing_key):
+            where = f"topic '{routing_key}' in exchange '{exchange.name}' in vhost '{vhost}'"
+            raise access_refused(f"access to {where} refused for user '{self.user}'")
 
     def _on_connection_method(self, method: Method) -> None:
         match method:
@@ -391,12 +400,38 @@ class ClientConnection:
             self._is_known = True
             text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
             raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+        self._is_known = True
+        self._check_limits(vhost)
         self.vhost = vhost
         self.broker.churn.connection_created += 1
         self._timer.cancel()
-        self._is_known = True
         self.tell(0, ConnectionOpenOk())
         _log.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
+
+    def _check_limits(self, vhost: "VirtualHost") -> None:
+        """See that virtual host and user may have one more connection. Raises 530."""
+        others = [known for known in self.broker.connections if known.vhost is not self.broker.nowhere]
+        limit = vhost.limits.get("max-connections", -1)
+        if 0 <= limit <= sum(known.vhost is vhost for known in others):
+            where = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"{where}: connection limit ({limit}) is reached")
+        limit = self._limit_of_user("max-connections")
+        if 0 <= limit <= sum(known.user == self.user for known in others):
+            text = f"connection refused for user '{self.user}': user connection limit ({limit}) is reached"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+
+    def _limit_of_user(self, name: str) -> int:
+        user = self.broker.access.users.get(self.user)
+        return user.limits.get(name, -1) if user is not None else -1
+
+    def _check_channel_limit(self) -> None:
+        """See that the user may have one more channel, over all its connections. Raises 530."""
+        limit = self._limit_of_user("max-channels")
+        if limit < 0:
+            return
+        if limit <= sum(len(known.channels) for known in self.broker.connections if known.user == self.user):
+            text = f"number of channels opened for user '{self.user}' has reached the maximum allowed user limit of"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"{text} ({limit})")
 
     def _give_up(self) -> None:
         _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)

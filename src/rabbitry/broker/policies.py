@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.broker.erlang import erlang_term
 from rabbitry.broker.patterns import check_pattern, matches
 from rabbitry.broker.queues.arguments import check_timer
 from rabbitry.broker.records import key
@@ -54,35 +55,52 @@ def _is_overflow(value: FieldValue) -> bool:
     return value in ("drop-head", "reject-publish", "reject-publish-dlx")
 
 
+def _is_one_of(*values: FieldValue) -> Callable[[FieldValue], bool]:
+    return lambda value: not isinstance(value, bool) and value in values
+
+
 def _is_anything(value: FieldValue) -> bool:
     return True
 
 
-_SETTINGS: Final[Mapping[str, Callable[[FieldValue], bool]]] = {
-    "message-ttl": _is_time,
-    "expires": _is_lifetime,
-    "max-length": _is_count,
-    "max-length-bytes": _is_count,
-    "overflow": _is_overflow,
-    "dead-letter-exchange": _is_text,
-    "dead-letter-routing-key": _is_text,
-    "delivery-limit": _is_count,
-    ALTERNATE_EXCHANGE: _is_text,
+_SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
+    "message-ttl": (_is_time, "is not a valid message TTL"),
+    "expires": (_is_lifetime, "is not a valid queue expiry"),
+    "max-length": (_is_count, "is not a valid maximum length"),
+    "max-length-bytes": (_is_count, "is not a valid maximum length in bytes"),
+    "overflow": (_is_overflow, "is not a valid overflow value"),
+    "dead-letter-exchange": (_is_text, "is not a valid dead letter exchange name"),
+    "dead-letter-routing-key": (_is_text, "is not a valid dead letter routing key"),
+    "delivery-limit": (_is_count, "is not a valid delivery limit"),
+    ALTERNATE_EXCHANGE: (_is_text, "is not a valid alternate exchange name"),
     # Of a cluster's or a disk's: taken, and without a meaning here.
-    "dead-letter-strategy": _is_text,
-    "queue-mode": _is_text,
-    "queue-version": _is_count,
-    "queue-master-locator": _is_text,
-    "queue-leader-locator": _is_text,
-    "max-in-memory-length": _is_count,
-    "max-in-memory-bytes": _is_count,
-    "ha-mode": _is_text,
-    "ha-params": _is_anything,
-    "ha-sync-mode": _is_text,
-    "ha-sync-batch-size": _is_count,
-    "ha-promote-on-shutdown": _is_text,
-    "ha-promote-on-failure": _is_text,
+    "dead-letter-strategy": (_is_one_of("at-most-once", "at-least-once"), "is not a valid dead letter strategy"),
+    "queue-mode": (_is_one_of("default", "lazy"), "is not a valid queue-mode value"),
+    "queue-version": (_is_one_of(1, 2), "is not a valid queue-version value"),
+    "queue-master-locator": (_is_one_of("min-masters", "client-local", "random"), "invalid queue-master-locator value"),
+    "queue-leader-locator": (
+        _is_one_of("client-local", "balanced", "random", "least-leaders"),
+        "is not a valid queue leader locator value",
+    ),
+    "max-in-memory-length": (_is_count, "is not a valid maximum memory in bytes"),
+    "max-in-memory-bytes": (_is_count, "is not a valid maximum memory in bytes"),
+    "ha-mode": (_is_one_of("all", "exactly", "nodes"), "is not a valid ha-mode value"),
+    "ha-params": (_is_anything, ""),
+    "ha-sync-mode": (
+        _is_one_of("manual", "automatic"),
+        'ha-sync-mode must be "manual" or "automatic", got {}',
+    ),
+    "ha-sync-batch-size": (_is_lifetime, "ha-sync-batch-size takes an integer greater than 0, got {}"),
+    "ha-promote-on-shutdown": (
+        _is_one_of("always", "when-synced"),
+        'ha-promote-on-shutdown must be "always" or "when-synced", got {}',
+    ),
+    "ha-promote-on-failure": (
+        _is_one_of("always", "when-synced"),
+        'ha-promote-on-failure must be "always" or "when-synced", got {}',
+    ),
 }
+"""Setting → whether it may have a value, and RabbitMQ's text where not: behind the value, or with {} for it."""
 
 
 class Policies:
@@ -140,18 +158,28 @@ class Policies:
 
 
 def check(policy: Policy) -> None:
-    """Raise UsageError where a policy makes no sense."""
+    """Raise UsageError where a policy makes no sense, in RabbitMQ's words."""
     if policy.apply_to not in APPLY_TO:
-        raise UsageError(f"policy {policy.name!r}: apply-to is one of {', '.join(APPLY_TO)}, not {policy.apply_to!r}")
+        raise UsageError(f"apply-to '{policy.apply_to}' unrecognised; should be 'queues', 'exchanges' or 'all'")
     try:
         check_pattern(policy.pattern)
     except UsageError as error:
-        raise UsageError(f"policy {policy.name!r}: pattern {policy.pattern!r}: {error}") from error
+        text, _, position = str(error).partition(" at position ")
+        wrong = f'{{"{text}",{position or 0}}}'
+        raise UsageError(f"pattern should be regular expression but is invalid: {wrong}") from error
     if not policy.definition:
-        raise UsageError(f"policy {policy.name!r}: the definition has no setting")
-    unknown = [setting for setting in policy.definition if setting not in _SETTINGS]
+        raise UsageError("no policy provided")
+    unknown = [
+        f"{{{erlang_term(setting)},{erlang_term(value)}}}"
+        for setting, value in sorted(policy.definition.items())
+        if setting not in _SETTINGS
+    ]
     if unknown:
-        raise UsageError(f"policy {policy.name!r}: {', '.join(unknown)}: not recognised policy settings")
-    for setting, value in policy.definition.items():
-        if not _SETTINGS[setting](value):
-            raise UsageError(f"policy {policy.name!r}: {value!r} is no valid {setting}")
+        raise UsageError(f"[{','.join(unknown)}] are not recognised policy settings")
+    for setting, value in sorted(policy.definition.items()):
+        is_right, wrong = _SETTINGS[setting]
+        if not is_right(value):
+            printed = "null" if value is None else erlang_term(value)
+            raise UsageError(wrong.format(printed) if "{}" in wrong else f"{printed} {wrong}")
+    if policy.definition.get("ha-mode") == "exactly" and "ha-params" not in policy.definition:
+        raise UsageError('ha-mode="exactly" takes an integer, none given')

@@ -160,6 +160,7 @@ class Publishing:
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._connection.broker.replies.get(routing_key)
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange
+        self._connection.check_topic("write", exchange, routing_key)
         keys = routing_keys(routing_key, headers)
         queues, by_headers = vhost.route(exchange, keys, headers)
         route: _Route = ([*queues], arguments[2:-1], mandatory, exchange)

@@ -71,6 +71,26 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
     }
 
 
+def vhost_record(vhost: "VirtualHost") -> Table:
+    """Return a virtual host's value."""
+    return {
+        "name": vhost.name,
+        "description": vhost.description,
+        "tags": list(vhost.tags),
+        "limits": dict(vhost.limits),
+    }
+
+
+def read_vhost(vhost: "VirtualHost", value: Table) -> None:
+    """Set what a record says of a virtual host; an older one has its name alone."""
+    tags = value.get("tags")
+    vhost.description = str(value.get("description", vhost.description))
+    vhost.tags = tuple(map(str, tags)) if isinstance(tags, list) else ()
+    limits = value.get("limits")
+    items = limits.items() if isinstance(limits, dict) else ()
+    vhost.limits = {name: limit for name, limit in items if isinstance(limit, int)}
+
+
 def is_durable(binding: Binding) -> bool:
     """Whether a binding outlives a restart: both of its ends do."""
     destination = binding.destination

@@ -3,7 +3,7 @@
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.constants import Reply
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
     from rabbitry.broker.connection import ClientConnection
 
+VHOST_LIMITS: Final = ("max-connections", "max-queues")
 _PREDECLARED: Final = {
     "amq.direct": "direct",
     "amq.fanout": "fanout",
@@ -60,6 +61,10 @@ class VirtualHost:
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
         self.totals = Totals()
+        self.description = "Default virtual host" if name == "/" else ""
+        self.tags: tuple[str, ...] = ()
+        self.limits: Mapping[str, int] = {}
+        """By names of VHOST_LIMITS; a negative one is none."""
         self._dying: deque[tuple[Queue, Message, str]] = deque()
         self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
@@ -171,6 +176,13 @@ class VirtualHost:
     def new_queue_name(self) -> str:
         """Return a name for a queue that the broker names."""
         return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
+    def check_queue_limit(self, name: str) -> None:
+        """See that there may be one queue more, where this one is not there yet. Raises 406."""
+        limit = self.limits.get("max-queues", -1)
+        if 0 <= limit <= len(self.queues) and name not in self.queues:
+            text = f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({limit}) is reached"
+            raise precondition_failed(text)
 
     def declare_queue(
         self,

@@ -51,7 +51,8 @@ def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
     _check(channel, method)
-    vhost.exchange(method.source)  # where both are missing, it is the source that is named
+    source = vhost.exchange(method.source)  # where both are missing, it is the source that is named
+    channel.connection.check_topic("read", source, method.routing_key)
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()
 
@@ -61,6 +62,8 @@ def unbind(channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
     _check(channel, method)
+    if method.source in vhost.exchanges:
+        channel.connection.check_topic("read", vhost.exchanges[method.source], method.routing_key)
     destination = vhost.exchanges.get(method.destination)
     if destination is not None and method.source in vhost.exchanges:
         vhost.unbind(method.source, destination, method.routing_key, method.arguments)

@@ -40,6 +40,7 @@ def declare(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
     else:
         name = plain_name(method.queue) or channel.vhost.new_queue_name()
         _check_declare(channel, method._replace(queue=name))
+        channel.vhost.check_queue_limit(name)
         queue = channel.vhost.declare_queue(
             name,
             connection,
@@ -76,9 +77,10 @@ def bind(channel: Channel, method: QueueBind) -> QueueBindOk | None:
     """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
     channel.vhost.refuse_default(method.exchange)
     _check_binding(channel, method)
-    channel.vhost.exchange(method.exchange)
+    exchange = channel.vhost.exchange(method.exchange)
     queue = named(channel, method.queue)
     key = queue.name if not method.queue and not method.routing_key else method.routing_key
+    channel.connection.check_topic("read", exchange, key)
     channel.vhost.bind(method.exchange, queue, key, method.arguments)
     return None if method.nowait else QueueBindOk()
 
@@ -90,6 +92,8 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
     _check_binding(channel, method)
     if not method.queue and not channel.last_queue:
         named(channel, "")  # says so
+    if method.exchange in vhost.exchanges:
+        channel.connection.check_topic("read", vhost.exchanges[method.exchange], method.routing_key)
     queue = vhost.queues.get(method.queue or channel.last_queue)
     if queue is not None and vhost.is_bound(method.exchange, queue, method.routing_key, method.arguments):
         vhost.queue(queue.name, channel.connection)

@@ -9,13 +9,15 @@ from rabbitry.broker.management.encoding import Json
 
 def read(body: Json) -> tuple[str, list[str], str]:
     """Return the hash of a user's password, the tags, and how it was hashed. Raises Answer (400)."""
-    tags = _tags(body)
+    tags = read_tags(body)
     password_hash, hashing = _hash(body)
     return password_hash, tags, hashing
 
 
-def _tags(body: Json) -> list[str]:
-    tags = body.get("tags", [])
+def read_tags(body: Json) -> list[str]:
+    """Return the tags of a user or virtual host: a list, or names with commas between them. Raises Answer (400)."""
+    tags = body.get("tags")
+    tags = [] if tags is None else tags
     names = tags.split(",") if isinstance(tags, str) else tags
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise bad("tags are names with commas between them, or a list of names")

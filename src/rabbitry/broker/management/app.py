@@ -33,12 +33,22 @@ if TYPE_CHECKING:
 _HANG_UP: Final = 0.05
 """Seconds that an answer waits for connections that it closes."""
 _MOST_BODY: Final = 16 << 20
+"""Bytes of a request's body, which is decoded in one step."""
+_MOST_DEFINITIONS: Final = 128 << 20
+"""Bytes of definitions, which are decoded in slices."""
 _ROOT: Final = """<!doctype html><html lang="en"><title>Rabbitry's broker</title>
 <h1>Rabbitry's embedded broker</h1>
 <p>This is the management API of an AMQP broker with the behaviour of RabbitMQ 3.10.8. It is for programs:
 <a href="api/overview">api/overview</a>, <a href="api/queues">api/queues</a> and the others, as in RabbitMQ.</p>
 <p>The dashboard for people is another program: <code>rabbitry up</code> or <code>rabbitry web</code>, by default on
 <a href="http://127.0.0.1:8003/">port 8003</a>. On a terminal: <code>rabbitry queues --watch</code>.</p></html>"""
+
+_CLI: Final = """<!doctype html><html lang="en"><title>rabbitmqadmin</title>
+<h1>rabbitmqadmin</h1>
+<p>This broker is not RabbitMQ and does not serve its <code>rabbitmqadmin</code>, but works with it. It comes with
+RabbitMQ, and is among its
+<a href="https://github.com/rabbitmq/rabbitmq-server/blob/v3.10.8/deps/rabbitmq_management/bin/rabbitmqadmin">sources</a>.
+Name this host and port with <code>--host</code> and <code>--port</code>.</p></html>"""
 
 
 def make_app(broker: "Broker", rates: Rates, pace: Pace) -> ASGIApp:
@@ -47,7 +57,11 @@ def make_app(broker: "Broker", rates: Rates, pace: Pace) -> ASGIApp:
     async def root(request: Request) -> Response:
         return HTMLResponse(_ROOT)
 
-    routes = [Route("/", root)]
+    async def cli(request: Request) -> Response:
+        status = 404 if request.url.path.endswith("rabbitmqadmin") else 200
+        return HTMLResponse(_CLI, status)
+
+    routes = [Route("/", root), *(Route(path, cli) for path in ("/cli", "/cli/index.html", "/cli/rabbitmqadmin"))]
     for path, methods, handler in ROUTES:
         routes.append(Route(path, _endpoint(broker, rates, pace, handler), methods=list(methods)))
 
@@ -132,10 +146,11 @@ def _authenticate(broker: "Broker", request: Request) -> User:
     return user
 
 
-async def _read(request: Request) -> bytes:
-    body = b""
+async def _read(request: Request) -> bytearray:
+    most = _MOST_DEFINITIONS if request.url.path.startswith("/api/definitions") else _MOST_BODY
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MOST_BODY:
-            raise Answer(413, "bad_request", "the request body is too large")
+        if len(body) > most:
+            raise Answer(413, "bad_request", f"the request's body has more than {most} bytes")
     return body

@@ -13,6 +13,7 @@ from rabbitry.broker.access import User
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Range, Rates
+from rabbitry.broker.management.reading import read_object
 from rabbitry.broker.management.stats import Ranges
 from rabbitry.exceptions import Undecodable
 
@@ -65,7 +66,9 @@ def need_keys(body: Json, *names: str) -> None:
 class Call:
     """A request with whoever asks, and what its path names."""
 
-    def __init__(self, broker: "Broker", rates: Rates, pace: Pace, request: Request, user: User, body: bytes) -> None:
+    def __init__(
+        self, broker: "Broker", rates: Rates, pace: Pace, request: Request, user: User, body: bytearray
+    ) -> None:
         self.broker = broker
         self.rates = rates
         self.pace = pace
@@ -90,7 +93,18 @@ class Call:
         except Undecodable as error:
             raise bad("not_json") from error
 
-    def vhost(self, kind: str = "") -> "VirtualHost":
+    async def large_body(self) -> Json:
+        """Return the JSON object that was sent, which may be large: it is decoded in slices."""
+        if not self._body:
+            return {}
+        body, self._body = self._body, bytearray()
+        async with self.pace as pace:
+            try:
+                return await read_object(body, pace)
+            except Undecodable as error:
+                raise bad("failed_to_parse_json") from error
+
+    def vhost(self) -> "VirtualHost":
         """Return the virtual host of the path."""
         vhost = self.broker.vhosts.get(self.path("vhost"))
         if vhost is None:

@@ -1,14 +1,20 @@
-"""Definitions: all that is declared, as one JSON document, out and in (RabbitMQ's docs/definitions)."""
+"""Definitions as JSON: all that is declared goes out as one document (RabbitMQ's docs/definitions), and its parts.
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+`importing` takes such a document in.
+"""
+
+import html
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
-from rabbitry.broker.access import Permission
-from rabbitry.broker.management import accounts, views
-from rabbitry.broker.management.encoding import Json
-from rabbitry.broker.policies import Policy
+from rabbitry.broker.erlang import erlang_term
+from rabbitry.broker.exchanges import Binding
+from rabbitry.broker.management import views
+from rabbitry.broker.management.encoding import Json, encode
+from rabbitry.broker.management.listing import encoded
+from rabbitry.broker.management.pace import Pace
+from rabbitry.broker.policies import Policy, check
 from rabbitry.broker.queues import Queue
 from rabbitry.exceptions import UsageError
 
@@ -16,130 +22,130 @@ if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
     from rabbitry.broker.vhost import VirtualHost
 
+_QUEUE: Final = ("name", "vhost", "durable", "auto_delete", "arguments")
+_EXCHANGE: Final = ("name", "vhost", "type", "durable", "auto_delete", "internal", "arguments")
+_BINDING: Final = ("source", "vhost", "destination", "destination_type", "routing_key", "arguments")
+_Section = tuple[str, Iterable[Any], Callable[[Any], Json]]
+
 
 class BadDefinition(Exception):
     """A definition that makes no sense; the text names it."""
 
 
-def export(broker: "Broker", only: "VirtualHost | None" = None) -> Json:
-    """Return everything durable; of one virtual host without its name and without users, as RabbitMQ does."""
-    hosts = [only] if only is not None else list(broker.vhosts.values())
-    document: Json = {
-        "rabbit_version": views.VERSION,
-        "rabbitmq_version": views.VERSION,
-        "product_name": "RabbitMQ",
-        "product_version": views.VERSION,
-    }
+async def export(broker: "Broker", pace: Pace, only: "VirtualHost | None" = None) -> list[bytes]:
+    """Return everything declared as pieces of JSON; of one virtual host without its name and without users.
+
+    What goes with a connection (exclusive queues) is no part of it, nor what is there by itself (`amq.…` exchanges).
+    """
+    sections = [*([] if only is not None else _of_broker(broker)), *_of_vhosts(broker, only)]
+    head: Json = {"rabbit_version": views.VERSION}
     if only is None:
-        document["users"] = [views.user(user) for user in broker.access.users.values()]
-        document["vhosts"] = [{"name": host.name} for host in hosts]
-        document["permissions"] = [
-            views.permission(vhost, user, item) for (vhost, user), item in broker.access.permissions.items()
-        ]
-        document["topic_permissions"] = []
-        document["global_parameters"] = [{"name": "cluster_name", "value": views.node_name()}]
-    document["parameters"] = []
-    document["policies"] = [
-        {name: value for name, value in views.policy(item).items() if only is None or name != "vhost"}
-        for item in broker.policies
-        if only is None or item.vhost == only.name
+        head |= {"rabbitmq_version": views.VERSION, "product_name": "RabbitMQ", "product_version": views.VERSION}
+    chunks = [encode(head)[:-1]]
+    async with pace:
+        for name, items, view in sections:
+            chunks.append(b',"%s":[' % name.encode())
+            chunks += await encoded(items, view, pace)
+            chunks.append(b"]")
+    return [*chunks, b"}"]
+
+
+def _of_broker(broker: "Broker") -> list[_Section]:
+    access = broker.access
+    permissions = [(*place, item) for place, item in access.permissions.items()]
+    topics = [(*place, item) for place, item in access.topic_permissions.items()]
+    return [
+        ("users", list(access.users.values()), views.user),
+        ("vhosts", list(broker.vhosts.values()), views.vhost_definition),
+        ("permissions", permissions, lambda item: views.permission(*item)),
+        ("topic_permissions", topics, lambda item: views.topic_permission(*item)),
+        ("global_parameters", views.global_parameters(broker), lambda item: item),
     ]
-    keep = ("name", "durable", "auto_delete", "arguments", *(() if only is not None else ("vhost",)))
-    ends = ("source", "destination", "destination_type", "routing_key", "arguments", *(() if only else ("vhost",)))
-    document["queues"] = [
-        {key: value for key, value in _queue(queue).items() if key in keep}
+
+
+def _of_vhosts(broker: "Broker", only: "VirtualHost | None") -> list[_Section]:
+    hosts = [only] if only is not None else list(broker.vhosts.values())
+    without = () if only is None else ("vhost",)
+
+    def picked(view: Callable[..., Json], names: tuple[str, ...] = ()) -> Callable[[Any], Json]:
+        def pick(item: Any) -> Json:
+            shown = view(*item) if type(item) is tuple else view(item)
+            return {name: shown[name] for name in names or shown if name not in without}
+
+        return pick
+
+    queues = [item for host in hosts for item in host.queues.values() if item.owner is None]
+    exchanges = [
+        (item, host)
         for host in hosts
-        for queue in host.queues.values()
-        if queue.durable and queue.owner is None
+        for item in host.exchanges.values()
+        if item.name and not item.name.startswith("amq.")
     ]
-    document["exchanges"] = [
-        {key: value for key, value in views.exchange(exchange, host).items() if key in (*keep, "type", "internal")}
-        for host in hosts
-        for exchange in host.exchanges.values()
-        if exchange.durable and exchange.name and not exchange.name.startswith("amq.")
+    bindings = [(item, host) for host in hosts for item in host.all_bindings() if not _is_exclusive(item)]
+    policies = [item for item in broker.policies if only is None or item.vhost == only.name]
+    return [
+        ("parameters", [item for host in hosts for item in views.parameters(host)], picked(dict)),
+        ("policies", policies, picked(views.policy)),
+        ("queues", queues, picked(views.queue_as_declared, _QUEUE)),
+        ("exchanges", exchanges, picked(views.exchange, _EXCHANGE)),
+        ("bindings", bindings, picked(views.binding, _BINDING)),
     ]
-    document["bindings"] = [
-        {key: value for key, value in views.binding(binding, host).items() if key in ends}
-        for host in hosts
-        for binding in host.all_bindings()
-        if binding.source.durable and binding.destination.durable
-    ]
-    return document
 
 
-def _queue(queue: Queue) -> Json:
-    return {
-        "name": queue.name,
-        "vhost": queue.vhost.name,
-        "durable": True,
-        "auto_delete": queue.auto_delete,
-        "arguments": views.plain(queue.arguments),
-    }
+def _is_exclusive(binding: Binding) -> bool:
+    return isinstance(binding.destination, Queue) and binding.destination.owner is not None
 
 
-def load(broker: "Broker", document: Mapping[str, object], only: "VirtualHost | None" = None) -> None:
-    """Declare what a document says; what is there already stays. Raises BadDefinition, or a refusal of the broker's."""
-    users = [(_name(item, "name"), accounts.read(dict(item))) for item in _items(document, "users")]
-    for name, account in users:
-        broker.access.put_user(name, *account)
-    for item in _items(document, "vhosts"):
-        broker.add_vhost(_name(item, "name"))
-    for item in _items(document, "permissions"):
-        if item.get("vhost") not in broker.vhosts or item.get("user") not in broker.access.users:
-            raise BadDefinition(f"permissions for {item.get('user')!r} in {item.get('vhost')!r}: one does not exist")
-        permission = Permission(*(_text(item, kind) for kind in Permission._fields))
-        try:
-            broker.access.put_permission(_text(item, "vhost"), _text(item, "user"), permission)
-        except UsageError as error:
-            raise BadDefinition(
-                f"permissions of {_text(item, 'user')!r}: invalid regular expression: {error}"
-            ) from error
-    for item in _items(document, "policies"):
-        broker.put_policy(policy({**item, "vhost": _vhost(broker, item, only).name}))
-    for item in _items(document, "exchanges"):
-        _vhost(broker, item, only).declare_exchange(
-            _name(item, "name"),
-            _text(item, "type"),
-            durable=item.get("durable") is not False,
-            auto_delete=item.get("auto_delete") is True,
-            internal=item.get("internal") is True,
-            arguments=table(item.get("arguments")),
-        )
-    for item in _items(document, "queues"):
-        _vhost(broker, item, only).declare_queue(
-            _name(item, "name"),
-            None,
-            durable=item.get("durable") is not False,
-            exclusive=False,
-            auto_delete=item.get("auto_delete") is True,
-            arguments=table(item.get("arguments")),
-        )
-    for item in _items(document, "bindings"):
-        host = _vhost(broker, item, only)
-        known = host.queues if item.get("destination_type") == "queue" else host.exchanges
-        destination = known.get(_text(item, "destination"))
-        if destination is None:
-            raise BadDefinition(f"a binding names {item.get('destination')!r}, which does not exist")
-        host.bind(_text(item, "source"), destination, _key(item, "routing_key"), table(item.get("arguments")))
+# -- parts that came as JSON -------------------------------------------------------------------------------
 
 
-def policy(item: Mapping[str, object]) -> Policy:
-    """Take a policy that came as JSON. Raises BadDefinition."""
-    for name in ("pattern", "definition"):
-        if name not in item:
-            raise BadDefinition(f"[{{key_missing,{name}}}]")
-    priority = item.get("priority", 0)
-    if isinstance(priority, str) and re.fullmatch("-?[0-9]{1,9}", priority):  # rabbitmqadmin sends text
-        priority = int(priority)
-    if not isinstance(priority, int) or isinstance(priority, bool):
-        raise BadDefinition(f"priority is a number, not {priority!r}")
-    definition = item["definition"]
+def policy(vhost: str, name: str, item: Mapping[str, object]) -> Policy:
+    """Take a policy that came as JSON, and check it. Raises BadDefinition, in RabbitMQ's words."""
+    pattern, definition = item.get("pattern"), item.get("definition")
+    priority, apply_to = item.get("priority", 0), item.get("apply-to", "all")
+    if not isinstance(pattern, str):
+        raise _invalid(f"pattern should be a binary but was {_printed(pattern)}")
     if not isinstance(definition, dict):
-        raise BadDefinition("a policy's definition is an object")
-    apply_to = item.get("apply-to", "all")
-    return Policy(
-        _text(item, "vhost"), _text(item, "name"), _text(item, "pattern"), table(definition), priority, str(apply_to)
-    )
+        text = f"parse error while reading policy definition: {_printed(definition)}. Validator: policy_validator."
+        raise _invalid(text)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise _invalid(f"priority should be a number, actually was {_printed(priority)}")
+    if not isinstance(apply_to, str):
+        raise _invalid(f"apply-to '{_printed(apply_to)}' unrecognised; should be 'queues', 'exchanges' or 'all'")
+    made = Policy(vhost, name, pattern, table(definition), priority, apply_to)
+    try:
+        encode_table({"priority": priority})
+        check(made)
+    except UsageError as error:
+        raise _invalid(str(error)) from error
+    return made
+
+
+def _invalid(text: str) -> BadDefinition:
+    return BadDefinition(f"Validation failed\n\n{html.escape(text, quote=False)}\n")
+
+
+def _printed(value: object) -> str:
+    """Print what came as JSON as Erlang would."""
+    return erlang_term(_field(value))
+
+
+def limits(value: object, names: tuple[str, ...], what: str) -> dict[str, int]:
+    """Take limits that came as JSON: numbers by name. Raises BadDefinition, in RabbitMQ's words."""
+    if value == []:  # RabbitMQ's way to say none
+        return {}
+    if not isinstance(value, dict):
+        raise BadDefinition(f"{what} are an object")
+    unknown = [f"{{{_printed(name)},{_printed(limit)}}}" for name, limit in value.items() if name not in names]
+    if unknown:
+        raise BadDefinition(f"Unrecognised terms [{','.join(unknown)}] in {what}")
+    for name, limit in value.items():
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit.bit_length() >= _LONG:
+            raise BadDefinition(f"{name} should be a number, actually was {_printed(limit)}")
+    return dict(value)
+
+
+_LONG: Final = 63
 
 
 def table(value: object) -> Table:
@@ -168,38 +174,31 @@ def _field(value: object) -> FieldValue:
     raise BadDefinition(f"{value!r} can't be an argument")
 
 
-def _items(document: Mapping[str, object], name: str) -> Iterable[Mapping[str, object]]:
-    items = document.get(name, [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadDefinition(f"{name} is a list of objects")
-    return items
-
-
-def _text(item: Mapping[str, object], name: str) -> str:
-    value = item.get(name, "")
+def text(item: Mapping[str, object], name: str) -> str:
+    """Take a text of a definition. Raises BadDefinition where it has none."""
+    value = item.get(name)
     if not isinstance(value, str):
         raise BadDefinition(f"{name} is a string, not {value!r}")
     return value
 
 
-def _name(item: Mapping[str, object], name: str) -> str:
-    """Take a name: what travels as a short string, at most 255 bytes."""
-    text = _key(item, name)
-    if not text:
-        raise BadDefinition(f"{name} is missing, or empty")
-    return text
+def short(item: Mapping[str, object], name: str) -> str:
+    """Take what travels as a short string, at most 255 bytes. Raises BadDefinition, or UsageError."""
+    value = text(item, name)
+    encode_short(value)
+    return value
 
 
-def _key(item: Mapping[str, object], name: str) -> str:
-    text = _text(item, name)
-    encode_short(text)  # raises UsageError
-    return text
+def named(item: Mapping[str, object], name: str = "name") -> str:
+    """Take a name: a short string that is not empty. Raises BadDefinition, or UsageError."""
+    if not short(item, name):
+        raise BadDefinition(f"{name} is empty")
+    return short(item, name)
 
 
-def _vhost(broker: "Broker", item: Mapping[str, object], only: "VirtualHost | None") -> "VirtualHost":
-    if only is not None:
-        return only
-    host = broker.vhosts.get(_text(item, "vhost"))
-    if host is None:
-        raise BadDefinition(f"there is no virtual host {item.get('vhost')!r}")
-    return host
+def flag(item: Mapping[str, object], name: str) -> bool:
+    """Take a flag, which RabbitMQ does not do without. Raises BadDefinition."""
+    value = item.get(name)
+    if not isinstance(value, bool):
+        raise BadDefinition(f"{name} of {item.get('name')!r} is true or false, not {value!r}")
+    return value

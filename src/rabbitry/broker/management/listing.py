@@ -4,7 +4,7 @@ Only what is shown is built: names and sort keys come from the objects themselve
 """
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from starlette.datastructures import QueryParams
@@ -81,20 +81,26 @@ async def answer(call: Call, listed: Listed[T]) -> Response:
             items = items[upto - page.size : upto]
         columns = query.get("columns")
         view = listed.view if columns is None else listed.with_columns(columns)
-        chunks: list[bytes] = [head]
-        piece = bytearray()
-        for item in items:
-            piece += encode(view(item))
-            piece += b","
-            if len(piece) >= _CHUNK:
-                chunks.append(bytes(piece))
-                piece.clear()
-            await pace.rest()
+        chunks = await encoded(items, view, pace)
+    return streamed([head, *chunks, tail])
+
+
+async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -> list[bytes]:
+    """Return objects as JSON, with commas between them, in pieces; `pace` is held."""
+    chunks: list[bytes] = []
+    piece = bytearray()
+    for item in items:
+        piece += encode(view(item))
+        piece += b","
+        if len(piece) >= _CHUNK:
+            chunks.append(bytes(piece))
+            piece.clear()
+        await pace.rest()
     if piece:
         chunks.append(bytes(piece))
-    if len(chunks) > 1:
+    if chunks:
         chunks[-1] = chunks[-1][:-1]  # the last comma
-    return streamed([*chunks, tail])
+    return chunks
 
 
 def streamed(chunks: list[bytes]) -> Response:

@@ -4,6 +4,7 @@ import base64
 import math
 import os
 import platform
+import resource
 import time
 import zlib
 from datetime import datetime
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
-from rabbitry.broker.access import Permission, User
+from rabbitry.broker.access import Permission, TopicPermission, User
 from rabbitry.broker.alarms import used_memory
+from rabbitry.broker.broker import CLUSTER_NAME
 from rabbitry.broker.exchanges import TYPES, Binding, Exchange
 from rabbitry.broker.management import stats
 from rabbitry.broker.management.encoding import Json
@@ -69,7 +71,7 @@ def overview(broker: "Broker", rates: Rates, totals: "dict[VirtualHost, Counts]"
         "product_version": VERSION,
         "product_name": "RabbitMQ",
         "rabbitmq_version": VERSION,
-        "cluster_name": node_name(),
+        "cluster_name": broker.cluster_name,
         "erlang_version": "",
         "erlang_full_version": str(broker.server_properties["platform"]),
         "release_series_support_status": "supported",
@@ -128,6 +130,7 @@ def listeners(broker: "Broker") -> list[Json]:
 
 def node(broker: "Broker") -> Json:
     """Return the one node."""
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "name": node_name(),
         "type": "disc" if broker.data else "ram",
@@ -142,9 +145,9 @@ def node(broker: "Broker") -> Json:
         "disk_free_limit": broker.alarms.disk_free_limit,
         "disk_free_alarm": "disk" in broker.alarms.on,
         "fd_used": len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
-        "fd_total": 0,
+        "fd_total": most_files,
         "sockets_used": len(broker.connections),
-        "sockets_total": 0,
+        "sockets_total": most_files,
         "proc_used": 1,
         "proc_total": 1,
         "rates_mode": "basic",
@@ -212,7 +215,7 @@ def queue_details(item: Queue, rates: Rates, ranges: Ranges) -> Json:
     return shown
 
 
-def queue_as_declared(item: Queue, *, has_totals: bool) -> Json:
+def queue_as_declared(item: Queue, *, has_totals: bool = False) -> Json:
     """Return a queue for a query with `disable_stats`, with its depths where it asks for these."""
     shown: Json = {
         "name": item.name,
@@ -406,12 +409,11 @@ def _peer(item: "ClientConnection") -> Json:
 
 def vhost(item: "VirtualHost") -> Json:
     """Return a virtual host as it was made."""
-    description = "Default virtual host" if item.name == "/" else ""
     return {
         "name": item.name,
-        "description": description,
-        "tags": [],
-        "metadata": {"description": description, "tags": []},
+        "description": item.description,
+        "tags": list(item.tags),
+        "metadata": {"description": item.description, "tags": list(item.tags)},
         "default_queue_type": "undefined",
         "tracing": False,
         "cluster_state": {node_name(): "running"},
@@ -430,10 +432,36 @@ def user(item: User) -> Json:
         "password_hash": item.password_hash,
         "hashing_algorithm": item.hashing,
         "tags": list(item.tags),
-        "limits": {},
+        "limits": dict(item.limits),
     }
 
 
 def permission(vhost_name: str, user_name: str, item: Permission) -> Json:
     """Return a permission."""
     return {"user": user_name, "vhost": vhost_name, **item._asdict()}
+
+
+def topic_permission(vhost_name: str, user_name: str, exchange_name: str, item: TopicPermission) -> Json:
+    """Return a topic permission."""
+    return {"user": user_name, "vhost": vhost_name, "exchange": exchange_name, **item._asdict()}
+
+
+def parameters(item: "VirtualHost") -> list[Json]:
+    """List a virtual host's parameters: its limits, where it has any."""
+    if not item.limits:
+        return []
+    return [{"value": dict(item.limits), "vhost": item.name, "component": "vhost-limits", "name": "limits"}]
+
+
+def global_parameters(broker: "Broker") -> list[Json]:
+    """List the global parameters; the cluster's name is always one."""
+    values = {CLUSTER_NAME: broker.cluster_name, **broker.parameters}
+    return [{"name": name, "value": values[name]} for name in sorted(values)]
+
+
+def vhost_definition(item: "VirtualHost") -> Json:
+    """Return a virtual host as definitions have it: what was set of it, beside its name."""
+    shown = vhost(item)
+    is_plain = not item.tags and item.description in ("", "Default virtual host")
+    names = ("name",) if is_plain else ("name", "description", "tags", "metadata")
+    return {name: shown[name] for name in names}

@@ -1,6 +1,6 @@
 """The paths of the management API, a file for each group of objects; importing them fills ROUTES."""
 
 from rabbitry.broker.management.call import ROUTES
-from rabbitry.broker.management.routes import access, clients, topology, whole
+from rabbitry.broker.management.routes import access, clients, settings, topology, whole
 
-__all__ = ["ROUTES", "access", "clients", "topology", "whole"]
+__all__ = ["ROUTES", "access", "clients", "settings", "topology", "whole"]

@@ -1,16 +1,17 @@
 """Virtual hosts, users, permissions and policies."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from rabbitry.broker.access import Permission
+from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
 from rabbitry.broker.management import accounts, definitions, views
 from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.listing import Listed, answer
 from rabbitry.broker.management.rates import vhost_totals
+from rabbitry.broker.vhost import VHOST_LIMITS
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -40,16 +41,41 @@ async def _list_vhosts(call: Call) -> Response:
 def _vhost(call: Call) -> object:
     if call.method == "PUT":
         call.administrator()
-        call.body()
-        is_new = call.path("vhost") not in call.broker.vhosts
-        call.broker.add_vhost(call.path("vhost"))
-        call.broker.access.put_permission(call.path("vhost"), call.user.name, Permission())
-        return CREATED if is_new else DONE
+        return _put_vhost(call, call.path("vhost"), call.body())
     if call.method == "DELETE":
         call.administrator()
         call.broker.delete_vhost(call.vhost().name)
         return DONE
     return _show_vhost(call)
+
+
+def _put_vhost(call: Call, name: str, body: Json) -> object:
+    broker = call.broker
+    description, tags = body.get("description") or "", accounts.read_tags(body)
+    if not isinstance(description, str):
+        raise bad("the description is a string")
+    if body.get("tracing") in (True, "true"):
+        raise bad("tracing (the firehose) is not available in this broker")
+    if body.get("default_queue_type") not in (None, "", "classic", "undefined"):
+        raise bad("default_queue_type is not available in this broker: name x-queue-type in a queue's arguments")
+    is_new = name not in broker.vhosts
+    broker.add_vhost(name)
+    vhost = broker.vhosts[name]
+    if "description" in body or "tags" in body:
+        vhost.description, vhost.tags = description, tuple(tags)
+        broker.vhost_changed(vhost)
+    if is_new:
+        broker.access.put_permission(name, call.user.name, Permission())
+    return CREATED if is_new else DONE
+
+
+@route("/api/vhosts/{vhost}/start/{node}", "POST")
+def _start_vhost(call: Call) -> object:
+    call.administrator()
+    call.vhost()
+    if call.path("node") != views.node_name():
+        raise bad(f"Request to node {call.path('node')} failed with nodedown")
+    return DONE  # it runs
 
 
 async def _show_vhost(call: Call) -> Json:
@@ -162,6 +188,121 @@ def _permission(call: Call) -> object:
     return views.permission(vhost, user, known)
 
 
+# -- topic permissions -------------------------------------------------------------------------------------
+
+
+def _list_topic_permissions(call: Call, place: int | None = None, name: str = "") -> Awaitable[Response]:
+    found = [
+        (*where, item)
+        for where, item in call.broker.access.topic_permissions.items()
+        if place is None or where[place] == name
+    ]
+    order = ("vhost", "user", "exchange")
+    return answer(call, Listed(found, lambda item: views.topic_permission(*item), order=order))
+
+
+@route("/api/topic-permissions")
+def _topic_permissions(call: Call) -> object:
+    call.administrator()
+    return _list_topic_permissions(call)
+
+
+@route("/api/vhosts/{vhost}/topic-permissions")
+def _vhost_topic_permissions(call: Call) -> object:
+    call.administrator()
+    return _list_topic_permissions(call, 0, call.vhost().name)
+
+
+@route("/api/users/{name}/topic-permissions")
+def _user_topic_permissions(call: Call) -> object:
+    call.administrator()
+    if call.path("name") not in call.broker.access.users:
+        raise not_found()
+    return _list_topic_permissions(call, 1, call.path("name"))
+
+
+@route("/api/topic-permissions/{vhost}/{user}", "GET", "PUT", "DELETE")
+@route("/api/topic-permissions/{vhost}/{user}/{exchange}", "DELETE")
+def _topic_permission(call: Call) -> object:
+    call.administrator()
+    access, vhost, user = call.broker.access, call.path("vhost"), call.path("user")
+    if vhost not in call.broker.vhosts or user not in access.users:
+        raise bad("vhost_or_user_not_found") if call.method == "PUT" else not_found()
+    known = {place: item for place, item in access.topic_permissions.items() if place[:2] == (vhost, user)}
+    if call.method == "PUT":
+        body = call.body()
+        need_keys(body, "exchange", "write", "read")
+        permission = TopicPermission(definitions.text(body, "write"), definitions.text(body, "read"))
+        try:
+            access.put_topic_permission(vhost, user, definitions.short(body, "exchange"), permission)
+        except UsageError as error:
+            raise bad(f"invalid regular expression: {error}") from error
+        return DONE if known else CREATED
+    if not known:
+        raise not_found()
+    if call.method == "DELETE":
+        only = call.path("exchange") if "exchange" in call.request.path_params else None
+        for place in known:
+            if only in (None, place[2]):
+                access.delete_topic_permission(*place)
+        return DONE
+    return [views.topic_permission(*place, item) for place, item in known.items()]
+
+
+# -- limits ------------------------------------------------------------------------------------------------
+
+
+@route("/api/user-limits")
+@route("/api/user-limits/{user}")
+def _user_limits(call: Call) -> object:
+    users = call.broker.access.users
+    name = call.path("user") if "user" in call.request.path_params else None
+    if name is not None and name not in users:
+        raise not_found()
+    found = [user for user in users.values() if user.limits and name in (None, user.name)]
+    return [{"user": user.name, "value": dict(user.limits)} for user in sorted(found)]
+
+
+@route("/api/user-limits/{user}/{limit}", "PUT", "DELETE")
+def _user_limit(call: Call) -> object:
+    call.administrator()
+    name, limit, access = call.path("user"), call.path("limit"), call.broker.access
+    if name not in access.users:
+        raise bad(["no_such_user", name])
+    access.put_limits(name, _changed(call, access.users[name].limits, limit, USER_LIMITS, "user-limits"))
+    return DONE
+
+
+def _changed(call: Call, known: Mapping[str, int], name: str, names: tuple[str, ...], what: str) -> dict[str, int]:
+    """Return limits with one of them set or cleared, as the request says. Raises Answer, or BadDefinition."""
+    if call.method == "DELETE":
+        return {other: limit for other, limit in known.items() if other != name}
+    body = call.body()
+    need_keys(body, "value")
+    return {**known, **definitions.limits({name: body["value"]}, names, what)}
+
+
+@route("/api/vhost-limits")
+@route("/api/vhost-limits/{vhost}")
+def _vhost_limits(call: Call) -> object:
+    return [{"vhost": vhost.name, "value": dict(vhost.limits)} for vhost in call.vhosts() if vhost.limits]
+
+
+@route("/api/vhost-limits/{vhost}/{limit}", "PUT", "DELETE")
+def _vhost_limit(call: Call) -> object:
+    call.policymaker()
+    vhost = call.vhost()
+    try:
+        vhost.limits = _changed(call, vhost.limits, call.path("limit"), VHOST_LIMITS, "limits")
+    except definitions.BadDefinition as error:
+        raise bad(f"Validation failed\n\n{error}\n") from error
+    call.broker.vhost_changed(vhost)
+    return DONE
+
+
+# -- policies ----------------------------------------------------------------------------------------------
+
+
 @route("/api/policies")
 @route("/api/policies/{vhost}")
 def _policies(call: Call) -> object:
@@ -176,7 +317,9 @@ def _policy(call: Call) -> object:
     vhost, name = call.vhost().name, call.path("name")
     known = call.broker.policies.get(vhost, name)
     if call.method == "PUT":
-        call.broker.put_policy(definitions.policy(call.body() | {"vhost": vhost, "name": name}))
+        body = call.body()
+        need_keys(body, "pattern", "definition")
+        call.broker.put_policy(definitions.policy(vhost, name, body))
         return CREATED if known is None else DONE
     if known is None:
         raise not_found()

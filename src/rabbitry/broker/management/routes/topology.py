@@ -140,6 +140,9 @@ def _queue(call: Call) -> object:
     if call.method == "PUT":
         vhost, name, body = call.vhost(), call.path("name"), call.body()
         call.need("configure", vhost.name, name)
+        if body.get("node") not in (None, views.node_name()):
+            raise bad(f"Node {body['node']} could not be contacted")
+        vhost.check_queue_limit(name)
         is_new = name not in vhost.queues
         vhost.declare_queue(
             name,
@@ -194,8 +197,10 @@ def _get(call: Call) -> object:
 @route("/api/queues/{vhost}/{name}/actions", "POST")
 def _actions(call: Call) -> object:
     call.queue()
-    if call.body().get("action") not in ("sync", "cancel_sync"):
-        raise bad("unknown action")
+    body = call.body()
+    need_keys(body, "action")
+    if body["action"] not in ("sync", "cancel_sync"):
+        raise bad(["unknown", body["action"]])
     return DONE
 
 

@@ -4,9 +4,11 @@ from typing import Final
 
 from starlette.responses import JSONResponse
 
-from rabbitry.broker.management import definitions, messages, views
-from rabbitry.broker.management.call import DONE, Call, not_found, number, route
+from rabbitry.broker.alarms import used_memory
+from rabbitry.broker.management import definitions, importing, messages, views
+from rabbitry.broker.management.call import DONE, Answer, Call, bad, not_found, number, route
 from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.management.listing import streamed
 from rabbitry.broker.management.rates import vhost_totals
 
 
@@ -18,43 +20,15 @@ async def _overview(call: Call) -> object:
     return views.overview(call.broker, call.rates, totals, ranges)
 
 
-@route("/api/cluster-name")
-def _cluster_name(call: Call) -> object:
-    return {"name": views.node_name()}
-
-
 @route("/api/whoami")
 def _whoami(call: Call) -> object:
     return {"name": call.user.name, "tags": list(call.user.tags)}
 
 
 @route("/api/extensions")
-@route("/api/operator-policies")
-@route("/api/parameters")
-@route("/api/topic-permissions")
-@route("/api/vhost-limits")
-@route("/api/user-limits")
 @route("/api/feature-flags")
 def _nothing(call: Call) -> object:
     return []
-
-
-@route("/api/vhost-limits/{vhost}")
-def _no_limits_of_a_vhost(call: Call) -> object:
-    call.vhost()
-    return []
-
-
-@route("/api/user-limits/{user}")
-def _no_limits_of_a_user(call: Call) -> object:
-    if call.path("user") not in call.broker.access.users:
-        raise not_found()
-    return []
-
-
-@route("/api/global-parameters")
-def _global_parameters(call: Call) -> object:
-    return [{"name": "cluster_name", "value": views.node_name()}]
 
 
 @route("/api/nodes")
@@ -70,6 +44,24 @@ def _node(call: Call) -> object:
 
 
 _RESOURCES: Final = {"disk": "disk space", "memory": "memory"}
+
+
+@route("/api/nodes/{name}/memory")
+def _memory(call: Call) -> object:
+    if call.path("name") != views.node_name():
+        raise not_found()
+    used = used_memory()
+    return {"memory": {"strategy": "rss", "total": {"rss": used, "allocated": used, "erlang": 0}}}
+
+
+@route("/api/health/checks/certificate-expiration/{within}/{unit}")
+def _certificates(call: Call) -> object:
+    if call.path("unit") not in ("days", "weeks", "months", "years"):
+        raise bad("Time unit not recognised. Supported units: days, weeks, months, years.")
+    number(call.path("within"), "Invalid expiration value.")
+    if call.broker.has_tls:
+        raise bad("this broker does not look at the dates of its certificates")
+    return {"status": "ok"}
 
 
 @route("/api/health/checks/alarms")
@@ -145,18 +137,15 @@ def _aliveness(call: Call) -> object:
 
 
 @route("/api/definitions", "GET", "POST")
-def _definitions(call: Call) -> object:
-    call.administrator()
-    if call.method == "GET":
-        return definitions.export(call.broker)
-    definitions.load(call.broker, call.body())
-    return DONE
-
-
 @route("/api/definitions/{vhost}", "GET", "POST")
-def _vhost_definitions(call: Call) -> object:
+async def _definitions(call: Call) -> object:
     call.administrator()
+    only = None
+    if "vhost" in call.request.path_params:
+        only = call.broker.vhosts.get(call.path("vhost"))
+        if only is None:
+            raise Answer(404, "not_found", "vhost_not_found") if call.method == "POST" else not_found()
     if call.method == "GET":
-        return definitions.export(call.broker, call.vhost())
-    definitions.load(call.broker, call.body(), call.vhost())
+        return streamed(await definitions.export(call.broker, call.pace, only))
+    await importing.load(call.broker, await call.large_body(), call.pace, only)
     return DONE
