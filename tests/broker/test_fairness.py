@@ -2,14 +2,28 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rabbitry
+from rabbitry.amqp.client import Channel, Properties
+from rabbitry.amqp.protocol.methods import (
+    BasicCancel,
+    BasicNack,
+    BasicRecover,
+    ChannelClose,
+    ConnectionClose,
+    TxCommit,
+    TxSelect,
+)
 from rabbitry.broker import Broker, connection, shares
 from rabbitry.broker.shares import Shares
+from rabbitry.broker.store.journal import Journal
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
 
@@ -84,3 +98,101 @@ async def test_what_takes_long_gives_others_their_turn_whatever_it_is(monkeypatc
             await channel.declare_queue("mine", passive=True)
             assert queue.published < 5000  # a few in each turn of the loop, and the answer takes a few turns
             await eventually(lambda: queue.published == 5000, "all of it, in the end")
+
+
+async def _at_once(condition: Callable[[], object]) -> None:
+    """Wait for a condition, which is looked at in each turn of the loop."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 # nothing tells of it, and 10 ms would be too late
+            await asyncio.sleep(0)
+
+
+async def _published(channel: Channel, name: str, count: int, **options: Any) -> None:
+    await channel.declare_queue(name, **options)
+    for number in range(count):
+        await channel.publish(b"%d" % number, routing_key=name, properties=Properties(delivery_mode=2))
+
+
+@pytest.mark.parametrize("ending", ["channel", "connection", "nack", "recover", "lost"])
+async def test_others_are_served_while_much_comes_back_and_find_it_in_order(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    monkeypatch.setattr("rabbitry.broker.channel._STEP", 2)
+    async with Broker(port=0, data=tmp_path) as broker, contextlib.AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(rabbitry.connect(broker.url))
+        other = await stack.enter_async_context(await asking.channel())
+        await _published(other, "q", 400, durable=True)
+        holding = await asyncio.to_thread(Peer, broker.url)
+        stack.push_async_callback(asyncio.to_thread, holding.__exit__, OSError, OSError(), None)
+        queue = broker.vhosts["/"].queues["q"]
+        await asyncio.to_thread(holding.consume, "q")
+        await eventually(lambda: queue.unsettled == 400, "the consumer has all")
+        await asyncio.to_thread(holding.call, BasicCancel("c"))
+        match ending:
+            case "channel":
+                holding.send(ChannelClose(200, "", 0, 0))
+            case "connection":
+                holding.send(ConnectionClose(200, "", 0, 0), 0)
+            case "nack":
+                holding.send(BasicNack(0, multiple=True, requeue=True))
+            case "recover":
+                holding.send(BasicRecover(requeue=True))
+            case _:
+                holding.drop()
+        await _at_once(lambda: queue.returning)
+        await other.declare_queue("another")
+        assert queue.returning, "the other was served in between"
+        got = await other.get("q", no_ack=True)
+        assert got is not None
+        assert got.body == b"0", "nothing is delivered before all is back"
+        await eventually(lambda: queue.ready == 399, "all is back")
+        assert not queue.returning
+
+
+async def test_others_are_served_while_a_large_transaction_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    async with Broker(port=0, data=tmp_path) as broker, contextlib.AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(rabbitry.connect(broker.url))
+        other = await stack.enter_async_context(await asking.channel())
+        await other.declare_queue("q", durable=True)
+        peer = await asyncio.to_thread(Peer, broker.url)
+        stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
+        await asyncio.to_thread(peer.call, TxSelect(), 1)
+        for number in range(400):
+            peer.publish("", "q", b"%d" % number)
+        queue = broker.vhosts["/"].queues["q"]
+        assert queue.ready == 0
+        committing = asyncio.ensure_future(asyncio.to_thread(peer.call, TxCommit(), 1))
+        await _at_once(lambda: queue.ready)
+        await other.declare_queue("another")
+        assert queue.ready < 400
+        await committing
+        assert len(queue) == 400
+
+
+async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW", 10)
+    monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 20)
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as client:
+        channel = await client.channel()
+        await _published(channel, "purged", 200, durable=True)
+        await _published(channel, "deleted", 200, durable=True)
+        assert await channel.purge_queue("purged") == 200
+        await channel.publish(b"new", routing_key="purged", properties=Properties(delivery_mode=2))
+        monkeypatch.setattr(Journal, "_drop_on", lambda self, writing: None)  # as if the process ended there
+        assert await channel.delete_queue("deleted") == 200
+    monkeypatch.undo()
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as client:
+        channel = await client.channel()
+        assert "deleted" not in broker.vhosts["/"].queues
+        assert (await channel.declare_queue("purged", passive=True)).message_count == 1
+        await broker.journal.committed_now()
+    store = sqlite3.connect(tmp_path / "broker.sqlite")
+    assert store.execute("SELECT COUNT(*) FROM entries").fetchone() == (1,)
+    assert store.execute("SELECT COUNT(*) FROM bodies").fetchone() == (1,)
+    store.close()

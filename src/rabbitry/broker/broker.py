@@ -286,12 +286,15 @@ class Broker:
         self.journal = journal
         queues = {queue.id: queue for vhost in self.vhosts.values() for queue in vhost.queues.values()}
         for backlog in contents.backlogs:
+            if backlog.queue not in queues:  # it was deleted, and the process ended before all of it was
+                journal.drop_queue(backlog.queue)
+                continue
             queue = queues[backlog.queue]
             queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
             if not contents.clean:
                 queue.recovered_to = max(queue.recovered_to, backlog.last_position)
         if not contents.clean:
-            for queue in {backlog.queue: queues[backlog.queue] for backlog in contents.backlogs}.values():
+            for queue in {number: queues[number] for number, *_ in contents.backlogs if number in queues}.values():
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
 
     def _restore_access(self, journal: Journal, contents: Contents) -> None:

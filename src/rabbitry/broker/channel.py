@@ -3,8 +3,10 @@
 import asyncio
 import enum
 import functools
+import itertools
 import struct
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol import hot
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_UNREAD: Final = 32 << 20
 """Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
+_STEP: Final = 200
+"""Deliveries that are settled in one step of many."""
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 Held = tuple[Queue, Consumer | None, Entry]
@@ -156,33 +160,61 @@ class Channel:
                 if self.parked:
                     self.unpark()
                 return
-            settled = [(tag, held)]
+            settled = {tag: held}
         else:
             if tag and tag not in self.unsettled:
                 raise precondition_failed(f"unknown delivery tag {tag}")
-            tags = []
-            for known in self.unsettled:  # they rise, as they were put in
-                if known > tag > 0:
-                    break
-                tags.append(known)
-            settled = [(known, self.unsettled.pop(known)) for known in tags]
+            if not tag or tag == next(reversed(self.unsettled)):
+                settled = self._take_all()
+            else:
+                tags = list(itertools.takewhile(tag.__ge__, self.unsettled))  # they rise, as they were put in
+                settled = {known: self.unsettled.pop(known) for known in tags}
         if self.transaction is not None:
-            self.transaction.settled += [(known, held, outcome) for known, held in settled]
+            self.transaction.settled += [(known, held, outcome) for known, held in settled.items()]
             return
-        self.release_all(settled, outcome)
+        self.connection.work(self.settling(settled, outcome), self._unpark_some)
+
+    def settling(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
+        """Take deliveries off the channel that are settled in one go, in steps; they are taken out of `settled`.
+
+        Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
+        order of dead letters, and of what comes back to a quorum queue. A queue to which something comes back delivers
+        nothing before all has: what comes late stands in front.
+        """
+        if outcome is Outcome.ACKED:
+            while settled:
+                for _ in range(min(len(settled), _STEP)):
+                    self.release(settled.popitem()[1], outcome)
+                yield
+            return
+        groups: dict[str, list[Held]] = {}
+        while settled:
+            for _ in range(min(len(settled), _STEP)):
+                tag, held = settled.popitem()  # the last one
+                groups.setdefault(_holder(tag, held, outcome), []).append(held)
+            yield
+        returning: set[Queue] = set()
+        for name in sorted(groups):
+            group = groups[name]
+            while group:
+                for _ in range(min(len(group), _STEP)):
+                    held = group.pop()
+                    if outcome is not Outcome.REJECTED and held[0] not in returning:
+                        returning.add(held[0])
+                        held[0].returning += 1
+                    self.release(held, outcome)
+                yield
+        for queue in returning:
+            queue.returning -= 1
+            self.connection.broker.touch(queue)
+
+    def _unpark_some(self) -> None:
         if self.parked:
             self.unpark()
 
-    def release_all(self, settled: list[tuple[int, Held]], outcome: Outcome) -> None:
-        """Take deliveries off the channel that are settled in one go.
-
-        Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
-        order of dead letters, and of what comes back to a quorum queue.
-        """
-        if outcome is not Outcome.ACKED and len({consumer for _, (_, consumer, _) in settled}) > 1:
-            settled = sorted(settled, key=_by_consumer)
-        for _, held in settled:
-            self.release(held, outcome)
+    def _take_all(self) -> dict[int, Held]:
+        held, self.unsettled = self.unsettled, {}
+        return held
 
     def release(self, held: Held, outcome: Outcome) -> None:
         """Take a delivery off the channel."""
@@ -202,12 +234,14 @@ class Channel:
         else:
             queue.rejected(entry)
 
-    def recover(self) -> None:
-        """Put everything that is not settled back to its queue (basic.recover)."""
-        held = list(self.unsettled.items())
-        self.unsettled.clear()
-        self.release_all(held, Outcome.REQUEUED)
-        self.unpark()
+    def recover(self, then: Callable[[], None] = lambda: None) -> None:
+        """Put everything that is not settled back to its queue (basic.recover), then call back."""
+
+        def recovered() -> None:
+            self.unpark()
+            then()
+
+        self.connection.work(self.settling(self._take_all(), Outcome.REQUEUED), recovered)
 
     def unpark(self) -> None:
         """Let consumers that had no room take turns again, where they have some now.
@@ -306,8 +340,8 @@ class Channel:
 
     # -- closing ---------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """End consumers, and put back what is not settled. A transaction that is not committed never was."""
+    def close(self, then: Callable[[], None] = lambda: None) -> None:
+        """End consumers, put back what is not settled, then call back. What is not committed never was."""
         self.is_open = False
         self.vhost.totals.add_channel(self.counts())
         self.connection.broker.churn.channel_closed += 1
@@ -318,23 +352,14 @@ class Channel:
             self.remove_consumer(consumer)
         if self.transaction is not None:
             self.transaction.roll_back(self)
-        settled = list(self.unsettled.items())
-        self.unsettled.clear()
-        if any(queue.rules.quorum for _, (queue, _, _) in settled):  # in others everything has its place
-            settled.sort(key=_by_consumer_or_tag)
-        for _, held in settled:
-            self.release(held, Outcome.RETURNED)
+        self.connection.work(self.settling(self._take_all(), Outcome.RETURNED), then)
 
 
-def _by_consumer(settled: tuple[int, Held]) -> tuple[str, int]:
-    tag, (_, consumer, _) = settled
-    return consumer.tag if consumer is not None else "", tag
-
-
-def _by_consumer_or_tag(settled: tuple[int, Held]) -> tuple[str, int]:
-    """Order what a channel's end gives back: a basic.get is a consumer to a quorum queue, with its tag as the name."""
-    tag, (_, consumer, _) = settled
-    return consumer.tag if consumer is not None else str(tag), tag
+def _holder(tag: int, held: Held, outcome: Outcome) -> str:
+    """Return who has a delivery; to a quorum queue a basic.get that is given back is a consumer, named as its tag."""
+    if held[1] is not None:
+        return held[1].tag
+    return str(tag) if outcome is Outcome.RETURNED else ""
 
 
 def _with_delivery_count(message: Message, deliveries: int) -> bytes:

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from rabbitry.amqp.driver import Driver
@@ -158,6 +159,9 @@ class ClientConnection:
                     channel = channels.get(event[1])
                     if channel is not None:
                         channel.settle(event[2], event[3])
+                        if self._held is not None:
+                            self._held += events[index + 1 :]
+                            return
                 elif event[0] == METHOD:
                     if self.broker.dirty:
                         self.broker.dispatch()  # what came before it is with its consumers when it is carried out
@@ -176,8 +180,11 @@ class ClientConnection:
                 self._refuse(event[1], error, self._ids(event))
                 if not isinstance(error, ChannelRefusal):
                     return
+                if self._held is not None:
+                    self._held += events[index + 1 :]
+                    return
 
-    def _wait_for_commit(self, number: int, answer: Method | None) -> None:
+    def wait_for_commit(self, number: int, answer: Method | None) -> None:
         """Hold a client's further frames until what it just changed is durable, then answer.
 
         Its answers so stay in order; changes of what is durable are rare.
@@ -191,6 +198,33 @@ class ClientConnection:
         self._held = [(METHOD, number, method)]
         self.driver.pause_reading()
         self.broker.journal.when_loaded(queue, self._take_held)
+
+    def carry_out_again(self, number: int, method: Method) -> None:
+        """Hold a method, and the client's further frames, until others had their turn."""
+        self._yield([(METHOD, number, method)])
+
+    def work(self, steps: Iterator[None], then: Callable[[], None] = lambda: None) -> None:
+        """Do what may take long, with others' turns in between, then call back; further frames are held meanwhile."""
+        if self.broker.shares.work(steps, functools.partial(self._worked, then), self.broker.journal.may_grow):
+            then()
+        elif self._held is None:
+            self._held = []
+            self.driver.pause_reading()
+
+    def _worked(self, then: Callable[[], None]) -> None:
+        events, self._held = self._held or [], None
+        if self.closed.done():
+            self.broker.dispatch()  # what came back of it
+            return
+        then()
+        if self._is_held():  # by what it called
+            self.on_events(events)
+            events = []
+        self.go_on()
+        self._carry_out(events)
+
+    def _is_held(self) -> bool:
+        return self._held is not None
 
     def _yield(self, events: list[Event]) -> None:
         """Let other clients have their turn (see `rabbitry.broker.shares`)."""
@@ -270,10 +304,7 @@ class ClientConnection:
             self.channels[number].can_deliver = self.driver.can_write
             self.tell(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
-            self._drop_channel(number)
-            # It is the only event of its chunk, so the states are still those in which it came. Where both sides
-            # close at once, the channel may be closing: the client waits for close-ok all the same (section 2.2.4).
-            self.send(number, ChannelCloseOk())
+            self._drop_channel(number, functools.partial(self._answer_close, number))
         elif number in self.channels:
             handler = HANDLERS.get(type(method))
             if handler is None:
@@ -282,9 +313,16 @@ class ClientConnection:
             changes = journal.changes
             answer = handler(self.channels[number], method)
             if journal.changes != changes:
-                self._wait_for_commit(number, answer)
+                self.wait_for_commit(number, answer)
             elif answer is not None:
                 self.tell(number, answer)
+
+    def _answer_close(self, number: int) -> None:
+        # The close is the only event of its chunk, and nothing after it is taken before, so the states are still those
+        # in which it came. Where both sides close at once, the channel may be closing: the client waits for close-ok
+        # all the same (section 2.2.4).
+        if self.core.state not in _OVER:
+            self.send(number, ChannelCloseOk())
 
     def tell(self, channel: int, method: Method) -> None:
         """Send a method, unless the connection or the channel has been closed meanwhile."""
@@ -326,15 +364,17 @@ class ClientConnection:
             case ConnectionOpen():
                 self._open(method)
             case ConnectionClose():
-                self._release()  # exclusive queues are gone before close-ok
-                self.send(0, ConnectionCloseOk())
-                self.driver.finish()
+                self._release(self._answer_end)  # exclusive queues are gone before close-ok
             case ConnectionCloseOk():
                 self.driver.finish()
             case ConnectionUpdateSecret():
                 self.tell(0, ConnectionUpdateSecretOk())  # passwords do not expire here
             case _:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
+
+    def _answer_end(self) -> None:
+        self.send(0, ConnectionCloseOk())
+        self.driver.finish()
 
     # -- handshake -------------------------------------------------------------------------------------
 
@@ -484,23 +524,28 @@ class ClientConnection:
         else:
             self.driver.expect_end()  # also of one that is blocked: its close-ok is waited for
 
-    def _drop_channel(self, number: int) -> None:
+    def _drop_channel(self, number: int, then: Callable[[], None] = lambda: None) -> None:
         channel = self.channels.pop(number, None)
-        if channel is not None:
+        if channel is None:
+            then()
+        else:
             if channel in self.to_confirm:
                 self.to_confirm.discard(channel)
                 # What came before the error is kept, so it is confirmed, where that can be said by now.
                 self.broker.journal.confirm(channel, channel.published)
-            channel.close()
+            channel.close(then)
 
-    def _release(self) -> None:
-        """Release everything that this client held."""
+    def _release(self, then: Callable[[], None] = lambda: None) -> None:
+        """Release everything that this client held, then call back."""
         for channel in list(self.channels.values()):
             channel.close()
         self.channels.clear()
+        self.work(self._delete_exclusive(), then)
+
+    def _delete_exclusive(self) -> Iterator[None]:
         for queue in list(self.exclusive_queues):
             self.vhost.delete_queue(queue)
-        self.exclusive_queues.clear()
+            yield
 
 
 def _short(text: str) -> str:

@@ -6,9 +6,10 @@ one at each step. So all of them together get some milliseconds of each, one aft
 """
 
 import asyncio
+import functools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 _SECONDS: Final = 0.01
@@ -37,6 +38,29 @@ class Shares:
         """Call back when it is its turn, after those who wait already."""
         self._waiting.append(go_on)
         self._schedule()
+
+    def work(
+        self, steps: Iterator[None], then: Callable[[], None], may_go_on: Callable[[Callable[[], None]], bool]
+    ) -> bool:
+        """Take steps, as far as they fit into a turn, and say whether that were all: it calls back only else.
+
+        steps: each takes well under a millisecond. may_go_on: asked before each further turn; where it says no, it
+        calls later what it is given.
+        """
+        ends_at = time.monotonic() + _SECONDS
+        for _ in steps:
+            if time.monotonic() > ends_at:
+                go_on = functools.partial(self.wait, functools.partial(self._work_on, steps, then, may_go_on))
+                if may_go_on(go_on):
+                    go_on()
+                return False
+        return True
+
+    def _work_on(
+        self, steps: Iterator[None], then: Callable[[], None], may_go_on: Callable[[Callable[[], None]], bool]
+    ) -> None:
+        if self.work(steps, then, may_go_on):
+            then()
 
     def stop(self) -> None:
         """Call nobody back any more."""

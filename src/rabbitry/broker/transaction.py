@@ -1,11 +1,13 @@
 """Class tx: what a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
 
 import itertools
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rabbitry.broker.channel import Channel, Held, Outcome
+
+_OVER: Final = object()
 
 
 class Transaction:
@@ -15,20 +17,43 @@ class Transaction:
         self.publishes: list[Callable[[], None]] = []
         self.settled: list[tuple[int, Held, Outcome]] = []
 
-    def commit(self, channel: "Channel") -> None:
-        """Do all of it, in one batch for the store, and begin the next transaction."""
+    def commit(self, channel: "Channel", then: Callable[[], None]) -> None:
+        """Do all of it, begin the next transaction, and call back.
+
+        It is in one batch for the store, except where it is so much that others have their turns in between: as on
+        RabbitMQ, a crash may leave a part of that (docs/semantics).
+        """
+
+        def committed() -> None:
+            channel.unpark()
+            then()
+
         publishes, settled = self.publishes, self.settled
         self.publishes, self.settled = [], []
-        for publish in publishes:
-            publish()
+        channel.connection.work(self._committing(channel, publishes, settled), committed)
+
+    def _committing(
+        self, channel: "Channel", publishes: list[Callable[[], None]], settled: "list[tuple[int, Held, Outcome]]"
+    ) -> Iterator[None]:
         journal = channel.vhost.journal
-        journal.is_moving = bool(publishes)
-        try:
-            for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
-                channel.release_all([(tag, held) for tag, held, _ in group], outcome)
-        finally:
-            journal.is_moving = False
-        channel.unpark()
+        is_moving = bool(publishes)
+        publishes.reverse()
+        while publishes:
+            publishes.pop()()
+            yield
+        for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
+            held = {tag: held for tag, held, _ in group}
+            if len({consumer for _, consumer, _ in held.values()}) > 1:
+                held = dict(sorted(held.items()))  # each consumer's in the order of their tags (RabbitMQ 3.10)
+            steps = channel.settling(held, outcome)
+            is_over = False
+            while not is_over:
+                journal.is_moving = is_moving
+                try:
+                    is_over = next(steps, _OVER) is _OVER
+                finally:
+                    journal.is_moving = False
+                yield
 
     def roll_back(self, channel: "Channel") -> None:
         """Forget the publishes; what was settled is open again, under its old tags."""

@@ -260,7 +260,7 @@ class VirtualHost:
         count = len(queue)
         if queue.id:
             self.journal.put(QUEUE, key(self.name, queue.name), None)
-            self.journal.drop_queue(queue)
+            self.journal.drop_queue(queue.id)
             queue.id = 0
         queue.delete()
         return count

@@ -247,3 +247,20 @@ def test_without_room_nothing_of_a_batch_is_written(store: SQLiteStore) -> None:
     connection.execute("PRAGMA max_page_count = 100000")
     store.apply(Batch(added={_entry(51, message=message): 1}))
     store.close()
+
+
+def test_what_is_dropped_goes_a_part_in_each_batch(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 40)
+    for queue in (1, 2):
+        store.apply(_added(queue, 100) if queue == 1 else Batch(added={_entry(n + 200): queue for n in range(100)}))
+    dropping = Batch(dropped=[Dropped(1, 0, 9, 95), Dropped(2)], records={("queue", "a"): {"name": "a"}})
+    held = []
+    while dropping.dropped:
+        store.apply(dropping)
+        held.append((len(_read(store)), len(_read(store, 2))))
+        assert not dropping.records, "what is written is taken out, since the batch comes again"
+    assert held == [(60, 100), (20, 100), (15, 75), (15, 35), (15, 0)]
+    assert _read(store)[9:] == [b"body 9", b"body 95", b"body 96", b"body 97", b"body 98", b"body 99"]
+    (bodies,) = store._open_connection().execute("SELECT COUNT(*) FROM bodies").fetchone()
+    assert bodies == 15
+    store.close()

@@ -1,5 +1,6 @@
 """Class basic: qos, consume, cancel, get, settling (section 1.8). Publish, deliver and ack are on the hot path."""
 
+import functools
 import secrets
 
 from rabbitry.amqp.protocol.constants import Reply
@@ -131,6 +132,9 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
         )
         raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
     entry = queue.get()
+    if entry is None and queue.returning:
+        channel.connection.carry_out_again(channel.number, method)
+        return None
     if entry is None:
         if not queue.ready:
             channel.got_nothing(queue)
@@ -152,11 +156,10 @@ def reject(channel: Channel, method: BasicReject) -> None:
     channel.settle(method.delivery_tag, False, Outcome.REQUEUED if method.requeue else Outcome.REJECTED)
 
 
-def recover(channel: Channel, method: BasicRecover) -> BasicRecoverOk:
+def recover(channel: Channel, method: BasicRecover) -> None:
     """Put back all that is not settled."""
     _refuse_keeping(method.requeue)
-    channel.recover()
-    return BasicRecoverOk()
+    channel.recover(functools.partial(channel.connection.tell, channel.number, BasicRecoverOk()))
 
 
 def recover_async(channel: Channel, method: BasicRecoverAsync) -> None:

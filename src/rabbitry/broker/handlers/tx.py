@@ -1,5 +1,7 @@
 """Class tx: select, commit, rollback (section 1.9)."""
 
+import functools
+
 from rabbitry.amqp.protocol.methods import TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import precondition_failed
@@ -15,11 +17,11 @@ def select(channel: Channel, method: TxSelect) -> TxSelectOk:
     return TxSelectOk()
 
 
-def commit(channel: Channel, method: TxCommit) -> TxCommitOk:
-    """Do what waited since the last commit."""
-    _transaction(channel).commit(channel)
-    channel.vhost.journal.changes += 1  # the answer waits for the store's commit
-    return TxCommitOk()
+def commit(channel: Channel, method: TxCommit) -> None:
+    """Do what waited since the last commit; the answer waits for the store's."""
+    _transaction(channel).commit(
+        channel, functools.partial(channel.connection.wait_for_commit, channel.number, TxCommitOk())
+    )
 
 
 def rollback(channel: Channel, method: TxRollback) -> TxRollbackOk:

@@ -1,5 +1,6 @@
 """Publishing, and looking into queues, over HTTP."""
 
+import asyncio
 import base64
 import time
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rabbitry.broker.vhost import VirtualHost
 
 _DIGITS: Final = 10
+_WAIT: Final = 0.01
+"""Seconds between two looks at a queue to which much is coming back."""
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
@@ -116,6 +119,9 @@ async def get(queue: Queue, body: Json) -> list[Json]:
     shown: list[Json] = []
     while len(entries) < count:
         entry = queue.get()
+        if entry is None and queue.returning:
+            await asyncio.sleep(_WAIT)
+            continue
         if entry is None and not queue.ready:
             queue.got_nothing += 1
             queue.vhost.totals.count("get_empty")

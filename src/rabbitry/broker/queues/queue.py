@@ -29,6 +29,8 @@ WINDOW_BYTES: Final = 32 << 20
 """Bytes of bodies of one lane, likewise."""
 _AT_ONCE: Final = 4096
 """Messages that are read from the store in one piece: confirms wait meanwhile."""
+_FORGOTTEN_AT_ONCE: Final = 500
+"""Messages that are purged in one step."""
 _LONGEST_WAIT: Final = 3600.0
 _LONGEST_TURN: Final = 0.02
 """Seconds that a queue gives up messages for before it lets others have their turn."""
@@ -66,6 +68,8 @@ class Queue:
         self.recovered_to = -1
         self.turns = Turns(alone=rules.single_active_consumer)
         self.unsettled = 0
+        self.returning = 0
+        """How many channels are giving much back in several turns of the loop: nothing is delivered meanwhile."""
         self.ready = 0
         self.ready_bytes = 0
         self.delivered = self.got = self.settlements = self.redelivered = 0
@@ -212,6 +216,8 @@ class Queue:
 
         now: POSIX seconds; what expired before becomes a dead letter.
         """
+        if self.returning:
+            return None
         for lane in self._lanes:
             while (entry := lane.take()) is not None:
                 self.ready -= 1
@@ -294,17 +300,26 @@ class Queue:
     def purge(self) -> int:
         """Drop all messages that are ready, and say how many they were."""
         count = self.ready
+        gone: list[Entry] = []
         for lane in self._lanes:
             if lane.tail:
                 self.vhost.journal.drop_tail(self, lane.priority, lane.loaded_to, self._next_position)
                 lane.loaded_to = self._next_position - 1
-            for entry in lane.clear():
-                if entry.stored:
-                    self.vhost.journal.remove(self, entry)
+            gone += lane.clear()
         self.ready = self.ready_bytes = 0
+        self.vhost.broker.shares.work(self._forgetting(gone), lambda: None, self.vhost.journal.may_grow)
         if self.id:
             self.vhost.journal.changes += 1  # the answer waits for the commit
         return count
+
+    def _forgetting(self, gone: list[Entry]) -> Iterator[None]:
+        """Remove entries from the store, and from memory, in steps."""
+        while gone:
+            for _ in range(min(len(gone), _FORGOTTEN_AT_ONCE)):
+                entry = gone.pop()
+                if entry.stored:
+                    self.vhost.journal.remove(self, entry)
+            yield
 
     def delete(self) -> None:
         """End a queue: what was not settled goes with it, whatever its consumers still say of it."""
@@ -511,6 +526,8 @@ class Queue:
 
         now: POSIX seconds to which messages are looked at as alive.
         """
+        if self.returning:
+            return  # it is touched again when all has come back
         if self._expiring:
             now = self._as_of or now or time.time()
             self._as_of = 0.0

@@ -114,7 +114,8 @@ class Store(Protocol):
     def apply(self, batch: Batch) -> list[Found]:
         """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed.
 
-        What was written of a batch before StoreFull is taken out of it.
+        Of what is dropped it may leave some in the batch, which is to be applied with the next one. What was written
+        of a batch before StoreFull is taken out of it.
         """
 
     def tidy(self, is_short: bool) -> None:

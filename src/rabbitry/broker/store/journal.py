@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch from which on publishers are not read; fewer where there is little room."""
+_MOST_ROWS: Final = 25_000
+"""Changes of messages in the gathering batch, likewise: all whose confirms are in one batch wait for all of it."""
 _FEWEST_WAITING: Final = 1 << 20
 """Bytes of them that always may wait: the reserve of the store's log is larger."""
 _WRITTEN: Final = 2
@@ -230,10 +232,10 @@ class Journal:
         self.changes += 1
         self._open().drop(Dropped(queue.id, priority, after, before))
 
-    def drop_queue(self, queue: "Queue") -> None:
-        """Forget all entries of a queue."""
+    def drop_queue(self, number: int) -> None:
+        """Forget all entries of the queue that has a number in the store."""
         self.changes += 1
-        self._open().drop(Dropped(queue.id))
+        self._open().drop(Dropped(number))
 
     def load(self, queue: "Queue", wanted: Wanted) -> None:
         """Read entries; the queue's `loaded` is called with them."""
@@ -292,7 +294,16 @@ class Journal:
     @property
     def is_crowded(self) -> bool:
         """Whether so much waits to be written that publishers should not be read."""
-        return self._gathering.size > self._most_waiting
+        batch = self._gathering.batch
+        rows = len(batch.added) + len(batch.removed) + len(batch.changed)
+        return rows > _MOST_ROWS or self._gathering.size > self._most_waiting
+
+    def may_grow(self, callback: Callable[[], None]) -> bool:
+        """Whether the gathering batch may grow; where it may not, call back when it goes to the writer."""
+        if self.is_crowded:
+            self.when_taken(callback)
+            return False
+        return True
 
     @property
     def room(self) -> int:
@@ -379,6 +390,8 @@ class Journal:
         for channel, up_to in writing.confirms.items():
             channel.confirm(up_to)
         self._loaded(writing.readers, writing.batch.wanted, found)
+        if writing.batch.dropped:
+            self._drop_on(writing)
         for callback in writing.callbacks:
             callback()
         if writing.has_put_off:
@@ -386,6 +399,17 @@ class Journal:
         else:
             self._hand_over()
         self._tell_closer()
+
+    def _drop_on(self, writing: Waiting) -> None:
+        """Go on in the next batch with what was too much to be deleted in one.
+
+        Who purged waits for it. A queue that is deleted is none any more with its record, whatever is left of it.
+        """
+        following = self._open()
+        following.batch.dropped[:0] = writing.batch.dropped
+        if any(dropped.priority is not None for dropped in writing.batch.dropped):
+            following.callbacks[:0] = writing.callbacks
+            writing.callbacks = []
 
     def _count_room(self) -> None:
         assert self._store is not None  # noqa: S101 # it was opened

@@ -44,6 +44,10 @@ _DELIVERIES: Final = 3
 _ROWS: Final = 128
 _PIECE: Final = 500
 """Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
+_MOST_DROPPED: Final = 10_000
+"""Entries that are deleted without a look in one transaction: confirms of others wait meanwhile."""
+_DROP_COSTS: Final = 10
+"""As how many of them it counts that there is something to look for."""
 _LONGEST_LOG: Final = 64 << 20
 """Bytes that the log may keep while there is room."""
 _COUNTED_FOR: Final = 0.05
@@ -237,13 +241,17 @@ class SQLiteStore:
         """
         self._was_busy = True
         try:
-            if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
+            if batch.records or batch.added or batch.changed or batch.removed:
                 try:
                     self._in_transaction(functools.partial(self._write, batch))
                 except StoreFull:
                     if batch.added:
                         raise
                     self._write_in_pieces(batch)
+            if batch.dropped:
+                for written in (batch.records, batch.added, batch.changed, batch.removed):
+                    written.clear()
+                self._drop_some(batch.dropped, _MOST_DROPPED)
             found = [self._read(wanted) for wanted in batch.wanted]
             if self._room.size > self._counted_size or time.monotonic() > self._counts_at:
                 self._count_free()
@@ -292,9 +300,6 @@ class SQLiteStore:
         self._in_transaction(functools.partial(self._write, Batch(records=batch.records, changed=batch.changed)))
         batch.records.clear()
         batch.changed.clear()
-        while batch.dropped:
-            self._in_transaction(functools.partial(self._drop, batch.dropped[0]))
-            del batch.dropped[0]
 
     def _checkpoint(self) -> bool:
         """Bring what the log holds to the database's file, so that the log begins anew. Says whether it did."""
@@ -357,14 +362,12 @@ class SQLiteStore:
             self._put(kind, key, value)
         if batch.removed:
             self._remove(batch.removed)
-        for dropped in batch.dropped:
-            self._drop(dropped)
         if batch.added:
             self._insert(batch.added)
-        for entry, queue in batch.changed.items():
-            self._open_connection().execute(
+        if batch.changed:
+            self._open_connection().executemany(
                 "UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position = ?",
-                (_flags(entry), queue, entry.priority, entry.position),
+                [(_flags(entry), queue, entry.priority, entry.position) for entry, queue in batch.changed.items()],
             )
 
     def _put(self, kind: str, key: str, value: Table | None) -> None:
@@ -416,24 +419,49 @@ class SQLiteStore:
         connection.execute("UPDATE bodies SET refs = refs - 1 WHERE id = ?", (body,))
         connection.execute("DELETE FROM bodies WHERE id = ? AND refs <= 0", (body,))
 
-    def _drop(self, dropped: Dropped) -> None:
-        if dropped.priority is None:
-            self._delete_entries("queue = ?", (dropped.queue,))
-        else:
-            self._delete_entries(
-                "queue = ? AND priority = ? AND position > ? AND position < ?",
-                (dropped.queue, dropped.priority, dropped.after, dropped.before),
-            )
+    def _drop_some(self, waiting: list[Dropped], most: int) -> None:
+        """Delete some of what is dropped, in a transaction of its own, and take out what is done. Raises StoreFull."""
+        rest: list[Dropped] = []
 
-    def _delete_entries(self, condition: str, values: Sequence[int]) -> None:
-        """Delete entries by a condition written in this file, and the bodies that nobody else has."""
+        def write() -> None:
+            rest[:] = waiting
+            left = most
+            while rest and left > 0:
+                left -= _DROP_COSTS + self._drop(rest, left)
+
+        try:
+            self._in_transaction(write)
+        except StoreFull:
+            if most == _PIECE:
+                raise
+            self._drop_some(waiting, _PIECE)
+        else:
+            waiting[:] = rest
+
+    def _drop(self, waiting: list[Dropped], most: int) -> int:
+        """Delete so many entries of the first of what is dropped, and take it out where that was all. Says how many."""
+        queue, priority, after, before = waiting[0]
+        condition, values = "queue = ?", [queue]
+        if priority is not None:
+            condition += " AND priority = ? AND position > ? AND position < ?"
+            values += [priority, after, before]
+        places = f"SELECT priority, position FROM entries WHERE {condition} ORDER BY priority, position"  # noqa: S608
+        last = self._open_connection().execute(f"{places} LIMIT 1 OFFSET ?", (*values, most - 1)).fetchone()
+        if last is None:
+            del waiting[0]
+        else:
+            condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
+        return self._delete_entries(condition, values)
+
+    def _delete_entries(self, condition: str, values: Sequence[int]) -> int:
+        """Delete entries by a condition written in this file, and the bodies that nobody else has. Says how many."""
         connection = self._open_connection()
         shared = f"SELECT body FROM entries WHERE {condition} AND flags & {_SHARED}"  # noqa: S608 # see above
         for (body,) in connection.execute(shared, values).fetchall():
             self._release_body(body)
         own = f"SELECT body FROM entries WHERE {condition} AND NOT flags & {_SHARED}"  # noqa: S608 # see above
         connection.execute(f"DELETE FROM bodies WHERE id IN ({own})", values)  # noqa: S608 # see above
-        connection.execute(f"DELETE FROM entries WHERE {condition}", values)  # noqa: S608 # see above
+        return connection.execute(f"DELETE FROM entries WHERE {condition}", values).rowcount  # noqa: S608 # see above
 
     # -- reading ---------------------------------------------------------------------------------------
 
