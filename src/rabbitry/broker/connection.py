@@ -351,7 +351,9 @@ class ClientConnection:
     def check_topic(self, kind: Literal["write", "read"], exchange: Exchange, routing_key: str) -> None:
         """See that the user may use a routing key with an exchange, where it is a topic exchange. Raises 403."""
         access, vhost = self.broker.access, self.vhost.name
-        if exchange.type == "topic" and not access.may_use_topic(kind, vhost, self.user, exchange.name, routing_key):
+        if not access.topic_permissions or exchange.type != "topic":
+            return
+        if not access.may_use_topic(kind, vhost, self.user, exchange.name, routing_key):
             where = f"topic '{routing_key}' in exchange '{exchange.name}' in vhost '{vhost}'"
             raise access_refused(f"access to {where} refused for user '{self.user}'")
 
