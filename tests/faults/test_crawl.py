@@ -1,5 +1,6 @@
 """The long forms of `tests/apps/crawl/test_whole.py`: 10,000 pages, 50 kills, 200 hosts, a pause past the deadline."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,29 @@ def test_a_crawler_that_slept_past_its_deadline_asks_for_nothing_more(broker_url
 
 def test_traps_take_a_tenth_of_the_requests_of_a_large_site(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.traps(broker_url, tmp_path, real=5000)
+
+
+def test_twenty_thousand_dead_hosts_hold_up_no_other_crawl(broker_url: str, tmp_path: Path) -> None:
+    dead, pages = 20_000, 500
+    listed = tmp_path / "dead.txt"
+    with (
+        SitesProcess(Graph(pages, links=8, size=6000, hosts=5), 5) as sites,
+        Crawl(broker_url, tmp_path) as crawl,
+        socket.socket() as unheard,
+    ):
+        unheard.bind(("0.0.0.0", 0))  # taken, and nobody listens
+        port = unheard.getsockname()[1]
+        listed.write_text("".join(f"http://127.77.{n // 250}.{n % 250 + 1}:{port}/\n" for n in range(dead)))
+        crawl.start_all()
+        crawl.add(file=str(listed))
+        crawl.add(sites.url("/p/0"))
+        eventually_blocking(lambda: crawl.status().documents == pages, "the other crawl", within=1800)
+        assert crawl.status().outcomes.get("no-connection", 0) < dead, "it waited for all of them"
+        eventually_blocking(
+            lambda: crawl.status().outcomes.get("no-connection", 0) == dead, "all were tried", within=1800
+        )
+        crawl.check()
+        crawl_scenes.each_once(crawl, {sites.url(f"/p/{n}", n % 5) for n in range(pages)})
 
 
 def test_a_page_that_comes_by_drops_is_too_slow(broker_url: str, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.reading import hosts, status, why
-from rabbitry.apps.crawl.keeper.state import load
+from rabbitry.apps.crawl.keeper.state import DONE, SENT, load
+from rabbitry.apps.crawl.keeper.work import LOST
 from rabbitry.apps.crawl.messages import Address, Batch, Document, Outcome, Pause, Report, Resume
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, Site, World, words
 
@@ -431,6 +432,34 @@ def test_a_limit_holds_where_crawlers_die_and_what_they_fetched_comes_late(
 def counted(world: World) -> int:
     """Return how many pages the first crawl counts, as a keeper that takes over reads it."""
     return world.database.write_now(lambda connection: load(connection, 9).crawls[1].pages)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_places_of_limits_are_counted_as_addresses_have_them(simple: Database, seed: int) -> None:
+    world = World(simple, web(3, 15))
+    delay(world, pages=3, reports=1)
+    chance = random.Random(seed)
+    world.lag = lambda url: 5.0
+    world.dies = lambda: chance.random() < 0.3
+    for number in range(3):
+        world.add(f"http://h{number}.test/", limit=chance.choice([3, 10, 30]), recrawl=chance.choice([None, 300.0]))
+
+    def places(connection: Connection) -> None:
+        counted = "SELECT count(*) FROM crawl_addresses WHERE counted = ?"
+        held = (
+            "SELECT count(*) FROM crawl_addresses WHERE crawl = ? AND counted <> crawl"
+            " AND (state = ? OR (status = ? AND state <> ?))"
+        )
+        crawls = connection.exec_driver_sql("SELECT id, page_limit, pages, sent FROM crawl_crawls").all()
+        for identity, limit, pages, sent in crawls:
+            assert connection.exec_driver_sql(counted, (identity,)).scalar_one() <= pages <= limit
+            assert connection.exec_driver_sql(held, (identity, SENT, LOST, DONE)).scalar_one() == sent
+
+    for _ in range(15):
+        world.run(chance.choice([1, 10, 60]))
+        simple.read_now(places)
+        if chance.random() < 0.3:
+            world.keeper.forget()
 
 
 def test_pages_of_a_crawl_that_has_all_its_pages_are_fetched_again(simple: Database) -> None:
