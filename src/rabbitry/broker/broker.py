@@ -39,7 +39,7 @@ from rabbitry.broker.records import (
     vhost_record,
 )
 from rabbitry.broker.shares import Shares
-from rabbitry.broker.store.batch import Contents
+from rabbitry.broker.store.batch import DELETED, Contents
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.broker.vhost import VirtualHost
@@ -284,10 +284,20 @@ class Broker:
             else:
                 restore_binding(vhost, value)
         self.journal = journal
+        deleted = {int(number) for kind, number in contents.records if kind == DELETED}
+        for number in deleted:  # the process ended before all of it was
+            self.last_queue = max(self.last_queue, number)
+            journal.drop_queue(number)
         queues = {queue.id: queue for vhost in self.vhosts.values() for queue in vhost.queues.values()}
         for backlog in contents.backlogs:
-            if backlog.queue not in queues:  # it was deleted, and the process ended before all of it was
-                journal.drop_queue(backlog.queue)
+            self.last_queue = max(self.last_queue, backlog.queue)
+            if backlog.queue not in queues:
+                if backlog.queue not in deleted:
+                    _log.error(
+                        "the store in %s is damaged: it has no record of the queue with number %d; its %d messages of "
+                        "priority %d stay in the store, and nobody can have them",
+                        folder, backlog.queue, backlog.messages, backlog.priority,
+                    )  # fmt: skip
                 continue
             queue = queues[backlog.queue]
             queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -432,3 +433,26 @@ def _publish_unconfirmed(url: str, count: int) -> None:
             if number == 100:
                 channel.basic_publish("", "held", b"unconfirmed", persistent)
             channel.basic_publish("", "busy", b"x", persistent)
+
+
+async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for name in ("a", "b", "c"):
+            await channel.declare_queue(name, durable=True)
+            await channel.publish(name.encode(), routing_key=name)
+    store = sqlite3.connect(tmp_path / "broker.sqlite")
+    store.execute("DELETE FROM records WHERE kind = 'queue' AND key LIKE '%c'")
+    store.commit()
+    store.close()
+    for _ in range(2):
+        async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            assert "no record of the queue with number 3; its 1 messages" in caplog.text
+            caplog.clear()
+            await channel.declare_queue("new", durable=True)
+            assert broker.vhosts["/"].queues["new"].id > 3, "what is left of the other one would be its"
+            for name in ("a", "b"):
+                assert (await channel.declare_queue(name, passive=True)).message_count == 1

@@ -1,6 +1,7 @@
 """The store by itself: what it wrote is there again, what is damaged is named, what it can't open it leaves alone."""
 
 import logging
+import shutil
 import sqlite3
 import struct
 from pathlib import Path
@@ -264,3 +265,56 @@ def test_what_is_dropped_goes_a_part_in_each_batch(store: SQLiteStore, monkeypat
     (bodies,) = store._open_connection().execute("SELECT COUNT(*) FROM bodies").fetchone()
     assert bodies == 15
     store.close()
+
+
+def _crashed(store: SQLiteStore) -> Path:
+    """Copy a store's files as they are, as if its process had ended here."""
+    folder = store.path.parent.with_name("crashed")
+    shutil.copytree(store.path.parent, folder)
+    store.close()
+    return folder
+
+
+def test_a_log_whose_header_is_damaged_is_named_and_set_aside(
+    store: SQLiteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.apply(_added(1, 3))
+    folder = _crashed(store)
+    log = folder / "broker.sqlite-wal"
+    whole = log.read_bytes()
+    log.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    after = SQLiteStore(folder)
+    after.open()
+    (error,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    (aside,) = folder.glob("broker.sqlite-wal.damaged-*")
+    assert "is damaged (its header)" in error
+    assert aside.name in error
+    assert aside.read_bytes()[1:] == whole[1:]
+    after.close()
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_log_that_was_removed_is_named(
+    is_removed: bool, store: SQLiteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.apply(_added(1, 3))
+    store._checkpoint()
+    store.apply(Batch(added={_entry(7): 1}))
+    folder = _crashed(store)
+    if is_removed:
+        (folder / "broker.sqlite-wal").unlink()
+    after = SQLiteStore(folder)
+    after.open()
+    assert ("has no log" in caplog.text) == is_removed
+    assert len(_read(after)) == (3 if is_removed else 4)
+    after.close()
+
+
+def test_a_record_that_is_damaged_is_left_out_and_named(store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:
+    store.apply(Batch(records={("queue", "a"): {"name": "a"}, ("queue", "b"): {"name": "b"}}))
+    store._open_connection().execute("UPDATE records SET crc = crc + 1 WHERE key = 'a'")
+    store.close()
+    after = SQLiteStore(store.path.parent)
+    assert after.open().records == {("queue", "b"): {"name": "b"}}
+    after.close()
+    assert "record queue 'a' does not have its checksum; it is left out" in caplog.text

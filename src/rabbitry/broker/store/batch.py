@@ -1,11 +1,14 @@
 """What goes to a store, and what comes back: the interface that another store would have to serve."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.queues.message import Entry
 from rabbitry.exceptions import RabbitryError
+
+DELETED: Final = "deleted"
+"""Kind of the records of queues that were deleted, by their numbers, as long as not all of their entries are."""
 
 
 class Wanted(NamedTuple):

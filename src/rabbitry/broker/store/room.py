@@ -8,8 +8,9 @@ into both as ever: it ignores what stands behind the pages and frames that it kn
 import errno
 import logging
 import os
+import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 _log = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
@@ -19,8 +20,10 @@ _AHEAD: Final = 1 << 20
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS})
 """Errors of file systems that can't take blocks in advance."""
-_LOG_HEADER: Final = bytes(32)
+_LOG_HEADER_SIZE: Final = 32
+_LOG_HEADER: Final = bytes(_LOG_HEADER_SIZE)
 """In place of a log's header it says that nothing is in the log."""
+_LOG_MAGIC: Final = 0x377F0682
 
 
 def is_no_room(error: OSError) -> bool:
@@ -39,6 +42,27 @@ class Room:
         self._file = -1
         self.size = 0
         """Bytes of the database's file as of the last `hold`."""
+
+    def check_log(self) -> bool:
+        """Say whether there is a log, before SQLite opens the database.
+
+        One whose header is damaged, which SQLite would take for an empty one, is named and set aside. Its format:
+        https://www.sqlite.org/fileformat2.html#walformat
+        """
+        if not self._wal.exists():
+            return False
+        with open(self._wal, "rb") as file:
+            header = file.read(_LOG_HEADER_SIZE)
+        if len(header) == _LOG_HEADER_SIZE and header != _LOG_HEADER and not _is_log_header(header):
+            aside = self._wal.with_name(f"{self._wal.name}.damaged-{time.time_ns()}")
+            self._wal.rename(aside)
+            _log.error(
+                "the log %s is damaged (its header): it is set aside as %s, and what was confirmed since it was last "
+                "brought into the database is lost",
+                self._wal,
+                aside.name,
+            )
+        return True
 
     def bring_back(self) -> None:
         """Make the log of what was kept for it over a restart. Before SQLite opens the database."""
@@ -110,6 +134,18 @@ class Room:
             _grow(file, size)
         finally:
             os.close(file)
+
+
+def _is_log_header(header: bytes) -> bool:
+    """Whether a log's header has its magic number and checksum."""
+    order: Literal["little", "big"] = "big" if header[3] & 1 else "little"
+    words = [int.from_bytes(header[at : at + 4], order) for at in range(0, 24, 4)]
+    first = second = 0
+    for at in range(0, len(words), 2):
+        first = (first + words[at] + second) & 0xFFFFFFFF
+        second = (second + words[at + 1] + first) & 0xFFFFFFFF
+    is_magic = int.from_bytes(header[:4], "big") & ~1 == _LOG_MAGIC
+    return is_magic and header[24:] == first.to_bytes(4, "big") + second.to_bytes(4, "big")
 
 
 def _grow(file: int, size: int) -> None:

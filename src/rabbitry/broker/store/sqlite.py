@@ -28,7 +28,17 @@ from zlib import crc32
 from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
 from rabbitry.amqp.protocol.tables import Table, decode_table, encode_table
 from rabbitry.broker.queues.message import Entry, Message
-from rabbitry.broker.store.batch import Backlog, Batch, Contents, Dropped, Found, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.batch import (
+    DELETED,
+    Backlog,
+    Batch,
+    Contents,
+    Dropped,
+    Found,
+    StoreFailed,
+    StoreFull,
+    Wanted,
+)
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
 from rabbitry.exceptions import ProtocolViolation
 
@@ -88,6 +98,7 @@ class SQLiteStore:
         self._room = Room(self.path)
         self._page_size = 4096
         self._was_busy = False
+        self._had_log = False
         self.free = self.reusable = 0
         self._counted_size = 0
         self._counts_at = 0.0
@@ -99,6 +110,7 @@ class SQLiteStore:
         self._lock_folder(self.path.parent)
         try:
             self._check_version()
+            self._had_log = self._room.check_log()
             self._room.bring_back()
             self._connection = self._connect()
             self._room.take()
@@ -177,6 +189,13 @@ class SQLiteStore:
         connection = self._open_connection()
         (self._page_size,) = connection.execute("PRAGMA page_size").fetchone()
         (clean,) = connection.execute("SELECT clean FROM state").fetchone()
+        if not clean and not self._had_log:
+            _log.error(
+                "%s has no log (%s-wal) beside it, though the last broker did not end in order: somebody removed it; "
+                "what was confirmed since it was last brought into the database is lost",
+                self.path,
+                self.path.name,
+            )
         try:
             self._in_transaction(self._begin_life)
         except StoreFull as error:
@@ -185,7 +204,13 @@ class SQLiteStore:
         records: dict[tuple[str, str], Table] = {}
         for kind, key, value, crc in connection.execute("SELECT kind, key, value, crc FROM records"):
             if crc32(value, crc32(f"{kind}/{key}".encode())) != crc:
-                raise StoreFailed(f"the store {self.path} is damaged: record {kind} {key!r} does not have its checksum")
+                _log.error(
+                    "the store %s is damaged: record %s %r does not have its checksum; it is left out",
+                    self.path,
+                    kind,
+                    key,
+                )
+                continue
             records[kind, key] = decode_table(value)[0]
         backlogs = [
             Backlog(*row)
@@ -241,7 +266,7 @@ class SQLiteStore:
         """
         self._was_busy = True
         try:
-            if batch.records or batch.added or batch.changed or batch.removed:
+            if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
                 try:
                     self._in_transaction(functools.partial(self._write, batch))
                 except StoreFull:
@@ -360,6 +385,9 @@ class SQLiteStore:
         # What is deleted comes first: a message that moves from queue to queue then needs no room of its own.
         for (kind, key), value in batch.records.items():
             self._put(kind, key, value)
+        for dropped in batch.dropped:
+            if dropped.priority is None:
+                self._put(DELETED, str(dropped.queue), {})
         if batch.removed:
             self._remove(batch.removed)
         if batch.added:
@@ -449,6 +477,8 @@ class SQLiteStore:
         last = self._open_connection().execute(f"{places} LIMIT 1 OFFSET ?", (*values, most - 1)).fetchone()
         if last is None:
             del waiting[0]
+            if priority is None:
+                self._put(DELETED, str(queue), None)
         else:
             condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
         return self._delete_entries(condition, values)
