@@ -14,8 +14,16 @@ from types import TracebackType
 import psutil
 
 from tests.support.launcher import Launched, launch
+from tests.support.waiting import eventually_blocking
 
 _DEADLINE = 90.0
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class BrokerProcess:
@@ -81,11 +89,15 @@ class BrokerProcess:
     def kill(self) -> None:
         """End it at once (SIGKILL), and what stands before it (`prefix`)."""
         process = self._running()
+        children: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
-            for child in psutil.Process(process.pid).children(recursive=True):
+            children = psutil.Process(process.pid).children(recursive=True)
+            for child in children:
                 child.kill()
         process.kill()
         process.wait()
+        for child in children:  # which is not ours to wait for, and has the data folder until it is gone
+            eventually_blocking(lambda child=child: _is_gone(child), f"the end of {child}")  # type: ignore[misc] # bound
         self._process = None
 
     def pause(self) -> None:

@@ -7,7 +7,6 @@ after the restart it looks.
 import contextlib
 import os
 import shutil
-import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -136,8 +135,6 @@ def _die_at(folder: Path, call: str, when: int, promises: _Promises | None, modu
                 _script(broker, promises)
         except (RuntimeError, *_DIED):
             return True
-        for child in Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)  # it came through; strace ends with it
     return False
 
 

@@ -67,9 +67,10 @@ class Waiting:
         self.batch.dropped.append(dropped)
 
     def put_off(self, later: "Waiting") -> None:
-        """Move messages with the entries that they replace, and who waits for them, to the next batch.
+        """Move messages with the entries that they replace, records, and who waits for them, to the next batch.
 
-        That one may have entries of them among its removed or dropped ones: these are never written.
+        That one may have entries of them among its removed or dropped ones: these are never written. Messages for a
+        queue whose record was put off are not written before it, as the two are in one batch then.
         """
         batch, following = self.batch, later.batch
         added = {
@@ -79,7 +80,8 @@ class Waiting:
             and not any(dropped.covers(entry, queue) for dropped in following.dropped)
         }
         moved = {entry: queue for entry, queue in batch.removed.items() if entry in self.moved}
-        batch.added = {}
+        following.records = {**batch.records, **following.records}
+        batch.records, batch.added = {}, {}
         batch.removed = {entry: queue for entry, queue in batch.removed.items() if entry not in self.moved}
         following.added = {**added, **following.added}
         following.removed = {**moved, **following.removed}
@@ -449,7 +451,7 @@ class Journal:
         """Refuse what was published in a batch that has no room, and write the rest of it, for which there is some.
 
         Dead letters and what transactions published were promised before, or replace what was: where there is no
-        room even for them, they wait, with what they replace, and acks and the like are written without them.
+        room even for them, they wait, with what they replace and with records, and acks are written without them.
         """
         self._on_full(str(error))
         refused: dict[int, list[Entry]] = {}
@@ -463,7 +465,7 @@ class Journal:
             writing.queues[number].withdraw(entries)
             for entry in entries:
                 writing.withdraw(entry)
-        if not refused and writing.batch.added:
+        if not refused and (writing.batch.added or writing.batch.records):
             writing.put_off(self._gathering)
             writing.has_put_off = True
         elif not refused:

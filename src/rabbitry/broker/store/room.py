@@ -88,17 +88,21 @@ class Room:
                 raise
             _log.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
 
-    def hold(self, size: int) -> None:
-        """Take blocks for so many bytes of the database. Raises OSError where there are none."""
+    def hold(self, size: int, *, spare: bool = False) -> None:
+        """Take blocks for so many bytes of the database, and for more. Raises OSError where there are none.
+
+        spare: whether what it needs is only taken together with the half of what is taken ahead: so much is left
+        for records, and for what grows where something is deleted.
+        """
         self.size = os.fstat(self._file).st_size
-        if size <= self.size:
+        if size + _AHEAD // 2 <= self.size:
             return
         try:
             _grow(self._file, size + _AHEAD)
         except OSError as error:
             if not is_no_room(error):
                 raise
-            _grow(self._file, size)
+            _grow(self._file, size + _AHEAD // 2 if spare else size)
         self.size = os.fstat(self._file).st_size
 
     def log_size(self) -> int:

@@ -52,7 +52,7 @@ _SHARED: Final = 4
 _DELIVERIES: Final = 3
 """Bits of an entry's flags; the number of deliveries is above them."""
 _ROWS: Final = 128
-_PIECE: Final = 500
+_PIECE: Final = 250
 """Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
 _MOST_DROPPED: Final = 10_000
 """Entries that are deleted without a look in one transaction: confirms of others wait meanwhile."""
@@ -268,7 +268,7 @@ class SQLiteStore:
         try:
             if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
                 try:
-                    self._in_transaction(functools.partial(self._write, batch))
+                    self._in_transaction(functools.partial(self._write, batch), spare=bool(batch.added))
                 except StoreFull:
                     if batch.added:
                         raise
@@ -284,22 +284,25 @@ class SQLiteStore:
             raise StoreFailed(f"the store {self.path} failed: {error}") from error
         return found
 
-    def _in_transaction(self, write: Callable[[], object]) -> None:
-        """Do something in one transaction. Raises StoreFull with nothing of it done."""
+    def _in_transaction(self, write: Callable[[], object], *, spare: bool = False) -> None:
+        """Do something in one transaction. Raises StoreFull with nothing of it done.
+
+        spare: whether to leave the room that is kept for what adds no messages.
+        """
         try:
-            self._try(write)
+            self._try(write, spare)
         except StoreFull:
             self._checkpoint()  # the log begins anew, in the room that it has
-            self._try(write)
+            self._try(write, spare)
 
-    def _try(self, write: Callable[[], object]) -> None:
+    def _try(self, write: Callable[[], object], spare: bool) -> None:
         connection = self._open_connection()
         connection.execute("BEGIN IMMEDIATE")
         try:
             write()
             # Without this a checkpoint might find no room, and the log never begin anew.
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
-            self._room.hold(pages * self._page_size)
+            self._room.hold(pages * self._page_size, spare=spare)
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             if not self._is_no_room(error):
@@ -322,9 +325,10 @@ class SQLiteStore:
             self._in_transaction(functools.partial(self._remove, piece))
             for entry in piece:
                 del batch.removed[entry]
-        self._in_transaction(functools.partial(self._write, Batch(records=batch.records, changed=batch.changed)))
-        batch.records.clear()
+        self._in_transaction(functools.partial(self._write, Batch(changed=batch.changed)))
         batch.changed.clear()
+        self._in_transaction(functools.partial(self._write, Batch(records=batch.records)))
+        batch.records.clear()
 
     def _checkpoint(self) -> bool:
         """Bring what the log holds to the database's file, so that the log begins anew. Says whether it did."""
@@ -378,6 +382,12 @@ class SQLiteStore:
             self.free = free_bytes(self.path.parent)
         except OSError as error:
             raise StoreFailed(f"the data folder {self.path.parent} is gone: {error.strerror}") from error
+        (pages,) = self._open_connection().execute("PRAGMA page_count").fetchone()
+        try:
+            self._room.hold(pages * self._page_size)  # a checkpoint gave back what was kept ahead
+        except OSError as error:
+            if not is_no_room(error):
+                raise
         self._counted_size = self._room.size
         self._counts_at = time.monotonic() + _COUNTED_FOR
 
