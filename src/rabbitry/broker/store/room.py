@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Final, Literal
 
+from rabbitry.broker.store.batch import StoreFailed
+
 _log = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
 """Bytes that the log keeps in any case."""
@@ -40,6 +42,8 @@ class Room:
         self._wal = path.with_name(f"{path.name}-wal")
         self._reserve = path.with_name(f"{path.name}-reserve")
         self._file = -1
+        self._database_id: tuple[int, int] | None = None
+        self._wal_id: tuple[int, int] | None = None
         self.size = 0
         """Bytes of the database's file as of the last `hold`."""
 
@@ -81,12 +85,32 @@ class Room:
         """Take what the log keeps in any case, where there is so much. While SQLite has the database open."""
         # Closing any descriptor of the database would end SQLite's locks of it, so this one is kept as long as those.
         self._file = os.open(self._database, os.O_RDWR | os.O_CLOEXEC)
+        self._database_id = _identity(os.fstat(self._file))
+        self._wal_id = _identity(self._wal.stat())
         try:
             self._grow_log(RESERVE)
         except OSError as error:
             if not is_no_room(error):
                 raise
             _log.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
+
+    def check_files(self) -> None:
+        """Raise StoreFailed where the files that SQLite writes are not the ones in the folder any more."""
+        for path, ours in ((self._database, self._database_id), (self._wal, self._wal_id)):
+            if ours is None:
+                continue
+            try:
+                there = path.stat()
+            except OSError as error:
+                raise StoreFailed(
+                    f"{path} is gone ({error.strerror}): it was removed or moved while the broker ran, so nothing more "
+                    "is confirmed; bring the data folder back, or start the broker anew"
+                ) from error
+            if (there.st_dev, there.st_ino) != ours:
+                raise StoreFailed(
+                    f"{path} is another file than the one the broker opened: it was replaced while the broker ran, so "
+                    "nothing more is confirmed; stop the broker before you restore a data folder, then start it anew"
+                )
 
     def hold(self, size: int, *, spare: bool = False) -> None:
         """Take blocks for so many bytes of the database, and for more. Raises OSError where there are none.
@@ -131,6 +155,7 @@ class Room:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            self._database_id = self._wal_id = None
 
     def _grow_log(self, size: int) -> None:
         file = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
@@ -150,6 +175,10 @@ def _is_log_header(header: bytes) -> bool:
         second = (second + words[at + 1] + first) & 0xFFFFFFFF
     is_magic = int.from_bytes(header[:4], "big") & ~1 == _LOG_MAGIC
     return is_magic and header[24:] == first.to_bytes(4, "big") + second.to_bytes(4, "big")
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _grow(file: int, size: int) -> None:

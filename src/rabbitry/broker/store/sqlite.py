@@ -9,6 +9,7 @@ up once for a statement; exchange, routing key, header and body are one value wi
 bytearray, since the sqlite3 module asks for an adapter of every bytes object (0.3 µs beside 0.07).
 """
 
+import ctypes
 import fcntl
 import functools
 import logging
@@ -99,6 +100,7 @@ class SQLiteStore:
         self._page_size = 4096
         self._was_busy = False
         self._had_log = False
+        self._checkpoint_failed = False
         self.free = self.reusable = 0
         self._counted_size = 0
         self._counts_at = 0.0
@@ -232,6 +234,7 @@ class SQLiteStore:
         """Mark it as closed in order, and let go of the folder. Raises StoreFailed."""
         if self._connection is not None:
             try:
+                self._room.check_files()
                 self._cut_log("UPDATE state SET clean = 1")
                 if self._checkpoint():
                     self._room.set_aside()
@@ -239,6 +242,12 @@ class SQLiteStore:
                 _log.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store {self.path} can't be closed: {error}") from error
+            except StoreFailed:
+                # SQLite deletes the log by its name when it closes: it would be that of whoever put other files here.
+                # Python 3.11 can't tell it not to, so the connection stays open until the process ends.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+                self._connection = None
+                raise
             finally:
                 self._abandon()
 
@@ -277,6 +286,7 @@ class SQLiteStore:
                 for written in (batch.records, batch.added, batch.changed, batch.removed):
                     written.clear()
                 self._drop_some(batch.dropped, _MOST_DROPPED)
+            self._room.check_files()  # before anybody is told that it is durable
             found = [self._read(wanted) for wanted in batch.wanted]
             if self._room.size > self._counted_size or time.monotonic() > self._counts_at:
                 self._count_free()
@@ -340,6 +350,23 @@ class SQLiteStore:
             return False
         return not busy and frames == done
 
+    def _watch_checkpoint(self) -> None:
+        """Checkpoint, and log an error: SQLite swallows those of the checkpoints that follow a commit."""
+        try:
+            self._open_connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            if not self._checkpoint_failed and not self._is_no_room(error):
+                self._checkpoint_failed = True
+                _log.error(
+                    "the store %s can't bring its log to the database (%s): what is confirmed is safe in %s-wal, which "
+                    "grows; look at the disk, and copy the data folder",
+                    self.path, error, self.path.name,
+                )  # fmt: skip
+        else:
+            if self._checkpoint_failed:
+                _log.warning("the store %s can bring its log to the database again", self.path)
+            self._checkpoint_failed = False
+
     # -- room ------------------------------------------------------------------------------------------
 
     def tidy(self, is_short: bool) -> None:
@@ -348,6 +375,8 @@ class SQLiteStore:
         The log is cut. The database becomes smaller where what it holds fits into the log, so that this is quick.
         """
         is_quiet, self._was_busy = not self._was_busy, False
+        self._room.check_files()
+        self._watch_checkpoint()
         self._count_free()
         if not is_quiet and not is_short:
             return
