@@ -71,6 +71,16 @@ async def test_an_import_is_read_and_carried_out_in_slices(broker: Broker, rests
     assert len(broker.vhosts["/"].queues) == 2 * _OBJECTS
 
 
+async def test_a_policy_reaches_many_queues_in_slices(broker: Broker, rests: list[None]) -> None:
+    api, queues = Api(broker.management_url), broker.vhosts["/"].queues.values()
+    for method, expected in (("PUT", 201), ("DELETE", 204)):
+        rests.clear()
+        body = {"pattern": "^q", "definition": {"max-length": 1}}
+        assert (await asyncio.to_thread(api, method, "/api/policies/%2F/short", body))[0] == expected
+        assert len(rests) >= _OBJECTS
+        assert {queue.policy is not None for queue in queues} == {method == "PUT"}
+
+
 async def test_counters_are_looked_at_in_slices(broker: Broker, rests: list[None]) -> None:
     await Rates(broker, Pace()).look()
     assert len(rests) >= _OBJECTS

@@ -8,7 +8,7 @@ import platform
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -390,13 +390,23 @@ class Broker:
 
     def put_policy(self, policy: Policy) -> None:
         """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
+        for _ in self.putting_policy(policy):
+            pass
+
+    def putting_policy(self, policy: Policy) -> Iterator[None]:
+        """Do the same in small steps, between which others may have their turn."""
         self.policies.put(policy)
-        self.vhosts[policy.vhost].follow_policies(policy.name)
+        yield from self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def delete_policy(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""
+        for _ in self.deleting_policy(vhost, name):
+            pass
+
+    def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
+        """Do the same in small steps."""
         self.policies.delete(vhost, name)
-        self.vhosts[vhost].follow_policies(name)
+        yield from self.vhosts[vhost].follow_policies(name)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:

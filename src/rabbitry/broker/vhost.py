@@ -79,15 +79,22 @@ class VirtualHost:
         """Where what is durable is written down."""
         return self.broker.journal
 
-    def follow_policies(self, changed: str) -> None:
-        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for."""
+    def follow_policies(self, changed: str) -> Iterator[None]:
+        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for.
+
+        In steps, one for each exchange and queue: what they are and which policies there are may change between them.
+        """
         policies = self.broker.policies
         policy = policies.get(self.name, changed)
-        for exchange in self.exchanges.values():
+        for exchange in list(self.exchanges.values()):
+            yield
             held = exchange.policy is not None and exchange.policy.name == changed
             if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
                 exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
         for queue in list(self.queues.values()):
+            yield
+            if queue.is_deleted:
+                continue
             held = queue.policy is not None and queue.policy.name == changed
             if held or (policy is not None and policy.is_for(queue.name, "queues")):
                 queue.follow(policies.matching(self.name, queue.name, "queues"))

@@ -8,7 +8,7 @@ something meanwhile, it is one of these cases.
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.tables import Table
@@ -58,7 +58,8 @@ async def load(broker: "Broker", document: Json, pace: Pace, only: "VirtualHost 
         if any(document[name] for name in unknown):
             raise BadDefinition(f"{', '.join(unknown)}: no sections of definitions that this broker has")
         while plan.steps:
-            plan.steps.popleft()()
+            further = plan.steps.popleft()()
+            await pace.go_over(further if isinstance(further, Iterator) else ())
             await pace.rest()
     if plan.left_out:
         _log.info("definitions: left out %d names of the broker's own, and bindings without ends", plan.left_out)
@@ -69,6 +70,7 @@ class _Plan:
 
     def __init__(self, broker: "Broker", only: "VirtualHost | None") -> None:
         self.steps: deque[Callable[[], object]] = deque()
+        """What to do; where it gives an iterator, that is gone over too."""
         self.left_out = 0
         self.readers: Mapping[str, Callable[[Json], None]] = {
             "users": self._user,
@@ -99,10 +101,10 @@ class _Plan:
         name = named(item)
         if "tags" not in item:
             raise bad("tags_not_present")
-        limits = definitions.limits(item.get("limits", []), USER_LIMITS, "user-limits")
+        limits = definitions.limits(item["limits"], USER_LIMITS, "user-limits") if "limits" in item else None
         self._users.add(name)
         self._later(self._broker.access.put_user, name, *accounts.read(item))
-        if limits or name in self._broker.access.users:
+        if limits is not None:
             self._later(self._broker.access.put_limits, name, limits)
 
     def _vhost(self, item: Json) -> None:
@@ -180,7 +182,7 @@ class _Plan:
             policy = definitions.policy(vhost, name, item)
         except BadDefinition as error:
             raise BadDefinition(f"{error} ({vhost}/{name})") from error
-        self._later(lambda: self._broker.put_policy(policy) if vhost in self._broker.vhosts else None)
+        self._later(lambda: self._broker.putting_policy(policy) if vhost in self._broker.vhosts else None)
 
     def _exchange(self, item: Json) -> None:
         vhost, name, kind = self._known_vhost(item), short(item, "name"), text(item, "type")

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -38,6 +39,11 @@ class Pace:
     def is_over(self) -> bool:
         """Whether the slice is used up, so that `rest` would wait."""
         return time.monotonic() > self._ends_at
+
+    async def go_over(self, steps: Iterable[object]) -> None:
+        """Take small steps, as far as each slice allows."""
+        for _ in steps:
+            await self.rest()
 
     async def rest(self) -> None:
         """Let others have their turn where the slice is used up."""

@@ -1,6 +1,7 @@
 """Rates and samples: counters looked at every few seconds, so that counting costs a message next to nothing."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rabbitry.broker.queues.queue import Queue
     from rabbitry.broker.vhost import VirtualHost
 
+_log = logging.getLogger(__name__)
 PERIOD: Final = 5
 """Seconds between two looks, as RabbitMQ's collect_statistics_interval."""
 RETENTION: Final = 600
@@ -130,14 +132,13 @@ class Rates:
     def start(self) -> None:
         """Look now, and from now on."""
         self._task = asyncio.create_task(self._run(), name="rates")
+        self._task.add_done_callback(_tell)
 
     async def stop(self) -> None:
-        """Look no more. Raises what ended the looking early, if anything did."""
+        """Look no more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.result()
 
     async def _run(self) -> None:
         while True:
@@ -215,6 +216,13 @@ class Rates:
     def broker(self, totals: "dict[VirtualHost, Counts]") -> Counted:
         """Return what is counted of the broker; `totals` are from `vhost_totals`."""
         return self._counted(self._broker, _BROKER, _broker(self._broker, totals))
+
+
+def _tell(task: "asyncio.Task[None]") -> None:
+    """Say so where the looking ended by itself: rates would stand still."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("the management API's rates stand still: %r", error, exc_info=error)
 
 
 def _queue(queue: "Queue") -> Counts:

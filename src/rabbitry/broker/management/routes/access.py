@@ -312,18 +312,23 @@ def _policies(call: Call) -> object:
 
 
 @route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")
-def _policy(call: Call) -> object:
+async def _policy(call: Call) -> object:
     call.policymaker()
     vhost, name = call.vhost().name, call.path("name")
     known = call.broker.policies.get(vhost, name)
     if call.method == "PUT":
         body = call.body()
         need_keys(body, "pattern", "definition")
-        call.broker.put_policy(definitions.policy(vhost, name, body))
+        policy = definitions.policy(vhost, name, body)
+        async with call.pace as pace:
+            call.vhost()  # it may have been deleted meanwhile
+            await pace.go_over(call.broker.putting_policy(policy))
         return CREATED if known is None else DONE
     if known is None:
         raise not_found()
     if call.method == "DELETE":
-        call.broker.delete_policy(vhost, name)
+        async with call.pace as pace:
+            if call.broker.policies.get(vhost, name) is not None:  # nobody else has deleted it meanwhile
+                await pace.go_over(call.broker.deleting_policy(vhost, name))
         return DONE
     return views.policy(known)

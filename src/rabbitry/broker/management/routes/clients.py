@@ -34,9 +34,7 @@ def _list_connections(call: Call) -> object:
 def _connections_of_user(call: Call) -> object:
     found = [item for item in _connections(call) if item.user == call.path("name")]
     if call.method == "DELETE":
-        for item in found:
-            _close(call, item)
-        return DONE
+        return _close_all(call, found)
     return _answer_connections(call, found)
 
 
@@ -48,6 +46,14 @@ def _answer_connections(call: Call, found: "list[ClientConnection]") -> Awaitabl
         "user": lambda item: item.user,
     }
     return answer(call, Listed(found, lambda item: views.connection(item, call.rates, ranges), fields, has_pages=True))
+
+
+async def _close_all(call: Call, found: "list[ClientConnection]") -> object:
+    async with call.pace as pace:
+        for item in found:
+            _close(call, item)
+            await pace.rest()
+    return DONE
 
 
 def _close(call: Call, item: "ClientConnection") -> None:
