@@ -172,6 +172,11 @@ class Channel:
         if self.transaction is not None:
             self.transaction.settled += [(known, held, outcome) for known, held in settled.items()]
             return
+        if outcome is Outcome.ACKED and len(settled) <= _STEP:
+            for held in settled.values():
+                self.release(held, outcome)
+            self._unpark_some()
+            return
         self.connection.work(self.settling(settled, outcome), self._unpark_some)
 
     def settling(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:

@@ -57,7 +57,7 @@ _MUCH: Final = 250
 """Events of one chunk from which on it counts as work of a turn of the event loop."""
 _TURN: Final = 0.008
 """Seconds of what came from one client, after which others have their turn."""
-_LOOK: Final = 8
+_LOOK: Final = 16
 """Events between two looks at the clock."""
 _MOST_COPIES: Final = 2_000
 _MOST_UNSENT: Final = 32 << 20
@@ -139,11 +139,13 @@ class ClientConnection:
     def _take(self, events: list[Event]) -> None:
         channels, driver = self.channels, self.driver
         publish = self._publishing.publish
-        ends_at = time.monotonic() + _TURN
+        ends_at, look = time.monotonic() + _TURN, _LOOK
         for index, event in enumerate(events):
-            if not index % _LOOK and index and time.monotonic() > ends_at:
-                self._yield(events[index:])
-                return
+            if index == look:
+                if time.monotonic() > ends_at:
+                    self._yield(events[index:])
+                    return
+                look += _LOOK
             try:
                 if event[0] == PUBLISH:
                     channel = channels.get(event[1])

@@ -216,8 +216,6 @@ class Queue:
 
         now: POSIX seconds; what expired before becomes a dead letter.
         """
-        if self.returning:
-            return None
         for lane in self._lanes:
             while (entry := lane.take()) is not None:
                 self.ready -= 1
@@ -234,8 +232,13 @@ class Queue:
         return None
 
     def get(self) -> Entry | None:
-        """Take the first message, for basic.get; None with `ready` above 0 says that the store was asked for it."""
+        """Take the first message, for basic.get.
+
+        None with `ready` above 0 says that the store was asked for it, or that much is `returning`.
+        """
         self.note_use()
+        if self.returning:
+            return None
         entry = self.take(time.time() if self._expiring else 0.0)
         if self._expiring:
             self.drop_expired()  # what is left is counted in the answer
