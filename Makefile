@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker bench-flow bench-crawl dist lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-flow bench-crawl docs dist lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
@@ -58,6 +58,11 @@ bench-flow: $(VENV)/.dev
 # A part, or all of it in short:  make bench-crawl ARGS="memory recrawl"   make bench-crawl ARGS=--quick
 bench-crawl: $(VENV)/.dev .venv-crawl-peers/.done
 	@exec $(PYTHON) -m benchmarks.crawl $(ARGS)
+
+# The site in build/site, with the reference of the public names; a warning or a link that leads nowhere fails it.
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@exec $(PYTHON) scripts/check_site.py build/site
 
 # Builds sdist and wheel into dist/, and tries the wheel alone with each of these Pythons that is here; others:
 # make dist ARGS=3.14

@@ -23,7 +23,7 @@ PAGES = (
     "README.fr.md",
     "PYPI.md",
     "CONTRIBUTING.md",
-    *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
 )
 
 _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
