@@ -1,5 +1,6 @@
 """The public names, word for word, and that importing Rabbitry costs next to nothing."""
 
+import pydoc
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ _NAMES = {
     "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",
     "TopologyMismatch", "UsageError",
     "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",
+    "BlockingChannel", "BlockingConnection", "BlockingConsumer", "BlockingDelivery", "BrokerURL", "Channel",
+    "Connection", "Consumer", "Delivery", "QueueInfo", "RecoveryEvent",
 }  # fmt: skip
 
 
@@ -24,6 +27,13 @@ def test_the_names_are_these() -> None:
     assert set(dir(rabbitry)) == _NAMES | {"__version__"}
     for name in _NAMES:
         assert getattr(rabbitry, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", sorted(_NAMES))
+def test_help_describes_every_name(name: str) -> None:
+    value = getattr(rabbitry, name)
+    assert (value.__doc__ or "").strip()
+    assert name in pydoc.plain(pydoc.render_doc(value))
 
 
 def test_other_names_are_an_attribute_error_which_type_checkers_see_too() -> None:

@@ -7,7 +7,22 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.client import Properties, connect, connect_blocking
+    from rabbitry.amqp.client import (
+        BlockingChannel,
+        BlockingConnection,
+        BlockingConsumer,
+        BlockingDelivery,
+        BrokerURL,
+        Channel,
+        Connection,
+        Consumer,
+        Delivery,
+        Properties,
+        QueueInfo,
+        RecoveryEvent,
+        connect,
+        connect_blocking,
+    )
     from rabbitry.exceptions import (
         AlreadySettled,
         AppError,
@@ -40,10 +55,19 @@ __all__ = [
     "App",
     "AppError",
     "Batch",
+    "BlockingChannel",
+    "BlockingConnection",
+    "BlockingConsumer",
+    "BlockingDelivery",
+    "BrokerURL",
+    "Channel",
     "ChannelClosed",
     "ConnectFailed",
+    "Connection",
     "ConnectionClosed",
+    "Consumer",
     "ConsumerCancelled",
+    "Delivery",
     "DeliveryTimeout",
     "LoginRefused",
     "Message",
@@ -54,7 +78,9 @@ __all__ = [
     "PublishRefused",
     "PublishReturned",
     "PublishTimeout",
+    "QueueInfo",
     "RabbitryError",
+    "RecoveryEvent",
     "Reject",
     "RequestTimeout",
     "Retry",
@@ -67,7 +93,25 @@ __all__ = [
 ]
 
 _ELSEWHERE: Final = {
-    **dict.fromkeys(("connect", "connect_blocking", "Properties"), "rabbitry.amqp.client"),
+    **dict.fromkeys(
+        (
+            "BlockingChannel",
+            "BlockingConnection",
+            "BlockingConsumer",
+            "BlockingDelivery",
+            "BrokerURL",
+            "Channel",
+            "Connection",
+            "Consumer",
+            "Delivery",
+            "Properties",
+            "QueueInfo",
+            "RecoveryEvent",
+            "connect",
+            "connect_blocking",
+        ),
+        "rabbitry.amqp.client",
+    ),
     **dict.fromkeys(("App", "Batch", "Message", "Outgoing"), "rabbitry.flow"),
 }
 

@@ -1,23 +1,30 @@
 """The asyncio client: connection, channel, publishing, consuming."""
 
-from rabbitry.amqp.client.blocking import BlockingConnection, connect_blocking
+from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
+from rabbitry.amqp.client.blocking import BlockingChannel, BlockingConnection, BlockingConsumer, connect_blocking
 from rabbitry.amqp.client.channel import Channel
-from rabbitry.amqp.client.connection import Connection, connect
+from rabbitry.amqp.client.connection import Connection, Credentials, connect
 from rabbitry.amqp.client.consuming import Consumer, Delivery
 from rabbitry.amqp.client.declaring import QueueInfo
+from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
 from rabbitry.amqp.protocol.properties import Properties
 
 __all__ = [
     "DEFAULT_URL",
+    "BlockingChannel",
     "BlockingConnection",
+    "BlockingConsumer",
+    "BlockingDelivery",
     "BrokerURL",
     "Channel",
     "Connection",
     "Consumer",
+    "Credentials",
     "Delivery",
     "Properties",
     "QueueInfo",
+    "RecoveryEvent",
     "connect",
     "connect_blocking",
     "parse_url",

@@ -9,6 +9,20 @@ if TYPE_CHECKING:
     from rabbitry.amqp.client.connection import Connection
 
 
+_NO_LOOP = (
+    "no asyncio event loop runs here: the client runs on asyncio alone (not on trio), in the loop that it was "
+    "connected in; use rabbitry.connect_blocking, or asyncio.run_coroutine_threadsafe"
+)
+
+
+def check_asyncio() -> None:
+    """Raise UsageError where no asyncio event loop runs, as under trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise UsageError(_NO_LOOP) from error
+
+
 def check_loop(loop: asyncio.AbstractEventLoop, connection: "Connection | None" = None) -> None:
     """Raise UsageError unless `loop` runs here; UsedAfterFork for a connection of the parent process.
 
@@ -20,10 +34,7 @@ def check_loop(loop: asyncio.AbstractEventLoop, connection: "Connection | None" 
     except RuntimeError as error:
         if connection is not None:
             connection.check_process()
-        raise UsageError(
-            "no asyncio event loop runs here: the client runs on asyncio alone, in the loop that it was connected in; "
-            "use rabbitry.connect_blocking, or asyncio.run_coroutine_threadsafe"
-        ) from error
+        raise UsageError(_NO_LOOP) from error
     raise UsageError(
         "this connection belongs to another event loop, and nothing was sent: connect in this loop, "
         "use rabbitry.connect_blocking, or asyncio.run_coroutine_threadsafe"

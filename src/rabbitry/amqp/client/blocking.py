@@ -8,6 +8,7 @@ import asyncio
 import concurrent.futures
 import functools
 import queue
+import ssl as _ssl
 import threading
 import time
 import warnings
@@ -20,7 +21,7 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
 from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
-from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, connect
+from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, Credentials, connect
 from rabbitry.amqp.client.consuming import Consumer
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.client.publishing import as_body, header_too_large
@@ -504,6 +505,10 @@ class BlockingConnection:
         """The broker's description of itself: product, version, capabilities and more."""
         return self._connection.server_properties
 
+    def update_secret(self, secret: str, *, reason: str = "", timeout: float | None = None) -> None:
+        """Give the broker a new password, such as an OAuth token, before the old one expires. See `Connection`."""
+        self._io.run(self._connection.update_secret(secret, reason=reason, timeout=timeout))
+
     def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> BlockingChannel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit)."""
         return self._io.run(self._open_channel(prefetch, timeout))
@@ -554,10 +559,16 @@ def connect_blocking(
     recover: bool = True,
     recovery_timeout: float | None = None,
     on_recovery: Callable[[RecoveryEvent], None] | None = None,
+    on_blocked: Callable[[str | None], None] | None = None,
+    connect_attempts: int = 1,
+    heartbeat: int | None = None,
+    ssl: _ssl.SSLContext | None = None,
+    credentials: Credentials | None = None,
+    client_properties: Table | None = None,
 ) -> BlockingConnection:
     """Connect to a broker, for programs without an event loop: `with connect_blocking(url) as connection`.
 
-    Arguments and errors are those of `connect`; `on_recovery` is called in the I/O thread.
+    Arguments and errors are those of `connect`; `on_recovery` and `on_blocked` are called in the I/O thread.
     """
     io = IOThread()
 
@@ -571,6 +582,12 @@ def connect_blocking(
             recover=recover,
             recovery_timeout=recovery_timeout,
             on_recovery=on_recovery,
+            on_blocked=on_blocked,
+            connect_attempts=connect_attempts,
+            heartbeat=heartbeat,
+            ssl=ssl,
+            credentials=credentials,
+            client_properties=client_properties,
         )
 
     try:

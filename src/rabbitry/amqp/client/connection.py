@@ -1,23 +1,29 @@
 """A connection to a broker, and `connect`, which makes one."""
 
 import asyncio
-from collections.abc import Callable, Generator
+import dataclasses
+import inspect
+import logging
+import ssl as _ssl
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from rabbitry.amqp.client import fork
-from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._loops import check_asyncio, check_loop
 from rabbitry.amqp.client._receipts import Failures, raise_all
 from rabbitry.amqp.client._resending import Resending
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.consuming import Consumer
 from rabbitry.amqp.client.default import default_url
 from rabbitry.amqp.client.link import Link
+from rabbitry.amqp.client.pause import pause
 from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
 from rabbitry.amqp.client.topology import Topology
 from rabbitry.amqp.client.url import BrokerURL, parse_url
 from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, FRAME_OVERHEAD
-from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.exceptions import (
     ConnectFailed,
     ConnectionClosed,
@@ -32,6 +38,21 @@ CONNECT_TIMEOUT: Final = 10.0
 REQUEST_TIMEOUT: Final = 60.0
 PUBLISH_TIMEOUT: Final = 60.0
 CLOSE_TIMEOUT: Final = 5.0
+_log = logging.getLogger(__name__)
+
+Credentials: TypeAlias = Callable[[], tuple[str, str] | Awaitable[tuple[str, str]]]
+"""A function that returns user and password, or an awaitable of both. It is called for each login, in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a connection is made, beyond its URL; the arguments of `connect` of the same names."""
+
+    properties: Table = field(default_factory=dict)
+    ssl: _ssl.SSLContext | None = None
+    credentials: Credentials | None = field(default=None, repr=False)
+    on_blocked: Callable[[str | None], None] | None = None
+    connect_attempts: int = 1
 
 
 class Connection:
@@ -48,13 +69,12 @@ class Connection:
     def __init__(
         self,
         url: BrokerURL,
-        name: str | None,
+        settings: Settings,
         request_timeout: float,
         publish_timeout: float,
         recovery: Recovery | None,
     ) -> None:
         self.url = url
-        self.name = name
         self.request_timeout = request_timeout
         self.publish_timeout = publish_timeout
         self.blocked: str | None = None
@@ -64,6 +84,7 @@ class Connection:
         self.loop = asyncio.get_running_loop()
         self.failures = Failures(self.loop, str(url))
         self.resending = Resending(str(url))
+        self._settings = settings
         self._recovery = recovery
         self._recovering: asyncio.Task[None] | None = None
         self._usable = asyncio.Event()
@@ -118,7 +139,18 @@ class Connection:
     async def open(self, timeout: float) -> None:
         """Connect, trying each host for `timeout` seconds; for `connect`. Raises as `connect` does."""
         self._timeout = timeout
-        self.link = await self.new_link()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                self.link = await self.new_link()
+            except ConnectFailed as error:
+                if attempt >= self._settings.connect_attempts:
+                    raise
+                _log.warning("%s: attempt %d of %d: %s", self.url, attempt, self._settings.connect_attempts, error)
+                await asyncio.sleep(pause(attempt))
+            else:
+                break
         self._usable.set()
 
     async def new_link(self) -> Link:
@@ -128,11 +160,13 @@ class Connection:
         other hosts of the same cluster would say the same.
         """
         causes: list[str] = []
+        settings = self._settings
+        url = await self._login()
         for host, port in self.url.hosts:
             link = Link(self)
             try:
                 async with asyncio.timeout(self._timeout):
-                    await link.open(host, port, self.url, self.name)
+                    await link.open(host, port, url, settings.properties, settings.ssl)
             except (LoginRefused, VirtualHostRefused):
                 raise
             except TimeoutError:
@@ -142,6 +176,41 @@ class Connection:
             else:
                 return link
         raise ConnectFailed("; ".join(causes))
+
+    async def _login(self) -> BrokerURL:
+        """Return the URL with the user and password to log in with now.
+
+        Raises ConnectFailed where the program's function fails: whoever issues the passwords may be back later.
+        """
+        credentials = self._settings.credentials
+        if credentials is None:
+            return self.url
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await asyncio.to_thread(credentials)  # it may ask a server for a token
+                user, password = await answer if inspect.isawaitable(answer) else answer
+        except TimeoutError as error:
+            raise ConnectFailed(f"credentials: no answer within {self._timeout} s") from error
+        except Exception as error:
+            raise ConnectFailed(f"credentials: {type(error).__name__}: {error}") from error
+        return dataclasses.replace(self.url, user=user, password=password)
+
+    async def update_secret(self, secret: str, *, reason: str = "", timeout: float | None = None) -> None:
+        """Give the broker a new password, such as an OAuth token, before the old one expires.
+
+        The connection goes on, and logs in with `secret` when it recovers, unless it has a function for credentials.
+        reason: for the broker's log. RabbitMQ: docs/oauth2, "Token Expiration and Refresh".
+
+        Raises ConnectionClosed where the broker refuses the secret or the connection is lost, RequestTimeout.
+        """
+        link = await self.usable_link(timeout)
+        seconds = self.request_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await link.update_secret(secret, reason)
+        except TimeoutError as error:
+            raise RequestTimeout(f"connection.update-secret: no answer within {seconds} s") from error
+        self.url = dataclasses.replace(self.url, password=secret)
 
     async def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> Channel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
@@ -290,6 +359,15 @@ class Connection:
         self.blocked = reason
         if reason is None:
             self.on_link_writable()
+        self._tell_blocked(reason)
+
+    def _tell_blocked(self, reason: str | None) -> None:
+        listener = self._settings.on_blocked
+        if listener is not None:
+            try:
+                listener(reason)
+            except Exception:  # noqa: BLE001 - a user's code; what the broker sent behind it is to be read all the same
+                _log.exception("on_blocked failed at %r; the connection goes on", reason)
 
     def on_link_writable(self) -> None:
         """Let the publishers of all channels go on."""
@@ -300,7 +378,9 @@ class Connection:
         """Recover, where that is wanted and of use; else end."""
         if link is not self.link:
             return  # one that recovery tried and lost
-        self.blocked = None
+        if self.blocked is not None:
+            self.blocked = None
+            self._tell_blocked(None)
         for handler in list(link.channels.values()):
             if handler not in self.channels:
                 handler.on_link_gone(error)  # it was closing
@@ -348,6 +428,7 @@ class Connecting:
         return self._open().__await__()
 
     async def _open(self) -> Connection:
+        check_asyncio()
         make, self._make = self._make, None
         if make is None:
             raise UsageError("this connect(…) was awaited or entered before: call rabbitry.connect again")
@@ -376,6 +457,12 @@ def connect(
     recover: bool = True,
     recovery_timeout: float | None = None,
     on_recovery: Callable[[RecoveryEvent], None] | None = None,
+    on_blocked: Callable[[str | None], None] | None = None,
+    connect_attempts: int = 1,
+    heartbeat: int | None = None,
+    ssl: _ssl.SSLContext | None = None,
+    credentials: Credentials | None = None,
+    client_properties: Table | None = None,
 ) -> Connecting:
     """Connect to a broker: `async with connect(url) as connection`, or `connection = await connect(url)`.
 
@@ -389,10 +476,35 @@ def connect(
     recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: called with each step; what it
     raises is logged.
 
+    on_blocked: called with the broker's reason when it blocks publishers, with None when it no longer does; what it
+    raises is logged. connect_attempts: how often all hosts are tried, with growing pauses, before ConnectFailed.
+    heartbeat: seconds, in place of the URL's (0: none). ssl: the TLS context of an amqps URL, in place of the one that
+    its parameters describe. credentials: a function that returns user and password (or an awaitable of both), in place
+    of the URL's; called for each login, recoveries included, in a thread of its own. client_properties: what the
+    broker's operator sees of this client, besides product, version and platform, or in their place.
+
     Raises UsageError for a URL that makes no sense and for a result that is awaited or entered twice, ConnectFailed
     where no host answers, LoginRefused and VirtualHostRefused.
     """
     parsed = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
     seconds = timeout if timeout is not None else parsed.connection_timeout or CONNECT_TIMEOUT
+    if heartbeat is not None:
+        parsed = dataclasses.replace(parsed, heartbeat=_checked_heartbeat(heartbeat))
+    if ssl is not None and not parsed.tls:
+        raise UsageError(f"ssl= needs a URL that begins with amqps://, and {parsed} has no TLS")
+    if connect_attempts < 1:
+        raise UsageError(f"connect_attempts={connect_attempts}: give 1 or more")
+    properties = dict(client_properties or {})
+    if "capabilities" in properties:
+        raise UsageError("client_properties can't hold 'capabilities': they say what this client can do")
+    if name is not None:
+        properties["connection_name"] = name
+    settings = Settings(properties, ssl, credentials, on_blocked, connect_attempts)
     recovery = Recovery(recovery_timeout, on_recovery) if recover else None
-    return Connecting(lambda: Connection(parsed, name, request_timeout, publish_timeout, recovery), seconds)
+    return Connecting(lambda: Connection(parsed, settings, request_timeout, publish_timeout, recovery), seconds)
+
+
+def _checked_heartbeat(seconds: int) -> int:
+    if not 0 <= seconds <= 0xFFFF:
+        raise UsageError(f"heartbeat={seconds}: give whole seconds from 0 (none) to 65535")
+    return seconds

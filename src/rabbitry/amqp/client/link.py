@@ -8,9 +8,11 @@ import contextlib
 import os
 import platform
 import ssl
+from collections import deque
 from typing import Final, Protocol, TypeVar
 
 from rabbitry.amqp.client import consuming, watchdog
+from rabbitry.amqp.client._receipts import fail
 from rabbitry.amqp.client.tls import make_context
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.driver import Driver
@@ -29,6 +31,8 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTune,
     ConnectionTuneOk,
     ConnectionUnblocked,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
     Method,
 )
 from rabbitry.amqp.protocol.states import ConnectionState
@@ -124,18 +128,25 @@ class Link:
         self._holders: set[object] = set()
         self._measure_at = consuming.LOOK_EVERY
         self._last_resort: asyncio.TimerHandle | None = None
+        self._secrets: deque[asyncio.Future[None]] = deque()
+        """Who waits for connection.update-secret-ok; the answers come in the order of the requests."""
 
     # -- opening ---------------------------------------------------------------------------------------
 
-    async def open(self, host: str, port: int, url: BrokerURL, name: str | None) -> None:
+    async def open(
+        self, host: str, port: int, url: BrokerURL, properties: Table, context: ssl.SSLContext | None = None
+    ) -> None:
         """Connect to `host` and log in.
+
+        properties: the program's own client properties, besides those that every client has. context: for TLS; None
+        means that of the URL.
 
         Raises ConnectFailed, LoginRefused or VirtualHostRefused, naming host and cause. Cancelling closes
         the socket.
         """
         try:
             if url.tls:
-                context = await asyncio.to_thread(make_context, url)
+                context = context or await asyncio.to_thread(make_context, url)
                 name_to_check = url.server_name or host
                 await self._loop.create_connection(
                     lambda: self.driver, host, port, ssl=context, server_hostname=name_to_check
@@ -152,7 +163,7 @@ class Link:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise ConnectFailed(f"no broker at {host}:{port}: {reason}") from error
         try:
-            await self._handshake(f"{host}:{port}", url, name)
+            await self._handshake(f"{host}:{port}", url, properties)
         except BaseException:
             self.driver.abort()
             raise
@@ -162,7 +173,7 @@ class Link:
         if self.heartbeat:
             watchdog.watch(self.heartbeat)
 
-    async def _handshake(self, where: str, url: BrokerURL, name: str | None) -> None:
+    async def _handshake(self, where: str, url: BrokerURL, properties: Table) -> None:
         self.driver.write(self.core.send_header())
         start = await self._expect(ConnectionStart, where, "it did not greet as an AMQP 0-9-1 broker does")
         self.server_properties = dict(start.server_properties)
@@ -172,7 +183,7 @@ class Link:
             raise LoginRefused(f"the broker at {where} does not offer the login mechanism {mechanism}, only {offered}")
         # EXTERNAL takes the name from the client's certificate (RFC 4422, appendix A).
         response = b"" if url.external else b"\0" + url.user.encode() + b"\0" + url.password.encode()
-        self.send(0, ConnectionStartOk(_client_properties(name), mechanism, response))
+        self.send(0, ConnectionStartOk(_client_properties(properties), mechanism, response))
         try:
             tune = await self._expect(ConnectionTune, where, "it closed the connection after the login")
         except ConnectFailed as error:
@@ -260,6 +271,9 @@ class Link:
             self._owner.on_blocked(method.reason)
         elif isinstance(method, ConnectionUnblocked):
             self._owner.on_blocked(None)
+        elif isinstance(method, ConnectionUpdateSecretOk):
+            if self._secrets and not (waiter := self._secrets.popleft()).done():
+                waiter.set_result(None)
         elif not self._open:
             self._answers.put_nowait(method)
 
@@ -298,6 +312,8 @@ class Link:
         if self._last_resort is not None:
             self._last_resort.cancel()
         self._lost.set_result(reason)
+        while self._secrets:
+            fail(self._secrets.popleft(), reason.fresh())
         if self._open and self.heartbeat:
             watchdog.unwatch(self.heartbeat)
         if self._open:
@@ -312,6 +328,16 @@ class Link:
     def send(self, channel: int, method: Method) -> None:
         """Send a method with everything else of this turn of the loop. Raises UsageError as the core does."""
         self.driver.write(self.core.send_method(channel, method))
+
+    async def update_secret(self, secret: str, reason: str) -> None:
+        """Ask the broker to take a new password, and wait for its answer. Raises ConnectionClosed with its refusal."""
+        if not self.is_open:
+            raise ConnectionClosed(0, "the connection is closing")
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self.send(0, ConnectionUpdateSecret(secret.encode(), reason))
+        self._secrets.append(waiter)
+        self.hold_or_read()
+        await waiter
 
     def free_channel_number(self) -> int | None:
         """Return the lowest channel number that is not in use, or None."""
@@ -337,7 +363,12 @@ class Link:
 
     def hold_or_read(self) -> None:
         """Pause reading or go on with it, as it is to be now."""
-        if not self._holders or self._owner.blocked or any(channel.awaits_answer for channel in self.channels.values()):
+        if (
+            not self._holders
+            or self._secrets
+            or self._owner.blocked
+            or any(channel.awaits_answer for channel in self.channels.values())
+        ):
             self.driver.resume_reading()
         else:
             self.driver.pause_reading()
@@ -379,19 +410,17 @@ def _tells_refusals(start: ConnectionStart) -> bool:
     return isinstance(capabilities, dict) and capabilities.get("authentication_failure_close") is True
 
 
-def _client_properties(name: str | None) -> Table:
+def _client_properties(own: Table) -> Table:
     from rabbitry import __version__
 
-    properties: dict[str, FieldValue] = {
+    return {
         "product": "Rabbitry",
         "version": __version__,
         "platform": f"Python {platform.python_version()}",
         "information": "Apache-2.0",
+        **own,
         "capabilities": CAPABILITIES,
     }
-    if name is not None:
-        properties["connection_name"] = name
-    return properties
 
 
 def _agree(ours: int | None, theirs: int, default: int) -> int:
