@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker bench-flow bench-crawl docs dist lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl docs dist lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
@@ -47,6 +47,11 @@ bench-client: $(VENV)/.dev
 bench-broker: $(VENV)/.dev
 	@scripts/system-deps bench
 	@exec $(PYTHON) -m benchmarks.broker
+
+# What others wait while one client does something large; writes the table in docs/performance.md.
+# A part, with smaller amounts:  make bench-fairness ARGS="--scale 0.1 purge close"
+bench-fairness: $(VENV)/.dev
+	@exec $(PYTHON) -m benchmarks.fairness $(ARGS)
 
 # Workers beside FastStream, Celery and Dramatiq; writes docs/img/flow.svg and the tables in docs/performance.md.
 # A shorter pipeline:  make bench-flow ARGS="--messages 100000"

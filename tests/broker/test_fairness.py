@@ -21,7 +21,10 @@ from rabbitry.amqp.protocol.methods import (
     TxCommit,
     TxSelect,
 )
+from rabbitry.amqp.protocol.properties import encode_header
 from rabbitry.broker import Broker, connection, shares
+from rabbitry.broker.queues import Message
+from rabbitry.broker.queues import queue as queue_module
 from rabbitry.broker.shares import Shares
 from rabbitry.broker.store.journal import Journal
 from tests.differential.peer import Peer
@@ -196,3 +199,25 @@ async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_aft
     assert store.execute("SELECT COUNT(*) FROM entries").fetchone() == (1,)
     assert store.execute("SELECT COUNT(*) FROM bodies").fetchone() == (1,)
     store.close()
+
+
+async def test_a_consumer_of_very_much_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "_LONGEST_TURN", 0.0)
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    async with Broker(port=0) as broker:
+        vhost = broker.vhosts["/"]
+        queue = vhost.declare_queue("q", None, durable=False, exclusive=False, auto_delete=False, arguments={})
+        for number in range(5000):
+            queue.push(Message(b"\x00\x01q", encode_header(Properties(), 4), b"%04d" % number, False))
+        async with (
+            rabbitry.connect(broker.url) as other,
+            await other.channel() as channel,
+            rabbitry.connect(broker.url) as client,
+            await client.channel(prefetch=0) as consuming,
+        ):
+            await channel.declare_queue("mine")
+            async with consuming.consume("q", no_ack=True) as deliveries:
+                await channel.declare_queue("mine", passive=True)
+                assert queue.ready, "a few are delivered in each turn of the loop, and the answer takes a few turns"
+                bodies = [(await anext(deliveries)).body for _ in range(5000)]
+        assert bodies == [b"%04d" % number for number in range(5000)]

@@ -64,7 +64,8 @@ class Driver(asyncio.Protocol):
         self._out: list[bytes] = []
         self._drained: list[asyncio.Future[None]] = []
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._read_at = 0.0
+        self.read_at = 0.0
+        """When data was last taken from the socket, or out of what was kept, by the clock of the loop."""
         self._written_at = 0.0
         self._error: Exception | None = None
         self._is_ending = False
@@ -83,7 +84,7 @@ class Driver(asyncio.Protocol):
             self._on_connected()
 
     def data_received(self, data: bytes) -> None:
-        self._read_at = self._loop.time()
+        self.read_at = self._loop.time()
         self.bytes_received += len(data)
         if self._reads_up_to and self.bytes_received > self._reads_up_to:
             self.abort()
@@ -186,12 +187,13 @@ class Driver(asyncio.Protocol):
     def resume_reading(self) -> None:
         """Take data from the socket again."""
         if self._transport is not None and not self.is_reading:
-            self._read_at = self._loop.time()
+            self.read_at = self._loop.time()
             self._transport.resume_reading()
             self._loop.call_soon(self._take_kept)  # not from within the handler, who may have more to do first
 
     def _take_kept(self) -> None:
         if self.is_reading:
+            self.read_at = self._loop.time()
             self._take()
 
     def close(self) -> None:
@@ -281,7 +283,7 @@ class Driver(asyncio.Protocol):
             self._heartbeat.cancel()
             self._heartbeat = None
         if interval > 0:
-            self._read_at = self._written_at = self._loop.time()
+            self.read_at = self._written_at = self._loop.time()
             self._heartbeat = self._loop.call_later(interval / 2, self._beat, interval)
 
     def _beat(self, interval: float) -> None:
@@ -290,11 +292,11 @@ class Driver(asyncio.Protocol):
             return
         now = self._loop.time()
         if not transport.is_reading() and not transport.is_closing():
-            self._read_at = now
+            self.read_at = now
         # A loop that was blocked reads what has come meanwhile before it runs its timers (asyncio appends
         # ready sockets first), so silence seen here is the peer's.
-        if now - self._read_at > 2 * interval:
-            self.abort(HeartbeatMissed(f"nothing came from the peer for {now - self._read_at:.1f} s"))
+        if now - self.read_at > 2 * interval:
+            self.abort(HeartbeatMissed(f"nothing came from the peer for {now - self.read_at:.1f} s"))
             return
         if now - self._written_at >= interval / 2:
             self.write(HEARTBEAT_FRAME)

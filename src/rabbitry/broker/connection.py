@@ -58,8 +58,7 @@ _MUCH: Final = 250
 _TURN: Final = 0.008
 """Seconds of what came from one client, after which others have their turn."""
 _LOOK: Final = 16
-"""Events between two looks at the clock."""
-_MOST_COPIES: Final = 2_000
+"""Plain publishes and acks between two looks at the clock."""
 _MOST_UNSENT: Final = 32 << 20
 """Bytes of answers that a client has not taken from which on it is not heard any more."""
 _REMEMBERED: Final = 10_000
@@ -101,7 +100,8 @@ class ClientConnection:
         self.is_alarmed = bool(broker.alarms.on)
         self.is_blocked = False
         self.copies = 0
-        """How many queues messages for several went into since it last let others have their turn."""
+        """How many queues messages for several went into since the last look at the clock; a route that was not cached
+        counts as one."""
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
@@ -118,6 +118,8 @@ class ClientConnection:
             self._held += events  # what the socket had read already; the next chunk waits in the socket
         elif len(events) > _MUCH and not self.broker.shares.may_go_on(len(events)):
             self._yield(events)
+        elif self._loop.time() - self.driver.read_at > _TURN:
+            self._yield(events)  # it is not the first part of a chunk
         else:
             self._carry_out(events)
 
@@ -151,9 +153,9 @@ class ClientConnection:
                     channel = channels.get(event[1])
                     if channel is not None:
                         publish(channel, event[2], event[3], event[4])
-                        if self.copies > _MOST_COPIES:
-                            self._yield(events[index + 1 :])
-                            return
+                        if self.copies:
+                            self.copies = 0
+                            look = index + 1
                         if driver.unsent > _MOST_UNSENT:  # of returned messages
                             self._wait_for_room(events[index + 1 :])
                             return
@@ -168,6 +170,7 @@ class ClientConnection:
                     if self.broker.dirty:
                         self.broker.dispatch()  # what came before it is with its consumers when it is carried out
                     self._on_method(event[1], event[2])
+                    look = index + 1
                     if self._held is not None:
                         self._held += events[index + 1 :]
                         return

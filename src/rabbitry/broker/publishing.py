@@ -156,6 +156,7 @@ class Publishing:
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
         vhost = channel.vhost
+        self._connection.copies += 1
         exchange = self._exchange_of(vhost, name)
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._connection.broker.replies.get(routing_key)

@@ -417,6 +417,17 @@ def test_a_body_that_is_too_large_is_not_kept_though_it_is_one_frame() -> None:
     assert [event[4] for event in events if event[0] == PUBLISH] == [b"", b"x" * 10]
 
 
+def test_very_many_methods_of_one_chunk_come_in_parts() -> None:
+    _, broker = _pair()
+    parts = []
+    data = _frame(1, 1, _QOS) * 1_000 + _publish(1, b"x")
+    while events := broker.receive(data):
+        parts.append(len(events))
+        data = b""
+    assert sum(parts) == 1_001
+    assert max(parts) < 300
+
+
 def test_empty_body_frames_are_legal_and_take_no_memory() -> None:
     _, broker = _pair()
     start = _frame(1, 1, _METHOD) + _frame(2, 1, _HEADER)

@@ -100,6 +100,8 @@ _HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *amqp_0_8.HEADERS)
 """What RabbitMQ takes: the header of 0-9-1, that of 0-9, which it takes for 0-9-1, and those of 0-8."""
 _LONG_PART: Final = 4096
 """Bytes of a body frame from which on its part is taken before the rest has come."""
+_MOST_PLAIN: Final = 200
+"""Events of one call whose frames were decoded one at a time: a chunk can hold thousands, more than fit into a turn."""
 _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which nothing that the peer still sends counts (section 2.2.4: its close was its last word)."""
 
@@ -296,6 +298,7 @@ class Connection:
         offset = self._offset
         self._needed = FRAME_OVERHEAD
         self._ends_here = False
+        plain = 0
         try:
             if self.state is ConnectionState.IDLE:
                 offset = self._receive_header(data, events)
@@ -309,16 +312,20 @@ class Connection:
                 if end - offset < FRAME_OVERHEAD:
                     break
                 channel = int.from_bytes(data[offset + 1 : offset + 3], "big")
+                known = len(events)
                 after = self._receive_frame(data, offset, channel, events)
                 if after == offset:
                     break
                 offset = end if self.state in _OVER else after
+                plain += len(events) - known
+                self._ends_here = self._ends_here or plain >= _MOST_PLAIN
         except ProtocolViolation as violation:
             events.append((VIOLATION, channel, violation))
             # A violation comes from one whole frame, or else it is the framing that is lost.
             offset = len(data) if self.framing_lost else self._end_of_frame(data, offset)
         self._waiting = len(data) - offset
-        # After a lone event the rest is taken at once, and may hold many more: it is not copied for each of them.
+        # After a lone event, or many plain frames, the rest is taken at once, and may hold many more: it is not copied
+        # for each of them.
         self._offset = offset if self._ends_here and self._waiting else 0
         self._chunks = ([data] if self._offset else [data[offset:]]) if self._waiting else []
         return events

@@ -132,7 +132,7 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
         )
         raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
     entry = queue.get()
-    if entry is None and queue.returning:
+    if entry is None and queue.is_busy:
         channel.connection.carry_out_again(channel.number, method)
         return None
     if entry is None:

@@ -119,7 +119,7 @@ async def get(queue: Queue, body: Json) -> list[Json]:
     shown: list[Json] = []
     while len(entries) < count:
         entry = queue.get()
-        if entry is None and queue.returning:
+        if entry is None and queue.is_busy:
             await asyncio.sleep(_WAIT)
             continue
         if entry is None and not queue.ready:

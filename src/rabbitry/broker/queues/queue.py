@@ -32,8 +32,10 @@ _AT_ONCE: Final = 4096
 _FORGOTTEN_AT_ONCE: Final = 500
 """Messages that are purged in one step."""
 _LONGEST_WAIT: Final = 3600.0
-_LONGEST_TURN: Final = 0.02
-"""Seconds that a queue gives up messages for before it lets others have their turn."""
+_LONGEST_TURN: Final = 0.008
+"""Seconds that a queue delivers or gives up messages for before it lets others have their turn."""
+_LOOK: Final = 64
+"""Deliveries between two looks at the clock."""
 
 
 class Queue:
@@ -70,6 +72,8 @@ class Queue:
         self.unsettled = 0
         self.returning = 0
         """How many channels are giving much back in several turns of the loop: nothing is delivered meanwhile."""
+        self._goes_on = False
+        """Whether it waits for its next turn to deliver, or to give up, the rest of what was too much for one."""
         self.ready = 0
         self.ready_bytes = 0
         self.delivered = self.got = self.settlements = self.redelivered = 0
@@ -214,22 +218,31 @@ class Queue:
     def take(self, now: float) -> Entry | None:
         """Take the first message, for delivery; None where there is none in memory (the store may be asked for more).
 
-        now: POSIX seconds; what expired before becomes a dead letter.
+        It is None, too, where the queue `is_busy`. now: POSIX seconds; what expired before becomes a dead letter.
         """
+        ends_at = 0.0
         for lane in self._lanes:
             while (entry := lane.take()) is not None:
                 self.ready -= 1
                 self.ready_bytes -= len(entry.message.body)
                 if lane.tail:
                     self._load_more(lane)
-                if entry.expires and entry.expires < now:
-                    self._give_up(entry, EXPIRED)
-                    continue
-                return entry
+                if not entry.expires or entry.expires >= now:
+                    return entry
+                self._give_up(entry, EXPIRED)
+                ends_at = ends_at or time.monotonic() + _LONGEST_TURN
+                if time.monotonic() > ends_at:
+                    self._go_on_later()
+                    return None
             if lane.tail:
                 self._load(lane)
                 return None  # what waits in the store stands before the lower priorities
         return None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its first message cannot be told yet, since something goes on over several turns of the loop."""
+        return bool(self.returning) or self._goes_on
 
     def get(self) -> Entry | None:
         """Take the first message, for basic.get.
@@ -529,11 +542,22 @@ class Queue:
 
         now: POSIX seconds to which messages are looked at as alive.
         """
-        if self.returning:
-            return  # it is touched again when all has come back
+        if self.is_busy:
+            return  # it is touched again when all has come back, and goes on in its turn
         if self._expiring:
             now = self._as_of or now or time.time()
             self._as_of = 0.0
+        if not self._deliver(now):
+            return
+        if self._expiring:
+            self.drop_expired()
+        if self._limited and self._is_over():
+            self._drop_what_is_over()  # what a consumer took at once was never too much
+
+    def _deliver(self, now: float) -> bool:
+        """Deliver as far as consumers have room; where that takes long, say no and go on in a later turn."""
+        delivered = 0
+        ends_at = 0.0
         for circle in self.turns.circles:
             while circle and self.ready:
                 consumer = circle[0]
@@ -547,7 +571,20 @@ class Queue:
                     break
                 circle.rotate(-1)
                 consumer.channel.deliver(consumer, entry)
-        if self._expiring:
-            self.drop_expired()
-        if self._limited and self._is_over():
-            self._drop_what_is_over()  # what a consumer took at once was never too much
+                delivered += 1
+                if not delivered % _LOOK:
+                    ends_at = ends_at or time.monotonic() + _LONGEST_TURN
+                    if time.monotonic() > ends_at:
+                        self._go_on_later()
+                        return False
+        return not self._goes_on  # for then very much had expired
+
+    def _go_on_later(self) -> None:
+        if not self._goes_on:
+            self._goes_on = True
+            self.vhost.broker.shares.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self.dispatch()
+        self.vhost.broker.dispatch()
