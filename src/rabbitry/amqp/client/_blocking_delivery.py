@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Callable
 
+from rabbitry.amqp.client._processing import BlockingProcessing, Requeue
 from rabbitry.amqp.client.consuming import Delivery
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.protocol.properties import Properties
@@ -60,6 +61,11 @@ class BlockingDelivery:
         """Whether the channel that brought it is gone, so that the broker delivers it again."""
         return self._delivery.is_lost
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be settled: it was not settled before, needs it, and its channel is open."""
+        return not self._is_settled and self._delivery.is_open
+
     def ack(self, *, multiple: bool = False) -> None:
         """Acknowledge this delivery; with `multiple`, all before it on its channel too.
 
@@ -74,6 +80,17 @@ class BlockingDelivery:
     def reject(self, *, requeue: bool = True) -> None:
         """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settle(functools.partial(self._delivery.reject, requeue=requeue))
+
+    def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> BlockingProcessing:
+        """Settle this delivery where the block is left: acknowledged, or rejected where the block raised an exception.
+
+        requeue: whether a rejected message goes back to its queue; exception classes: for these alone. Otherwise it is
+        dropped or dead-lettered. requeue_once: one that was delivered before is not requeued again.
+
+        A block that was cancelled or interrupted (CancelledError, KeyboardInterrupt) requeues the message. The
+        exception goes on. A message that the block itself has settled, or whose channel is gone, is left alone.
+        """
+        return BlockingProcessing(self, requeue, requeue_once)
 
     def _settle(self, settle: Callable[[], None]) -> None:
         if self._is_settled:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._processing import AsyncProcessing, Requeue
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header
@@ -175,6 +176,11 @@ class Delivery:
         """Whether the channel that brought it is gone, so that the broker delivers it again."""
         return self._settlements.lost is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be settled: it was not settled before, needs it, and its channel is open."""
+        return self._settlements.lost is None and self.delivery_tag in self._settlements.open
+
     def check_open(self) -> None:
         """Raise AlreadySettled where it can't be settled any more; for `rabbitry.amqp.client.blocking`."""
         self._settlements.check(self.delivery_tag)
@@ -186,6 +192,17 @@ class Delivery:
     def reject(self, *, requeue: bool = True) -> None:
         """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.reject(self.delivery_tag, requeue)
+
+    def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> AsyncProcessing:
+        """Settle this delivery where the block is left: acknowledged, or rejected where the block raised an exception.
+
+        requeue: whether a rejected message goes back to its queue; exception classes: for these alone. Otherwise it is
+        dropped or dead-lettered. requeue_once: one that was delivered before is not requeued again.
+
+        A block that was cancelled or interrupted (CancelledError, KeyboardInterrupt) requeues the message. The
+        exception goes on. A message that the block itself has settled, or whose channel is gone, is left alone.
+        """
+        return AsyncProcessing(self, requeue, requeue_once)
 
 
 class Consumer:
