@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, Router
 
-from rabbitry.apps._guard import Guard, from_another_site, is_head, network_of
+from rabbitry._connections import network_of
+from rabbitry.apps._guard import Guard, from_another_site, is_head
 from rabbitry.apps._guesses import ADDRESSES, FORGET_AFTER, FREE, LONGEST, Guesses
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from rabbitry.apps import _connections as limits
+from rabbitry import _connections as limits
 from rabbitry.apps._guard import Guard
 from rabbitry.apps._listening import listen
 from rabbitry.apps._serving import serve
@@ -87,10 +87,10 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> limits.Connections:
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     served = Served(listener.getsockname()[1])
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(_app(served), listener, stop))
+    serving = asyncio.create_task(serve(_app(served), [listener], stop))
     try:
         yield served
     finally:

@@ -47,7 +47,7 @@ class Served:
 @asynccontextmanager
 async def _served(broker: str, *, with_keeper: bool = True) -> AsyncIterator[Served]:
     keeper, stop = FakeKeeper(), asyncio.Event()
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     app = create_app(Settings(broker=broker, port=port), keeper=keeper)
     async with rabbitry.connect(broker) as connection:
@@ -56,7 +56,7 @@ async def _served(broker: str, *, with_keeper: bool = True) -> AsyncIterator[Ser
         if with_keeper:
             await channel.declare_queue("crawl.questions", durable=True)
             await channel.consume("crawl.questions").start()
-        serving = asyncio.create_task(serve(app, listener, stop))
+        serving = asyncio.create_task(serve(app, [listener], stop))
         try:
             yield Served(f"http://127.0.0.1:{port}/crawl/", channel, keeper)
         finally:

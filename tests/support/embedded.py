@@ -53,6 +53,10 @@ class BrokerProcess:
         """Process id of the running broker."""
         return self._running().pid
 
+    def output(self) -> str:
+        """Return what it has written so far."""
+        return os.pread(self._output.fileno(), 1 << 20, 0).decode(errors="replace")
+
     def start(self) -> None:
         """Start it and wait for its ready line; raises RuntimeError with its output where none comes."""
         self._output.seek(0)

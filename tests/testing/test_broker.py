@@ -104,7 +104,7 @@ def test_the_management_api_is_there_when_asked_for() -> None:
 
 def test_the_memory_of_the_tests_raises_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rabbitry.broker.alarms.used_memory", lambda: 1 << 60)
-    monkeypatch.setattr("rabbitry.broker.alarms._total_memory", lambda: 1)
+    monkeypatch.setattr("rabbitry.broker.alarms.total_memory", lambda: 1)
     with RunningBroker() as broker, rabbitry.connect_blocking(broker.url) as connection:
         channel = connection.channel()
         channel.declare_queue("tasks")

@@ -57,10 +57,10 @@ async def _served(settings: Settings) -> AsyncIterator[Served]:
         finally:
             await source.aclose()  # type: ignore[attr-defined] # a generator has it
 
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     served = Served(listener.getsockname()[1], feed)
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(create_app(settings, opened), listener, stop))
+    serving = asyncio.create_task(serve(create_app(settings, opened), [listener], stop))
     try:
         yield served
     finally:

@@ -44,6 +44,22 @@ class Handler(Protocol):
         """Resume writing: the socket takes data again after `can_write` was false."""
 
 
+class _Nobody:
+    """The handler of a driver whose socket is gone: nothing is called any more."""
+
+    def on_events(self, events: list[Event]) -> None:
+        pass
+
+    def on_lost(self, error: Exception | None) -> None:
+        pass
+
+    def on_writable(self) -> None:
+        pass
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Driver(asyncio.Protocol):
     """Moves bytes between one socket and one protocol core. Made by a factory of asyncio.
 
@@ -107,7 +123,10 @@ class Driver(asyncio.Protocol):
                 timer.cancel()
         self._out.clear()
         self._wake_drained()
-        self._handler.on_lost(self._error or exc)
+        handler = self._handler
+        # Handler and driver refer to each other: without that circle both are freed as soon as nobody uses them.
+        self._handler, self._on_connected = _NOBODY, None
+        handler.on_lost(self._error or exc)
 
     def pause_writing(self) -> None:
         self.can_write = False

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rabbitry._connections import network_of
 from rabbitry.apps._guesses import Guesses
 
 CONTENT_SECURITY_POLICY = (
@@ -188,19 +189,6 @@ def peer_of(scope: Scope) -> str:
     """Return who asks, for limits on each: an IPv4 address, or the network of an IPv6 one (RFC 4291, 2.5.4)."""
     client = scope.get("client")
     return network_of(client[0]) if client else ""
-
-
-def network_of(address: str) -> str:
-    """Return `address`, or the /64 that it is in: whoever has one address of IPv6 has all of those."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return address if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _cookie_name(scope: Scope) -> str:

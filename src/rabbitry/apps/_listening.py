@@ -7,6 +7,7 @@ import itertools
 import socket
 from pathlib import Path
 
+from rabbitry._accepting import listening
 from rabbitry.exceptions import UsageError
 
 
@@ -14,16 +15,15 @@ class PortTaken(UsageError):
     """Another program listens on the port; the text names the port and, where it can be seen, the program."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen: for `localhost` one for each family; port 0 takes a free one.
 
     Raises:
         PortTaken: another program listens there.
         UsageError: the address is not this machine's, or the port is for root alone.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        return listening(host, port, backlog=128)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(f"port {port} is taken{by_whom(port)}: end that, or choose another port") from error

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from rabbitry.apps._connections import Connections, CountedWebSocket, LimitedProtocol
+from rabbitry._connections import Connections, CountedWebSocket, LimitedProtocol
 
 GRACE = 5
 """Seconds that open requests have to finish at the end."""
 
 
 async def serve(
-    app: ASGIApp, listener: socket.socket, stop: asyncio.Event, started: Callable[[], None] | None = None
+    app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.Event, started: Callable[[], None] | None = None
 ) -> None:
     """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them.
 
@@ -43,7 +43,7 @@ async def serve(
     )
     server = _Server(config)
     server.started_callback = started
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+    serving = asyncio.create_task(server.serve(sockets=list(listeners)), name="http")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -52,7 +52,8 @@ async def serve(
     finally:
         stopping.cancel()
         serving.cancel()
-        listener.close()
+        for listener in listeners:
+            listener.close()
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,8 @@ to be written counts, so that publishers are blocked before the disk is full how
 import asyncio
 import logging
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.methods import ConnectionBlocked, ConnectionUnblocked
@@ -27,7 +28,7 @@ _PERIOD_OF_ALARMS: Final = 0.5
 DISK_FREE_LIMIT: Final = 50_000_000
 """Bytes; RabbitMQ's default."""
 MEMORY_SHARE: Final = 0.4
-"""Of the machine's memory; RabbitMQ's default."""
+"""Of the memory of the machine, or of the container where that has less; RabbitMQ's default."""
 _MARGIN: Final = 0.1
 """Of the limit: how much more than that has to be free before the disk's alarm ends."""
 
@@ -40,7 +41,7 @@ class Alarms:
 
     def __init__(self, broker: "Broker", memory_limit: int | None, disk_free_limit: int | None) -> None:
         self.on: set[str] = set()
-        self.memory_limit = memory_limit if memory_limit is not None else int(_total_memory() * MEMORY_SHARE)
+        self.memory_limit = memory_limit if memory_limit is not None else int(total_memory() * MEMORY_SHARE)
         self.disk_free_limit = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
         self._broker = broker
         self._most_room = 0
@@ -170,5 +171,37 @@ def used_memory() -> int:
         return 0
 
 
-def _total_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def total_memory(root: Path = Path("/")) -> int:
+    """Return how much memory this process may have: the machine's, or what its container is limited to.
+
+    root: where /proc and /sys are. Looks at the control groups that the process is in, and at all around them, of
+    version 2 (memory.max) and version 1 (memory.limit_in_bytes).
+    """
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits_of_groups(root)])
+
+
+def _limits_of_groups(root: Path) -> Iterator[int]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return  # a system without control groups
+    mounted = root / "sys/fs/cgroup"
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            folders, name = (mounted, mounted / "unified"), "memory.max"
+        elif "memory" in controllers.split(","):
+            folders, name = (mounted / controllers, mounted / "memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        # In a container the path may be the one outside of it; then the group is the mounted folder itself.
+        place = PurePosixPath("/", path).relative_to("/")
+        for group in (place, *place.parents):
+            for folder in folders:
+                try:
+                    text = (folder / group / name).read_text(encoding="ascii").strip()
+                except (OSError, UnicodeDecodeError):
+                    continue  # not mounted there, or not for this user's eyes
+                if text.isdecimal() and int(text) > 0:  # else "max"
+                    yield int(text)

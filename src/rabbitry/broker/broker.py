@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
 from rabbitry import __version__
+from rabbitry._accepting import Acceptor, Visitor, listening
 from rabbitry._installing import missing
 from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table
@@ -62,11 +63,12 @@ _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 class Broker:
     """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
 
-    host, port: where it listens; port 0 takes a free one. users: name → password. vhosts: names of virtual
-    hosts. heartbeat: seconds, what clients are offered. listener: a socket that listens already, in place of
-    host and port. data: the folder for what is durable; without one everything is in memory.
+    host, port: where it listens; port 0 takes a free one, and `localhost` is 127.0.0.1 and ::1. users: name →
+    password. vhosts: names of virtual hosts. heartbeat: seconds, what clients are offered. listener: a socket that
+    listens already, or several, in place of host and port. data: the folder for what is durable; without one
+    everything is in memory.
     management_port: where the management API listens on the same host, 0 takes a free one; None for none; or
-    management_listener, a socket that listens already.
+    management_listener, sockets that listen already.
     tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one; or tls_listener,
     a socket that listens already. memory_limit, disk_free_limit: bytes, where alarms begin (see
     `rabbitry.broker.alarms`).
@@ -86,18 +88,18 @@ class Broker:
         frame_max: int = DEFAULT_FRAME_MAX,
         channel_max: int = DEFAULT_CHANNEL_MAX,
         max_message_size: int = MAX_MESSAGE_SIZE,
-        listener: socket.socket | None = None,
+        listener: socket.socket | Sequence[socket.socket] | None = None,
         data: Path | None = None,
         management_port: int | None = None,
-        management_listener: socket.socket | None = None,
+        management_listener: socket.socket | Sequence[socket.socket] | None = None,
         tls: ssl.SSLContext | None = None,
         tls_port: int = 5671,
-        tls_listener: socket.socket | None = None,
+        tls_listener: socket.socket | Sequence[socket.socket] | None = None,
         memory_limit: int | None = None,
         disk_free_limit: int | None = None,
         close_timeout: float = 1.0,
     ) -> None:
-        address = host if listener is None else str(listener.getsockname()[0])
+        address = str(_as_list(listener)[0].getsockname()[0]) if listener else host
         if set(users or {GUEST: ""}) == {GUEST} and not is_loopback(address):
             raise UsageError(
                 f"a broker on {host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log in "
@@ -137,9 +139,9 @@ class Broker:
         self.tls_port = tls_port
         self._tls = tls
         self._tls_listener = tls_listener
-        self._tls_server: asyncio.Server | None = None
         self._close_timeout = close_timeout
-        self._server: asyncio.Server | None = None
+        self.acceptor = Acceptor()
+        self._is_open = False
 
     @property
     def url(self) -> str:
@@ -155,23 +157,23 @@ class Broker:
         self.started_at = time.time()
         if self._management_listener is not None or self.management_port is not None:
             _need_management()
-        listeners = [self._listener or self._listen(self.port)]
+        plain, encrypted = _as_list(self._listener) or self._listen(self.port), list[socket.socket]()
         try:
             if self._tls is not None:
-                listeners.append(self._tls_listener or self._listen(self.tls_port))
+                encrypted = _as_list(self._tls_listener) or self._listen(self.tls_port)
             if self.data is not None:
-                await self._recover(self.data, listeners[0].getsockname()[1])
+                await self._recover(self.data, plain[0].getsockname()[1])
         except BaseException:
-            for listener in listeners:
+            for listener in plain + encrypted:
                 listener.close()
             raise
-        self._server = await loop.create_server(lambda: ClientConnection(self).driver, sock=listeners[0], backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
-        if self._tls is not None:
-            self._tls_server = await loop.create_server(
-                lambda: ClientConnection(self).driver, sock=listeners[1], ssl=self._tls, backlog=1024
-            )
-            self.tls_port = self._tls_server.sockets[0].getsockname()[1]
+        self.port = plain[0].getsockname()[1]
+        for listener in plain:
+            self.acceptor.add(listener, self._serve)
+        for listener in encrypted:
+            self.tls_port = listener.getsockname()[1]
+            self.acceptor.add(listener, self._serve, self._tls)
+        self._is_open = True
         self.alarms.start()
         if self._management_listener is not None:
             self.start_management(self._management_listener)
@@ -179,8 +181,11 @@ class Broker:
             self.start_management(self.management_port)
         return self
 
-    def _listen(self, port: int) -> socket.socket:
-        return socket.create_server((self.host, port), family=_family(self.host), backlog=1024)
+    def _listen(self, port: int) -> list[socket.socket]:
+        return listening(self.host, port)
+
+    def _serve(self, visitor: Visitor) -> asyncio.BaseProtocol:
+        return ClientConnection(self, visitor.leave).driver
 
     @property
     def has_tls(self) -> bool:
@@ -195,30 +200,28 @@ class Broker:
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.management_port}/"
 
-    def start_management(self, where: int | socket.socket) -> None:
+    def start_management(self, where: int | socket.socket | Sequence[socket.socket]) -> None:
         """Serve the management API on a port of the same host (0 takes a free one), or on a socket that listens.
 
         It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
         can't listen, UsageError where the packages that it needs are not installed.
         """
         _need_management()
-        if isinstance(where, int):
-            listener = socket.create_server((self.host, where), family=_family(self.host), backlog=128)
-        else:
-            listener = where
-        self.management_port = listener.getsockname()[1]
-        self._management = asyncio.create_task(self._start_management(listener), name="management")
+        listeners = self._listen(where) if isinstance(where, int) else _as_list(where)
+        self.management_port = listeners[0].getsockname()[1]
+        self._management = asyncio.create_task(self._start_management(listeners), name="management")
 
-    async def _start_management(self, listener: socket.socket) -> "ManagementServer | None":
+    async def _start_management(self, listeners: list[socket.socket]) -> "ManagementServer | None":
         """Load the management API and serve it; None where that failed, whatever the packages that it needs raise."""
         try:
             # A web framework takes a while to load; AMQP clients are served meanwhile.
             module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
-            server: ManagementServer = module.ManagementServer(self, listener)
+            server: ManagementServer = module.ManagementServer(self, listeners)
             await server.start()
         except Exception:  # noqa: BLE001 # what its packages raise while they are loaded is anybody's guess
             _log.exception("the management API can't be loaded; the broker runs without it")
-            listener.close()  # so that whoever asks is refused, and does not wait for an answer
+            for listener in listeners:
+                self.acceptor.remove(listener)  # so that whoever asks is refused, and does not wait for an answer
             return None
         return server
 
@@ -226,7 +229,7 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close: no new connections, each client is told (320) and has `close_timeout` to answer."""
-        if self._server is None:
+        if not self._is_open:
             return
         if self._management is not None:
             server = await self._management
@@ -234,9 +237,7 @@ class Broker:
                 await server.stop()
             self._management = None
         await self.alarms.stop()
-        if self._tls_server is not None:
-            self._tls_server.close()
-        self._server.close()
+        await self.acceptor.close()
         connections = list(self.connections)
         for connection in connections:
             connection.hang_up(
@@ -249,8 +250,7 @@ class Broker:
             connection.driver.abort()
         if closed:
             await asyncio.wait(closed)
-        await self._server.wait_closed()
-        self._server = None
+        self._is_open = False
         self.shares.stop()
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
@@ -460,8 +460,8 @@ def _rank(kind: str) -> int:
     return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _as_list(given: socket.socket | Sequence[socket.socket] | None) -> list[socket.socket]:
+    return [given] if isinstance(given, socket.socket) else list(given or ())
 
 
 def _server_properties() -> Table:

@@ -68,10 +68,14 @@ _PUBLISH_IDS: Final = (60, 40)
 
 
 class ClientConnection:
-    """One client, from its protocol header to its last byte."""
+    """One client, from its protocol header to its last byte.
 
-    def __init__(self, broker: "Broker") -> None:
+    on_login: called when the client has opened a virtual host, and when it is gone.
+    """
+
+    def __init__(self, broker: "Broker", on_login: Callable[[], None] | None = None) -> None:
         self.broker = broker
+        self._on_login = on_login or _nothing
         self.core = Core(
             Role.BROKER,
             frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
@@ -263,6 +267,7 @@ class ClientConnection:
     def on_lost(self, error: Exception | None) -> None:
         """Forget the client; what it had not settled goes back."""
         self._timer.cancel()
+        self._on_login()
         self._release()
         self.broker.connections.discard(self)
         self.broker.churn.connection_closed += 1
@@ -272,6 +277,9 @@ class ClientConnection:
         if not self.closed.done():
             self.closed.set_result(None)
         self.broker.dispatch()
+        # Without references in a circle all of it is freed now, and not when the garbage collector looks for circles.
+        del self._publishing
+        self._on_login = _nothing
 
     @property
     def name(self) -> str:
@@ -452,6 +460,7 @@ class ClientConnection:
         self.vhost = vhost
         self.broker.churn.connection_created += 1
         self._timer.cancel()
+        self._on_login()
         self.tell(0, ConnectionOpenOk())
         _log.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
@@ -553,6 +562,10 @@ class ClientConnection:
         for queue in list(self.exclusive_queues):
             self.vhost.delete_queue(queue)
             yield
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _short(text: str) -> str:

@@ -43,7 +43,10 @@ app = typer.Typer()
 @app.command("broker")
 def serve(
     host: Annotated[
-        str, typer.Option(help="The address to listen on; another than this machine's own needs --user.")
+        str,
+        typer.Option(
+            help="The address to listen on, `localhost` for 127.0.0.1 and ::1; one that others reach needs --user."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 5672,
     user: Annotated[
@@ -98,7 +101,7 @@ def serve(
     gc.set_threshold(_GARBAGE, 10, 10)
     context = _tls(tls_cert, tls_key, tls_ca)
     listener = _listener(host, port)
-    _check_reach(host, listener, user)
+    _check_reach(host, listener[0], user)
     users = _users(user, password_file)
     broker = Broker(
         host,
@@ -200,7 +203,7 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
     return context
 
 
-def _management_listener(host: str, port: int | None) -> socket.socket | None:
+def _management_listener(host: str, port: int | None) -> list[socket.socket] | None:
     from rabbitry.apps._listening import PortTaken, listen
 
     try:
@@ -212,10 +215,10 @@ def _management_listener(host: str, port: int | None) -> socket.socket | None:
         return None
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int) -> list[socket.socket]:
     inherited = os.environ.pop(LISTENER, None)
     if inherited is not None:
-        return socket.socket(fileno=int(inherited))
+        return [socket.socket(fileno=int(inherited))]
     from rabbitry.apps._listening import listen
 
     return listen(host, port)

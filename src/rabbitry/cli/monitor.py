@@ -205,23 +205,23 @@ def stats(
     raise typer.Exit(code)
 
 
-def _listen(settings: Settings) -> socket:
+def _listen(settings: Settings) -> list[socket]:
     from rabbitry.apps._listening import listen
 
-    listener = listen(settings.host, settings.port)
-    log.info("serving http://%s:%d/publish", settings.host, listener.getsockname()[1])
-    return listener
+    listeners = listen(settings.host, settings.port)
+    log.info("serving http://%s:%d/publish", settings.host, listeners[0].getsockname()[1])
+    return listeners
 
 
 async def _beside_http(
-    publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listener: socket
+    publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listeners: list[socket]
 ) -> None:
     """Serve HTTP while the agent publishes; when that has ended, end too."""
     from rabbitry.apps._serving import serve
     from rabbitry.apps.monitor.service import create_app
 
     ended = asyncio.Event()
-    serving = asyncio.create_task(serve(create_app(publisher, settings), listener, ended))
+    serving = asyncio.create_task(serve(create_app(publisher, settings), listeners, ended))
     try:
         await publishing
     finally:

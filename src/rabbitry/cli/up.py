@@ -374,17 +374,17 @@ def _files(folder: Path) -> dict[App, str]:
 def _listen(port: int | None, default: int, option: str, beside: bool) -> socket.socket:
     """Return a socket that listens on a port, or on the default one; on a free one where `beside` and that is taken."""
     try:
-        return listen(HOST, default if port is None else port)
+        return listen(HOST, default if port is None else port)[0]
     except PortTaken as error:
         if port is None and beside:
-            return listen(HOST, 0)
+            return listen(HOST, 0)[0]
         beside_another = "" if port is not None else "; beside another rabbitry up: --port 0 --data DIR"
         raise UsageError(f"{error} ({option} 0 takes a free one{beside_another})") from error
 
 
 def _broker_listener(port: int) -> socket.socket:
     try:
-        return listen(HOST, port)
+        return listen(HOST, port)[0]
     except PortTaken as error:
         greeting = _greeting(port)
         if greeting is None:

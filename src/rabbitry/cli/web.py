@@ -83,7 +83,7 @@ def serve(
         settings = replace(settings, queue=queue)
     wiring = Wiring(exchange_type=exchange_type.value, plain=plain)
     inherited = os.environ.pop(LISTENER, None)
-    listener = listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=int(inherited))
+    listeners = listen(settings.host, settings.port) if inherited is None else [socket.socket(fileno=int(inherited))]
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     async def service(stop: asyncio.Event) -> int:
@@ -93,8 +93,8 @@ def serve(
             refusals.append(error)
             stop.set()
 
-        log.info("dashboard on http://%s:%d/", name, listener.getsockname()[1])
-        await serve_http(create_app(settings, wiring=wiring, refused=refused), listener, stop, ready)
+        log.info("dashboard on http://%s:%d/", name, listeners[0].getsockname()[1])
+        await serve_http(create_app(settings, wiring=wiring, refused=refused), listeners, stop, ready)
         if refusals:
             raise refusals[0]
         return ExitCode.DONE

@@ -150,10 +150,10 @@ async def test_a_page_gets_the_picture_and_what_changes(embedded_url: str) -> No
     pages = Pages(embedded_url)
     app = FastAPI(lifespan=lambda _: pages.open())
     app.include_router(pages.router)
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(app, listener, stop))
+    serving = asyncio.create_task(serve(app, [listener], stop))
     try:
         async with (
             asyncio.timeout(20),

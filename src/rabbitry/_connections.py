@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import ipaddress
 from typing import ClassVar, Protocol
 
 import h11
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-from rabbitry.apps._guard import network_of
 
 CONNECTIONS = 256
 """Connections that are open at once."""
@@ -54,9 +53,14 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The connections of one server, from the oldest to the newest."""
+    """The connections of one server, from the oldest to the newest.
 
-    def __init__(self) -> None:
+    most: how many there are at once. most_of_peer: how many one address has of them.
+    """
+
+    def __init__(self, most: int = CONNECTIONS, most_of_peer: int = PEER_CONNECTIONS) -> None:
+        self._most = most
+        self._most_of_peer = most_of_peer
         self._open: dict[Connection, str] = {}
         self._lingering: dict[LimitedProtocol, None] = {}
 
@@ -72,9 +76,9 @@ class Connections:
         where there are no others, the new one is refused, and False is returned.
         """
         of_peer = [other for other, owner in self._open.items() if owner == peer]
-        if len(of_peer) >= PEER_CONNECTIONS:
+        if len(of_peer) >= self._most_of_peer:
             candidates = of_peer
-        elif len(self._open) >= CONNECTIONS:
+        elif len(self._open) >= self._most:
             owners = list(self._open.values())
             most = max(dict.fromkeys(owners), key=owners.count)
             candidates = [other for other, owner in self._open.items() if owner == most]
@@ -243,3 +247,16 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
 
 def _peer(client: tuple[str, int] | None) -> str:
     return network_of(client[0]) if client else ""
+
+
+def network_of(address: str) -> str:
+    """Return `address`, or the /64 that it is in: whoever has one address of IPv6 has all of those."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return address if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,0 +1,239 @@
+"""Listening sockets, and accepting connections while some file descriptors are kept for everything else.
+
+A program that accepts until it has no descriptor left can't open a file any more either, and asyncio's servers then log
+each try. Here a part of the descriptors is kept back. When the others are used up, connections that have shown no login
+are closed first, the oldest of them before the others, and then the newest ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, cast
+
+log = logging.getLogger(__name__)
+KEPT: Final = 32
+"""File descriptors kept for files, threads and connections to elsewhere; a quarter of them all where that is less."""
+_AT_ONCE: Final = 4
+"""Connections that a socket accepts in one turn of the event loop; fewer than half of what is kept."""
+_LOOK_AGAIN: Final = 1.0
+"""Seconds between two looks whether there are descriptors again."""
+_HANDSHAKE_WITHIN: Final = 10.0
+"""Seconds that a client has for the handshake of TLS."""
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+_TRIES: Final = 20
+
+
+def listening(host: str, port: int, backlog: int = 1024) -> list[socket.socket]:
+    """Return sockets that listen on a port: for `localhost` on 127.0.0.1 and ::1, as far as the machine has both.
+
+    Port 0 takes a free one, the same for both. Raises OSError where it can't listen.
+    """
+    if host != "localhost":
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return [socket.create_server((host, port), family=family, backlog=backlog)]
+    for tries_left in reversed(range(_TRIES)):
+        first = socket.create_server(("127.0.0.1", port), backlog=backlog)
+        try:
+            return [first, socket.create_server(("::1", first.getsockname()[1]), family=socket.AF_INET6)]
+        except OSError as error:
+            if error.errno in _NO_IPV6:
+                return [first]
+            first.close()
+            if port or not tries_left or error.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+class Visitor:
+    """A connection that has shown no login yet."""
+
+    def __init__(self, connection: socket.socket, waiting: dict[Visitor, None]) -> None:
+        self.transport: asyncio.WriteTransport | None = None
+        self._connection = connection
+        self._waiting = waiting
+        waiting[self] = None
+
+    def leave(self) -> None:
+        """Count it no longer among those without a login: it has one, or it is gone."""
+        self._waiting.pop(self, None)
+
+    def drop(self) -> None:
+        """Close it at once."""
+        self.leave()
+        if self.transport is not None:
+            self.transport.abort()
+        else:  # within the handshake of TLS, which ends by this
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+
+Factory = Callable[[Visitor], asyncio.BaseProtocol]
+"""Makes the protocol of a connection; it calls the visitor's `leave` at the login and when the connection is lost."""
+
+
+class Acceptor:
+    """Accepts the connections of a program's listening sockets, and keeps file descriptors for everything else.
+
+    kept: how many; None takes the default. It is a number below the process's limit, which is looked at anew each time.
+    """
+
+    def __init__(self, kept: int | None = None) -> None:
+        self.closed = 0
+        """Connections that were closed for want of descriptors."""
+        self.kept = kept
+        self._waiting: dict[Visitor, None] = {}
+        self._listeners: dict[socket.socket, tuple[Factory, ssl.SSLContext | None]] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._look: asyncio.TimerHandle | None = None
+        self._closed_before = 0
+        self._in_use = 0
+
+    @property
+    def is_short(self) -> bool:
+        """Whether connections are closed for want of descriptors."""
+        return self._look is not None
+
+    @property
+    def without_login(self) -> int:
+        """Number of connections that have shown no login yet."""
+        return len(self._waiting)
+
+    def add(self, listener: socket.socket, factory: Factory, tls: ssl.SSLContext | None = None) -> None:
+        """Accept the connections of a socket that listens."""
+        listener.setblocking(False)
+        self._listeners[listener] = (factory, tls)
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+
+    def remove(self, listener: socket.socket) -> None:
+        """Accept no more of its connections, and close it; those that it had go on."""
+        if self._listeners.pop(listener, None) is not None:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        listener.close()
+
+    async def close(self) -> None:
+        """Close every listening socket, and the connections whose handshake is not over."""
+        for listener in list(self._listeners):
+            self.remove(listener)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for visitor in list(self._waiting):
+            if visitor.transport is None:
+                visitor.drop()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
+    def _accept(self, listener: socket.socket) -> None:
+        if self.is_short:
+            self._in_use = _descriptors_in_use() + 1
+        for accepted in range(_AT_ONCE):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                # Something else has taken what was kept. The socket stays readable, so it is left alone for a while.
+                self._run_short(error.strerror or "no descriptors")
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+                return
+            if self._makes_room(connection.fileno(), accepted):
+                self._welcome(listener, connection)
+            else:
+                self.closed += 1
+                connection.close()
+
+    def _makes_room(self, number: int, accepted: int) -> bool:
+        """Whether a new connection may stay; where there are few descriptors, at the cost of one without a login.
+
+        A new descriptor has the lowest free number: as long as none of those kept was given out, fewer are in use. From
+        then on they are counted. What is dropped is free only in the next turn, so a half of the kept ones may be
+        taken. accepted: how many this turn had before.
+        """
+        limit, kept = self._limits()
+        if number < limit - kept and not self.is_short:
+            return True
+        self._run_short(f"the limit is {limit}")
+        in_use = self._in_use + accepted
+        if in_use <= limit - kept:
+            return True
+        if in_use > limit - kept // 2 or not self._waiting:
+            return False
+        self.closed += 1
+        next(iter(self._waiting)).drop()
+        return True
+
+    def _limits(self) -> tuple[int, int]:
+        """Return how many descriptors the process may have, and how many of them are kept."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit == resource.RLIM_INFINITY:
+            return 1 << 30, 0
+        return limit, min(KEPT, limit // 4) if self.kept is None else self.kept
+
+    def _welcome(self, listener: socket.socket, connection: socket.socket) -> None:
+        factory, tls = self._listeners[listener]
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        visitor = Visitor(connection, self._waiting)
+        task = asyncio.create_task(self._connect(factory, tls, connection, visitor), name="accept")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(
+        self, factory: Factory, tls: ssl.SSLContext | None, connection: socket.socket, visitor: Visitor
+    ) -> None:
+        within = _HANDSHAKE_WITHIN if tls is not None else None
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: factory(visitor), connection, ssl=tls, ssl_handshake_timeout=within
+            )
+            # A stream's transport can be aborted in every event loop; uvloop's is no subclass of it.
+            visitor.transport = cast(asyncio.WriteTransport, transport)
+        except (OSError, EOFError) as error:  # ssl.SSLError is an OSError
+            log.debug("a connection ended in its handshake: %s", error)
+            visitor.leave()
+            connection.close()
+
+    def _run_short(self, why: str) -> None:
+        if self._look is None:
+            self._in_use = _descriptors_in_use()
+            self._closed_before = self.closed
+            log.error(
+                "out of file descriptors for connections (%s, and some are kept for the store): those without a login "
+                "are closed, and then the newest, until others end; raise the limit (ulimit -n, LimitNOFILE=)",
+                why,
+            )
+            self._look = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        limit, kept = self._limits()
+        if _descriptors_in_use() < limit - kept - kept // 2:
+            self._look = None
+            closed = self.closed - self._closed_before
+            log.warning(
+                "there are file descriptors for connections again; %d connections were closed meanwhile", closed
+            )
+        else:
+            self._look = loop.call_later(_LOOK_AGAIN, self._look_again)
+        for listener in self._listeners:
+            loop.add_reader(listener.fileno(), self._accept, listener)  # also those left alone
+
+
+def _descriptors_in_use() -> int:
+    """Return how many file descriptors this process has; very many where none is left to look."""
+    try:
+        return len(os.listdir("/dev/fd")) - 1  # without the one that lists them
+    except OSError:
+        return 1 << 30

@@ -1,0 +1,152 @@
+"""A broker whose file descriptors are used up: it goes on for those who are there, says so once, and recovers."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry import _connections as limits
+from rabbitry._accepting import Acceptor, Visitor, listening
+from rabbitry.broker import Broker
+from tests.support.embedded import BrokerProcess
+from tests.support.waiting import eventually
+
+_MOST = 96
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port))
+
+
+async def test_clients_that_never_log_in_do_not_shut_out_others(tmp_path: Path) -> None:
+    with BrokerProcess("--data", str(tmp_path)) as broker:
+        resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (_MOST, _MOST))
+        async with rabbitry.connect(broker.url) as before:
+            channel = await before.channel()
+            await channel.declare_queue("kept", durable=True)
+            with contextlib.ExitStack() as idle:
+                for _ in range(2 * _MOST):
+                    idle.enter_context(contextlib.closing(_connect(broker.port)))
+                for number in range(3):
+                    async with rabbitry.connect(broker.url) as later:
+                        other = await later.channel()
+                        await other.publish(str(number).encode(), routing_key="kept")
+                await channel.publish(b"stored", routing_key="kept")
+                assert (await channel.declare_queue("kept", passive=True)).message_count == 4
+                assert broker.output().count("out of file descriptors") == 1
+            await eventually(lambda: "there are file descriptors" in broker.output(), "it says that it is over")
+            assert broker.output().count("out of file descriptors") == 1
+            assert "Traceback" not in broker.output()
+        assert broker.stop() == 0
+
+
+async def test_the_newest_connections_are_closed_where_all_have_logged_in(tmp_path: Path) -> None:
+    with BrokerProcess("--data", str(tmp_path)) as broker:
+        resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (_MOST, _MOST))
+        async with contextlib.AsyncExitStack() as stack:
+            channels = []
+            for _ in range(_MOST):
+                try:
+                    connection = await stack.enter_async_context(rabbitry.connect(broker.url))
+                except rabbitry.RabbitryError:
+                    break
+                channels.append(await connection.channel())
+            else:
+                pytest.fail("no connection was refused")
+            for channel in channels:
+                queue = await channel.declare_queue("", exclusive=True, durable=False)
+                await channel.publish(b"still here", routing_key=queue.name)
+        assert broker.stop() == 0
+
+
+class _Silent(asyncio.Protocol):
+    def __init__(self, visitor: Visitor) -> None:
+        self.visitor = visitor
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.visitor.leave()
+
+
+async def test_the_oldest_connection_without_a_login_is_closed_first() -> None:
+    acceptor = Acceptor(kept=0)
+    (listener,) = listening("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    acceptor.add(listener, _Silent)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await eventually(lambda: acceptor.without_login == 1, "the first is there")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    acceptor.kept = limit - 3  # as if all but these were taken
+    _, second_writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await reader.read() == b""
+    await eventually(lambda: acceptor.without_login == 1 and acceptor.closed == 1, "the second took its place")
+    assert acceptor.is_short
+    acceptor.kept = 0
+    await eventually(lambda: not acceptor.is_short, "there are descriptors again")
+    for each in (writer, second_writer):
+        each.close()
+    await eventually(lambda: acceptor.without_login == 0, "a connection that is gone counts no longer")
+    await acceptor.close()
+
+
+async def test_a_handshake_of_tls_that_never_begins_counts_and_ends_with_the_acceptor() -> None:
+    acceptor = Acceptor()
+    (listener,) = listening("127.0.0.1", 0)
+    acceptor.add(listener, _Silent, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    await eventually(lambda: acceptor.without_login == 1, "it is accepted")
+    await acceptor.close()
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
+    assert acceptor.without_login == 0
+
+
+def test_localhost_is_both_families_with_one_port() -> None:
+    sockets = listening("localhost", 0)
+    try:
+        addresses = [each.getsockname()[:2] for each in sockets]
+        assert addresses[0][0] == "127.0.0.1"
+        assert len({port for _, port in addresses}) == 1
+        assert [host for host, _ in addresses[1:]] == (["::1"] if _has_ipv6() else [])
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_localhost_is_one_family_on_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = socket.create_server
+
+    def without_ipv6(address: tuple[str, int], *, family: int = socket.AF_INET, backlog: int = 5) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return create(address, backlog=backlog)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    (listener,) = listening("localhost", 0)
+    with listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+async def test_the_management_api_waits_ten_seconds_for_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEAD_WITHIN", 0.1)
+    monkeypatch.setattr(limits, "LINGER", 0.1)
+    async with Broker(port=0, management_port=0) as broker:
+        for sent in (b"", b"GET /api/overview HTT"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", broker.management_port)
+            writer.write(sent)
+            assert b"408" in await reader.read()
+            writer.close()
+        await eventually(lambda: broker.acceptor.without_login == 0, "they count no longer")
