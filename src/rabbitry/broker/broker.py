@@ -24,6 +24,7 @@ from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access, i
 from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.counts import Churn
+from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal
 from rabbitry.broker.login import GUEST, is_loopback
 from rabbitry.broker.policies import POLICY, Policies, Policy
 from rabbitry.broker.queues import Queue, ReplyTo
@@ -40,11 +41,11 @@ from rabbitry.broker.records import (
     vhost_record,
 )
 from rabbitry.broker.shares import Shares
-from rabbitry.broker.store.batch import DELETED, Contents
+from rabbitry.broker.store.batch import DELETED, Contents, Unusable
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.broker.vhost import VirtualHost
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import RabbitryError, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.broker.management.server import ManagementServer
@@ -55,6 +56,8 @@ _LONGEST_DISPATCH: Final = 0.02
 """Seconds after which dead letters that go from queue to queue wait for the others' turn."""
 PARAMETER: Final = "global-parameter"
 CLUSTER_NAME: Final = "cluster_name"
+_MAKES_NO_SENSE: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError, ValueError, TypeError)
+"""What a record raises that does not hold what it should."""
 _ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
@@ -266,23 +269,22 @@ class Broker:
         store = SQLiteStore(folder, address)
         journal = Journal(store, on_failure=self.fail, on_full=self.alarms.set_full)
         contents = await journal.open()
-        self._restore_access(journal, contents)
-        for (kind, _), value in contents.records.items():
+        unusable = self._restore_access(journal, contents)
+        for (kind, name), value in contents.records.items():
             if kind == POLICY:
-                self.policies.restore(value)
+                try:
+                    self.policies.restore(value)
+                except _MAKES_NO_SENSE as error:
+                    unusable.append(Unusable(kind, name, _why(error)))
         self.policies.journal = journal
-        for (kind, _), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
-            if kind not in _ORDER:
-                continue
-            vhost = self.vhosts.setdefault(str(value["vhost"]), VirtualHost(str(value["vhost"]), self))
-            if kind == EXCHANGE:
-                exchange = read_exchange(value)
-                exchange.policy = self.policies.matching(vhost.name, exchange.name, "exchanges")
-                vhost.exchanges[exchange.name] = exchange
-            elif kind == QUEUE:
-                self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
-            else:
-                restore_binding(vhost, value)
+        for (kind, name), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
+            if kind in _ORDER:
+                try:
+                    self._restore_topology(kind, value)
+                except _MAKES_NO_SENSE as error:
+                    unusable.append(Unusable(kind, name, _why(error)))
+        if unusable:
+            await journal.set_aside(unusable)
         self.journal = journal
         deleted = {int(number) for kind, number in contents.records if kind == DELETED}
         for number in deleted:  # the process ended before all of it was
@@ -292,13 +294,9 @@ class Broker:
         for backlog in contents.backlogs:
             self.last_queue = max(self.last_queue, backlog.queue)
             if backlog.queue not in queues:
-                if backlog.queue not in deleted:
-                    _log.error(
-                        "the store in %s is damaged: it has no record of the queue with number %d; its %d messages of "
-                        "priority %d stay in the store, and nobody can have them",
-                        folder, backlog.queue, backlog.messages, backlog.priority,
-                    )  # fmt: skip
-                continue
+                if backlog.queue in deleted:
+                    continue
+                queues[backlog.queue] = self._adopt(backlog.queue, folder)
             queue = queues[backlog.queue]
             queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
             if not contents.clean:
@@ -307,33 +305,70 @@ class Broker:
             for queue in {number: queues[number] for number, *_ in contents.backlogs if number in queues}.values():
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
 
-    def _restore_access(self, journal: Journal, contents: Contents) -> None:
+    def _restore_topology(self, kind: str, value: Table) -> None:
+        """Make an exchange, a queue or a binding of its record."""
+        name = str(value["vhost"])
+        vhost = self.vhosts.get(name) or self.vhosts.setdefault(name, VirtualHost(name, self))
+        if kind == EXCHANGE:
+            exchange = read_exchange(value)
+            exchange.policy = self.policies.matching(vhost.name, exchange.name, "exchanges")
+            vhost.exchanges[exchange.name] = exchange
+        elif kind == QUEUE:
+            self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
+        else:
+            restore_binding(vhost, value)
+
+    def _adopt(self, number: int, folder: Path) -> Queue:
+        """Make a queue for messages whose queue has no record."""
+        vhost = self.vhosts.get("/") or next(iter(self.vhosts.values()))
+        name = f"rabbitry.recovered.{number}"
+        while name in vhost.queues:
+            name += "-"
+        value: Table = {"name": name, "id": number, "auto_delete": False, "recovered_to": 0, "arguments": {}}
+        queue = vhost.restore_queue(value)
+        self.journal.put(QUEUE, *queue_record(vhost.name, queue))
+        _log.error(
+            "the store in %s is damaged: it has no record of the queue with number %d; its messages are in the queue "
+            "%r of virtual host %r: move them to where they belong, then delete it",
+            folder, number, name, vhost.name,
+        )  # fmt: skip
+        return queue
+
+    def _restore_access(self, journal: Journal, contents: Contents) -> list[Unusable]:
         """Take users from the store, and add those that the broker starts with.
 
-        A virtual host in which nobody may do anything yet is given to them too.
+        A virtual host in which nobody may do anything yet is given to them too. Returns the records that can't be used.
         """
-        stored = [(kind, value) for (kind, _), value in contents.records.items() if kind in _ACCESS]
-        for (kind, _), value in contents.records.items():
-            if kind == VHOST:
-                read_vhost(self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self)), value)
-            elif kind == PARAMETER:
-                self.parameters[str(value["name"])] = json.loads(str(value["value"]))
+        unusable: list[Unusable] = []
+        restored = Access()
+        has_access = False
+        for (kind, name), value in contents.records.items():
+            try:
+                if kind == VHOST:
+                    read_vhost(self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self)), value)
+                elif kind == PARAMETER:
+                    self.parameters[str(value["name"])] = json.loads(str(value["value"]))
+                elif kind in _ACCESS:
+                    has_access = True
+                    restored.restore([(kind, value)])
+            except _MAKES_NO_SENSE as error:
+                unusable.append(Unusable(kind, name, _why(error)))
         self.server_properties["cluster_name"] = self.cluster_name
         initial = self.access
-        self.access = Access()
-        self.access.restore(stored)
+        self.access = restored
         known = dict(self.access.users)
         has_users = {vhost for vhost, _ in self.access.permissions}
         self.access.journal = journal
         for user in initial.users.values():
             # A password that is given holds. The default user stays as it was left: deleted, or with another password.
-            if self._given is not None or not stored:
+            if self._given is not None or not has_access:
                 before = known.get(user.name, user)
                 self.access.put_user(user.name, user.password_hash, before.tags)
         for (vhost, name), permission in initial.permissions.items():
             is_new = vhost not in has_users or name not in known
             if is_new and name in self.access.users:
                 self.access.put_permission(vhost, name, permission)
+        return unusable
 
     def add_vhost(self, name: str) -> None:
         """Make a virtual host; one that is there stays as it is."""
@@ -454,6 +489,10 @@ class Broker:
     def _dispatch_on(self) -> None:
         self._dispatches_later = False
         self.dispatch()
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, RabbitryError) else f"{type(error).__name__}: {error}"
 
 
 def _rank(kind: str) -> int:

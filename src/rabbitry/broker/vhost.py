@@ -244,8 +244,8 @@ class VirtualHost:
         rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
         queue = Queue(self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules)
         number, recovered_to = value["id"], value["recovered_to"]
-        assert isinstance(number, int)  # noqa: S101 # records have a checksum
-        assert isinstance(recovered_to, int)  # noqa: S101 # records have a checksum
+        if not isinstance(number, int) or not isinstance(recovered_to, int):
+            raise TypeError("its numbers are none")
         queue.id, queue.recovered_to = number, recovered_to
         self.queues[name] = queue
         queue.follow(self.broker.policies.matching(self.name, name, "queues"))

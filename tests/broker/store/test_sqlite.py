@@ -11,7 +11,8 @@ import pytest
 
 from rabbitry.broker.queues import Entry, Message
 from rabbitry.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
-from rabbitry.broker.store.sqlite import VERSION, SQLiteStore
+from rabbitry.broker.store.schema import VERSION
+from rabbitry.broker.store.sqlite import SQLiteStore
 
 HEADER = bytes(14)
 
@@ -285,11 +286,11 @@ def test_a_log_whose_header_is_damaged_is_named_and_set_aside(
     log.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     after = SQLiteStore(folder)
     after.open()
-    (error,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
-    (aside,) = folder.glob("broker.sqlite-wal.damaged-*")
-    assert "is damaged (its header)" in error
-    assert aside.name in error
-    assert aside.read_bytes()[1:] == whole[1:]
+    (aside,) = folder.glob("damaged-*")
+    assert "the header of its log makes no sense" in caplog.text
+    assert aside.name in caplog.text
+    assert (aside / "broker.sqlite-wal").read_bytes()[1:] == whole[1:]
+    assert _read(after) == [b"body 0", b"body 1", b"body 2"]
     after.close()
 
 
@@ -317,4 +318,4 @@ def test_a_record_that_is_damaged_is_left_out_and_named(store: SQLiteStore, capl
     after = SQLiteStore(store.path.parent)
     assert after.open().records == {("queue", "b"): {"name": "b"}}
     after.close()
-    assert "record queue 'a' does not have its checksum; it is left out" in caplog.text
+    assert "record queue 'a' can't be used (it does not have its checksum); it is left out" in caplog.text

@@ -1,5 +1,6 @@
 """What goes to a store, and what comes back: the interface that another store would have to serve."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -93,6 +94,14 @@ class Contents(NamedTuple):
     clean: bool
 
 
+class Unusable(NamedTuple):
+    """A record that can't be used, and why."""
+
+    kind: str
+    key: str
+    why: str
+
+
 class StoreFull(Exception):
     """There is no room for what is left of a batch; none of that was written."""
 
@@ -120,6 +129,9 @@ class Store(Protocol):
         Of what is dropped it may leave some in the batch, which is to be applied with the next one. What was written
         of a batch before StoreFull is taken out of it.
         """
+
+    def set_aside(self, records: Sequence[Unusable]) -> None:
+        """Move records that can't be used to where people find them, and log them. Raises StoreFailed."""
 
     def tidy(self, is_short: bool) -> None:
         """Give back room that is not needed; called every few seconds. Raises StoreFailed.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker.queues.message import Entry
-from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFailed, StoreFull, Unusable, Wanted
 
 if TYPE_CHECKING:
     from rabbitry.broker.channel import Channel
@@ -161,6 +161,11 @@ class Journal:
         self._last_message = self._last_before = contents.last_message
         self._count_room()
         return contents
+
+    async def set_aside(self, records: list[Unusable]) -> None:
+        """Move records that can't be used to a file beside the store. Raises StoreFailed."""
+        assert self._store is not None  # noqa: S101 # it was opened
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.set_aside, records)
 
     async def close(self) -> None:
         """Write what is left, then close the store. Raises StoreFailed; what could not be written is named."""

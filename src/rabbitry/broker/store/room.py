@@ -8,7 +8,6 @@ into both as ever: it ignores what stands behind the pages and frames that it kn
 import errno
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Final, Literal
 
@@ -47,26 +46,31 @@ class Room:
         self.size = 0
         """Bytes of the database's file as of the last `hold`."""
 
-    def check_log(self) -> bool:
-        """Say whether there is a log, before SQLite opens the database.
+    def has_log(self) -> bool:
+        """Whether there is a log. Before SQLite opens the database, as the next three."""
+        return self._wal.exists()
 
-        One whose header is damaged, which SQLite would take for an empty one, is named and set aside. Its format:
-        https://www.sqlite.org/fileformat2.html#walformat
+    def has_reserve(self) -> bool:
+        """Whether room was kept by a broker that ended in order."""
+        return self._reserve.exists()
+
+    def is_log_empty(self) -> bool:
+        """Whether nothing is in the log, as far as its header says."""
+        return not self._log_header().strip(b"\0")
+
+    def is_log_damaged(self) -> bool:
+        """Whether SQLite would take the log for an empty one though it is not.
+
+        Its format: https://www.sqlite.org/fileformat2.html#walformat
         """
+        header = self._log_header()
+        return len(header) == _LOG_HEADER_SIZE and header != _LOG_HEADER and not _is_log_header(header)
+
+    def _log_header(self) -> bytes:
         if not self._wal.exists():
-            return False
+            return b""
         with open(self._wal, "rb") as file:
-            header = file.read(_LOG_HEADER_SIZE)
-        if len(header) == _LOG_HEADER_SIZE and header != _LOG_HEADER and not _is_log_header(header):
-            aside = self._wal.with_name(f"{self._wal.name}.damaged-{time.time_ns()}")
-            self._wal.rename(aside)
-            _log.error(
-                "the log %s is damaged (its header): it is set aside as %s, and what was confirmed since it was last "
-                "brought into the database is lost",
-                self._wal,
-                aside.name,
-            )
-        return True
+            return file.read(_LOG_HEADER_SIZE)
 
     def bring_back(self) -> None:
         """Make the log of what was kept for it over a restart. Before SQLite opens the database."""

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+from urllib.parse import unquote
 from zlib import crc32
 
 from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
@@ -38,20 +39,21 @@ from rabbitry.broker.store.batch import (
     Found,
     StoreFailed,
     StoreFull,
+    Unusable,
     Wanted,
 )
+from rabbitry.broker.store.rescue import Survey, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
-from rabbitry.exceptions import ProtocolViolation
+from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
+from rabbitry.exceptions import ProtocolViolation, RabbitryError
 
 _log = logging.getLogger(__name__)
-VERSION: Final = 2
-APPLICATION: Final = 0x57415252
-"""What `file` and SQLite's application_id know Rabbitry's store by."""
 _REDELIVERED: Final = 1
 _TRANSIENT: Final = 2
-_SHARED: Final = 4
 _DELIVERIES: Final = 3
 """Bits of an entry's flags; the number of deliveries is above them."""
+_MOST_LINES: Final = 50
+"""Of what is damaged so many lines are logged; all of them are in lost.jsonl."""
 _ROWS: Final = 128
 _PIECE: Final = 250
 """Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
@@ -65,17 +67,6 @@ _COUNTED_FOR: Final = 0.05
 """Seconds after which a batch counts again what is free; one for which the database's file grew does it at once."""
 _WORTH_SHRINKING: Final = 8 << 20
 """Bytes of free pages from which on the database is made smaller."""
-_BODY_KEY: Final = struct.Struct(">Q")
-_ENTRY_KEY: Final = struct.Struct(">QHQQdQ")
-_SCHEMA: Final = """
-CREATE TABLE records (kind TEXT, key TEXT, value BLOB, crc INTEGER, PRIMARY KEY (kind, key)) WITHOUT ROWID;
-CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);
-CREATE TABLE entries (
-    queue INTEGER, priority INTEGER, position INTEGER, body INTEGER, flags INTEGER, expires REAL, size INTEGER,
-    crc INTEGER, PRIMARY KEY (queue, priority, position)) WITHOUT ROWID;
-CREATE TABLE state (clean INTEGER);
-INSERT INTO state VALUES (1);
-"""
 _FROM_VERSION_1: Final = """
 ALTER TABLE bodies RENAME TO old;
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);
@@ -84,6 +75,7 @@ DROP TABLE old;
 """
 """What was three columns in version 1 is one; its checksum is that of the three."""
 
+_T = TypeVar("_T")
 _Row = tuple[int, int, int, int, int, float, int, int]
 
 
@@ -101,6 +93,7 @@ class SQLiteStore:
         self._was_busy = False
         self._had_log = False
         self._checkpoint_failed = False
+        self._gone: list[tuple[int, int, int]] = []
         self.free = self.reusable = 0
         self._counted_size = 0
         self._counts_at = 0.0
@@ -111,14 +104,17 @@ class SQLiteStore:
         """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file untouched."""
         self._lock_folder(self.path.parent)
         try:
-            self._check_version()
-            self._had_log = self._room.check_log()
-            self._room.bring_back()
-            self._connection = self._connect()
-            self._room.take()
-            contents = self._contents()
-            self._count_free()
-            return contents
+            damage = self._look()
+            if damage:
+                self._rebuild(damage)
+            try:
+                return self._open_files()
+            except sqlite3.Error as error:
+                if not _is_damage(error) and _code(error) != sqlite3.SQLITE_ERROR:  # no such table, for instance
+                    raise
+                self._let_go()
+                self._rebuild(str(error))
+                return self._open_files()
         except OSError as error:
             self._abandon()
             raise StoreFailed(f"the store {self.path} can't be read: {error.strerror}") from error
@@ -129,6 +125,80 @@ class SQLiteStore:
         except StoreFailed:
             self._abandon()
             raise
+
+    def _open_files(self) -> Contents:
+        self._room.bring_back()
+        self._connection = self._connect()
+        self._room.take()
+        contents = self._contents()
+        self._count_free()
+        return contents
+
+    # -- damage ----------------------------------------------------------------------------------------
+
+    def _look(self) -> str:
+        """Return what is damaged as far as SQLite would not say it, "" for nothing. Raises StoreFailed."""
+        self._had_log = self._room.has_log()
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if not size:
+            if self._had_log and not self._room.is_log_empty():
+                return "the database is empty or gone, and its log is not"
+            if self._had_log or self._room.has_reserve():
+                _log.error(
+                    "the store %s is empty or gone, though a broker used this data folder before: the broker starts "
+                    "with nothing; to have it back stop the broker and restore the folder from a copy",
+                    self.path,
+                )
+                self._had_log = True
+            return ""
+        with open(self.path, "rb") as file:  # the file's own header, since SQLite would write beside it
+            header = file.read(105)
+        version, application = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
+        is_new = header[103:105] == b"\0\0"  # no table yet
+        is_known = application == APPLICATION or (application == 0 and (version or is_new))
+        if not header.startswith(b"SQLite format 3\0") or not is_known:
+            return "its header is not that of a store"
+        if version > VERSION:
+            raise StoreFailed(
+                f"{self.path} was written by a newer Rabbitry (version {version} of the store, this one knows "
+                f"{VERSION}); nothing was changed"
+            )
+        return "the header of its log makes no sense" if self._room.is_log_damaged() else ""
+
+    def _rebuild(self, why: str, *, keep_places: bool = False) -> Survey:
+        """Make the store anew of what can be read, and log what is lost. Raises StoreFailed."""
+        found, aside = rebuild(self.path.parent, keep_places=keep_places)
+        _log.error("the store %s is damaged (%s); what can be read was taken over", self.path, why)
+        lines = found.lines()
+        for line in lines[:_MOST_LINES]:
+            _log.error("the store %s: %s", self.path, line)
+        _log.error(
+            "the damaged files of the store are in %s, with the list of what was lost (lost.jsonl): look at it, check "
+            "the disk, then delete that folder",
+            aside,
+        )
+        self._had_log = True
+        return found
+
+    def _mend(self, error: Exception) -> None:
+        """Make the store anew while the broker runs. Raises StoreFailed where queues have other messages then."""
+        self._room.check_files()
+        self._let_go()
+        found = self._rebuild(str(error), keep_places=True)
+        if found.unplaced or found.log_damage:
+            raise StoreFailed(f"the store {self.path} was damaged, and is repaired: start the broker again") from error
+        self._connection = self._connect()
+        self._room.take()
+
+    def _surviving(self, act: Callable[[], _T]) -> _T:
+        """Do something that changes nothing where it raises; once more where the store had to be made anew."""
+        try:
+            return act()
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+            self._mend(error)
+            return act()
 
     def _lock_folder(self, folder: Path) -> None:
         try:
@@ -156,20 +226,6 @@ class SQLiteStore:
             self._abandon()
             raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
 
-    def _check_version(self) -> None:
-        if not self.path.exists() or not self.path.stat().st_size:
-            return
-        with open(self.path, "rb") as file:  # the file's own header, since SQLite would write beside it
-            header = file.read(72)
-        version, application = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
-        if not header.startswith(b"SQLite format 3\0") or application not in (APPLICATION, 0):
-            raise StoreFailed(f"{self.path} is not a store of Rabbitry's broker; give another data folder")
-        if version > VERSION:
-            raise StoreFailed(
-                f"{self.path} was written by a newer Rabbitry (version {version} of the store, this one knows "
-                f"{VERSION}); nothing was changed"
-            )
-
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=256)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -182,7 +238,7 @@ class SQLiteStore:
         connection.execute("PRAGMA temp_store = MEMORY")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version < VERSION:
-            changes = f"PRAGMA application_id = {APPLICATION}; {_SCHEMA}" if version == 0 else _FROM_VERSION_1
+            changes = f"PRAGMA application_id = {APPLICATION}; {SCHEMA}" if version == 0 else _FROM_VERSION_1
             connection.executescript(f"BEGIN; {changes} PRAGMA user_version = {VERSION}; COMMIT;")
             connection.execute("PRAGMA wal_checkpoint")  # so that the version stands in the file itself
         return connection
@@ -203,17 +259,9 @@ class SQLiteStore:
         except StoreFull as error:
             # A folder that was closed by an older version, which kept no room. What it holds is served all the same.
             _log.warning("%s; transient messages of the last run are still there", error)
-        records: dict[tuple[str, str], Table] = {}
-        for kind, key, value, crc in connection.execute("SELECT kind, key, value, crc FROM records"):
-            if crc32(value, crc32(f"{kind}/{key}".encode())) != crc:
-                _log.error(
-                    "the store %s is damaged: record %s %r does not have its checksum; it is left out",
-                    self.path,
-                    kind,
-                    key,
-                )
-                continue
-            records[kind, key] = decode_table(value)[0]
+        records, damaged = self._read_records()
+        if damaged:
+            self.set_aside(damaged)
         backlogs = [
             Backlog(*row)
             for row in connection.execute(
@@ -222,6 +270,44 @@ class SQLiteStore:
         ]
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM bodies").fetchone()
         return Contents(records, backlogs, last, bool(clean))
+
+    def _read_records(self) -> tuple[dict[tuple[str, str], Table], list[Unusable]]:
+        records: dict[tuple[str, str], Table] = {}
+        damaged: list[Unusable] = []
+        for kind, key, value, crc in self._open_connection().execute("SELECT kind, key, value, crc FROM records"):
+            if not isinstance(value, bytes) or crc32(value, crc32(f"{kind}/{key}".encode())) != crc:
+                damaged.append(Unusable(str(kind), str(key), "it does not have its checksum"))
+                continue
+            try:
+                records[kind, key] = decode_table(value)[0]
+            except (RabbitryError, ValueError, IndexError, struct.error) as error:
+                damaged.append(Unusable(kind, key, str(error)))
+        return records, damaged
+
+    def set_aside(self, records: Sequence[Unusable]) -> None:
+        """Move records that can't be used to a file, and log them. Raises StoreFailed."""
+        connection = self._open_connection()
+        rows: list[tuple[str, str, bytes]] = []
+        for kind, key, _ in records:
+            found = "SELECT value FROM records WHERE kind = ? AND key = ?"
+            rows += [(kind, key, bytes(value)) for (value,) in connection.execute(found, (kind, key))]
+        try:
+            path = set_records_aside(self.path.parent, rows)
+            self._in_transaction(
+                lambda: connection.executemany(
+                    "DELETE FROM records WHERE kind = ? AND key = ?", [(kind, key) for kind, key, _ in records]
+                )
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise StoreFailed(f"damaged records of {self.path} can't be set aside: {error}") from error
+        except StoreFull as error:
+            _log.warning("%s; damaged records stay where they are", error)
+        for kind, key, why in records:
+            _log.error(
+                "the store %s is damaged: record %s %r can't be used (%s); it is left out, and set aside in %s: "
+                "declare it again, or put it right by the management API",
+                self.path, kind, unquote(key), why, path,
+            )  # fmt: skip
 
     def _begin_life(self) -> None:
         """Mark it as in use, and delete what was not to outlive the last process."""
@@ -251,11 +337,14 @@ class SQLiteStore:
             finally:
                 self._abandon()
 
-    def _abandon(self) -> None:
+    def _let_go(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
         self._room.close()
+
+    def _abandon(self) -> None:
+        self._let_go()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -275,24 +364,38 @@ class SQLiteStore:
         """
         self._was_busy = True
         try:
-            if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
-                try:
-                    self._in_transaction(functools.partial(self._write, batch), spare=bool(batch.added))
-                except StoreFull:
-                    if batch.added:
-                        raise
-                    self._write_in_pieces(batch)
-            if batch.dropped:
-                for written in (batch.records, batch.added, batch.changed, batch.removed):
-                    written.clear()
-                self._drop_some(batch.dropped, _MOST_DROPPED)
+            self._surviving(functools.partial(self._write_all, batch))
             self._room.check_files()  # before anybody is told that it is durable
-            found = [self._read(wanted) for wanted in batch.wanted]
+            found = self._surviving(lambda: [self._read(wanted) for wanted in batch.wanted])
+            if self._gone:
+                self._forget_gone()
             if self._room.size > self._counted_size or time.monotonic() > self._counts_at:
                 self._count_free()
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"the store {self.path} failed: {error}") from error
         return found
+
+    def _forget_gone(self) -> None:
+        """Delete entries of which nothing else is left, and which were named in the log."""
+        gone, self._gone = self._gone, []
+        statement = "DELETE FROM entries WHERE queue = ? AND priority = ? AND position = ?"
+        try:
+            self._in_transaction(lambda: self._open_connection().executemany(statement, gone))
+        except StoreFull as error:
+            _log.debug("entries without messages stay: %s", error)
+
+    def _write_all(self, batch: Batch) -> None:
+        if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
+            try:
+                self._in_transaction(functools.partial(self._write, batch), spare=bool(batch.added))
+            except StoreFull:
+                if batch.added:
+                    raise
+                self._write_in_pieces(batch)
+        if batch.dropped:
+            for written in (batch.records, batch.added, batch.changed, batch.removed):
+                written.clear()
+            self._drop_some(batch.dropped, _MOST_DROPPED)
 
     def _in_transaction(self, write: Callable[[], object], *, spare: bool = False) -> None:
         """Do something in one transaction. Raises StoreFull with nothing of it done.
@@ -384,7 +487,7 @@ class SQLiteStore:
         try:
             size = connection.execute("PRAGMA page_count").fetchone()[0] * self._page_size
             if self.reusable >= _WORTH_SHRINKING and size - self.reusable < RESERVE // 2:
-                connection.execute("VACUUM")
+                self._surviving(lambda: self._open_connection().execute("VACUUM"))
                 self._checkpoint()
             if self._room.log_size() > RESERVE:
                 self._cut_log(f"PRAGMA user_version = {VERSION}")
@@ -525,10 +628,10 @@ class SQLiteStore:
     def _delete_entries(self, condition: str, values: Sequence[int]) -> int:
         """Delete entries by a condition written in this file, and the bodies that nobody else has. Says how many."""
         connection = self._open_connection()
-        shared = f"SELECT body FROM entries WHERE {condition} AND flags & {_SHARED}"  # noqa: S608 # see above
+        shared = f"SELECT body FROM entries WHERE {condition} AND flags & {SHARED}"  # noqa: S608 # see above
         for (body,) in connection.execute(shared, values).fetchall():
             self._release_body(body)
-        own = f"SELECT body FROM entries WHERE {condition} AND NOT flags & {_SHARED}"  # noqa: S608 # see above
+        own = f"SELECT body FROM entries WHERE {condition} AND NOT flags & {SHARED}"  # noqa: S608 # see above
         connection.execute(f"DELETE FROM bodies WHERE id IN ({own})", values)  # noqa: S608 # see above
         return connection.execute(f"DELETE FROM entries WHERE {condition}", values).rowcount  # noqa: S608 # see above
 
@@ -549,11 +652,13 @@ class SQLiteStore:
             last = position
             if (
                 content is None
-                or crc32(_ENTRY_KEY.pack(queue, priority, position, body, expires, size)) != crc
-                or crc32(content, crc32(_BODY_KEY.pack(body))) != content_crc
+                or crc32(ENTRY_KEY.pack(queue, priority, position, body, expires, size)) != crc
+                or crc32(content, crc32(BODY_KEY.pack(body))) != content_crc
             ):
                 damaged += 1
                 damaged_bytes += size
+                if content is None:
+                    self._gone.append((queue, priority, position))
                 _log.error(
                     "the store %s is damaged: message %d at position %d of queue number %d does not have its "
                     "checksum; it is left out",
@@ -579,6 +684,14 @@ class SQLiteStore:
         return Found(entries, total, last, damaged, damaged_bytes)
 
 
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+"""What SQLite says of a damaged file."""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return _code(error) & 0xFF in _DAMAGE
+
+
 def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0)
 
@@ -598,7 +711,7 @@ def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
     header = key + 1 + content[key]
     body = len(content) - size
     message = Message(content[:header], content[header:body], content[body:], not flags & _TRANSIENT)
-    message.copies = 2 if flags & _SHARED else 1
+    message.copies = 2 if flags & SHARED else 1
     if content[header + 12] << 8 & FLAG_PRIORITY:
         try:
             message.priority = decode_header(message.header).priority or 0
@@ -609,13 +722,13 @@ def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
 
 def _body_row(message: Message, refs: int) -> tuple[int, int, bytearray, int]:
     content = bytearray().join((message.destination, message.header, message.body))
-    return message.id, refs, content, crc32(content, crc32(_BODY_KEY.pack(message.id)))
+    return message.id, refs, content, crc32(content, crc32(BODY_KEY.pack(message.id)))
 
 
 def _entry_row(entry: Entry, queue: int) -> _Row:
     message = entry.message
     size = len(message.body)
-    crc = crc32(_ENTRY_KEY.pack(queue, entry.priority, entry.position, message.id, entry.expires, size))
+    crc = crc32(ENTRY_KEY.pack(queue, entry.priority, entry.position, message.id, entry.expires, size))
     return queue, entry.priority, entry.position, message.id, _flags(entry), entry.expires, size, crc
 
 
@@ -626,7 +739,7 @@ def _flags(entry: Entry) -> int:
     if not entry.message.persistent:
         flags |= _TRANSIENT
     if entry.message.copies > 1:
-        flags |= _SHARED
+        flags |= SHARED
     return flags
 
 

@@ -1,0 +1,269 @@
+"""SQLite's file format, read page by page: rows of a database that SQLite itself calls malformed.
+
+What SQLite can't read is at most a page with what stands below it; here every page that is left is looked at. The
+write-ahead log counts, up to its last whole transaction. See https://www.sqlite.org/fileformat2.html.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+Value = int | float | str | bytes | None
+_MAGIC: Final = b"SQLite format 3\0"
+_PAGE_SIZE: Final = 4096
+"""Bytes of a page where the header does not say it: SQLite's default, with which stores are made."""
+_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
+_KINDS: Final = frozenset({_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE})
+_LONGEST: Final = 256 << 20
+"""Bytes of the largest row that is believed: a message of 128 MiB and more."""
+
+
+class Row(NamedTuple):
+    """A row: its values, and its row id where its table has them (-1 elsewhere)."""
+
+    number: int
+    values: tuple[Value, ...]
+
+
+class Malformed(Exception):
+    """A page, or a row, that makes no sense."""
+
+
+class Image:
+    """A database and its log as they are on the disk; nothing is written.
+
+    log_frames: frames of the log that count. log_damage: what is wrong with the log, "" where nothing is known.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._file = open(database, "rb") if database.exists() else None  # noqa: SIM115 # closed by close()
+        header = self.head(100)
+        self.has_header = header.startswith(_MAGIC)
+        size = int.from_bytes(header[16:18], "big")
+        size = 65536 if size == 1 else size
+        is_size = self.has_header and size >= 512 and not size & (size - 1)
+        self.page_size = size if is_size else _PAGE_SIZE
+        self.log_damage = ""
+        self.log_frames = 0
+        self._log: dict[int, int] = {}
+        self._log_file = None
+        pages = 0
+        log = database.with_name(f"{database.name}-wal")
+        if log.exists():
+            self._log_file = open(log, "rb")  # noqa: SIM115 # likewise
+            pages = self._read_log()
+        there = database.stat().st_size // self.page_size if self._file is not None else 0
+        self.pages = max(there, pages, *self._log, 0)
+        first = self._page(1) if self.pages else b""
+        self.has_header = first.startswith(_MAGIC)
+        self.application = int.from_bytes(first[68:72], "big")
+        self.version = int.from_bytes(first[60:64], "big")
+
+    def head(self, size: int) -> bytes:
+        """Return the first bytes of the database's file."""
+        if self._file is None:
+            return b""
+        self._file.seek(0)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (self._file, self._log_file):
+            if file is not None:
+                file.close()
+
+    def _read_log(self) -> int:
+        """Take the frames up to the last commit; returns how many pages the database has then, 0 without any."""
+        assert self._log_file is not None  # noqa: S101 # the caller opened it
+        header = self._log_file.read(32)
+        if len(header) < 32:
+            return 0
+        order = ">" if header[3] & 1 else "<"
+        is_whole = int.from_bytes(header[:4], "big") & ~1 == 0x377F0682 and _checksum(
+            order, header[:24], (0, 0)
+        ) == struct.unpack(">II", header[24:])
+        sums: tuple[int, int] | None = None
+        salts = b""
+        if is_whole:
+            sums, salts = struct.unpack(">II", header[24:]), header[16:24]
+        elif header.strip(b"\0"):
+            self.log_damage, order = "its header is damaged", "<"
+        else:
+            return 0
+        taken: dict[int, int] = {}
+        pages = number = 0
+        while len(frame := self._log_file.read(24 + self.page_size)) == 24 + self.page_size:
+            at = 32 + number * (24 + self.page_size) + 24
+            number += 1
+            page, commit = struct.unpack(">II", frame[:8])
+            salts = salts or frame[8:16]  # without a header the first frame says which ones belong together
+            if frame[8:16] != salts or not page:
+                break
+            stored: tuple[int, int] = struct.unpack(">II", frame[16:24])
+            if sums is not None and _checksum(order, frame[24:], _checksum(order, frame[:8], sums)) != stored:
+                self.log_damage = self.log_damage or self._rest_of_log(salts, number)
+                break
+            sums = stored
+            taken[page] = at
+            if commit:
+                self._log.update(taken)
+                taken.clear()
+                pages, self.log_frames = commit, number
+        return pages
+
+    def _rest_of_log(self, salts: bytes, number: int) -> str:
+        """Say what stands behind a damaged frame: a commit there was confirmed."""
+        assert self._log_file is not None  # noqa: S101 # the caller reads it
+        lost = 0
+        while len(head := self._log_file.read(24)) == 24 and head[8:16] == salts:
+            lost += head[4:8] != b"\0\0\0\0"
+            self._log_file.seek(self.page_size, 1)
+        return f"frame {number} is damaged, and {lost} transactions stand behind it" if lost else ""
+
+    def _page(self, number: int) -> bytes:
+        at = self._log.get(number)
+        if at is not None and self._log_file is not None:
+            self._log_file.seek(at)
+            return self._log_file.read(self.page_size)
+        if self._file is None:
+            return b""
+        self._file.seek((number - 1) * self.page_size)
+        return self._file.read(self.page_size)
+
+    def page(self, number: int) -> bytes:
+        """Return a page. Raises Malformed where there is none."""
+        page = self._page(number) if 0 < number <= self.pages else b""
+        if len(page) < self.page_size:
+            raise Malformed(f"page {number} is not in the file")
+        return page
+
+    # -- trees -----------------------------------------------------------------------------------------
+
+    def free_pages(self) -> set[int]:
+        """Return the pages that hold nothing. Raises Malformed."""
+        free: set[int] = set()
+        first = self.page(1)
+        trunk = int.from_bytes(first[32:36], "big") if self.has_header else 0
+        while trunk:
+            if trunk in free:
+                raise Malformed(f"the list of free pages comes back to page {trunk}")
+            free.add(trunk)
+            page = self.page(trunk)
+            trunk, count = struct.unpack(">II", page[:8])
+            if count > self.page_size // 4 - 2:
+                raise Malformed("the list of free pages is damaged")
+            leaves = struct.unpack_from(f">{count}I", page, 8)
+            if any(not 1 < leaf <= self.pages for leaf in leaves):
+                raise Malformed("the list of free pages is damaged")
+            free.update(leaves)
+        return free
+
+    def children(self, number: int) -> list[int]:
+        """Return the pages below one; none for a leaf. Raises Malformed."""
+        page = self.page(number)
+        kind, cells, start = self._cells(number, page)
+        if kind in (_LEAF_INDEX, _LEAF_TABLE):
+            return []
+        children = [int.from_bytes(page[at : at + 4], "big") for at in cells]
+        return [*children, int.from_bytes(page[start + 8 : start + 12], "big")]
+
+    def rows(self, number: int) -> Iterator[Row | Malformed]:
+        """Yield the rows of one page, each that can't be read as its error. Raises Malformed."""
+        page = self.page(number)
+        kind, cells, _ = self._cells(number, page)
+        if kind == _INTERIOR_TABLE:
+            return
+        for at in cells:
+            try:
+                yield self._row(page, at + 4 if kind == _INTERIOR_INDEX else at, kind == _LEAF_TABLE)
+            except (Malformed, IndexError, struct.error, UnicodeDecodeError) as error:
+                yield Malformed(f"a row of page {number}: {error}")
+
+    def _cells(self, number: int, page: bytes) -> tuple[int, tuple[int, ...], int]:
+        start = 100 if number == 1 else 0
+        kind = page[start]
+        if kind not in _KINDS:
+            raise Malformed(f"page {number} is damaged")
+        count = int.from_bytes(page[start + 3 : start + 5], "big")
+        pointers = start + (12 if kind in (_INTERIOR_INDEX, _INTERIOR_TABLE) else 8)
+        if pointers + 2 * count > self.page_size:
+            raise Malformed(f"page {number} is damaged")
+        cells = struct.unpack_from(f">{count}H", page, pointers)
+        if any(not pointers <= at < self.page_size for at in cells):
+            raise Malformed(f"page {number} is damaged")
+        return kind, cells, start
+
+    def _row(self, page: bytes, at: int, is_table: bool) -> Row:
+        size, at = _varint(page, at)
+        number = -1
+        if is_table:
+            number, at = _varint(page, at)
+        usable = self.page_size
+        least = (usable - 12) * 32 // 255 - 23
+        most = usable - 35 if is_table else (usable - 12) * 64 // 255 - 23
+        if size > _LONGEST:
+            raise Malformed("it is too long")
+        local = size
+        if size > most:
+            local = least + (size - least) % (usable - 4)
+            local = local if local <= most else least
+        payload = bytearray(page[at : at + local])
+        following = int.from_bytes(page[at + local : at + local + 4], "big") if local < size else 0
+        while len(payload) < size:
+            more = self.page(following)
+            following = int.from_bytes(more[:4], "big")
+            payload += more[4 : 4 + size - len(payload)]
+        return Row(number, _values(bytes(payload)))
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for index in range(8):
+        byte = data[at + index]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, at + index + 1
+    value = value << 8 | data[at + 8]
+    return value - (1 << 64) if value >> 63 else value, at + 9
+
+
+_INTEGERS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+"""Serial type → bytes of an integer."""
+
+
+def _values(payload: bytes) -> tuple[Value, ...]:
+    end, at = _varint(payload, 0)
+    if end > len(payload):
+        raise Malformed("its header is too long")
+    types = []
+    while at < end:
+        kind, at = _varint(payload, at)
+        types.append(kind)
+    values: list[Value] = []
+    at = end
+    for kind in types:
+        if kind in (0, 8, 9):
+            values.append((None, 0, 1)[max(0, kind - 7)])
+            continue
+        size = _INTEGERS.get(kind, 8 if kind == 7 else (kind - 12) // 2)
+        data = payload[at : at + size]
+        if size < 0 or len(data) < size:
+            raise Malformed("it is cut")
+        at += size
+        if kind in _INTEGERS:
+            values.append(int.from_bytes(data, "big", signed=True))
+        elif kind == 7:
+            values.append(struct.unpack(">d", data)[0])
+        else:
+            values.append(data.decode() if kind & 1 else data)
+    return tuple(values)
+
+
+def _checksum(order: str, data: bytes, before: tuple[int, int]) -> tuple[int, int]:
+    first, second = before
+    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
+    for word in words:
+        first = (first + word + second) & 0xFFFFFFFF
+        second = (second + next(words) + first) & 0xFFFFFFFF
+    return first, second

@@ -1,0 +1,386 @@
+"""Reading all that a damaged store still holds, and making a new store of it."""
+
+import base64
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+from zlib import crc32
+
+from rabbitry.amqp.protocol.tables import decode_table
+from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.store.pages import Image, Malformed, Row, Value
+from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
+from rabbitry.exceptions import RabbitryError
+
+NAME: Final = "broker.sqlite"
+_MANY: Final = 500
+"""Rows that are written together."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a store holds, and what of it is damaged.
+
+    queues: name (or number) → messages. damage: what is wrong, one line each. lost: by queue, the messages whose body
+    can't be read. unplaced: messages whose queue is not known any more, and the number they have as a queue.
+    records: those that can't be read, as (kind, key, value).
+    """
+
+    queues: dict[str, int] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
+    unplaced: int = 0
+    unplaced_queue: int = 0
+    records: list[tuple[str, str, bytes]] = field(default_factory=list)
+    log_damage: str = ""
+    rows: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is damaged."""
+        return not (self.damage or self.lost or self.unplaced or self.records)
+
+    def lines(self) -> list[str]:
+        """Return what is damaged and lost, in words."""
+        lines = list(self.damage)
+        lines += [f"record {kind} {unquote(key)!r} can't be read" for kind, key, _ in self.records]
+        lines += [f"queue {name}: {count:,} messages can't be read" for name, count in self.lost.items()]
+        if self.unplaced:
+            lines.append(
+                f"{self.unplaced:,} messages have lost their place in a queue: they are in the queue "
+                f"rabbitry.recovered.{self.unplaced_queue} of the virtual host /"
+            )
+        return lines
+
+
+class _Reader:
+    """Reads an image into an empty database, each row once."""
+
+    def __init__(self, image: Image, target: sqlite3.Connection, progress: Callable[[int, int], None]) -> None:
+        self._image = image
+        self._target = target
+        self._progress = progress
+        self._rows: dict[str, list[tuple[Value, ...]]] = {"records": [], "bodies": [], "entries": []}
+        self._seen: set[int] = set()
+        self._bad_entries: set[tuple[Value, ...]] = set()
+        self.survey = Survey()
+
+    def read(self) -> Survey:
+        image, damage = self._image, self.survey.damage
+        if image.log_damage:
+            self.survey.log_damage = image.log_damage
+            damage.append(f"the log: {image.log_damage}")
+        try:
+            free = image.free_pages()
+        except (Malformed, ValueError) as error:
+            free = set()
+            damage.append(str(error))
+        for root in self._roots():
+            self._walk(root)
+        if damage:  # what stood below a damaged page is found by itself
+            for number in range(2, image.pages + 1):
+                if number not in self._seen and number not in free:
+                    self._take(number, is_expected=False)
+        self._flush()
+        self._conclude()
+        return self.survey
+
+    def _roots(self) -> list[int]:
+        roots: list[int] = []
+        try:
+            if not self._image.has_header:
+                raise Malformed("the header (page 1) is damaged")
+            for row in self._image.rows(1):
+                if isinstance(row, Malformed):
+                    raise row
+                kind, *_, root, _ = row.values
+                if kind == "table" and isinstance(root, int):
+                    roots.append(root)
+        except (Malformed, ValueError) as error:
+            self.survey.damage.append(str(error))
+        return roots
+
+    def _walk(self, root: int) -> None:
+        waiting = [root]
+        while waiting:
+            number = waiting.pop()
+            if number in self._seen:
+                self.survey.damage.append(f"page {number} stands in two places")
+                continue
+            try:
+                waiting += reversed(self._image.children(number))
+            except Malformed as error:
+                self._seen.add(number)
+                self.survey.damage.append(str(error))
+                continue
+            self._take(number, is_expected=True)
+
+    def _take(self, number: int, *, is_expected: bool) -> None:
+        self._seen.add(number)
+        self._progress(len(self._seen), self._image.pages)
+        try:
+            for row in self._image.rows(number):
+                if isinstance(row, Row):
+                    self._keep(row, is_expected)
+                elif is_expected:
+                    self.survey.damage.append(str(row))
+        except Malformed as error:
+            if is_expected:
+                self.survey.damage.append(str(error))
+
+    def _keep(self, row: Row, is_expected: bool) -> None:
+        """Keep a row that has its checksum; which table it belongs to is seen by its values."""
+        match row.values:
+            case (None, int(refs), bytes(content), int(crc)):
+                self._keep_body(row.number, refs, content, crc)
+            case (None, int(refs), bytes(exchange), bytes(header), bytes(body), int(crc)):  # version 1
+                self._keep_body(row.number, refs, exchange + header + body, crc)
+            case (int(queue), int(priority), int(position), int(body), int(), int() | float(), int(size), int(crc)):
+                expires = float(row.values[5] or 0)
+                try:
+                    key = ENTRY_KEY.pack(queue, priority, position, body, expires, size)
+                except Exception as error:  # struct.error is what a damaged number gives
+                    raise Malformed(str(error)) from error
+                if crc32(key) == crc:
+                    self._add("entries", row.values)
+                elif is_expected:
+                    self.survey.damage.append(f"position {position} of queue number {queue} has not its checksum")
+            case (str(kind), str(key), bytes(value), int(crc)):
+                if crc32(value, crc32(f"{kind}/{key}".encode())) == crc and _decodes(value):
+                    self._add("records", row.values)
+                elif is_expected:
+                    self.survey.records.append((kind, key, value))
+
+    def _keep_body(self, number: int, refs: int, content: bytes, crc: int) -> None:
+        if number >= 0 and crc32(content, crc32(BODY_KEY.pack(number))) == crc:
+            self._add("bodies", (number, refs, content, crc))
+
+    def _add(self, table: str, values: tuple[Value, ...]) -> None:
+        self.survey.rows += 1
+        rows = self._rows[table]
+        rows.append(values)
+        if len(rows) >= _MANY:
+            self._write(table)
+
+    def _write(self, table: str) -> None:
+        rows = self._rows[table]
+        if rows:
+            places = ", ".join("?" * len(rows[0]))
+            self._target.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608 # ours
+            rows.clear()
+
+    def _flush(self) -> None:
+        for table in self._rows:
+            self._write(table)
+
+    def _conclude(self) -> None:
+        """Count what there is, name what is lost, and give what has no place a queue of its own."""
+        target, survey = self._target, self.survey
+        names = {}
+        deleted: set[int] = set()
+        for kind, key, value in target.execute(
+            "SELECT kind, key, value FROM records WHERE kind IN ('queue', 'deleted')"
+        ):
+            if kind == "deleted":
+                deleted.add(int(key))
+            else:
+                vhost, _, name = key.partition("/")
+                number = decode_table(value)[0].get("id")
+                names[number] = f"{unquote(name)!r} of {unquote(vhost)!r}"
+        missing = "NOT EXISTS (SELECT 1 FROM bodies WHERE id = body)"
+        lost: Counter[str] = Counter()
+        held: Counter[str] = Counter()
+        for queue, is_lost, count in target.execute(f"SELECT queue, {missing}, COUNT(*) FROM entries GROUP BY 1, 2"):  # noqa: S608 # ours
+            if queue in deleted:
+                continue
+            (lost if is_lost else held)[names.get(queue, f"number {queue}, which has no record")] += count
+            if queue not in names:
+                survey.damage.append(f"queue number {queue} has no record, and {count:,} messages")
+        survey.lost, survey.queues = dict(lost), dict.fromkeys(names.values(), 0) | dict(held)
+        target.execute("CREATE TEMP TABLE placed AS SELECT body AS id, COUNT(*) AS refs FROM entries GROUP BY body")
+        target.execute("CREATE UNIQUE INDEX temp.by_id ON placed (id)")
+        shared = "SELECT body FROM entries WHERE flags & ?"
+        target.execute(
+            f"UPDATE bodies SET refs = (SELECT refs FROM placed WHERE placed.id = bodies.id) WHERE id IN ({shared})",  # noqa: S608 # ours
+            (SHARED,),
+        )
+        number = max([0, *(key for key in names if isinstance(key, int)), *deleted]) + 1
+        (used,) = target.execute("SELECT COALESCE(MAX(queue), 0) FROM entries").fetchone()
+        survey.unplaced_queue = max(number, used + 1)
+        unplaced = target.execute("SELECT id, content FROM bodies WHERE id NOT IN (SELECT id FROM placed)").fetchall()
+        survey.unplaced = len(unplaced)
+        queue = survey.unplaced_queue
+        rows = [(queue, body, body, _body_size(content)) for body, content in unplaced]
+        target.executemany(
+            "INSERT INTO entries VALUES (?, 0, ?, ?, 0, 0.0, ?, ?)",
+            [(*row, crc32(ENTRY_KEY.pack(queue, 0, row[1], row[2], 0.0, row[3]))) for row in rows if row[3] >= 0],
+        )
+
+
+def _body_size(content: bytes) -> int:
+    """Return how many bytes of a message's content are its body; the header before says it (AMQP 0-9-1, 4.2.6.1)."""
+    try:
+        key = 1 + content[0]
+        header = key + 1 + content[key]
+        return int.from_bytes(content[header + 4 : header + 12], "big")
+    except IndexError:
+        return -1
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        decode_table(value)
+    except RabbitryError:
+        return False
+    return True
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a data folder's lock, which is not made. Raises StoreFailed where a broker has it or it is none."""
+    if not (folder / NAME).is_file() and not (folder / f"{NAME}-wal").is_file():
+        why = "it holds no broker.sqlite" if folder.is_dir() else "there is no such folder"
+        raise StoreFailed(f"{folder} is not a data folder of a broker: {why}")
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    except OSError as error:
+        raise StoreFailed(f"the data folder {folder} can't be read: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            process = os.read(lock, 200).decode(errors="replace").partition(" ")[0].strip()
+            raise StoreFailed(
+                f"a broker uses the data folder {folder} (process {process or 'unknown'}): stop it first"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) -> Survey:
+    """Read all that a store holds; nothing is changed. Raises StoreFailed."""
+    target = sqlite3.connect("", isolation_level=None)  # a database of its own in a temporary file
+    try:
+        return _read(folder / NAME, target, progress)
+    finally:
+        target.close()
+
+
+def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None]) -> Survey:
+    try:
+        image = Image(path)
+    except OSError as error:
+        raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error
+    try:
+        if image.has_header and image.application == APPLICATION and image.version > VERSION:
+            raise StoreFailed(
+                f"{path} was written by a newer Rabbitry (version {image.version} of the store, this one knows "
+                f"{VERSION}); nothing was changed"
+            )
+        target.executescript(SCHEMA)
+        target.execute("BEGIN")
+        found = _Reader(image, target, progress).read()
+        is_ours = image.application == APPLICATION if image.has_header else False
+        if not found.rows and not is_ours:
+            raise StoreFailed(f"{path} is not a store of Rabbitry's broker; give another data folder")
+        target.execute("UPDATE state SET clean = 0")
+        target.execute("COMMIT")
+    except OSError as error:
+        raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise StoreFailed(f"the store {path} can't be made anew: {error}") from error
+    finally:
+        image.close()
+    return found
+
+
+def rebuild(
+    folder: Path, progress: Callable[[int, int], None] = _no_progress, *, keep_places: bool = False
+) -> tuple[Survey, Path]:
+    """Make a store anew of what it holds; the old files go to a folder beside it, whose path is returned.
+
+    That folder gets `lost.jsonl` too, with what could not be taken over. The caller holds the data folder's lock.
+    keep_places: whether entries without a body stay, so that who counted them finds them. Ended at any time, the old
+    files are whole. Raises StoreFailed.
+    """
+    path = folder / NAME
+    new = folder / f"{NAME}-new"
+    try:
+        new.unlink(missing_ok=True)
+        target = sqlite3.connect(new, isolation_level=None)
+        try:
+            target.execute("PRAGMA journal_mode = OFF")
+            found = _read(path, target, progress)
+            if not keep_places:
+                target.execute("DELETE FROM entries WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE id = body)")
+            target.execute(f"PRAGMA application_id = {APPLICATION}")
+            target.execute(f"PRAGMA user_version = {VERSION}")
+        except StoreFailed:
+            new.unlink(missing_ok=True)
+            raise
+        finally:
+            target.close()
+        aside = _set_aside(folder, found)
+        _sync(new)
+        new.replace(path)
+        log = folder / f"{NAME}-wal"
+        log.write_bytes(bytes(32))  # an empty log: the next start must not miss one
+        _sync(log)
+        _sync(folder)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreFailed(f"the store {path} can't be repaired: {error}; the old files are as they were") from error
+    return found, aside
+
+
+def _set_aside(folder: Path, found: Survey) -> Path:
+    aside = folder / f"damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}"
+    aside.mkdir(mode=0o700)
+    for name in (NAME, f"{NAME}-wal"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, aside / name)
+            _sync(aside / name)
+    with open(aside / "lost.jsonl", "w", encoding="utf-8") as file:
+        for line in found.lines():
+            print(json.dumps({"damage": line}), file=file)
+        for kind, key, value in found.records:
+            print(json.dumps({"kind": kind, "key": key, "value": base64.b64encode(value).decode()}), file=file)
+    _sync(aside / "lost.jsonl")
+    _sync(aside)
+    return aside
+
+
+def set_records_aside(folder: Path, records: list[tuple[str, str, bytes]]) -> Path:
+    """Append records that can't be used to a file beside the store, whose path is returned. Raises OSError."""
+    path = folder / "damaged-records.jsonl"
+    with open(path, "a", encoding="utf-8") as file:
+        for kind, key, value in records:
+            print(json.dumps({"kind": kind, "key": key, "value": base64.b64encode(value).decode()}), file=file)
+    _sync(path)
+    _sync(folder)
+    return path
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

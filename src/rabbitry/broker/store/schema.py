@@ -1,0 +1,21 @@
+"""The schema of the store, and how its rows get their checksums."""
+
+import struct
+from typing import Final
+
+VERSION: Final = 2
+APPLICATION: Final = 0x57415252
+"""What `file` and SQLite's application_id know Rabbitry's store by."""
+SHARED: Final = 4
+"""Bit of an entry's flags: its body has other entries too."""
+BODY_KEY: Final = struct.Struct(">Q")
+ENTRY_KEY: Final = struct.Struct(">QHQQdQ")
+SCHEMA: Final = """
+CREATE TABLE records (kind TEXT, key TEXT, value BLOB, crc INTEGER, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);
+CREATE TABLE entries (
+    queue INTEGER, priority INTEGER, position INTEGER, body INTEGER, flags INTEGER, expires REAL, size INTEGER,
+    crc INTEGER, PRIMARY KEY (queue, priority, position)) WITHOUT ROWID;
+CREATE TABLE state (clean INTEGER);
+INSERT INTO state VALUES (1);
+"""
