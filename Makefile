@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl docs dist lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl coverage docs dist lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
@@ -63,6 +63,15 @@ bench-flow: $(VENV)/.dev
 # A part, or all of it in short:  make bench-crawl ARGS="memory recrawl"   make bench-crawl ARGS=--quick
 bench-crawl: $(VENV)/.dev .venv-crawl-peers/.done
 	@exec $(PYTHON) -m benchmarks.crawl $(ARGS)
+
+# The branches that the tests take, over all processes; fails below the gate in pyproject.toml, which is meant for all
+# tests. Those of a part:  make coverage ARGS=tests/amqp. Line by line, afterwards:  .venv/bin/coverage html
+coverage: $(VENV)/.dev
+	@scripts/system-deps
+	@rm -rf build/coverage
+	@$(PYTHON) -m coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(VENV)/bin/coverage combine --quiet
+	@exec $(VENV)/bin/coverage report
 
 # The site in build/site, with the reference of the public names; a warning or a link that leads nowhere fails it.
 docs: $(VENV)/.dev
