@@ -6,6 +6,7 @@ thread; what does not (`send`, `ack`, the next delivery) is handed over in batch
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import queue
 import ssl as _ssl
@@ -14,12 +15,13 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
 from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
+from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.connection import PUBLISH_TIMEOUT, REQUEST_TIMEOUT, Connection, Credentials, connect
 from rabbitry.amqp.client.consuming import Consumer
@@ -362,6 +364,22 @@ class BlockingChannel:
         )
         return BlockingConsumer(consumer, self._io, self)
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make a transaction, to be entered with `with`. See `Channel.transaction`."""
+        transaction = self._channel.transaction()
+        self._io.run(transaction.__aenter__())
+        try:
+            yield
+        except BaseException as error:
+            self._io.run(self._end_transaction(transaction, error))
+            raise
+        self._io.run(self._end_transaction(transaction, None))
+
+    async def _end_transaction(self, transaction: Transaction, error: BaseException | None) -> None:
+        await self._sent()  # what `send` was given within the block belongs to it
+        await transaction.__aexit__(None if error is None else type(error), error, None)
+
     def abandon(self) -> None:
         """End the futures of what was never sent; for the connection, once its thread has ended."""
         while self._unsent:
@@ -509,12 +527,17 @@ class BlockingConnection:
         """Give the broker a new password, such as an OAuth token, before the old one expires. See `Connection`."""
         self._io.run(self._connection.update_secret(secret, reason=reason, timeout=timeout))
 
-    def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> BlockingChannel:
-        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit)."""
-        return self._io.run(self._open_channel(prefetch, timeout))
+    def channel(
+        self, prefetch: int = DEFAULT_PREFETCH, *, confirms: bool = True, timeout: float | None = None
+    ) -> BlockingChannel:
+        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
 
-    async def _open_channel(self, prefetch: int, timeout: float | None) -> BlockingChannel:
-        opened = await self._connection.channel(prefetch, timeout=timeout)
+        confirms: False makes `publish` and `send` end once a message is written; see `Connection.channel`.
+        """
+        return self._io.run(self._open_channel(prefetch, confirms, timeout))
+
+    async def _open_channel(self, prefetch: int, confirms: bool, timeout: float | None) -> BlockingChannel:
+        opened = await self._connection.channel(prefetch, confirms=confirms, timeout=timeout)
         channel = BlockingChannel(opened, self._io, self._failures, self)
         self._channels.add(channel)
         return channel

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.client._receipts import Receipt, fail, raise_all
+from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client.consuming import LEAVE_TIMEOUT, Consumer, Delivery, Settlements
 from rabbitry.amqp.client.declaring import Declaring
 from rabbitry.amqp.client.link import Link
@@ -46,6 +47,8 @@ from rabbitry.amqp.protocol.methods import (
     ConfirmSelect,
     ConfirmSelectOk,
     Method,
+    TxSelect,
+    TxSelectOk,
 )
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties
 from rabbitry.amqp.protocol.states import ChannelState
@@ -100,7 +103,7 @@ class Channel(Declaring):
     order: the answer is taken and dropped when it comes.
     """
 
-    def __init__(self, connection: "Connection", prefetch: int) -> None:
+    def __init__(self, connection: "Connection", prefetch: int, *, confirms: bool = True) -> None:
         self.connection = connection
         self.loop = asyncio.get_running_loop()
         self.number = 0
@@ -109,6 +112,10 @@ class Channel(Declaring):
         self._closed: Closed | None = ChannelClosed(0, "the channel was never opened")
         self._requests: deque[_Request] = deque()
         self.window = PublishWindow(self.loop, connection.failures)
+        self.window.confirms = confirms
+        self.in_transaction = False
+        self.is_transactional = False
+        """Whether it was in a transaction once: AMQP has no way back."""
         self._confirming = False
         self._consumers: dict[bytes, Consumer] = {}
         self._restoring: dict[bytes, tuple[Consumer, asyncio.Task[None]]] = {}
@@ -157,6 +164,7 @@ class Channel(Declaring):
         if self._closed is None:
             return
         self._confirming = False
+        self.is_transactional = self.in_transaction
         while True:
             link = await self.connection.usable_link(timeout)
             try:
@@ -191,6 +199,8 @@ class Channel(Declaring):
         self._closed = None
         await self.request_now(ChannelOpen(), ChannelOpenOk, timeout)
         await self.request_now(BasicQos(0, self._prefetch, False), BasicQosOk, timeout)
+        if self.is_transactional:
+            await self.request_now(TxSelect(), TxSelectOk, timeout)
         if self._confirming:
             self._send(ConfirmSelect(nowait=True))
 
@@ -308,11 +318,11 @@ class Channel(Declaring):
 
         Those of quorum queues are not limited (basic.qos with global; RabbitMQ's docs/consumer-prefetch).
         """
-        await self._request(BasicQos(0, unsettled, True), BasicQosOk, timeout=timeout)
+        await self.request(BasicQos(0, unsettled, True), BasicQosOk, timeout=timeout)
 
     async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
         """Let each consumer that starts from now on have `prefetch` unsettled deliveries (0: no limit)."""
-        await self._request(BasicQos(0, prefetch, False), BasicQosOk, timeout=timeout)
+        await self.request(BasicQos(0, prefetch, False), BasicQosOk, timeout=timeout)
         self._prefetch = prefetch
 
     # -- publishing ------------------------------------------------------------------------------------
@@ -384,10 +394,40 @@ class Channel(Declaring):
     def _ensure_confirms(self) -> None:
         if self._confirming:
             return
+        if not self.window.confirms:
+            if self.is_transactional and not self.in_transaction:
+                raise UsageError(
+                    "this channel has had a transaction, and what it publishes outside of one would never take effect: "
+                    "publish within `channel.transaction()`, or over another channel"
+                )
+            return
         self._confirming = True
         link = self._link
         if link is not None and link.core.channel_state(self.number) is ChannelState.OPEN:
             self._send(ConfirmSelect(nowait=True))  # else whoever opens or restores the channel asks for it
+
+    def transaction(self) -> Transaction:
+        """Make a transaction, to be entered with `async with`; needs a channel that was made with `confirms=False`.
+
+        The end of the block commits what was published and settled over this channel within it. An exception rolls it
+        back: nothing is published, and what was settled stays unsettled until the channel is closed. From the first
+        transaction on the channel publishes within transactions alone.
+
+        Leaving the block raises ConnectionClosed where the connection was lost within it: nothing took effect, or,
+        where it was lost while the broker committed, the outcome is unknown. Entering raises UsageError on a channel
+        with confirms, and within another transaction. See `tx` in the specification and RabbitMQ's docs/semantics.
+        """
+        return Transaction(self)
+
+    @property
+    def has_confirms(self) -> bool:
+        """Whether the broker confirms what is published over this channel."""
+        return self.window.confirms
+
+    @property
+    def epoch(self) -> object:
+        """Return what is the same as long as the channel is on one link; for `Transaction`."""
+        return self._settlements
 
     def _write_publish(self, data: bytes) -> None:
         link = self._link
@@ -606,7 +646,7 @@ class Channel(Declaring):
         if self._closed is None:
             await self.connection.usable_link(timeout)
 
-    async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
+    async def request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
         """Send a method and wait for its answer; again where the connection was lost and came back meanwhile.
 
         What goes this way says how things are to be, so that saying it twice does no harm. One over which the

@@ -212,13 +212,18 @@ class Connection:
             raise RequestTimeout(f"connection.update-secret: no answer within {seconds} s") from error
         self.url = dataclasses.replace(self.url, password=secret)
 
-    async def channel(self, prefetch: int = DEFAULT_PREFETCH, *, timeout: float | None = None) -> Channel:
+    async def channel(
+        self, prefetch: int = DEFAULT_PREFETCH, *, confirms: bool = True, timeout: float | None = None
+    ) -> Channel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
+
+        confirms: False makes `publish` and `send` end once a message is written: what is lost with the connection is
+        lost. What is returned is raised by `wait_for_confirms` or where the block is left. Transactions need it.
 
         Waits while the connection recovers. Raises ConnectionClosed where it is closed, UsageError where all
         channels are in use, RequestTimeout.
         """
-        channel = Channel(self, prefetch)
+        channel = Channel(self, prefetch, confirms=confirms)
         await channel.open(timeout=timeout)
         return channel
 

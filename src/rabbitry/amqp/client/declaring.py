@@ -47,7 +47,7 @@ class Declaring(abc.ABC):
     loop: asyncio.AbstractEventLoop
 
     @abc.abstractmethod
-    async def _request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
+    async def request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
         """Send a method and wait for its answer of type `kind`."""
 
     async def declare_exchange(
@@ -69,12 +69,12 @@ class Declaring(abc.ABC):
         method = ExchangeDeclare(
             name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
         )
-        await self._request(method, ExchangeDeclareOk, timeout=timeout)
+        await self.request(method, ExchangeDeclareOk, timeout=timeout)
         self._topology.exchange_declared(method)
 
     async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
         """Delete an exchange with its bindings. One that does not exist is no error."""
-        await self._request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
+        await self.request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
         self._topology.exchange_deleted(name)
 
     async def bind_exchange(
@@ -88,7 +88,7 @@ class Declaring(abc.ABC):
     ) -> None:
         """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
         method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
-        await self._request(method, ExchangeBindOk, timeout=timeout)
+        await self.request(method, ExchangeBindOk, timeout=timeout)
         self._topology.exchange_bound(method)
 
     async def unbind_exchange(
@@ -102,7 +102,7 @@ class Declaring(abc.ABC):
     ) -> None:
         """Undo `bind_exchange`. A binding that does not exist is no error."""
         method = ExchangeUnbind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
-        await self._request(method, ExchangeUnbindOk, timeout=timeout)
+        await self.request(method, ExchangeUnbindOk, timeout=timeout)
         self._topology.exchange_unbound(ExchangeBind(destination, source, routing_key, arguments=method.arguments))
 
     async def declare_queue(
@@ -124,7 +124,7 @@ class Declaring(abc.ABC):
         method = QueueDeclare(
             self._topology.current(name), passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS
         )
-        answer = await self._request(method, QueueDeclareOk, timeout=timeout)
+        answer = await self.request(method, QueueDeclareOk, timeout=timeout)
         self._topology.queue_declared(method, self._topology.known(answer.queue), self.loop.time())
         return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
 
@@ -140,7 +140,7 @@ class Declaring(abc.ABC):
         """Bind a queue to an exchange."""
         current = self._topology.current(queue)
         method = QueueBind(current, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
-        await self._request(method, QueueBindOk, timeout=timeout)
+        await self.request(method, QueueBindOk, timeout=timeout)
         self._topology.queue_bound(method, queue)
 
     async def unbind_queue(
@@ -154,19 +154,19 @@ class Declaring(abc.ABC):
     ) -> None:
         """Undo `bind_queue`. A binding that does not exist is no error."""
         method = QueueUnbind(self._topology.current(queue), exchange, routing_key, arguments or NO_ARGUMENTS)
-        await self._request(method, QueueUnbindOk, timeout=timeout)
+        await self.request(method, QueueUnbindOk, timeout=timeout)
         self._topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
 
     async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
         """Drop all messages of a queue that are ready, and say how many they were."""
         method = QueuePurge(self._topology.current(queue))
-        return (await self._request(method, QueuePurgeOk, timeout=timeout)).message_count
+        return (await self.request(method, QueuePurgeOk, timeout=timeout)).message_count
 
     async def delete_queue(
         self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
     ) -> int:
         """Delete a queue, and say how many messages went with it. One that does not exist is no error."""
         method = QueueDelete(self._topology.current(queue), if_unused, if_empty)
-        count = (await self._request(method, QueueDeleteOk, timeout=timeout)).message_count
+        count = (await self.request(method, QueueDeleteOk, timeout=timeout)).message_count
         self._topology.queue_deleted(queue)
         return count

@@ -91,6 +91,8 @@ class PublishWindow:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, failures: Failures) -> None:
         """failures: takes what fails of the messages that are tracked."""
+        self.confirms = True
+        """Whether the broker confirms. Without it a message is done once it is written."""
         self._loop = loop
         self._failures = failures
         self._pending: dict[int, Unconfirmed] = {}
@@ -254,6 +256,9 @@ class PublishWindow:
             )
             is_alone = not self._pending
             self._put(entry, write)
+            if not self.confirms:
+                self._take(self._next_tag - 1, False)
+                future.set_result(None)
             if is_alone:
                 # Nothing is on its way that it could go with (Nagle's rule): `benchmarks/client.py`, ping.
                 self._flush()
@@ -403,6 +408,11 @@ class PublishWindow:
         One that nothing matches is logged, once for each channel, and the confirm behind it settles its publish.
         """
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
+        if not self.confirms:
+            returned = Receipt(loop=self._loop)
+            returned.fail(PublishReturned(reply_code, reply_text, exchange, routing_key))
+            self._failures.add(self, returned)
+            return
         message_id = _id_of(header)
         best, most = None, 0
         same_id = () if message_id is None else self._returns.find(message_id, self._pending, self._next_tag)
