@@ -1,4 +1,4 @@
-"""`rabbitry broker`: the embedded AMQP broker."""
+"""`rabbitry broker`: the embedded AMQP broker; `check` and `repair` look after its data folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rabbitry._words import reason
+from rabbitry.cli import broker_store
 from rabbitry.cli._common import ExitCode, LogJson, LogLevel, read_password, start_logging
 from rabbitry.cli._logging import Level
 from rabbitry.cli._parent import ready
@@ -38,10 +39,12 @@ Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memor
 
 log = logging.getLogger("rabbitry.cli.broker")
 app = typer.Typer()
+app.add_typer(broker_store.app)
 
 
-@app.command("broker")
+@app.callback(invoke_without_command=True)
 def serve(
+    context: typer.Context,
     host: Annotated[
         str,
         typer.Option(
@@ -92,6 +95,8 @@ def serve(
 
     Example: rabbitry broker --port 0 --memory
     """
+    if context.invoked_subcommand is not None:
+        return
     start_logging(log_level, log_json)
     from rabbitry.apps._listening import listen
     from rabbitry.broker import Broker
@@ -99,7 +104,7 @@ def serve(
     # Messages are in no cycles: looking through those that wait after every 700 cost 3 to 7 % of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 10, 10)
-    context = _tls(tls_cert, tls_key, tls_ca)
+    tls = _tls(tls_cert, tls_key, tls_ca)
     listener = _listener(host, port)
     _check_reach(host, listener[0], user)
     users = _users(user, password_file)
@@ -111,8 +116,8 @@ def serve(
         listener=listener,
         data=data_folder(data, memory),
         management_listener=None if no_management else _management_listener(host, management_port),
-        tls=context,
-        tls_listener=None if context is None else listen(host, tls_port),
+        tls=tls,
+        tls_listener=None if tls is None else listen(host, tls_port),
     )
 
     async def service(stop: asyncio.Event) -> int:

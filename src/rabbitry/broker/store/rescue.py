@@ -20,7 +20,7 @@ from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.broker.store.batch import StoreFailed
 from rabbitry.broker.store.pages import Image, Malformed, Row, Value
 from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
-from rabbitry.exceptions import RabbitryError
+from rabbitry.exceptions import RabbitryError, UsageError
 
 NAME: Final = "broker.sqlite"
 _MANY: Final = 500
@@ -251,10 +251,13 @@ def _no_progress(done: int, total: int) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a data folder's lock, which is not made. Raises StoreFailed where a broker has it or it is none."""
+    """Hold a data folder's lock, which is not made.
+
+    Raises StoreFailed where a broker has it, UsageError where the folder is none of a broker.
+    """
     if not (folder / NAME).is_file() and not (folder / f"{NAME}-wal").is_file():
         why = "it holds no broker.sqlite" if folder.is_dir() else "there is no such folder"
-        raise StoreFailed(f"{folder} is not a data folder of a broker: {why}")
+        raise UsageError(f"{folder} is not a data folder of a broker: {why}")
     try:
         lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,0 +1,90 @@
+"""`rabbitry broker check|repair DIR`: the data folder of a broker that does not run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rabbitry.cli._common import ExitCode, Json, one_line, print_json, say
+
+if TYPE_CHECKING:
+    from rabbitry.broker.store.rescue import Survey
+
+app = typer.Typer()
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The broker's data folder, where broker.sqlite is.")]
+
+
+@app.command("check")
+def check(folder: Folder, as_json: Json = False) -> None:
+    """Read all that a data folder holds and say what is damaged; nothing is changed.
+
+    Exit code 0: all of it is whole; 1: something is damaged, or it can't be read.
+
+    Example: rabbitry broker check ./mq
+    """
+    from rabbitry.broker.store.rescue import alone, survey
+
+    with alone(folder):
+        found = survey(folder, _progress())
+    _print(found, as_json, None)
+    raise typer.Exit(ExitCode.DONE if found.is_whole else ExitCode.FAILED)
+
+
+@app.command("repair")
+def repair(folder: Folder, as_json: Json = False) -> None:
+    """Make a damaged store anew of all that can be read, and say what was lost.
+
+    The old files stay, in a folder damaged-… beside it, with the list of what was lost. A store that is whole is left
+    as it is. A broker that finds damage does the same when it starts.
+
+    Example: rabbitry broker repair ./mq
+    """
+    from rabbitry.broker.store.rescue import alone, rebuild, survey
+
+    aside = None
+    with alone(folder):
+        found = survey(folder, _progress())
+        if not found.is_whole:
+            found, aside = rebuild(folder, _progress())
+    _print(found, as_json, aside)
+
+
+def _print(found: Survey, as_json: bool, aside: Path | None) -> None:
+    if as_json:
+        print_json(
+            {
+                "whole": found.is_whole,
+                "queues": found.queues,
+                "damage": found.damage,
+                "lost": found.lost,
+                "unplaced": found.unplaced,
+                "records": [f"{kind} {key}" for kind, key, _ in found.records],
+                "set_aside": None if aside is None else str(aside),
+            }
+        )
+        return
+    for name, count in found.queues.items():
+        print(one_line(f"queue {name}: {count:,} messages"))
+    for line in found.lines():
+        print(one_line(f"damaged: {line}"))
+    if aside is not None:
+        print(f"repaired; the old files and the list of what was lost are in {aside}")
+    else:
+        print("all of it is whole" if found.is_whole else "damaged: `rabbitry broker repair` serves what is left")
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Return what says on stderr, each second, how many pages were read."""
+    says_at = time.monotonic() + 1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal says_at
+        if time.monotonic() > says_at:
+            says_at = time.monotonic() + 1
+            say(f"read {done:,} of {total:,} pages")
+
+    return progress
