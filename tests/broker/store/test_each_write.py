@@ -5,6 +5,7 @@ after the restart it looks.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support import programs
 from tests.support.embedded import BrokerProcess
+from tests.support.waiting import eventually_blocking
 
 _DIED: Final = (pika.exceptions.AMQPError, OSError)
 _MOST_WRITES: Final = 2000
@@ -142,11 +144,28 @@ def _die_and_look(folder: Path, call: str, when: int, again: int, module: str = 
     """Let a broker die at a call and, with `again`, at that one of its recovery; then see what there is."""
     promises = _Promises()
     died = _die_at(folder, call, when, promises, module)
+    _wait_for_its_end(folder)
     if again:
         _die_at(folder, call, again, None)
+        _wait_for_its_end(folder)
     with BrokerProcess("--data", str(folder)) as broker:
         _check(broker, promises)
     return died
+
+
+def _wait_for_its_end(folder: Path) -> None:
+    """Wait until a broker has let go of its data folder: a thread of it may still be in a write when it was killed."""
+
+    def is_free() -> bool:
+        with open(folder / "lock", "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    if (folder / "lock").exists():
+        eventually_blocking(is_free, f"the end of the broker on {folder}")
 
 
 @pytest.fixture(autouse=True)
