@@ -15,11 +15,12 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
+from rabbitry.amqp.client._consumers import Consumers
 from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
 from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
@@ -67,7 +68,7 @@ class BlockingConsumer:
     ConsumerCancelled when the broker cancelled it, ChannelClosed or ConnectionClosed when its channel is gone.
     """
 
-    def __init__(self, consumer: Consumer, io: IOThread, channel: "BlockingChannel") -> None:
+    def __init__(self, consumer: Consumer | Consumers, io: IOThread, channel: "BlockingChannel") -> None:
         """channel: the one it belongs to, which lives as long as its consumers."""
         self._consumer = consumer
         self._io = io
@@ -379,6 +380,14 @@ class BlockingChannel:
     async def _end_transaction(self, transaction: Transaction, error: BaseException | None) -> None:
         await self._sent()  # what `send` was given within the block belongs to it
         await transaction.__aexit__(None if error is None else type(error), error, None)
+
+    def consume_all(self, queues: Iterable[str], *, no_ack: bool = False, restore: bool = False) -> BlockingConsumer:
+        """Make consumers of several queues, whose deliveries come in one iteration. See `Channel.consume_all`."""
+
+        async def make() -> Consumers:  # in the I/O thread, whose loop they belong to
+            return self._channel.consume_all(queues, no_ack=no_ack, restore=restore)
+
+        return BlockingConsumer(self._io.run(make()), self._io, self)
 
     def abandon(self) -> None:
         """End the futures of what was never sent; for the connection, once its thread has ended."""

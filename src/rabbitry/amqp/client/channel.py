@@ -11,10 +11,11 @@ import logging
 import secrets
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from rabbitry.amqp.client._consumers import Consumers
 from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.client._receipts import Receipt, fail, raise_all
 from rabbitry.amqp.client._transaction import Transaction
@@ -479,6 +480,16 @@ class Channel(Declaring):
         """
         tag = consumer_tag or f"rabbitry.{self._consumer_suffix}.{next(self._consumer_numbers)}"
         return Consumer(self, queue, tag, no_ack, exclusive, arguments, restore)
+
+    def consume_all(self, queues: Iterable[str], *, no_ack: bool = False, restore: bool = False) -> Consumers:
+        """Make consumers of several queues, whose deliveries come in one iteration. Arguments are those of `consume`.
+
+        The channel's prefetch counts for each queue.
+        """
+        consumers = [self.consume(queue, no_ack=no_ack, restore=restore) for queue in queues]
+        if not consumers:
+            raise UsageError("consume_all needs a queue")
+        return Consumers(consumers)
 
     async def start_consumer(self, consumer: Consumer, timeout: float | None) -> None:
         """Ask the broker to start a consumer; for `Consumer`."""

@@ -1,0 +1,61 @@
+"""Several queues in one iteration."""
+
+import pytest
+
+import rabbitry
+from rabbitry.exceptions import ConsumerCancelled, NotFound, UsageError
+
+
+async def test_deliveries_of_all_queues_come_and_the_rest_goes_back(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queues = [(await channel.declare_queue("", exclusive=True)).name for _ in range(3)]
+        for queue in queues:
+            for _ in range(300):
+                await channel.send(queue.encode(), routing_key=queue)
+        await channel.wait_for_confirms()
+        seen: list[str] = []
+        async with channel.consume_all(queues) as deliveries:
+            async for delivery in deliveries:
+                assert delivery.body == delivery.routing_key.encode()
+                seen.append(delivery.routing_key)
+                delivery.ack()
+                if len(seen) == 850:
+                    break
+        assert set(seen) == set(queues)
+        assert sum([await channel.purge_queue(queue) for queue in queues]) == 50
+
+
+async def test_a_queue_that_is_deleted_ends_the_iteration(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queues = [(await channel.declare_queue("", exclusive=True)).name for _ in range(2)]
+        async with channel.consume_all(queues) as deliveries:
+            await channel.delete_queue(queues[1])
+            with pytest.raises(ConsumerCancelled):
+                await anext(deliveries)
+
+
+async def test_a_queue_that_is_missing_is_told_on_entering(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        queue = (await channel.declare_queue("", exclusive=True)).name
+        with pytest.raises(UsageError, match="needs a queue"):
+            channel.consume_all([])
+        with pytest.raises(NotFound):
+            await channel.consume_all([queue, "no-such-queue"]).__aenter__()
+
+
+def test_the_blocking_twin_iterates_over_all(broker_url: str) -> None:
+    with rabbitry.connect_blocking(broker_url) as connection:
+        channel = connection.channel()
+        queues = [channel.declare_queue("", exclusive=True).name for _ in range(2)]
+        for queue in queues:
+            channel.publish(b"x", routing_key=queue)
+        with channel.consume_all(queues) as deliveries:
+            seen = set()
+            for _ in queues:
+                delivery = deliveries.next(timeout=30)
+                seen.add(delivery.routing_key)
+                delivery.ack()
+        assert seen == set(queues)
