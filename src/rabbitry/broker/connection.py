@@ -128,16 +128,20 @@ class ClientConnection:
             self._carry_out(events)
 
     def _carry_out(self, events: list[Event]) -> None:
-        """Take what came, then confirm it and deliver what came by it."""
-        self._take(events)
+        """Take what came, then confirm it and deliver what came by it.
+
+        Who adds to a store that has much to write is not heard for a while; who only asks, or settles, always is.
+        """
         journal = self.broker.journal
+        before = journal.unwritten
+        self._take(events)
         for channel in self.to_confirm:
             journal.confirm(channel, channel.published)
         self.to_confirm.clear()
         self.broker.dispatch()
         if journal.is_on:
             self.broker.alarms.count_disk()
-        if journal.is_crowded and self._held is None:
+        if self._held is None and journal.unwritten > before and journal.is_crowded:
             self.is_throttled = True
             self.driver.pause_reading()
             journal.when_taken(self.go_on)
@@ -146,10 +150,11 @@ class ClientConnection:
         channels, driver = self.channels, self.driver
         publish = self._publishing.publish
         ends_at, look = time.monotonic() + _TURN, _LOOK
+        before = self.broker.journal.unwritten
         for index, event in enumerate(events):
             if index == look:
                 if time.monotonic() > ends_at:
-                    self._yield(events[index:])
+                    self._yield(events[index:], adds=self.broker.journal.unwritten > before)
                     return
                 look += _LOOK
             try:
@@ -235,11 +240,18 @@ class ClientConnection:
     def _is_held(self) -> bool:
         return self._held is not None
 
-    def _yield(self, events: list[Event]) -> None:
-        """Let other clients have their turn (see `rabbitry.broker.shares`)."""
+    def _yield(self, events: list[Event], *, adds: bool = False) -> None:
+        """Let other clients have their turn (see `rabbitry.broker.shares`).
+
+        adds: whether the client adds to the store, so that it waits until that may be given more.
+        """
         self.copies = 0
         self._held = events
         self.driver.pause_reading()
+        if not adds or self.broker.journal.may_grow(self._wait_for_turn):
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
         self.broker.shares.wait(self._take_held)
 
     def _wait_for_room(self, events: list[Event]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch from which on publishers are not read; fewer where there is little room."""
-_MOST_ROWS: Final = 25_000
+_MOST_ROWS: Final = 10_000
 """Changes of messages in the gathering batch, likewise: all whose confirms are in one batch wait for all of it."""
 _FEWEST_WAITING: Final = 1 << 20
 """Bytes of them that always may wait: the reserve of the store's log is larger."""
@@ -297,6 +297,11 @@ class Journal:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.when_loaded(queue, lambda: None if done.done() else done.set_result(None))
         await done
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes of the messages that were added since a batch was last handed to the writer."""
+        return self._gathering.size
 
     @property
     def is_crowded(self) -> bool:
