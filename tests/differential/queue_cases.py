@@ -40,6 +40,7 @@ for _index, _arguments in enumerate(
         {"x-queue-mode": "default"},
         {"x-queue-version": 2},
         {"x-queue-version": 3},
+        {"x-queue-version": -1},
         {"x-queue-version": "2"},
         {"x-queue-type": "classic"},
         {"x-dead-letter-routing-key": "k"},

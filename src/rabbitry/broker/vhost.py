@@ -22,7 +22,7 @@ from rabbitry.broker.errors import (
 from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
 from rabbitry.broker.queues import Message, Queue
-from rabbitry.broker.queues.arguments import COMPARED, read_rules
+from rabbitry.broker.queues.arguments import COMPARED, check_locator, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from rabbitry.broker.records import (
     BINDING,
@@ -210,6 +210,8 @@ class VirtualHost:
             rules = read_rules(
                 name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
             )
+            if user is not None:
+                check_locator(rules, arguments)
             owner = user if exclusive else None
             queue = Queue(
                 self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules

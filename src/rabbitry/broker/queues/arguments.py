@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
 from rabbitry.broker.errors import invalid_type, precondition_failed
+from rabbitry.exceptions import ProtocolViolation
 
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
 _LONGEST: Final = 10 * 365 * 86_400_000
@@ -99,7 +101,8 @@ def _boolean(value: FieldValue, arguments: Table) -> None:
 
 
 def _version(value: FieldValue, arguments: Table) -> None:
-    if _integer(value, arguments) not in (1, 2):
+    _not_negative(value, arguments)
+    if value not in (1, 2):
         raise _Bad(f"\"unsupported queue version '{value!s}'\"")
 
 
@@ -127,6 +130,7 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
 }
 COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
 """Arguments that have to be the same when a queue is declared again, in the order in which they are looked at."""
+_LOCATORS: Final = ("client-local", "min-masters", "random", b"client-local", b"min-masters", b"random")
 _SETTINGS: Final[Mapping[str, str]] = {
     "message-ttl": "message_ttl",
     "expires": "expires",
@@ -183,6 +187,12 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
         delivery_limit=_number(arguments, "x-delivery-limit"),
     )
+
+
+def check_locator(rules: Rules, arguments: Table) -> None:
+    """Raise 541 where a client's new queue names no way to find its node that RabbitMQ knows, on which it fails."""
+    if not rules.quorum and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
 
 
 def _check(arguments: Table, names: Iterable[str], where: str) -> None:
