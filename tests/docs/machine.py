@@ -11,6 +11,8 @@ from pathlib import Path
 from tests.docs.blocks import ROOT, Block
 from tests.support import commands
 
+# Commands that end by themselves, though they begin as a service does.
+_ENDING = ("rabbitry broker check", "rabbitry broker repair")
 # Commands that run until they are told to stop, by how they begin, and what they print when they are up ("": anything).
 _SERVICES = {
     "make up": "http://127.0.0.1:8003/",
@@ -121,6 +123,6 @@ def _line(command: str) -> str:
     while (word := said.partition(" "))[0].partition("=")[0].isupper():  # what is put into its environment
         said = word[2]
     for service, printed in _SERVICES.items():
-        if said.startswith(service):
+        if said.startswith(service) and not said.startswith(_ENDING):
             return f"start {shlex.quote(command)} {shlex.quote(printed)}"
     return f"run {shlex.quote(command)}"
