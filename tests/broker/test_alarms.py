@@ -117,6 +117,39 @@ async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path
             await channel.publish(b"y", routing_key="q")
 
 
+async def test_the_disk_alarm_ends_above_the_limit_and_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = 200_000_000
+    monkeypatch.setattr("rabbitry.broker.store.sqlite.free_bytes", lambda folder: free)
+    monkeypatch.setattr("rabbitry.broker.alarms.PERIOD", 0.01)
+    monkeypatch.setattr("rabbitry.broker.alarms._PERIOD_OF_ALARMS", 0.01)
+    async with Broker(port=0, data=tmp_path, memory_limit=1 << 62) as broker:
+        for free, is_on in (
+            (49_900_000, True), (52_000_000, True), (54_900_000, True), (55_100_000, False), (51_000_000, False),
+        ):  # fmt: skip
+            await eventually(lambda free=free: broker.alarms.disk_free - free < 1_000_000, f"{free} are seen")  # type: ignore[misc] # bound now
+            await eventually(lambda is_on=is_on: ("disk" in broker.alarms.on) == is_on, f"{free}: {is_on}")  # type: ignore[misc] # bound now
+    assert caplog.text.count("low on disk") == 1
+    assert caplog.text.count("consume messages, or free space") == 1
+    assert caplog.text.count("there is room for the store again") == 1
+
+
+async def test_the_disk_alarm_ends_on_a_disk_that_never_had_much_more_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 52_000_000
+    monkeypatch.setattr("rabbitry.broker.store.sqlite.free_bytes", lambda folder: free)
+    monkeypatch.setattr("rabbitry.broker.alarms.PERIOD", 0.01)
+    monkeypatch.setattr("rabbitry.broker.alarms._PERIOD_OF_ALARMS", 0.01)
+    async with Broker(port=0, data=tmp_path, memory_limit=1 << 62) as broker:
+        await eventually(lambda: broker.alarms._most_room, "a look")
+        free = 40_000_000
+        await eventually(lambda: broker.alarms.on, "the alarm")
+        free = 51_900_000
+        await eventually(lambda: not broker.alarms.on, "the end of the alarm")
+
+
 async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with Broker(port=0, data=folder) as broker:

@@ -80,12 +80,12 @@ class Alarms:
 
     def count_disk(self) -> None:
         """Turn the disk's alarm on where what waits to be written leaves less than the limit."""
-        room = self._broker.journal.room
-        if room < self.disk_free_limit and "disk" not in self.on:
+        if self._broker.journal.room < self.disk_free_limit and "disk" not in self.on:
             _log.warning(
                 "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
                 "until there are %s: consume messages, or free space there",
-                self._broker.data, _megabytes(room), _megabytes(self.disk_free_limit), _megabytes(self._enough()),
+                self._broker.data,
+                *map(_megabytes, (self.disk_free, self.disk_free_limit, self._enough())),
             )  # fmt: skip
             self.set("disk", True)
 
@@ -93,10 +93,7 @@ class Alarms:
         """Turn the disk's alarm on, since the store had no room for a batch."""
         if not self._is_full:
             self._is_full = True
-            _log.error(
-                "%s; publishes are refused until there is room (%s): consume messages, or free space there",
-                why, _megabytes(self._enough()),
-            )  # fmt: skip
+            _log.error("%s; publishes are refused until there is room: consume messages, or free space there", why)
         self.set("disk", True)
 
     def _enough(self) -> int:
@@ -151,10 +148,8 @@ class Alarms:
         self._most_room = max(self._most_room, room)
         self.count_disk()
         if "disk" in self.on and room >= self._enough() and not journal.is_stuck:
-            if self._is_full:
-                _log.warning("there is room for the store again")
             self._is_full = False
-            _log.warning("the disk alarm is over: %s has %s", self._broker.data, _megabytes(room))
+            _log.warning("there is room for the store again: %s has %s", self._broker.data, _megabytes(room))
             self.set("disk", False)
 
 

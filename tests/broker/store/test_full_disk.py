@@ -128,3 +128,21 @@ async def test_a_disk_that_others_filled_is_drained_over_a_kill_and_a_restart(
         disk.empty()
         await channel.publish(b"after", routing_key="q", timeout=60)
     await eventually(lambda: disk.size("data/broker.sqlite*") < 10_000_000, "the files are small again")
+
+
+async def test_a_store_is_made_when_there_is_room_and_refuses_what_is_larger(tmp_path: Path) -> None:
+    with SmallDisk(tmp_path / "disk", 20) as disk:
+        disk.fill()
+        options = ("--data", str(disk.folder / "data"))
+        with pytest.raises(RuntimeError, match="no room in"), BrokerProcess(*options, prefix=disk.prefix):
+            pass
+        disk.empty()
+        with BrokerProcess(*options, prefix=disk.prefix) as broker:
+            async with rabbitry.connect(broker.url) as connection:
+                channel = await connection.channel()
+                await channel.declare_queue("q", durable=True)
+                with pytest.raises(rabbitry.PublishRefused):  # taken in spite of the alarm, as it is the first
+                    await channel.publish(bytes(12_000_000), routing_key="q", timeout=60)
+                await eventually(lambda: connection.blocked, "connection.blocked")
+            async with rabbitry.connect(broker.url) as connection:
+                assert await _count(await connection.channel()) == 0

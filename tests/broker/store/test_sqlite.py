@@ -1,9 +1,12 @@
 """The store by itself: what it wrote is there again, what is damaged is named, what it can't open it leaves alone."""
 
+import contextlib
 import logging
+import resource
 import shutil
 import sqlite3
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -11,6 +14,7 @@ import pytest
 
 from rabbitry.broker.queues import Entry, Message
 from rabbitry.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.room import RESERVE
 from rabbitry.broker.store.schema import VERSION
 from rabbitry.broker.store.sqlite import SQLiteStore
 
@@ -319,3 +323,75 @@ def test_a_record_that_is_damaged_is_left_out_and_named(store: SQLiteStore, capl
     assert after.open().records == {("queue", "b"): {"name": "b"}}
     after.close()
     assert "record queue 'a' can't be used (it does not have its checksum); it is left out" in caplog.text
+    assert "record queue 'a' does not have its checksum; it is left out" in caplog.text
+
+
+@contextlib.contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    """Let no file become larger: like a quota that is used up, which SQLite calls an error of writing."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _large(first: int, count: int) -> Batch:
+    batch = _added(1, 0)
+    for number in range(first, first + count):
+        message = Message(b"\0\0", HEADER, bytes(50_000), True)
+        message.id = number + 1
+        batch.added[_entry(number, message=message)] = 1
+    return batch
+
+
+def _has_room_for(store: SQLiteStore, batch: Batch) -> bool:
+    try:
+        store.apply(batch)
+    except StoreFull:
+        return False
+    return True
+
+
+def test_acks_reads_and_a_restart_need_no_room(store: SQLiteStore) -> None:
+    entries: list[Entry] = []
+    with _largest_file(RESERVE):  # the log has so much already
+        while _has_room_for(store, batch := _large(len(entries), 10)):
+            entries += batch.added
+        assert len(entries) > 50
+        assert len(_read(store)) == len(entries)
+        first, second = entries[:40], entries[40:]
+        store.apply(Batch(removed=dict.fromkeys(first, 1), records={("queue", "q"): {"a": 1}}))
+        store = _again(store)
+        assert len(_read(store)) == len(second)
+        store.apply(Batch(removed=dict.fromkeys(second, 1)))
+        assert _read(store) == []
+        store.apply(_large(10_000, 20))  # into the pages that are free now
+        assert store.reusable > 1_000_000
+        store.close()
+
+
+def test_more_acks_than_the_log_has_room_for_are_written_in_pieces(store: SQLiteStore) -> None:
+    entries = {_entry(number): number % 7 + 1 for number in range(30_000)}
+    store.apply(Batch(added=entries))
+    store.tidy(is_short=True)
+    size = store.path.stat().st_size
+    assert store._room.log_size() == RESERVE
+    acked = {entry: queue for entry, queue in entries.items() if entry.position % 3}
+    with _largest_file(max(size, RESERVE)):
+        store.apply(Batch(removed=dict(acked)))
+    assert _bodies(store) == len(entries) - len(acked)
+    store.close()
+
+
+def test_an_emptied_store_gives_its_room_back(store: SQLiteStore) -> None:
+    batch = _large(0, 400)
+    store.apply(batch)
+    store.apply(Batch(removed=batch.added))
+    assert store.path.stat().st_size > 10_000_000
+    store.tidy(is_short=True)
+    assert store.path.stat().st_size < 3_000_000
+    assert store._room.log_size() == RESERVE
+    assert store.reusable < 1_000_000
+    store.close()

@@ -120,8 +120,9 @@ class SQLiteStore:
             raise StoreFailed(f"the store {self.path} can't be read: {error.strerror}") from error
         except sqlite3.Error as error:
             self._abandon()
-            hint = "; it is new and needs 1 MB: make room" if _is_full(error) else ""
-            raise StoreFailed(f"the store {self.path} can't be opened: {error}{hint}") from error
+            if _is_full(error):
+                raise StoreFailed(f"no room in {self.path.parent} for a store: {error}; free 5 MB there") from error
+            raise StoreFailed(f"the store {self.path} can't be opened: {error}") from error
         except StoreFailed:
             self._abandon()
             raise
