@@ -2,17 +2,19 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
+from rabbitry.apps.crawl.keeper import dispatch
 from rabbitry.apps.crawl.keeper.addresses import origin_of
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
-from rabbitry.apps.crawl.keeper.keeper import Keeper
+from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
 from rabbitry.apps.crawl.keeper.reading import hosts, status, why
+from rabbitry.apps.crawl.keeper.robots import Robots
 from rabbitry.apps.crawl.keeper.state import DONE, SENT, load
 from rabbitry.apps.crawl.keeper.work import LOST
 from rabbitry.apps.crawl.messages import Address, Batch, Document, Outcome, Pause, Report, Resume
@@ -92,6 +94,34 @@ def test_a_crawl_delay_of_robots_txt_holds_for_its_host_alone(simple: Database) 
     gaps = world.gaps()
     assert gaps["http://h1.test"] >= 45 - 1e-6
     assert 0.5 - 1e-6 <= gaps["http://h0.test"] < 5
+
+
+@pytest.mark.parametrize("rule", ["Disallow: /{0}/\n", "Disallow: /*x{0:04}*y\n"], ids=["plain", "wildcards"])
+def test_a_robots_txt_of_many_rules_takes_little_of_a_transaction(
+    simple: Database, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    links = [f"http://a.test/{number}/{'x' * 500}" for number in range(60)]
+    rules = "User-agent: *\n" + "".join(rule.format(number) for number in range(500)) + "Disallow: /\nAllow: /$\n"
+    site = site_of({"http://a.test/robots.txt": Answered(body=rules), "http://a.test/": Answered("start", links)})
+    world = World(simple, site)
+    asked: list[int] = []
+    allows, apply = Robots.allows, world.apply
+
+    def counted(robots: Robots, url: str) -> bool:
+        asked[-1] += 1
+        return allows(robots, url)
+
+    def applied(inputs: Sequence[Input]) -> Decided:
+        asked.append(0)
+        return apply(inputs)
+
+    monkeypatch.setattr(Robots, "allows", counted)
+    monkeypatch.setattr(dispatch, "_MOST_HEEDED", 2_500)
+    monkeypatch.setattr(world, "apply", applied)
+    world.add("http://a.test/")
+    world.run()
+    assert world.counts()["outcome:disallowed"] == 60
+    assert 0 < max(asked) <= 6
 
 
 def test_a_slow_host_holds_up_nobody(simple: Database) -> None:

@@ -26,6 +26,9 @@ _CONNECTIONS: Final = 4
 _ROUNDS: Final = 10
 _LOOKED_AT: Final = 200
 _MOST_LATER: Final = 2_000
+_MOST_HEEDED: Final = 300_000
+"""Rules that the addresses of a host are looked for in before others have their turn: 50 ms. A robots.txt of 28,000
+rules takes 4.6 ms for an address that it forbids."""
 _IDLE: Final = 1.0
 """Seconds until a host is looked at again that has addresses, and none that can be sent."""
 
@@ -95,6 +98,7 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
     size = MOST_ADDRESSES if pause <= 0 else max(1, min(MOST_ADDRESSES, int(BATCH_SECONDS / pause)))
     if host.failures:
         size = 1
+    heeded = 0
     for number in range(_ROUNDS):
         rows = work.waiting(host, size)
         if not rows:
@@ -105,24 +109,28 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
         if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
             # It is asked for alone: it may forbid what else would be out.
             return None if host.out else _send(work, host, origin, [], origin)
-        pick = _Pick(work, host, origin, size, promised)
+        pick = _Pick(work, host, origin, size, promised, heeded)
         pick.look_at(rows)
         most = _LOOKED_AT if number else min(_LOOKED_AT, 2 * size)
         if len(pick.picked) < size == len(rows) < most:
             pick.look_at(work.waiting(host, most - size, size))
         if pick.picked or pick.take_doubtful():
             return _send(work, host, origin, pick.picked, "")
-        if not pick.is_refused and number:
+        heeded = pick.heeded
+        if (not pick.is_refused and number) or heeded >= _MOST_HEEDED:
             return None
         work.flush()
     return None
 
 
 class _Pick:
-    """The choice of a batch among the addresses of a host that wait. picked: those that may be fetched now."""
+    """The choice of a batch among the addresses of a host that wait. picked: those that may be fetched now. heeded: the
+    rules of robots.txt that addresses were looked for in, those of the choices before it too.
+    """
 
-    def __init__(self, work: Work, host: Host, origin: str, size: int, promised: Counter[int]) -> None:
+    def __init__(self, work: Work, host: Host, origin: str, size: int, promised: Counter[int], heeded: int = 0) -> None:
         self.picked: list[Row] = []
+        self.heeded = heeded
         self.is_refused = False
         """Whether others were refused for good."""
         self._work = work
@@ -141,8 +149,9 @@ class _Pick:
         rows = [row for row in rows if row.url.startswith(f"{self._origin}/")]
         state.shapes.load(work.connection, [(host.id, host.name, row.url) for row in rows])
         for row in rows:
-            if len(self.picked) == self._size:
+            if len(self.picked) == self._size or self.heeded >= _MOST_HEEDED:
                 break
+            self.heeded += robots.cost(row.url)
             crawl = state.crawls.get(row.crawl)
             if until > work.now:
                 work.end(row, WORDS[outcome], robots.detail)

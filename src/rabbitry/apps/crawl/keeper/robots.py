@@ -19,6 +19,8 @@ LARGEST: Final = 500_000
 MOST_SITEMAPS: Final = 100
 MOST_WILDCARDS: Final = 5_000
 """Wildcards in rules. Each may be looked for in all of an address: 35,000 take half a second for each address."""
+_LETTERS: Final = 24
+"""Letters of an address through which a wildcard is looked for while a rule without one is looked at."""
 _MOST_CACHED: Final = 500
 _BODY: Final = attrgetter("body")
 LARGEST_CACHED: Final = 10_000_000
@@ -50,6 +52,16 @@ class Robots:
     detail: str = ""
     body: str = ""
     _rules: Protego | None = None
+    _lines: int = 0
+    _stars: int = 0
+    """Of the rules, once they are parsed."""
+
+    def cost(self, url: str) -> int:
+        """Return how much looking for an address in the rules costs at most, in rules without a wildcard (0.16 µs)."""
+        if self.state != RULES:
+            return 0
+        self._parsed()
+        return self._lines + self._stars * len(url) // _LETTERS
 
     def allows(self, url: str) -> bool:
         """Return whether an address of the origin may be fetched."""
@@ -90,6 +102,7 @@ class Robots:
     def _parsed(self) -> Protego:
         if self._rules is None:
             self._rules = Protego.parse(self.body)
+            self._lines, self._stars = self.body.count("\n") + 1, self.body.count("*")
         return self._rules
 
 
