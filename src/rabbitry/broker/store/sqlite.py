@@ -2,11 +2,6 @@
 
 One row for a message's body, one for each queue that holds it. Bodies of one queue alone (all but those that a
 fanout brought to several) go with their entry; the others count how many entries they have.
-
-The event loop waits for the interpreter's lock as long as this thread works in Python, so what is done for each
-message is kept small (`make bench-broker` shows it): rows are written by statements of many rows each, the lock given
-up once for a statement; exchange, routing key, header and body are one value with one checksum; and it is bound as a
-bytearray, since the sqlite3 module asks for an adapter of every bytes object (0.3 µs beside 0.07).
 """
 
 import ctypes
@@ -18,20 +13,17 @@ import shutil
 import sqlite3
 import struct
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote
 from zlib import crc32
 
-from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
-from rabbitry.amqp.protocol.tables import Table, decode_table, encode_table
-from rabbitry.broker.queues.message import Entry, Message
+from rabbitry.amqp.protocol.tables import Table, decode_table
+from rabbitry.broker.store import rows
 from rabbitry.broker.store.batch import (
-    DELETED,
     Backlog,
     Batch,
     Contents,
@@ -44,17 +36,12 @@ from rabbitry.broker.store.batch import (
 )
 from rabbitry.broker.store.rescue import Survey, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
-from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
-from rabbitry.exceptions import ProtocolViolation, RabbitryError
+from rabbitry.broker.store.schema import APPLICATION, SCHEMA, VERSION
+from rabbitry.exceptions import RabbitryError
 
 _log = logging.getLogger(__name__)
-_REDELIVERED: Final = 1
-_TRANSIENT: Final = 2
-_DELIVERIES: Final = 3
-"""Bits of an entry's flags; the number of deliveries is above them."""
 _MOST_LINES: Final = 50
 """Of what is damaged so many lines are logged; all of them are in lost.jsonl."""
-_ROWS: Final = 128
 _PIECE: Final = 250
 """Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
 _MOST_DROPPED: Final = 10_000
@@ -76,7 +63,6 @@ DROP TABLE old;
 """What was three columns in version 1 is one; its checksum is that of the three."""
 
 _T = TypeVar("_T")
-_Row = tuple[int, int, int, int, int, float, int, int]
 
 
 class SQLiteStore:
@@ -314,8 +300,8 @@ class SQLiteStore:
         """Mark it as in use, and delete what was not to outlive the last process."""
         connection = self._open_connection()
         connection.execute("UPDATE state SET clean = 0")
-        if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE flags & ?)", (_TRANSIENT,)).fetchone()[0]:
-            self._delete_entries(f"flags & {_TRANSIENT}", ())
+        if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE flags & ?)", (rows.TRANSIENT,)).fetchone()[0]:
+            rows.delete_entries(connection, f"flags & {rows.TRANSIENT}", ())
 
     def close(self) -> None:
         """Mark it as closed in order, and let go of the folder. Raises StoreFailed."""
@@ -367,13 +353,21 @@ class SQLiteStore:
         try:
             self._surviving(functools.partial(self._write_all, batch))
             self._room.check_files()  # before anybody is told that it is durable
-            found = self._surviving(lambda: [self._read(wanted) for wanted in batch.wanted])
+            found = self._surviving(functools.partial(self._read, batch.wanted))
             if self._gone:
                 self._forget_gone()
             if self._room.size > self._counted_size or time.monotonic() > self._counts_at:
                 self._count_free()
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"the store {self.path} failed: {error}") from error
+        return found
+
+    def _read(self, wanted: list[Wanted]) -> list[Found]:
+        found = []
+        for reading in wanted:
+            answer, gone = rows.read(self._open_connection(), reading, self.path)
+            found.append(answer)
+            self._gone += gone
         return found
 
     def _forget_gone(self) -> None:
@@ -388,7 +382,9 @@ class SQLiteStore:
     def _write_all(self, batch: Batch) -> None:
         if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
             try:
-                self._in_transaction(functools.partial(self._write, batch), spare=bool(batch.added))
+                self._in_transaction(
+                    functools.partial(rows.write, self._open_connection(), batch), spare=bool(batch.added)
+                )
             except StoreFull:
                 if batch.added:
                     raise
@@ -436,12 +432,12 @@ class SQLiteStore:
         """Write a batch that adds no messages in several transactions. Raises StoreFull."""
         while batch.removed:
             piece = dict(islice(batch.removed.items(), _PIECE))
-            self._in_transaction(functools.partial(self._remove, piece))
+            self._in_transaction(functools.partial(rows.remove, self._open_connection(), piece))
             for entry in piece:
                 del batch.removed[entry]
-        self._in_transaction(functools.partial(self._write, Batch(changed=batch.changed)))
+        self._in_transaction(functools.partial(rows.write, self._open_connection(), Batch(changed=batch.changed)))
         batch.changed.clear()
-        self._in_transaction(functools.partial(self._write, Batch(records=batch.records)))
+        self._in_transaction(functools.partial(rows.write, self._open_connection(), Batch(records=batch.records)))
         batch.records.clear()
 
     def _checkpoint(self) -> bool:
@@ -524,72 +520,6 @@ class SQLiteStore:
         self._counted_size = self._room.size
         self._counts_at = time.monotonic() + _COUNTED_FOR
 
-    def _write(self, batch: Batch) -> None:
-        # What is deleted comes first: a message that moves from queue to queue then needs no room of its own.
-        for (kind, key), value in batch.records.items():
-            self._put(kind, key, value)
-        for dropped in batch.dropped:
-            if dropped.priority is None:
-                self._put(DELETED, str(dropped.queue), {})
-        if batch.removed:
-            self._remove(batch.removed)
-        if batch.added:
-            self._insert(batch.added)
-        if batch.changed:
-            self._open_connection().executemany(
-                "UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position = ?",
-                [(_flags(entry), queue, entry.priority, entry.position) for entry, queue in batch.changed.items()],
-            )
-
-    def _put(self, kind: str, key: str, value: Table | None) -> None:
-        connection = self._open_connection()
-        if value is None:
-            connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
-            return
-        packed = encode_table(value)
-        crc = crc32(packed, crc32(f"{kind}/{key}".encode()))
-        connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (kind, key, packed, crc))
-
-    def _insert(self, added: dict[Entry, int]) -> None:
-        refs: dict[Message, int] = {}
-        for entry in added:
-            message = entry.message
-            refs[message] = refs.get(message, 0) + 1 if message.copies > 1 else 1
-        self._insert_rows("bodies", 4, (_body_row(message, count) for message, count in refs.items()))
-        self._insert_rows("entries", 8, (_entry_row(entry, queue) for entry, queue in added.items()))
-
-    def _insert_rows(self, table: str, columns: int, rows: Iterator[tuple[object, ...]]) -> None:
-        connection = self._open_connection()
-        one = "(" + ", ".join("?" * columns) + ")"
-        while chunk := list(islice(rows, _ROWS)):
-            many = f"INSERT INTO {table} VALUES " + ", ".join([one] * len(chunk))  # noqa: S608 # names from this file
-            connection.execute(many, list(chain.from_iterable(chunk)))
-
-    def _remove(self, removed: dict[Entry, int]) -> None:
-        connection = self._open_connection()
-        positions: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        own: list[int] = []
-        shared: list[int] = []
-        for entry, queue in removed.items():
-            positions[queue, entry.priority].append(entry.position)
-            message = entry.message
-            (own if message.copies < 2 else shared).append(message.id)
-        for (queue, priority), numbers in positions.items():
-            for first, last in _runs(numbers):
-                connection.execute(
-                    "DELETE FROM entries WHERE queue = ? AND priority = ? AND position BETWEEN ? AND ?",
-                    (queue, priority, first, last),
-                )
-        for first, last in _runs(own):
-            connection.execute("DELETE FROM bodies WHERE id BETWEEN ? AND ?", (first, last))
-        for body in shared:
-            self._release_body(body)
-
-    def _release_body(self, body: int) -> None:
-        connection = self._open_connection()
-        connection.execute("UPDATE bodies SET refs = refs - 1 WHERE id = ?", (body,))
-        connection.execute("DELETE FROM bodies WHERE id = ? AND refs <= 0", (body,))
-
     def _drop_some(self, waiting: list[Dropped], most: int) -> None:
         """Delete some of what is dropped, in a transaction of its own, and take out what is done. Raises StoreFull."""
         rest: list[Dropped] = []
@@ -598,7 +528,7 @@ class SQLiteStore:
             rest[:] = waiting
             left = most
             while rest and left > 0:
-                left -= _DROP_COSTS + self._drop(rest, left)
+                left -= _DROP_COSTS + rows.drop(self._open_connection(), rest, left)
 
         try:
             self._in_transaction(write)
@@ -608,81 +538,6 @@ class SQLiteStore:
             self._drop_some(waiting, _PIECE)
         else:
             waiting[:] = rest
-
-    def _drop(self, waiting: list[Dropped], most: int) -> int:
-        """Delete so many entries of the first of what is dropped, and take it out where that was all. Says how many."""
-        queue, priority, after, before = waiting[0]
-        condition, values = "queue = ?", [queue]
-        if priority is not None:
-            condition += " AND priority = ? AND position > ? AND position < ?"
-            values += [priority, after, before]
-        places = f"SELECT priority, position FROM entries WHERE {condition} ORDER BY priority, position"  # noqa: S608
-        last = self._open_connection().execute(f"{places} LIMIT 1 OFFSET ?", (*values, most - 1)).fetchone()
-        if last is None:
-            del waiting[0]
-            if priority is None:
-                self._put(DELETED, str(queue), None)
-        else:
-            condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
-        return self._delete_entries(condition, values)
-
-    def _delete_entries(self, condition: str, values: Sequence[int]) -> int:
-        """Delete entries by a condition written in this file, and the bodies that nobody else has. Says how many."""
-        connection = self._open_connection()
-        shared = f"SELECT body FROM entries WHERE {condition} AND flags & {SHARED}"  # noqa: S608 # see above
-        for (body,) in connection.execute(shared, values).fetchall():
-            self._release_body(body)
-        own = f"SELECT body FROM entries WHERE {condition} AND NOT flags & {SHARED}"  # noqa: S608 # see above
-        connection.execute(f"DELETE FROM bodies WHERE id IN ({own})", values)  # noqa: S608 # see above
-        return connection.execute(f"DELETE FROM entries WHERE {condition}", values).rowcount  # noqa: S608 # see above
-
-    # -- reading ---------------------------------------------------------------------------------------
-
-    def _read(self, wanted: Wanted) -> Found:
-        rows = self._open_connection().execute(
-            "SELECT e.position, e.body, e.flags, e.expires, e.size, e.crc, b.content, b.crc "
-            "FROM entries e LEFT JOIN bodies b ON b.id = e.body "
-            "WHERE e.queue = ? AND e.priority = ? AND e.position > ? ORDER BY e.position LIMIT ?",
-            (wanted.queue, wanted.priority, wanted.after, wanted.limit),
-        )
-        queue, priority, most = wanted.queue, wanted.priority, wanted.most
-        entries: list[Entry] = []
-        damaged = damaged_bytes = total = 0
-        last = wanted.after
-        for position, body, flags, expires, size, crc, content, content_crc in rows:
-            last = position
-            if (
-                content is None
-                or crc32(ENTRY_KEY.pack(queue, priority, position, body, expires, size)) != crc
-                or crc32(content, crc32(BODY_KEY.pack(body))) != content_crc
-            ):
-                damaged += 1
-                damaged_bytes += size
-                if content is None:
-                    self._gone.append((queue, priority, position))
-                _log.error(
-                    "the store %s is damaged: message %d at position %d of queue number %d does not have its "
-                    "checksum; it is left out",
-                    self.path,
-                    body,
-                    position,
-                    queue,
-                )
-                continue
-            message = _message(content, size, flags, priority)
-            message.id = body
-            entry = Entry(position, message)
-            entry.priority = priority
-            entry.expires = expires
-            entry.stored = True
-            if flags:
-                entry.redelivered = bool(flags & _REDELIVERED)
-                entry.deliveries = flags >> _DELIVERIES
-            entries.append(entry)
-            total += size
-            if total >= most:
-                break
-        return Found(entries, total, last, damaged, damaged_bytes)
 
 
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
@@ -704,58 +559,3 @@ def _is_full(error: Exception) -> bool:
 def free_bytes(folder: Path) -> int:
     """How much room a folder's file system has."""
     return shutil.disk_usage(folder).free
-
-
-def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
-    """Take a message's content apart: two short strings, the header, and `size` bytes of body."""
-    key = 1 + content[0]
-    header = key + 1 + content[key]
-    body = len(content) - size
-    message = Message(content[:header], content[header:body], content[body:], not flags & _TRANSIENT)
-    message.copies = 2 if flags & SHARED else 1
-    if content[header + 12] << 8 & FLAG_PRIORITY:
-        try:
-            message.priority = decode_header(message.header).priority or 0
-        except ProtocolViolation:
-            message.priority = priority
-    return message
-
-
-def _body_row(message: Message, refs: int) -> tuple[int, int, bytearray, int]:
-    content = bytearray().join((message.destination, message.header, message.body))
-    return message.id, refs, content, crc32(content, crc32(BODY_KEY.pack(message.id)))
-
-
-def _entry_row(entry: Entry, queue: int) -> _Row:
-    message = entry.message
-    size = len(message.body)
-    crc = crc32(ENTRY_KEY.pack(queue, entry.priority, entry.position, message.id, entry.expires, size))
-    return queue, entry.priority, entry.position, message.id, _flags(entry), entry.expires, size, crc
-
-
-def _flags(entry: Entry) -> int:
-    flags = entry.deliveries << _DELIVERIES
-    if entry.redelivered:
-        flags |= _REDELIVERED
-    if not entry.message.persistent:
-        flags |= _TRANSIENT
-    if entry.message.copies > 1:
-        flags |= SHARED
-    return flags
-
-
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Sort numbers and join them into runs without gaps: (first, last)."""
-    if not numbers:
-        return
-    numbers.sort()
-    first = last = numbers[0]
-    if numbers[-1] - first == len(numbers) - 1:
-        yield first, numbers[-1]
-        return
-    for number in numbers[1:]:
-        if number > last + 1:
-            yield first, last
-            first = number
-        last = number
-    yield first, last

@@ -1,0 +1,240 @@
+"""Rows of the store: messages and records written, deleted and read by statements on an open database.
+
+The event loop waits for the interpreter's lock as long as the store's thread works in Python, so what is done for each
+message is kept small (`make bench-broker` shows it): rows are written by statements of many rows each, the lock given
+up once for a statement; exchange, routing key, header and body are one value with one checksum; and it is bound as a
+bytearray, since the sqlite3 module asks for an adapter of every bytes object (0.3 µs beside 0.07).
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final
+from zlib import crc32
+
+from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
+from rabbitry.amqp.protocol.tables import Table, encode_table
+from rabbitry.broker.queues.message import Entry, Message
+from rabbitry.broker.store.batch import DELETED, Batch, Dropped, Found, Wanted
+from rabbitry.broker.store.schema import BODY_KEY, ENTRY_KEY, SHARED
+from rabbitry.exceptions import ProtocolViolation
+
+_log = logging.getLogger(__name__)
+TRANSIENT: Final = 2
+_REDELIVERED: Final = 1
+_DELIVERIES: Final = 3
+"""Bits of an entry's flags; the number of deliveries is above them."""
+_ROWS: Final = 128
+
+_Row = tuple[int, int, int, int, int, float, int, int]
+Place = tuple[int, int, int]
+"""An entry's queue, priority and position."""
+
+
+def write(connection: Connection, batch: Batch) -> None:
+    """Write what a batch puts, removes, adds and changes, and note which queues it deletes."""
+    # What is deleted comes first: a message that moves from queue to queue then needs no room of its own.
+    for (kind, key), value in batch.records.items():
+        put(connection, kind, key, value)
+    for dropped in batch.dropped:
+        if dropped.priority is None:
+            put(connection, DELETED, str(dropped.queue), {})
+    if batch.removed:
+        remove(connection, batch.removed)
+    if batch.added:
+        _insert(connection, batch.added)
+    if batch.changed:
+        connection.executemany(
+            "UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position = ?",
+            [(_flags(entry), queue, entry.priority, entry.position) for entry, queue in batch.changed.items()],
+        )
+
+
+def put(connection: Connection, kind: str, key: str, value: Table | None) -> None:
+    """Write a record; None deletes it."""
+    if value is None:
+        connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
+        return
+    packed = encode_table(value)
+    crc = crc32(packed, crc32(f"{kind}/{key}".encode()))
+    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (kind, key, packed, crc))
+
+
+def _insert(connection: Connection, added: dict[Entry, int]) -> None:
+    refs: dict[Message, int] = {}
+    for entry in added:
+        message = entry.message
+        refs[message] = refs.get(message, 0) + 1 if message.copies > 1 else 1
+    _insert_rows(connection, "bodies", 4, (_body_row(message, count) for message, count in refs.items()))
+    _insert_rows(connection, "entries", 8, (_entry_row(entry, queue) for entry, queue in added.items()))
+
+
+def _insert_rows(connection: Connection, table: str, columns: int, rows: Iterator[tuple[object, ...]]) -> None:
+    one = "(" + ", ".join("?" * columns) + ")"
+    while chunk := list(islice(rows, _ROWS)):
+        many = f"INSERT INTO {table} VALUES " + ", ".join([one] * len(chunk))  # noqa: S608 # names from this file
+        connection.execute(many, list(chain.from_iterable(chunk)))
+
+
+def remove(connection: Connection, removed: dict[Entry, int]) -> None:
+    """Delete entries, with the number of their queue, and the bodies that nobody else has."""
+    positions: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    own: list[int] = []
+    shared: list[int] = []
+    for entry, queue in removed.items():
+        positions[queue, entry.priority].append(entry.position)
+        message = entry.message
+        (own if message.copies < 2 else shared).append(message.id)
+    for (queue, priority), numbers in positions.items():
+        for first, last in _runs(numbers):
+            connection.execute(
+                "DELETE FROM entries WHERE queue = ? AND priority = ? AND position BETWEEN ? AND ?",
+                (queue, priority, first, last),
+            )
+    for first, last in _runs(own):
+        connection.execute("DELETE FROM bodies WHERE id BETWEEN ? AND ?", (first, last))
+    for body in shared:
+        _release_body(connection, body)
+
+
+def _release_body(connection: Connection, body: int) -> None:
+    connection.execute("UPDATE bodies SET refs = refs - 1 WHERE id = ?", (body,))
+    connection.execute("DELETE FROM bodies WHERE id = ? AND refs <= 0", (body,))
+
+
+def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
+    """Delete so many entries of the first of what is dropped, and take it out where that was all. Says how many."""
+    queue, priority, after, before = waiting[0]
+    condition, values = "queue = ?", [queue]
+    if priority is not None:
+        condition += " AND priority = ? AND position > ? AND position < ?"
+        values += [priority, after, before]
+    places = f"SELECT priority, position FROM entries WHERE {condition} ORDER BY priority, position"  # noqa: S608
+    last = connection.execute(f"{places} LIMIT 1 OFFSET ?", (*values, most - 1)).fetchone()
+    if last is None:
+        del waiting[0]
+        if priority is None:
+            put(connection, DELETED, str(queue), None)
+    else:
+        condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
+    return delete_entries(connection, condition, values)
+
+
+def delete_entries(connection: Connection, condition: str, values: Sequence[int]) -> int:
+    """Delete entries by a condition written in this file, and the bodies that nobody else has. Says how many."""
+    shared = f"SELECT body FROM entries WHERE {condition} AND flags & {SHARED}"  # noqa: S608 # see above
+    for (body,) in connection.execute(shared, values).fetchall():
+        _release_body(connection, body)
+    own = f"SELECT body FROM entries WHERE {condition} AND NOT flags & {SHARED}"  # noqa: S608 # see above
+    connection.execute(f"DELETE FROM bodies WHERE id IN ({own})", values)  # noqa: S608 # see above
+    return connection.execute(f"DELETE FROM entries WHERE {condition}", values).rowcount  # noqa: S608 # see above
+
+
+def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, list[Place]]:
+    """Read entries of the store at a path; those that are damaged are named in the log.
+
+    The second list names entries of which nothing else is left.
+    """
+    rows = connection.execute(
+        "SELECT e.position, e.body, e.flags, e.expires, e.size, e.crc, b.content, b.crc "
+        "FROM entries e LEFT JOIN bodies b ON b.id = e.body "
+        "WHERE e.queue = ? AND e.priority = ? AND e.position > ? ORDER BY e.position LIMIT ?",
+        (wanted.queue, wanted.priority, wanted.after, wanted.limit),
+    )
+    queue, priority, most = wanted.queue, wanted.priority, wanted.most
+    entries: list[Entry] = []
+    gone: list[Place] = []
+    damaged = damaged_bytes = total = 0
+    last = wanted.after
+    for position, body, flags, expires, size, crc, content, content_crc in rows:
+        last = position
+        if (
+            content is None
+            or crc32(ENTRY_KEY.pack(queue, priority, position, body, expires, size)) != crc
+            or crc32(content, crc32(BODY_KEY.pack(body))) != content_crc
+        ):
+            damaged += 1
+            damaged_bytes += size
+            if content is None:
+                gone.append((queue, priority, position))
+            _log.error(
+                "the store %s is damaged: message %d at position %d of queue number %d does not have its "
+                "checksum; it is left out",
+                path,
+                body,
+                position,
+                queue,
+            )
+            continue
+        message = _message(content, size, flags, priority)
+        message.id = body
+        entry = Entry(position, message)
+        entry.priority = priority
+        entry.expires = expires
+        entry.stored = True
+        if flags:
+            entry.redelivered = bool(flags & _REDELIVERED)
+            entry.deliveries = flags >> _DELIVERIES
+        entries.append(entry)
+        total += size
+        if total >= most:
+            break
+    return Found(entries, total, last, damaged, damaged_bytes), gone
+
+
+def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
+    """Take a message's content apart: two short strings, the header, and `size` bytes of body."""
+    key = 1 + content[0]
+    header = key + 1 + content[key]
+    body = len(content) - size
+    message = Message(content[:header], content[header:body], content[body:], not flags & TRANSIENT)
+    message.copies = 2 if flags & SHARED else 1
+    if content[header + 12] << 8 & FLAG_PRIORITY:
+        try:
+            message.priority = decode_header(message.header).priority or 0
+        except ProtocolViolation:
+            message.priority = priority
+    return message
+
+
+def _body_row(message: Message, refs: int) -> tuple[int, int, bytearray, int]:
+    content = bytearray().join((message.destination, message.header, message.body))
+    return message.id, refs, content, crc32(content, crc32(BODY_KEY.pack(message.id)))
+
+
+def _entry_row(entry: Entry, queue: int) -> _Row:
+    message = entry.message
+    size = len(message.body)
+    crc = crc32(ENTRY_KEY.pack(queue, entry.priority, entry.position, message.id, entry.expires, size))
+    return queue, entry.priority, entry.position, message.id, _flags(entry), entry.expires, size, crc
+
+
+def _flags(entry: Entry) -> int:
+    flags = entry.deliveries << _DELIVERIES
+    if entry.redelivered:
+        flags |= _REDELIVERED
+    if not entry.message.persistent:
+        flags |= TRANSIENT
+    if entry.message.copies > 1:
+        flags |= SHARED
+    return flags
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Sort numbers and join them into runs without gaps: (first, last)."""
+    if not numbers:
+        return
+    numbers.sort()
+    first = last = numbers[0]
+    if numbers[-1] - first == len(numbers) - 1:
+        yield first, numbers[-1]
+        return
+    for number in numbers[1:]:
+        if number > last + 1:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
