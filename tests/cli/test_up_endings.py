@@ -54,7 +54,7 @@ def _records_are_a_folder(folder: Path) -> dict[str, str]:
     return {}
 
 
-def _damaged_store(folder: Path) -> dict[str, str]:
+def _foreign_store(folder: Path) -> dict[str, str]:
     (folder / "broker.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
     return {}
 
@@ -92,7 +92,7 @@ def _has_keeper(url: str) -> bool:
     [
         (_newer_store, "", 1, "written by a newer Rabbitry"),
         (_store_is_a_folder, "", 1, "can't be read: Is a directory"),
-        (_damaged_store, "", 1, "can't be opened"),
+        (_foreign_store, "", 1, "is not a store of Rabbitry's broker"),
         (_no_folder, "", 1, "it is no folder"),
         (_newer_records, "grading", 1, "schema '99'"),
         (_records_are_a_folder, "grading", 2, "is a folder"),
