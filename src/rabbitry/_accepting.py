@@ -24,9 +24,9 @@ KEPT: Final = 32
 _AT_ONCE: Final = 4
 """Connections that a socket accepts in one turn of the event loop; fewer than half of what is kept."""
 _LOOK_AGAIN: Final = 1.0
-"""Seconds between two looks whether there are descriptors again."""
+"""Seconds between two checks whether descriptors have become free."""
 _HANDSHAKE_WITHIN: Final = 10.0
-"""Seconds that a client has for the handshake of TLS."""
+"""Seconds that a client has for the TLS handshake."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 _TRIES: Final = 20
@@ -63,15 +63,15 @@ class Visitor:
         waiting[self] = None
 
     def leave(self) -> None:
-        """Count it no longer among those without a login: it has one, or it is gone."""
+        """Stop counting this connection among those without a login; calling it twice is harmless."""
         self._waiting.pop(self, None)
 
     def drop(self) -> None:
-        """Close it at once."""
+        """Close the connection at once, without sending what is buffered."""
         self.leave()
         if self.transport is not None:
             self.transport.abort()
-        else:  # within the handshake of TLS, which ends by this
+        else:  # still in the TLS handshake, which fails once the socket is shut down
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
 
@@ -83,7 +83,8 @@ Factory = Callable[[Visitor], asyncio.BaseProtocol]
 class Acceptor:
     """Accepts the connections of a program's listening sockets, and keeps file descriptors for everything else.
 
-    kept: how many; None takes the default. It is a number below the process's limit, which is looked at anew each time.
+    kept: how many descriptors; None means 32, or a quarter of the process's limit where that is less. The limit is read
+    again for each connection, since it may be changed while the process runs.
     """
 
     def __init__(self, kept: int | None = None) -> None:
@@ -99,7 +100,7 @@ class Acceptor:
 
     @property
     def is_short(self) -> bool:
-        """Whether connections are closed for want of descriptors."""
+        """Whether connections are being closed because descriptors are used up."""
         return self._look is not None
 
     @property
@@ -114,7 +115,7 @@ class Acceptor:
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
 
     def remove(self, listener: socket.socket) -> None:
-        """Accept no more of its connections, and close it; those that it had go on."""
+        """Stop accepting on a listening socket and close it. Connections accepted before stay open."""
         if self._listeners.pop(listener, None) is not None:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         listener.close()
@@ -143,7 +144,8 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                # Something else has taken what was kept. The socket stays readable, so it is left alone for a while.
+                # Other code has used up the reserve. The listening socket stays readable, so its reader would be called
+                # in every turn of the loop: it is removed until `_look_again`.
                 self._run_short(error.strerror or "no descriptors")
                 asyncio.get_running_loop().remove_reader(listener.fileno())
                 return
@@ -154,11 +156,15 @@ class Acceptor:
                 connection.close()
 
     def _makes_room(self, number: int, accepted: int) -> bool:
-        """Whether a new connection may stay; where there are few descriptors, at the cost of one without a login.
+        """Return whether a new connection may stay. Where descriptors are short, drop one without a login for it.
 
-        A new descriptor has the lowest free number: as long as none of those kept was given out, fewer are in use. From
-        then on they are counted. What is dropped is free only in the next turn, so a half of the kept ones may be
-        taken. accepted: how many this turn had before.
+        The system gives a new descriptor the lowest free number. A number below the reserve therefore proves that the
+        reserve is untouched; from the first higher number on, the descriptors in use are counted. A dropped connection
+        frees its descriptor only in the next turn of the loop, so new ones may use half of the reserve until then.
+
+        Args:
+            number: the descriptor of the new connection.
+            accepted: how many connections this call of `_accept` has taken before.
         """
         limit, kept = self._limits()
         if number < limit - kept and not self.is_short:
@@ -228,11 +234,11 @@ class Acceptor:
         else:
             self._look = loop.call_later(_LOOK_AGAIN, self._look_again)
         for listener in self._listeners:
-            loop.add_reader(listener.fileno(), self._accept, listener)  # also those left alone
+            loop.add_reader(listener.fileno(), self._accept, listener)  # `_accept` may have removed it
 
 
 def _descriptors_in_use() -> int:
-    """Return how many file descriptors this process has; very many where none is left to look."""
+    """Return how many file descriptors this process has open; 1 << 30 where none is left to open the listing."""
     try:
         return len(os.listdir("/dev/fd")) - 1  # without the one that lists them
     except OSError:

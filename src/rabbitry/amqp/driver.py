@@ -45,7 +45,7 @@ class Handler(Protocol):
 
 
 class _Nobody:
-    """The handler of a driver whose socket is gone: nothing is called any more."""
+    """A handler that ignores every call: that of a driver whose socket is closed."""
 
     def on_events(self, events: list[Event]) -> None:
         pass
@@ -81,7 +81,7 @@ class Driver(asyncio.Protocol):
         self._drained: list[asyncio.Future[None]] = []
         self._heartbeat: asyncio.TimerHandle | None = None
         self.read_at = 0.0
-        """When data was last taken from the socket, or out of what was kept, by the clock of the loop."""
+        """When data was last read from the socket or from the held-back bytes, by the event loop's clock."""
         self._written_at = 0.0
         self._error: Exception | None = None
         self._is_ending = False
@@ -124,7 +124,7 @@ class Driver(asyncio.Protocol):
         self._out.clear()
         self._wake_drained()
         handler = self._handler
-        # Handler and driver refer to each other: without that circle both are freed as soon as nobody uses them.
+        # Handler and driver refer to each other. Breaking the reference cycle frees both without the garbage collector.
         self._handler, self._on_connected = _NOBODY, None
         handler.on_lost(self._error or exc)
 

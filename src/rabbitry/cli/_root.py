@@ -95,7 +95,7 @@ def build(wanted: str | None) -> typer.Typer:
         if len(app.registered_commands) == 1 and app.registered_callback is None:
             root.add_typer(app)  # without a name: its command stands beside the others
         elif app.registered_callback is not None and app.registered_callback.invoke_without_command is True:
-            root.add_typer(app, name=name)  # it does something by itself, beside its subcommands
+            root.add_typer(app, name=name)  # a command of its own that has subcommands too
         else:
             root.add_typer(app, name=name, help=text, no_args_is_help=True)
     return root

@@ -48,7 +48,7 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            help="The address to listen on, `localhost` for 127.0.0.1 and ::1; one that others reach needs --user."
+            help="The address to listen on; localhost is 127.0.0.1 and ::1. One that other machines reach needs --user."
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 5672,

@@ -20,9 +20,9 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The broker's data f
 
 @app.command("check")
 def check(folder: Folder, as_json: Json = False) -> None:
-    """Read all that a data folder holds and say what is damaged; nothing is changed.
+    """Check the data folder of a stopped broker for damage. Nothing is changed.
 
-    Exit code 0: all of it is whole; 1: something is damaged, or it can't be read.
+    Exit code 0: no damage; 1: damage, or a folder that can't be read.
 
     Example: rabbitry broker check ./mq
     """
@@ -36,10 +36,10 @@ def check(folder: Folder, as_json: Json = False) -> None:
 
 @app.command("repair")
 def repair(folder: Folder, as_json: Json = False) -> None:
-    """Make a damaged store anew of all that can be read, and say what was lost.
+    """Rebuild a damaged store from everything that can still be read, and list what was lost.
 
-    The old files stay, in a folder damaged-… beside it, with the list of what was lost. A store that is whole is left
-    as it is. A broker that finds damage does the same when it starts.
+    The damaged files are kept in a folder damaged-… beside it, with the list of lost messages. An undamaged store is
+    not changed. A broker that finds damage when it starts does the same.
 
     Example: rabbitry broker repair ./mq
     """
@@ -78,7 +78,7 @@ def _print(found: Survey, as_json: bool, aside: Path | None) -> None:
 
 
 def _progress() -> Callable[[int, int], None]:
-    """Return what says on stderr, each second, how many pages were read."""
+    """Return a function that writes to stderr, at most once a second, how many pages were read of how many."""
     says_at = time.monotonic() + 1
 
     def progress(done: int, total: int) -> None:

@@ -50,7 +50,7 @@ CRAWL_MODULES: Final = (
 )
 """What the extra `crawl` brings: without all of it a crawl is not run."""
 _ANSWER_WITHIN: Final = 5.0
-"""Seconds that another program's broker has to greet us; while it starts it takes connections and reads nothing."""
+"""Seconds that another program's broker has to answer: while it starts, it accepts connections but reads nothing."""
 
 log = logging.getLogger("rabbitry.cli.up")
 app = typer.Typer()
@@ -403,7 +403,7 @@ def _broker_listener(port: int) -> socket.socket:
 
 
 def _greeting(port: int) -> bytes | None:
-    """Return the first bytes, 11 at most, of a server's answer to the start of AMQP; None where it says nothing."""
+    """Return the first bytes (11 at most) of a server's answer to the AMQP protocol header; None where none comes."""
     deadline = time.monotonic() + _ANSWER_WITHIN
     answer = b""
     try:

@@ -35,12 +35,15 @@ async def test_the_heartbeat_goes_before_the_urls(broker_url: str) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: rabbitry.connect("amqp://localhost", heartbeat=-1), "heartbeat=-1: give whole seconds"),
-        (lambda: rabbitry.connect("amqp://localhost", heartbeat=65536), "heartbeat=65536: give whole seconds"),
-        (lambda: rabbitry.connect("amqp://localhost", connect_attempts=0), "connect_attempts=0: give 1 or more"),
+        (lambda: rabbitry.connect("amqp://localhost", heartbeat=-1), "heartbeat=-1 is out of range"),
+        (lambda: rabbitry.connect("amqp://localhost", heartbeat=65536), "heartbeat=65536 is out of range"),
+        (
+            lambda: rabbitry.connect("amqp://localhost", connect_attempts=0),
+            "connect_attempts=0 is too small: pass 1 or more",
+        ),
         (
             lambda: rabbitry.connect("amqp://localhost", client_properties={"capabilities": {}}),
-            "can't hold 'capabilities'",
+            "can't contain 'capabilities'",
         ),
         (lambda: rabbitry.connect("amqp://localhost", ssl=ssl.create_default_context()), "ssl= needs .* amqps://"),
     ],
@@ -89,7 +92,7 @@ async def test_wrong_or_failing_credentials_are_told(broker_url: str) -> None:
     def failing() -> tuple[str, str]:
         raise OSError("the token server is away")
 
-    with pytest.raises(ConnectFailed, match="credentials: OSError: the token server is away"):
+    with pytest.raises(ConnectFailed, match="credentials function raised OSError: the token server is away"):
         await rabbitry.connect(broker_url, credentials=failing)
 
 

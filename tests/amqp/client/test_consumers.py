@@ -36,11 +36,11 @@ async def test_a_queue_that_is_deleted_ends_the_iteration(broker_url: str) -> No
                 await anext(deliveries)
 
 
-async def test_a_queue_that_is_missing_is_told_on_entering(broker_url: str) -> None:
+async def test_a_missing_queue_is_an_error_on_entering(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue("", exclusive=True)).name
-        with pytest.raises(UsageError, match="needs a queue"):
+        with pytest.raises(UsageError, match="needs at least one queue"):
             channel.consume_all([])
         with pytest.raises(NotFound):
             await channel.consume_all([queue, "no-such-queue"]).__aenter__()

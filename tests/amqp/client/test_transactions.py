@@ -70,7 +70,7 @@ async def test_a_transaction_does_not_outlive_its_connection(url: BrokerURL) -> 
                 await connection.link.wait_lost()
                 await channel.publish(b"after", routing_key=queue)
 
-        with pytest.raises(ConnectionClosed, match="nothing of it took effect"):
+        with pytest.raises(ConnectionClosed, match="none of it took effect"):
             await lose_it_halfway()
         assert await channel.get(queue) is None
         async with channel.transaction():

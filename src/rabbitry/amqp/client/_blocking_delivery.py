@@ -63,7 +63,7 @@ class BlockingDelivery:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be settled: it was not settled before, needs it, and its channel is open."""
+        """Whether this delivery can be settled: it needs an acknowledgement, has none yet, and its channel is open."""
         return not self._is_settled and self._delivery.is_open
 
     def ack(self, *, multiple: bool = False) -> None:
@@ -82,13 +82,9 @@ class BlockingDelivery:
         self._settle(functools.partial(self._delivery.reject, requeue=requeue))
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> BlockingProcessing:
-        """Settle this delivery where the block is left: acknowledged, or rejected where the block raised an exception.
+        """Acknowledge this delivery at the end of a `with` block, or reject it where the block raises.
 
-        requeue: whether a rejected message goes back to its queue; exception classes: for these alone. Otherwise it is
-        dropped or dead-lettered. requeue_once: one that was delivered before is not requeued again.
-
-        A block that was cancelled or interrupted (CancelledError, KeyboardInterrupt) requeues the message. The
-        exception goes on. A message that the block itself has settled, or whose channel is gone, is left alone.
+        The exception is passed on; KeyboardInterrupt always requeues the message. Arguments as for `Delivery.process`.
         """
         return BlockingProcessing(self, requeue, requeue_once)
 

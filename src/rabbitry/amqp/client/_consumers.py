@@ -9,14 +9,15 @@ from rabbitry.amqp.client.consuming import Consumer, Delivery
 from rabbitry.exceptions import RabbitryError, UsageError
 
 _AHEAD: Final = 100
-"""Deliveries between the consumers and the iteration; what is more stays in the consumers' own buffers."""
+"""Deliveries queued for the iteration, of all consumers together; the rest stay in each consumer's own buffer."""
 
 
 class Consumers:
     """The consumers of several queues: an async context manager, and an async iterator over the deliveries of all.
 
-    Made by `Channel.consume_all`. Leaving the block cancels the consumers and gives back what was not settled. The
-    iteration raises what the first consumer to fail raises: ConsumerCancelled, ChannelClosed or ConnectionClosed.
+    Made by `Channel.consume_all`. Leaving the block cancels the consumers and returns unsettled deliveries to their
+    queues. The iteration ends with the error of the first consumer that fails: ConsumerCancelled, ChannelClosed or
+    ConnectionClosed.
     """
 
     def __init__(self, consumers: list[Consumer]) -> None:
@@ -28,18 +29,18 @@ class Consumers:
 
     @property
     def queue(self) -> str:
-        """The queues' names, for messages."""
+        """The names of the queues, separated by commas, for error messages."""
         return ", ".join(consumer.queue for consumer in self._consumers)
 
     @property
     def no_ack(self) -> bool:
-        """Whether deliveries count as settled when sent."""
+        """Whether the broker counts deliveries as acknowledged once they are sent."""
         return any(consumer.no_ack for consumer in self._consumers)
 
     async def __aenter__(self) -> Self:
         if self._feeding:
             raise UsageError("consumers can be entered once; ask the channel for others")
-        async with contextlib.AsyncExitStack() as stack:  # cancels those that have started where another does not
+        async with contextlib.AsyncExitStack() as stack:  # cancels the started consumers where a later one fails
             for consumer in self._consumers:
                 await stack.enter_async_context(consumer)
             self._stack = stack.pop_all()
@@ -75,6 +76,6 @@ class Consumers:
             arrived = await self._arrived.get()
             if isinstance(arrived, RabbitryError):
                 self._error = arrived
-            elif not arrived.is_lost or self.no_ack:  # one of a lost connection comes again
+            elif not arrived.is_lost or self.no_ack:  # the broker delivers a lost one again
                 return arrived
         raise self._error

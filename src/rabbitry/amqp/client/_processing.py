@@ -1,14 +1,14 @@
-"""The block of `delivery.process()`: the message is settled where the block is left."""
+"""The context managers of `delivery.process()`, which settle a message at the end of a block."""
 
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 Requeue: TypeAlias = bool | type[Exception] | tuple[type[Exception], ...]
-"""Whether a message whose block has failed goes back to its queue; exception classes: where it failed with one."""
+"""Whether a message is requeued when its block raises; exception classes requeue it for these exceptions alone."""
 
 
 class _Settled(Protocol):
-    """What a block needs of its delivery."""
+    """The part of `Delivery` and `BlockingDelivery` that a block uses."""
 
     @property
     def redelivered(self) -> bool: ...
@@ -30,7 +30,10 @@ class Processing:
         self._once = requeue_once
 
     def settle(self, error: BaseException | None) -> None:
-        """Ack, or reject by the rule; leave what the block itself has settled, or can't be settled any more."""
+        """Acknowledge the delivery, or reject it where the block raised `error`.
+
+        A delivery that the block has settled, or whose channel is closed, is left alone.
+        """
         delivery = self._delivery
         if not delivery.is_open:
             return

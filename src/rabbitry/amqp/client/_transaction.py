@@ -1,4 +1,4 @@
-"""Transactions: what a channel publishes and settles in a block takes effect together, or not at all (class tx)."""
+"""Transactions of a channel: the publishes and settlements of a block take effect all together or not at all."""
 
 import contextlib
 from types import TracebackType
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """The block of one transaction. Made by `Channel.transaction`; see there."""
+    """One transaction, an async context manager. Made by `Channel.transaction`, which says what it does and raises."""
 
     def __init__(self, channel: "Channel") -> None:
         self._channel = channel
         self._epoch: object = None
-        """The channel's settlements, which are new with each link: a transaction does not outlive its link."""
+        """The channel's epoch when the transaction began: a transaction does not outlive its connection."""
 
     async def __aenter__(self) -> Self:
         channel = self._channel
@@ -40,17 +40,17 @@ class Transaction:
         channel = self._channel
         try:
             if error is not None:
-                with contextlib.suppress(Closed, RequestTimeout):  # the error is what counts; its end is a rollback too
+                with contextlib.suppress(Closed, RequestTimeout):  # closing rolls back too; `error` is what is raised
                     await channel.request(TxRollback(), TxRollbackOk)
             elif (reason := channel.close_reason) is not None:
                 raise reason.fresh()
             elif channel.epoch is not self._epoch:
-                # The channel is transactional on the new link too, so what came after the loss is undone here.
+                # `tx.select` was sent again on the new connection: publishes since the recovery are rolled back here.
                 with contextlib.suppress(ChannelClosed):
                     await channel.request(TxRollback(), TxRollbackOk)
-                raise ConnectionClosed(0, "the connection was lost within the transaction: nothing of it took effect")
+                raise ConnectionClosed(0, "the connection was lost within the transaction: none of it took effect")
             else:
-                # Never twice: over a lost connection the outcome of the first is unknown.
+                # `request` would send the commit again after a recovery, though the first may have taken effect.
                 await channel.request_now(TxCommit(), TxCommitOk)
         finally:
             channel.in_transaction = False

@@ -367,7 +367,7 @@ class BlockingChannel:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make a transaction, to be entered with `with`. See `Channel.transaction`."""
+        """Return a transaction, to be entered with `with`. See `Channel.transaction`."""
         transaction = self._channel.transaction()
         self._io.run(transaction.__aenter__())
         try:
@@ -378,11 +378,11 @@ class BlockingChannel:
         self._io.run(self._end_transaction(transaction, None))
 
     async def _end_transaction(self, transaction: Transaction, error: BaseException | None) -> None:
-        await self._sent()  # what `send` was given within the block belongs to it
+        await self._sent()  # `send` only queues: its messages belong to the transaction too
         await transaction.__aexit__(None if error is None else type(error), error, None)
 
     def consume_all(self, queues: Iterable[str], *, no_ack: bool = False, restore: bool = False) -> BlockingConsumer:
-        """Make consumers of several queues, whose deliveries come in one iteration. See `Channel.consume_all`."""
+        """Return consumers of several queues as one context manager and iterator. See `Channel.consume_all`."""
 
         async def make() -> Consumers:  # in the I/O thread, whose loop they belong to
             return self._channel.consume_all(queues, no_ack=no_ack, restore=restore)
@@ -533,7 +533,7 @@ class BlockingConnection:
         return self._connection.server_properties
 
     def update_secret(self, secret: str, *, reason: str = "", timeout: float | None = None) -> None:
-        """Give the broker a new password, such as an OAuth token, before the old one expires. See `Connection`."""
+        """Replace the connection's password, such as an OAuth token. See `Connection.update_secret`."""
         self._io.run(self._connection.update_secret(secret, reason=reason, timeout=timeout))
 
     def channel(
@@ -541,7 +541,7 @@ class BlockingConnection:
     ) -> BlockingChannel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
 
-        confirms: False makes `publish` and `send` end once a message is written; see `Connection.channel`.
+        confirms: False lets `publish` and `send` return once a message is written; see `Connection.channel`.
         """
         return self._io.run(self._open_channel(prefetch, confirms, timeout))
 

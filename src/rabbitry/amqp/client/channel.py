@@ -116,7 +116,7 @@ class Channel(Declaring):
         self.window.confirms = confirms
         self.in_transaction = False
         self.is_transactional = False
-        """Whether it was in a transaction once: AMQP has no way back."""
+        """Whether the channel has had a transaction: AMQP can't take a channel out of transactional mode."""
         self._confirming = False
         self._consumers: dict[bytes, Consumer] = {}
         self._restoring: dict[bytes, tuple[Consumer, asyncio.Task[None]]] = {}
@@ -398,8 +398,8 @@ class Channel(Declaring):
         if not self.window.confirms:
             if self.is_transactional and not self.in_transaction:
                 raise UsageError(
-                    "this channel has had a transaction, and what it publishes outside of one would never take effect: "
-                    "publish within `channel.transaction()`, or over another channel"
+                    "can't publish outside of a transaction over a channel that has had one, since it would never take "
+                    "effect: publish within `channel.transaction()`, or over another channel"
                 )
             return
         self._confirming = True
@@ -408,15 +408,20 @@ class Channel(Declaring):
             self._send(ConfirmSelect(nowait=True))  # else whoever opens or restores the channel asks for it
 
     def transaction(self) -> Transaction:
-        """Make a transaction, to be entered with `async with`; needs a channel that was made with `confirms=False`.
+        """Return a transaction, to be entered with `async with`, on a channel opened with `confirms=False`.
 
-        The end of the block commits what was published and settled over this channel within it. An exception rolls it
-        back: nothing is published, and what was settled stays unsettled until the channel is closed. From the first
-        transaction on the channel publishes within transactions alone.
+        The end of the block commits the publishes and settlements made over this channel within it. An exception or
+        a cancellation rolls them back: nothing is published, and deliveries settled in the block stay unsettled until
+        the channel is closed. After its first transaction the channel can publish within transactions only.
 
-        Leaving the block raises ConnectionClosed where the connection was lost within it: nothing took effect, or,
-        where it was lost while the broker committed, the outcome is unknown. Entering raises UsageError on a channel
-        with confirms, and within another transaction. See `tx` in the specification and RabbitMQ's docs/semantics.
+        See class tx of AMQP 0-9-1 and RabbitMQ's page docs/semantics.
+
+        Raises:
+            UsageError: when the block is entered, on a channel with confirms or within another transaction.
+            ConnectionClosed: when the block ends, where the connection was lost within it. Nothing took effect; only if
+                it was lost during the commit is the outcome unknown.
+            ChannelClosed: when the block ends, where the broker closed the channel. Nothing took effect.
+            RequestTimeout: when the broker does not answer within the connection's `request_timeout`.
         """
         return Transaction(self)
 
@@ -427,7 +432,7 @@ class Channel(Declaring):
 
     @property
     def epoch(self) -> object:
-        """Return what is the same as long as the channel is on one link; for `Transaction`."""
+        """An object that each recovery replaces, by which `Transaction` sees that the connection was lost."""
         return self._settlements
 
     def _write_publish(self, data: bytes) -> None:
@@ -482,13 +487,16 @@ class Channel(Declaring):
         return Consumer(self, queue, tag, no_ack, exclusive, arguments, restore)
 
     def consume_all(self, queues: Iterable[str], *, no_ack: bool = False, restore: bool = False) -> Consumers:
-        """Make consumers of several queues, whose deliveries come in one iteration. Arguments are those of `consume`.
+        """Return consumers of several queues as one async context manager and iterator.
 
-        The channel's prefetch counts for each queue.
+        Arguments are those of `consume`. The channel's prefetch applies to each queue by itself. The iteration raises
+        the error of the first consumer that fails, as that of `consume` does.
+
+        Raises UsageError where `queues` is empty.
         """
         consumers = [self.consume(queue, no_ack=no_ack, restore=restore) for queue in queues]
         if not consumers:
-            raise UsageError("consume_all needs a queue")
+            raise UsageError("consume_all needs at least one queue: pass a list of their names")
         return Consumers(consumers)
 
     async def start_consumer(self, consumer: Consumer, timeout: float | None) -> None:

@@ -41,12 +41,12 @@ CLOSE_TIMEOUT: Final = 5.0
 _log = logging.getLogger(__name__)
 
 Credentials: TypeAlias = Callable[[], tuple[str, str] | Awaitable[tuple[str, str]]]
-"""A function that returns user and password, or an awaitable of both. It is called for each login, in a thread."""
+"""A function that returns (user, password), or an awaitable of them. It is called for each login, in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a connection is made, beyond its URL; the arguments of `connect` of the same names."""
+    """The settings of a connection beside its URL: the arguments of `connect` with the same names."""
 
     properties: Table = field(default_factory=dict)
     ssl: _ssl.SSLContext | None = None
@@ -147,7 +147,8 @@ class Connection:
             except ConnectFailed as error:
                 if attempt >= self._settings.connect_attempts:
                     raise
-                _log.warning("%s: attempt %d of %d: %s", self.url, attempt, self._settings.connect_attempts, error)
+                most = self._settings.connect_attempts
+                _log.warning("could not connect to %s (attempt %d of %d): %s", self.url, attempt, most, error)
                 await asyncio.sleep(pause(attempt))
             else:
                 break
@@ -178,9 +179,10 @@ class Connection:
         raise ConnectFailed("; ".join(causes))
 
     async def _login(self) -> BrokerURL:
-        """Return the URL with the user and password to log in with now.
+        """Return the URL with the user and password of the next login.
 
-        Raises ConnectFailed where the program's function fails: whoever issues the passwords may be back later.
+        Raises ConnectFailed where the `credentials` function raises or takes longer than the connection's timeout: a
+        recovery then tries again, since the server that issues tokens may be down for a while.
         """
         credentials = self._settings.credentials
         if credentials is None:
@@ -190,18 +192,25 @@ class Connection:
                 answer = await asyncio.to_thread(credentials)  # it may ask a server for a token
                 user, password = await answer if inspect.isawaitable(answer) else answer
         except TimeoutError as error:
-            raise ConnectFailed(f"credentials: no answer within {self._timeout} s") from error
+            raise ConnectFailed(f"the credentials function returned nothing within {self._timeout} s") from error
         except Exception as error:
-            raise ConnectFailed(f"credentials: {type(error).__name__}: {error}") from error
+            raise ConnectFailed(f"the credentials function raised {type(error).__name__}: {error}") from error
         return dataclasses.replace(self.url, user=user, password=password)
 
     async def update_secret(self, secret: str, *, reason: str = "", timeout: float | None = None) -> None:
-        """Give the broker a new password, such as an OAuth token, before the old one expires.
+        """Replace the password of this connection, such as an OAuth token, before the old one expires.
 
-        The connection goes on, and logs in with `secret` when it recovers, unless it has a function for credentials.
-        reason: for the broker's log. RabbitMQ: docs/oauth2, "Token Expiration and Refresh".
+        The connection stays open. A recovery logs in with `secret`, unless `connect` was given `credentials`. See
+        RabbitMQ's page docs/oauth2, "Token Expiration and Refresh".
 
-        Raises ConnectionClosed where the broker refuses the secret or the connection is lost, RequestTimeout.
+        Args:
+            secret: the new password or token.
+            reason: a text for the broker's log.
+            timeout: seconds to wait for the broker's answer; None means the connection's `request_timeout`.
+
+        Raises:
+            ConnectionClosed: when the broker refuses the secret and closes the connection, or the connection is lost.
+            RequestTimeout: when no answer comes in time.
         """
         link = await self.usable_link(timeout)
         seconds = self.request_timeout if timeout is None else timeout
@@ -217,8 +226,9 @@ class Connection:
     ) -> Channel:
         """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
 
-        confirms: False makes `publish` and `send` end once a message is written: what is lost with the connection is
-        lost. What is returned is raised by `wait_for_confirms` or where the block is left. Transactions need it.
+        confirms: False lets `publish` and `send` return once a message is written, without waiting for the broker:
+        messages on their way when the connection is lost are lost, and a message that no queue takes is raised by
+        `wait_for_confirms` or at the end of the channel's block. Transactions need False.
 
         Waits while the connection recovers. Raises ConnectionClosed where it is closed, UsageError where all
         channels are in use, RequestTimeout.
@@ -371,8 +381,8 @@ class Connection:
         if listener is not None:
             try:
                 listener(reason)
-            except Exception:  # noqa: BLE001 - a user's code; what the broker sent behind it is to be read all the same
-                _log.exception("on_blocked failed at %r; the connection goes on", reason)
+            except Exception:  # noqa: BLE001 - user code: the frames behind connection.blocked must still be read
+                _log.exception("on_blocked raised an exception when called with %r; the connection stays open", reason)
 
     def on_link_writable(self) -> None:
         """Let the publishers of all channels go on."""
@@ -481,12 +491,12 @@ def connect(
     recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: called with each step; what it
     raises is logged.
 
-    on_blocked: called with the broker's reason when it blocks publishers, with None when it no longer does; what it
-    raises is logged. connect_attempts: how often all hosts are tried, with growing pauses, before ConnectFailed.
-    heartbeat: seconds, in place of the URL's (0: none). ssl: the TLS context of an amqps URL, in place of the one that
-    its parameters describe. credentials: a function that returns user and password (or an awaitable of both), in place
-    of the URL's; called for each login, recoveries included, in a thread of its own. client_properties: what the
-    broker's operator sees of this client, besides product, version and platform, or in their place.
+    on_blocked: a function called with the broker's reason when it blocks publishers, and with None when it unblocks
+    them; exceptions that it raises are logged. connect_attempts: how often all hosts are tried, with growing pauses,
+    before ConnectFailed is raised. heartbeat: seconds, in place of the URL's (0: none). ssl: the TLS context of an
+    amqps URL, in place of the one that the URL's parameters describe. credentials: a function that returns (user,
+    password), or an awaitable of them, in place of those in the URL; called in a thread for each login and recovery.
+    client_properties: added to product, version and platform, which the broker's operator sees; they may replace these.
 
     Raises UsageError for a URL that makes no sense and for a result that is awaited or entered twice, ConnectFailed
     where no host answers, LoginRefused and VirtualHostRefused.
@@ -496,12 +506,12 @@ def connect(
     if heartbeat is not None:
         parsed = dataclasses.replace(parsed, heartbeat=_checked_heartbeat(heartbeat))
     if ssl is not None and not parsed.tls:
-        raise UsageError(f"ssl= needs a URL that begins with amqps://, and {parsed} has no TLS")
+        raise UsageError(f"ssl= needs a URL that begins with amqps://, not {parsed}")
     if connect_attempts < 1:
-        raise UsageError(f"connect_attempts={connect_attempts}: give 1 or more")
+        raise UsageError(f"connect_attempts={connect_attempts} is too small: pass 1 or more")
     properties = dict(client_properties or {})
     if "capabilities" in properties:
-        raise UsageError("client_properties can't hold 'capabilities': they say what this client can do")
+        raise UsageError("client_properties can't contain 'capabilities', which the client sets: remove that key")
     if name is not None:
         properties["connection_name"] = name
     settings = Settings(properties, ssl, credentials, on_blocked, connect_attempts)
@@ -511,5 +521,5 @@ def connect(
 
 def _checked_heartbeat(seconds: int) -> int:
     if not 0 <= seconds <= 0xFFFF:
-        raise UsageError(f"heartbeat={seconds}: give whole seconds from 0 (none) to 65535")
+        raise UsageError(f"heartbeat={seconds} is out of range: pass whole seconds from 0 (none) to 65535")
     return seconds

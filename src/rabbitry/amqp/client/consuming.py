@@ -178,7 +178,7 @@ class Delivery:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be settled: it was not settled before, needs it, and its channel is open."""
+        """Whether this delivery can be settled: it needs an acknowledgement, has none yet, and its channel is open."""
         return self._settlements.lost is None and self.delivery_tag in self._settlements.open
 
     def check_open(self) -> None:
@@ -194,13 +194,15 @@ class Delivery:
         self._settlements.reject(self.delivery_tag, requeue)
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> AsyncProcessing:
-        """Settle this delivery where the block is left: acknowledged, or rejected where the block raised an exception.
+        """Acknowledge this delivery at the end of an `async with` block, or reject it where the block raises.
 
-        requeue: whether a rejected message goes back to its queue; exception classes: for these alone. Otherwise it is
-        dropped or dead-lettered. requeue_once: one that was delivered before is not requeued again.
+        The exception is passed on. A delivery that the block has settled itself, or whose channel is closed, is left
+        alone. Cancelling the block (CancelledError, KeyboardInterrupt) always requeues the message.
 
-        A block that was cancelled or interrupted (CancelledError, KeyboardInterrupt) requeues the message. The
-        exception goes on. A message that the block itself has settled, or whose channel is gone, is left alone.
+        Args:
+            requeue: whether a rejected message returns to its queue; exception classes requeue it for these exceptions
+                alone. A message that is not requeued is dropped, or dead-lettered where its queue says so.
+            requeue_once: reject a redelivered message without requeuing it.
         """
         return AsyncProcessing(self, requeue, requeue_once)
 

@@ -129,7 +129,7 @@ class Link:
         self._measure_at = consuming.LOOK_EVERY
         self._last_resort: asyncio.TimerHandle | None = None
         self._secrets: deque[asyncio.Future[None]] = deque()
-        """Who waits for connection.update-secret-ok; the answers come in the order of the requests."""
+        """Futures that wait for connection.update-secret-ok; the broker answers in the order of the requests."""
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ class Link:
         self.driver.write(self.core.send_method(channel, method))
 
     async def update_secret(self, secret: str, reason: str) -> None:
-        """Ask the broker to take a new password, and wait for its answer. Raises ConnectionClosed with its refusal."""
+        """Send connection.update-secret and wait for the answer. Raises ConnectionClosed where the broker refuses."""
         if not self.is_open:
             raise ConnectionClosed(0, "the connection is closing")
         waiter: asyncio.Future[None] = self._loop.create_future()

@@ -92,7 +92,7 @@ class PublishWindow:
     def __init__(self, loop: asyncio.AbstractEventLoop, failures: Failures) -> None:
         """failures: takes what fails of the messages that are tracked."""
         self.confirms = True
-        """Whether the broker confirms. Without it a message is done once it is written."""
+        """Whether the broker confirms messages. Without confirms a message counts as published once it is written."""
         self._loop = loop
         self._failures = failures
         self._pending: dict[int, Unconfirmed] = {}
