@@ -409,19 +409,6 @@ async def test_bindings_are_found_by_their_keys(rabbit: RabbitMQ, broker: Broker
     assert await asyncio.to_thread(seen, broker.management_url) == expected
 
 
-async def test_the_broker_runs_and_closes_where_the_management_api_can_t_be_loaded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "rabbitry.broker.management.server", None)
-    async with Broker(port=0, management_port=0) as broker:
-        await eventually(lambda: "the management API can't be loaded" in caplog.text, "a line in the log")
-        async with rabbitry.connect(broker.url) as connection:
-            assert (await connection.channel()).is_open
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", broker.management_port)
-    assert not broker.connections
-
-
 async def test_the_root_says_what_it_is(broker: Broker) -> None:
     with await asyncio.to_thread(urllib.request.urlopen, broker.management_url) as answer:
         page = answer.read().decode()

@@ -158,16 +158,20 @@ class Broker:
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
         self.started_at = time.time()
-        if self._management_listener is not None or self.management_port is not None:
-            _need_management()
-        plain, encrypted = _as_list(self._listener) or self._listen(self.port), list[socket.socket]()
+        plain, encrypted = _as_list(self._listener), _as_list(self._tls_listener if self._tls is not None else None)
+        management = _as_list(self._management_listener)
         try:
+            if management or self.management_port is not None:
+                _need_management()
+            plain = plain or self._listen(self.port)
             if self._tls is not None:
-                encrypted = _as_list(self._tls_listener) or self._listen(self.tls_port)
+                encrypted = encrypted or self._listen(self.tls_port)
+            if self.management_port is not None:
+                management = management or self._listen(self.management_port)
             if self.data is not None:
                 await self._recover(self.data, plain[0].getsockname()[1])
         except BaseException:
-            for listener in plain + encrypted:
+            for listener in plain + encrypted + management:
                 listener.close()
             raise
         self.port = plain[0].getsockname()[1]
@@ -178,10 +182,8 @@ class Broker:
             self.acceptor.add(listener, self._serve, self._tls)
         self._is_open = True
         self.alarms.start()
-        if self._management_listener is not None:
-            self.start_management(self._management_listener)
-        elif self.management_port is not None:
-            self.start_management(self.management_port)
+        if management:
+            self.start_management(management)
         return self
 
     def _listen(self, port: int) -> list[socket.socket]:
@@ -220,8 +222,13 @@ class Broker:
             # A web framework takes a while to load; AMQP clients are served meanwhile.
             module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
             server: ManagementServer = module.ManagementServer(self, listeners)
-            await server.start()
-        except Exception:  # noqa: BLE001 # what its packages raise while they are loaded is anybody's guess
+            try:
+                await server.start()
+            except BaseException:
+                await server.stop()
+                raise
+        # Its packages may raise anything while they are loaded; uvicorn calls sys.exit where it can't load something.
+        except (Exception, SystemExit):  # noqa: BLE001 # see above
             _log.exception("the management API can't be loaded; the broker runs without it")
             for listener in listeners:
                 self.acceptor.remove(listener)  # so that whoever asks is refused, and does not wait for an answer
@@ -231,14 +238,26 @@ class Broker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close: no new connections, each client is told (320) and has `close_timeout` to answer."""
+        """Close: no new connections, each client is told (320) and has `close_timeout` to answer.
+
+        What the management API raises while it stops is raised once all the rest is closed.
+        """
         if not self._is_open:
             return
-        if self._management is not None:
-            server = await self._management
-            if server is not None:
-                await server.stop()
-            self._management = None
+        try:
+            await self._stop_management()
+        finally:
+            await self._close()
+
+    async def _stop_management(self) -> None:
+        if self._management is None:
+            return
+        server = await self._management
+        self._management = None
+        if server is not None:
+            await server.stop()
+
+    async def _close(self) -> None:
         await self.alarms.stop()
         await self.acceptor.close()
         connections = list(self.connections)

@@ -71,9 +71,11 @@ class ManagementServer:
 
     async def stop(self) -> None:
         """Finish what is in hand, within a few seconds, and stop."""
-        await self._rates.stop()
-        for listener in self._listeners:
-            self._broker.acceptor.remove(listener)
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        try:
+            await self._rates.stop()
+        finally:
+            for listener in self._listeners:
+                self._broker.acceptor.remove(listener)
+            self._server.should_exit = True
+            if self._task is not None:
+                await self._task
