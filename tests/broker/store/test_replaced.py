@@ -87,6 +87,6 @@ def test_a_failed_checkpoint_is_logged_once_and_its_end_too(
         store.tidy(False)
     store._was_busy = True
     store.tidy(False)
-    assert caplog.text.count("can't bring its log to the database (disk I/O error)") == 1
-    assert caplog.text.count("can bring its log to the database again") == 1
+    assert caplog.text.count("can't copy its log into the database (disk I/O error)") == 1
+    assert caplog.text.count("can copy its log into the database again") == 1
     store.close()

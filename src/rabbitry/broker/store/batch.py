@@ -9,7 +9,7 @@ from rabbitry.broker.queues.message import Entry
 from rabbitry.exceptions import RabbitryError
 
 DELETED: Final = "deleted"
-"""Kind of the records of queues that were deleted, by their numbers, as long as not all of their entries are."""
+"""Kind of the records of deleted queues, keyed by number; kept until all entries of the queue are deleted."""
 
 
 class Wanted(NamedTuple):
@@ -48,7 +48,7 @@ class Dropped(NamedTuple):
     before: int = 0
 
     def covers(self, entry: Entry, queue: int) -> bool:
-        """Whether an entry of a queue is among them."""
+        """Return whether an entry of a queue is among the dropped ones."""
         if queue != self.queue or self.priority is None:
             return queue == self.queue
         return entry.priority == self.priority and self.after < entry.position < self.before
@@ -103,7 +103,7 @@ class Unusable(NamedTuple):
 
 
 class StoreFull(Exception):
-    """There is no room for what is left of a batch; none of that was written."""
+    """The disk has no room for the rest of a batch, of which nothing was written."""
 
 
 class StoreFailed(RabbitryError):
@@ -126,17 +126,17 @@ class Store(Protocol):
     def apply(self, batch: Batch) -> list[Found]:
         """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed.
 
-        Of what is dropped it may leave some in the batch, which is to be applied with the next one. What was written
-        of a batch before StoreFull is taken out of it.
+        Deletions that are too many for one transaction stay in `batch.dropped`, to be applied with the next batch. On
+        StoreFull the batch holds only the changes that were not written.
         """
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
-        """Move records that can't be used to where people find them, and log them. Raises StoreFailed."""
+        """Move unusable records to a place where an operator finds them, and log each. Raises StoreFailed."""
 
     def tidy(self, is_short: bool) -> None:
-        """Give back room that is not needed; called every few seconds. Raises StoreFailed.
+        """Free room that is not needed. Called every few seconds. Raises StoreFailed.
 
-        is_short: whether there is little room.
+        is_short: whether the disk is short of room.
         """
 
     def close(self) -> None:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
-"""Bytes of bodies in the gathering batch from which on publishers are not read; fewer where there is little room."""
+"""Bytes of bodies in the gathering batch above which publishers are not read; less where the disk is short of room."""
 _MOST_ROWS: Final = 10_000
-"""Changes of messages in the gathering batch, likewise: all whose confirms are in one batch wait for all of it."""
+"""Changes of messages in the gathering batch above which publishers are not read: its confirms wait for all of it."""
 _FEWEST_WAITING: Final = 1 << 20
-"""Bytes of them that always may wait: the reserve of the store's log is larger."""
+"""Bytes of bodies that may always wait in the gathering batch: they fit into the reserve of the store's log."""
 _WRITTEN: Final = 2
-"""How often a message is written: to the log, and from there to the database."""
+"""How many times a message is written: once to the log, and by a checkpoint once to the database."""
 _OVERHEAD: Final = 256
 """Bytes that an entry takes beside its body, more or less."""
 _LINGER: Final = 0.002
@@ -60,17 +60,17 @@ class Waiting:
         self.size -= len(entry.message.body) + _OVERHEAD
 
     def drop(self, dropped: Dropped) -> None:
-        """Delete entries without a look; those of this batch are never written."""
+        """Delete entries of the store without reading them first. Entries added in this batch are never written."""
         if dropped.queue in self.queues:
             for entry in [entry for entry, queue in self.batch.added.items() if dropped.covers(entry, queue)]:
                 self.withdraw(entry)
         self.batch.dropped.append(dropped)
 
     def put_off(self, later: "Waiting") -> None:
-        """Move messages with the entries that they replace, records, and who waits for them, to the next batch.
+        """Move added messages, the entries that they replace, records and their waiters to the next batch.
 
-        That one may have entries of them among its removed or dropped ones: these are never written. Messages for a
-        queue whose record was put off are not written before it, as the two are in one batch then.
+        Messages that the next batch removes or drops are then never written. A message is not written before the record
+        of its queue, since both are moved to the same batch.
         """
         batch, following = self.batch, later.batch
         added = {
@@ -134,7 +134,7 @@ class Journal:
         self._writing: Waiting | None = None
         self._last_message = self._last_before = 0
         self.loaded = 0
-        """Messages that were read since the start."""
+        """The number of messages read since the start."""
         self._most_waiting = MOST_WAITING
         self.is_stuck = False
         """Whether something waits for room: messages put off to the gathering batch, or all of the written one."""
@@ -173,7 +173,7 @@ class Journal:
             return
         loop = asyncio.get_running_loop()
         try:
-            for _ in range(2):  # the second time for what came while a part of the first was put off
+            for _ in range(2):  # the second one writes what the first has put off
                 self._try_again()
                 while self._failed is None and not self.is_stuck and self._is_busy():
                     self._step = loop.create_future()
@@ -218,10 +218,10 @@ class Journal:
             waiting.batch.changed[entry] = queue.id
 
     def remove(self, queue: "Queue", entry: Entry, *, is_moving: bool = False) -> None:
-        """Forget an entry. One that was not written yet never is.
+        """Delete an entry. An entry that is not written yet never will be.
 
-        is_moving: a message that was added in the same turn of the loop replaces it, so that it stays as long as
-        that one is not written.
+        is_moving: whether a message added in the same turn of the loop replaces the entry. The entry is then deleted
+        only in the batch that writes this message.
         """
         if not queue.id:
             return
@@ -240,7 +240,7 @@ class Journal:
         self._open().drop(Dropped(queue.id, priority, after, before))
 
     def drop_queue(self, number: int) -> None:
-        """Forget all entries of the queue that has a number in the store."""
+        """Delete all entries of the queue with a number in the store."""
         self.changes += 1
         self._open().drop(Dropped(number))
 
@@ -254,7 +254,7 @@ class Journal:
 
     @property
     def kept(self) -> int:
-        """The number of messages that the store was to keep since the start."""
+        """The number of messages handed to the store since the start."""
         return self._last_message - self._last_before
 
     # -- waiting ---------------------------------------------------------------------------------------
@@ -289,11 +289,11 @@ class Journal:
         await done
 
     def when_loaded(self, queue: "Queue", callback: Callable[[], None]) -> None:
-        """Call back when a reading of a queue, which was asked for before, is answered."""
+        """Call `callback` once the pending reading of a queue is answered."""
         self._when_loaded.setdefault(queue, []).append(callback)
 
     async def loaded_now(self, queue: "Queue") -> None:
-        """Wait until a reading of a queue, which was asked for before, is answered. Cancelling stops the waiting."""
+        """Wait until the pending reading of a queue is answered. Cancelling ends the wait, not the reading."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.when_loaded(queue, lambda: None if done.done() else done.set_result(None))
         await done
@@ -311,7 +311,7 @@ class Journal:
         return rows > _MOST_ROWS or self._gathering.size > self._most_waiting
 
     def may_grow(self, callback: Callable[[], None]) -> bool:
-        """Whether the gathering batch may grow; where it may not, call back when it goes to the writer."""
+        """Return whether the gathering batch may grow; where not, call back when it is handed to the writer."""
         if self.is_crowded:
             self.when_taken(callback)
             return False
@@ -319,9 +319,10 @@ class Journal:
 
     @property
     def room(self) -> int:
-        """Bytes that the store had after its last batch, less those that wait to be written: below 0 they do not fit.
+        """Bytes free for the store after its last batch, minus those that wait to be written; negative where short.
 
-        Free pages of the database count. What other programs took since is not known; without a store it is 0.
+        Free pages of the database count as free. Room that other programs have taken since is not subtracted. 0 without
+        a store.
         """
         if self._store is None:
             return 0
@@ -413,9 +414,10 @@ class Journal:
         self._tell_closer()
 
     def _drop_on(self, writing: Waiting) -> None:
-        """Go on in the next batch with what was too much to be deleted in one.
+        """Continue in the next batch with deletions that were too many for one.
 
-        Who purged waits for it. A queue that is deleted is none any more with its record, whatever is left of it.
+        A purge is answered after the last of them. A deleted queue is gone once its record is, even while entries of it
+        are left.
         """
         following = self._open()
         following.batch.dropped[:0] = writing.batch.dropped
@@ -430,7 +432,7 @@ class Journal:
     def _loaded(self, readers: Iterable["Queue"], wanted: Iterable[Wanted], found: Iterable[Found]) -> None:
         for queue, reading, answer in zip(readers, wanted, found, strict=True):
             if self.is_stuck and not answer.entries and not answer.damaged:
-                # What it is about waits for room itself; it is there with the next batch.
+                # The messages to read wait for room themselves: the next batch answers.
                 self._gathering.batch.wanted.append(reading)
                 self._gathering.readers.append(queue)
                 continue
@@ -447,7 +449,7 @@ class Journal:
     # -- no room ---------------------------------------------------------------------------------------
 
     async def tidy(self, is_short: bool) -> None:
-        """Let the store give back what it does not need, unless it is busy. is_short: there is little room."""
+        """Let the store free unneeded room, unless it is busy. is_short: whether the disk is low on room."""
         if self._store is None or self._thread is None or self._failed is not None or self._writing is not None:
             return
         try:
@@ -458,10 +460,10 @@ class Journal:
             self._count_room()
 
     def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
-        """Refuse what was published in a batch that has no room, and write the rest of it, for which there is some.
+        """Refuse the publishes of a batch that found no room, and write the rest of the batch.
 
-        Dead letters and what transactions published were promised before, or replace what was: where there is no
-        room even for them, they wait, with what they replace and with records, and acks are written without them.
+        Dead letters and publishes of transactions can't be refused. Where there is no room for them either, they wait
+        for the next batch, together with the entries that they replace and with records; acks are written without them.
         """
         self._on_full(str(error))
         refused: dict[int, list[Entry]] = {}
@@ -469,7 +471,7 @@ class Journal:
             if not entry.message.is_owed:
                 refused.setdefault(number, []).append(entry)
         for channel, up_to in writing.confirms.items():
-            channel.refuse(up_to)  # a dead letter may be what became of the publish
+            channel.refuse(up_to)  # also where the publish was dead-lettered
         writing.confirms.clear()
         for number, entries in refused.items():
             writing.queues[number].withdraw(entries)
@@ -491,7 +493,7 @@ class Journal:
             self._retry = None
 
     def _try_again(self) -> None:
-        """Write now what waits for room."""
+        """Write at once the changes that wait for room."""
         self.is_stuck = False
         if self._retry is not None:
             self._cancel_retry()
@@ -501,9 +503,9 @@ class Journal:
                 self._hand_over()
 
     def _read_aside(self) -> None:
-        """Answer readings while what stands before them waits for room.
+        """Answer readings while the batch before them waits for room.
 
-        Messages that wait themselves stand behind all that the store has, so that readings only find fewer.
+        Messages that wait have later positions than all stored ones: a reading finds fewer messages but no wrong ones.
         """
         if self._retry is None or self._writing is None or self._is_reading:
             return

@@ -1,4 +1,4 @@
-"""SQLite's file format, read page by page: rows of a database that SQLite itself calls malformed.
+"""SQLite's file format, read page by page: rows of a database that SQLite itself refuses as malformed.
 
 What SQLite can't read is at most a page with what stands below it; here every page that is left is looked at. The
 write-ahead log counts, up to its last whole transaction. See https://www.sqlite.org/fileformat2.html.
@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 Value = int | float | str | bytes | None
 _MAGIC: Final = b"SQLite format 3\0"
 _PAGE_SIZE: Final = 4096
-"""Bytes of a page where the header does not say it: SQLite's default, with which stores are made."""
+"""Bytes of a page where the header is damaged: SQLite's default, which all stores have."""
 _INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
 _KINDS: Final = frozenset({_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE})
 _LONGEST: Final = 256 << 20
-"""Bytes of the largest row that is believed: a message of 128 MiB and more."""
+"""Bytes of the largest row that is taken for real: more than a message of 128 MiB."""
 
 
 class Row(NamedTuple):
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 class Malformed(Exception):
-    """A page, or a row, that makes no sense."""
+    """A page or a row is damaged."""
 
 
 class Image:
@@ -74,7 +74,7 @@ class Image:
                 file.close()
 
     def _read_log(self) -> int:
-        """Take the frames up to the last commit; returns how many pages the database has then, 0 without any."""
+        """Read the log's frames up to the last commit. Return the database's pages as of then, 0 without a commit."""
         assert self._log_file is not None  # noqa: S101 # the caller opened it
         header = self._log_file.read(32)
         if len(header) < 32:
@@ -97,7 +97,7 @@ class Image:
             at = 32 + number * (24 + self.page_size) + 24
             number += 1
             page, commit = struct.unpack(">II", frame[:8])
-            salts = salts or frame[8:16]  # without a header the first frame says which ones belong together
+            salts = salts or frame[8:16]  # without a header, those of the first frame
             if frame[8:16] != salts or not page:
                 break
             stored: tuple[int, int] = struct.unpack(">II", frame[16:24])
@@ -113,13 +113,13 @@ class Image:
         return pages
 
     def _rest_of_log(self, salts: bytes, number: int) -> str:
-        """Say what stands behind a damaged frame: a commit there was confirmed."""
+        """Return a text about the commits behind a damaged frame, which were confirmed; "" for none."""
         assert self._log_file is not None  # noqa: S101 # the caller reads it
         lost = 0
         while len(head := self._log_file.read(24)) == 24 and head[8:16] == salts:
             lost += head[4:8] != b"\0\0\0\0"
             self._log_file.seek(self.page_size, 1)
-        return f"frame {number} is damaged, and {lost} transactions stand behind it" if lost else ""
+        return f"frame {number} is damaged, and {lost} transactions behind it are lost" if lost else ""
 
     def _page(self, number: int) -> bytes:
         at = self._log.get(number)
@@ -169,7 +169,7 @@ class Image:
         return [*children, int.from_bytes(page[start + 8 : start + 12], "big")]
 
     def rows(self, number: int) -> Iterator[Row | Malformed]:
-        """Yield the rows of one page, each that can't be read as its error. Raises Malformed."""
+        """Yield the rows of one page; a row that can't be read is yielded as its error. Raises Malformed."""
         page = self.page(number)
         kind, cells, _ = self._cells(number, page)
         if kind == _INTERIOR_TABLE:

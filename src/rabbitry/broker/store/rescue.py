@@ -1,4 +1,4 @@
-"""Reading all that a damaged store still holds, and making a new store of it."""
+"""Reading everything that a damaged store still holds, and rebuilding the store from it."""
 
 import base64
 import fcntl
@@ -24,7 +24,7 @@ from rabbitry.exceptions import RabbitryError, UsageError
 
 NAME: Final = "broker.sqlite"
 _MANY: Final = 500
-"""Rows that are written together."""
+"""Rows written in one statement."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Survey:
         return not (self.damage or self.lost or self.unplaced or self.records)
 
     def lines(self) -> list[str]:
-        """Return what is damaged and lost, in words."""
+        """Return one line of text for each damaged part, record or queue."""
         lines = list(self.damage)
         lines += [f"record {kind} {unquote(key)!r} can't be read" for kind, key, _ in self.records]
         lines += [f"queue {name}: {count:,} messages can't be read" for name, count in self.lost.items()]
@@ -87,7 +87,7 @@ class _Reader:
             damage.append(str(error))
         for root in self._roots():
             self._walk(root)
-        if damage:  # what stood below a damaged page is found by itself
+        if damage:  # pages below a damaged one are reached from no tree
             for number in range(2, image.pages + 1):
                 if number not in self._seen and number not in free:
                     self._take(number, is_expected=False)
@@ -139,7 +139,7 @@ class _Reader:
                 self.survey.damage.append(str(error))
 
     def _keep(self, row: Row, is_expected: bool) -> None:
-        """Keep a row that has its checksum; which table it belongs to is seen by its values."""
+        """Keep a row whose checksum is right. Its table is recognised by the types of its values."""
         match row.values:
             case (None, int(refs), bytes(content), int(crc)):
                 self._keep_body(row.number, refs, content, crc)
@@ -176,7 +176,7 @@ class _Reader:
         rows = self._rows[table]
         if rows:
             places = ", ".join("?" * len(rows[0]))
-            self._target.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608 # ours
+            self._target.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608 # no text from outside
             rows.clear()
 
     def _flush(self) -> None:
@@ -184,7 +184,7 @@ class _Reader:
             self._write(table)
 
     def _conclude(self) -> None:
-        """Count what there is, name what is lost, and give what has no place a queue of its own."""
+        """Count each queue's messages and the lost ones; put messages without an entry into a queue of their own."""
         target, survey = self._target, self.survey
         names = {}
         deleted: set[int] = set()
@@ -200,7 +200,7 @@ class _Reader:
         missing = "NOT EXISTS (SELECT 1 FROM bodies WHERE id = body)"
         lost: Counter[str] = Counter()
         held: Counter[str] = Counter()
-        for queue, is_lost, count in target.execute(f"SELECT queue, {missing}, COUNT(*) FROM entries GROUP BY 1, 2"):  # noqa: S608 # ours
+        for queue, is_lost, count in target.execute(f"SELECT queue, {missing}, COUNT(*) FROM entries GROUP BY 1, 2"):  # noqa: S608 # no text from outside
             if queue in deleted:
                 continue
             (lost if is_lost else held)[names.get(queue, f"number {queue}, which has no record")] += count
@@ -211,7 +211,7 @@ class _Reader:
         target.execute("CREATE UNIQUE INDEX temp.by_id ON placed (id)")
         shared = "SELECT body FROM entries WHERE flags & ?"
         target.execute(
-            f"UPDATE bodies SET refs = (SELECT refs FROM placed WHERE placed.id = bodies.id) WHERE id IN ({shared})",  # noqa: S608 # ours
+            f"UPDATE bodies SET refs = (SELECT refs FROM placed WHERE placed.id = bodies.id) WHERE id IN ({shared})",  # noqa: S608 # no text from outside
             (SHARED,),
         )
         number = max([0, *(key for key in names if isinstance(key, int)), *deleted]) + 1
@@ -228,7 +228,7 @@ class _Reader:
 
 
 def _body_size(content: bytes) -> int:
-    """Return how many bytes of a message's content are its body; the header before says it (AMQP 0-9-1, 4.2.6.1)."""
+    """Return the body size in bytes of a stored message, as its content header states (AMQP 0-9-1, 4.2.6.1)."""
     try:
         key = 1 + content[0]
         header = key + 1 + content[key]
@@ -246,12 +246,12 @@ def _decodes(value: bytes) -> bool:
 
 
 def _no_progress(done: int, total: int) -> None:
-    """Show nothing."""
+    """Ignore progress: the default of `survey` and `rebuild`."""
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a data folder's lock, which is not made.
+    """Hold the lock of an existing data folder, so that no broker uses it.
 
     Raises StoreFailed where a broker has it, UsageError where the folder is none of a broker.
     """
@@ -279,7 +279,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) -> Survey:
-    """Read all that a store holds; nothing is changed. Raises StoreFailed."""
+    """Read everything that a store holds, and change nothing. Raises StoreFailed."""
     target = sqlite3.connect("", isolation_level=None)  # a database of its own in a temporary file
     try:
         return _read(folder / NAME, target, progress)
@@ -303,13 +303,13 @@ def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int],
         found = _Reader(image, target, progress).read()
         is_ours = image.application == APPLICATION if image.has_header else False
         if not found.rows and not is_ours:
-            raise StoreFailed(f"{path} is not a store of Rabbitry's broker; give another data folder")
+            raise StoreFailed(f"{path} is not a store of Rabbitry's broker: pass another data folder")
         target.execute("UPDATE state SET clean = 0")
         target.execute("COMMIT")
     except OSError as error:
         raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error
     except sqlite3.Error as error:
-        raise StoreFailed(f"the store {path} can't be made anew: {error}") from error
+        raise StoreFailed(f"the store {path} can't be rebuilt: {error}") from error
     finally:
         image.close()
     return found
@@ -318,11 +318,12 @@ def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int],
 def rebuild(
     folder: Path, progress: Callable[[int, int], None] = _no_progress, *, keep_places: bool = False
 ) -> tuple[Survey, Path]:
-    """Make a store anew of what it holds; the old files go to a folder beside it, whose path is returned.
+    """Rebuild a store from its readable rows. Return what was found, and the folder to which the old files were moved.
 
-    That folder gets `lost.jsonl` too, with what could not be taken over. The caller holds the data folder's lock.
-    keep_places: whether entries without a body stay, so that who counted them finds them. Ended at any time, the old
-    files are whole. Raises StoreFailed.
+    That folder also gets `lost.jsonl`, a list of what could not be read. The caller holds the data folder's lock. A
+    process that is killed in the middle leaves the old files unchanged.
+
+    keep_places: whether to keep entries without a body, for queues that have counted them. Raises StoreFailed.
     """
     path = folder / NAME
     new = folder / f"{NAME}-new"
@@ -345,11 +346,11 @@ def rebuild(
         _sync(new)
         new.replace(path)
         log = folder / f"{NAME}-wal"
-        log.write_bytes(bytes(32))  # an empty log: the next start must not miss one
+        log.write_bytes(bytes(32))  # an empty log, since a start without one reports a lost log
         _sync(log)
         _sync(folder)
     except (OSError, sqlite3.Error) as error:
-        raise StoreFailed(f"the store {path} can't be repaired: {error}; the old files are as they were") from error
+        raise StoreFailed(f"the store {path} can't be repaired: {error}; the old files are unchanged") from error
     return found, aside
 
 
@@ -371,7 +372,7 @@ def _set_aside(folder: Path, found: Survey) -> Path:
 
 
 def set_records_aside(folder: Path, records: list[tuple[str, str, bytes]]) -> Path:
-    """Append records that can't be used to a file beside the store, whose path is returned. Raises OSError."""
+    """Append unusable records to a file beside the store, and return its path. Raises OSError."""
     path = folder / "damaged-records.jsonl"
     with open(path, "a", encoding="utf-8") as file:
         for kind, key, value in records:

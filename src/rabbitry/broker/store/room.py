@@ -1,4 +1,4 @@
-"""Room on the disk that a store takes before it needs it, so that acks and reads go on where there is none left.
+"""Disk blocks reserved for a store in advance, so that acks and reads go on when the disk is full.
 
 The store commits nothing that its database file has no blocks for, so a checkpoint always comes to its end and the
 write-ahead log begins anew; and the log keeps blocks for so much as acks need, over a restart as well. SQLite writes
@@ -15,28 +15,28 @@ from rabbitry.broker.store.batch import StoreFailed
 
 _log = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
-"""Bytes that the log keeps in any case."""
+"""Bytes of blocks that the log always keeps."""
 _AHEAD: Final = 1 << 20
-"""Bytes that the database's file takes at once, so that few batches have to ask for more."""
+"""Bytes by which the database's file grows at a time, so that few batches have to grow it."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS})
-"""Errors of file systems that can't take blocks in advance."""
+"""Errors of file systems that can't reserve blocks in advance."""
 _LOG_HEADER_SIZE: Final = 32
 _LOG_HEADER: Final = bytes(_LOG_HEADER_SIZE)
-"""In place of a log's header it says that nothing is in the log."""
+"""Bytes in place of a log's header that mark the log as empty."""
 _LOG_MAGIC: Final = 0x377F0682
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether an error says that the disk, a quota or the largest size of a file is used up."""
+    """Return whether an error means that the disk or a quota is full, or a file has its largest size."""
     return error.errno in _NO_ROOM
 
 
 class Room:
-    """What a store's two files have on the disk. All of it is called on the store's thread."""
+    """The blocks that a store's two files have on the disk. All methods are called on the store's thread."""
 
     def __init__(self, path: Path) -> None:
-        """path: the database; its log has SQLite's name beside it."""
+        """Hold nothing yet. path: the database; its log is beside it, under SQLite's name."""
         self._database = path
         self._wal = path.with_name(f"{path.name}-wal")
         self._reserve = path.with_name(f"{path.name}-reserve")
@@ -47,19 +47,19 @@ class Room:
         """Bytes of the database's file as of the last `hold`."""
 
     def has_log(self) -> bool:
-        """Whether there is a log. Before SQLite opens the database, as the next three."""
+        """Return whether there is a log. Call it and the next three methods before SQLite opens the database."""
         return self._wal.exists()
 
     def has_reserve(self) -> bool:
-        """Whether room was kept by a broker that ended in order."""
+        """Return whether a broker that ended in order has kept blocks for this start."""
         return self._reserve.exists()
 
     def is_log_empty(self) -> bool:
-        """Whether nothing is in the log, as far as its header says."""
+        """Return whether the log is empty according to its header."""
         return not self._log_header().strip(b"\0")
 
     def is_log_damaged(self) -> bool:
-        """Whether SQLite would take the log for an empty one though it is not.
+        """Return whether the log's header is damaged, so that SQLite would ignore all that the log holds.
 
         Its format: https://www.sqlite.org/fileformat2.html#walformat
         """
@@ -73,7 +73,7 @@ class Room:
             return file.read(_LOG_HEADER_SIZE)
 
     def bring_back(self) -> None:
-        """Make the log of what was kept for it over a restart. Before SQLite opens the database."""
+        """Make the reserve of the last run the log again. Call it before SQLite opens the database."""
         try:
             if self._wal.exists():
                 self._reserve.unlink(missing_ok=True)
@@ -83,11 +83,11 @@ class Room:
                     os.fsync(file.fileno())
                 self._reserve.rename(self._wal)
         except OSError as error:
-            _log.warning("the room that was kept in %s can't be used: %s", self._reserve, error.strerror)
+            _log.warning("the disk blocks reserved in %s can't be used: %s", self._reserve, error.strerror)
 
     def take(self) -> None:
-        """Take what the log keeps in any case, where there is so much. While SQLite has the database open."""
-        # Closing any descriptor of the database would end SQLite's locks of it, so this one is kept as long as those.
+        """Reserve the log's blocks, or log that the disk lacks them. Call it while SQLite has the database open."""
+        # Closing any descriptor of the database would release SQLite's POSIX locks of it, so this one stays open.
         self._file = os.open(self._database, os.O_RDWR | os.O_CLOEXEC)
         self._database_id = _identity(os.fstat(self._file))
         self._wal_id = _identity(self._wal.stat())
@@ -108,16 +108,16 @@ class Room:
             except OSError as error:
                 raise StoreFailed(
                     f"{path} is gone ({error.strerror}): it was removed or moved while the broker ran, so nothing more "
-                    "is confirmed; bring the data folder back, or start the broker anew"
+                    "is confirmed; bring the data folder back, or start the broker again"
                 ) from error
             if (there.st_dev, there.st_ino) != ours:
                 raise StoreFailed(
                     f"{path} is another file than the one the broker opened: it was replaced while the broker ran, so "
-                    "nothing more is confirmed; stop the broker before you restore a data folder, then start it anew"
+                    "nothing more is confirmed; stop the broker before you restore a data folder, then start it again"
                 )
 
     def hold(self, size: int, *, spare: bool = False) -> None:
-        """Take blocks for so many bytes of the database, and for more. Raises OSError where there are none.
+        """Reserve blocks for `size` bytes of the database, and some ahead. Raises OSError where the disk has none.
 
         spare: whether what it needs is only taken together with the half of what is taken ahead: so much is left
         for records, and for what grows where something is deleted.
@@ -138,7 +138,7 @@ class Room:
         return self._wal.stat().st_size if self._wal.exists() else 0
 
     def can_grow(self) -> bool:
-        """Whether the log's file can become longer than it is."""
+        """Return whether the log's file can grow."""
         try:
             self._grow_log(self.log_size() + _AHEAD)
         except OSError as error:
@@ -148,14 +148,14 @@ class Room:
         return True
 
     def set_aside(self) -> None:
-        """Keep the log's blocks for the next start. After a checkpoint, since the log is none from then on."""
+        """Keep the log's blocks for the next start. Call it after a checkpoint: the file is no log afterwards."""
         try:
             self._wal.replace(self._reserve)
         except OSError as error:
-            _log.warning("no room can be kept in %s for the next start: %s", self._reserve, error.strerror)
+            _log.warning("no disk blocks can be reserved in %s for the next start: %s", self._reserve, error.strerror)
 
     def close(self) -> None:
-        """Let go of the files. After SQLite has closed the database."""
+        """Close the files. Call it after SQLite has closed the database."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -170,7 +170,7 @@ class Room:
 
 
 def _is_log_header(header: bytes) -> bool:
-    """Whether a log's header has its magic number and checksum."""
+    """Return whether bytes are a log's header, by magic number and checksum."""
     order: Literal["little", "big"] = "big" if header[3] & 1 else "little"
     words = [int.from_bytes(header[at : at + 4], order) for at in range(0, 24, 4)]
     first = second = 0
@@ -186,7 +186,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _grow(file: int, size: int) -> None:
-    """Make a file so long, with blocks for all that is new. Raises OSError where there is no room."""
+    """Extend a file to `size` bytes with reserved blocks. Raises OSError where the disk has no room."""
     there = os.fstat(file).st_size
     if there >= size:
         return

@@ -35,8 +35,8 @@ Place = tuple[int, int, int]
 
 
 def write(connection: Connection, batch: Batch) -> None:
-    """Write what a batch puts, removes, adds and changes, and note which queues it deletes."""
-    # What is deleted comes first: a message that moves from queue to queue then needs no room of its own.
+    """Write a batch's records and its removed, added and changed entries, and note the queues that it deletes."""
+    # Deleting first frees pages: a message that moves between queues then needs no further room.
     for (kind, key), value in batch.records.items():
         put(connection, kind, key, value)
     for dropped in batch.dropped:
@@ -80,7 +80,7 @@ def _insert_rows(connection: Connection, table: str, columns: int, rows: Iterato
 
 
 def remove(connection: Connection, removed: dict[Entry, int]) -> None:
-    """Delete entries, with the number of their queue, and the bodies that nobody else has."""
+    """Delete entries, each given with its queue's number, and the bodies that no other entry has."""
     positions: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     own: list[int] = []
     shared: list[int] = []
@@ -106,7 +106,7 @@ def _release_body(connection: Connection, body: int) -> None:
 
 
 def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
-    """Delete so many entries of the first of what is dropped, and take it out where that was all. Says how many."""
+    """Delete entries of the first item of `dropped`, and remove the item when none is left. Return how many."""
     queue, priority, after, before = waiting[0]
     condition, values = "queue = ?", [queue]
     if priority is not None:
@@ -124,7 +124,7 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
 
 
 def delete_entries(connection: Connection, condition: str, values: Sequence[int]) -> int:
-    """Delete entries by a condition written in this file, and the bodies that nobody else has. Says how many."""
+    """Delete entries by an SQL condition, and the bodies that no other entry has. Return the number of entries."""
     shared = f"SELECT body FROM entries WHERE {condition} AND flags & {SHARED}"  # noqa: S608 # see above
     for (body,) in connection.execute(shared, values).fetchall():
         _release_body(connection, body)
@@ -186,7 +186,7 @@ def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, lis
 
 
 def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
-    """Take a message's content apart: two short strings, the header, and `size` bytes of body."""
+    """Parse a message's content: two short strings, the header, and `size` bytes of body."""
     key = 1 + content[0]
     header = key + 1 + content[key]
     body = len(content) - size

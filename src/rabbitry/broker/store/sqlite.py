@@ -41,19 +41,19 @@ from rabbitry.exceptions import RabbitryError
 
 _log = logging.getLogger(__name__)
 _MOST_LINES: Final = 50
-"""Of what is damaged so many lines are logged; all of them are in lost.jsonl."""
+"""Lines about damage in the log at most; lost.jsonl has them all."""
 _PIECE: Final = 250
-"""Entries of a transaction that has only the log's reserve: each may need two pages of its own."""
+"""Entries in a transaction that has only the log's reserve: each may need two pages of its own."""
 _MOST_DROPPED: Final = 10_000
-"""Entries that are deleted without a look in one transaction: confirms of others wait meanwhile."""
+"""Entries deleted without reading in one transaction, at most: other channels' confirms wait for it."""
 _DROP_COSTS: Final = 10
-"""As how many of them it counts that there is something to look for."""
+"""The cost of one search for such entries, counted as if so many had been deleted."""
 _LONGEST_LOG: Final = 64 << 20
-"""Bytes that the log may keep while there is room."""
+"""Bytes that the log may keep while the disk has room."""
 _COUNTED_FOR: Final = 0.05
-"""Seconds after which a batch counts again what is free; one for which the database's file grew does it at once."""
+"""Seconds after which a batch measures the free room again; a batch that made the database's file grow always does."""
 _WORTH_SHRINKING: Final = 8 << 20
-"""Bytes of free pages from which on the database is made smaller."""
+"""Bytes of free pages above which the database is made smaller."""
 _FROM_VERSION_1: Final = """
 ALTER TABLE bodies RENAME TO old;
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);
@@ -124,7 +124,7 @@ class SQLiteStore:
     # -- damage ----------------------------------------------------------------------------------------
 
     def _look(self) -> str:
-        """Return what is damaged as far as SQLite would not say it, "" for nothing. Raises StoreFailed."""
+        """Return a text about damage that SQLite would not notice; "" for none. Raises StoreFailed."""
         self._had_log = self._room.has_log()
         size = self.path.stat().st_size if self.path.exists() else 0
         if not size:
@@ -153,9 +153,9 @@ class SQLiteStore:
         return "the header of its log makes no sense" if self._room.is_log_damaged() else ""
 
     def _rebuild(self, why: str, *, keep_places: bool = False) -> Survey:
-        """Make the store anew of what can be read, and log what is lost. Raises StoreFailed."""
+        """Rebuild the store from its readable rows, and log what is lost. Raises StoreFailed."""
         found, aside = rebuild(self.path.parent, keep_places=keep_places)
-        _log.error("the store %s is damaged (%s); what can be read was taken over", self.path, why)
+        _log.error("the store %s was damaged (%s) and has been rebuilt from all rows that can be read", self.path, why)
         lines = found.lines()
         for line in lines[:_MOST_LINES]:
             _log.error("the store %s: %s", self.path, line)
@@ -168,7 +168,7 @@ class SQLiteStore:
         return found
 
     def _mend(self, error: Exception) -> None:
-        """Make the store anew while the broker runs. Raises StoreFailed where queues have other messages then."""
+        """Rebuild the store while the broker runs. Raises StoreFailed where queues then hold other messages."""
         self._room.check_files()
         self._let_go()
         found = self._rebuild(str(error), keep_places=True)
@@ -178,7 +178,7 @@ class SQLiteStore:
         self._room.take()
 
     def _surviving(self, act: Callable[[], _T]) -> _T:
-        """Do something that changes nothing where it raises; once more where the store had to be made anew."""
+        """Call a function that changes nothing when it raises. On damage, rebuild the store and call it again."""
         try:
             return act()
         except sqlite3.Error as error:
@@ -209,7 +209,7 @@ class SQLiteStore:
             self._lock.truncate(written)
         except OSError as error:
             if is_no_room(error):
-                return  # it only says who has the folder
+                return  # its text only tells others which process holds it
             self._abandon()
             raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
 
@@ -221,7 +221,7 @@ class SQLiteStore:
         connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
         connection.execute("PRAGMA wal_autocheckpoint = 4096")
         connection.execute("PRAGMA cache_size = -16384")
-        connection.execute("PRAGMA secure_delete = OFF")  # what is deleted would be written over, by way of the log
+        connection.execute("PRAGMA secure_delete = OFF")  # ON would write zeros over deleted rows, through the log
         connection.execute("PRAGMA temp_store = MEMORY")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version < VERSION:
@@ -244,7 +244,7 @@ class SQLiteStore:
         try:
             self._in_transaction(self._begin_life)
         except StoreFull as error:
-            # A folder that was closed by an older version, which kept no room. What it holds is served all the same.
+            # An older version, which reserved no blocks, has closed this folder. Its messages are served all the same.
             _log.warning("%s; transient messages of the last run are still there", error)
         records, damaged = self._read_records()
         if damaged:
@@ -272,7 +272,7 @@ class SQLiteStore:
         return records, damaged
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
-        """Move records that can't be used to a file, and log them. Raises StoreFailed."""
+        """Move unusable records to a file, and log each. Raises StoreFailed."""
         connection = self._open_connection()
         rows: list[tuple[str, str, bytes]] = []
         for kind, key, _ in records:
@@ -297,7 +297,7 @@ class SQLiteStore:
             )  # fmt: skip
 
     def _begin_life(self) -> None:
-        """Mark it as in use, and delete what was not to outlive the last process."""
+        """Mark the store as in use, and delete the transient messages of the last run."""
         connection = self._open_connection()
         connection.execute("UPDATE state SET clean = 0")
         if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE flags & ?)", (rows.TRANSIENT,)).fetchone()[0]:
@@ -316,8 +316,8 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store {self.path} can't be closed: {error}") from error
             except StoreFailed:
-                # SQLite deletes the log by its name when it closes: it would be that of whoever put other files here.
-                # Python 3.11 can't tell it not to, so the connection stays open until the process ends.
+                # SQLite deletes the log by its name when it closes, and that name now belongs to other files. Python
+                # 3.11 can't forbid that, so the connection stays open until the process ends.
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
                 self._connection = None
                 raise
@@ -346,8 +346,8 @@ class SQLiteStore:
     def apply(self, batch: Batch) -> list[Found]:
         """Write a batch in one transaction, then read what it wants.
 
-        Where there is no room for a batch that adds no messages it is written in pieces, each of which the log has
-        room for. What was written of a batch is taken out of it.
+        Without room for all of it, a batch that adds no messages is written in pieces for which the log's reserve
+        suffices. Written changes are removed from the batch.
         """
         self._was_busy = True
         try:
@@ -371,7 +371,7 @@ class SQLiteStore:
         return found
 
     def _forget_gone(self) -> None:
-        """Delete entries of which nothing else is left, and which were named in the log."""
+        """Delete entries whose message is lost, after they were logged."""
         gone, self._gone = self._gone, []
         statement = "DELETE FROM entries WHERE queue = ? AND priority = ? AND position = ?"
         try:
@@ -395,9 +395,9 @@ class SQLiteStore:
             self._drop_some(batch.dropped, _MOST_DROPPED)
 
     def _in_transaction(self, write: Callable[[], object], *, spare: bool = False) -> None:
-        """Do something in one transaction. Raises StoreFull with nothing of it done.
+        """Call a function within one transaction. Raises StoreFull after a rollback.
 
-        spare: whether to leave the room that is kept for what adds no messages.
+        spare: whether to leave the room that is reserved for batches that add no messages.
         """
         try:
             self._try(write, spare)
@@ -410,7 +410,7 @@ class SQLiteStore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             write()
-            # Without this a checkpoint might find no room, and the log never begin anew.
+            # Otherwise a checkpoint might find no room, and the log would grow for ever.
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             self._room.hold(pages * self._page_size, spare=spare)
             connection.execute("COMMIT")
@@ -441,7 +441,7 @@ class SQLiteStore:
         batch.records.clear()
 
     def _checkpoint(self) -> bool:
-        """Bring what the log holds to the database's file, so that the log begins anew. Says whether it did."""
+        """Copy the log into the database's file, so that it is reused from its start. Return whether all was copied."""
         try:
             busy, frames, done = self._open_connection().execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         except sqlite3.Error as error:
@@ -451,28 +451,28 @@ class SQLiteStore:
         return not busy and frames == done
 
     def _watch_checkpoint(self) -> None:
-        """Checkpoint, and log an error: SQLite swallows those of the checkpoints that follow a commit."""
+        """Checkpoint and log an error: SQLite hides errors of the checkpoints that follow a commit."""
         try:
             self._open_connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             if not self._checkpoint_failed and not self._is_no_room(error):
                 self._checkpoint_failed = True
                 _log.error(
-                    "the store %s can't bring its log to the database (%s): what is confirmed is safe in %s-wal, which "
-                    "grows; look at the disk, and copy the data folder",
+                    "the store %s can't copy its log into the database (%s): what is confirmed is safe in %s-wal, "
+                    "which grows; look at the disk, and copy the data folder",
                     self.path, error, self.path.name,
                 )  # fmt: skip
         else:
             if self._checkpoint_failed:
-                _log.warning("the store %s can bring its log to the database again", self.path)
+                _log.warning("the store %s can copy its log into the database again", self.path)
             self._checkpoint_failed = False
 
     # -- room ------------------------------------------------------------------------------------------
 
     def tidy(self, is_short: bool) -> None:
-        """Give room back that is not needed, where nothing was written since the last time, or room is short.
+        """Free room that is not needed, where nothing was written since the last call or the disk is short of room.
 
-        The log is cut. The database becomes smaller where what it holds fits into the log, so that this is quick.
+        The log is truncated. The database is vacuumed only where its contents fit into the log, so that this is quick.
         """
         is_quiet, self._was_busy = not self._was_busy, False
         self._room.check_files()
@@ -496,7 +496,7 @@ class SQLiteStore:
                 raise StoreFailed(f"the store {self.path} failed: {error}") from error
 
     def _cut_log(self, write: str) -> None:
-        """Cut the log to what it keeps in any case. SQLite does it with the first `write` into a log that begins."""
+        """Truncate the log to its reserve. SQLite does so at the first `write` into a log that begins again."""
         connection = self._open_connection()
         connection.execute(f"PRAGMA journal_size_limit = {RESERVE}")
         self._checkpoint()
@@ -521,7 +521,7 @@ class SQLiteStore:
         self._counts_at = time.monotonic() + _COUNTED_FOR
 
     def _drop_some(self, waiting: list[Dropped], most: int) -> None:
-        """Delete some of what is dropped, in a transaction of its own, and take out what is done. Raises StoreFull."""
+        """Delete some dropped entries in a transaction of its own, and remove finished items. Raises StoreFull."""
         rest: list[Dropped] = []
 
         def write() -> None:
