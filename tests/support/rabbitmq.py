@@ -184,9 +184,9 @@ class RabbitMQ:
 
         `expressions` end with a full stop. Raises RuntimeError when it fails.
         """
-        answer = self._call(expressions)
-        if "failed to connect to node" in answer:  # nothing was evaluated: erl_call gives up early on a busy machine
-            answer = self._call(expressions)
+        deadline = time.monotonic() + _START_DEADLINE
+        while "failed to connect to node" in (answer := self._call(expressions)) and time.monotonic() < deadline:
+            time.sleep(0.1)  # nothing was evaluated: erl_call gives up early on a busy machine
         if not answer.startswith("{ok,"):
             raise RuntimeError(f"{self.node}: {expressions} gave {answer}")
         return answer[len("{ok, ") : -1]
