@@ -97,13 +97,13 @@ class Access:
     # -- changes ---------------------------------------------------------------------------------------
 
     def put_user(self, name: str, password_hash: str, tags: Iterable[str] = (), hashing: str = HASHING) -> None:
-        """Make a user, or change one, whose limits stay. hashing: one of HASHINGS."""
+        """Create a user, or change one and keep its limits. hashing: the hash's algorithm, one of HASHINGS."""
         known = self.users.get(name)
         limits = known.limits if known is not None else NO_LIMITS
         self._put_user(User(name, password_hash, tuple(tags), hashing, limits))
 
     def put_limits(self, name: str, limits: Mapping[str, int]) -> None:
-        """Set a user's limits, by names of USER_LIMITS. Raises KeyError where there is no such user."""
+        """Set a user's limits, named as in USER_LIMITS. Raises KeyError for an unknown user."""
         self._put_user(self.users[name]._replace(limits=dict(limits)))
 
     def _put_user(self, user: User) -> None:
@@ -150,7 +150,7 @@ class Access:
             self.journal.put(PERMISSION, key(vhost, user), None)
 
     def put_topic_permission(self, vhost: str, user: str, exchange: str, permission: TopicPermission) -> None:
-        """Set what routing keys a user may use with an exchange. Raises UsageError for a pattern that is none."""
+        """Set which routing keys a user may use with an exchange. Raises UsageError for an invalid pattern."""
         for pattern in permission:
             check_pattern(pattern)
         self.topic_permissions[vhost, user, exchange] = permission
@@ -160,7 +160,7 @@ class Access:
             self.journal.put(TOPIC_PERMISSION, key(vhost, user, exchange), value)
 
     def delete_topic_permission(self, vhost: str, user: str, exchange: str) -> None:
-        """Let a user use any routing key with an exchange again."""
+        """Delete a topic permission, so that the user may use any routing key with the exchange."""
         del self.topic_permissions[vhost, user, exchange]
         self.generation += 1
         if self.journal.is_on:
@@ -202,7 +202,7 @@ class Access:
         return matches(pattern or "^$", name)
 
     def may_use_topic(self, kind: Literal["write", "read"], vhost: str, user: str, exchange: str, topic: str) -> bool:
-        """Whether a user may publish with a routing key to a topic exchange, or bind with it."""
+        """Return whether a user may publish with a routing key to a topic exchange, or bind with it."""
         permission = self.topic_permissions.get((vhost, user, exchange))
         if permission is None:
             return True

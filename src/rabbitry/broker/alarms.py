@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 PERIOD: Final = 2.5
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 _PERIOD_OF_ALARMS: Final = 0.5
-"""The same while there is an alarm."""
+"""Seconds between two checks while there is an alarm."""
 DISK_FREE_LIMIT: Final = 50_000_000
 """Bytes; RabbitMQ's default."""
 MEMORY_SHARE: Final = 0.4
-"""Of the memory of the machine, or of the container where that has less; RabbitMQ's default."""
+"""The share of the memory of the machine, or of a container that has less; RabbitMQ's default."""
 _MARGIN: Final = 0.1
-"""Of the limit: how much more than that has to be free before the disk's alarm ends."""
+"""The share of the limit that must be free above the limit before the disk alarm ends."""
 
 
 class Alarms:
@@ -75,11 +75,11 @@ class Alarms:
 
     @property
     def disk_free(self) -> int:
-        """Bytes of room on the disk: what is compared with the limit; where nothing is stored, the working folder's."""
+        """Free bytes, which are compared with the limit. A broker without a data folder has the working folder's."""
         return max(self._broker.journal.room, 0) if self._broker.data is not None else free_bytes(Path())
 
     def count_disk(self) -> None:
-        """Turn the disk's alarm on where what waits to be written leaves less than the limit."""
+        """Raise the disk alarm where the bytes that wait to be written leave less room than the limit."""
         if self._broker.journal.room < self.disk_free_limit and "disk" not in self.on:
             _log.warning(
                 "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
@@ -90,14 +90,14 @@ class Alarms:
             self.set("disk", True)
 
     def set_full(self, why: str) -> None:
-        """Turn the disk's alarm on, since the store had no room for a batch."""
+        """Raise the disk alarm, since the store had no room for a batch."""
         if not self._is_full:
             self._is_full = True
             _log.error("%s; publishes are refused until there is room: consume messages, or free space there", why)
         self.set("disk", True)
 
     def _enough(self) -> int:
-        """Return the bytes at which the disk's alarm ends: more than the limit, as far as there ever was more."""
+        """Return the free bytes at which the disk alarm ends: above the limit, but not above what was ever free."""
         limit = self.disk_free_limit
         return max(limit, min(int(limit * (1 + _MARGIN)), (limit + self._most_room) // 2))
 
@@ -167,7 +167,7 @@ def used_memory() -> int:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Return how much memory this process may have: the machine's, or what its container is limited to.
+    """Return the bytes of memory that this process may use: the machine's, or its container's limit where that is less.
 
     root: where /proc and /sys are. Looks at the control groups that the process is in, and at all around them, of
     version 2 (memory.max) and version 1 (memory.limit_in_bytes).
@@ -179,7 +179,7 @@ def _limits_of_groups(root: Path) -> Iterator[int]:
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return  # a system without control groups
+        return  # the system has no control groups
     mounted = root / "sys/fs/cgroup"
     for line in lines:
         number, _, rest = line.partition(":")
@@ -190,13 +190,13 @@ def _limits_of_groups(root: Path) -> Iterator[int]:
             folders, name = (mounted / controllers, mounted / "memory"), "memory.limit_in_bytes"
         else:
             continue
-        # In a container the path may be the one outside of it; then the group is the mounted folder itself.
+        # In a container the path may be that of the host; the group is then the mounted folder itself.
         place = PurePosixPath("/", path).relative_to("/")
         for group in (place, *place.parents):
             for folder in folders:
                 try:
                     text = (folder / group / name).read_text(encoding="ascii").strip()
                 except (OSError, UnicodeDecodeError):
-                    continue  # not mounted there, or not for this user's eyes
+                    continue  # not mounted there, or not readable for this user
                 if text.isdecimal() and int(text) > 0:  # else "max"
                     yield int(text)

@@ -57,7 +57,7 @@ _LONGEST_DISPATCH: Final = 0.02
 PARAMETER: Final = "global-parameter"
 CLUSTER_NAME: Final = "cluster_name"
 _MAKES_NO_SENSE: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError, ValueError, TypeError)
-"""What a record raises that does not hold what it should."""
+"""Errors raised by a record with invalid contents."""
 _ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
 _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 """In which order records are restored: a binding needs its ends."""
@@ -115,7 +115,7 @@ class Broker:
         self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
         self.journal = Journal()
         self.parameters: dict[str, object] = {}
-        """Global parameters: what operators keep here for their own tools, and the name of the cluster."""
+        """Global parameters: the cluster's name, and values that operators keep for their own tools."""
         self.churn = Churn()
         self.last_queue = 0
         self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
@@ -231,7 +231,7 @@ class Broker:
         except (Exception, SystemExit):  # noqa: BLE001 # see above
             _log.exception("the management API can't be loaded; the broker runs without it")
             for listener in listeners:
-                self.acceptor.remove(listener)  # so that whoever asks is refused, and does not wait for an answer
+                self.acceptor.remove(listener)  # so that clients are refused at once
             return None
         return server
 
@@ -325,7 +325,7 @@ class Broker:
                 journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
 
     def _restore_topology(self, kind: str, value: Table) -> None:
-        """Make an exchange, a queue or a binding of its record."""
+        """Restore an exchange, a queue or a binding from its record."""
         name = str(value["vhost"])
         vhost = self.vhosts.get(name) or self.vhosts.setdefault(name, VirtualHost(name, self))
         if kind == EXCHANGE:
@@ -338,7 +338,7 @@ class Broker:
             restore_binding(vhost, value)
 
     def _adopt(self, number: int, folder: Path) -> Queue:
-        """Make a queue for messages whose queue has no record."""
+        """Create a queue for messages whose queue has no record."""
         vhost = self.vhosts.get("/") or next(iter(self.vhosts.values()))
         name = f"rabbitry.recovered.{number}"
         while name in vhost.queues:
@@ -396,18 +396,18 @@ class Broker:
             self.vhost_changed(self.vhosts[name])
 
     def vhost_changed(self, vhost: VirtualHost) -> None:
-        """Keep what was set of a virtual host: description, tags and limits."""
+        """Store the description, tags and limits of a virtual host."""
         if self.journal.is_on:
             self.journal.put(VHOST, key(vhost.name), vhost_record(vhost))
 
     @property
     def cluster_name(self) -> str:
-        """The name by which clients and operators know this broker; the global parameter cluster_name."""
+        """The name of this broker for clients and operators: the global parameter cluster_name."""
         name = self.parameters.get(CLUSTER_NAME)
         return name if isinstance(name, str) else f"rabbitry@{platform.node()}"
 
     def put_parameter(self, name: str, value: object) -> None:
-        """Set a global parameter to what JSON can say; None clears it. Only cluster_name has a meaning here."""
+        """Set a global parameter to a JSON value; None clears it. The broker itself uses only cluster_name."""
         if value is None:
             self.parameters.pop(name, None)
         else:
@@ -443,12 +443,12 @@ class Broker:
             self.journal.put(VHOST, key(name), None)
 
     def put_policy(self, policy: Policy) -> None:
-        """Set a policy, for what is there and what will be. Raises UsageError for one that makes no sense."""
+        """Set a policy for existing and future queues and exchanges. Raises UsageError for an invalid one."""
         for _ in self.putting_policy(policy):
             pass
 
     def putting_policy(self, policy: Policy) -> Iterator[None]:
-        """Do the same in small steps, between which others may have their turn."""
+        """Set a policy as `put_policy` does, in small steps between which the caller may yield to other clients."""
         self.policies.put(policy)
         yield from self.vhosts[policy.vhost].follow_policies(policy.name)
 
@@ -458,7 +458,7 @@ class Broker:
             pass
 
     def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
-        """Do the same in small steps."""
+        """Clear a policy as `delete_policy` does, in small steps."""
         self.policies.delete(vhost, name)
         yield from self.vhosts[vhost].follow_policies(name)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_UNREAD: Final = 32 << 20
 """Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
 _STEP: Final = 200
-"""Deliveries that are settled in one step of many."""
+"""Deliveries settled in one step, where many are settled at once."""
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 Held = tuple[Queue, Consumer | None, Entry]
@@ -61,7 +61,7 @@ class Channel:
         self.can_deliver = True
         self.published = 0
         self.published_unconfirmed = 0
-        """Publishes outside of confirm mode, which `published` does not count."""
+        """Publishes outside of confirm mode, which are not in `published`."""
         self.returned = self.dropped = 0
         self.waits_for = 0
         """The batch of the store with the channel's last durable publish."""
@@ -167,7 +167,7 @@ class Channel:
             if not tag or tag == next(reversed(self.unsettled)):
                 settled = self._take_all()
             else:
-                tags = list(itertools.takewhile(tag.__ge__, self.unsettled))  # they rise, as they were put in
+                tags = list(itertools.takewhile(tag.__ge__, self.unsettled))  # tags ascend in the order of insertion
                 settled = {known: self.unsettled.pop(known) for known in tags}
         if self.transaction is not None:
             self.transaction.settled += [(known, held, outcome) for known, held in settled.items()]
@@ -180,7 +180,7 @@ class Channel:
         self.connection.work(self.settling(settled, outcome), self._unpark_some)
 
     def settling(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
-        """Take deliveries off the channel that are settled in one go, in steps; they are taken out of `settled`.
+        """Settle many deliveries in steps; each step removes some from `settled`.
 
         Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
         order of dead letters, and of what comes back to a quorum queue. A queue to which something comes back delivers
@@ -240,7 +240,7 @@ class Channel:
             queue.rejected(entry)
 
     def recover(self, then: Callable[[], None] = lambda: None) -> None:
-        """Put everything that is not settled back to its queue (basic.recover), then call back."""
+        """Requeue all unsettled deliveries (basic.recover), then call back."""
 
         def recovered() -> None:
             self.unpark()
@@ -326,7 +326,7 @@ class Channel:
     # -- counting --------------------------------------------------------------------------------------
 
     def counts(self) -> tuple[int, ...]:
-        """Return what was counted, in the order of `counts.CHANNEL`. Much of it follows from the delivery tags."""
+        """Return the channel's counts in the order of `counts.CHANNEL`. Some are derived from the delivery tags."""
         got = self._got
         deliver_no_ack = self._sent_no_ack - self._got_no_ack
         return (
@@ -346,7 +346,7 @@ class Channel:
     # -- closing ---------------------------------------------------------------------------------------
 
     def close(self, then: Callable[[], None] = lambda: None) -> None:
-        """End consumers, put back what is not settled, then call back. What is not committed never was."""
+        """End the consumers, discard an open transaction, requeue unsettled deliveries, then call back."""
         self.is_open = False
         self.vhost.totals.add_channel(self.counts())
         self.connection.broker.churn.channel_closed += 1

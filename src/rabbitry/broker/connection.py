@@ -56,11 +56,11 @@ _SILENT_CLOSE: Final = 3.0
 _MUCH: Final = 250
 """Events of one chunk from which on it counts as work of a turn of the event loop."""
 _TURN: Final = 0.008
-"""Seconds of what came from one client, after which others have their turn."""
+"""Seconds of work for one client after which others have their turn."""
 _LOOK: Final = 16
-"""Plain publishes and acks between two looks at the clock."""
+"""Plain publishes and acks between two readings of the clock."""
 _MOST_UNSENT: Final = 32 << 20
-"""Bytes of answers that a client has not taken from which on it is not heard any more."""
+"""Bytes of answers that a client has not read above which the broker stops reading from it."""
 _REMEMBERED: Final = 10_000
 _OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which a connection takes nothing but the end of closing it."""
@@ -104,8 +104,8 @@ class ClientConnection:
         self.is_alarmed = bool(broker.alarms.on)
         self.is_blocked = False
         self.copies = 0
-        """How many queues messages for several went into since the last look at the clock; a route that was not cached
-        counts as one."""
+        """Queues that multi-queue messages were routed to since the clock was last read; an uncached route counts as
+        one more."""
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
@@ -123,14 +123,14 @@ class ClientConnection:
         elif len(events) > _MUCH and not self.broker.shares.may_go_on(len(events)):
             self._yield(events)
         elif self._loop.time() - self.driver.read_at > _TURN:
-            self._yield(events)  # it is not the first part of a chunk
+            self._yield(events)  # a later part of one chunk
         else:
             self._carry_out(events)
 
     def _carry_out(self, events: list[Event]) -> None:
-        """Take what came, then confirm it and deliver what came by it.
+        """Carry out events, then send confirms and deliver the messages that they published.
 
-        Who adds to a store that has much to write is not heard for a while; who only asks, or settles, always is.
+        A client that adds to a store with much to write is not read for a while. One that only settles or queries is.
         """
         journal = self.broker.journal
         before = journal.unwritten
@@ -208,17 +208,17 @@ class ClientConnection:
         self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
 
     def carry_out_when_loaded(self, number: int, method: Method, queue: Queue) -> None:
-        """Hold a method, and the client's further frames, until the store has given what a queue asked it for."""
+        """Hold a method and the client's later frames until the store has answered the reading of a queue."""
         self._held = [(METHOD, number, method)]
         self.driver.pause_reading()
         self.broker.journal.when_loaded(queue, self._take_held)
 
     def carry_out_again(self, number: int, method: Method) -> None:
-        """Hold a method, and the client's further frames, until others had their turn."""
+        """Hold a method and the client's later frames until other clients have had their turn."""
         self._yield([(METHOD, number, method)])
 
     def work(self, steps: Iterator[None], then: Callable[[], None] = lambda: None) -> None:
-        """Do what may take long, with others' turns in between, then call back; further frames are held meanwhile."""
+        """Take the steps of a long operation in turns with other clients, then call back; hold later frames meanwhile."""
         if self.broker.shares.work(steps, functools.partial(self._worked, then), self.broker.journal.may_grow):
             then()
         elif self._held is None:
@@ -228,10 +228,10 @@ class ClientConnection:
     def _worked(self, then: Callable[[], None]) -> None:
         events, self._held = self._held or [], None
         if self.closed.done():
-            self.broker.dispatch()  # what came back of it
+            self.broker.dispatch()  # delivers the messages that the steps requeued
             return
         then()
-        if self._is_held():  # by what it called
+        if self._is_held():  # `then` has held the connection again
             self.on_events(events)
             events = []
         self.go_on()
@@ -289,7 +289,7 @@ class ClientConnection:
         if not self.closed.done():
             self.closed.set_result(None)
         self.broker.dispatch()
-        # Without references in a circle all of it is freed now, and not when the garbage collector looks for circles.
+        # Breaking the reference cycles frees the connection at once, without the garbage collector.
         del self._publishing
         self._on_login = _nothing
 
@@ -343,9 +343,9 @@ class ClientConnection:
                 self.tell(number, answer)
 
     def _answer_close(self, number: int) -> None:
-        # The close is the only event of its chunk, and nothing after it is taken before, so the states are still those
-        # in which it came. Where both sides close at once, the channel may be closing: the client waits for close-ok
-        # all the same (section 2.2.4).
+        # The close is handled before any later frame is read, so the states are still those in which it arrived. Where
+        # both sides close at once, the channel may be closing: the client waits for close-ok all the same (section
+        # 2.2.4).
         if self.core.state not in _OVER:
             self.send(number, ChannelCloseOk())
 
@@ -374,7 +374,7 @@ class ClientConnection:
         self._allowed.add(question)
 
     def check_topic(self, kind: Literal["write", "read"], exchange: Exchange, routing_key: str) -> None:
-        """See that the user may use a routing key with an exchange, where it is a topic exchange. Raises 403."""
+        """Check the user's permission for a routing key of a topic exchange; other exchanges need none. Raises 403."""
         access, vhost = self.broker.access, self.vhost.name
         if not access.topic_permissions or exchange.type != "topic":
             return
@@ -477,7 +477,7 @@ class ClientConnection:
         _log.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
     def _check_limits(self, vhost: "VirtualHost") -> None:
-        """See that virtual host and user may have one more connection. Raises 530."""
+        """Check the limits on connections of the virtual host and the user. Raises 530."""
         others = [known for known in self.broker.connections if known.vhost is not self.broker.nowhere]
         limit = vhost.limits.get("max-connections", -1)
         if 0 <= limit <= sum(known.vhost is vhost for known in others):
@@ -493,7 +493,7 @@ class ClientConnection:
         return user.limits.get(name, -1) if user is not None else -1
 
     def _check_channel_limit(self) -> None:
-        """See that the user may have one more channel, over all its connections. Raises 530."""
+        """Check the limit on channels of the user, over all its connections. Raises 530."""
         limit = self._limit_of_user("max-channels")
         if limit < 0:
             return
@@ -564,7 +564,7 @@ class ClientConnection:
             channel.close(then)
 
     def _release(self, then: Callable[[], None] = lambda: None) -> None:
-        """Release everything that this client held, then call back."""
+        """Close the client's channels and delete its exclusive queues, then call back."""
         for channel in list(self.channels.values()):
             channel.close()
         self.channels.clear()

@@ -1,19 +1,19 @@
-"""What is counted for the management API and outlives what it is counted of: closed channels, connections, queues."""
+"""Counters for the management API that remain after a channel, a connection or a queue is gone."""
 
 from collections.abc import Sequence
 from typing import Final
 
 PUBLISHED: Final = ("publish", "confirm", "return_unroutable", "drop_unroutable")
 DELIVERIES: Final = 4
-"""How many of DELIVERED, the first ones, are deliveries: RabbitMQ's deliver_get is their sum."""
+"""The number of leading names in DELIVERED that are deliveries: RabbitMQ's deliver_get is their sum."""
 DELIVERED: Final = ("deliver", "deliver_no_ack", "get", "get_no_ack", "get_empty", "ack", "redeliver")
 CHANNEL: Final = (*PUBLISHED, *DELIVERED)
-"""What is counted of a channel, by RabbitMQ's names (docs/management, its message_stats)."""
+"""The counters of a channel, by RabbitMQ's names (docs/management, message_stats)."""
 OCTETS: Final = ("recv_oct", "send_oct")
 
 
 class Totals:
-    """A virtual host's counts of what is gone: CHANNEL and OCTETS of the channels and connections that were closed."""
+    """A virtual host's counts of closed channels (CHANNEL) and closed connections (OCTETS)."""
 
     def __init__(self) -> None:
         self.channels = [0] * len(CHANNEL)
@@ -29,7 +29,7 @@ class Totals:
         self.octets[1] += sent
 
     def count(self, name: str, by: int = 1) -> None:
-        """Count what the management API did by itself, as a channel of RabbitMQ's would have."""
+        """Count an operation of the management API, which RabbitMQ does, and counts, over a channel."""
         self.channels[CHANNEL.index(name)] += by
 
 

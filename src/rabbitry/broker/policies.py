@@ -100,7 +100,7 @@ _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
         'ha-promote-on-failure must be "always" or "when-synced", got {}',
     ),
 }
-"""Setting → whether it may have a value, and RabbitMQ's text where not: behind the value, or with {} for it."""
+"""Setting → a check of its value, and RabbitMQ's error text: it follows the value, or has {} in its place."""
 
 
 class Policies:
@@ -158,7 +158,7 @@ class Policies:
 
 
 def check(policy: Policy) -> None:
-    """Raise UsageError where a policy makes no sense, in RabbitMQ's words."""
+    """Raise UsageError for an invalid policy, with RabbitMQ's text."""
     if policy.apply_to not in APPLY_TO:
         raise UsageError(f"apply-to '{policy.apply_to}' unrecognised; should be 'queues', 'exchanges' or 'all'")
     try:

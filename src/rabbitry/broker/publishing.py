@@ -41,7 +41,7 @@ _SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID 
 _NOTHING: Final = Properties()
 
 _Route = tuple[list[Queue | ReplyTo], bytes, bool, Exchange]
-"""A publish's queues, its exchange and routing key as they travel, whether it is mandatory, and its exchange."""
+"""A publish's queues, exchange and routing key as encoded, whether it is mandatory, and its exchange."""
 
 
 class Publishing:
@@ -125,7 +125,7 @@ class Publishing:
             if message.id:
                 channel.waits_for = channel.vhost.journal.gathering
         else:
-            exchange.published_out += not exchange.name  # RabbitMQ counts the queue that is not there
+            exchange.published_out += not exchange.name  # RabbitMQ counts the missing queue too
             if mandatory:
                 channel.returned += 1
                 self._return(channel, arguments, message)

@@ -72,7 +72,7 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
 
 
 def vhost_record(vhost: "VirtualHost") -> Table:
-    """Return a virtual host's value."""
+    """Return the value of a virtual host's record."""
     return {
         "name": vhost.name,
         "description": vhost.description,
@@ -82,7 +82,7 @@ def vhost_record(vhost: "VirtualHost") -> Table:
 
 
 def read_vhost(vhost: "VirtualHost", value: Table) -> None:
-    """Set what a record says of a virtual host; an older one has its name alone."""
+    """Set a virtual host's description, tags and limits from its record; older records have only the name."""
     tags = value.get("tags")
     vhost.description = str(value.get("description", vhost.description))
     vhost.tags = tuple(map(str, tags)) if isinstance(tags, list) else ()

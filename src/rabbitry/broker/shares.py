@@ -42,10 +42,12 @@ class Shares:
     def work(
         self, steps: Iterator[None], then: Callable[[], None], may_go_on: Callable[[Callable[[], None]], bool]
     ) -> bool:
-        """Take steps, as far as they fit into a turn, and say whether that were all: it calls back only else.
+        """Take the steps that fit into this turn. Return True where those were all; otherwise go on in later turns.
 
-        steps: each takes well under a millisecond. may_go_on: asked before each further turn; where it says no, it
-        calls later what it is given.
+        Args:
+            steps: the steps, each of which takes well under a millisecond.
+            then: called after the last step, unless True was returned.
+            may_go_on: asked before each further turn. Where it returns False, it calls its argument later itself.
         """
         ends_at = time.monotonic() + _SECONDS
         for _ in steps:

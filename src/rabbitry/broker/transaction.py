@@ -18,7 +18,7 @@ class Transaction:
         self.settled: list[tuple[int, Held, Outcome]] = []
 
     def commit(self, channel: "Channel", then: Callable[[], None]) -> None:
-        """Do all of it, begin the next transaction, and call back.
+        """Carry out the transaction in steps, begin the next one, and call back.
 
         It is in one batch for the store, except where it is so much that others have their turns in between: as on
         RabbitMQ, a crash may leave a part of that (docs/semantics).

@@ -80,7 +80,7 @@ class VirtualHost:
         return self.broker.journal
 
     def follow_policies(self, changed: str) -> Iterator[None]:
-        """Go by the policy of that name, which was set or cleared: find anew which holds for what it is or was for.
+        """Apply a policy that was set or cleared to the queues and exchanges that it matches or was in force for.
 
         In steps, one for each exchange and queue: what they are and which policies there are may change between them.
         """
@@ -185,7 +185,7 @@ class VirtualHost:
         return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
 
     def check_queue_limit(self, name: str) -> None:
-        """See that there may be one queue more, where this one is not there yet. Raises 406."""
+        """Check that a new queue is within the virtual host's limit; an existing one always is. Raises 406."""
         limit = self.limits.get("max-queues", -1)
         if 0 <= limit <= len(self.queues) and name not in self.queues:
             text = f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({limit}) is reached"

@@ -12,7 +12,7 @@ from typing import Final
 from rabbitry.broker.exchanges.exchange import Binding, Destination
 
 _STATES: Final = 4096
-"""States of one block from which on patterns go to the next one: a word's mask of a block has half a kilobyte."""
+"""States of a block above which patterns go to the next block: each word has a mask of 512 bytes for each block."""
 
 
 class _Block:
@@ -21,14 +21,14 @@ class _Block:
     def __init__(self) -> None:
         self.size = 0
         self.used = 0
-        """States of patterns that are still bound; the others go when the block is built anew."""
+        """States of patterns that are still bound; the others are removed when the block is rebuilt."""
         self.ends: dict[int, tuple[tuple[str, ...], dict[tuple[int, str, bytes], Destination]]] = {}
         """The last state of a pattern → the pattern, and its destinations by their bindings' identities."""
         self._begins = self._accepts = self._hashes = self._stars = 0
         self._masks: dict[str, int] = {}
 
     def add(self, pattern: tuple[str, ...]) -> int:
-        """Take in a pattern; return its last state."""
+        """Add a pattern; return its last state."""
         first, last = self.size, self.size + len(pattern)
         self._begins |= 1 << first
         for state, word in enumerate(pattern, first):
@@ -45,7 +45,7 @@ class _Block:
         return last
 
     def remove(self, last: int) -> None:
-        """Take out a pattern by its last state; its states stay, out of use."""
+        """Remove the pattern with this last state; its states stay, unused, until the block is rebuilt."""
         pattern, _ = self.ends.pop(last)
         self._begins &= ~(1 << last - len(pattern))
         self._accepts &= ~(1 << last)
@@ -81,13 +81,13 @@ class Automata:
             block.match(words, found)
 
     def add(self, words: Sequence[str], binding: Binding) -> None:
-        """Take in a binding."""
+        """Add a binding."""
         pattern = tuple(words)
         block, last = self._places.get(pattern) or self._add_pattern(pattern)
         block.ends[last][1][binding.identity] = binding.destination
 
     def remove(self, words: Sequence[str], binding: Binding) -> None:
-        """Take out a binding, and the pattern with its last one."""
+        """Remove a binding, and its pattern where no other binding has it."""
         pattern = tuple(words)
         block, last = self._places[pattern]
         bound = block.ends[last][1]
@@ -97,7 +97,7 @@ class Automata:
         del self._places[pattern]
         block.remove(last)
         if block.used * 2 < block.size:
-            # Each state is moved once for each one that went, on average.
+            # Amortised, each removed state costs the move of one state.
             self._blocks.remove(block)
             for known, destinations in block.ends.values():
                 moved, end = self._add_pattern(known)

@@ -44,7 +44,7 @@ class Exchange(abc.ABC):
         self.arguments = arguments
         self.policy: Policy | None = None
         self.published_in = self.published_out = 0
-        """Messages that clients published here, and how many queues these went to, also by way of other exchanges."""
+        """Messages that clients published here, and how many queues they were routed to, via other exchanges too."""
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
 
     @property

@@ -16,10 +16,10 @@ from rabbitry.broker.exchanges.exchange import Binding, Destination, Exchange
 
 _MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
 _PRESENT: Final = b""
-"""Stands for the value of a condition that asks only for the key; no encoded value is empty."""
+"""The value of a condition that only requires the key; no encoded value is empty."""
 
 _BEFORE_TYPE: Final = 5
-"""Bytes before the type of the one value of a table: the table's length, and that of an empty key."""
+"""Bytes before the value's type in an encoded table of one empty key: the table's length and the key's."""
 
 _Condition = tuple[str, int | float | bytes]
 """A header's key and its value as `_term` returns it."""
@@ -120,7 +120,7 @@ def check_arguments(arguments: Table) -> None:
 
 
 def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
-    """Return whether all or any of the conditions is asked for, and the conditions, in the order of their keys."""
+    """Return whether all conditions or any one must hold, and the conditions in the order of their keys."""
     kind, _, with_x = str(arguments.get("x-match", "all")).partition("-")
     return kind, [
         (key, _PRESENT if value is None else _term(value))
@@ -130,7 +130,7 @@ def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
 
 
 def _term(value: FieldValue) -> int | float | bytes:
-    """Return what is equal for values that Erlang's `==` holds for equal: a number, or else bytes."""
+    """Return a number or bytes for a value; two results are equal where Erlang's `==` holds for the values."""
     if isinstance(value, str):
         return b"S" + encode_text(value)
     if isinstance(value, bytes):

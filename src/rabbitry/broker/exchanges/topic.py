@@ -25,7 +25,7 @@ class _Node:
 
 
 class _Trie:
-    """Patterns with a `#` at their end at most."""
+    """Patterns without `#`, or with one at their end."""
 
     def __init__(self) -> None:
         self._root = _Node()
@@ -55,14 +55,14 @@ class _Trie:
                 found += rest.bound.values()
 
     def add(self, pattern: Sequence[str], binding: Binding) -> None:
-        """Take in a binding."""
+        """Add a binding."""
         node = self._root
         for word in pattern:
             node = node.children.setdefault(word, _Node())
         node.bound[binding.identity] = binding.destination
 
     def remove(self, pattern: Sequence[str], binding: Binding) -> None:
-        """Take out a binding, and the nodes that only it needed."""
+        """Remove a binding, and the nodes that only this binding needed."""
         path = [self._root]
         for word in pattern:
             path.append(path[-1].children[word])

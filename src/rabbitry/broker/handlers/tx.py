@@ -18,7 +18,7 @@ def select(channel: Channel, method: TxSelect) -> TxSelectOk:
 
 
 def commit(channel: Channel, method: TxCommit) -> None:
-    """Do what waited since the last commit; the answer waits for the store's."""
+    """Carry out the publishes and acks of the transaction. Commit-ok is sent once the store has them."""
     _transaction(channel).commit(
         channel, functools.partial(channel.connection.wait_for_commit, channel.number, TxCommitOk())
     )

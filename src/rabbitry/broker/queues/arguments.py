@@ -190,7 +190,7 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
 
 
 def check_locator(rules: Rules, arguments: Table) -> None:
-    """Raise 541 where a client's new queue names no way to find its node that RabbitMQ knows, on which it fails."""
+    """Raise 541 for an `x-queue-master-locator` that RabbitMQ 3.10 does not know, where declaring fails there."""
     if not rules.quorum and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
 

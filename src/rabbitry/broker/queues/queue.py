@@ -30,12 +30,12 @@ WINDOW_BYTES: Final = 32 << 20
 _AT_ONCE: Final = 4096
 """Messages that are read from the store in one piece: confirms wait meanwhile."""
 _FORGOTTEN_AT_ONCE: Final = 500
-"""Messages that are purged in one step."""
+"""Messages purged in one step."""
 _LONGEST_WAIT: Final = 3600.0
 _LONGEST_TURN: Final = 0.008
-"""Seconds that a queue delivers or gives up messages for before it lets others have their turn."""
+"""Seconds for which a queue delivers or expires messages before others have their turn."""
 _LOOK: Final = 64
-"""Deliveries between two looks at the clock."""
+"""Deliveries between two readings of the clock."""
 
 
 class Queue:
@@ -71,7 +71,7 @@ class Queue:
         self.turns = Turns(alone=rules.single_active_consumer)
         self.unsettled = 0
         self.returning = 0
-        """How many channels are giving much back in several turns of the loop: nothing is delivered meanwhile."""
+        """Channels that requeue many deliveries over several turns of the loop; nothing is delivered meanwhile."""
         self._goes_on = False
         """Whether it waits for its next turn to deliver, or to give up, the rest of what was too much for one."""
         self.ready = 0
@@ -79,12 +79,12 @@ class Queue:
         self.delivered = self.got = self.settlements = self.redelivered = 0
         self.got_no_ack = self.got_nothing = 0
         self.sent_no_ack = 0
-        """Deliveries and gets that need no ack; they are in `delivered`, `got` and `settlements` too."""
+        """Deliveries and gets without acknowledgement; `delivered`, `got` and `settlements` include them."""
         self._lane = Lane(0)
         self._lanes = [self._lane]
         self._next_position = 0
         self._unpublished = 0
-        """Positions that were given to something else than a publish."""
+        """Positions that were not given to a publish: `published` leaves them out."""
         self._returns = 0
         self._expiring = False
         self._is_dropping = False
@@ -120,11 +120,11 @@ class Queue:
 
     @property
     def published(self) -> int:
-        """The number of messages published to the queue since it was declared, or restored; dead letters are none."""
+        """The number of messages published to the queue since it was declared or restored, without dead letters."""
         return self._next_position - self._unpublished
 
     def counts(self) -> tuple[int, ...]:
-        """Return how many messages were published, and what was counted in the order of `counts.DELIVERED`."""
+        """Return the number of published messages, followed by the counts in the order of `counts.DELIVERED`."""
         deliver_no_ack = self.sent_no_ack - self.got_no_ack
         return (
             self.published,
@@ -241,7 +241,7 @@ class Queue:
 
     @property
     def is_busy(self) -> bool:
-        """Whether its first message cannot be told yet, since something goes on over several turns of the loop."""
+        """Whether the first message is not known yet, since an operation runs over several turns of the loop."""
         return bool(self.returning) or self._goes_on
 
     def get(self) -> Entry | None:
@@ -543,7 +543,7 @@ class Queue:
         now: POSIX seconds to which messages are looked at as alive.
         """
         if self.is_busy:
-            return  # it is touched again when all has come back, and goes on in its turn
+            return  # it is touched again once all are requeued
         if self._expiring:
             now = self._as_of or now or time.time()
             self._as_of = 0.0
@@ -552,10 +552,10 @@ class Queue:
         if self._expiring:
             self.drop_expired()
         if self._limited and self._is_over():
-            self._drop_what_is_over()  # what a consumer took at once was never too much
+            self._drop_what_is_over()  # after delivery: messages consumed at once never exceed a limit
 
     def _deliver(self, now: float) -> bool:
-        """Deliver as far as consumers have room; where that takes long, say no and go on in a later turn."""
+        """Deliver as far as consumers have room. Return False where that takes long and goes on in a later turn."""
         delivered = 0
         ends_at = 0.0
         for circle in self.turns.circles:
