@@ -218,7 +218,7 @@ class ClientConnection:
         self._yield([(METHOD, number, method)])
 
     def work(self, steps: Iterator[None], then: Callable[[], None] = lambda: None) -> None:
-        """Take the steps of a long operation in turns with other clients, then call back; hold later frames meanwhile."""
+        """Take the steps of a long operation in turns with other clients, then call back. Later frames are held."""
         if self.broker.shares.work(steps, functools.partial(self._worked, then), self.broker.journal.may_grow):
             then()
         elif self._held is None:

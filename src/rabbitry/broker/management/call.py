@@ -56,7 +56,7 @@ def refused() -> Answer:
 
 
 def need_keys(body: Json, *names: str) -> None:
-    """See that a body has what it must have; what it has not is named as RabbitMQ prints it."""
+    """Raise Answer (400) where a body lacks required fields; the text names them as RabbitMQ prints them."""
     missing = [f"{{key_missing,{name}}}" for name in names if name not in body]
     if missing:
         text = f"[{','.join(missing)}]"
@@ -94,7 +94,7 @@ class Call:
             raise bad("not_json") from error
 
     async def large_body(self) -> Json:
-        """Return the JSON object that was sent, which may be large: it is decoded in slices."""
+        """Return the JSON object of a large request body, which is decoded in slices. Raises Answer."""
         if not self._body:
             return {}
         body, self._body = self._body, bytearray()
@@ -121,27 +121,27 @@ class Call:
         return queue
 
     def sees(self, vhost: str) -> bool:
-        """Whether whoever asks may see a virtual host."""
+        """Return whether the caller may see a virtual host."""
         return ADMINISTRATOR in self.user.tags or self.broker.access.may_enter(vhost, self.user.name)
 
     def need(self, kind: Any, vhost: str, name: str) -> None:
-        """See that whoever asks may do something to a name."""
+        """Raise Answer unless the caller has a permission for a name."""
         if not self.broker.access.may(kind, vhost, self.user.name, name or "amq.default"):
             raise refused()
 
     def administrator(self) -> None:
-        """See that whoever asks is an administrator."""
+        """Raise Answer unless the caller is an administrator."""
         if ADMINISTRATOR not in self.user.tags:
             raise Answer(401, "not_authorised", "Not administrator user")
 
     def policymaker(self) -> None:
-        """See that whoever asks may make policies."""
+        """Raise Answer unless the caller may make policies."""
         if not {"policymaker", ADMINISTRATOR} & set(self.user.tags):
             raise Answer(401, "not_authorised", "Not policymaker user")
 
     @property
     def ranges(self) -> Ranges:
-        """The samples that the query asks for. Raises Answer where it makes no sense."""
+        """The samples that the query asks for. Raises Answer for an invalid query."""
         return read_ranges(self.request.query_params)
 
     @property
@@ -150,7 +150,7 @@ class Call:
         return self.request.query_params.get("disable_stats") == "true"
 
     def vhosts(self) -> list["VirtualHost"]:
-        """Return the virtual hosts that whoever asks may see, or the one of the path."""
+        """Return the virtual hosts that the caller may see, or the one of the path."""
         if "vhost" in self.request.path_params:
             return [self.vhost()]
         return [vhost for vhost in self.broker.vhosts.values() if self.sees(vhost.name)]
@@ -175,7 +175,7 @@ def only(item: Json, columns: str) -> Json:
 
 
 def found_in(item: Json, path: str) -> object:
-    """Return what a dotted path names in an object; None for nothing."""
+    """Return the value at a dotted path of an object; None where there is none."""
     value: object = item
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -190,7 +190,7 @@ def number(text: str, otherwise: str) -> int:
 
 
 def read_ranges(query: QueryParams) -> Ranges:
-    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer where there would be no sample, or too many."""
+    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer where they ask for no sample, or too many."""
     return Ranges(*(_range(query, name) for name in ("lengths", "msg_rates", "data_rates")))
 
 

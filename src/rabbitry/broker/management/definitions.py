@@ -1,6 +1,6 @@
-"""Definitions as JSON: all that is declared goes out as one document (RabbitMQ's docs/definitions), and its parts.
+"""Definitions as JSON: exporting everything declared as one document, and parsing its parts.
 
-`importing` takes such a document in.
+The format is RabbitMQ's (docs/definitions). `importing` reads whole documents.
 """
 
 import html
@@ -29,13 +29,14 @@ _Section = tuple[str, Iterable[Any], Callable[[Any], Json]]
 
 
 class BadDefinition(Exception):
-    """A definition that makes no sense; the text names it."""
+    """A definition is invalid; the text names it."""
 
 
 async def export(broker: "Broker", pace: Pace, only: "VirtualHost | None" = None) -> list[bytes]:
-    """Return everything declared as pieces of JSON; of one virtual host without its name and without users.
+    """Return everything declared, as pieces of one JSON document.
 
-    What goes with a connection (exclusive queues) is no part of it, nor what is there by itself (`amq.…` exchanges).
+    Exclusive queues and the predeclared exchanges (`amq.…`) are left out. only: the one virtual host to export, without
+    its name and without users; None means all of them.
     """
     sections = [*([] if only is not None else _of_broker(broker)), *_of_vhosts(broker, only)]
     head: Json = {"rabbit_version": views.VERSION}
@@ -68,6 +69,8 @@ def _of_vhosts(broker: "Broker", only: "VirtualHost | None") -> list[_Section]:
     without = () if only is None else ("vhost",)
 
     def picked(view: Callable[..., Json], names: tuple[str, ...] = ()) -> Callable[[Any], Json]:
+        """Return a view that shows only these fields, or all, but no virtual host where only one is exported."""
+
         def pick(item: Any) -> Json:
             shown = view(*item) if type(item) is tuple else view(item)
             return {name: shown[name] for name in names or shown if name not in without}
@@ -100,7 +103,7 @@ def _is_exclusive(binding: Binding) -> bool:
 
 
 def policy(vhost: str, name: str, item: Mapping[str, object]) -> Policy:
-    """Take a policy that came as JSON, and check it. Raises BadDefinition, in RabbitMQ's words."""
+    """Parse a policy from JSON and check it. Raises BadDefinition with RabbitMQ's text."""
     pattern, definition = item.get("pattern"), item.get("definition")
     priority, apply_to = item.get("priority", 0), item.get("apply-to", "all")
     if not isinstance(pattern, str):
@@ -126,16 +129,16 @@ def _invalid(text: str) -> BadDefinition:
 
 
 def _printed(value: object) -> str:
-    """Print what came as JSON as Erlang would."""
+    """Print a JSON value as Erlang does."""
     return erlang_term(_field(value))
 
 
 def limits(value: object, names: tuple[str, ...], what: str) -> dict[str, int]:
-    """Take limits that came as JSON: numbers by name. Raises BadDefinition, in RabbitMQ's words."""
+    """Parse limits from JSON: numbers by name. Raises BadDefinition with RabbitMQ's text."""
     if value == []:  # RabbitMQ's way to say none
         return {}
     if not isinstance(value, dict):
-        raise BadDefinition(f"{what} are an object")
+        raise BadDefinition(f"{what} must be an object")
     unknown = [f"{{{_printed(name)},{_printed(limit)}}}" for name, limit in value.items() if name not in names]
     if unknown:
         raise BadDefinition(f"Unrecognised terms [{','.join(unknown)}] in {what}")
@@ -149,11 +152,11 @@ _LONG: Final = 63
 
 
 def table(value: object) -> Table:
-    """Take arguments that came as JSON. Raises BadDefinition, or UsageError."""
+    """Parse arguments from JSON. Raises BadDefinition or UsageError."""
     if value is None or value == []:  # rabbitmqadmin's way to say none
         return {}
     if not isinstance(value, dict):
-        raise BadDefinition("arguments are an object")
+        raise BadDefinition("arguments must be an object")
     try:
         arguments = {str(key): _field(item) for key, item in value.items()}
     except RecursionError as error:
@@ -175,30 +178,30 @@ def _field(value: object) -> FieldValue:
 
 
 def text(item: Mapping[str, object], name: str) -> str:
-    """Take a text of a definition. Raises BadDefinition where it has none."""
+    """Return a string field of a definition. Raises BadDefinition where it is missing or no string."""
     value = item.get(name)
     if not isinstance(value, str):
-        raise BadDefinition(f"{name} is a string, not {value!r}")
+        raise BadDefinition(f"{name} must be a string, not {value!r}")
     return value
 
 
 def short(item: Mapping[str, object], name: str) -> str:
-    """Take what travels as a short string, at most 255 bytes. Raises BadDefinition, or UsageError."""
+    """Return a field that AMQP sends as a short string (255 bytes at most). Raises BadDefinition or UsageError."""
     value = text(item, name)
     encode_short(value)
     return value
 
 
 def named(item: Mapping[str, object], name: str = "name") -> str:
-    """Take a name: a short string that is not empty. Raises BadDefinition, or UsageError."""
+    """Return a name: a short string that is not empty. Raises BadDefinition or UsageError."""
     if not short(item, name):
         raise BadDefinition(f"{name} is empty")
     return short(item, name)
 
 
 def flag(item: Mapping[str, object], name: str) -> bool:
-    """Take a flag, which RabbitMQ does not do without. Raises BadDefinition."""
+    """Return a boolean field, which RabbitMQ requires. Raises BadDefinition."""
     value = item.get(name)
     if not isinstance(value, bool):
-        raise BadDefinition(f"{name} of {item.get('name')!r} is true or false, not {value!r}")
+        raise BadDefinition(f"{name} of {item.get('name')!r} must be true or false, not {value!r}")
     return value

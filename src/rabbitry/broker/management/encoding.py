@@ -9,7 +9,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def encode(value: object) -> bytes:
-    """Encode an answer, or a part of one. Names that are no UTF-8 (see decode_text) are shown with U+FFFD."""
+    """Encode an answer or a part of one as JSON. Names that are not UTF-8 (see decode_text) are shown with U+FFFD."""
     try:
         return _encode(value)
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""Importing definitions: all of a document is checked first and then carried out, so that it is never half done.
+"""Importing definitions: a document is checked as a whole before any of it is carried out.
 
-As on RabbitMQ, an exchange or queue that is there already stays as it is. Left out are names that begin with `amq.`,
-which are the broker's own, and bindings whose ends do not exist. Carrying it out can't fail: where a client changes
-something meanwhile, it is one of these cases.
+As on RabbitMQ, existing exchanges and queues are not changed. Names that begin with `amq.`, which are the broker's own,
+and bindings whose source or destination does not exist are left out. Carrying out a checked document can't fail: what a
+client declares or deletes in the meantime is one of these cases.
 """
 
 import functools
@@ -36,27 +36,27 @@ _OF_VHOST: Final = ("parameters", "policies", "exchanges", "queues", "bindings")
 
 
 async def load(broker: "Broker", document: Json, pace: Pace, only: "VirtualHost | None" = None) -> None:
-    """Declare what a document says; into one virtual host only what belongs to one, as RabbitMQ does.
+    """Declare everything in a document, whose lists are emptied.
 
-    The document's lists are used up. Raises BadDefinition, Answer, UsageError or a refusal of the broker's, and then
-    nothing has changed.
+    only: the virtual host to import into, which leaves out users and all else that belongs to no virtual host, as
+    RabbitMQ does. Raises BadDefinition, Answer, UsageError or the broker's refusal, before anything is changed.
     """
     plan = _Plan(broker, only)
     async with pace:
         for section in (*(() if only is not None else _OF_BROKER), *_OF_VHOST):
             items = document.pop(section, [])
             if not isinstance(items, list):
-                raise BadDefinition(f"{section} is a list of objects")
+                raise BadDefinition(f"{section} must be a list of objects")
             items.reverse()
             while items:
                 item = items.pop()
                 if not isinstance(item, dict):
-                    raise BadDefinition(f"{section} is a list of objects")
+                    raise BadDefinition(f"{section} must be a list of objects")
                 plan.readers[section](item)
                 await pace.rest()
         unknown = [name for name, value in document.items() if isinstance(value, list) and name not in _OF_BROKER]
         if any(document[name] for name in unknown):
-            raise BadDefinition(f"{', '.join(unknown)}: no sections of definitions that this broker has")
+            raise BadDefinition(f"{', '.join(unknown)}: sections that this broker does not have; remove them")
         while plan.steps:
             further = plan.steps.popleft()()
             await pace.go_over(further if isinstance(further, Iterator) else ())
@@ -66,11 +66,11 @@ async def load(broker: "Broker", document: Json, pace: Pace, only: "VirtualHost 
 
 
 class _Plan:
-    """What a document asks for, checked against what is there and what stood in it before."""
+    """The steps of an import, each checked against the broker's objects and those declared earlier in the document."""
 
     def __init__(self, broker: "Broker", only: "VirtualHost | None") -> None:
         self.steps: deque[Callable[[], object]] = deque()
-        """What to do; where it gives an iterator, that is gone over too."""
+        """Functions to call in order; an iterator that one returns is consumed in slices."""
         self.left_out = 0
         self.readers: Mapping[str, Callable[[Json], None]] = {
             "users": self._user,
@@ -90,7 +90,7 @@ class _Plan:
         self._vhosts = set(broker.vhosts)
         self._queues: set[tuple[str, str]] = set()
         self._exchanges: dict[tuple[str, str], str] = {}
-        """Virtual host and name of exchanges to come → their types."""
+        """Virtual host and name of exchanges to be declared → their types."""
 
     def _later(self, step: Callable[..., object], *arguments: object) -> None:
         self.steps.append(functools.partial(step, *arguments))
@@ -285,7 +285,7 @@ class _Plan:
 
 
 def parameter(component: str, name: str, value: object) -> dict[str, int]:
-    """Take a parameter of a virtual host that came as JSON: only its limits are any. Raises BadDefinition."""
+    """Parse a virtual host's parameter from JSON; limits are the only ones there are. Raises BadDefinition."""
     if component == "policy":
         raise BadDefinition("policies may not be set using this method")
     if component == "operator_policy":

@@ -19,13 +19,13 @@ from rabbitry.exceptions import UsageError
 T = TypeVar("T")
 _MOST_PAGE: Final = 500
 _RUN: Final = 1000
-"""How many keys are sorted in one step: it takes some 2 ms."""
+"""Keys sorted in one step, which takes about 2 ms."""
 _CHUNK: Final = 1 << 16
 """Bytes of an answer that are sent in one piece; its last object may be longer."""
 
 
 class Listed(NamedTuple, Generic[T]):
-    """Objects, how one is shown, and fields of it that can be had without showing all of it.
+    """Objects of a list, the function that shows one, and fields that can be read without calling it.
 
     order: the fields by which RabbitMQ sorts them. has_pages: whether RabbitMQ cuts this list into pages.
     """
@@ -42,7 +42,7 @@ class Listed(NamedTuple, Generic[T]):
         return found_in({path.partition(".")[0]: field(item)} if field is not None else self.view(item), path)
 
     def with_columns(self, columns: str) -> Callable[[T], Json | list[object]]:
-        """Return how an object is shown of which only some fields are wanted."""
+        """Return a function that shows only these fields of an object."""
         names = {column.partition(".")[0] for column in columns.split(",")}
         view = self.view
         if names <= self.fields.keys():
@@ -54,7 +54,7 @@ class Listed(NamedTuple, Generic[T]):
 
 
 class _Page(NamedTuple):
-    """A page that is asked for, and which names are wanted on all pages."""
+    """A requested page, and the filter on names that applies to all pages."""
 
     number: int
     size: int
@@ -63,7 +63,7 @@ class _Page(NamedTuple):
 
 
 async def answer(call: Call, listed: Listed[T]) -> Response:
-    """Answer with a list as the query asks: sort, sort_reverse, columns, page, page_size, name, use_regex."""
+    """Answer with a list, by the query's sort, sort_reverse, columns, page, page_size, name and use_regex."""
     query = call.request.query_params
     page = _page(query) if listed.has_pages and "page" in query else None
     head, tail = b"[", b"]"
@@ -86,7 +86,7 @@ async def answer(call: Call, listed: Listed[T]) -> Response:
 
 
 async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -> list[bytes]:
-    """Return objects as JSON, with commas between them, in pieces; `pace` is held."""
+    """Return objects as pieces of JSON with commas between them. The caller holds `pace`."""
     chunks: list[bytes] = []
     piece = bytearray()
     for item in items:
@@ -126,7 +126,7 @@ def _page(query: QueryParams) -> _Page:
 
 
 def _frame(page: _Page, total: int, filtered: int) -> tuple[bytes, bytes]:
-    """Return what stands before and behind the objects of a page. Raises Answer where there is no such page."""
+    """Return the JSON before and behind the objects of a page. Raises Answer where there is no such page."""
     pages = -(-filtered // page.size)
     if page.number > max(pages, 1):
         text = f"Page out of range, page: {page.number} page size: {page.size}, len: {filtered}"
@@ -191,7 +191,7 @@ async def _sorted(items: Sequence[T], listed: Listed[T], query: QueryParams, upt
 
 
 def _rank(value: object) -> tuple[int, object]:
-    """Return what orders values of all types, as Erlang does: numbers, atoms, all else, texts."""
+    """Return a sort key that orders values of all types as Erlang does: numbers, atoms, other values, strings."""
     if isinstance(value, bool) or value is None:
         return 1, "undefined" if value is None else str(value).lower()
     if isinstance(value, int | float):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DIGITS: Final = 10
 _WAIT: Final = 0.01
-"""Seconds between two looks at a queue to which much is coming back."""
+"""Seconds between two checks of a queue to which many messages are being requeued."""
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
@@ -70,7 +70,7 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
 
 
 def _count_publish(vhost: "VirtualHost", source: Exchange, routed: int) -> None:
-    """Count as RabbitMQ does, which publishes over a channel that confirms and returns."""
+    """Count a publish as RabbitMQ does, which sends it over a channel with confirms and returns."""
     source.published_in += 1
     source.published_out += routed or not source.name
     vhost.totals.count("publish")
@@ -97,7 +97,7 @@ def _properties(given: object) -> Properties:
     if given == []:
         given = {}
     if not isinstance(given, dict):
-        raise BadDefinition("properties are an object")
+        raise BadDefinition("properties must be an object")
     values = {name: value for name, value in given.items() if name in Properties._fields}
     if "headers" in values:
         values["headers"] = table(values["headers"])

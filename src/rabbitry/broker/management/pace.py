@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 _SLICE: Final = 0.004
-"""Seconds of a turn of the loop that all requests together may compute for, where what they ask for takes long."""
+"""Seconds of each turn of the loop that all long requests together may take."""
 
 
 class Pace:
@@ -27,7 +27,7 @@ class Pace:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # One that was cancelled in `rest` has given the lock back already, and another may have it.
+        # A request cancelled in `rest` has released the lock already, and another request may hold it.
         if not isinstance(error, asyncio.CancelledError):
             self._lock.release()
 
@@ -41,12 +41,12 @@ class Pace:
         return time.monotonic() > self._ends_at
 
     async def go_over(self, steps: Iterable[object]) -> None:
-        """Take small steps, as far as each slice allows."""
+        """Take all steps of an iterator, and rest wherever a slice is used up."""
         for _ in steps:
             await self.rest()
 
     async def rest(self) -> None:
-        """Let others have their turn where the slice is used up."""
+        """Yield to the event loop where the slice is used up."""
         if self.is_over:
             self._lock.release()
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Rates and samples: counters looked at every few seconds, so that counting costs a message next to nothing."""
+"""Rates and samples from counters that are read every few seconds, so that counting costs a message next to nothing."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 PERIOD: Final = 5
-"""Seconds between two looks, as RabbitMQ's collect_statistics_interval."""
+"""Seconds between two readings of the counters: RabbitMQ's collect_statistics_interval."""
 RETENTION: Final = 600
 """Seconds for which samples are kept."""
 _MOST_SAMPLES: Final = 200_000
-"""Samples that are kept of all objects together: where there are very many, each has fewer."""
+"""Samples kept of all objects together: the more objects there are, the fewer samples each has."""
 DEPTHS: Final = ("messages", "messages_ready", "messages_unacknowledged")
 _QUEUE: Final = ("publish", *DELIVERED, "deliver_get", *DEPTHS)
 _CHANNEL: Final = (*CHANNEL, "deliver_get")
@@ -43,7 +43,7 @@ class Range(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """An object's counters by name: now, at the last two looks, and what is needed to answer for earlier times."""
+    """An object's counters by name: now, at the last two readings, and earlier ones."""
 
     names: tuple[str, ...]
     now: Counts
@@ -53,7 +53,7 @@ class Counted(NamedTuple):
     history: "_History | None"
 
     def shown(self, names: Sequence[str], wanted: Range | None = None) -> dict[str, object]:
-        """Return counters, and beside each its rate a second, with samples where a range of them is wanted."""
+        """Return counters, each with its rate per second, and with samples where a range of them is asked for."""
         rows: list[tuple[int, Counts]] = []
         if wanted is not None:
             rows = _rows(self.history, wanted, len(self.names))
@@ -74,12 +74,12 @@ class Counted(NamedTuple):
         return result
 
     def any(self, names: Sequence[str]) -> bool:
-        """Whether any of some counters was ever counted up."""
+        """Return whether any of the named counters was ever above 0."""
         return any(self.now[self.names.index(name)] for name in names)
 
 
 class _History:
-    """The counters of one object: when they were seen (POSIX milliseconds), where they had changed."""
+    """The counters of one object with the times (POSIX milliseconds) at which they were seen to have changed."""
 
     __slots__ = ("is_cut", "seen")
 
@@ -96,7 +96,7 @@ class _History:
             self.is_cut = True
 
     def at(self, when: int) -> Counts | None:
-        """Return the counters as they were at a time; None for a time at which there was nothing to count yet."""
+        """Return the counters as they were at a time; None for a time before the first reading."""
         for seen_at, counts in reversed(self.seen):
             if seen_at <= when:
                 return counts
@@ -120,7 +120,7 @@ def _rows(history: _History | None, wanted: Range, width: int) -> list[tuple[int
 
 
 class Rates:
-    """Remembers the counters of queues, exchanges, channels, connections, virtual hosts, and of the broker."""
+    """The recent counters of queues, exchanges, channels, connections, virtual hosts, and of the broker."""
 
     def __init__(self, broker: "Broker", pace: Pace) -> None:
         self._broker = broker
@@ -130,12 +130,12 @@ class Rates:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look now, and from now on."""
+        """Read the counters now and every few seconds from now on."""
         self._task = asyncio.create_task(self._run(), name="rates")
-        self._task.add_done_callback(_tell)
+        self._task.add_done_callback(_log_failure)
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop reading the counters."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -146,7 +146,7 @@ class Rates:
             await asyncio.sleep(PERIOD)
 
     async def look(self) -> None:
-        """Note the counters of everything, in slices. What was never counted takes no memory."""
+        """Read all counters, in slices. Objects whose counters are all 0 take no memory."""
         now = int(time.time() * 1000)
         known: dict[object, _History] = {}
         most = max(2, min(RETENTION // PERIOD + 2, _MOST_SAMPLES // max(len(self._known), 1)))
@@ -194,35 +194,39 @@ class Rates:
         return Counted(names, now, seconds, last, before, history)
 
     def queue(self, of: "Queue") -> Counted:
-        """Return what is counted of a queue."""
+        """Return the counters of a queue."""
         return self._counted(of, _QUEUE, _queue(of))
 
     def exchange(self, of: "Exchange") -> Counted:
-        """Return what is counted of an exchange."""
+        """Return the counters of an exchange."""
         return self._counted(of, _EXCHANGE, (of.published_in, of.published_out))
 
     def channel(self, of: "Channel") -> Counted:
-        """Return what is counted of a channel."""
+        """Return the counters of a channel."""
         return self._counted(of, _CHANNEL, _channel(of))
 
     def connection(self, of: "ClientConnection") -> Counted:
-        """Return what is counted of a connection."""
+        """Return the counters of a connection."""
         return self._counted(of, OCTETS, _octets(of))
 
     def vhost(self, of: "VirtualHost", totals: Counts) -> Counted:
-        """Return what is counted of a virtual host; `totals` are from `vhost_totals`."""
+        """Return the counters of a virtual host; `totals` are from `vhost_totals`."""
         return self._counted(of, _VHOST, totals)
 
     def broker(self, totals: "dict[VirtualHost, Counts]") -> Counted:
-        """Return what is counted of the broker; `totals` are from `vhost_totals`."""
+        """Return the counters of the broker; `totals` are from `vhost_totals`."""
         return self._counted(self._broker, _BROKER, _broker(self._broker, totals))
 
 
-def _tell(task: "asyncio.Task[None]") -> None:
-    """Say so where the looking ended by itself: rates would stand still."""
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """Log an error where the task that reads the counters has failed."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        _log.error("the management API's rates stand still: %r", error, exc_info=error)
+        _log.error(
+            "the management API's rates are no longer updated, reading the counters failed: %r; restart the broker",
+            error,
+            exc_info=error,
+        )
 
 
 def _queue(queue: "Queue") -> Counts:
@@ -236,7 +240,7 @@ def _channel(channel: "Channel") -> Counts:
 
 
 def _with_sum(counts: Sequence[int]) -> Counts:
-    """Add deliver_get to counts in the order of CHANNEL."""
+    """Return counts in the order of CHANNEL with their sum deliver_get added."""
     first = len(CHANNEL) - len(DELIVERED)
     return (*counts, sum(counts[first : first + DELIVERIES]))
 
@@ -253,7 +257,7 @@ def _broker(broker: "Broker", totals: "dict[VirtualHost, Counts]") -> Counts:
 
 
 async def vhost_totals(broker: "Broker", pace: Pace) -> "dict[VirtualHost, Counts]":
-    """Sum up what is counted in each virtual host, closed channels and connections included."""
+    """Return the summed counters of each virtual host, closed channels and connections included."""
     totals: dict[VirtualHost, Counts] = {}
     channels = {vhost: list(vhost.totals.channels) for vhost in broker.vhosts.values()}
     octets = {vhost: list(vhost.totals.octets) for vhost in broker.vhosts.values()}

@@ -10,7 +10,7 @@ from rabbitry.broker.management.pace import Pace
 from rabbitry.exceptions import Undecodable
 
 _PIECE: Final = 1 << 18
-"""Bytes of text that are decoded in one step."""
+"""Bytes of text decoded in one step."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -44,7 +44,7 @@ async def _text(body: bytearray, pace: Pace) -> str:
 
 
 class _Reader:
-    """A text and how far it was read. Methods raise ValueError where it is no JSON."""
+    """A reader of JSON text. Its methods raise ValueError for invalid JSON."""
 
     def __init__(self, text: str, pace: Pace) -> None:
         self._text = text
@@ -52,7 +52,7 @@ class _Reader:
         self._at = 0
 
     async def whole(self) -> Json:
-        """Read an object, and see that nothing stands behind it."""
+        """Read an object; raise ValueError where text follows it."""
         found: Json = {}
         self._expect("{")
         if self._next() == "}":
@@ -67,7 +67,7 @@ class _Reader:
                 if not self._goes_on("}"):
                     break
         if self._next():
-            raise ValueError("something stands behind the object")
+            raise ValueError("there is text behind the object")
         return found
 
     async def _list(self) -> list[object]:
@@ -91,7 +91,7 @@ class _Reader:
         return value
 
     def _goes_on(self, end: str) -> bool:
-        """Take the comma before another one, or the end."""
+        """Read a comma or the closing bracket; return whether another element follows."""
         is_end = self._next() == end
         self._expect(end if is_end else ",")
         return not is_end
@@ -102,7 +102,7 @@ class _Reader:
         self._at += 1
 
     def _next(self) -> str:
-        """Skip white space; return the character behind it, nothing at the end."""
+        """Skip white space; return the character behind it, "" at the end."""
         match = _SPACE.match(self._text, self._at)
         assert match is not None  # noqa: S101 # it matches nothing too
         self._at = match.end()

@@ -21,7 +21,7 @@ _CONNECTIONS: Final = 512
 
 
 class ManagementServer:
-    """Serves the management API of a broker on sockets that listen already."""
+    """The HTTP server of a broker's management API, on sockets that listen already."""
 
     def __init__(self, broker: "Broker", listeners: list[socket.socket]) -> None:
         pace = Pace()
@@ -60,7 +60,7 @@ class ManagementServer:
         self._task = asyncio.create_task(self._serve(), name="management")
 
     def _make(self, visitor: Visitor) -> asyncio.Protocol:
-        """Return the protocol of a connection. It counts as one without a login for good: requests can be repeated."""
+        """Return the protocol of a connection, which always counts as one without a login: requests can be repeated."""
         protocol = self._protocol(self._config, self._server.server_state, {})
         protocol.visitor = visitor
         return protocol

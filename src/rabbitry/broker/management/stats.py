@@ -33,12 +33,12 @@ def of_channel(counted: Counted, ranges: Ranges) -> dict[str, object]:
 
 
 def of_connection(counted: Counted, ranges: Ranges) -> dict[str, object]:
-    """Return how many bytes went over a connection."""
+    """Return the bytes received and sent over a connection."""
     return counted.shown(OCTETS, ranges.data)
 
 
 def of_vhost(counted: Counted, ranges: Ranges) -> dict[str, object]:
-    """Return what is counted of a virtual host."""
+    """Return the counters of a virtual host."""
     return {
         **_message_stats(counted, PUBLISHED, ranges),
         **counted.shown(DEPTHS, ranges.lengths),
@@ -47,7 +47,7 @@ def of_vhost(counted: Counted, ranges: Ranges) -> dict[str, object]:
 
 
 def of_broker(counted: Counted, ranges: Ranges) -> dict[str, object]:
-    """Return what is counted of the whole broker."""
+    """Return the counters of the whole broker."""
     names = (*PUBLISHED, *_DELIVERED, *_DISK)
     return {
         "message_stats": counted.shown(names, ranges.messages),
@@ -57,7 +57,7 @@ def of_broker(counted: Counted, ranges: Ranges) -> dict[str, object]:
 
 
 def _message_stats(counted: Counted, published: tuple[str, ...], ranges: Ranges) -> dict[str, object]:
-    """Return the groups of counters of which one was ever counted up, as RabbitMQ does."""
+    """Return the groups of counters of which any was ever above 0, as RabbitMQ does."""
     groups = (names for names in (published, _DELIVERED) if counted.any(names))
     shown: dict[str, object] = {}
     for names in groups:

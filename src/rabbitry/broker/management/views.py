@@ -61,7 +61,7 @@ def plain(value: FieldValue) -> object:
 
 
 def overview(broker: "Broker", rates: Rates, totals: "dict[VirtualHost, Counts]", ranges: Ranges) -> Json:
-    """Return the broker at a glance; `totals` are from `vhost_totals`."""
+    """Return the overview of the broker; `totals` are from `vhost_totals`."""
     vhosts = broker.vhosts.values()
     return {
         "management_version": VERSION,
@@ -235,7 +235,7 @@ def queue_as_declared(item: Queue, *, has_totals: bool = False) -> Json:
 
 
 def exchange_with_stats(item: Exchange, vhost: "VirtualHost", rates: Rates, ranges: Ranges) -> Json:
-    """Return an exchange with what is counted of it."""
+    """Return an exchange with its counters."""
     return {**exchange(item, vhost), **stats.of_exchange(rates.exchange(item), ranges)}
 
 
@@ -408,7 +408,7 @@ def _peer(item: "ClientConnection") -> Json:
 
 
 def vhost(item: "VirtualHost") -> Json:
-    """Return a virtual host as it was made."""
+    """Return a virtual host without its counters."""
     return {
         "name": item.name,
         "description": item.description,
@@ -421,7 +421,7 @@ def vhost(item: "VirtualHost") -> Json:
 
 
 def vhost_with_stats(item: "VirtualHost", rates: Rates, totals: Counts, ranges: Ranges) -> Json:
-    """Return a virtual host with what is counted of it; `totals` are from `vhost_totals`."""
+    """Return a virtual host with its counters; `totals` are from `vhost_totals`."""
     return {**vhost(item), **stats.of_vhost(rates.vhost(item, totals), ranges)}
 
 
@@ -447,20 +447,20 @@ def topic_permission(vhost_name: str, user_name: str, exchange_name: str, item: 
 
 
 def parameters(item: "VirtualHost") -> list[Json]:
-    """List a virtual host's parameters: its limits, where it has any."""
+    """Return a virtual host's parameters: its limits, where any are set."""
     if not item.limits:
         return []
     return [{"value": dict(item.limits), "vhost": item.name, "component": "vhost-limits", "name": "limits"}]
 
 
 def global_parameters(broker: "Broker") -> list[Json]:
-    """List the global parameters; the cluster's name is always one."""
+    """Return the global parameters, which always include the cluster's name."""
     values = {CLUSTER_NAME: broker.cluster_name, **broker.parameters}
     return [{"name": name, "value": values[name]} for name in sorted(values)]
 
 
 def vhost_definition(item: "VirtualHost") -> Json:
-    """Return a virtual host as definitions have it: what was set of it, beside its name."""
+    """Return a virtual host as in definitions: its name, description, tags and metadata."""
     shown = vhost(item)
     is_plain = not item.tags and item.description in ("", "Default virtual host")
     names = ("name",) if is_plain else ("name", "description", "tags", "metadata")

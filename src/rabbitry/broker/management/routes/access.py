@@ -274,7 +274,7 @@ def _user_limit(call: Call) -> object:
 
 
 def _changed(call: Call, known: Mapping[str, int], name: str, names: tuple[str, ...], what: str) -> dict[str, int]:
-    """Return limits with one of them set or cleared, as the request says. Raises Answer, or BadDefinition."""
+    """Return limits in which the request has set or cleared one. Raises Answer or BadDefinition."""
     if call.method == "DELETE":
         return {other: limit for other, limit in known.items() if other != name}
     body = call.body()
