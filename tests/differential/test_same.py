@@ -16,6 +16,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
     expiry_cases,
     publish_cases,
     queue_cases,
+    redeclare_cases,
     requeue_cases,
 )
 from tests.differential.peer import Peer
@@ -27,6 +28,8 @@ DIFFERENT: Final[dict[str, str]] = {
     "frame_unknown_class": "RabbitMQ's reader crashes and closes the socket without a word; here it is 540",
     "frame_unknown_method": "RabbitMQ's reader crashes and closes the socket without a word; here it is 540",
     "frame_table_of_an_unknown_type": "RabbitMQ's reader crashes and closes the socket without a word; here it is 501",
+    "declare_nan": "RabbitMQ's reader crashes and closes the socket without a word; here it is 501",
+    "declare_infinity": "RabbitMQ's reader crashes and closes the socket without a word; here it is 501",
     "frame_deliver": "RabbitMQ waits for a content before it refuses a method that only it may send; here it is 503",
     "frame_body_too_long": "RabbitMQ waits for ever once a body is longer than its header says; here it is 501",
 }

@@ -1,6 +1,6 @@
 """What is declared twice has to be the same: how arguments are compared, and the words where they differ.
 
-Both are those of RabbitMQ 3.10 (`rabbit_misc:assert_args_equivalence`), which compares classes of types, then values.
+Both are those of RabbitMQ 3.10 (`rabbit_misc:assert_args_equivalence`), which compares Erlang's terms.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,6 @@ from rabbitry.exceptions import ProtocolViolation
 
 _MISSING: Final[FieldValue] = LongString(b"missing")
 """Stands for an argument that is not there, which is something else than one without a value."""
-_INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
-_FLOATS: Final = ("float", "double")
 
 
 def inequivalent(argument: str, where: str, received: str, current: str) -> ChannelRefusal:
@@ -33,7 +31,7 @@ def compare_arguments(names: Sequence[str], where: str, received: Table, current
         is_classic = argument == "x-queue-type" and (left, right) in (("classic", _MISSING), (_MISSING, "classic"))
         if is_classic or _is_same(left, right):
             continue  # a queue that does not say what it is is a classic one
-        if _MISSING in (left, right):
+        if left is _MISSING or right is _MISSING:
             raise inequivalent(argument, where, _with_type(left), _with_type(right))
         if isinstance(left, Decimal) or isinstance(right, Decimal):
             raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")  # RabbitMQ fails to print it
@@ -41,14 +39,10 @@ def compare_arguments(names: Sequence[str], where: str, received: Table, current
 
 
 def _is_same(left: FieldValue, right: FieldValue) -> bool:
-    return _class_of(left) == _class_of(right) and left == right
-
-
-def _class_of(value: FieldValue) -> str:
-    if value is _MISSING:
-        return "missing"
-    name = type_name(value)
-    return "integer" if name in _INTEGERS else "float" if name in _FLOATS else name
+    """Whether both are the same to Erlang: 10.0 is not 10, but a timestamp may be, and bytes may be a string."""
+    if left is _MISSING or right is _MISSING:
+        return left is right
+    return erlang_term(left) == erlang_term(right)
 
 
 def _with_type(value: FieldValue) -> str:

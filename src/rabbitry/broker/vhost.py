@@ -22,7 +22,7 @@ from rabbitry.broker.errors import (
 from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
 from rabbitry.broker.queues import Message, Queue
-from rabbitry.broker.queues.arguments import COMPARED, check_locator, read_rules
+from rabbitry.broker.queues.arguments import check_locator, compared, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from rabbitry.broker.records import (
     BINDING,
@@ -235,7 +235,7 @@ class VirtualHost:
         ):
             if received != current:
                 raise inequivalent(flag, where, _flag(received), _flag(current))
-        compare_arguments(COMPARED, where, arguments, queue.arguments)
+        compare_arguments(compared(queue.rules), where, arguments, queue.arguments)
         queue.note_use()
         return queue
 

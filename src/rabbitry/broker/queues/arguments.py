@@ -128,8 +128,7 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
         "invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders"
     ),
 }
-COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
-"""Arguments that have to be the same when a queue is declared again, in the order in which they are looked at."""
+_COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
 _LOCATORS: Final = ("client-local", "min-masters", "random", b"client-local", b"min-masters", b"random")
 _SETTINGS: Final[Mapping[str, str]] = {
     "message-ttl": "message_ttl",
@@ -142,7 +141,15 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "delivery-limit": "delivery_limit",
 }
 """Setting of a policy → the rule of a queue; its argument has `x-` before it."""
-_NOT_FOR_QUORUM: Final = ("x-max-priority", "x-queue-mode", "x-queue-version", "x-queue-master-locator")
+_NOT_FOR_QUORUM: Final = (
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-master-locator",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+)
 _NOT_FOR_CLASSIC: Final = (
     "x-delivery-limit",
     "x-dead-letter-strategy",
@@ -154,6 +161,15 @@ _NOT_FOR_CLASSIC: Final = (
     "x-max-age",
     "x-stream-max-segment-size-bytes",
 )
+
+
+def compared(rules: Rules) -> list[str]:
+    """Return the arguments that must be the same when a queue is declared again, in the order of comparison.
+
+    RabbitMQ ignores arguments that are for another type of queue there, though it refuses a new queue with them.
+    """
+    others = _NOT_FOR_QUORUM if rules.quorum else _NOT_FOR_CLASSIC
+    return [argument for argument in _COMPARED if argument not in others]
 
 
 def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> Rules:
