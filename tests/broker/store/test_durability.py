@@ -457,3 +457,20 @@ async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
             assert broker.vhosts["/"].queues["new"].id > 3, "what is left of the other one would be its"
             for name in ("a", "b"):
                 assert (await channel.declare_queue(name, passive=True)).message_count == 1
+
+
+async def test_what_a_purge_has_answered_is_gone_though_the_broker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.broker.queues.queue._FORGOTTEN_AT_ONCE", 1)
+    monkeypatch.setattr("rabbitry.broker.shares._SECONDS", 0.0)  # each step in a turn of its own
+    async with Broker(port=0, data=tmp_path / "data") as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True)
+        for number in range(1000):
+            await channel.send(b"%d" % number, routing_key="q")
+        await channel.wait_for_confirms()
+        assert await channel.purge_queue("q") == 1000
+        shutil.copytree(tmp_path / "data", tmp_path / "killed")  # as it would be found after a crash
+    async with Broker(port=0, data=tmp_path / "killed") as broker:
+        assert len(broker.vhosts["/"].queues["q"]) == 0

@@ -101,11 +101,21 @@ def unbind(channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
     return QueueUnbindOk()
 
 
-def purge(channel: Channel, method: QueuePurge) -> QueuePurgeOk | None:
-    """Drop what is ready."""
+def purge(channel: Channel, method: QueuePurge) -> None:
+    """Drop what is ready. The answer of a stored queue waits until all of that is deleted from the store."""
     channel.connection.check("read", "queue", method.queue or channel.last_queue)
-    count = named(channel, method.queue).purge()
-    return None if method.nowait else QueuePurgeOk(count)
+    connection = channel.connection
+    queue = named(channel, method.queue)
+    count, steps = queue.purge()
+    answer = None if method.nowait else QueuePurgeOk(count)
+
+    def purged() -> None:
+        if queue.id:
+            connection.wait_for_commit(channel.number, answer)
+        elif answer is not None:
+            connection.tell(channel.number, answer)
+
+    connection.work(steps, purged)
 
 
 def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:

@@ -313,8 +313,11 @@ class Queue:
             self.vhost.journal.remove(self, entry, is_moving=True)
         self._append(self._lane_at(entry.priority), again)
 
-    def purge(self) -> int:
-        """Drop all messages that are ready, and say how many they were."""
+    def purge(self) -> tuple[int, Iterator[None]]:
+        """Drop all messages that are ready. Return how many they were, and steps that the caller has to take.
+
+        The steps remove them from memory and from the store, so the purge is durable with what they wrote.
+        """
         count = self.ready
         gone: list[Entry] = []
         for lane in self._lanes:
@@ -323,10 +326,7 @@ class Queue:
                 lane.loaded_to = self._next_position - 1
             gone += lane.clear()
         self.ready = self.ready_bytes = 0
-        self.vhost.broker.shares.work(self._forgetting(gone), lambda: None, self.vhost.journal.may_grow)
-        if self.id:
-            self.vhost.journal.changes += 1  # the answer waits for the commit
-        return count
+        return count, self._forgetting(gone)
 
     def _forgetting(self, gone: list[Entry]) -> Iterator[None]:
         """Remove entries from the store, and from memory, in steps."""
@@ -340,7 +340,8 @@ class Queue:
     def delete(self) -> None:
         """End a queue: what was not settled goes with it, whatever its consumers still say of it."""
         self.is_deleted = True
-        self.purge()
+        _, steps = self.purge()
+        self.vhost.broker.shares.work(steps, lambda: None, self.vhost.journal.may_grow)
         self.close()
 
     def close(self) -> None:

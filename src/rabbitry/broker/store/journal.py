@@ -236,7 +236,6 @@ class Journal:
 
     def drop_tail(self, queue: "Queue", priority: int, after: int, before: int) -> None:
         """Forget entries of one priority at positions above `after` and below `before`."""
-        self.changes += 1
         self._open().drop(Dropped(queue.id, priority, after, before))
 
     def drop_queue(self, number: int) -> None:

@@ -1,5 +1,6 @@
 """Exchanges, queues and bindings."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, unquote_plus
@@ -177,10 +178,21 @@ def _queue_bindings(call: Call) -> object:
 
 
 @route("/api/queues/{vhost}/{name}/contents", "DELETE")
-def _contents(call: Call) -> object:
+async def _contents(call: Call) -> object:
     queue = call.queue()
     call.need("read", queue.vhost.name, queue.name)
-    queue.purge()
+    purged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def then() -> None:
+        if not purged.done():  # the client may have gone
+            purged.set_result(None)
+
+    journal = queue.vhost.journal
+    _, steps = queue.purge()
+    if not queue.vhost.broker.shares.work(steps, then, journal.may_grow):
+        await purged
+    if queue.id:
+        await journal.committed_now()
     return DONE
 
 
