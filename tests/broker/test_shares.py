@@ -23,3 +23,23 @@ async def test_who_waits_goes_first() -> None:
     await asyncio.sleep(0)
     assert served == ["waiting"]
     assert shares.may_go_on(1)
+
+
+async def test_one_that_raises_does_not_keep_the_others_waiting() -> None:
+    raised: list[BaseException | None] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context.get("exception")))
+    shares = Shares()
+    served: list[str] = []
+    error = ValueError("a fault")
+
+    def fail() -> None:
+        raise error
+
+    shares.wait(fail)
+    shares.wait(lambda: served.append("next"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    shares.wait(lambda: served.append("later"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (raised, served) == ([error], ["next", "later"])

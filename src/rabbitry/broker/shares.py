@@ -77,10 +77,12 @@ class Shares:
     def _serve(self) -> None:
         self._work = 0
         ends_at = time.monotonic() + _SECONDS
-        while self._waiting:
-            self._waiting.popleft()()
-            if time.monotonic() > ends_at:
-                break
-        self._handle = None
-        if self._waiting:
-            self._schedule()
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+                if time.monotonic() > ends_at:
+                    break
+        finally:  # the others go on, too, where one raised
+            self._handle = None
+            if self._waiting:
+                self._schedule()
