@@ -204,12 +204,12 @@ def test_a_command_that_lacks_a_package_names_its_own_extra() -> None:
     )
 
 
-def test_all_is_all_of_them() -> None:
+def test_the_extra_all_has_every_other_extra() -> None:
     [everything] = [Requirement(text) for text in _EXTRAS["all"]]
     assert everything.name == "rabbitry"
     assert everything.extras == set(_EXTRAS) - _PARTS - {"all"}
 
 
-def test_each_extra_that_a_command_names_is_there() -> None:
+def test_each_extra_that_a_command_names_exists() -> None:
     commands = ("broker", "monitor", "grading", "crawl", "web", "up", "worker")
     assert {extra_of(command) for command in commands} == set(_EXTRAS) - _PARTS

@@ -220,7 +220,7 @@ LEFT_BEHIND: Final = (
     "/api/policies/%2F/p", "/api/queues/%2F/taken", "/api/queues/%2F/more", "/api/queues/%2F/first",
     "/api/exchanges/%2F/taken", "/api/exchanges/%2F/first", "/api/queues/%2F/wrong", "/api/global-parameters/mine",
 )  # fmt: skip
-"""What is to be deleted after all of them."""
+"""Objects to delete after all cases."""
 REFUSED_HERE: Final = (
     {**_GOOD, "nonsense": [1]},
     {**_GOOD, "queues": {}},

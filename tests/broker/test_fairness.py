@@ -86,7 +86,7 @@ async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connectin
         await eventually(lambda: queue.published > after, "more of theirs")
 
 
-async def test_what_takes_long_gives_others_their_turn_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_long_operation_lets_other_clients_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_TURN", 0.0)
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
     async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
@@ -117,7 +117,7 @@ async def _published(channel: Channel, name: str, count: int, **options: Any) ->
 
 
 @pytest.mark.parametrize("ending", ["channel", "connection", "nack", "recover", "lost"])
-async def test_others_are_served_while_much_comes_back_and_find_it_in_order(
+async def test_others_are_served_during_a_large_requeue_and_find_its_order(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
@@ -201,7 +201,7 @@ async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_aft
     store.close()
 
 
-async def test_a_consumer_of_very_much_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_of_many_messages_lets_other_clients_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "_LONGEST_TURN", 0.0)
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
     async with Broker(port=0) as broker:

@@ -17,7 +17,7 @@ _SESSIONS = 10
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
-    """Turn the garbage collector off: what refers to itself in a circle stays."""
+    """Turn the garbage collector off, so that objects in reference cycles stay."""
     gc.disable()
     try:
         yield

@@ -529,7 +529,7 @@ async def test_what_clients_send_is_shown_as_json_can_say_it(broker: Broker) -> 
         }
 
 
-async def test_settings_and_policies_have_the_same_answers(rabbit: RabbitMQ, broker: Broker) -> None:
+async def test_settings_and_policies_have_the_same_answers_on_both_brokers(rabbit: RabbitMQ, broker: Broker) -> None:
     theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
     for step in cases.SETTINGS:
         expected = await asyncio.to_thread(theirs, *step)
@@ -537,7 +537,7 @@ async def test_settings_and_policies_have_the_same_answers(rabbit: RabbitMQ, bro
         assert (step, _without_what_differs(got)) == (step, _without_what_differs(expected))
 
 
-async def test_lists_are_cut_and_sorted_alike(rabbit: RabbitMQ, broker: Broker) -> None:
+async def test_lists_are_paged_and_sorted_alike_on_both_brokers(rabbit: RabbitMQ, broker: Broker) -> None:
     def seen(url: str) -> list[object]:
         api = Api(url)
         api("PUT", "/api/vhosts/paged", {})
@@ -551,7 +551,7 @@ async def test_lists_are_cut_and_sorted_alike(rabbit: RabbitMQ, broker: Broker) 
     assert await asyncio.to_thread(seen, broker.management_url) == await asyncio.to_thread(seen, management_url(rabbit))
 
 
-async def test_imports_are_taken_and_refused_alike(rabbit: RabbitMQ, broker: Broker) -> None:
+async def test_imports_are_accepted_and_refused_alike_on_both_brokers(rabbit: RabbitMQ, broker: Broker) -> None:
     def answers(url: str) -> list[tuple[int, Any]]:
         api = Api(url)
         seen = [api("POST", "/api/definitions", document) for document in (*cases.IMPORTED, *cases.REFUSED)]

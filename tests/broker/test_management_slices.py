@@ -81,12 +81,12 @@ async def test_a_policy_reaches_many_queues_in_slices(broker: Broker, rests: lis
         assert {queue.policy is not None for queue in queues} == {method == "PUT"}
 
 
-async def test_counters_are_looked_at_in_slices(broker: Broker, rests: list[None]) -> None:
+async def test_counters_are_read_in_slices(broker: Broker, rests: list[None]) -> None:
     await Rates(broker, Pace()).look()
     assert len(rests) >= _OBJECTS
 
 
-async def test_who_is_cancelled_holds_up_nobody() -> None:
+async def test_a_cancelled_request_holds_up_no_other() -> None:
     pace = Pace()
 
     async def compute(steps: int) -> int:
@@ -119,7 +119,7 @@ async def _read(text: str | bytes) -> object:
         '\n{"a":[true,false,null,-1.5e3,""]}\r\n', '{"a":{"b":[1]}}', "\ufeff{}",
     ],
 )  # fmt: skip
-async def test_a_large_document_is_decoded_as_any(text: str) -> None:
+async def test_a_large_document_is_decoded_as_json_decodes_it(text: str) -> None:
     assert await _read(text) == json.loads(text.removeprefix("\ufeff"))
 
 

@@ -63,7 +63,7 @@ async def test_no_counter_falls_with_the_queue_and_the_channel_that_it_counts(
     assert _rate(await _of_all(rates, broker), "publish") == 0.0
 
 
-async def test_the_first_look_shows_no_rate(clock: list[float], broker: Broker) -> None:
+async def test_the_first_reading_shows_no_rate(clock: list[float], broker: Broker) -> None:
     async with rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("tasks")

@@ -32,7 +32,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_a_whole_folder_is_said_to_be_whole_and_left_alone(folder: Path) -> None:
+async def test_an_undamaged_folder_is_reported_and_not_changed(folder: Path) -> None:
     before = _files(folder)
     for command in ("check", "repair"):
         done = commands.run("broker", command, str(folder))

@@ -19,7 +19,7 @@ def _check(site: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.fresh_clone
 @pytest.mark.timeout(300)
-def test_the_site_is_whole(tmp_path: Path) -> None:
+def test_the_site_has_no_broken_links(tmp_path: Path) -> None:
     built = subprocess.run(
         [Path(sys.executable).parent / "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path], cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=250, check=False,
@@ -31,7 +31,7 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
     assert [name for name in rabbitry.__all__ if f'.{name}"' not in reference] == []
 
 
-def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(
         '<link rel="icon" href="https://elsewhere.example/i.png"><a href="other.html#there">1</a>'
         '<a href="other.html#gone">2</a><a href="gone.html">3</a><a href="https://elsewhere.example/">4</a>'

@@ -1,4 +1,4 @@
-"""What `connect` takes beside the URL: TLS, heartbeat, credentials, client properties, attempts, and news of blocks."""
+"""Options of `connect`: TLS, heartbeat, credentials, client properties, attempts, and `on_blocked`."""
 
 import asyncio
 import inspect
@@ -48,7 +48,7 @@ async def test_the_heartbeat_goes_before_the_urls(broker_url: str) -> None:
         (lambda: rabbitry.connect("amqp://localhost", ssl=ssl.create_default_context()), "ssl= needs .* amqps://"),
     ],
 )
-def test_options_that_make_no_sense_are_named(make: Callable[[], object], words: str) -> None:
+def test_invalid_options_raise_a_usage_error(make: Callable[[], object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         make()
 
@@ -85,7 +85,7 @@ async def test_credentials_are_asked_for_at_each_login(broker_url: str, is_async
             await channel.publish(b"x", routing_key="q")
 
 
-async def test_wrong_or_failing_credentials_are_told(broker_url: str) -> None:
+async def test_wrong_or_failing_credentials_raise_an_error(broker_url: str) -> None:
     with pytest.raises(LoginRefused):
         await rabbitry.connect(broker_url, credentials=lambda: ("nobody", "nothing"))
 
@@ -96,7 +96,7 @@ async def test_wrong_or_failing_credentials_are_told(broker_url: str) -> None:
         await rabbitry.connect(broker_url, credentials=failing)
 
 
-def test_the_blocking_twin_takes_the_same(broker_url: str) -> None:
+def test_connect_blocking_takes_the_same_options(broker_url: str) -> None:
     parsed = parse_url(broker_url)
     with rabbitry.connect_blocking(
         replace(parsed, password="expired"),
@@ -139,7 +139,7 @@ async def test_hosts_are_tried_as_often_as_asked_for() -> None:
         await rabbitry.connect(url, connect_attempts=2)
 
 
-async def test_blocks_are_told_and_a_failing_listener_costs_nothing() -> None:
+async def test_on_blocked_is_called_and_may_fail() -> None:
     told: list[str | None] = []
 
     def listen(reason: str | None) -> None:

@@ -46,7 +46,7 @@ async def test_a_missing_queue_is_an_error_on_entering(broker_url: str) -> None:
             await channel.consume_all([queue, "no-such-queue"]).__aenter__()
 
 
-def test_the_blocking_twin_iterates_over_all(broker_url: str) -> None:
+def test_blocking_consumers_iterate_over_all_queues(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         queues = [channel.declare_queue("", exclusive=True).name for _ in range(2)]

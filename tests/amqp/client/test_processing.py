@@ -1,4 +1,4 @@
-"""`delivery.process()`: the message is settled where its block is left, by rule."""
+"""`delivery.process()`, which settles a message at the end of a block."""
 
 import asyncio
 
@@ -74,7 +74,7 @@ async def test_a_message_is_requeued_once(broker_url: str) -> None:
         assert await channel.get(queue) is None
 
 
-async def test_what_the_block_settled_is_left_alone(broker_url: str) -> None:
+async def test_a_delivery_settled_within_the_block_is_left_alone(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = await _filled(channel)
@@ -108,7 +108,7 @@ async def test_a_block_whose_channel_is_gone_ends_quietly(broker_url: str) -> No
         assert (await _got(channel, queue)).redelivered
 
 
-def test_the_blocking_twin_settles_the_same(broker_url: str) -> None:
+def test_blocking_deliveries_are_settled_by_the_same_rules(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue("", exclusive=True).name

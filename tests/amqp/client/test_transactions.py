@@ -17,7 +17,7 @@ async def test_without_confirms_a_message_is_done_once_written(broker_url: str) 
         assert await channel.purge_queue(queue) == 5001
 
 
-async def test_without_confirms_a_returned_message_is_told(broker_url: str) -> None:
+async def test_without_confirms_a_returned_message_raises(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(confirms=False)
         await channel.publish(b"x", routing_key="no-such-queue")
@@ -80,7 +80,7 @@ async def test_a_transaction_does_not_outlive_its_connection(url: BrokerURL) -> 
         assert got.body == b"again"
 
 
-async def test_misuse_is_named(broker_url: str) -> None:
+async def test_misuse_of_transactions_raises_a_usage_error(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         with pytest.raises(UsageError, match="confirms=False"):
             await (await connection.channel()).transaction().__aenter__()
@@ -90,7 +90,7 @@ async def test_misuse_is_named(broker_url: str) -> None:
                 await channel.transaction().__aenter__()
 
 
-def test_the_blocking_twin_does_the_same(broker_url: str) -> None:
+def test_blocking_transactions_do_the_same(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(confirms=False)
         queue = channel.declare_queue("", exclusive=True).name

@@ -1,4 +1,4 @@
-"""Stores that are damaged in every place: what can be read is served, the rest is named and set aside."""
+"""Damage in every part of a store: readable messages are served, the others are reported and the files kept."""
 
 import json
 import logging
@@ -83,7 +83,7 @@ def _overwrite(path: Path, page: int, data: bytes) -> None:
 
 @pytest.mark.parametrize("what", ["noise", "zeros"])
 @pytest.mark.parametrize("place", ["bodies", "entries", "records", "state", "header", "leaf"])
-def test_one_bad_page_costs_what_is_in_it(
+def test_a_damaged_page_loses_only_its_own_rows(
     folder: Path, place: str, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = 1 if place == "header" else _pages(folder)[place][0]
@@ -104,7 +104,7 @@ def test_one_bad_page_costs_what_is_in_it(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR], "it is damaged once"
 
 
-def test_a_bad_page_is_mended_while_the_store_is_open(folder: Path) -> None:
+def test_a_damaged_page_is_repaired_while_the_store_is_open(folder: Path) -> None:
     page = _pages(folder)["leaf"][1]
     _overwrite(folder / "broker.sqlite", page, b"\xff" * _PAGE)
     store = SQLiteStore(folder)
@@ -178,7 +178,7 @@ _RECORDS = {
 
 
 @pytest.mark.parametrize("what", _RECORDS)
-async def test_a_record_that_makes_no_sense_costs_the_others_nothing(
+async def test_an_unusable_record_leaves_the_others_intact(
     tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kind, key, change = _RECORDS[what]
@@ -204,7 +204,7 @@ async def test_a_record_that_makes_no_sense_costs_the_others_nothing(
         assert "damaged" not in caplog.text, "it was set aside"
 
 
-def test_a_whole_store_is_said_to_be_whole(folder: Path) -> None:
+def test_an_undamaged_store_is_reported_as_undamaged(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     found = survey(folder)
     assert found.is_whole, found.lines()
@@ -212,7 +212,7 @@ def test_a_whole_store_is_said_to_be_whole(folder: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_what_is_in_the_log_of_a_killed_broker_counts(tmp_path: Path) -> None:
+def test_messages_in_the_log_of_a_killed_broker_are_served(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path)
     store.open()
     store.apply(Batch(records=_record("q", 1)))
@@ -224,7 +224,7 @@ def test_what_is_in_the_log_of_a_killed_broker_counts(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_was_deleted_does_not_come_back(folder: Path) -> None:
+def test_deleted_messages_do_not_come_back(folder: Path) -> None:
     store = SQLiteStore(folder)
     store.open()
     (found,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 10_000, 1 << 30)]))

@@ -35,7 +35,7 @@ def broker(disk: SmallDisk) -> Iterator[BrokerProcess]:
 
 
 class _Account:
-    """What was confirmed and acknowledged, by number."""
+    """The numbers of the confirmed and the acknowledged messages."""
 
     def __init__(self) -> None:
         self.confirmed: set[int] = set()

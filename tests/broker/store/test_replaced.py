@@ -31,7 +31,7 @@ def _remove_log(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_remove_folder, _replace_folder, _remove_database, _remove_log])
-async def test_nothing_is_confirmed_into_files_that_are_not_there(
+async def test_nothing_is_confirmed_once_the_files_are_gone_or_replaced(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     with pytest.raises(StoreFailed, match="while the broker ran"):

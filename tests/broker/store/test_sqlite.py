@@ -255,7 +255,7 @@ def test_without_room_nothing_of_a_batch_is_written(store: SQLiteStore) -> None:
     store.close()
 
 
-def test_what_is_dropped_goes_a_part_in_each_batch(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropped_entries_are_deleted_over_several_batches(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 40)
     for queue in (1, 2):
         store.apply(_added(queue, 100) if queue == 1 else Batch(added={_entry(n + 200): queue for n in range(100)}))

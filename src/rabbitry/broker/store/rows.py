@@ -112,7 +112,7 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
     if priority is not None:
         condition += " AND priority = ? AND position > ? AND position < ?"
         values += [priority, after, before]
-    places = f"SELECT priority, position FROM entries WHERE {condition} ORDER BY priority, position"  # noqa: S608
+    places = f"SELECT priority, position FROM entries WHERE {condition} ORDER BY priority, position"  # noqa: S608 # see above
     last = connection.execute(f"{places} LIMIT 1 OFFSET ?", (*values, most - 1)).fetchone()
     if last is None:
         del waiting[0]

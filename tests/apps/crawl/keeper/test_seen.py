@@ -1,4 +1,4 @@
-"""The seen set: what is new is in memory and logged, and moved to its table in slices."""
+"""The seen set: new addresses are in memory and in a log, and are moved to the table in slices."""
 
 import random
 from pathlib import Path
@@ -29,7 +29,7 @@ def moved(connection: Connection) -> dict[int, int]:
     return {int(key): int(ref) for key, ref in rows}
 
 
-def test_what_was_put_is_found_whatever_was_moved_and_by_who_takes_over(database: Database) -> None:
+def test_every_key_is_found_after_moves_and_by_the_next_keeper(database: Database) -> None:
     chance = random.Random(3)
     truth: dict[int, int] = {}
     one = Seen()
@@ -52,7 +52,7 @@ def test_what_was_put_is_found_whatever_was_moved_and_by_who_takes_over(database
         database.write_now(change)
 
 
-def test_all_is_moved_at_last_and_the_log_is_empty_then(database: Database) -> None:
+def test_every_row_is_moved_in_the_end_and_the_log_is_empty(database: Database) -> None:
     one = Seen()
 
     def fill(connection: Connection) -> None:
@@ -69,7 +69,7 @@ def test_all_is_moved_at_last_and_the_log_is_empty_then(database: Database) -> N
     assert database.read_now(logged) == 0
 
 
-def test_what_comes_while_others_are_moved_stays_in_the_log(database: Database) -> None:
+def test_rows_added_during_a_move_stay_in_the_log(database: Database) -> None:
     one = Seen()
 
     def begin(connection: Connection) -> None:

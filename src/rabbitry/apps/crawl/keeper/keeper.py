@@ -123,7 +123,7 @@ class Keeper:
     def _current(self, connection: Connection, now: float) -> tuple[State, bool]:
         # On PostgreSQL the row is locked, on SQLite the whole database is: keepers write one after another.
         lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
-        row = sets.rows(connection, f"SELECT epoch, is_paused FROM crawl_keeper WHERE id = 1{lock}")[0]  # noqa: S608
+        row = sets.rows(connection, f"SELECT epoch, is_paused FROM crawl_keeper WHERE id = 1{lock}")[0]  # noqa: S608 # no text from outside
         if self._state is None or self._state.epoch != row.epoch:
             sets.change(
                 connection,

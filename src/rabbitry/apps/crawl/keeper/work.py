@@ -401,10 +401,10 @@ def _put(table: str, key: str, columns: Sequence[str]) -> str:
     )
 
 
-_INSERT: Final = f"INSERT INTO crawl_addresses ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO crawl_addresses ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 # names from this file
 _PLAIN: Final = ("id", "key", "url", "host", "crawl", "depth", "purpose", "hops", "source", "found_at")
-_INSERT_PLAIN: Final = f"INSERT INTO crawl_addresses ({', '.join(_PLAIN)}) VALUES ({', '.join('?' * len(_PLAIN))})"  # noqa: S608
-_UPDATE: Final = f"UPDATE crawl_addresses SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"  # noqa: S608
+_INSERT_PLAIN: Final = f"INSERT INTO crawl_addresses ({', '.join(_PLAIN)}) VALUES ({', '.join('?' * len(_PLAIN))})"  # noqa: S608 # likewise
+_UPDATE: Final = f"UPDATE crawl_addresses SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"  # noqa: S608 # likewise
 _PUT_LATER: Final = _put("crawl_later", "address", ("address", "due"))
 _PUT_HOST: Final = _put("crawl_hosts", "id", HOST_COLUMNS)
 _PUT_BATCH: Final = _put("crawl_batches", "id", ("id", "host", "origin", "robots", "sent_at", "deadline", "addresses"))
