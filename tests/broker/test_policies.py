@@ -17,6 +17,7 @@ from rabbitry.broker import Broker
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.queues.arguments import Rules
+from rabbitry.exceptions import PreconditionFailed
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 
@@ -96,6 +97,23 @@ async def test_a_policy_holds_for_what_is_there_and_what_will_be(server: Server)
         assert await _depth(channel, "short.old") == 5
         for queue in depths:
             await channel.delete_queue(queue)
+
+
+async def test_a_policy_is_no_argument_of_a_queue_that_is_declared_again(server: Server) -> None:
+    async with rabbitry.connect(server.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("limited", arguments={"x-max-length": 5})
+        assert await server.put("limits", "^limited$", {"max-length": 2, "message-ttl": 60_000}) == 201
+        await channel.declare_queue("limited", arguments={"x-max-length": 5})
+        for arguments, difference in (
+            ({"x-max-length": 2}, "'x-max-length' .* received '2' but current is '5'"),
+            ({}, "'x-max-length' .* received none but current is the value '5' of type 'signedint'"),
+            ({"x-max-length": 5, "x-message-ttl": 60_000}, "'x-message-ttl' .* but current is none"),
+        ):
+            with pytest.raises(PreconditionFailed, match=difference):
+                await (await connection.channel()).declare_queue("limited", arguments=arguments)
+        assert await server.delete("limits") == 204
+        await channel.delete_queue("limited")
 
 
 async def test_expiry_and_dead_letters_by_policy(server: Server) -> None:

@@ -191,6 +191,7 @@ for _name, _messages, _gone in (
     ("low_waits_for_a_long_high", ((b"high", 100_000, 5), (b"low", 1, 1)), 0),
     ("both", ((b"low", 20, 1), (b"high", 20, 5)), 2),
     ("high_before_low", ((b"high", 50, 5), (b"low", 1, 1)), 2),
+    ("high_first", ((b"high", 1, 5), (b"low", None, 1)), 1),
     ("behind_its_own_head", ((b"a", None, 2), (b"b", 1, 2), (b"c", 1, 1)), 0),
 ):
     add(f"priority_expiry_{_name}", of(_at_the_head_of_a_priority_queue, _messages, _gone))

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 
 import rabbitry
+from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker
 from rabbitry.broker.queues import Message, Queue
 from rabbitry.broker.queues.dead_letter import dead_letter
+from rabbitry.testing.broker import RunningBroker
+from tests.differential.peer import Peer
 from tests.support.waiting import eventually
 
 KINDS: dict[str, Table] = {
@@ -87,6 +90,45 @@ async def test_a_letter_with_a_time_to_live_of_zero_is_for_a_consumer_that_waits
                 assert delivery.body == body
                 delivery.ack()
         assert not len(last)
+
+
+def test_queues_deliver_dead_letters_in_the_order_in_which_they_got_them() -> None:
+    with RunningBroker() as broker, Peer(broker.url) as peer:
+        for source, target in (("from-1", "b"), ("from-2", "c"), ("from-3", "a")):
+            peer.queue(target)
+            dead: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
+            peer.call(m.QueueDeclare(queue=source, arguments=dead))
+        for target in ("a", "b", "c"):
+            peer.consume(target, target, no_ack=True)
+        for body in (b"1", b"2"):
+            for source in ("from-1", "from-2", "from-3"):
+                peer.publish("", source, body)
+                peer.get(source, no_ack=False)
+        peer.log.clear()
+        peer.send(m.BasicNack(6, multiple=True, requeue=False))
+        while len(peer.log) < 6 and peer.is_open:
+            peer.quiet()
+    order = [(line.split("consumer_tag='")[1][0], line[-2]) for line in peer.log[:6]]
+    assert list(dict(order)) == ["b", "c", "a"]
+    for target in ("a", "b", "c"):
+        assert [body for queue, body in order if queue == target] == ["1", "2"]
+
+
+@pytest.mark.parametrize("first", ["full", "end"])
+async def test_a_letter_that_a_full_queue_refuses_follows_the_one_being_published(first: str) -> None:
+    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+        vhost = broker.vhosts["/"]
+        _declare(broker, "end", NO_ARGUMENTS)
+        to_end: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "end"}
+        _declare(broker, "full", {**KINDS["refused"], **to_end})
+        _declare(broker, "start", {"x-max-length": 0, "x-dead-letter-exchange": "amq.fanout"})
+        for name in dict.fromkeys((first, "full", "end")):
+            vhost.bind("amq.fanout", vhost.queues[name], "", NO_ARGUMENTS)
+        channel = await connection.channel()
+        await channel.publish(b"1", routing_key="start")
+        end = vhost.queues["end"]
+        await eventually(lambda: len(end) == 2, "both copies are at the end")
+        assert [len(_deaths(entry.message)) for entry in end.held()] == [1, 2]
 
 
 def test_deaths_are_counted_in_time_that_grows_with_their_number() -> None:

@@ -64,3 +64,25 @@ async def test_an_expired_message_of_a_high_priority_is_not_delivered() -> None:
         assert delivery is not None
         assert delivery.body == b"low"
         delivery.ack()
+
+
+async def test_rabbitmq_delivers_an_expired_message_of_a_high_priority(rabbitmq_url: str) -> None:
+    """The table of differences in docs/broker.md says so."""
+    async with rabbitry.connect(rabbitmq_url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, {"x-max-priority": 5})
+        await channel.declare_queue("later", durable=True, arguments=DEAD)
+        for queue, expiration, priority in (("q", None, 1), ("q", "1", 5), ("later", "50", 0)):
+            properties = rabbitry.Properties(expiration=expiration, priority=priority)
+            await channel.publish(b"%d" % priority, routing_key=queue, properties=properties)
+
+        async def is_dead() -> bool:
+            return await _count(channel, "dead") > 0
+
+        await eventually_awaited(is_dead, "a message of another queue expires later")
+        letter, delivery = await channel.get("dead"), await channel.get("q")
+        assert letter is not None
+        assert delivery is not None
+        assert (letter.body, delivery.body) == (b"0", b"5")
+        letter.ack()
+        delivery.ack()
