@@ -65,11 +65,11 @@ class Connections:
         self._lingering: dict[LimitedProtocol, None] = {}
 
     def add(self, connection: Connection, peer: str) -> None:
-        """Take in a connection that has become another one: it was admitted before."""
+        """Add a connection that replaces an admitted one, such as a WebSocket."""
         self._open[connection] = peer
 
     def admit(self, connection: Connection, peer: str) -> bool:
-        """Take a new connection in; where there are too many, at the cost of one that waits for its peer.
+        """Admit a new connection; where there are too many, close one that waits for its peer.
 
         That is the oldest of the peer's own where the peer has too many, else of the peer that has the most. Within it,
         one without a request goes before one whose body is still coming. A connection that is being answered stays;
@@ -94,11 +94,11 @@ class Connections:
         return True
 
     def leave(self, connection: Connection) -> None:
-        """Forget a connection; one that was never taken in, or is forgotten already, changes nothing."""
+        """Stop counting a connection; has no effect on one that is not counted."""
         self._open.pop(connection, None)
 
     def linger(self, connection: LimitedProtocol) -> None:
-        """Note that a connection waits for its peer to read its last words; `gone` ends that."""
+        """Note that a closed connection still waits for its peer to read the last answer; `gone` ends that."""
         self._lingering[connection] = None
         if len(self._lingering) > LINGERING:
             next(iter(self._lingering)).drop()
@@ -153,12 +153,12 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def drop(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without an answer."""
         self.connections_in_use.gone(self)
         self.transport.abort()
 
     def give_up(self, reason: str, status: str = "408 Request Timeout") -> None:
-        """Close the connection, and say why where no answer has begun. Nothing that the peer does keeps it open."""
+        """Close the connection, with an error as answer where none has begun. The peer can't keep it open."""
         self._forget()
         cycle = self.cycle
         begun = cycle is not None and cycle.response_started and not cycle.response_complete
@@ -250,7 +250,7 @@ def _peer(client: tuple[str, int] | None) -> str:
 
 
 def network_of(address: str) -> str:
-    """Return `address`, or the /64 that it is in: whoever has one address of IPv6 has all of those."""
+    """Return `address`, or its /64 network for IPv6, since one host usually has all addresses of that."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

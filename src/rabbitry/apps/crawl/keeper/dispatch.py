@@ -200,7 +200,7 @@ def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:
 
 
 def _needs_place(row: Row) -> bool:
-    """Return whether an address needs one more of the pages that its crawl may have."""
+    """Return whether fetching an address would add a page to those that its crawl's limit counts."""
     return row.purpose == 0 and not row.is_counted and not row.has_place
 
 

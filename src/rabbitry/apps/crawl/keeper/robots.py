@@ -57,7 +57,7 @@ class Robots:
     """Of the rules, once they are parsed."""
 
     def cost(self, url: str) -> int:
-        """Return how much looking for an address in the rules costs at most, in rules without a wildcard (0.16 µs)."""
+        """Return the highest cost of matching an address, as a number of rules without a wildcard (0.16 µs each)."""
         if self.state != RULES:
             return 0
         self._parsed()

@@ -26,7 +26,7 @@ class Seen:
     """The keeper's view of the seen set. What it holds in memory can be read anew from the log."""
 
     def __init__(self) -> None:
-        """Make it empty."""
+        """Hold no key yet."""
         self._new: dict[int, int] = {}
         """What is in the log, unless it was moved since."""
         self._last = 0
@@ -45,7 +45,7 @@ class Seen:
             self._last = row.id
 
     def look_up(self, connection: Connection, keys: Iterable[int]) -> dict[int, int]:
-        """Return what is known of keys: rows of crawl_addresses, below 0 refusals, 0 for nothing."""
+        """Return what is known of keys: ids of rows of crawl_addresses, below 0 for refusals, 0 for unknown keys."""
         new = self._new
         refs = {key: new.get(key, 0) for key in keys}
         others = [key for key, ref in refs.items() if not ref]
@@ -85,7 +85,7 @@ class Seen:
 
 
 def ref_of(connection: Connection, key: int) -> int:
-    """Return what the database has of a key, see `Seen.look_up`; for those who only read it."""
+    """Return the database's entry for a key, as `Seen.look_up` does; for readers of the database."""
     # The log first: what was moved out of it meanwhile is in the table by then.
     for row in sets.rows(connection, "SELECT entries FROM crawl_seen_log ORDER BY id DESC"):
         numbers = _unpacked(row.entries)

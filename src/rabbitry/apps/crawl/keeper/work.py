@@ -143,7 +143,7 @@ class Work:
         return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit, first)]
 
     def waiting_of(self, crawl: Crawl, limit: int) -> list[Row]:
-        """Return waiting addresses of a crawl that are not among its pages, in no order."""
+        """Return waiting addresses of a crawl that its limit does not count yet, in no order."""
         statement = (
             f"SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
             " WHERE state = 0 AND crawl = ? AND counted <> crawl LIMIT ?"
