@@ -199,19 +199,21 @@ class Channel:
                 groups.setdefault(_holder(tag, held, outcome), []).append(held)
             yield
         returning: set[Queue] = set()
-        for name in sorted(groups):
-            group = groups[name]
-            while group:
-                for _ in range(min(len(group), _STEP)):
-                    held = group.pop()
-                    if outcome is not Outcome.REJECTED and held[0] not in returning:
-                        returning.add(held[0])
-                        held[0].returning += 1
-                    self.release(held, outcome)
-                yield
-        for queue in returning:
-            queue.returning -= 1
-            self.connection.broker.touch(queue)
+        try:
+            for name in sorted(groups):
+                group = groups[name]
+                while group:
+                    for _ in range(min(len(group), _STEP)):
+                        held = group.pop()
+                        if outcome is not Outcome.REJECTED and held[0] not in returning:
+                            returning.add(held[0])
+                            held[0].returning += 1
+                        self.release(held, outcome)
+                    yield
+        finally:
+            for queue in returning:
+                queue.returning -= 1
+                self.connection.broker.touch(queue)
 
     def _unpark_some(self) -> None:
         if self.parked:

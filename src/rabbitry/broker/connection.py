@@ -565,10 +565,19 @@ class ClientConnection:
 
     def _release(self, then: Callable[[], None] = lambda: None) -> None:
         """Close the client's channels and delete its exclusive queues, then call back."""
-        for channel in list(self.channels.values()):
-            channel.close()
+        channels = list(self.channels.values())
         self.channels.clear()
-        self.work(self._delete_exclusive(), then)
+        left = len(channels) + 1
+
+        def one_is_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        for channel in channels:
+            channel.close(one_is_done)
+        self.work(self._delete_exclusive(), one_is_done)
 
     def _delete_exclusive(self) -> Iterator[None]:
         for queue in list(self.exclusive_queues):

@@ -143,6 +143,9 @@ async def test_a_store_is_made_when_there_is_room_and_refuses_what_is_larger(tmp
                 await channel.declare_queue("q", durable=True)
                 with pytest.raises(rabbitry.PublishRefused):  # taken in spite of the alarm, as it is the first
                     await channel.publish(bytes(12_000_000), routing_key="q", timeout=60)
+                # Only a publish that meets the alarm is told, and the one before may have raised it.
+                again = asyncio.ensure_future(channel.publish(b"small", routing_key="q"))
                 await eventually(lambda: connection.blocked, "connection.blocked")
+                again.cancel()
             async with rabbitry.connect(broker.url) as connection:
-                assert await _count(await connection.channel()) == 0
+                assert await _count(await connection.channel()) <= 1, "the small one, perhaps, and not the large one"
