@@ -29,6 +29,7 @@ ROOT = Path(os.environ.get("RABBITRY_RABBITMQ_ROOT", "/"))
 _BIN = Path("/usr/lib/rabbitmq/bin")
 _INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
 _START_DEADLINE = 120.0
+_CONNECT_DEADLINE = 20.0
 _STOP_DEADLINE = 90.0
 
 
@@ -184,9 +185,12 @@ class RabbitMQ:
 
         `expressions` end with a full stop. Raises RuntimeError when it fails.
         """
-        deadline = time.monotonic() + _START_DEADLINE
-        while "failed to connect to node" in (answer := self._call(expressions)) and time.monotonic() < deadline:
-            time.sleep(0.1)  # nothing was evaluated: erl_call gives up early on a busy machine
+        answer = self._call(expressions)
+        deadline = time.monotonic() + _CONNECT_DEADLINE
+        # Nothing was evaluated: erl_call gives up early on a busy machine.
+        while "failed to connect to node" in answer and self._running().poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            answer = self._call(expressions)
         if not answer.startswith("{ok,"):
             raise RuntimeError(f"{self.node}: {expressions} gave {answer}")
         return answer[len("{ok, ") : -1]
