@@ -78,7 +78,8 @@ class Child:
             pause = FIRST_PAUSE if is_steady else min(2 * pause, LONGEST_PAUSE)
             log.warning("%s ended with %s; started again in %g s", self.name, self._how(code), pause)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._ending.wait()
                 return ExitCode.DONE
 
     def say_end(self, code: int) -> None:

@@ -511,3 +511,13 @@ async def test_another_event_loop_is_refused_and_sends_nothing(broker_url: str) 
         delivery.ack()
         assert connection.is_open
         assert (await channel.declare_queue(queue, passive=True)).message_count == 0
+
+
+async def test_a_cancellation_that_comes_together_with_the_end_of_a_close_is_not_forgotten(broker_url: str) -> None:
+    connection = await rabbitry.connect(broker_url)
+    closing = asyncio.ensure_future(connection.close())
+    assert connection.link is not None
+    connection.link._lost.add_done_callback(lambda _: closing.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert connection.close_reason is not None

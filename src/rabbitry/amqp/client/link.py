@@ -4,7 +4,6 @@ A connection outlives its link (recovery makes a new one); what belongs to one s
 """
 
 import asyncio
-import contextlib
 import os
 import platform
 import ssl
@@ -398,8 +397,8 @@ class Link:
         self._holders.clear()
         self.read()
         try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._lost), timeout)
+            # Not `wait_for`, which in Python 3.11 forgets a cancellation that comes together with the end.
+            await asyncio.wait((self._lost,), timeout=timeout)
         finally:
             self.driver.abort()
         await self._lost

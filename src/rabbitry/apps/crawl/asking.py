@@ -219,7 +219,9 @@ class Asking:
         )
         try:
             await channel.publish(body, exchange=exchange, routing_key=key, properties=properties)
-            return await asyncio.wait_for(future, patience)
+            async with asyncio.timeout(patience):
+                answer: Delivery = await future
+            return answer
         finally:
             self._waiting.pop(identity, None)
             if future.done() and not future.cancelled():
