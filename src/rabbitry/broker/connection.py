@@ -67,6 +67,10 @@ _OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, Connect
 _PUBLISH_IDS: Final = (60, 40)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class ClientConnection:
     """One client, from its protocol header to its last byte.
 
@@ -217,7 +221,7 @@ class ClientConnection:
         """Hold a method and the client's later frames until other clients have had their turn."""
         self._yield([(METHOD, number, method)])
 
-    def work(self, steps: Iterator[None], then: Callable[[], None] = lambda: None) -> None:
+    def work(self, steps: Iterator[None], then: Callable[[], None] = _nothing) -> None:
         """Take the steps of a long operation in turns with other clients, then call back. Later frames are held."""
         if self.broker.shares.work(steps, functools.partial(self._worked, then), self.broker.journal.may_grow):
             then()
@@ -552,7 +556,7 @@ class ClientConnection:
         else:
             self.driver.expect_end()  # also of one that is blocked: its close-ok is waited for
 
-    def _drop_channel(self, number: int, then: Callable[[], None] = lambda: None) -> None:
+    def _drop_channel(self, number: int, then: Callable[[], None] = _nothing) -> None:
         channel = self.channels.pop(number, None)
         if channel is None:
             then()
@@ -563,7 +567,7 @@ class ClientConnection:
                 self.broker.journal.confirm(channel, channel.published)
             channel.close(then)
 
-    def _release(self, then: Callable[[], None] = lambda: None) -> None:
+    def _release(self, then: Callable[[], None] = _nothing) -> None:
         """Close the client's channels and delete its exclusive queues, then call back."""
         channels = list(self.channels.values())
         self.channels.clear()
@@ -583,10 +587,6 @@ class ClientConnection:
         for queue in list(self.exclusive_queues):
             self.vhost.delete_queue(queue)
             yield
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _short(text: str) -> str:
