@@ -1,7 +1,7 @@
 """What the tests of flow share: an app's messages and its dead letters."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import rabbitry
 from rabbitry.amqp.client import Properties
@@ -36,6 +36,22 @@ async def bodies(url: str, queue: str) -> list[bytes]:
         async with channel.consume(queue, no_ack=True) as deliveries:
             while len(taken) < left:
                 taken.append((await anext(deliveries)).body)
+    return taken
+
+
+async def eventually_all(url: str, queue: str, wanted: Set[bytes], *, within: float = 80.0) -> list[bytes]:
+    """Take what comes to a queue until each wanted body came, and return what was taken.
+
+    After a kill a body may come twice: then a number of messages says nothing of whether all are there.
+    """
+    taken: list[bytes] = []
+    async with rabbitry.connect(url) as connection, await connection.channel(prefetch=0) as channel:
+        try:
+            async with asyncio.timeout(within), channel.consume(queue, no_ack=True) as deliveries:
+                while not wanted <= set(taken):
+                    taken.append((await anext(deliveries)).body)
+        except TimeoutError:
+            raise AssertionError(f"{sorted(wanted - set(taken))} did not come to {queue}") from None
     return taken
 
 
