@@ -1,7 +1,5 @@
 """Words that messages for people have in common: counted things, and why something can't be read."""
 
-import ssl
-
 
 def counted(number: int, thing: str) -> str:
     """Return a number with its thing in the singular or plural: `1 message`, `2 messages`."""
@@ -16,6 +14,8 @@ def reason(error: Exception, *, is_named: bool = True) -> str:
     """
     if isinstance(error, UnicodeDecodeError):
         return "it is no UTF-8 text"
+    import ssl  # an error is rare, and each start of a command would pay for it
+
     if isinstance(error, ssl.SSLError):
         return (error.strerror or str(error)).partition(" (_ssl.c")[0].removeprefix("[SSL] ")
     if isinstance(error, OSError):

@@ -48,7 +48,7 @@ def test_an_output_that_is_closed_is_no_failure() -> None:
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_a_log_has_colours_where_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
     program = (
-        "import logging; from rabbitry.cli._logging import *; configure(Level.INFO, False); logging.warning('said')"
+        "import logging; from rabbitry.runtime.logging import *; configure(Level.INFO, False); logging.warning('said')"
     )
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as terminal:

@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 import rabbitry
+from rabbitry.apps._queue_checks import Look, problems
 from rabbitry.broker import Broker
-from rabbitry.cli._queue_checks import Look, problems
 from tests.support import commands, programs, rabbitmq
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ

@@ -125,7 +125,7 @@ def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, .
 
 def test_the_second_signal_ends_at_once_what_waits_for_a_thread(folder: Path) -> None:
     program = (
-        "import threading, time; from rabbitry.cli._service import run_service\n"
+        "import threading, time; from rabbitry.runtime.service import run_service\n"
         "async def service(stop):\n"
         "    print('begun', flush=True)\n"
         "    await stop.wait()\n"

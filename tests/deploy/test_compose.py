@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.cli._service import GRACE
 from rabbitry.cli.grading import DEADLINE
+from rabbitry.runtime.service import GRACE
 from tests.deploy.files import DEPLOY, Service, compose, copy_with_secrets
 
 SERVICES = list(compose()["services"])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rabbitry.cli._interrupt import Interrupted, raise_when_interrupted, runs_until_told
+from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted, runs_until_told
 
 __all__ = ["main"]
 

@@ -10,8 +10,8 @@ from typing import Final, NoReturn
 import typer
 
 from rabbitry.amqp.client.io_thread import new_event_loop
-from rabbitry.cli._common import ExitCode
-from rabbitry.cli._service import GRACE, run_service
+from rabbitry.runtime.output import ExitCode
+from rabbitry.runtime.service import GRACE, run_service
 
 DEADLINE: Final = 10.0
 """Seconds in which a role may finish what is in hand when it stops."""

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from rabbitry.cli._common import ExitCode, exit_code, say_last, version
-from rabbitry.cli._parent import parent
+from rabbitry import __version__
 from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
+from rabbitry.runtime.output import ExitCode, exit_code, say_last
+from rabbitry.runtime.parent import parent
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -103,7 +104,7 @@ def build(wanted: str | None) -> typer.Typer:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"rabbitry {version()}")
+        print(f"rabbitry {__version__}")
         raise typer.Exit
 
 

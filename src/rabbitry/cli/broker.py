@@ -14,11 +14,12 @@ import typer
 
 from rabbitry._words import reason
 from rabbitry.cli import broker_store
-from rabbitry.cli._common import ExitCode, LogJson, LogLevel, read_password, start_logging
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.cli._service import run_service
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import LogJson, LogLevel, read_password, start_logging
+from rabbitry.runtime.output import ExitCode
+from rabbitry.runtime.parent import ready
+from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
     import ssl

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.cli._common import ExitCode, Json, one_line, print_json, say
+from rabbitry.runtime.options import Json
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 
 if TYPE_CHECKING:
     from rabbitry.broker.store.rescue import Survey

@@ -11,21 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from rabbitry._words import reason
-from rabbitry.cli._common import (
-    Broker,
-    ExitCode,
-    Json,
-    Plain,
-    broker_url,
-    fail,
-    one_line,
-    print_json,
-    say,
-    start_logging,
-)
-from rabbitry.cli._logging import Level
-from rabbitry.cli._service import run_once
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import Broker, Json, Plain, broker_url, start_logging
+from rabbitry.runtime.output import ExitCode, fail, one_line, print_json, say
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.apps.crawl.messages import Add, Answer, Pause, Resume

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, say, start_logging
 from rabbitry.cli._crawl_words import ago, moment, saved, size, span
-from rabbitry.cli._logging import Level
-from rabbitry.cli._service import run_once
 from rabbitry.cli.grading_records import named_database
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import Broker, Json, broker_url, start_logging
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.apps.crawl.keeper.answers import Answered, Decision, Found, Hosts, Question, Status, Why

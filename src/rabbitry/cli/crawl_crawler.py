@@ -8,7 +8,11 @@ from typing import Annotated, Final
 
 import typer
 
-from rabbitry.cli._common import (
+from rabbitry import __version__
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
+from rabbitry.exceptions import UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
     LogJson,
@@ -17,12 +21,8 @@ from rabbitry.cli._common import (
     Strict,
     broker_url,
     start_logging,
-    version,
 )
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.exceptions import UsageError
+from rabbitry.runtime.parent import ready
 
 _RATE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kKMG]i?)?B?(?:/s)?")
 _FACTORS: Final = {None: 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -118,7 +118,7 @@ def crawler(
         lambda stop: run(
             options,
             url,
-            version(),
+            __version__,
             stop,
             strict=strict,
             connect_attempts=connect_attempts,

@@ -9,13 +9,15 @@ from typing import IO, TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from rabbitry import __version__
 from rabbitry._words import counted
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, json_line, print_json, say, start_logging, version
-from rabbitry.cli._logging import Level
-from rabbitry.cli._service import run_once
 from rabbitry.cli.crawl_asking import DatabaseURL, asking
 from rabbitry.cli.grading_records import named_database
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import Broker, Json, broker_url, start_logging
+from rabbitry.runtime.output import ExitCode, json_line, print_json, say
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.apps.crawl.exporting import WARCFile
@@ -66,7 +68,7 @@ def export(
             lines = None if output is None else files.enter_context(written_whole(output))
             archive = None
             if warc is not None:
-                archive = WARCFile(files.enter_context(written_whole(warc)), warc.name, f"rabbitry {version()}")
+                archive = WARCFile(files.enter_context(written_whole(warc)), warc.name, f"rabbitry {__version__}")
             writing = _Writing(lines, archive, to_stdout=output is None and warc is None)
             async with asking(where, url) as ask:
 

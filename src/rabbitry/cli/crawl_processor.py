@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from rabbitry.cli._common import (
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
     LogJson,
@@ -16,9 +18,7 @@ from rabbitry.cli._common import (
     broker_url,
     start_logging,
 )
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
+from rabbitry.runtime.parent import ready
 
 Processes = Annotated[int, typer.Option(min=1, help="How many processes read pages, one for each CPU to be used.")]
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.cli._common import (
+from rabbitry import __version__
+from rabbitry.cli._crawl_roles import DEADLINE, run_role
+from rabbitry.cli.crawl_crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
+from rabbitry.cli.crawl_keeper import KeptDatabase, PerHost
+from rabbitry.cli.crawl_processor import Processes
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
     LogJson,
@@ -13,14 +19,8 @@ from rabbitry.cli._common import (
     Strict,
     broker_url,
     start_logging,
-    version,
 )
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.cli.crawl_crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
-from rabbitry.cli.crawl_keeper import KeptDatabase, PerHost
-from rabbitry.cli.crawl_processor import Processes
+from rabbitry.runtime.parent import ready
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,7 +66,7 @@ def run(
         lambda stop: run(
             options,
             url,
-            version(),
+            __version__,
             stop,
             strict=strict,
             connect_attempts=connect_attempts,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry.cli._apps import AppName, app_name
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, many_lines, one_line, print_json, say, warn
-from rabbitry.cli._logging import redact
-from rabbitry.cli._service import run_once
 from rabbitry.exceptions import NoSuchID, NotFound, RabbitryError, UsageError
+from rabbitry.runtime.logging import redact
+from rabbitry.runtime.options import Broker, Json, broker_url
+from rabbitry.runtime.output import ExitCode, many_lines, one_line, print_json, say, warn
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json
-from rabbitry.cli._management import Management
-from rabbitry.cli._service import run_once
+from rabbitry.apps._management import Management
 from rabbitry.exceptions import (
     ConnectFailed,
     LoginRefused,
@@ -22,11 +20,14 @@ from rabbitry.exceptions import (
     ResourceLocked,
     VirtualHostRefused,
 )
+from rabbitry.runtime.options import Broker, Json, broker_url
+from rabbitry.runtime.output import ExitCode, one_line, print_json
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL, Connection
+    from rabbitry.apps._queue_checks import Look
     from rabbitry.apps.monitor.names import Exchange
-    from rabbitry.cli._queue_checks import Look
 
 LISTEN_FOR: Final = 6.0
 """Seconds: an agent that nobody listened to tries again every 5."""
@@ -126,7 +127,7 @@ async def _examine(url: BrokerURL, page: str, seconds: float, management: str | 
 
 
 async def _look(management: str | None, url: BrokerURL) -> Look | ConnectFailed:
-    from rabbitry.cli._queue_checks import look
+    from rabbitry.apps._queue_checks import look
 
     try:
         return await look(management, url)
@@ -137,7 +138,7 @@ async def _look(management: str | None, url: BrokerURL) -> Look | ConnectFailed:
 async def _queues(
     first: Look | ConnectFailed, management: str | None, url: BrokerURL, seconds: float
 ) -> AsyncIterator[Finding]:
-    from rabbitry.cli._queue_checks import look_again, problems
+    from rabbitry.apps._queue_checks import look_again, problems
 
     if isinstance(first, ConnectFailed):
         yield Finding("queues", "ok" if management is None else "bad", f"not looked at: {first}")

@@ -13,27 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry.cli import grading_inbox, grading_records
-from rabbitry.cli._common import (
+from rabbitry.cli.grading_records import DatabaseURL, database_url
+from rabbitry.exceptions import RequestTimeout, UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     Json,
     LogJson,
     LogLevel,
     Plain,
     Strict,
     broker_url,
-    fail,
-    one_line,
-    print_json,
     start_logging,
-    warn,
 )
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.cli._service import GRACE, run_once, run_service
-from rabbitry.cli.grading_records import DatabaseURL, database_url
-from rabbitry.exceptions import RequestTimeout, UsageError
+from rabbitry.runtime.output import ExitCode, fail, one_line, print_json, warn
+from rabbitry.runtime.parent import ready
+from rabbitry.runtime.service import GRACE, run_once, run_service
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.stages import Seat, Wiring

@@ -14,20 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import typer
 
-from rabbitry.cli._common import (
-    Broker,
-    ExitCode,
-    Json,
-    Plain,
-    Strict,
-    broker_url,
-    one_line,
-    print_json,
-    say,
-    warn,
-)
-from rabbitry.cli._service import run_once
 from rabbitry.exceptions import NoRecords, NoSuchID, UsageError
+from rabbitry.runtime.options import Broker, Json, Plain, Strict, broker_url
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database

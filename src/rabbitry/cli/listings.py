@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, one_line, print_json, say
-from rabbitry.cli._management import Management, get, management_url, open_client
-from rabbitry.cli._service import run_once
+from rabbitry.apps._management import Management, get, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, VirtualHostRefused
+from rabbitry.runtime.options import Broker, Json, broker_url
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     import httpx

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.cli._common import (
+from rabbitry.exceptions import UsageError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     DEFAULT_BROKER,
-    ExitCode,
     Json,
     LogJson,
     LogLevel,
@@ -24,12 +25,10 @@ from rabbitry.cli._common import (
     broker_url,
     read_password,
     start_logging,
-    warn,
 )
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.cli._service import run_service
-from rabbitry.exceptions import UsageError
+from rabbitry.runtime.output import ExitCode, warn
+from rabbitry.runtime.parent import ready
+from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
     from socket import socket

@@ -11,9 +11,10 @@ import typer
 
 from rabbitry._words import counted
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.cli._common import Broker, ExitCode, Json, Plain, Strict, broker_url, fail, print_json
-from rabbitry.cli._service import run_once
 from rabbitry.exceptions import Undecodable
+from rabbitry.runtime.options import Broker, Json, Plain, Strict, broker_url
+from rabbitry.runtime.output import ExitCode, fail, print_json
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.flow import App

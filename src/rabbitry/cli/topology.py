@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import typer
 
+from rabbitry.apps._management import Management, get, management_url, open_client
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.cli._common import Broker, ExitCode, Json, broker_url, print_json, say, warn
-from rabbitry.cli._management import Management, get, management_url, open_client
-from rabbitry.cli._service import run_once
+from rabbitry.runtime.options import Broker, Json, broker_url
+from rabbitry.runtime.output import ExitCode, print_json, say, warn
+from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.flow import App

@@ -20,13 +20,14 @@ from typing import Annotated, Final
 import typer
 
 from rabbitry.apps._listening import PortTaken, by_whom, listen
-from rabbitry.cli._children import Child
-from rabbitry.cli._common import ExitCode, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
-from rabbitry.cli._logging import Level
-from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER, MANAGEMENT_PORT, Memory, check_data, usual_folder
 from rabbitry.cli.grading import ExchangeType, People, Type
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.children import Child
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import LogJson, LogLevel, Plain, Strict, broker_url, start_logging
+from rabbitry.runtime.output import ExitCode
+from rabbitry.runtime.service import run_service
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 5672

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.cli._common import Json, print_json, version
+from rabbitry import __version__
+from rabbitry.runtime.options import Json
+from rabbitry.runtime.output import print_json
 
 app = typer.Typer()
 
@@ -13,6 +15,6 @@ app = typer.Typer()
 def show(as_json: Json = False) -> None:
     """Print the version."""
     if as_json:
-        print_json({"version": version()})
+        print_json({"version": __version__})
     else:
-        print(f"rabbitry {version()}")
+        print(f"rabbitry {__version__}")

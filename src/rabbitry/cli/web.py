@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.cli._common import Broker, ExitCode, LogJson, LogLevel, Plain, broker_url, start_logging
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.cli._service import run_service
 from rabbitry.cli.broker import LISTENER
 from rabbitry.cli.grading import ExchangeType, Type
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
+from rabbitry.runtime.output import ExitCode
+from rabbitry.runtime.parent import ready
+from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
     from rabbitry.exceptions import ConnectFailed

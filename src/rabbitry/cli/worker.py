@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.cli._common import (
+from rabbitry.exceptions import RabbitryError
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     LogJson,
     LogLevel,
     Plain,
@@ -22,10 +23,9 @@ from rabbitry.cli._common import (
     broker_url,
     start_logging,
 )
-from rabbitry.cli._logging import Level
-from rabbitry.cli._parent import ready
-from rabbitry.cli._service import GRACE, run_service
-from rabbitry.exceptions import RabbitryError
+from rabbitry.runtime.output import ExitCode
+from rabbitry.runtime.parent import ready
+from rabbitry.runtime.service import GRACE, run_service
 
 log = logging.getLogger("rabbitry.cli.worker")
 app = typer.Typer()
@@ -123,7 +123,7 @@ async def _supervise(
 
     patience: seconds that they have to end; more than they take when they give up what is in hand.
     """
-    from rabbitry.cli._children import Child
+    from rabbitry.runtime.children import Child
 
     environment = {"RABBITRY_BROKER": url}  # a password must not be an argument
     children = []

@@ -10,27 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rabbitry.cli._common import (
+from rabbitry.apps._management import Management
+from rabbitry.exceptions import ConnectFailed
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
-    ExitCode,
     Json,
     LogJson,
     LogLevel,
     Plain,
     Strict,
     broker_url,
-    print_json,
     start_logging,
 )
-from rabbitry.cli._logging import Level
-from rabbitry.cli._management import Management
-from rabbitry.cli._service import run_once, run_service
-from rabbitry.exceptions import ConnectFailed
+from rabbitry.runtime.output import ExitCode, print_json
+from rabbitry.runtime.service import run_once, run_service
 
 if TYPE_CHECKING:
+    from rabbitry.apps._queue_checks import Look
     from rabbitry.apps.workqueue import Progress, Worker
-    from rabbitry.cli._queue_checks import Look
 
 _IDLE: Final = 6.0
 """Seconds without a message after which the queue is looked at: a broker's figures are up to 5 s old."""
@@ -112,7 +111,7 @@ async def _watch(worker: Worker, queue: str, url: str, management: str | None) -
         if worker.done != done:
             first = None
             continue
-        from rabbitry.cli._queue_checks import look, problems
+        from rabbitry.apps._queue_checks import look, problems
 
         try:
             second = await look(management, login)

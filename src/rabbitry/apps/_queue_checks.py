@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from rabbitry._words import counted
+from rabbitry.apps._management import get, management_url, open_client
 from rabbitry.apps.crawl import names as crawl
-from rabbitry.cli._management import get, management_url, open_client
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
-from rabbitry.cli._common import ExitCode, say
-from rabbitry.cli._interrupt import SIGNALS
-from rabbitry.cli._parent import parent
+from rabbitry.runtime.interrupt import SIGNALS
+from rabbitry.runtime.output import ExitCode, say
+from rabbitry.runtime.parent import parent
 
 DEADLINE = 10.0
 """Seconds that a service has to finish what is in hand."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.cli import _children
-from rabbitry.cli._children import SHORT_RUNS, Child
+from rabbitry.runtime import children
+from rabbitry.runtime.children import SHORT_RUNS, Child
 from tests.support.waiting import eventually
 
 
@@ -43,11 +43,11 @@ async def test_a_child_that_is_ended_while_it_is_being_started_ends() -> None:
 async def test_a_child_that_ends_soon_each_time_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_children, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(_children, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(children, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(children, "LONGEST_PAUSE", 0.01)
     # It reports that it is ready, and then its one thread ends it like a fault of the interpreter.
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal\nfrom rabbitry.cli._parent import ready\nready()\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+        "import os, signal\nfrom rabbitry.runtime.parent import ready\nready()\nos.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     child = Child("broker", ["broker"], {"PYTHONPATH": str(tmp_path)})
     with caplog.at_level(logging.INFO, "rabbitry.cli.up"):

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from rabbitry.cli._common import ExitCode, say
-from rabbitry.cli._parent import PARENT, Report, read_report
+from rabbitry.runtime.output import ExitCode, say
+from rabbitry.runtime.parent import PARENT, Report, read_report
 
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rabbitry.cli._logging import LONGEST, JsonFormatter, LineFormatter, redact
+from rabbitry.runtime.logging import LONGEST, JsonFormatter, LineFormatter, redact
 from tests.support import commands
 
 LINES = LineFormatter(colours=False)
@@ -70,7 +70,7 @@ def test_half_an_emoji_is_one_line_of_json() -> None:
 def test_hostile_lines_of_a_million_characters_are_redacted_before_the_time_is_up() -> None:
     # A quadratic pattern would take hours for each; the limit is there to end it.
     program = (
-        "from rabbitry.cli._logging import redact\n"
+        "from rabbitry.runtime.logging import redact\n"
         "for word in ('a', 'a:', 'a@', '://', '://a', '://a:', 'a://:', ':', '/', '1', ' ', '_', ':@', '//'):\n"
         "    redact('x://u:' + word * (1_000_000 // len(word)))\n"
         "    redact(word * (1_000_000 // len(word)) + '@')\n"

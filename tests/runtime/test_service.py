@@ -6,7 +6,7 @@ from typing import Final
 
 _ENDING: Final = """
 import asyncio, os, signal, threading, time
-from rabbitry.cli._service import run_service
+from rabbitry.runtime.service import run_service
 
 async def service(stop):
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,1 @@
+"""What every long-running program here needs: options, output, logging, signals, child processes."""

@@ -1,0 +1,101 @@
+"""The options that commands share, and what becomes of their values.
+
+Kept free of heavy imports, since every start of `rabbitry` pays for them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rabbitry._words import reason
+from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.runtime.logging import Level, configure
+from rabbitry.runtime.output import warn
+
+DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
+
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="RABBITRY_BROKER",
+        metavar="URL",
+        help=f"The broker, amqp[s]://user:password@host:port/vhost; {DEFAULT_BROKER} where nothing is said.",
+        show_default=False,
+    ),
+]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain",
+        help="Declare exchanges and queues as the original programs do, so that these can join (docs/originals.md).",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="What exists on the broker with other flags is an error, and not used.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+ConnectAttempts = Annotated[
+    int | None,
+    typer.Option(
+        "--connect-attempts",
+        min=1,
+        metavar="N",
+        show_default=False,
+        help="Give up, with exit code 3, after N attempts to connect that failed in a row; without it, never.",
+    ),
+]
+LogLevel = Annotated[
+    Level,
+    typer.Option(
+        "--log-level",
+        envvar="RABBITRY_LOG_LEVEL",
+        help="The least severe events that are logged.",
+        case_sensitive=False,
+    ),
+]
+LogJson = Annotated[bool, typer.Option("--log-json", envvar="RABBITRY_LOG_JSON", help="Log one JSON object a line.")]
+
+
+def start_logging(level: Level, as_json: bool) -> None:
+    """Send the log of this process to stderr. Each command that logs calls it first."""
+    configure(level, as_json)
+
+
+def broker_url(context: typer.Context, broker: str | None) -> str:
+    """Return the URL to use: what `--broker` or RABBITRY_BROKER said, else the default.
+
+    A password on the command line works, with a warning: other users of the machine can read it.
+    """
+    if broker is None:
+        return DEFAULT_BROKER
+    source = context.get_parameter_source("broker")
+    if source is not None and source.name == "COMMANDLINE" and has_secret(broker):
+        warn(
+            "other users of this machine can see a password in --broker; "
+            "put the URL into the environment as RABBITRY_BROKER instead"
+        )
+    return broker
+
+
+def has_secret(url: str) -> bool:
+    """Return whether a broker's URL holds a password other than the well-known `guest`."""
+    found = re.match(r"amqps?://[^:/@]*:([^/]*)@", url)
+    return found is not None and found[1] not in ("", "guest")
+
+
+def read_password(file: Path) -> str:
+    """Return the first line of a password file. Raises UsageError, which shows nothing of the file."""
+    from rabbitry._decode import decode_text  # only few commands read a file
+
+    try:
+        return decode_text(file.read_bytes()).split("\n", 1)[0].rstrip("\r")
+    except OSError as error:
+        raise UsageError(f"the password file {file} can't be read: {reason(error)}") from error
+    except Undecodable as error:
+        raise UsageError(f"the password file {file} can't be read: it is no UTF-8 text") from error
