@@ -3,15 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from rabbitry.broker import Broker
+from rabbitry.broker.management import importing
 from rabbitry.broker.management import pace as pace_module
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Rates
-from rabbitry.broker.management.reading import read_object
+from rabbitry.broker.management.reading import MOST_OF_ELEMENT, Document
+from rabbitry.broker.store import journal
+from rabbitry.broker.store.batch import Batch, Found
+from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.exceptions import Undecodable
 from tests.support.management import Api
 
@@ -71,6 +76,67 @@ async def test_an_import_is_read_and_carried_out_in_slices(broker: Broker, rests
     assert len(broker.vhosts["/"].queues) == 2 * _OBJECTS
 
 
+async def test_an_import_waits_while_too_much_is_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: list[None]
+) -> None:
+    monkeypatch.setattr(journal, "_MOST_ROWS", 10)
+    most = 0
+    written = SQLiteStore.apply
+
+    def watched(store: SQLiteStore, batch: Batch) -> list[Found]:
+        nonlocal most
+        most = max(most, len(batch.records))
+        return written(store, batch)
+
+    monkeypatch.setattr(SQLiteStore, "apply", watched)
+    queue = {"vhost": "/", "durable": True, "auto_delete": False, "arguments": {}}
+    document = {"queues": [{**queue, "name": f"new{number}"} for number in range(_OBJECTS)]}
+    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        assert await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", document) == (204, None)
+        assert len(broker.vhosts["/"].queues) == _OBJECTS
+    assert 10 <= most <= 12
+
+
+async def test_what_was_deleted_since_the_check_does_not_end_an_import(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(Api(broker.management_url), "PUT", "/api/vhosts/short-lived")
+    carry_out = importing._Plan.carry_out
+
+    def interrupted(plan: importing._Plan) -> None:
+        broker.delete_vhost("short-lived")
+        broker.vhosts["/"].delete_exchange("e", if_unused=False)
+        broker.vhosts["/"].declare_exchange(
+            "e", "headers", durable=False, auto_delete=False, internal=False, arguments={}
+        )
+        carry_out(plan)
+
+    broker.vhosts["/"].declare_exchange("e", "direct", durable=False, auto_delete=False, internal=False, arguments={})
+    monkeypatch.setattr(importing._Plan, "carry_out", interrupted)
+    queue = {"durable": True, "auto_delete": False, "arguments": {}}
+    binding = {"source": "e", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "k"}
+    document = {
+        "queues": [{**queue, "name": "new", "vhost": vhost} for vhost in ("short-lived", "/")],
+        "bindings": [{**binding, "arguments": arguments} for arguments in ({"x-match": "some"}, {"x-match": "all"})],
+    }
+    assert await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", document) == (204, None)
+    assert "short-lived" not in broker.vhosts
+    assert [dict(item.arguments) for item in broker.vhosts["/"].exchanges["e"].bindings.values()] == [
+        {"x-match": "all"}
+    ]
+
+
+async def test_users_are_deleted_in_slices(broker: Broker, rests: list[None]) -> None:
+    for number in range(_OBJECTS):
+        broker.access.put_user(f"u{number}", "")
+    names = [f"u{number}" for number in range(_OBJECTS)]
+    rests.clear()
+    answer = await asyncio.to_thread(Api(broker.management_url), "POST", "/api/users/bulk-delete", {"users": names})
+    assert answer == (204, None)
+    assert len(rests) >= _OBJECTS
+    assert set(broker.access.users) == {"guest"}
+
+
 async def test_a_policy_reaches_many_queues_in_slices(broker: Broker, rests: list[None]) -> None:
     api, queues = Api(broker.management_url), broker.vhosts["/"].queues.values()
     for method, expected in (("PUT", 201), ("DELETE", 204)):
@@ -107,8 +173,10 @@ async def test_a_cancelled_request_holds_up_no_other() -> None:
 
 
 async def _read(text: str | bytes) -> object:
+    document = Document(bytearray(text.encode() if isinstance(text, str) else text))
     async with Pace() as pace:
-        return await read_object(bytearray(text.encode() if isinstance(text, str) else text), pace)
+        await document.read(pace)
+    return {**document.values, **{name: list(document.elements(name)) for name in document.lists}}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +185,10 @@ async def _read(text: str | bytes) -> object:
         "{}", " { } ", '{"a":1}', '{"a" : [ ] , "b":[1, 2 ,{"c":["d",[]]}],"a":"last"}',
         '{"ü":"\\u00fc\\ud83d\\ude00 ü"}',
         '\n{"a":[true,false,null,-1.5e3,""]}\r\n', '{"a":{"b":[1]}}', "\ufeff{}",
+        '{"a":1,"a":[2]}', '{"a":[1],"a":2}', '{"a":[1],"a":[2]}',
+        json.dumps({"a": ["x" * size for size in (4000, 4090, 4096, 5000, 70_000, 1_000_000)], "b": 1}),
+        json.dumps({"a": [int("7" * size) for size in range(4080, 4100)]}),
+        json.dumps({"a": ["€" * 30_000, {"😀" * 5000: ["ü"] * 5000}], "b": "ü" * 3000}, ensure_ascii=False),
     ],
 )  # fmt: skip
 async def test_a_large_document_is_decoded_as_json_decodes_it(text: str) -> None:
@@ -130,9 +202,43 @@ async def test_a_large_document_is_decoded_as_json_decodes_it(text: str) -> None
         "{}{}", "{1:2}",
         '{"a":NaN}', '{"a":[Infinity]}', '{"a":"\\ud800"}', '{"a":["\\udc00"]}',
         b'{"a":"\xff"}', b'{"a":"\xc3', '{"a":01}',
-        '{"a":[' + "[" * 100_000, '{"a":"\n"}',
+        '{"a":[' + "[" * 100_000, '{"a":"\n"}', '{"a":["' + "x" * MOST_OF_ELEMENT + '"]}', '{"a":[,1]}',
+        '{"a":[' + "1," * 3000 + "]}", '{"a":["' + "x" * 5000 + "\t" + "x" * 5000 + '"]}', '{"a":1,"b":[],}',
+        b'{"a":["' + b"x" * 5000 + b'\xff"]}',
     ],
 )  # fmt: skip
 async def test_a_large_document_that_is_no_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(Undecodable):
         await _read(text)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("PUT", "/api/global-parameters/x", {"value": "x" * (1 << 20)}, 413),
+        ("PUT", "/api/policies/%2F/p", {"pattern": "", "definition": {"x" * 200_000: 1}}, 400),
+        ("PUT", "/api/queues/%2F/large", {"arguments": {"x": "x" * 200_000}}, 400),
+        ("PUT", "/api/queues/%2F/small", {"arguments": {"x": "x" * 100_000}}, 201),
+        (
+            "POST",
+            "/api/exchanges/%2F/amq.default/publish",
+            {"properties": {}, "routing_key": "q0", "payload": "x" * (8 << 20), "payload_encoding": "string"},
+            200,
+        ),
+        (
+            "POST",
+            "/api/exchanges/%2F/amq.default/publish",
+            {
+                "properties": {"headers": {"x": [0] * 90_000}},
+                "routing_key": "",
+                "payload": "",
+                "payload_encoding": "string",
+            },
+            400,
+        ),
+    ],
+)  # fmt: skip
+async def test_a_body_that_takes_long_to_read_is_refused(
+    broker: Broker, method: str, path: str, body: dict[str, object], expected: int
+) -> None:
+    assert (await asyncio.to_thread(Api(broker.management_url), method, path, body))[0] == expected

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 _HANG_UP: Final = 0.05
 """Seconds that an answer waits for connections that it closes."""
-_MOST_BODY: Final = 16 << 20
+_MOST_BODY: Final = 1 << 20
 """Bytes of a request's body, which is decoded in one step."""
+_MOST_PUBLISH: Final = 16 << 20
+"""Bytes of a publish, nearly all of them its payload, which takes little time."""
 _MOST_DEFINITIONS: Final = 128 << 20
-"""Bytes of definitions, which are decoded in slices."""
+"""Bytes of definitions, which are decoded element by element."""
 _ROOT: Final = """<!doctype html><html lang="en"><title>Rabbitry's broker</title>
 <h1>Rabbitry's embedded broker</h1>
 <p>This is the management API of an AMQP broker with the behaviour of RabbitMQ 3.10.8. It is for programs:
@@ -147,7 +149,9 @@ def _authenticate(broker: "Broker", request: Request) -> User:
 
 
 async def _read(request: Request) -> bytearray:
-    most = _MOST_DEFINITIONS if request.url.path.startswith("/api/definitions") else _MOST_BODY
+    path = request.url.path
+    most = _MOST_PUBLISH if path.endswith("/publish") else _MOST_BODY
+    most = _MOST_DEFINITIONS if path.startswith("/api/definitions") else most
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -13,7 +13,7 @@ from rabbitry.broker.access import User
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Range, Rates
-from rabbitry.broker.management.reading import read_object
+from rabbitry.broker.management.reading import Document
 from rabbitry.broker.management.stats import Ranges
 from rabbitry.exceptions import Undecodable
 
@@ -93,16 +93,15 @@ class Call:
         except Undecodable as error:
             raise bad("not_json") from error
 
-    async def large_body(self) -> Json:
-        """Return the JSON object of a large request body, which is decoded in slices. Raises Answer."""
-        if not self._body:
-            return {}
-        body, self._body = self._body, bytearray()
+    async def document(self) -> Document:
+        """Return the JSON object of a large request body. Raises Answer."""
+        document = Document(self._body or b"{}")
         async with self.pace as pace:
             try:
-                return await read_object(body, pace)
+                await document.read(pace)
             except Undecodable as error:
                 raise bad("failed_to_parse_json") from error
+        return document
 
     def vhost(self) -> "VirtualHost":
         """Return the virtual host of the path."""

@@ -7,6 +7,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from rabbitry.amqp.protocol.constants import DEFAULT_FRAME_MAX
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
 from rabbitry.broker.erlang import erlang_term
 from rabbitry.broker.exchanges import Binding
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _QUEUE: Final = ("name", "vhost", "durable", "auto_delete", "arguments")
 _EXCHANGE: Final = ("name", "vhost", "type", "durable", "auto_delete", "internal", "arguments")
 _BINDING: Final = ("source", "vhost", "destination", "destination_type", "routing_key", "arguments")
+_MOST_OF_TABLE: Final = DEFAULT_FRAME_MAX
+"""Bytes of JSON of a table, which is read in one step: about as much as a frame of AMQP takes."""
 _Section = tuple[str, Iterable[Any], Callable[[Any], Json]]
 
 
@@ -157,6 +160,8 @@ def table(value: object) -> Table:
         return {}
     if not isinstance(value, dict):
         raise BadDefinition("arguments must be an object")
+    if len(encode(value)) > _MOST_OF_TABLE:
+        raise BadDefinition(f"arguments have more than {_MOST_OF_TABLE >> 10} KiB, which no client could declare")
     try:
         arguments = {str(key): _field(item) for key, item in value.items()}
     except RecursionError as error:

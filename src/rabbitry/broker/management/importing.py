@@ -7,19 +7,20 @@ client declares or deletes in the meantime is one of these cases.
 
 import functools
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
+from rabbitry.broker.errors import Refusal
 from rabbitry.broker.exchanges import TYPES, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
 from rabbitry.broker.management import accounts, definitions
-from rabbitry.broker.management.call import bad
+from rabbitry.broker.management.call import Answer, bad
 from rabbitry.broker.management.definitions import BadDefinition, flag, named, short, table, text
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.pace import Pace
+from rabbitry.broker.management.reading import Document
 from rabbitry.broker.patterns import check_pattern
 from rabbitry.broker.queues.arguments import read_rules
 from rabbitry.broker.vhost import VHOST_LIMITS
@@ -30,49 +31,59 @@ if TYPE_CHECKING:
     from rabbitry.broker.vhost import VirtualHost
 
 _log = logging.getLogger(__name__)
+_Step = Callable[[], object]
 _RESERVED: Final = "amq."
 _OF_BROKER: Final = ("users", "vhosts", "permissions", "topic_permissions", "global_parameters")
 _OF_VHOST: Final = ("parameters", "policies", "exchanges", "queues", "bindings")
 
 
-async def load(broker: "Broker", document: Json, pace: Pace, only: "VirtualHost | None" = None) -> None:
-    """Declare everything in a document, whose lists are emptied.
+async def load(broker: "Broker", document: Document, pace: Pace, only: "VirtualHost | None" = None) -> None:
+    """Declare everything in a document.
 
+    It is gone through twice, first to check it and then to carry it out, so that little of it is in memory at a time.
     only: the virtual host to import into, which leaves out users and all else that belongs to no virtual host, as
     RabbitMQ does. Raises BadDefinition, Answer, UsageError or the broker's refusal, before anything is changed.
     """
-    plan = _Plan(broker, only)
+    sections = (*(() if only is not None else _OF_BROKER), *_OF_VHOST)
     async with pace:
-        for section in (*(() if only is not None else _OF_BROKER), *_OF_VHOST):
-            items = document.pop(section, [])
-            if not isinstance(items, list):
+        plan = _Plan(broker, only)
+        for section in sections:
+            if section in document.values:
                 raise BadDefinition(f"{section} must be a list of objects")
-            items.reverse()
-            while items:
-                item = items.pop()
-                if not isinstance(item, dict):
-                    raise BadDefinition(f"{section} must be a list of objects")
-                plan.readers[section](item)
+            for item in document.elements(section):
+                plan.read(section, item)
                 await pace.rest()
-        unknown = [name for name, value in document.items() if isinstance(value, list) and name not in _OF_BROKER]
-        if any(document[name] for name in unknown):
+        unknown = [name for name in document.lists if name not in (*_OF_BROKER, *_OF_VHOST)]
+        if unknown := [name for name in unknown if any(True for _ in document.elements(name))]:
             raise BadDefinition(f"{', '.join(unknown)}: sections that this broker does not have; remove them")
-        while plan.steps:
-            further = plan.steps.popleft()()
+    left_out = plan.left_out
+    plan.carry_out()
+    for section in sections:
+        items = document.elements(section)
+        while await _make_some(items, section, plan, pace):
+            await broker.journal.taken()
+    if left_out:
+        _log.info("definitions: left out %d names of the broker's own, and bindings without ends", left_out)
+
+
+async def _make_some(items: Iterator[object], section: str, plan: "_Plan", pace: Pace) -> bool:
+    """Declare elements of a section. Return whether some are left, since too much waits to be written already."""
+    async with pace:
+        for item in items:
+            further = plan.make(section, item)
             await pace.go_over(further if isinstance(further, Iterator) else ())
             await pace.rest()
-    if plan.left_out:
-        _log.info("definitions: left out %d names of the broker's own, and bindings without ends", plan.left_out)
+            if plan.is_crowded:
+                return True
+    return False
 
 
 class _Plan:
-    """The steps of an import, each checked against the broker's objects and those declared earlier in the document."""
+    """What an import declares, each element checked against the broker's objects and the elements before it."""
 
     def __init__(self, broker: "Broker", only: "VirtualHost | None") -> None:
-        self.steps: deque[Callable[[], object]] = deque()
-        """Functions to call in order; an iterator that one returns is consumed in slices."""
         self.left_out = 0
-        self.readers: Mapping[str, Callable[[Json], None]] = {
+        self._readers: Mapping[str, Callable[[Json], _Step | None]] = {
             "users": self._user,
             "vhosts": self._vhost,
             "permissions": self._permission,
@@ -92,22 +103,47 @@ class _Plan:
         self._exchanges: dict[tuple[str, str], str] = {}
         """Virtual host and name of exchanges to be declared → their types."""
 
-    def _later(self, step: Callable[..., object], *arguments: object) -> None:
-        self.steps.append(functools.partial(step, *arguments))
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits to be written that others would wait for their commits."""
+        return self._broker.journal.is_crowded
+
+    def read(self, section: str, item: object) -> _Step | None:
+        """Check an element. Return the function that declares it; an iterator that this returns is to be consumed."""
+        if not isinstance(item, dict):
+            raise BadDefinition(f"{section} must be a list of objects")
+        return self._readers[section](item)
+
+    def carry_out(self) -> None:
+        """Begin to declare what has been checked: `make` is called with the same elements."""
+        self._queues.clear()
+        self._exchanges.clear()
+
+    def make(self, section: str, item: object) -> object:
+        """Declare a checked element, unless clients have declared or deleted something since that forbids it."""
+        try:
+            step = self.read(section, item)
+            return step() if step is not None else None
+        except (Answer, BadDefinition, Refusal, UsageError) as error:
+            _log.warning("definitions: an element of %s is left out: %s", section, error)
+            return None
 
     # -- of the broker ---------------------------------------------------------------------------------
 
-    def _user(self, item: Json) -> None:
+    def _user(self, item: Json) -> _Step | None:
         name = named(item)
         if "tags" not in item:
             raise bad("tags_not_present")
         limits = definitions.limits(item["limits"], USER_LIMITS, "user-limits") if "limits" in item else None
         self._users.add(name)
-        self._later(self._broker.access.put_user, name, *accounts.read(item))
-        if limits is not None:
-            self._later(self._broker.access.put_limits, name, limits)
+        return functools.partial(self._make_user, name, accounts.read(item), limits)
 
-    def _vhost(self, item: Json) -> None:
+    def _make_user(self, name: str, account: tuple[str, list[str], str], limits: dict[str, int] | None) -> None:
+        self._broker.access.put_user(name, *account)
+        if limits is not None:
+            self._broker.access.put_limits(name, limits)
+
+    def _vhost(self, item: Json) -> _Step | None:
         name = named(item)
         metadata = item.get("metadata")
         given = {**metadata, **item} if isinstance(metadata, dict) else item
@@ -118,7 +154,7 @@ class _Plan:
             raise BadDefinition("tracing (the firehose) is not available in this broker")
         limits = definitions.limits(item["limits"], VHOST_LIMITS, "limits") if item.get("limits") else None
         self._vhosts.add(name)
-        self._later(self._make_vhost, name, description, tags, limits)
+        return functools.partial(self._make_vhost, name, description, tags, limits)
 
     def _make_vhost(
         self, name: str, description: str | None, tags: list[str] | None, limits: dict[str, int] | None
@@ -132,15 +168,17 @@ class _Plan:
         if before != (vhost.description, vhost.tags, vhost.limits):
             self._broker.vhost_changed(vhost)
 
-    def _permission(self, item: Json) -> None:
+    def _permission(self, item: Json) -> _Step | None:
         user, vhost = self._known_user(item), self._known_vhost(item)
         permission = Permission(*(self._pattern(item, kind) for kind in Permission._fields))
-        self._later(self._unless_gone, self._broker.access.put_permission, vhost, user, permission)
+        return functools.partial(self._unless_gone, self._broker.access.put_permission, vhost, user, permission)
 
-    def _topic_permission(self, item: Json) -> None:
+    def _topic_permission(self, item: Json) -> _Step | None:
         user, vhost, exchange = self._known_user(item), self._known_vhost(item), short(item, "exchange")
         permission = TopicPermission(*(self._pattern(item, kind) for kind in TopicPermission._fields))
-        self._later(self._unless_gone, self._broker.access.put_topic_permission, vhost, user, exchange, permission)
+        return functools.partial(
+            self._unless_gone, self._broker.access.put_topic_permission, vhost, user, exchange, permission
+        )
 
     def _unless_gone(self, put: Callable[..., None], vhost: str, user: str, *rest: object) -> None:
         if vhost in self._broker.vhosts and user in self._broker.access.users:
@@ -154,21 +192,21 @@ class _Plan:
             raise BadDefinition(f"permissions of {item.get('user')!r}: invalid regular expression: {error}") from error
         return pattern
 
-    def _global_parameter(self, item: Json) -> None:
+    def _global_parameter(self, item: Json) -> _Step | None:
         if item.get("value") is None:
             raise BadDefinition(f"global parameter {named(item)!r} has no value")
-        self._later(self._broker.put_parameter, named(item), item["value"])
+        return functools.partial(self._broker.put_parameter, named(item), item["value"])
 
     # -- of virtual hosts ------------------------------------------------------------------------------
 
-    def _parameter(self, item: Json) -> None:
+    def _parameter(self, item: Json) -> _Step | None:
         vhost, component, name = self._known_vhost(item), text(item, "component"), text(item, "name")
         where = f" ({vhost}/{component}/{name})"
         try:
             limits = parameter(component, name, item.get("value"))
         except BadDefinition as error:
             raise BadDefinition(f"{error}{where}") from error
-        self._later(self._set_limits, vhost, limits)
+        return functools.partial(self._set_limits, vhost, limits)
 
     def _set_limits(self, name: str, limits: dict[str, int]) -> None:
         vhost = self._broker.vhosts.get(name)
@@ -176,31 +214,31 @@ class _Plan:
             vhost.limits = limits
             self._broker.vhost_changed(vhost)
 
-    def _policy(self, item: Json) -> None:
+    def _policy(self, item: Json) -> _Step | None:
         vhost, name = self._known_vhost(item), named(item)
         try:
             policy = definitions.policy(vhost, name, item)
         except BadDefinition as error:
             raise BadDefinition(f"{error} ({vhost}/{name})") from error
-        self._later(lambda: self._broker.putting_policy(policy) if vhost in self._broker.vhosts else None)
+        return lambda: self._broker.putting_policy(policy) if vhost in self._broker.vhosts else None
 
-    def _exchange(self, item: Json) -> None:
+    def _exchange(self, item: Json) -> _Step | None:
         vhost, name, kind = self._known_vhost(item), short(item, "name"), text(item, "type")
         host = self._broker.vhosts.get(vhost)
         flags = {one: flag(item, one) for one in ("durable", "auto_delete", "internal")}
         arguments = table(item.get("arguments"))
         if not name or name.startswith(_RESERVED):
             self.left_out += 1
-            return
+            return None
         if (vhost, name) in self._exchanges or (host is not None and name in host.exchanges):
-            return
+            return None
         if kind not in TYPES:
             raise BadDefinition(f"unknown exchange type '{kind}'" if kind else "invalid exchange type ''")
         other = arguments.get("alternate-exchange", "")
         if not isinstance(other, str):
             raise BadDefinition(f"alternate-exchange of exchange {name!r} is a string")
         self._exchanges[vhost, name] = kind
-        self._later(self._declare_exchange, vhost, name, kind, flags, arguments)
+        return functools.partial(self._declare_exchange, vhost, name, kind, flags, arguments)
 
     def _declare_exchange(self, vhost: str, name: str, kind: str, flags: dict[str, bool], arguments: Table) -> None:
         host = self._broker.vhosts.get(vhost)
@@ -214,19 +252,19 @@ class _Plan:
                 arguments=arguments,
             )
 
-    def _queue(self, item: Json) -> None:
+    def _queue(self, item: Json) -> _Step | None:
         vhost, name = self._known_vhost(item), named(item)
         host = self._broker.vhosts.get(vhost)
         durable, auto_delete = flag(item, "durable"), flag(item, "auto_delete")
         arguments = table(item.get("arguments"))
         if name.startswith(_RESERVED):
             self.left_out += 1
-            return
+            return None
         if (vhost, name) in self._queues or (host is not None and name in host.queues):
-            return
+            return None
         read_rules(name, vhost, arguments, durable=durable, exclusive=False, auto_delete=auto_delete)
         self._queues.add((vhost, name))
-        self._later(self._declare_queue, vhost, name, durable, auto_delete, arguments)
+        return functools.partial(self._declare_queue, vhost, name, durable, auto_delete, arguments)
 
     def _declare_queue(self, vhost: str, name: str, durable: bool, auto_delete: bool, arguments: Table) -> None:
         host = self._broker.vhosts.get(vhost)
@@ -235,7 +273,7 @@ class _Plan:
                 name, None, durable=durable, exclusive=False, auto_delete=auto_delete, arguments=arguments
             )
 
-    def _binding(self, item: Json) -> None:
+    def _binding(self, item: Json) -> _Step | None:
         vhost = self._only.name if self._only is not None else text(item, "vhost")
         source, destination, key = (short(item, name) for name in ("source", "destination", "routing_key"))
         kind, arguments = text(item, "destination_type"), table(item.get("arguments"))
@@ -245,10 +283,10 @@ class _Plan:
         is_queue_there = kind != "queue" or self._has_queue(vhost, destination)
         if not source or None in kinds or not is_queue_there:
             self.left_out += 1
-            return
+            return None
         if kinds[0] == "headers":
             check_arguments(arguments)
-        self._later(self._bind, vhost, source, kind, destination, key, arguments)
+        return functools.partial(self._bind, vhost, source, kind, destination, key, arguments)
 
     def _bind(self, vhost: str, source: str, kind: str, name: str, key: str, arguments: Table) -> None:
         host = self._broker.vhosts.get(vhost)

@@ -1,17 +1,25 @@
-"""Large bodies of requests, decoded in slices: a document of definitions may have 50 MB."""
+"""Large documents of definitions (50 MB and more), decoded element by element, so that little of one is in memory.
+
+A document is read several times: first to check that it is JSON, then its lists, for whoever takes their elements. What
+has been decoded is dropped as soon as it is used. A million decoded objects would take several times the document's
+size, and the garbage collector would hold up clients to look through them.
+"""
 
 import codecs
 import json
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.pace import Pace
 from rabbitry.exceptions import Undecodable
 
-_PIECE: Final = 1 << 18
-"""Bytes of text decoded in one step."""
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
+MOST_OF_ELEMENT: Final = 1 << 20
+"""Bytes of an element of a list, or of another value, at most: it is decoded in one step."""
+_WINDOWS: Final = (1 << 12, 1 << 16, MOST_OF_ELEMENT)
+"""Bytes in which the end of a value is looked for, one after the other."""
+_SPACE: Final = re.compile(rb"[ \t\r\n]*")
 
 
 def _refuse(text: str) -> None:
@@ -21,89 +29,105 @@ def _refuse(text: str) -> None:
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
-async def read_object(body: bytearray, pace: Pace) -> Json:
-    """Decode a JSON object; the elements of lists in it are decoded one by one. Raises Undecodable."""
-    reader = _Reader(await _text(body, pace), pace)
-    try:
-        return await reader.whole()
-    except (ValueError, RecursionError) as error:
-        raise Undecodable(str(error)) from error
+class Document:
+    """A JSON object, of which the lists are decoded when their elements are read.
 
+    values: those that are no lists. lists: name → where the list begins.
+    """
 
-async def _text(body: bytearray, pace: Pace) -> str:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    pieces: list[str] = []
-    try:
-        for start in range(0, len(body), _PIECE):
-            pieces.append(decoder.decode(bytes(body[start : start + _PIECE])))
-            await pace.rest()
-        pieces.append(decoder.decode(b"", final=True))
-    except UnicodeDecodeError as error:
-        raise Undecodable("no UTF-8 text") from error
-    return "".join(pieces)
+    def __init__(self, body: bytes | bytearray) -> None:
+        self._text = body
+        self.values: Json = {}
+        self.lists: dict[str, int] = {}
 
+    async def read(self, pace: Pace) -> None:
+        """Check all of it, in slices. Raises Undecodable; the other methods are to be called after this one."""
+        try:
+            await self._read(pace)
+        except (ValueError, RecursionError) as error:
+            raise Undecodable(str(error)) from error
 
-class _Reader:
-    """A reader of JSON text. Its methods raise ValueError for invalid JSON."""
-
-    def __init__(self, text: str, pace: Pace) -> None:
-        self._text = text
-        self._pace = pace
-        self._at = 0
-
-    async def whole(self) -> Json:
-        """Read an object; raise ValueError where text follows it."""
-        found: Json = {}
-        self._expect("{")
-        if self._next() == "}":
-            self._expect("}")
-        else:
-            while True:
-                name = self._value()
-                if not isinstance(name, str):
-                    raise ValueError("a name is expected")
-                self._expect(":")
-                found[name] = await self._list() if self._next() == "[" else self._value()
-                if not self._goes_on("}"):
-                    break
-        if self._next():
+    async def _read(self, pace: Pace) -> None:
+        at = len(codecs.BOM_UTF8) if self._text.startswith(codecs.BOM_UTF8) else 0
+        char, at = self._next(self._expect("{", at))
+        while char != "}":
+            name, at = self._value(at)
+            if not isinstance(name, str):
+                raise ValueError("a name is expected")
+            self.values.pop(name, None)
+            self.lists.pop(name, None)
+            char, at = self._next(self._expect(":", at))
+            if char == "[":
+                self.lists[name] = at
+                for _, end in self._elements(at):
+                    at = end
+                    await pace.rest()
+            else:
+                self.values[name], at = self._value(at)
+                await pace.rest()
+            char, at = self._next(at)
+            if char == "}":
+                break
+            at = self._expect(",", at)
+            if self._next(at)[0] == "}":
+                raise ValueError(f"a name is expected at byte {at}")
+        if self._next(at + 1)[0]:
             raise ValueError("there is text behind the object")
-        return found
 
-    async def _list(self) -> list[object]:
-        found: list[object] = []
-        self._expect("[")
-        if self._next() == "]":
-            self._expect("]")
-            return found
+    def elements(self, name: str) -> Iterator[object]:
+        """Yield the elements of a list; none where there is no such list."""
+        if name in self.lists:
+            for value, _ in self._elements(self.lists[name]):
+                if value is not _END:
+                    yield value
+
+    def _elements(self, at: int) -> Iterator[tuple[object, int]]:
+        """Yield the elements of the list at a place, each with where it ends, and at last _END."""
+        at = self._expect("[", at)
+        if self._next(at)[0] == "]":
+            yield _END, self._expect("]", at)
+            return
         while True:
-            found.append(self._value())
-            await self._pace.rest()
-            if not self._goes_on("]"):
-                return found
+            value, at = self._value(at)
+            yield value, at
+            if self._next(at)[0] == "]":
+                yield _END, self._expect("]", at)
+                return
+            at = self._expect(",", at)
 
-    def _value(self) -> object:
-        self._next()
-        start = self._at
-        value, self._at = _DECODER.raw_decode(self._text, start)
-        if "\\u" in self._text[start : self._at]:
-            json.dumps(value, ensure_ascii=False).encode()  # raises ValueError for half of a surrogate pair
-        return value
+    def _value(self, at: int) -> tuple[object, int]:
+        """Decode the value behind a place; return it, and where it ends."""
+        _, at = self._next(at)
+        for size in _WINDOWS:
+            is_rest = at + size >= len(self._text)
+            text, _ = codecs.utf_8_decode(self._text[at : at + size], "strict", is_rest)
+            try:
+                value, end = _DECODER.raw_decode(text)
+            except json.JSONDecodeError:
+                if is_rest:
+                    raise
+                continue  # it may go on behind the window
+            if end == len(text) and not is_rest:
+                continue  # a number may go on
+            used = text[:end]
+            if "\\u" in used:
+                json.dumps(value, ensure_ascii=False).encode()  # raises ValueError for half of a surrogate pair
+            return value, at + (end if used.isascii() else len(used.encode()))
+        raise ValueError(f"at byte {at} is no JSON, or a value of more than {MOST_OF_ELEMENT >> 20} MiB")
 
-    def _goes_on(self, end: str) -> bool:
-        """Read a comma or the closing bracket; return whether another element follows."""
-        is_end = self._next() == end
-        self._expect(end if is_end else ",")
-        return not is_end
+    def _expect(self, char: str, at: int) -> int:
+        """Return the place behind a character. Raises ValueError where another one comes."""
+        found, at = self._next(at)
+        if found != char:
+            raise ValueError(f"{char!r} is expected at byte {at}")
+        return at + 1
 
-    def _expect(self, char: str) -> None:
-        if self._next() != char:
-            raise ValueError(f"{char!r} is expected at character {self._at}")
-        self._at += 1
-
-    def _next(self) -> str:
-        """Skip white space; return the character behind it, "" at the end."""
-        match = _SPACE.match(self._text, self._at)
+    def _next(self, at: int) -> tuple[str, int]:
+        """Skip white space; return the character behind it, "" at the end, and where it is."""
+        match = _SPACE.match(self._text, at)
         assert match is not None  # noqa: S101 # it matches nothing too
-        self._at = match.end()
-        return self._text[self._at : self._at + 1]
+        at = match.end()
+        return chr(self._text[at]) if at < len(self._text) else "", at
+
+
+_END: Final = object()

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch above which publishers are not read; less where the disk is short of room."""
 _MOST_ROWS: Final = 10_000
-"""Changes of messages in the gathering batch above which publishers are not read: its confirms wait for all of it."""
+"""Changes in the gathering batch above which publishers are not read: its confirms wait for all of it."""
 _FEWEST_WAITING: Final = 1 << 20
 """Bytes of bodies that may always wait in the gathering batch: they fit into the reserve of the store's log."""
 _WRITTEN: Final = 2
@@ -306,7 +306,7 @@ class Journal:
     def is_crowded(self) -> bool:
         """Whether so much waits to be written that publishers should not be read."""
         batch = self._gathering.batch
-        rows = len(batch.added) + len(batch.removed) + len(batch.changed)
+        rows = len(batch.records) + len(batch.added) + len(batch.removed) + len(batch.changed)
         return rows > _MOST_ROWS or self._gathering.size > self._most_waiting
 
     def may_grow(self, callback: Callable[[], None]) -> bool:
@@ -331,6 +331,12 @@ class Journal:
     def when_taken(self, callback: Callable[[], None]) -> None:
         """Call back when the gathering batch goes to the writer."""
         self._throttled.append(callback)
+
+    async def taken(self) -> None:
+        """Wait until the gathering batch goes to the writer. Cancelling only stops the waiting."""
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_taken(lambda: None if taken.done() else taken.set_result(None))
+        await taken
 
     # -- writing ---------------------------------------------------------------------------------------
 

@@ -115,15 +115,17 @@ def _users_without_permissions(call: Call) -> object:
 
 
 @route("/api/users/bulk-delete", "POST")
-def _delete_users(call: Call) -> object:
+async def _delete_users(call: Call) -> object:
     call.administrator()
     names = call.body().get("users")
     if not isinstance(names, list):
         raise bad("[{key_missing,users}]")
-    for name in names:
-        if not isinstance(name, str) or name not in call.broker.access.users:
-            raise Answer(400, "bad_request", ["no_such_user", name])
-        call.broker.delete_user(name)
+    async with call.pace as pace:
+        for name in names:
+            if not isinstance(name, str) or name not in call.broker.access.users:
+                raise Answer(400, "bad_request", ["no_such_user", name])
+            call.broker.delete_user(name)
+            await pace.rest()
     return DONE
 
 

@@ -147,5 +147,5 @@ async def _definitions(call: Call) -> object:
             raise Answer(404, "not_found", "vhost_not_found") if call.method == "POST" else not_found()
     if call.method == "GET":
         return streamed(await definitions.export(call.broker, call.pace, only))
-    await importing.load(call.broker, await call.large_body(), call.pace, only)
+    await importing.load(call.broker, await call.document(), call.pace, only)
     return DONE
