@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.cli.grading import DEADLINE
+from rabbitry.apps.grading.commands.roles import DEADLINE
 from rabbitry.runtime.service import GRACE
 from tests.deploy.files import DEPLOY, Service, compose, copy_with_secrets
 

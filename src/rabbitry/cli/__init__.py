@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted, runs_until_told
+from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted
 
 __all__ = ["main"]
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 """A disk that is full, a bound on what may be written, nobody who reads."""
+_SERVICES = frozenset({"up", "broker", "web", "worker"})
+"""Commands of our own that run until a signal, as do all others with --watch or --follow."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         raise_when_interrupted()
         _run(given)
     except Interrupted:
-        if runs_until_told(given):
+        if _runs_until_told(given):
             sys.exit(0)  # nothing was in hand yet
         print("rabbitry: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -60,3 +62,18 @@ def _run(arguments: list[str]) -> NoReturn:
         print(f"rabbitry: can't write: {error.strerror}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _runs_until_told(arguments: Sequence[str]) -> bool:
+    """Return whether a signal is the ordinary end of this command line."""
+    if "--help" in arguments:
+        return False
+    if not {"--watch", "--follow"}.isdisjoint(arguments):
+        return True
+    words = [word for word in arguments if not word.startswith("-")]
+    if not words or words[0] in _SERVICES:
+        return bool(words)
+    from rabbitry.apps._installed import RESERVED, installed
+
+    plugin = None if words[0] in RESERVED else installed().plugins.get(words[0])
+    return plugin is not None and not set(words[1:2]).isdisjoint(plugin.until_stopped)

@@ -1,32 +1,33 @@
-"""The table of subcommands, of which only the one asked for is imported, and what becomes of errors."""
+"""The root command, which imports the subcommand that is asked for and no other, and what becomes of errors."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from rabbitry import __version__
-from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
-from rabbitry.runtime.output import ExitCode, exit_code, say_last
+from rabbitry.exceptions import AppError, ConnectionClosed, RabbitryError, RequestTimeout
+from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn
 from rabbitry.runtime.parent import parent
 
-COMMANDS: Mapping[str, str] = MappingProxyType(
+if TYPE_CHECKING:
+    from rabbitry.apps._installed import Installed
+
+COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "up": "Run broker, this machine's agent and the dashboard until Ctrl-C.",
+        "up": "Run broker, apps and dashboard until Ctrl-C.",
         "broker": "Run the embedded AMQP broker.",
         "web": "Serve the dashboard.",
         "worker": "Run an app's stages.",
         "publish": "Publish JSON lines to an app.",
         "dead": "Look at an app's dead letters, replay and drop them.",
         "topology": "Show, check and export what an app needs on the broker.",
-        "grading": "Assignments: submitted, corrected, validated, confirmed.",
-        "crawl": "Web sites: fetched by some machines, processed by others, searched.",
-        "workqueue": "A hundred thousand messages for any number of consumers.",
-        "monitor": "Publish this machine's samples; see statistics.",
         "queues": "List the broker's queues.",
         "exchanges": "List the broker's exchanges.",
         "bindings": "List the broker's bindings.",
@@ -34,11 +35,12 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "channels": "List the broker's channels.",
         "consumers": "List the broker's consumers.",
         "doctor": "Find out why nothing arrives, and what to do about it.",
+        "apps": "List the apps that are installed.",
         "version": "Print the version.",
     }
 )
-"""Name → help of each subcommand; `rabbitry.cli.NAME` holds it as `app`, a `typer.Typer`."""
-_LISTINGS: frozenset[str] = frozenset({"queues", "exchanges", "bindings", "connections", "channels", "consumers"})
+"""Name → help of each subcommand of our own; `rabbitry.cli.NAME` holds it as `app`, a `typer.Typer`."""
+_LISTINGS: Final = frozenset({"queues", "exchanges", "bindings", "connections", "channels", "consumers"})
 """Subcommands that stand beside each other in `rabbitry.cli.listings`."""
 
 
@@ -49,7 +51,6 @@ def run(arguments: Sequence[str]) -> int:
     """
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        root = build(wanted)
         root(args=list(arguments), prog_name="rabbitry")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else ExitCode.FAILED
@@ -59,9 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "rabbitry":
             raise
-        from rabbitry._installing import extra_of, missing
-
-        say_last(missing(f"`rabbitry {wanted}`", error, extra_of(wanted)))
+        say_last(_missing(wanted, error))
         return ExitCode.FAILED
     except Exception as error:
         if parent() is not None:  # which prints it once more, as the last line
@@ -70,36 +69,94 @@ def run(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def build(wanted: str | None) -> typer.Typer:
-    """The root command, with `wanted` mounted and placeholders that carry only their help for the others.
+def _missing(wanted: str | None, error: ModuleNotFoundError) -> str:
+    """Return a line that says what a command lacks, and how to install it."""
+    from rabbitry._installing import extra_of, missing
+    from rabbitry.apps._installed import OWN, installed
+
+    source = "" if wanted in COMMANDS else installed().sources.get(wanted or "", "")
+    if source and not source.startswith(f"{OWN} "):
+        return f"`rabbitry {wanted}` needs {error.name!r}, which is not installed: {source} does not bring it"
+    return missing(f"`rabbitry {wanted}`", error, extra_of(wanted))
+
+
+class _Root(TyperGroup):
+    """The subcommands: each is imported when it is called, and apps are looked for where none of ours is meant.
 
     Importing all of them would cost `rabbitry --help` and `rabbitry broker` half a second for nothing.
     """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # the context is of Typer's own class or of click's, by version
+        """Return the names for `--help` and for suggestions, and put stand-ins with their help in their places."""
+        apps = _installed()
+        for broken in apps.broken:
+            warn(str(broken))
+        titles = {name: plugin.title for name, plugin in apps.plugins.items() if plugin.commands is not None}
+        names = [*COMMANDS]
+        at = names.index("queues")
+        order = [*names[:at], *titles, *names[at:]]
+        self.commands = {name: TyperCommand(name, help=(titles | {**COMMANDS})[name]) for name in order}
+        return order
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # a command is of Typer's own class or of click's, too
+        """Import a subcommand. Raises AppError for an app that does not load."""
+        if (known := self.commands.get(cmd_name)) is not None:
+            return known
+        if cmd_name in COMMANDS:
+            module = "listings" if cmd_name in _LISTINGS else cmd_name
+            app = importlib.import_module(f"rabbitry.cli.{module}").app
+            return _mounted(app, cmd_name, COMMANDS[cmd_name])
+        from rabbitry.apps._installed import resolve
+
+        apps = _installed()
+        plugin = apps.plugins.get(cmd_name)
+        if plugin is not None and plugin.commands is not None:
+            return _mounted(resolve(plugin.commands), cmd_name, plugin.title)
+        if (broken := apps.broken_named(cmd_name)) is not None:
+            raise AppError(str(broken))
+        if not cmd_name.startswith("-"):
+            self.list_commands(ctx)  # for a suggestion
+        return None
+
+
+def _installed() -> Installed:
+    from rabbitry.apps._installed import OWN, installed
+
+    found = installed()
+    if OWN not in {source.partition(" ")[0] for source in found.sources.values()}:
+        from rabbitry._installing import how_to_install
+
+        warn(f"this installation of Rabbitry is older than its apps: {how_to_install('all')}")
+    return found
+
+
+def _mounted(app: object, name: str, text: str) -> Any:
+    """Return the command that a Typer app is: its one command, or a group called `name`."""
+    if not isinstance(app, typer.Typer):
+        raise AppError(f"the commands of app {name!r} are a {type(app).__name__}, and no typer.Typer")
+    holder = _plain_typer()
+    is_command = app.registered_callback is not None and app.registered_callback.invoke_without_command is True
+    if app.registered_callback is None and not app.registered_groups and len(app.registered_commands) == 1:
+        holder.add_typer(app)  # without a name: its command stands beside the others
+        (only,) = _commands_of(holder).values()
+        return only
+    if name in _LISTINGS:
+        holder.add_typer(app)
+    elif is_command:
+        holder.add_typer(app, name=name)  # a command of its own that has subcommands too
+    else:
+        holder.add_typer(app, name=name, help=text, no_args_is_help=True)
+    return _commands_of(holder)[name]
+
+
+def _commands_of(holder: typer.Typer) -> Mapping[str, Any]:
+    group = get_command(holder)
+    return group.commands if isinstance(group, TyperGroup) else {}
+
+
+def _plain_typer(**more: Any) -> typer.Typer:
     # Plain help: Rich's boxes would cost each start 0.1 s, and break an error over several lines.
-    root = typer.Typer(
-        help="AMQP messages over any broker, a broker where there is none, and a live view of your machines.",
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    root.callback()(_options)
-    if wanted in _LISTINGS:
-        root.add_typer(importlib.import_module("rabbitry.cli.listings").app)
-    for name, text in COMMANDS.items():
-        if wanted in _LISTINGS and name in _LISTINGS:
-            continue
-        if name != wanted:
-            root.command(name, help=text)(_placeholder)
-            continue
-        app: typer.Typer = importlib.import_module(f"rabbitry.cli.{name}").app
-        if len(app.registered_commands) == 1 and app.registered_callback is None:
-            root.add_typer(app)  # without a name: its command stands beside the others
-        elif app.registered_callback is not None and app.registered_callback.invoke_without_command is True:
-            root.add_typer(app, name=name)  # a command of its own that has subcommands too
-        else:
-            root.add_typer(app, name=name, help=text, no_args_is_help=True)
-    return root
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **more)
 
 
 def _print_version(wanted: bool) -> None:
@@ -108,6 +165,14 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+root = _plain_typer(
+    cls=_Root,
+    help="AMQP messages over any broker, a broker where there is none, and a live view of your machines.",
+    no_args_is_help=True,
+)
+
+
+@root.callback()
 def _options(
     _: Annotated[
         bool,
@@ -115,7 +180,3 @@ def _options(
     ] = False,
 ) -> None:
     """Options that stand before the subcommand."""
-
-
-def _placeholder() -> None:
-    """What a command is until it is called; it never is, since `build` mounts the one that is called."""

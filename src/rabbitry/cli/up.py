@@ -20,8 +20,8 @@ from typing import Annotated, Final
 import typer
 
 from rabbitry.apps._listening import PortTaken, by_whom, listen
+from rabbitry.apps.grading.commands.options import ExchangeType, People, Type
 from rabbitry.cli.broker import LISTENER, MANAGEMENT_PORT, Memory, check_data, usual_folder
-from rabbitry.cli.grading import ExchangeType, People, Type
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.children import Child
 from rabbitry.runtime.logging import Level

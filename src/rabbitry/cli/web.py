@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rabbitry.apps.grading.commands.options import ExchangeType, Type
 from rabbitry.cli.broker import LISTENER
-from rabbitry.cli.grading import ExchangeType, Type
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.runtime.output import ExitCode

@@ -40,6 +40,16 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="What exists on the broker with other flags is an error, and not used.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+DatabaseURL = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="RABBITRY_DATABASE",
+        metavar="URL",
+        help="sqlite:///FILE or postgresql://user@host/name; a file in the user's data folder otherwise.",
+        show_default=False,
+    ),
+]
 ConnectAttempts = Annotated[
     int | None,
     typer.Option(
@@ -99,3 +109,19 @@ def read_password(file: Path) -> str:
         raise UsageError(f"the password file {file} can't be read: {reason(error)}") from error
     except Undecodable as error:
         raise UsageError(f"the password file {file} can't be read: it is no UTF-8 text") from error
+
+
+def named_database(context: typer.Context, url: str | None) -> str | None:
+    """Return the database's URL where one was named, with a warning about a password on the command line."""
+    source = context.get_parameter_source("database")
+    if url is not None and source is not None and source.name == "COMMANDLINE" and _has_password(url):
+        warn(
+            "other users of this machine can see a password in --database; "
+            "put the URL into the environment as RABBITRY_DATABASE instead"
+        )
+    return url
+
+
+def _has_password(url: str) -> bool:
+    authority = url.partition("://")[2].partition("/")[0]
+    return "@" in authority and ":" in authority.rpartition("@")[0]

@@ -278,7 +278,7 @@ def test_wrong_option_is_a_wrong_usage(arguments: tuple[str, str], text: str) ->
     [("500", 500), ("1.5k", 1500), ("2M", 2e6), ("1Mi", 2**20), ("3 MB/s", 3e6), (" 1GiB ", 2**30), ("7B/s", 7)],
 )
 def test_bandwidth_has_suffixes(text: str, rate: float) -> None:
-    from rabbitry.cli.crawl_crawler import bytes_a_second
+    from rabbitry.apps.crawl.commands.crawler import bytes_a_second
 
     assert bytes_a_second(text) == rate
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.monitor.publisher import Publisher
     from rabbitry.apps.monitor.settings import Settings
 
-log = logging.getLogger("rabbitry.cli.monitor")
+log = logging.getLogger("rabbitry.apps.monitor.commands")
 app = typer.Typer()
 
 BrokerOption = Annotated[

@@ -11,11 +11,10 @@ import typer
 
 from rabbitry import __version__
 from rabbitry._words import counted
-from rabbitry.cli.crawl_asking import DatabaseURL, asking
-from rabbitry.cli.grading_records import named_database
+from rabbitry.apps.crawl.commands.asking import DatabaseURL, asking
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import Broker, Json, broker_url, start_logging
+from rabbitry.runtime.options import Broker, Json, broker_url, named_database, start_logging
 from rabbitry.runtime.output import ExitCode, json_line, print_json, say
 from rabbitry.runtime.service import run_once
 

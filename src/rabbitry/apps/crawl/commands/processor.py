@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
+from rabbitry.apps.crawl.commands._roles import DEADLINE, run_role
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,

@@ -15,23 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 import typer
 
 from rabbitry.exceptions import NoRecords, NoSuchID, UsageError
-from rabbitry.runtime.options import Broker, Json, Plain, Strict, broker_url
-from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
+from rabbitry.runtime.options import Broker, DatabaseURL, Json, Plain, Strict, broker_url, named_database
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
 
-DatabaseURL = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        envvar="RABBITRY_DATABASE",
-        metavar="URL",
-        help="sqlite:///FILE or postgresql://user@host/name; a file in the user's data folder otherwise.",
-        show_default=False,
-    ),
-]
 Find = Annotated[
     str, typer.Option(metavar="TEXT", help="Those whose student's number or id begins so.", show_default=False)
 ]
@@ -40,6 +30,7 @@ OfModule = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
 Offset = Annotated[int, typer.Option(min=0, help="Leave out so many of the first.")]
+app = typer.Typer()
 Ask: TypeAlias = "Callable[[str], Awaitable[dict[str, Any] | None]]"
 
 
@@ -50,23 +41,6 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add these commands to those of `rabbitry grading`."""
-    app.command("results")(results)
-    app.command("export")(export)
-
-
-def named_database(context: typer.Context, url: str | None) -> str | None:
-    """Return the database's URL where one was named, with a warning about a password on the command line."""
-    source = context.get_parameter_source("database")
-    if url is not None and source is not None and source.name == "COMMANDLINE" and _has_password(url):
-        warn(
-            "other users of this machine can see a password in --database; "
-            "put the URL into the environment as RABBITRY_DATABASE instead"
-        )
-    return url
-
-
 def database_url(context: typer.Context, url: str | None) -> str:
     """Return the database's URL, by default that of a file in the user's data folder."""
     named = named_database(context, url)
@@ -75,11 +49,6 @@ def database_url(context: typer.Context, url: str | None) -> str:
     from rabbitry.apps.grading.records import default_url
 
     return default_url()
-
-
-def _has_password(url: str) -> bool:
-    authority = url.partition("://")[2].partition("/")[0]
-    return "@" in authority and ":" in authority.rpartition("@")[0]
 
 
 @contextlib.contextmanager
@@ -132,6 +101,7 @@ def mark_of(mark: object, out_of: object) -> str:
 # -- records ---------------------------------------------------------------------------------------------
 
 
+@app.command("results")
 def results(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", help="Print results as they come over the broker.")] = False,
@@ -193,6 +163,7 @@ def _print_result(identity: object, student: object, module: object, mark: objec
     print(one_line(text), flush=True)
 
 
+@app.command("export")
 def export(
     context: typer.Context,
     format_: Annotated[Format, typer.Option("--format", help="One row, or one JSON object a line, each.")] = Format.CSV,

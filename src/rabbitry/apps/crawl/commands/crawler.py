@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from rabbitry import __version__
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
+from rabbitry.apps.crawl.commands._roles import DEADLINE, run_role
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (

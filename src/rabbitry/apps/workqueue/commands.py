@@ -29,18 +29,18 @@ from rabbitry.runtime.service import run_once, run_service
 
 if TYPE_CHECKING:
     from rabbitry.apps._queue_checks import Look
-    from rabbitry.apps.workqueue import Progress, Worker
+    from rabbitry.apps.workqueue.work import Progress, Worker
 
 _IDLE: Final = 6.0
 """Seconds without a message after which the queue is looked at: a broker's figures are up to 5 s old."""
 
-log = logging.getLogger("rabbitry.cli.workqueue")
+log = logging.getLogger("rabbitry.apps.workqueue.commands")
 app = typer.Typer()
 Queue = Annotated[str, typer.Option(help="The queue.")]
 
 
 @app.command("produce")
-def produce(
+def produce_numbers(
     context: typer.Context,
     count: Annotated[int, typer.Option(min=1, help="How many numbers, from 0 on.")] = 100_001,
     queue: Queue = "worker_queue",
@@ -56,16 +56,16 @@ def produce(
     url = broker_url(context, broker)
 
     async def work() -> int:
-        from rabbitry.apps import workqueue
+        from rabbitry.apps.workqueue.work import produce
 
-        await workqueue.produce(url, _teller(as_json), count=count, queue=queue, plain=plain, strict=strict)
+        await produce(url, _teller(as_json), count=count, queue=queue, plain=plain, strict=strict)
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))
 
 
 @app.command("consume")
-def consume(
+def consume_numbers(
     context: typer.Context,
     queue: Queue = "worker_queue",
     prefetch: Annotated[int, typer.Option(min=1, max=65535, help="Messages in hand; equal ones share equally.")] = 10,
@@ -89,7 +89,7 @@ def consume(
 
     async def service(stop: asyncio.Event) -> int:
         from rabbitry.apps._session import Patience, background
-        from rabbitry.apps.workqueue import Worker
+        from rabbitry.apps.workqueue.work import Worker
 
         worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
         async with background(_watch(worker, queue, url, management)):

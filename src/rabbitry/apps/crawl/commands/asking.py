@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
-from rabbitry.cli._crawl_words import ago, moment, saved, size, span
-from rabbitry.cli.grading_records import named_database
+from rabbitry.apps.crawl.commands._words import ago, moment, saved, size, span
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import Broker, Json, broker_url, start_logging
+from rabbitry.runtime.options import Broker, Json, broker_url, named_database, start_logging
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once
 

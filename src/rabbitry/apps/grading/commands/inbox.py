@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry._words import counted
-from rabbitry.cli.grading_records import DatabaseURL, Find, Limit, Offset, OfModule, existing, mark_of
+from rabbitry.apps.grading.commands.records import Find, Limit, Offset, OfModule, existing, mark_of
 from rabbitry.exceptions import NoSuchID, RabbitryError, UsageError
-from rabbitry.runtime.options import Json
+from rabbitry.runtime.options import DatabaseURL, Json
 from rabbitry.runtime.output import many_lines, one_line, print_json, say
 
 if TYPE_CHECKING:

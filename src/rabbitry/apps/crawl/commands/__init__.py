@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.cli import crawl_add, crawl_asking, crawl_crawler, crawl_export, crawl_keeper, crawl_processor, crawl_run
+from rabbitry.apps.crawl.commands import add, asking, crawler, export, keeper, processor, run
 
 app = typer.Typer()
 
@@ -14,10 +14,10 @@ def crawl() -> None:
     """Crawl web sites: some machines fetch, others process, the broker carries everything between them."""
 
 
-crawl_crawler.add_to(app)
-crawl_processor.add_to(app)
-crawl_keeper.add_to(app)
-crawl_run.add_to(app)
-crawl_add.add_to(app)
-crawl_asking.add_to(app)
-crawl_export.add_to(app)
+crawler.add_to(app)
+processor.add_to(app)
+keeper.add_to(app)
+run.add_to(app)
+add.add_to(app)
+asking.add_to(app)
+export.add_to(app)

@@ -1,4 +1,4 @@
-"""The work queue: numbers as text, on one queue, for any number of consumers."""
+"""The producer and the consumer of the work queue."""
 
 from __future__ import annotations
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import typer
 
 from rabbitry import __version__
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
-from rabbitry.cli.crawl_crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
-from rabbitry.cli.crawl_keeper import KeptDatabase, PerHost
-from rabbitry.cli.crawl_processor import Processes
+from rabbitry.apps.crawl.commands._roles import DEADLINE, run_role
+from rabbitry.apps.crawl.commands.crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
+from rabbitry.apps.crawl.commands.keeper import PerHost
+from rabbitry.apps.crawl.commands.processor import Processes
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
+    DatabaseURL,
     LogJson,
     LogLevel,
     Plain,
@@ -35,7 +36,7 @@ def run(
     bandwidth: BandwidthLimit = None,
     concurrency: Hosts = 100,
     processes: Processes = 1,
-    database: KeptDatabase = None,
+    database: DatabaseURL = None,
     per_host: PerHost = 1,
     plain: Plain = False,
     strict: Strict = False,

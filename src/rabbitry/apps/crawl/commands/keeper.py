@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rabbitry.cli._crawl_roles import DEADLINE, run_role
+from rabbitry.apps.crawl.commands._roles import DEADLINE, run_role
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,
     ConnectAttempts,
+    DatabaseURL,
     LogJson,
     LogLevel,
     Plain,
@@ -20,16 +21,6 @@ from rabbitry.runtime.options import (
 )
 from rabbitry.runtime.parent import ready
 
-KeptDatabase = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        envvar="RABBITRY_DATABASE",
-        metavar="URL",
-        help="sqlite:///FILE or postgresql://user@host/name; a file in the user's data folder by default.",
-        show_default=False,
-    ),
-]
 PerHost = Annotated[
     int,
     typer.Option("--per-host", min=1, max=100, metavar="N", help="How many crawlers may fetch from a host at once."),
@@ -43,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 def keeper(
     context: typer.Context,
-    database: KeptDatabase = None,
+    database: DatabaseURL = None,
     per_host: PerHost = 1,
     plain: Plain = False,
     strict: Strict = False,

@@ -1,0 +1,116 @@
+"""The apps that are installed here, found by the entry-point group `rabbitry.apps`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, TypeVar
+
+from rabbitry._errors import text_of
+from rabbitry.apps._plugin import Plugin
+from rabbitry.exceptions import AppError
+
+GROUP: Final = "rabbitry.apps"
+OWN: Final = "rabbitry"
+"""The distribution whose apps win where another has one of the same name."""
+RESERVED: Final = frozenset(
+    {
+        "apps", "bindings", "broker", "channels", "connections", "consumers", "dead", "doctor", "exchanges", "publish",
+        "queues", "topology", "up", "version", "web", "worker",
+        "healthz", "static", "ws",
+    }
+)  # fmt: skip
+"""Names that no app may have: Rabbitry's own commands, and places of the dashboard."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An app that does not load. source: the distribution that brings it, with its version."""
+
+    name: str
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"app {self.name!r} of {self.source} does not load: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The apps that load, by name in alphabetical order, where they come from, and those that do not load."""
+
+    plugins: Mapping[str, Plugin]
+    sources: Mapping[str, str]
+    broken: list[Broken] = field(default_factory=list)
+
+    def broken_named(self, name: str) -> Broken | None:
+        """Return why the app of this name does not load; None where there is none such."""
+        return next((broken for broken in self.broken if broken.name == name), None)
+
+
+@functools.cache
+def installed() -> Installed:
+    """Return the apps that are installed. One that does not load is among the broken ones, and costs no other."""
+    plugins: dict[str, Plugin] = {}
+    sources: dict[str, str] = {}
+    broken: list[Broken] = []
+    found = entry_points(group=GROUP)
+    for entry in sorted(found, key=lambda entry: (_distribution(entry) != OWN, entry.name, _distribution(entry))):
+        source = _source(entry)
+        try:
+            plugin = _load(entry)
+            if plugin.name in plugins:
+                raise AppError(f"{sources[plugin.name]} has an app of that name")
+            if plugin.is_home and (home := next((one.name for one in plugins.values() if one.is_home), None)):
+                raise AppError(f"app {home!r} has the dashboard's first page already")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises costs no other app
+            broken.append(Broken(entry.name, source, _reason(error)))
+        else:
+            plugins[plugin.name], sources[plugin.name] = plugin, source
+    return Installed(dict(sorted(plugins.items())), sources, broken)
+
+
+def resolve(reference: str) -> Any:
+    """Import what `module:attribute` names. Raises what importing raises, and AppError for a missing attribute."""
+    module_name, _, name = reference.partition(":")
+    module = importlib.import_module(module_name)
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        raise AppError(f"module {module_name!r} has no {name!r}") from error
+
+
+def attempt(plugin: Plugin, work: Callable[[], T]) -> T | Broken:
+    """Return what `work` returns, or why this plug-in does not load."""
+    try:
+        return work()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's code raises costs no other app
+        return Broken(plugin.name, installed().sources.get(plugin.name, "?"), _reason(error))
+
+
+def _load(entry: EntryPoint) -> Plugin:
+    plugin = entry.load()
+    if not isinstance(plugin, Plugin):
+        raise AppError(f"{entry.value!r} is a {type(plugin).__name__}, and no rabbitry.apps.Plugin")
+    if plugin.name != entry.name:
+        raise AppError(f"its plug-in is called {plugin.name!r}: give the entry point the same name")
+    if plugin.name in RESERVED:
+        raise AppError(f"the name {plugin.name!r} is Rabbitry's own: take another")
+    return plugin
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(text_of(error).split())
+    return text if isinstance(error, AppError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else ""
+
+
+def _source(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"

@@ -1,0 +1,190 @@
+"""What an app brings to Rabbitry: a `Plugin`, and the objects that it exchanges with `rabbitry web`, `up` and `doctor`.
+
+A plug-in names code as `module:attribute`, which is imported when it is used: each start of `rabbitry` pays for the
+module that holds the plug-in, and for nothing else of the app.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from rabbitry.exceptions import AppError, ConnectFailed
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import Connection
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_REFERENCE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A page of an app in the dashboard.
+
+    Attributes:
+        title: The entry in the navigation.
+        module: The ES module that draws the page into the element `page`, a file of the plug-in's `static` folder.
+        styles: Style sheets of that folder, beside the dashboard's own.
+        path: The page's place under `/NAME/`, without a slash at either end; empty for `/NAME/` itself.
+        description: One sentence for search engines and screen readers.
+    """
+
+    title: str
+    module: str
+    styles: tuple[str, ...] = ()
+    path: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """An app, as `rabbitry` finds it in the entry-point group `rabbitry.apps`.
+
+    Attributes:
+        name: The subcommand and the place in the dashboard; the entry point has the same name. Lower-case letters,
+            digits and hyphens.
+        title: One line for `rabbitry --help` and `rabbitry apps`.
+        commands: A `typer.Typer`, mounted as `rabbitry NAME`.
+        until_stopped: Commands of it that run until a signal, which is then their ordinary end (exit code 0).
+        router: A function of a `Site` that returns a `fastapi.APIRouter`, mounted under `/NAME`. Further parameters,
+            annotated as Typer's options, become options of `rabbitry web`.
+        views: The pages in the dashboard's navigation.
+        static: The folder with the files of the pages, served under `/NAME/static`.
+        is_home: The router and the first view lie at `/`, the dashboard's first page. One app has it.
+        services: A function of an `Up` that returns `Services`, which `rabbitry up` runs. Further parameters become
+            options of `rabbitry up`, as for `router`.
+        joins: Whether `rabbitry up --broker URL` runs the services too where `--apps` names none.
+        checks: A `Checks`, which `rabbitry doctor` asks.
+
+    `commands`, `router`, `services` and `checks` are written `module:attribute`.
+
+    Raises:
+        AppError: A name or a reference is malformed.
+    """
+
+    name: str
+    title: str
+    commands: str | None = None
+    until_stopped: tuple[str, ...] = ()
+    router: str | None = None
+    views: tuple[View, ...] = ()
+    static: Path | None = None
+    is_home: bool = False
+    services: str | None = None
+    joins: bool = False
+    checks: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise AppError(f"plug-in name {self.name!r}: use a-z, 0-9 and hyphens, beginning with a letter")
+        for reference in (self.commands, self.router, self.services, self.checks):
+            if reference is not None and not _REFERENCE.fullmatch(reference):
+                raise AppError(f"plug-in {self.name!r} names {reference!r}: write module:attribute")
+        if self.views and self.static is None:
+            raise AppError(f"plug-in {self.name!r} has views and no static folder: name the folder of their modules")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the dashboard tells the pages of an app.
+
+    Attributes:
+        broker: The broker's URL, password included.
+        plain: Whether exchanges and queues are declared as the original programs do.
+        variables: The settings of the environment and of `.env`, by name.
+        refused: Called where the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
+    """
+
+    broker: str = field(repr=False)
+    plain: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    refused: Callable[[ConnectFailed], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A command that `rabbitry up` runs as a child process, and starts again when it dies.
+
+    Attributes:
+        name: How `rabbitry up` calls it, e.g. `the agent`.
+        arguments: The arguments of `rabbitry`. `--log-level` and `--log-json` are appended; the broker's URL is in the
+            environment, as RABBITRY_BROKER.
+        is_quiet: Whether only warnings are logged while `rabbitry up` logs at level info.
+        after_page: Whether it starts once the dashboard is served.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    is_quiet: bool = True
+    after_page: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What an app adds to `rabbitry up`: child processes, and options of the dashboard (`rabbitry web`)."""
+
+    children: tuple[Service, ...] = ()
+    web: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Up:
+    """What `rabbitry up` tells an app.
+
+    Attributes:
+        is_wanted: Whether the app's services are to run; its `Services.web` counts in any case.
+        plain, strict: Whether these options were given.
+        free_port: Returns a port, seen to be free: of a port that was asked for or None, the usual port, and the option
+            that asks. Raises UsageError where it is taken.
+    """
+
+    is_wanted: bool
+    plain: bool
+    strict: bool
+    free_port: Callable[[int | None, int, str], int]
+
+    @property
+    def declaring(self) -> tuple[str, ...]:
+        """`--plain` and `--strict`, as far as they were given, for the arguments of a service."""
+        return (*(["--plain"] if self.plain else []), *(["--strict"] if self.strict else []))
+
+
+Verdict = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check of `rabbitry doctor`, and where something is wrong, what to do."""
+
+    check: str
+    verdict: Verdict
+    what: str
+    todo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Untaken:
+    """Messages that wait in a queue without consumers: how many, and how many more than `seconds` before."""
+
+    queue: str
+    ready: int
+    grown: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """What an app adds to `rabbitry doctor`.
+
+    Attributes:
+        connected: Checks over a connection to the broker, within so many seconds.
+        untaken: Queue name → what is wrong where nobody consumes it: (whether it is bad, what, what to do), or None
+            where nothing is.
+    """
+
+    connected: Callable[[Connection, float], AsyncIterator[Finding]] | None = None
+    untaken: Mapping[str, Callable[[Untaken], tuple[bool, str, str] | None]] = field(default_factory=dict)

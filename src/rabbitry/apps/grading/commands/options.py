@@ -1,0 +1,60 @@
+"""Options that the commands of grading share, and what they are turned into."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.stages import Wiring
+
+EXCHANGE: Final = "assignment_exchange"
+
+
+class ExchangeType(StrEnum):
+    """The values of `--exchange-type`."""
+
+    DIRECT = "direct"
+    FANOUT = "fanout"
+
+
+class RoleChoice(StrEnum):
+    """The values of `--person`."""
+
+    DEMONSTRATOR = "demonstrator"
+    ASSISTANT = "assistant"
+    COORDINATOR = "coordinator"
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The modules (TOML, see docs/grading.md); RABBITRY_GRADING and the user's grading.toml otherwise.",
+        show_default=False,
+    ),
+]
+ExchangeName = Annotated[str, typer.Option("--exchange", metavar="NAME", help="The exchange.")]
+Type = Annotated[ExchangeType, typer.Option("--exchange-type", help="fanout: every role sees every message.")]
+Person = Annotated[
+    bool, typer.Option("--person", help="What arrives waits in this role's inbox for a person to decide.")
+]
+People = Annotated[
+    list[RoleChoice] | None,
+    typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
+]
+
+
+def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, plain: bool) -> Wiring:
+    """Return the course and its exchange. Raises UsageError for an exchange that can't be bound to."""
+    from rabbitry.apps.grading.modules import load_course
+    from rabbitry.apps.grading.stages import Wiring
+
+    if not exchange:
+        raise UsageError("the default exchange can't be bound to; give another one's name")
+    return Wiring(load_course(config), exchange, type_.value, plain)

@@ -1,0 +1,182 @@
+"""`rabbitry grading demonstrator|assistant|coordinator|run`: the roles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from rabbitry.apps.grading.commands.options import (
+    EXCHANGE,
+    Config,
+    ExchangeName,
+    ExchangeType,
+    People,
+    Person,
+    Type,
+    wiring_of,
+)
+from rabbitry.apps.grading.commands.records import database_url
+from rabbitry.runtime.logging import Level
+from rabbitry.runtime.options import (
+    Broker,
+    ConnectAttempts,
+    DatabaseURL,
+    LogJson,
+    LogLevel,
+    Plain,
+    Strict,
+    broker_url,
+    start_logging,
+)
+from rabbitry.runtime.output import ExitCode
+from rabbitry.runtime.parent import ready
+from rabbitry.runtime.service import GRACE, run_service
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.stages import Seat, Wiring
+
+DEADLINE: Final = 10.0
+app = typer.Typer()
+
+
+@app.command("demonstrator")
+def demonstrator(
+    context: typer.Context,
+    module: Annotated[
+        str | None, typer.Option("--module", metavar="NAME", help="The module; without, the queue for all.")
+    ] = None,
+    person: Person = False,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: ConnectAttempts = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Correct what is submitted, by the module's marking scheme or a person, until SIGTERM or Ctrl-C.
+
+    Example: rabbitry grading demonstrator --module cloud_computing
+    """
+    from rabbitry.apps.grading.stages import Seat
+
+    start_logging(log_level, log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain)
+    seat = Seat("demonstrator", None if module is None else wiring.course.module(module), person)
+    _serve(wiring, [seat], broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+
+
+@app.command("assistant")
+def assistant(
+    context: typer.Context,
+    person: Person = False,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: ConnectAttempts = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Validate what is corrected, until SIGTERM or Ctrl-C; a person may also send it back.
+
+    Example: rabbitry grading assistant --person
+    """
+    from rabbitry.apps.grading.stages import Seat
+
+    start_logging(log_level, log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain)
+    seats = [Seat("assistant", person=person)]
+    _serve(wiring, seats, broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+
+
+@app.command("coordinator")
+def coordinator(
+    context: typer.Context,
+    person: Person = False,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: ConnectAttempts = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Confirm what is validated and keep the records of the course, until SIGTERM or Ctrl-C.
+
+    Example: rabbitry grading coordinator
+    """
+    from rabbitry.apps.grading.stages import Seat
+
+    start_logging(log_level, log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain)
+    seats = [Seat("coordinator", person=person)]
+    _serve(wiring, seats, broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+
+
+@app.command("run")
+def run_all(
+    context: typer.Context,
+    person: People = None,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: ConnectAttempts = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Run all roles in one process, until SIGTERM or Ctrl-C.
+
+    Example: rabbitry grading run --person assistant
+    """
+    from rabbitry.apps.grading.stages import Seat
+
+    start_logging(log_level, log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain)
+    people = {choice.value for choice in person or ()}
+    modules = [*wiring.course.modules.values(), None]
+    seats = [Seat("demonstrator", module, "demonstrator" in people) for module in modules]
+    seats += [Seat("assistant", person="assistant" in people), Seat("coordinator", person="coordinator" in people)]
+    _serve(wiring, seats, broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+
+
+def _serve(
+    wiring: Wiring, seats: list[Seat], url: str, database: str, strict: bool, connect_attempts: int | None
+) -> None:
+    """Run roles until a signal; ends the command."""
+    from rabbitry.apps.grading.marks import markers_for
+    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.service import run
+    from rabbitry.apps.grading.stages import Office
+
+    markers = markers_for(wiring.course, seats)
+
+    async def service(stop: asyncio.Event) -> int:
+        # A role that keeps nothing needs no database.
+        keeps = any(seat.person or seat.role == "coordinator" for seat in seats)
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(Database(database)) if keeps else None
+            office = Office(wiring, seats, opened, markers)
+            is_done = await run(
+                office, url, stop,
+                strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready,
+            )  # fmt: skip
+        return ExitCode.DONE if is_done else ExitCode.FAILED
+
+    raise typer.Exit(run_service(service, deadline=DEADLINE + 4 * GRACE))

@@ -1,0 +1,187 @@
+"""`rabbitry grading submit|status`: the commands of students."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from rabbitry.apps.grading.commands.options import (
+    EXCHANGE,
+    Config,
+    ExchangeName,
+    ExchangeType,
+    Type,
+    wiring_of,
+)
+from rabbitry.apps.grading.commands.records import asking
+from rabbitry.exceptions import RequestTimeout, UsageError
+from rabbitry.runtime.options import (
+    Broker,
+    DatabaseURL,
+    Json,
+    Plain,
+    Strict,
+    broker_url,
+    named_database,
+)
+from rabbitry.runtime.output import ExitCode, fail, one_line, print_json, warn
+from rabbitry.runtime.service import run_once
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.students import Entry
+
+WATCH: Final = 0.5
+"""Seconds between two questions of `status --watch`."""
+LOOK: Final = 5.0
+"""Seconds between two looks whether anybody takes a submission whose status does not change."""
+app = typer.Typer()
+
+
+@app.command("submit")
+def submit(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file for each.")],
+    module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module, e.g. cloud_computing.")],
+    student: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER", help="The student's number; without, the one that a file's name begins with.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Hand in a file, or all files of a folder; prints the id of each once the broker has confirmed it.
+
+    Example: rabbitry grading submit solution.py --student 23200858 --module cloud_computing
+    """
+    from rabbitry.apps.grading.students import entries, submit_all
+
+    url = broker_url(context, broker)
+    wiring = wiring_of(config, exchange, exchange_type, plain)
+    if not path:  # an empty variable of a script, which as a Path would be the folder it runs in
+        raise UsageError("the file's name is empty")
+    wanted = entries(Path(path), student, module, wiring.course)
+
+    def tell(entry: Entry, identity: str) -> None:
+        if as_json:
+            print_json({"id": identity, "student": entry.student, "module": entry.module.name, "file": str(entry.path)})
+        elif len(wanted) == 1:
+            print(identity, flush=True)
+        else:
+            print(f"{identity}  {one_line(entry.path.name)}", flush=True)
+
+    async def work() -> int:
+        with _progress(len(wanted)) as advance:
+
+            def told(entry: Entry, identity: str) -> None:
+                advance()
+                tell(entry, identity)
+
+            await submit_all(wiring, url, wanted, told, strict=strict)
+        return ExitCode.DONE
+
+    raise typer.Exit(run_once(work()))
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Yield a function to call for each file that is done; it moves a bar where stderr is a terminal."""
+    if total == 1 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # On a terminal the ids go above the bar; what goes into a pipe or file must stay there.
+    above = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
+        task = bar.add_task("submitting", total=total)
+        yield lambda: bar.advance(task)
+
+
+@app.command("status")
+def status(
+    context: typer.Context,
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="What submit printed, or a unique beginning of 4 letters or more.")
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until it is confirmed; print each change.")] = False,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a submission: asks the coordinator over the broker, or the course's database where named.
+
+    Exit code 1 where nothing is known of it. Example: rabbitry grading status 3f2a --watch
+    """
+    named = named_database(context, database)
+    url = broker_url(context, broker)
+
+    async def work() -> int:
+        from rabbitry.apps.grading.modules import load_course
+        from rabbitry.apps.grading.waiting import missing_role
+
+        course = load_course(None) if watch else None
+        async with asking(named, url) as ask:
+            shown: dict[str, Any] | None = None
+            wanted = id
+            is_told = False
+            missing, look_at = "", 0.0
+            clock = asyncio.get_running_loop().time
+            while True:
+                try:
+                    found = await ask(wanted)
+                except RequestTimeout as error:
+                    if not watch:
+                        raise
+                    found = None
+                    if not is_told:
+                        warn(f"{error}; waiting")
+                        is_told = True
+                wanted = id if found is None else found["id"]  # a beginning may become that of another, too
+                if found is not None and (shown is None or found["history"] != shown["history"]):
+                    _show_status(found, shown, as_json)
+                    shown = found
+                    look_at = clock()
+                if not watch and found is None:
+                    fail(f"nothing is recorded of {id!r} (yet)")
+                if not watch or (found is not None and found["status"] == "confirmed"):
+                    return ExitCode.DONE
+                if found is not None and course is not None and clock() >= look_at:
+                    said = await missing_role(url, found, course) or ""
+                    if said != missing and said:
+                        warn(said)
+                    missing, look_at = said, clock() + LOOK
+                await asyncio.sleep(WATCH)
+
+    raise typer.Exit(run_once(work(), is_endless=watch))
+
+
+def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, as_json: bool) -> None:
+    if as_json:
+        print_json(dict(found))
+        return
+    if before is None:
+        late = "" if found["latest"] else ", and there is a newer one"
+        module = found["module"] or "no module"
+        print(one_line(f"student {found['student']}, {module}, attempt {found['attempt']}{late}"))
+    for hop in found["history"][len(before["history"]) if before else 0 :]:
+        mark = "" if hop["mark"] is None else f"  {hop['mark']:g}"
+        mark += "" if not mark or hop["out_of"] is None else f" of {hop['out_of']:g}"
+        text = hop["remark"] or hop["feedback"] or ""
+        print(one_line(f"{hop['at'][:19]}  {hop['status']:10} by {hop['role']} {hop['who']}{mark}  {text}"), flush=True)
+    if not found["history"]:
+        print(one_line(found["status"]))

@@ -1,0 +1,1 @@
+"""The work queue: numbers as text, on one queue, for any number of consumers."""

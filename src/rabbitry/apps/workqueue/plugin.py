@@ -1,0 +1,12 @@
+"""The work queue as a plug-in."""
+
+from typing import Final
+
+from rabbitry.apps import Plugin
+
+plugin: Final = Plugin(
+    name="workqueue",
+    title="A hundred thousand messages for any number of consumers.",
+    commands="rabbitry.apps.workqueue.commands:app",
+    until_stopped=("consume",),
+)
