@@ -90,6 +90,12 @@ class BrokerProcess:
         self._process = None
         return code
 
+    def wait(self) -> int:
+        """Wait until it ends by itself, and return its exit code."""
+        code = self._running().wait(_DEADLINE)
+        self._process = None
+        return code
+
     def kill(self) -> None:
         """End it at once (SIGKILL), and what stands before it (`prefix`)."""
         process = self._running()

@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from io import FileIO
@@ -34,6 +35,7 @@ from rabbitry.broker.store.batch import (
     Unusable,
     Wanted,
 )
+from rabbitry.broker.store.errors import code, failure, is_damage, is_full
 from rabbitry.broker.store.rescue import Survey, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
 from rabbitry.broker.store.schema import APPLICATION, SCHEMA, VERSION
@@ -78,7 +80,7 @@ class SQLiteStore:
         self._page_size = 4096
         self._was_busy = False
         self._had_log = False
-        self._checkpoint_failed = False
+        self._checkpoint_failed = self._has_failed = False
         self._gone: list[tuple[int, int, int]] = []
         self.free = self.reusable = 0
         self._counted_size = 0
@@ -96,7 +98,7 @@ class SQLiteStore:
             try:
                 return self._open_files()
             except sqlite3.Error as error:
-                if not _is_damage(error) and _code(error) != sqlite3.SQLITE_ERROR:  # no such table, for instance
+                if not is_damage(error) and code(error) != sqlite3.SQLITE_ERROR:  # no such table, for instance
                     raise
                 self._let_go()
                 self._rebuild(str(error))
@@ -106,7 +108,7 @@ class SQLiteStore:
             raise StoreFailed(f"the store {self.path} can't be read: {error.strerror}") from error
         except sqlite3.Error as error:
             self._abandon()
-            if _is_full(error):
+            if is_full(error):
                 raise StoreFailed(f"no room in {self.path.parent} for a store: {error}; free 5 MB there") from error
             raise StoreFailed(f"the store {self.path} can't be opened: {error}") from error
         except StoreFailed:
@@ -182,7 +184,7 @@ class SQLiteStore:
         try:
             return act()
         except sqlite3.Error as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             self._mend(error)
             return act()
@@ -305,6 +307,9 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Mark it as closed in order, and let go of the folder. Raises StoreFailed."""
+        if self._has_failed:
+            self._leave()
+            self._abandon()
         if self._connection is not None:
             try:
                 self._room.check_files()
@@ -314,15 +319,37 @@ class SQLiteStore:
             except StoreFull as error:
                 _log.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
             except sqlite3.Error as error:
-                raise StoreFailed(f"the store {self.path} can't be closed: {error}") from error
+                failed = self._failure(error)
+                self._leave()
+                raise failed from error
             except StoreFailed:
-                # SQLite deletes the log by its name when it closes, and that name now belongs to other files. Python
-                # 3.11 can't forbid that, so the connection stays open until the process ends.
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-                self._connection = None
+                self._leave()  # it would delete the log by its name, which now belongs to other files
                 raise
             finally:
                 self._abandon()
+
+    def _leave(self) -> None:
+        """Let go of the database without the checkpoint with which SQLite closes it, and which deletes the log.
+
+        Python 3.11 can't forbid that checkpoint, so there the connection stays open until the process ends.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if sys.version_info >= (3, 12):
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+            connection.close()
+        else:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+    def _failure(self, error: Exception) -> StoreFailed:
+        """Return what ends the broker, with what to do. Nothing is written or synced again after it.
+
+        After a failed fsync the system may have dropped what was to be written, so that a checkpoint would copy
+        something else into the database.
+        """
+        self._has_failed = True
+        return StoreFailed(failure(error, self.path))
 
     def _let_go(self) -> None:
         if self._connection is not None:
@@ -359,7 +386,7 @@ class SQLiteStore:
             if self._room.size > self._counted_size or time.monotonic() > self._counts_at:
                 self._count_free()
         except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(f"the store {self.path} failed: {error}") from error
+            raise self._failure(error) from error
         return found
 
     def _read(self, wanted: list[Wanted]) -> list[Found]:
@@ -426,7 +453,7 @@ class SQLiteStore:
         if isinstance(error, OSError):
             return is_no_room(error)
         # SQLite calls a quota that is used up an error of writing.
-        return _is_full(error) or (_code(error) == sqlite3.SQLITE_IOERR_WRITE and not self._room.can_grow())
+        return is_full(error) or (code(error) == sqlite3.SQLITE_IOERR_WRITE and not self._room.can_grow())
 
     def _write_in_pieces(self, batch: Batch) -> None:
         """Write a batch that adds no messages in several transactions. Raises StoreFull."""
@@ -493,7 +520,7 @@ class SQLiteStore:
             _log.debug("nothing can be given back now: %s", error)
         except (sqlite3.Error, OSError) as error:
             if not self._is_no_room(error):
-                raise StoreFailed(f"the store {self.path} failed: {error}") from error
+                raise self._failure(error) from error
 
     def _cut_log(self, write: str) -> None:
         """Truncate the log to its reserve. SQLite does so at the first `write` into a log that begins again."""
@@ -538,22 +565,6 @@ class SQLiteStore:
             self._drop_some(waiting, _PIECE)
         else:
             waiting[:] = rest
-
-
-_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
-"""What SQLite says of a damaged file."""
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return _code(error) & 0xFF in _DAMAGE
-
-
-def _code(error: Exception) -> int:
-    return getattr(error, "sqlite_errorcode", 0)
-
-
-def _is_full(error: Exception) -> bool:
-    return _code(error) == sqlite3.SQLITE_FULL
 
 
 def free_bytes(folder: Path) -> int:

@@ -1,0 +1,49 @@
+"""What SQLite's errors mean to the store: damage, no room, or a disk that fails."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+"""What SQLite says of a damaged file."""
+
+
+def code(error: Exception) -> int:
+    """Return the extended code of an error; 0 where it has none."""
+    return getattr(error, "sqlite_errorcode", 0)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error means that a file is damaged."""
+    return code(error) & 0xFF in _DAMAGE
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether an error means that there is no room."""
+    return code(error) == sqlite3.SQLITE_FULL
+
+
+def failure(error: Exception, path: Path) -> str:
+    """Return one line about an error of the disk that ends the broker: what happened to the store, and what to do."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if is_read_only(path.parent):
+        todo = "its file system is read-only now, as after an error of the disk; see dmesg, have it checked and mounted"
+    elif name == "SQLITE_IOERR_READ":
+        todo = (
+            f"a part of it can't be read; see dmesg, and where that stays so run rabbitry broker repair {path.parent}"
+        )
+    else:
+        todo = "see dmesg, have the disk and the file system checked"
+    return (
+        f"the store {path} failed ({error}, {name}); nothing is confirmed that is not written: {todo}, then start the "
+        "broker again"
+    )
+
+
+def is_read_only(folder: Path) -> bool:
+    """Return whether a folder's file system is mounted read-only."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False

@@ -1,0 +1,95 @@
+"""A disk that fails under a running broker: what was confirmed is there, and nothing is written after the error.
+
+strace injects the errors into the broker's system calls.
+"""
+
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import pika
+import pika.exceptions
+import pytest
+
+from rabbitry.broker.store import errors
+from tests.support import programs
+from tests.support.embedded import BrokerProcess
+
+_CALLS: Final = "pwrite64,fdatasync,fsync,ftruncate,unlink,rename"
+_MOST: Final = 200
+
+
+@pytest.fixture
+def strace() -> None:
+    programs.require(None if shutil.which("strace") else "strace is not installed")
+
+
+def _publish_until_it_fails(broker: BrokerProcess) -> list[bytes]:
+    """Publish until the broker ends the connection; return what was confirmed."""
+    confirmed: list[bytes] = []
+    with pytest.raises(pika.exceptions.AMQPError):  # noqa: PT012 # any of these steps may meet the error
+        connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("q", durable=True)
+        for number in range(_MOST):
+            body = b"%d" % number
+            channel.basic_publish("", "q", body, pika.BasicProperties(delivery_mode=2))
+            confirmed.append(body)
+    return confirmed
+
+
+def _bodies(broker: BrokerProcess) -> list[bytes]:
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("q", durable=True)
+        found = []
+        while (got := channel.basic_get("q", auto_ack=True))[0] is not None:
+            found.append(got[2])
+        return found
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize(
+    ("call", "error", "when", "name"),
+    [
+        ("fdatasync", "EIO", "30", "SQLITE_IOERR_FSYNC"),  # once, as Linux does
+        ("pwrite64", "EROFS", "60+", "SQLITE_IOERR_WRITE"),
+    ],
+)
+def test_an_error_of_the_disk_ends_the_broker(tmp_path: Path, call: str, error: str, when: str, name: str) -> None:
+    folder, traced = tmp_path / "data", tmp_path / "strace"
+    traced_files = ("-P", str(folder / "broker.sqlite"), "-P", str(folder / "broker.sqlite-wal"))
+    injected = ("-e", f"trace={_CALLS}", "-e", f"inject={call}:error={error}:when={when}")
+    strace = ("strace", "-f", "-qq", "-o", str(traced), *traced_files, *injected)
+    broker = BrokerProcess("--data", str(folder), prefix=strace)
+    with broker:
+        confirmed = _publish_until_it_fails(broker)
+        assert broker.wait() == 1
+        lines = [line for line in broker.output().splitlines() if "CRITICAL" in line or "ERROR" in line]
+        assert len(lines) == 1
+        assert name in lines[0]
+        assert "nothing is confirmed that is not written: see dmesg" in lines[0]
+    after = traced.read_text().partition("(INJECTED)")[2]
+    assert after  # the line's end
+    written = [line for line in after.splitlines() if re.search(r"\b(pwrite64|fdatasync|fsync|ftruncate)\(", line)]
+    assert [line for line in written if "INJECTED" not in line] == []
+    assert len(written) <= 1  # SQLite itself tries a failed write of a commit's last frame once more
+    with BrokerProcess("--data", str(folder)) as again:
+        found = _bodies(again)
+    assert found[: len(confirmed)] == confirmed
+    assert len(found) <= len(confirmed) + 1  # one was sent that was not confirmed
+
+
+def test_a_file_system_that_became_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    text = errors.failure(error, tmp_path / "broker.sqlite")
+    assert "read-only" not in text
+    assert not errors.is_read_only(tmp_path)
+    assert not errors.is_read_only(tmp_path / "missing")
+    monkeypatch.setattr(errors, "is_read_only", lambda folder: folder == tmp_path)
+    text = errors.failure(error, tmp_path / "broker.sqlite")
+    assert "its file system is read-only now" in text
+    assert "\n" not in text
