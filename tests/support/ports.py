@@ -1,5 +1,7 @@
 """Free TCP ports on the loopback interface for servers that must be told their port."""
 
+import itertools
+import os
 import random
 import socket
 
@@ -8,13 +10,26 @@ import socket
 _FIRST, _LAST = 20000, 31999
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment.
+def _own_ports() -> list[int]:
+    """Return the ports of this process: each of the processes that share the tests has others."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    count = max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    return list(range(_FIRST + (int(worker) if worker.isdecimal() else 0) % count, _LAST + 1, count))
 
-    Raises OSError when 100 random ones are all taken.
+
+_ports = _own_ports()
+# One after the other: a server may take seconds until it listens, and its port is not given to another one meanwhile.
+# Other runs on this machine begin elsewhere.
+_places = itertools.count(random.randrange(len(_ports)))
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment, and that was not returned lately.
+
+    Raises OSError when 100 of them are all taken.
     """
     for _ in range(100):
-        port = random.randint(_FIRST, _LAST)
+        port = _ports[next(_places) % len(_ports)]
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
