@@ -76,7 +76,7 @@ async def served() -> AsyncIterator[Served]:
 
 async def _next(socket: websockets.ClientConnection, key: str) -> object:
     """The next update that says something of `key`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             update = json.loads(await socket.recv())
             if update.get(key):
@@ -138,6 +138,7 @@ async def test_one_address_has_some_pages_and_the_others_the_rest(served: Served
 async def test_updates_come_over_the_websocket(served: Served) -> None:
     origin = websockets.Origin(served.url)
     async with websockets.connect(served.socket, origin=origin, proxy=None) as socket:
+        await _next(socket, "now")  # the handshake ends before the page is one that samples are kept for
         await served.feed.put(Connected())
         await served.feed.put(Received(_SAMPLE, "k"))
         hosts = await _next(socket, "samples")
@@ -167,7 +168,7 @@ async def test_health_says_whether_samples_can_come(served: Served) -> None:
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{served.url}/healthz")).status_code == 503
         await served.feed.put(Connected())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (answer := await client.get(f"{served.url}/healthz")).status_code != 200:  # noqa: ASYNC110 - HTTP has no events
                 await asyncio.sleep(0.01)
         assert answer.json() == {"broker": "connected", "hosts": 0, "samples": 0}
