@@ -179,7 +179,8 @@ class Crawl:
     def settled(self, *, documents: int | None = None, within: float = 60.0) -> Status:
         """Wait until no address is queued or under way and all queues are empty. Return the status then.
 
-        documents: so many must be in the index at least.
+        documents: so many must be in the index at least. A page in a processor's hands is in no queue; the latest
+        outcome of its address is "page" until its document has come.
         """
         status: Status | None = None
 
@@ -193,6 +194,7 @@ class Crawl:
             return (
                 not states.get("queued")
                 and not states.get("sent")
+                and not status.outcomes.get("page")
                 and bool(states.get("done"))
                 and status.documents >= (documents or 0)
             )

@@ -14,7 +14,7 @@ new_event_loop().close()
 
 
 @asynccontextmanager
-async def no_leaks_in_block(within: float = 5.0) -> AsyncIterator[None]:
+async def no_leaks_in_block(within: float = 30.0) -> AsyncIterator[None]:
     """Raise AssertionError when the block leaves tasks of this loop, threads or file descriptors behind.
 
     What is on its way out gets `within` seconds to go. Threads of asyncio's own executor don't count: they

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import itertools
 import socket
 import ssl
 import time
@@ -57,7 +58,15 @@ def test_the_log_says_who_asked_for_what_and_when() -> None:
 
 
 async def test_requests_at_the_same_time_are_a_negative_gap() -> None:
-    with Sites(routes({"/": Answer(b"x", after=0.1)})) as sites:
+    asked = 0
+
+    def site(request: Request) -> Answer:
+        nonlocal asked
+        asked += 1
+        # The first answer ends when the second request has come.
+        return Answer(pieces=lambda: itertools.takewhile(lambda _: asked < 2, itertools.repeat(b"x")), pause=0.01)
+
+    with Sites(site) as sites:
         async with httpx.AsyncClient() as client:
             await asyncio.gather(client.get(sites.url()), client.get(sites.url()))
         assert min(sites.log.gaps()["127.1.0.1"]) < 0
