@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import rabbitry
-from tests.flow._running import counts, eventually_holds
+from tests.flow._running import counts, eventually_consumed
 from tests.support import commands
 from tests.support.commands import Service
 from tests.support.waiting import eventually_blocking
@@ -38,26 +38,18 @@ def _done(service: Service) -> int:
 
 def test_three_consumers_get_equal_shares_and_know_of_each_other(broker_url: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
-    # Each gets its turn as long as it has room; with room for all of them the machine's load makes no difference.
-    command = ("workqueue", "consume", "--json", "--prefetch", str(COUNT))
+    # Each gets its turn as long as it has room, whatever the machine's load. RabbitMQ passes over one to which more
+    # than 200 messages are still to be written.
+    each = 150
+    command = ("workqueue", "consume", "--json", "--prefetch", str(each))
     with contextlib.ExitStack() as stack:
         consumers = [stack.enter_context(commands.service(*command, more=more)) for _ in "abc"]
-        asyncio.run(_eventually_consumed(broker_url, 3))
-        assert _produce(broker_url, COUNT)[-1]["done"] == COUNT
-        eventually_blocking(lambda: sum(map(_done, consumers)) == COUNT, "all to be done")
-        shares = [_done(consumer) for consumer in consumers]
-        eventually_blocking(lambda: len(_shares(consumers[0])) == 3, "all to know each other")
-    assert max(shares) < 1.25 * COUNT / 3, shares
-    assert min(shares) > 0.75 * COUNT / 3, shares
-
-
-async def _eventually_consumed(url: str, number: int) -> None:
-    """Wait until a queue has so many consumers."""
-    deadline = asyncio.get_running_loop().time() + 30
-    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
-        while (await channel.declare_queue("worker_queue", durable=True)).consumer_count != number:
-            assert asyncio.get_running_loop().time() < deadline, f"not {number} consumers"
-            await asyncio.sleep(0.02)
+        asyncio.run(eventually_consumed(broker_url, "worker_queue", 3))
+        assert _produce(broker_url, 3 * each)[-1]["done"] == 3 * each
+        eventually_blocking(lambda: sum(map(_done, consumers)) == 3 * each, "all to be done")
+        assert [_done(consumer) for consumer in consumers] == [each] * 3
+        eventually_blocking(lambda: set(_shares(consumers[0]).values()) == {each}, "all to know each other")
+        assert len(_shares(consumers[0])) == 3
 
 
 def _shares(service: Service) -> dict[str, int]:
@@ -70,14 +62,15 @@ def test_what_waited_and_what_a_killed_consumer_had_goes_to_another(broker_url: 
     _produce(broker_url, COUNT)
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("workqueue", "consume", "--json", "--prefetch", "500", more=more) as first:
-        eventually_blocking(lambda: _done(first) > 0, "the first to begin")
+        asyncio.run(eventually_consumed(broker_url, "worker_queue", 1))  # it has 500 in hand, or had them
         first.process.kill()
         first.process.wait()
+    left = asyncio.run(eventually_consumed(broker_url, "worker_queue", 0))
+    assert left > 0
     with commands.service("workqueue", "consume", "--json", more=more) as second:
-        second.wait_for('"left":0')
-        asyncio.run(eventually_holds(broker_url, "worker_queue", 0))
+        eventually_blocking(lambda: _done(second) == left, f"all of {left} to be done", within=60)
         second.process.terminate()
-        assert second.process.wait(20) == 0
+        assert second.process.wait(60) == 0
     assert asyncio.run(counts(broker_url, ["worker_queue"])) == {"worker_queue": 0}
 
 
@@ -116,7 +109,7 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
 
 def test_the_example_produces_all_numbers(embedded_url: str) -> None:
     environment = commands.environment({"RABBITRY_BROKER": embedded_url})
-    subprocess.run([sys.executable, str(EXAMPLES / "produce.py")], env=environment, check=True, timeout=50)
+    subprocess.run([sys.executable, str(EXAMPLES / "produce.py")], env=environment, check=True, timeout=110)
     assert asyncio.run(counts(embedded_url, ["worker_queue"])) == {"worker_queue": 100_001}
 
 

@@ -72,3 +72,23 @@ async def eventually_holds(url: str, queue: str, number: int, *, within: float =
 async def eventually_dead(url: str, app: rabbitry.App, number: int) -> None:
     """Wait until an app has so many dead letters, or more."""
     await eventually_holds(url, f"{app.name}.dead", number, at_least=True)
+
+
+async def eventually_consumed(url: str, queue: str, number: int, *, within: float = 60.0) -> int:
+    """Wait until a queue has so many consumers, and return how many messages are ready then.
+
+    With no consumer left, that is all that there are: the broker gives back what a consumer had when it drops it.
+    """
+    deadline = asyncio.get_running_loop().time() + within
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        while True:
+            found = -1
+            try:
+                info = await channel.declare_queue(queue, passive=True)
+                found = info.consumer_count
+                if found == number:
+                    return info.message_count
+            except rabbitry.ChannelClosed:
+                await channel.open()
+            assert asyncio.get_running_loop().time() < deadline, f"{found} consumers of {queue}, not {number}"
+            await asyncio.sleep(0.02)
