@@ -13,7 +13,7 @@ from typing import IO, Final
 from msgspec import Struct
 
 from rabbitry.apps.grading.marking._bubblewrap import bubblewrap
-from rabbitry.apps.grading.marking._confine import MAX_FILES, Confinement, Running
+from rabbitry.apps.grading.marking._confine import MAX_FILES, PATIENCE, Confinement, Running
 from rabbitry.apps.grading.marking._weak import Weak
 from rabbitry.apps.grading.marking.scheme import Limits
 from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
@@ -82,7 +82,7 @@ def run_in_bounds(
     nor bounded then. Every process of it is gone when this returns or raises.
     Raises SandboxFailed when the sandbox broke, not the command, and what `take_stdout` raises.
     """
-    token = secrets.token_hex(16)
+    token = secrets.token_hex(16).encode()
     with ExitStack() as stack:
         fds: list[int] = []
         report: IO[bytes] | None = None
@@ -94,19 +94,19 @@ def run_in_bounds(
             report = stack.enter_context(open(report_ours, "rb", buffering=0))
             fds = [key_theirs, report_theirs]
         try:
-            command = ["sh", "-c", _READY, token, *argv, *(str(fd) for fd in fds)]
+            command = ["sh", "-c", _READY, token.decode(), *argv, *(str(fd) for fd in fds)]
             running = confinement.start(folder, command, limits, fds)
         finally:
             for fd in fds:
                 os.close(fd)
         stack.enter_context(running.process)  # closes its pipes
-        watch = _Watch(running, limits, report, len(token), take_stdout)
+        watch = _Watch(running, limits, report, token, take_stdout)
         try:
             watch.until_it_ends()
         finally:
             running.end()
         watch.read_what_is_left()
-    return watch.outcome(token.encode())
+    return watch.outcome()
 
 
 class _Watch:
@@ -117,18 +117,21 @@ class _Watch:
         running: Running,
         limits: Limits,
         report: IO[bytes] | None,
-        extra: int,
+        token: bytes,
         take_stdout: Callable[[bytes], None] | None,
     ) -> None:
         self._running = running
         self._limits = limits
         self._stopped: str | None = None
-        self._deadline = time.monotonic() + limits.wall_seconds
+        self._token = token
+        self._is_begun = False
+        # A busy machine's time to make the sandbox is not the submission's.
+        self._deadline = time.monotonic() + PATIENCE
         self._texts: dict[IO[bytes], bytearray] = {running.stdout: bytearray(), running.stderr: bytearray()}
         self._take_stdout = take_stdout
         self._report = report
         self._reported = bytearray()
-        self._output = limits.output + extra
+        self._output = limits.output + len(token)
         self._open: set[IO[bytes]] = {*self._texts, *([report] if report else [])}
         for pipe in self._open:
             os.set_blocking(pipe.fileno(), False)
@@ -150,7 +153,8 @@ class _Watch:
         while self._stopped is None:
             now = time.monotonic()
             if now >= self._deadline:
-                self._stopped = f"ran longer than {self._limits.wall_seconds:g} s"
+                within = self._limits.wall_seconds if self._is_begun else PATIENCE
+                self._stopped = f"ran longer than {within:g} s"
                 return
             if now >= look_at:
                 self._stopped = self._gone_too_far()
@@ -191,6 +195,9 @@ class _Watch:
             self._take_stdout(data or b"")
         else:
             self._texts[pipe] += data or b""
+            if not self._is_begun and self._token in self._texts[self._running.stderr]:
+                self._is_begun = True
+                self._deadline = time.monotonic() + self._limits.wall_seconds
             if sum(map(len, self._texts.values())) > self._output:
                 self._stopped = f"printed more than {_size(self._limits.output)}"
         return data
@@ -201,9 +208,9 @@ class _Watch:
             while self._stopped is None and self._read(pipe):
                 pass
 
-    def outcome(self, token: bytes) -> Outcome:
+    def outcome(self) -> Outcome:
         stdout, stderr = self._texts[self._running.stdout], self._texts[self._running.stderr]
-        before, ready, after = bytes(stderr).partition(token)
+        before, ready, after = bytes(stderr).partition(self._token)
         if not ready:
             said = before.decode("utf-8", "replace").strip()[:300]
             raise SandboxFailed(f"the sandbox did not come to run the command: {said or self._stopped}")
