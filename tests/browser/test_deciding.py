@@ -1,5 +1,6 @@
 """What people type on the page of a course is never lost, decides nothing by accident, and once only."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from rabbitry.apps.grading.message import Assignment, submission
 from rabbitry.apps.grading.records import Database, course, inbox
@@ -155,6 +156,35 @@ async def test_of_two_people_who_decide_at_once_one_is_told_and_keeps_the_text(
             await expect(form.get_by_label("Feedback")).to_have_value("of Ann")
             assert other.complaints == []
             await other.page.close()
+
+
+async def test_an_answer_that_comes_late_closes_no_other_assignment(
+    browser: Browser, embedded_url: str, database_url: str
+) -> None:
+    with Database(database_url) as database:
+        first, second = _put(database, 1), _put(database, 2)
+        async with _page(browser, embedded_url, database_url) as (watched, _):
+            page, sent, go_on = watched.page, asyncio.Event(), asyncio.Event()
+
+            async def hold(route: Route) -> None:
+                if route.request.method == "POST":
+                    sent.set()
+                    await go_on.wait()
+                await route.continue_()
+
+            await page.route("**/api/inbox/**", hold)
+            form = await _open(page, identity=first)
+            await form.get_by_label("Mark", exact=True).fill("3")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await sent.wait()
+            form = await _open(page, identity=second)
+            await expect(form).to_contain_text("Student 1002")
+            await form.get_by_label("Feedback").fill("of the second")
+            async with page.expect_response(lambda response: response.request.method == "POST"):
+                go_on.set()
+            await expect(page.locator(f"tbody tr[data-id='{first}']")).to_have_count(0)
+            await expect(form.get_by_label("Feedback")).to_have_value("of the second")
+            assert [mark for _, mark in _decided(database)] == [3.0]
 
 
 async def test_a_file_is_downloaded_as_it_was_handed_in(

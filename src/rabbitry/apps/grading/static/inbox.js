@@ -47,10 +47,11 @@ export class Inbox extends Component {
     }
   }
 
-  done = (said) => {
-    this.setState({ open: null, said });
+  // The answer to a decision may come when its person looks at another assignment or another inbox already.
+  done(item, said) {
+    if (this.state.open === item) this.setState({ open: null, said });
     this.load();
-  };
+  }
 
   close = () => this.setState({ open: null });
 
@@ -62,7 +63,7 @@ export class Inbox extends Component {
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${said && html`<p class="notice good" role="status">${visible(said)}</p>`}
       ${open && html`<${Decide} key=${`${role} ${open.item}`} item=${open} role=${role} stamp=${stamp} who=${who}
-        done=${this.done} close=${this.close} />`}
+        done=${(said) => this.done(open, said)} close=${this.close} />`}
       ${items !== null && items.length === 0 && html`<p class="nothing">${isFiltered ? "None of these." : html`Nothing waits here.
         What arrives at a role that runs with <code>--person</code> does.`}</p>`}
       ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
