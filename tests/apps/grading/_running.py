@@ -23,7 +23,7 @@ CC = Course().module("cloud_computing")
 DM = Course().module("data_mining")
 ALL = (Seat("demonstrator", CC), Seat("demonstrator", DM), Seat("demonstrator"), Seat("assistant"), Seat("coordinator"))
 PEOPLE = tuple(Seat(seat.role, seat.module, person=True) for seat in ALL)
-WITHIN = 40.0
+WITHIN = 80.0
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ def test_third():
     assert main.double(3) == 6
 """
 _PART = (
-    '[[part]]\nname = "tests"\npoints = 3\npytest = "test_main.py"\nlimits = { wall_seconds = 40, cpu_seconds = 4 }\n'
+    '[[part]]\nname = "tests"\npoints = 3\npytest = "test_main.py"\nlimits = { wall_seconds = 80, cpu_seconds = 6 }\n'
 )
 _RIGHT = "def double(x): return 2 * x\n"
 _WRONG = "def double(x): return 0\n"

@@ -29,22 +29,30 @@ def _output(marking: Marking) -> str:
 
 def test_a_fork_bomb_gets_no_more_processes_than_it_may(run: Run, token: str) -> None:
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"
-    most, done = 0, threading.Event()
+    done = threading.Event()
 
-    def count() -> None:
-        nonlocal most
-        while not done.is_set():
-            most = max(most, len(of_token(token)))
+    def count_and_end() -> int:
+        """Count its processes while they are as many as they can be, then kill the first one."""
+        while len(of_token(token)) <= 10 and not done.is_set():
+            pass
+        most = max(len(of_token(token)) for _ in range(10))
+        with suppress(psutil.NoSuchProcess):
+            min((psutil.Process(pid) for pid in of_token(token) if _is_python(pid)), key=_begun).kill()
+        return most
 
     with ThreadPoolExecutor() as pool:
-        counting = pool.submit(count)
+        counting = pool.submit(count_and_end)
         try:
-            marking = run(bomb, processes=20, wall_seconds=2, cpu_seconds=5)
+            marking = run(bomb, processes=20, wall_seconds=60, cpu_seconds=60)
         finally:
             done.set()
-        counting.result()
-    assert "ran longer than 2 s" in _output(marking)
+        most = counting.result()
+    assert "was ended by SIGKILL" in _output(marking)
     assert 10 < most <= 24  # and bubblewrap's two
+
+
+def _begun(process: psutil.Process) -> tuple[float, int]:
+    return process.create_time(), process.pid
 
 
 def test_threads_count_as_processes(run: Run) -> None:
@@ -76,7 +84,7 @@ def test_memory_of_one_process(run: Run) -> None:
 )
 def test_memory_of_all_processes_together(run: Run, take: str) -> None:
     program = f"import os, time\nfor _ in range(4):\n    os.fork()\n{take}\ntime.sleep(60)\n"
-    marking = run(program, memory="128 MiB", wall_seconds=30, cpu_seconds=30)
+    marking = run(program, memory="128 MiB", wall_seconds=100, cpu_seconds=30)
     assert "used more than 128 MiB of memory" in _output(marking)
 
 
@@ -111,7 +119,7 @@ for _ in range(40):
 )
 def test_shared_memory_counts_where_no_process_has_its_pages(run: Run, fill: str) -> None:
     program = f"import mmap, os, time\nkept = []\n{fill}\ntime.sleep(60)\n"
-    marking = run(program, memory="128 MiB", wall_seconds=30, cpu_seconds=30)
+    marking = run(program, memory="128 MiB", wall_seconds=100, cpu_seconds=30)
     assert "used more than 128 MiB of memory" in _output(marking)
 
 
@@ -129,7 +137,7 @@ for _ in range(4):
 for pid in children: os.waitpid(pid, 0)
 print("done")
 """
-    marking = run(program, memory="256 MiB", wall_seconds=30, expect="done")
+    marking = run(program, memory="256 MiB", wall_seconds=100, expect="done")
     assert marking.mark == 4, marking.feedback
 
 
@@ -145,7 +153,7 @@ room = libc.mmap(None, 60000 * 4096, 1, 0x22, -1, 0)
 for n in range(60000): libc.mprotect(room + n * 4096, 4096, (1, 3)[n % 2])
 time.sleep(60)
 """
-    marking = run(program, memory="1 GiB", wall_seconds=30, cpu_seconds=30)
+    marking = run(program, memory="1 GiB", wall_seconds=100, cpu_seconds=30)
     assert "made more than 52000 memory mappings" in _output(marking)
 
 
@@ -173,7 +181,7 @@ for _ in range(100):
     except TimeoutError: pass
 time.sleep(60)
 """
-    marking = run(program, memory="128 MiB", wall_seconds=50, cpu_seconds=50)
+    marking = run(program, memory="128 MiB", wall_seconds=100, cpu_seconds=60)
     assert "used more than 128 MiB of memory" in _output(marking)
 
 
@@ -185,7 +193,7 @@ children = [pid for _ in range(6) if (pid := os.fork()) or time.sleep(1.5) or os
 for pid in children: os.waitpid(pid, 0)
 print("done")
 """
-    marking = run(program, memory="128 MiB", wall_seconds=30, expect="done")
+    marking = run(program, memory="128 MiB", wall_seconds=100, expect="done")
     assert marking.mark == 4, marking.feedback
 
 
@@ -264,7 +272,7 @@ room = mmap.mmap(-1, 400 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, pro
 for place in range(0, len(room), 2 << 20): room[place]
 time.sleep(60)
 """
-    marking = run(program, memory="256 MiB", wall_seconds=30)
+    marking = run(program, memory="256 MiB", wall_seconds=100)
     assert "used more than 256 MiB of memory" in _output(marking)
 
 
@@ -296,7 +304,7 @@ def test_a_socket_s_buffers_can_not_be_made_larger(run: Run) -> None:
 
 def test_what_waits_in_sockets_counts_as_memory(run: Run) -> None:
     program = _SOCKETS + "for _ in range(3):\n    os.fork()\nfull(100)\ntime.sleep(60)\n"
-    marking = run(program, memory="256 MiB", wall_seconds=30)
+    marking = run(program, memory="256 MiB", wall_seconds=100)
     assert "used more than 256 MiB of memory" in _output(marking)
 
 
@@ -331,7 +339,7 @@ def test_one_file_is_bounded_too(run: Run) -> None:
 @pytest.mark.parametrize("folder", [".", "/tmp", "/dev/shm"])  # noqa: S108  # of the sandbox
 def test_many_empty_files_are_stopped(run: Run, folder: str) -> None:
     program = f"n = 0\nwhile True:\n    open(f'{folder}/f{{n}}', 'w').close()\n    n += 1\n"
-    assert "made more than 20000 files" in _output(run(program, wall_seconds=30, cpu_seconds=30))
+    assert "made more than 20000 files" in _output(run(program, wall_seconds=100, cpu_seconds=30))
 
 
 def test_files_count_in_all_folders_together(run: Run) -> None:
@@ -341,7 +349,7 @@ for n in range(10_100):
     for folder in ("/tmp", "/dev/shm"): open(f"{folder}/f{n}", "w").close()
 time.sleep(60)
 """
-    assert "made more than 20000 files" in _output(run(program, wall_seconds=30, cpu_seconds=30))
+    assert "made more than 20000 files" in _output(run(program, wall_seconds=100, cpu_seconds=30))
 
 
 @pytest.mark.parametrize("where", [1, 2])
@@ -349,7 +357,7 @@ def test_output_of_ten_gigabytes(run: Run, where: int) -> None:
     program = f"import os\nfor _ in range(10_000): os.write({where}, b'x' * (1 << 20))"
     tracemalloc.start()
     try:
-        output = _output(run(program, output="1 MiB", wall_seconds=30))
+        output = _output(run(program, output="1 MiB", wall_seconds=100))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -359,12 +367,12 @@ def test_output_of_ten_gigabytes(run: Run, where: int) -> None:
 
 
 def test_an_endless_loop_runs_out_of_cpu_time(run: Run) -> None:
-    assert "used more than 1 s of CPU time" in _output(run("while True: pass", cpu_seconds=1))
+    assert "used more than 1 s of CPU time" in _output(run("while True: pass", cpu_seconds=1, wall_seconds=100))
 
 
 def test_cpu_time_can_not_be_got_by_ignoring_the_signal(run: Run) -> None:
     program = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
-    assert "was ended by SIGKILL" in _output(run(program, cpu_seconds=1))
+    assert "was ended by SIGKILL" in _output(run(program, cpu_seconds=1, wall_seconds=100))
 
 
 def test_sleeping_for_ever_meets_the_wall_clock(run: Run) -> None:
@@ -464,7 +472,7 @@ def test_neither_the_scheme_nor_another_submission_can_be_read(
         while not of_token(f"{token}-other"):
             assert not waiting.done()
         own.write_text(f"# {secret}")
-        marking = run(seek + f"# of scheme {own}\n", expect="found 0 uid", wall_seconds=60, cpu_seconds=60)
+        marking = run(seek + f"# of scheme {own}\n", expect="found 0 uid", wall_seconds=100, cpu_seconds=60)
         assert not waiting.done()  # the other one was there all the time
         for pid in of_token(f"{token}-other"):
             with suppress(ProcessLookupError):
