@@ -87,8 +87,11 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str = ""
 
 
-class Link(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
-    """An address that a page or a sitemap leads to, normalised, without its fragment. modified: a sitemap's lastmod."""
+class Link(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, gc=False):
+    """An address that a page or a sitemap leads to, normalised, without its fragment. modified: a sitemap's lastmod.
+
+    The garbage collector does not look at them: there are thousands in a keeper's hands, and none is in a cycle.
+    """
 
     url: str
     modified: float | None = None
