@@ -14,6 +14,7 @@ from types import TracebackType
 import psutil
 
 from tests.support.launcher import Launched, launch
+from tests.support.ports import free_port
 from tests.support.waiting import eventually_blocking
 
 _DEADLINE = 90.0
@@ -35,7 +36,8 @@ class BrokerProcess:
     """
 
     def __init__(self, *options: str, module: str = "rabbitry", prefix: Sequence[str] = (), anew: bool = False) -> None:
-        self.port = 0
+        # No port that the system chose: while the broker is down, an outgoing connection could be given that one.
+        self.port = free_port()
         self._command = [*prefix, sys.executable, "-m", module]
         self._is_launched = not (anew or prefix or module != "rabbitry")
         self._options = [*options, *([] if "--data" in options else ["--memory"])]
