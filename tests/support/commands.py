@@ -58,8 +58,10 @@ class Service:
         """Wait until it says something; gives the match."""
 
         def said() -> "re.Match[str] | None":
-            found = re.search(pattern, self.output)
-            assert found or self.process.poll() is None, self.output
+            has_ended = self.process.poll() is not None  # before the look, so that its last words are seen
+            output = self.output
+            found = re.search(pattern, output)
+            assert found or not has_ended, output
             return found
 
         found = eventually_blocking(said, f"{pattern!r} in the output", within=within)
