@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import launcher, programs, rabbitmq
 from tests.support.leaks import no_leaks_in_block
 from tests.support.rabbitmq import RabbitMQ
 
-# How long an example takes says nothing on a machine that does other things too.
-settings.register_profile("rabbitry", deadline=None)
+# How long an example takes, or its making, says nothing on a machine that does other things too.
+settings.register_profile("rabbitry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rabbitry")
 
 # asyncio's debug mode is on (pyproject.toml) for what it checks: calls from another thread, callbacks that are

@@ -150,7 +150,7 @@ async def test_another_protocol_gets_the_header_that_is_spoken_here(broker: Brok
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.booleans())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_garbage_never_stops_the_broker(broker: Broker, chunks: list[bytes], logged_in: bool) -> None:
     async with await _Raw.connect(broker) as client:
         if logged_in:
