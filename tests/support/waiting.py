@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], T], what: str, *, within: float = 30.0) -> T:
+async def eventually(condition: Callable[[], T], what: str, *, within: float = 60.0) -> T:
     """Return the first true value of `condition`; raises AssertionError after `within` seconds."""
     deadline = time.monotonic() + within
     while not (value := condition()):
@@ -18,7 +18,7 @@ async def eventually(condition: Callable[[], T], what: str, *, within: float = 3
     return value
 
 
-async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *, within: float = 30.0) -> T:
+async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *, within: float = 60.0) -> T:
     """The same for a condition that is to be awaited."""
     deadline = time.monotonic() + within
     while not (value := await condition()):
@@ -28,7 +28,7 @@ async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *
     return value
 
 
-def eventually_blocking(condition: Callable[[], T], what: str, *, within: float = 30.0) -> T:
+def eventually_blocking(condition: Callable[[], T], what: str, *, within: float = 60.0) -> T:
     """The same for tests without an event loop."""
     deadline = time.monotonic() + within
     while not (value := condition()):
