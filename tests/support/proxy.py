@@ -52,6 +52,8 @@ class FaultProxy:
         self._faults = {way: Faults() for way in Way}
         self._changed = asyncio.Event()
         self._silent: list[asyncio.StreamWriter] = []
+        self._lingering: list[asyncio.StreamWriter] = []
+        """Closed, with bytes that the other side has not taken."""
         self._accepting = True
         self.port = 0
         self.accepted = 0
@@ -77,7 +79,10 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in self._silent:
             writer.close()
+        for writer in self._lingering:
+            writer.transport.abort()  # else it would be found open by the garbage collector, in another test
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # in the next turn they are closed
 
     @property
     def open_links(self) -> int:
@@ -175,7 +180,7 @@ class FaultProxy:
         except asyncio.CancelledError:
             pass  # cut, reset and leaving the block end a link this way
         finally:
-            link.close()
+            self._lingering += link.close()
             del self._links[task]
 
     async def _carry(self, link: "_Link") -> None:
@@ -229,13 +234,14 @@ class _Link:
         self.up_writer: asyncio.StreamWriter | None = None
         self.reset = False
 
-    def close(self) -> None:
-        for writer in (self.writer, self.up_writer):
-            if writer is None:
-                continue
+    def close(self) -> list[asyncio.StreamWriter]:
+        """Close both sides. Returns those that still have something to send."""
+        writers = [writer for writer in (self.writer, self.up_writer) if writer is not None]
+        for writer in writers:
             if self.reset:
                 with contextlib.suppress(OSError):  # this side is closed already
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 writer.transport.abort()
             else:
                 writer.close()
+        return [writer for writer in writers if writer.transport.get_write_buffer_size()]
