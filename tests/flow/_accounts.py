@@ -8,16 +8,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 
-import rabbitry
-from tests.flow._running import dead_of, eventually_holds
+from tests.flow._running import bodies, gathered
 from tests.flow._victim import app
 from tests.support import commands
 
-_EMPTY = [
-    "victim.handle",
-    "victim.suspects.handle",
-    *(f"victim.retry.{delay}" for delay in ("1s", "5s", "30s", "5m", "1h")),
-]
+OUT, DEAD = "victim.out", "victim.dead"
 
 
 def victim(url: str, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -38,7 +33,7 @@ async def kill_at(url: str, step: str, number: int) -> None:
     """Run a worker until it kills itself at a step."""
     process = victim(url, step, str(number))
     try:
-        code = await asyncio.get_running_loop().run_in_executor(None, process.wait, 30)
+        code = await asyncio.get_running_loop().run_in_executor(None, process.wait, 90)
     finally:
         if process.poll() is None:
             process.kill()
@@ -46,22 +41,13 @@ async def kill_at(url: str, step: str, number: int) -> None:
     assert code == -signal.SIGKILL, f"step {step} never came: exit code {code}"
 
 
-async def settle_all(url: str) -> None:
-    """Run a worker until nothing waits any more."""
+async def settled(url: str, names: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
+    """Run a worker until each input has come out or is a dead letter; return what came out, and the dead letters."""
     async with app.worker(url, connect_attempts=1):
-        for queue in _EMPTY:
-            await eventually_holds(url, queue, 0, within=60)
-        # What is in hand has left its queue; stopping settles it.
-
-
-async def accounted(url: str, of: rabbitry.App = app, queue: str = "victim.out") -> tuple[Counter[str], Counter[str]]:
-    """Give what came out, and what is a dead letter."""
-    out: Counter[str] = Counter()
-    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
-        while (delivery := await channel.get(queue)) is not None:
-            out[delivery.body.decode()] += 1
-            delivery.ack()
-    return out, Counter(letter.body.decode() for letter in await dead_of(url, of))
+        found = await gathered(url, (OUT, DEAD), set(names))
+    for queue, came in found.items():  # what came a second time may have been in hand
+        came.update(body.decode() for body in await bodies(url, queue))
+    return found[OUT], found[DEAD]
 
 
 async def lose_nothing(url: str, steps: Iterable[str], inputs: int, seed: int) -> int:
@@ -71,8 +57,7 @@ async def lose_nothing(url: str, steps: Iterable[str], inputs: int, seed: int) -
     await publish(url, names)
     for step in steps:
         await kill_at(url, step, chance.randint(1, 3))
-    await settle_all(url)
-    out, dead = await accounted(url)
-    assert set(out) | set(dead) == set(names), f"absent: {set(names) - set(out) - set(dead)} (seed {seed})"
+    out, dead = await settled(url, names)
+    assert set(out) | set(dead) == set(names), f"seed {seed}"
     assert all(dead[name] for name in names if not name.startswith("take"))
     return sum(out.values()) - len(out) + sum(dead.values()) - len(dead)

@@ -1,12 +1,14 @@
 """What the tests of flow share: an app's messages and its dead letters."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence, Set
 
 import rabbitry
-from rabbitry.amqp.client import Properties
+from rabbitry.amqp.client import Channel, Properties
 from rabbitry.flow import dead
 from rabbitry.flow.dead import DeadLetter
+from tests.support.waiting import eventually, eventually_awaited
 
 
 async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
@@ -29,7 +31,7 @@ async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
 
 
 async def bodies(url: str, queue: str) -> list[bytes]:
-    """Take all that is in a queue."""
+    """Take all that is in a queue, which nobody publishes to any more."""
     taken: list[bytes] = []
     async with rabbitry.connect(url) as connection, await connection.channel(prefetch=0) as channel:
         left = (await channel.declare_queue(queue, passive=True)).message_count
@@ -39,20 +41,52 @@ async def bodies(url: str, queue: str) -> list[bytes]:
     return taken
 
 
-async def eventually_all(url: str, queue: str, wanted: Set[bytes], *, within: float = 80.0) -> list[bytes]:
-    """Take what comes to a queue until each wanted body came, and return what was taken.
+async def gathered(
+    url: str, queues: Sequence[str], wanted: Set[str], *, within: float = 100.0
+) -> dict[str, Counter[str]]:
+    """Take messages out of queues until each of the wanted bodies has come out of one; return them by queue.
 
-    After a kill a body may come twice: then a number of messages says nothing of whether all are there.
+    Where something dies on the way, neither a number of messages tells that all have come, since some come twice, nor
+    an empty queue, since the rest may be in hand or come again.
     """
-    taken: list[bytes] = []
-    async with rabbitry.connect(url) as connection, await connection.channel(prefetch=0) as channel:
+    found: dict[str, Counter[str]] = {queue: Counter() for queue in queues}
+
+    async def take(channel: Channel, queue: str) -> None:
+        async with channel.consume(queue) as deliveries:
+            async for delivery in deliveries:
+                found[queue][delivery.body.decode()] += 1
+                delivery.ack()
+
+    def absent() -> set[str]:
+        return set(wanted).difference(*found.values())
+
+    async with rabbitry.connect(url) as connection:
+        tasks = [asyncio.create_task(take(await connection.channel(), queue)) for queue in queues]
         try:
-            async with asyncio.timeout(within), channel.consume(queue, no_ack=True) as deliveries:
-                while not wanted <= set(taken):
-                    taken.append((await anext(deliveries)).body)
-        except TimeoutError:
-            raise AssertionError(f"{sorted(wanted - set(taken))} did not come to {queue}") from None
-    return taken
+            await eventually(
+                lambda: not absent() or any(task.done() for task in tasks), "all that is wanted", within=within
+            )
+        except AssertionError as error:
+            came = {queue: len(bodies) for queue, bodies in found.items()}
+            raise AssertionError(f"{len(absent())} absent: {sorted(absent())[:10]}; came from each: {came}") from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+    return found
+
+
+async def eventually_all_dead(url: str, app: rabbitry.App, wanted: Set[bytes]) -> None:
+    """Wait until there is a dead letter with each of these bodies; some may be there twice."""
+    await eventually_holds(url, f"{app.name}.dead", len(wanted), at_least=True)
+    await eventually_awaited(lambda: _are_dead(url, app, wanted), f"dead letters with {sorted(wanted)[:10]}")
+
+
+async def _are_dead(url: str, app: rabbitry.App, wanted: Set[bytes]) -> bool:
+    return {letter.body for letter in await dead_of(url, app)} >= wanted
 
 
 async def put(url: str, queue: str, body: bytes, properties: Properties | None = None) -> None:

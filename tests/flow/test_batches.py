@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 import rabbitry
+from rabbitry.flow.batching import Batcher
 from rabbitry.testing import harness
 from tests.flow._apps import Item, batches
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds, put
@@ -22,17 +23,26 @@ async def publish(url: str, app: rabbitry.App, key: str, values: list[object]) -
 
 async def test_a_batch_is_handed_over_when_full_and_when_its_time_is_up(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("filling")
-    seen: list[list[int]] = []
+    full: list[list[int]] = []
+    late: list[list[int]] = []
 
-    @app.stage("in", batch=4, within=0.2)
+    @app.stage("full", batch=4, within=60)
     async def handle(items: list[Item]) -> None:
-        seen.append([item.n for item in items])
+        full.append([item.n for item in items])
 
-    await publish(broker_url, app, "in", [Item(n) for n in range(10)])
+    @app.stage("late", batch=4, within=0.2)
+    async def handle_late(items: list[Item]) -> None:
+        late.append([item.n for item in items])
+
+    await publish(broker_url, app, "full", [Item(n) for n in range(8)])
+    await publish(broker_url, app, "late", [Item(n) for n in range(2)])
     async with app.worker(broker_url, connect_attempts=1):
-        await eventually(lambda: sum(map(len, seen)) == 10, "all messages")
-    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert await counts(broker_url, ["filling.handle"]) == {"filling.handle": 0}
+        await eventually(lambda: (len(full), sum(map(len, late))) == (2, 2), "all messages")
+    assert full == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [number for batch in late for number in batch] == [0, 1]
+    assert await counts(broker_url, ["filling.handle", "filling.handle_late"]) == {
+        "filling.handle": 0, "filling.handle_late": 0,
+    }  # fmt: skip
 
 
 async def test_a_batch_goes_on_filling_while_every_handler_is_at_work(broker_url: str) -> None:
@@ -46,11 +56,13 @@ async def test_a_batch_goes_on_filling_while_every_handler_is_at_work(broker_url
         if len(seen) == 1:
             await release.wait()
 
-    async with app.worker(broker_url, connect_attempts=1):
+    async with app.worker(broker_url, connect_attempts=1) as worker:
         await publish(broker_url, app, "in", [0])
         await eventually(lambda: seen == [1], "the first batch")
         await publish(broker_url, app, "in", list(range(30)))
-        await eventually_holds(broker_url, "busy.handle", 0)
+        batcher = worker._executors["handle"]
+        assert isinstance(batcher, Batcher)
+        await eventually(lambda: len(batcher._waiting) == 30, "all the others to have come")
         release.set()
         await eventually(lambda: sum(seen) == 31, "all messages")
     assert seen == [1, 30]
@@ -77,7 +89,7 @@ async def test_prefetch_covers_a_batch_whatever_the_concurrency_is(broker_url: s
 async def test_results_are_confirmed_before_all_inputs_are_acked_together(broker_url: str) -> None:
     app = rabbitry.App("together")
 
-    @app.stage("in", then="out", batch=3)
+    @app.stage("in", then="out", batch=3, within=60)
     def handle(numbers: list[int]) -> list[int]:
         return [sum(numbers), max(numbers)]
 
@@ -163,6 +175,7 @@ async def test_one_poisoned_message_among_500_costs_no_other_an_attempt(broker_u
     await publish(broker_url, app, "in", list(range(500)))
     async with app.worker(broker_url, connect_attempts=1):
         await eventually_dead(broker_url, app, 1)
+        await eventually(lambda: len(done) == 499, "the others")
     (letter,) = await dead_of(broker_url, app)
     assert (letter.body, "poison" in letter.error) == (b"321", True)
     assert letter.attempts == (1 if isinstance(error, rabbitry.Reject) else 2)
@@ -202,7 +215,7 @@ async def test_a_message_that_hangs_its_batch_costs_no_other_an_attempt(broker_u
         else:
             done.extend(zip(numbers, (message.attempt for message in messages), strict=True))
 
-    register = app.stage("in", batch=6, attempts=1, time_limit=0.5, name="handle", concurrency=4)
+    register = app.stage("in", batch=6, attempts=1, time_limit=1, name="handle", concurrency=4)
     register(handle if kind == "async" else handle_in_thread)
     await publish(broker_url, app, "in", list(range(6)))
     try:
@@ -259,7 +272,7 @@ async def test_a_worker_that_stops_gives_back_a_batch_that_did_not_end_and_count
 async def test_the_harness_raises_what_a_batch_or_one_of_it_failed_with() -> None:
     app = rabbitry.App("tested")
 
-    @app.stage("in", then="out", batch=3)
+    @app.stage("in", then="out", batch=3, within=60)
     async def handle(numbers: list[int], batch: rabbitry.Batch) -> list[int]:
         batch.fail(numbers.index(2), ValueError("not two"))
         return [n for n in numbers if n != 2]
@@ -270,7 +283,7 @@ async def test_the_harness_raises_what_a_batch_or_one_of_it_failed_with() -> Non
         async with harness(app) as h:
             for n in range(3):
                 await h.publish(n, key="in")
-            await h.published("out")
+            await h.published("out", timeout=60)
 
     with pytest.raises(AssertionError, match="not two"):
         await run()

@@ -63,7 +63,7 @@ async def test_its_health_says_what_it_failed_with(embedded_url: str) -> None:
             with pytest.raises(rabbitry.RabbitryError, match="2 handlers hang"):
                 await worker.wait()
             hanging.cancel()
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=30) as client:
                 answer = await client.get(f"http://127.0.0.1:{port}/health")
     assert answer.status_code == 503
     assert answer.json()["status"] == "unhealthy"
@@ -198,7 +198,7 @@ async def test_a_test_that_waits_for_a_message_is_told_why_none_comes(no_leaks: 
         async with harness(app, raise_errors=False) as h:
             for _ in range(2):
                 await h.publish(1, key="k")
-            await h.published("out", timeout=30)
+            await h.published("out", timeout=60)
 
     with _hanging() as app, pytest.raises(rabbitry.RabbitryError, match="2 handlers hang"):
         await test(app)

@@ -10,8 +10,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
-from tests.flow._accounts import accounted, lose_nothing, publish, settle_all
-from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
+from tests.flow._accounts import lose_nothing, publish, settled
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, gathered, put
 from tests.flow._victim import STEPS, app
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
@@ -20,6 +20,7 @@ from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
 
+@pytest.mark.timeout(600)
 async def test_a_worker_killed_at_each_step_of_settlement_loses_nothing(broker_url: str) -> None:
     await lose_nothing(broker_url, STEPS, 400, seed=1)
 
@@ -31,10 +32,12 @@ async def test_two_hundred_killed_workers_lose_nothing(broker_url: str) -> None:
     for seed in range(25):
         repeated += await lose_nothing(broker_url, random.Random(seed).sample(STEPS, len(STEPS)), 400, seed)
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
-            await channel.purge_queue("victim.dead")
+            for queue in ("handle", "suspects.handle", "out", "dead"):  # the next ones have the same names
+                await channel.purge_queue(f"victim.{queue}")
     print(f"{25 * len(STEPS)} kills, 10000 inputs, {repeated} done more than once", file=sys.stderr)
 
 
+@pytest.mark.timeout(300)
 async def test_a_message_that_kills_its_worker_each_time_becomes_a_dead_letter(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "poison_of_tests.py").write_text(
         "import os, signal, rabbitry\n"
@@ -55,17 +58,15 @@ async def test_a_message_that_kills_its_worker_each_time_becomes_a_dead_letter(b
     more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(tmp_path)}
     with commands.service("worker", "poison_of_tests:app", "--processes", "2", more=more) as workers:
         await eventually_dead(broker_url, poisoned, 1)
-        for queue in ("poisoned.handle", "poisoned.suspects.handle"):
-            await eventually_holds(broker_url, queue, 0)
+        out = (await gathered(broker_url, ["poisoned.out"], names))["poisoned.out"]
         workers.process.terminate()
         # A worker that dies between publishing it among the suspects and the ack leaves two of it, and the second one
         # may be in hand, and kill, just when the workers are to end.
-        code = workers.process.wait(30)
+        code = await asyncio.to_thread(workers.process.wait, 60)
         assert code == 0 or (code == 1 and "was ended by signal 9" in workers.output), workers.output
     for letter in await dead_of(broker_url, poisoned):
         assert (letter.body, letter.reason, letter.attempts) == (b"poison", "failed", 3)
         assert "may kill its worker" in letter.error
-    out, _ = await accounted(broker_url, poisoned, "poisoned.out")
     assert set(out) == names, "what was in hand beside the poison is no dead letter"
 
 
@@ -90,8 +91,7 @@ async def test_a_network_that_breaks_loses_nothing(broker_url: str) -> None:
             await proxy.reset()
             proxy.resume()
             await eventually(lambda: worker.is_healthy, "the worker to come back")
-    await settle_all(broker_url)
-    out, dead = await accounted(broker_url)
+    out, dead = await settled(broker_url, names)
     assert set(out) | set(dead) == set(names)
     assert sum(out.values()) < 2 * len(names)
 
@@ -148,8 +148,7 @@ async def test_a_restart_of_the_broker_under_load_is_no_event(server: RabbitMQ |
         await asyncio.gather(*futures)
         await eventually(lambda: worker.is_healthy, "the worker to come back")
         await eventually_holds(server.url, "victim.handle", 0, within=40)
-    await settle_all(server.url)
-    out, dead = await accounted(server.url)
+    out, dead = await settled(server.url, names)
     assert set(out) | set(dead) == set(names)
 
 
@@ -160,7 +159,7 @@ async def test_a_signal_under_load_loses_and_repeats_nothing(broker_url: str) ->
     with commands.service("worker", "tests.flow._victim:app", more=more) as worker:
         worker.wait_for("in, out|victim: handle")
         worker.process.terminate()
-        code = await asyncio.get_running_loop().run_in_executor(None, worker.process.wait, 30)
+        code = await asyncio.get_running_loop().run_in_executor(None, worker.process.wait, 60)
         assert code == 0, worker.output
     left = await counts(broker_url, ["victim.handle", "victim.out", "victim.dead"])
     assert left["victim.handle"] + left["victim.out"] == len(names), left

@@ -9,7 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
-from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
+from tests.flow._running import counts, dead_of, eventually_all_dead, eventually_dead, eventually_holds
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy, Way
@@ -74,7 +74,7 @@ async def test_what_nobody_takes_is_a_dead_letter_also_where_the_network_breaks(
                 if number in (20, 40):
                     await proxy.reset()
             await eventually(lambda: worker.is_healthy, "the worker to come back")
-            await settled(broker_url, "second.handle", "second.suspects.handle")
+            await eventually_all_dead(broker_url, app, {name.encode() for name in names})
     letters = await dead_of(broker_url, app)
     assert {letter.body.decode() for letter in letters} == names
     assert {(letter.reason, letter.routing_key) for letter in letters} == {
@@ -129,7 +129,7 @@ async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: s
             await fourth.publish("x", key="in", url=broker_url)
             await loop.run_in_executor(None, worker.wait_for, "handled")
             worker.process.send_signal(signal.SIGTERM)
-            assert await loop.run_in_executor(None, worker.process.wait, 40) == 1, worker.output
+            assert await loop.run_in_executor(None, worker.process.wait, 80) == 1, worker.output
             assert "not everything in hand was finished in time" in worker.output
     await eventually_holds(broker_url, "fourth.handle", 1)
 

@@ -78,7 +78,10 @@ async def test_after_a_refusal_another_channel_is_used_and_the_first_closed_when
     await out.wait_for_confirms()
 
 
-async def test_channels_are_not_replaced_for_each_refusal(connection: Connection, link: ScriptedLink) -> None:
+async def test_channels_are_not_replaced_for_each_refusal(
+    connection: Connection, link: ScriptedLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlet, "_LEAST_AGE", 3600.0)
     out = Outlet(connection, await connection.channel(), _nothing)
     for number in range(5):
         future = await out.send(_message(number))
@@ -103,7 +106,18 @@ async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
     link.send(2, BasicAck(5, True))
 
 
-async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(broker_url: str, no_leaks: None) -> None:
+async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(
+    broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "REFUSED_PAUSES", (0.1,) * 1000)
+    refusals: list[Outlet] = []
+    refused = Outlet.refused
+
+    def count(out: Outlet) -> None:
+        refusals.append(out)
+        refused(out)
+
+    monkeypatch.setattr(Outlet, "refused", count)
     app = rabbitry.App("again")
 
     @app.stage("in", then="out")
@@ -116,8 +130,7 @@ async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(bro
         await channel.publish(b"full", routing_key="again.out")
         async with app.worker(broker_url, connect_attempts=1):
             await app.publish("x", key="in", url=broker_url)
-            await eventually_holds(broker_url, "again.pass_on", 0)
-            await asyncio.sleep(0.2)  # it was refused meanwhile
+            await eventually(lambda: len(refusals) > 1, "the result to be refused, and again")
             assert (await channel.get("again.out", no_ack=True)) is not None
             await eventually_holds(broker_url, "again.out", 1)
             taken = await channel.get("again.out", no_ack=True)

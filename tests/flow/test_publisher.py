@@ -49,6 +49,8 @@ async def test_leaving_raises_what_failed_and_nobody_has_looked_at(broker_url: s
 
 async def test_leaving_with_an_error_is_quick(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
     app = _app("errors")
+    gc.collect()  # what other tests left, and what is logged of it
+    caplog.clear()
     with pytest.raises(KeyError):  # noqa: PT012 - leaving raises
         async with app.publisher(embedded_url) as publisher:
             for number in range(500):

@@ -205,6 +205,7 @@ async def test_however_many_values_nobody_takes_each_is_a_dead_letter(broker_url
 
 
 @KINDS
+@pytest.mark.usefixtures("time_to_close")
 async def test_a_generator_past_its_time_limit_is_closed(broker_url: str, kind: str) -> None:
     app = rabbitry.App("endless")
     ended: list[str] = []
@@ -222,7 +223,7 @@ async def test_a_generator_past_its_time_limit_is_closed(broker_url: str, kind: 
 
 @KINDS
 async def test_a_generator_that_never_ends_is_closed_when_the_worker_stops(
-    broker_url: str, kind: str, no_leaks: None
+    broker_url: str, kind: str, no_leaks: None, time_to_close: None
 ) -> None:
     app = rabbitry.App("stopped")
     ended: list[str] = []
@@ -332,7 +333,7 @@ async def test_a_thread_that_does_not_come_to_its_next_value_is_left_to_itself(b
     app = rabbitry.App("hung")
     release = threading.Event()
 
-    @app.stage("in", then="out", attempts=1, time_limit=0.2)
+    @app.stage("in", then="out", attempts=1, time_limit=2)  # enough for the other one
     def handle(text: str) -> Iterator[str]:
         yield text
         if text == "hang":
@@ -380,6 +381,7 @@ async def test_batches_yield_too(broker_url: str) -> None:
     assert await counts(broker_url, ["both.handle"]) == {"both.handle": 0}
 
 
+@pytest.mark.usefixtures("time_to_close")
 async def test_worker_processes_yield_too(broker_url: str, tmp_path: Path) -> None:
     async with yielding.publisher(broker_url) as publisher:
         for text in ("count 600", "fail", "die", f"endless {tmp_path / 'late'}"):
@@ -397,6 +399,7 @@ async def test_worker_processes_yield_too(broker_url: str, tmp_path: Path) -> No
     assert {b"fail", b"die", b"endless"} <= set(out)
 
 
+@pytest.mark.usefixtures("time_to_close")
 async def test_a_process_that_yields_for_ever_is_closed_when_the_worker_stops(broker_url: str, tmp_path: Path) -> None:
     worker = yielding.worker(broker_url, connect_attempts=1)
     async with worker:
