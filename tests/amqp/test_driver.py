@@ -269,11 +269,13 @@ async def test_a_peer_that_sends_is_not_given_up() -> None:
         await eventually(lambda: handler.events, "an event")
         driver.start_heartbeat(0.5)
         loop = asyncio.get_running_loop()
-        until = loop.time() + 1.6  # more than three intervals
-        while loop.time() < until:
+        sent, longest = loop.time(), 0.0
+        until = sent + 1.6  # more than three intervals
+        while sent < until:
             peer.send(HEARTBEAT_FRAME)
             await asyncio.sleep(0.05)
-        assert handler.lost == []
+            longest, sent = max(longest, loop.time() - sent), loop.time()
+        assert handler.lost == [] or longest > 0.9  # a busy machine may have stopped the peer too
 
 
 async def test_while_reading_is_paused_no_heartbeat_is_expected() -> None:

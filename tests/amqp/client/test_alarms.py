@@ -29,8 +29,7 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
             server: RabbitMQ = request.getfixturevalue("own_rabbitmq")
 
             async def alarm(is_on: bool) -> None:
-                watermark = "0" if is_on else "0.4"
-                await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", watermark)
+                await asyncio.to_thread(_set_alarm, server, is_on)
 
             yield _AlarmedBroker(server.url, alarm)
         else:
@@ -42,6 +41,24 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
                 broker.alarms.set("memory", is_on)
 
             yield _AlarmedBroker(broker.url, alarm)
+
+
+def _set_alarm(server: RabbitMQ, is_on: bool) -> None:
+    """Do what `rabbitmqctl set_vm_memory_high_watermark` does (a second of CPU), and wait until each connection knows.
+
+    What a connection publishes before it knows is taken, and blocks it not.
+    """
+    server.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({'0.0' if is_on else '0.4'}).")
+    states = (
+        "{rabbit_alarm:get_alarms() =/= [],"
+        " [State || Pid <- rabbit_networking:connections(), [{state, State}] <- [rabbit_reader:info(Pid, [state])]]}."
+    )
+
+    def is_known() -> bool:
+        told = server.eval(states)
+        return ("{true" in told and "running" not in told) if is_on else ("{false" in told and "block" not in told)
+
+    eventually_blocking(is_known, f"the alarm to be {'on' if is_on else 'off'} for each connection")
 
 
 async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _AlarmedBroker) -> None:

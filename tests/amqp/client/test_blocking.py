@@ -179,7 +179,7 @@ def test_ctrl_c_ends_a_wait_and_nothing_hangs(embedded_url: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"waiting\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in errors
     assert process.returncode != 0
 

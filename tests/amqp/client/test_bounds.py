@@ -71,11 +71,11 @@ async def test_a_slow_consumer_of_large_messages_reads_so_many_bytes_ahead(
 async def test_a_full_buffer_is_not_taken_for_a_silent_broker(broker_url: str) -> None:
     queue = await _full_queue(broker_url)
     events: list[RecoveryEvent] = []
-    async with rabbitry.connect(f"{broker_url}?heartbeat=1", on_recovery=events.append) as connection:
+    async with rabbitry.connect(f"{broker_url}?heartbeat=2", on_recovery=events.append) as connection:
         channel = await connection.channel(prefetch=0)
         async with channel.consume(queue) as deliveries:
             await eventually(lambda: _is_paused(connection), "a full buffer")
-            await asyncio.sleep(4)  # both sides hang up after two heartbeats
+            await asyncio.sleep(6)  # both sides hang up after two heartbeats
             for number in range(_COUNT):
                 delivery = await anext(deliveries)
                 assert delivery.body == _body(number)
@@ -111,7 +111,7 @@ async def test_a_consumer_that_publishes_what_it_makes_of_each_message_comes_thr
     no_leaks: None, broker_url: str
 ) -> None:
     queue = await _full_queue(broker_url)
-    async with rabbitry.connect(broker_url, publish_timeout=20) as connection:
+    async with rabbitry.connect(broker_url, publish_timeout=60) as connection:
         channel = await connection.channel(prefetch=0)
         await channel.declare_queue("answers", durable=True)
         async with channel.consume(queue) as deliveries:

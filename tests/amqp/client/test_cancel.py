@@ -66,9 +66,10 @@ async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: Non
 async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second basic.consume with its tag would cost the connection (530)."""
     monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
-    async with ScriptedBroker() as broker, rabbitry.connect(broker.url, request_timeout=0.5) as connection:
+    async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         async with channel.consume("q", restore=True) as deliveries:
+            connection.request_timeout = 0.5
             peer = broker.links[0]
             peer.agrees = False
             peer.send(1, BasicCancel(deliveries.consumer_tag, True))
@@ -79,6 +80,7 @@ async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, m
             async with asyncio.timeout(20):
                 assert (await anext(deliveries)).body == b"late"
             assert len(peer.consumed) == 2
+            connection.request_timeout = 60
         assert connection.is_open
 
 
@@ -97,7 +99,7 @@ async def test_a_late_settlement_is_a_delivery_timeout() -> None:
 
 
 async def test_rabbitmq_closes_the_channel_of_who_is_late(own_rabbitmq: RabbitMQ) -> None:
-    own_rabbitmq.eval("application:set_env(rabbit, consumer_timeout, 500).")
+    own_rabbitmq.eval("application:set_env(rabbit, consumer_timeout, 2000).")
     own_rabbitmq.eval("application:set_env(rabbit, channel_tick_interval, 500).")
     async with rabbitry.connect(own_rabbitmq.url) as connection:
         channel = await connection.channel(prefetch=1)
@@ -119,4 +121,4 @@ async def test_waits_have_an_end(embedded_url: str) -> None:
         consumer = channel.consume(queue)
         await consumer.start(timeout=10)
         await consumer.cancel(timeout=10)
-        await connection.close(timeout=1)
+        await connection.close(timeout=10)

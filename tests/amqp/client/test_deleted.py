@@ -9,7 +9,7 @@ import rabbitry
 from rabbitry.amqp.client import BrokerURL, Channel, Connection
 from rabbitry.exceptions import ConsumerCancelled, NotFound
 from tests.support.proxy import FaultProxy
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_awaited
 
 
 @pytest.fixture
@@ -105,7 +105,12 @@ async def test_it_goes_with_a_consumer_that_is_cancelled_while_the_connection_is
     await consumer.cancel()
     proxy.accept()
     await eventually(lambda: connection.is_open, "the recovery")
-    assert not await _has_queue(looking, "q")
+
+    async def is_gone() -> bool:
+        return not await _has_queue(looking, "q")
+
+    # RabbitMQ may not have noticed yet that its consumer's connection is gone.
+    await eventually_awaited(is_gone, "the end of the queue")
 
 
 async def test_a_consumer_that_the_broker_refused_takes_no_queue_with_it(
@@ -206,7 +211,7 @@ async def test_what_a_404_names_is_forgotten(
 async def test_a_queue_that_expired_does_not_come_back_but_one_that_is_consumed_does(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
-    arguments = {"x-expires": 1000}
+    arguments = {"x-expires": 3000}
     await channel.declare_queue("consumed", arguments=arguments)
     await channel.declare_queue("left", arguments=arguments)
     await channel.declare_queue("unused", arguments=arguments)
@@ -215,7 +220,7 @@ async def test_a_queue_that_expired_does_not_come_back_but_one_that_is_consumed_
         pass
     async with channel.consume("consumed"):
         for name in ("unused", "left"):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await _has_queue_without_using_it(looking, name):  # noqa: ASYNC110 - the broker tells nobody
                     await asyncio.sleep(0.05)
         await _recover(connection, proxy)

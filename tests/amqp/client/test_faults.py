@@ -21,6 +21,8 @@ from tests.support.load import running_load
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
 
+_TIMEOUT = 4.0
+"""Seconds to connect: soon over, and enough on a busy machine."""
 _Switch = Callable[[FaultProxy], None]
 _STALLS: dict[str, tuple[_Switch, _Switch]] = {
     "half open to the broker": (lambda p: p.pause(Way.TO_SERVER), lambda p: p.resume()),
@@ -46,7 +48,7 @@ _BREAKS: dict[str, Callable[[FaultProxy], Awaitable[None]]] = {
 @pytest.fixture
 def quick_url(url: BrokerURL) -> BrokerURL:
     """The broker behind the proxy, with a heartbeat and a timeout that find a silent one soon."""
-    return replace(url, heartbeat=1, connection_timeout=1.0)
+    return replace(url, heartbeat=1, connection_timeout=_TIMEOUT)
 
 
 # -- publishing and consuming --------------------------------------------------------------------------
@@ -58,7 +60,8 @@ async def test_a_network_that_falls_silent_under_load_loses_nothing(no_leaks: No
     async def suffer(fault: str) -> None:
         begin, end = _STALLS[fault]
         async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
-            url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),), heartbeat=1, connection_timeout=1)
+            url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),), heartbeat=1)
+            url = replace(url, connection_timeout=_TIMEOUT)
             async with running_load(url, queue=fault, batch=5) as load:
                 await load.arrives(50)
                 begin(proxy)
@@ -293,6 +296,7 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
 ) -> None:
     """The client's machine lost its power, as the broker sees it: 405 until a heartbeat is missed."""
     monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
+    monkeypatch.setattr(recovery, "LOCKED_HEARTBEATS", 20)  # a busy broker may notice late
     async with rabbitry.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("mine", exclusive=True)

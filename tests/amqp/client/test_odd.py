@@ -100,7 +100,7 @@ with rabbitry.connect_blocking(url) as connection:
     channel = connection.channel()
     queue = channel.declare_queue(exclusive=True).name
     with channel.consume(queue) as deliveries:
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             next(deliveries)
         except KeyboardInterrupt:

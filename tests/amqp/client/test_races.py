@@ -12,7 +12,16 @@ import rabbitry
 from rabbitry.amqp.client import BrokerURL, Channel, blocking, pause, publishing, watchdog
 from rabbitry.amqp.client.io_thread import IOThread
 from tests.support.proxy import FaultProxy, Way
-from tests.support.waiting import eventually, eventually_blocking
+from tests.support.waiting import eventually, eventually_awaited, eventually_blocking
+
+
+async def _eventually_consumed_by(looking: Channel, queue: str, consumers: int) -> None:
+    """Wait until a queue has so many consumers; RabbitMQ may not have noticed yet that a connection is gone."""
+
+    async def is_so() -> bool:
+        return (await looking.declare_queue(queue, passive=True)).consumer_count == consumers
+
+    await eventually_awaited(is_so, f"{consumers} consumers")
 
 
 async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks: None, broker_url: str) -> None:
@@ -46,7 +55,7 @@ async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel
         proxy.resume(Way.TO_CLIENT)
         await cancelling
         await channel.qos(10)  # answered once the connection is back
-        assert (await looking.declare_queue(queue, passive=True)).consumer_count == 0
+        await _eventually_consumed_by(looking, queue, 0)
         await channel.delete_queue(queue)
 
 
@@ -71,7 +80,7 @@ async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
         proxy.resume(Way.TO_CLIENT)
         proxy.accept()
         await channel.qos(10)
-        assert (await looking.declare_queue(queue, passive=True)).consumer_count == 0
+        await _eventually_consumed_by(looking, queue, 0)
         await channel.delete_queue(queue)
 
 
@@ -258,7 +267,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
                         await channel.publish(b"x", routing_key=queue)
                         break
                 (await anext(deliveries)).ack()
-            assert (await looking.declare_queue(queue, passive=True)).consumer_count == 1
+            await _eventually_consumed_by(looking, queue, 1)
         await looking.delete_queue(queue)
 
 

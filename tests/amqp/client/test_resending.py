@@ -138,6 +138,7 @@ async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pyte
         return 0.001
 
     monkeypatch.setattr(recovery, "pause", pause)
+    monkeypatch.setattr(recovery, "HELD", 3600.0)
     kinds: list[str] = []
 
     def note(event: RecoveryEvent) -> None:
@@ -166,6 +167,7 @@ async def test_a_peer_that_hangs_up_after_each_handshake_is_tried_with_growing_p
         return 0.001
 
     monkeypatch.setattr(recovery, "pause", pause)
+    monkeypatch.setattr(recovery, "HELD", 3600.0)
 
     class Closing(ScriptedLink):
         def _on_method(self, channel: int, method: Method) -> None:

@@ -16,17 +16,23 @@ def block_the_loop(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def block_the_loop_until_told(caplog: pytest.LogCaptureFixture) -> None:
+    until = time.monotonic() + 20
+    while "the event loop is blocked for" not in caplog.text and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 async def test_the_log_names_what_blocks_the_loop(
     no_leaks: None, embedded_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger=watchdog.__name__):
         async with rabbitry.connect(f"{embedded_url}?heartbeat=1") as connection:
-            block_the_loop(1.6)
+            block_the_loop_until_told(caplog)
             await eventually(lambda: "goes on" in caplog.text, "the end of the stall")
             channel = await connection.channel()
             await channel.declare_queue(exclusive=True)
     assert "the event loop is blocked for" in caplog.text
-    assert "block_the_loop" in caplog.text
+    assert "block_the_loop_until_told" in caplog.text
     assert "heartbeat of 1 s" in caplog.text
 
 
@@ -52,18 +58,27 @@ async def test_connections_that_end_while_the_watchdog_looks_do_not_end_it(
         del watchdog._watched[id(loop)]
         assert could_end
         assert not any(could_end)
+        caplog.clear()
         async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
-            block_the_loop(1.6)
+            block_the_loop_until_told(caplog)
             await eventually(lambda: "goes on" in caplog.text, "the watchdog still looks")
 
 
 async def test_a_loop_that_runs_is_not_told_of(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
     longest = 0.0
-    async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
-        for _ in range(30):
+
+    async def measure() -> None:
+        nonlocal longest
+        while True:
             before = time.monotonic()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
             longest = max(longest, time.monotonic() - before)
+
+    measuring = asyncio.create_task(measure())
+    async with rabbitry.connect(f"{embedded_url}?heartbeat=1"):
+        await asyncio.sleep(1.5)
+    await asyncio.sleep(0.05)
+    measuring.cancel()
     assert "blocked" not in caplog.text or longest > 0.4  # a busy machine may have stopped it, in truth
 
 
