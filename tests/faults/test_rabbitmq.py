@@ -32,7 +32,7 @@ async def _pause(server: RabbitMQ) -> None:
 async def _hang(server: RabbitMQ) -> None:
     """Longer: the client takes the server for dead, and cannot connect while it hangs."""
     server.pause()
-    await asyncio.sleep(4)
+    await asyncio.sleep(8)
     server.resume()
 
 
@@ -50,7 +50,7 @@ _FAULTS: Final[dict[str, Callable[[RabbitMQ], Awaitable[None]]]] = {
 
 
 def _url(server: RabbitMQ) -> str:
-    return f"{server.url}?heartbeat=1&connection_timeout=1000"
+    return f"{server.url}?heartbeat=2&connection_timeout=3000"
 
 
 def _check(load: Load) -> None:
@@ -58,6 +58,7 @@ def _check(load: Load) -> None:
     assert not load.account.unconfirmed  # the server was back long before the messages' deadline
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "fault",
     [

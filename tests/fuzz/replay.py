@@ -9,7 +9,6 @@ from tests.fuzz.mutations import frames
 
 _STEP: Final = struct.Struct(">HI")
 _PATIENCE: Final = 0.05
-"""Seconds that a client which does not what it did in the recording is waited for."""
 Step = tuple[int, bytes]
 """How many frames the client had sent, and what the broker sent then."""
 
@@ -41,8 +40,10 @@ def decode(data: bytes) -> list[Step]:
 class Replay:
     """Plays steps to one client, then hangs up: an async context manager with the `port` it listens on."""
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[Step], patience: float = _PATIENCE) -> None:
+        """patience: seconds that a client which does not what it did in the recording is waited for."""
         self._steps = steps
+        self._patience = patience
         self.port = 0
 
     async def __aenter__(self) -> "Replay":
@@ -59,7 +60,7 @@ class Replay:
         try:
             for wanted, part in self._steps:
                 try:
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(self._patience):
                         while seen < wanted:
                             seen += await _next_frame(reader, seen == 0)
                 except TimeoutError:

@@ -8,11 +8,14 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.exceptions import RabbitryError
 
-_DEADLINE = 20.0
+_DEADLINE = 60.0
 
 
-async def session(url: str) -> list[RabbitryError]:
-    """Do a bit of everything over one connection. Gives the documented errors; any other is raised."""
+async def session(url: str, timeout: float = 1.0) -> list[RabbitryError]:
+    """Do a bit of everything over one connection. Gives the documented errors; any other is raised.
+
+    timeout: seconds that the broker has for each answer.
+    """
     failures: list[RabbitryError] = []
 
     async def attempt(step: Awaitable[object]) -> None:
@@ -24,7 +27,7 @@ async def session(url: str) -> list[RabbitryError]:
     async with asyncio.timeout(_DEADLINE):
         try:
             connection = await rabbitry.connect(
-                url, recover=False, timeout=1.0, request_timeout=1.0, publish_timeout=1.0
+                url, recover=False, timeout=timeout, request_timeout=timeout, publish_timeout=timeout
             )
         except RabbitryError as error:
             return [error]
@@ -33,13 +36,13 @@ async def session(url: str) -> list[RabbitryError]:
                 channel = await connection.channel()
             except RabbitryError as error:
                 return [error]
-            for step in _steps(channel):
+            for step in _steps(channel, timeout):
                 await attempt(step())
-            await attempt(channel.close(timeout=1.0))
+            await attempt(channel.close(timeout=timeout))
     return failures
 
 
-def _steps(channel: Channel) -> list[Callable[[], Awaitable[object]]]:
+def _steps(channel: Channel, timeout: float) -> list[Callable[[], Awaitable[object]]]:
     headers = rabbitry.Properties(headers={"a": [1, {"b": None}]}, message_id="m")
     return [
         lambda: channel.declare_queue("fuzz", arguments={"x-max-length": 1000}),
@@ -49,7 +52,7 @@ def _steps(channel: Channel) -> list[Callable[[], Awaitable[object]]]:
         lambda: channel.publish(b"two" * 2000, routing_key="fuzz"),
         lambda: _returned(channel),
         lambda: channel.get("fuzz"),
-        lambda: _consume(channel),
+        lambda: _consume(channel, timeout),
         lambda: channel.purge_queue("fuzz"),
         lambda: channel.delete_exchange("fuzz"),
         lambda: channel.delete_queue("fuzz"),
@@ -61,9 +64,9 @@ async def _returned(channel: Channel) -> None:
         await channel.publish(b"back", routing_key="nowhere", properties=rabbitry.Properties(message_id="m"))
 
 
-async def _consume(channel: Channel) -> None:
+async def _consume(channel: Channel, timeout: float) -> None:
     with contextlib.suppress(TimeoutError):
-        async with channel.consume("fuzz", consumer_tag="c") as deliveries, asyncio.timeout(1.0):
+        async with channel.consume("fuzz", consumer_tag="c") as deliveries, asyncio.timeout(timeout):
             async for delivery in deliveries:
                 delivery.ack()
                 return

@@ -28,6 +28,8 @@ from tests.fuzz.session import session
 _TURNS: Final = 4
 """Turns of the loop that the broker gets after each chunk: what it puts off, it puts off to the next."""
 _MOST_TURNS: Final = 2000
+_LONG: Final = 30.0
+"""Seconds; neither side needs them unless the machine stands still."""
 _CLOSE: Final = b"\x00\x0a\x00\x32"
 _ANY: Final = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -191,7 +193,7 @@ async def _hear(steps: list[Step]) -> None:
         await session(f"amqp://guest:guest@127.0.0.1:{replay.port}/")
         left = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
         if left:
-            await asyncio.wait(left, timeout=5)  # the server's side of the connection
+            await asyncio.wait(left, timeout=_LONG)  # the server's side of the connection
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -208,8 +210,8 @@ def _run(steps: list[Step]) -> None:
 
 def test_the_client_does_its_session_with_the_recording() -> None:
     async def hear() -> list[Exception]:
-        async with Replay(decode(corpus("client")["session"])) as replay:
-            return [*await session(f"amqp://guest:guest@127.0.0.1:{replay.port}/")]
+        async with Replay(decode(corpus("client")["session"]), patience=_LONG) as replay:
+            return [*await session(f"amqp://guest:guest@127.0.0.1:{replay.port}/", timeout=_LONG)]
 
     assert asyncio.run(hear()) == []
 

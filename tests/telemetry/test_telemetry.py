@@ -94,10 +94,11 @@ async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, n
         listening = asyncio.create_task(collector.run(connection, heard.append))
         try:
             async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+                await eventually(lambda: heard, "a report, so that none of what follows is missed")
                 for text in ("a", "b", "bad"):
                     await publisher.publish(text, key="in")
                 await eventually(
-                    lambda: any(report.counters.get("received") == 3 for report in collector.nodes()), "it", within=20
+                    lambda: any(report.counters.get("received") == 3 for report in collector.nodes()), "it"
                 )
                 (report,) = collector.nodes()
                 assert (report.app, report.role, report.id) == ("reporting", "handle", worker.id)
