@@ -18,6 +18,7 @@ from zlib import crc32
 
 from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.store.mark import mark_path, missing, read_log, read_note
 from rabbitry.broker.store.pages import Image, Malformed, Row, Value
 from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
 from rabbitry.exceptions import RabbitryError, UsageError
@@ -293,6 +294,8 @@ def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int],
     except OSError as error:
         raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error
     try:
+        note = read_note(path)
+        lacking = missing(note, read_log(path), image.log_frames) if note is not None else ""
         if image.has_header and image.application == APPLICATION and image.version > VERSION:
             raise StoreFailed(
                 f"{path} was written by a newer Rabbitry (version {image.version} of the store, this one knows "
@@ -304,6 +307,8 @@ def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int],
         is_ours = image.application == APPLICATION if image.has_header else False
         if not found.rows and not is_ours:
             raise StoreFailed(f"{path} is not a store of Rabbitry's broker: pass another data folder")
+        if lacking and not found.log_damage:
+            found.damage.append(lacking)
         target.execute("UPDATE state SET clean = 0")
         target.execute("COMMIT")
     except OSError as error:
@@ -344,6 +349,7 @@ def rebuild(
             target.close()
         aside = _set_aside(folder, found)
         _sync(new)
+        mark_path(path).unlink(missing_ok=True)  # it is about the old log
         new.replace(path)
         log = folder / f"{NAME}-wal"
         log.write_bytes(bytes(32))  # an empty log, since a start without one reports a lost log

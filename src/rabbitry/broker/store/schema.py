@@ -19,3 +19,10 @@ CREATE TABLE entries (
 CREATE TABLE state (clean INTEGER);
 INSERT INTO state VALUES (1);
 """
+FROM_VERSION_1: Final = """
+ALTER TABLE bodies RENAME TO old;
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);
+INSERT INTO bodies SELECT id, refs, CAST(destination || header || body AS BLOB), crc FROM old;
+DROP TABLE old;
+"""
+"""What was three columns in version 1 is one; its checksum is that of the three."""

@@ -36,9 +36,20 @@ from rabbitry.broker.store.batch import (
     Wanted,
 )
 from rabbitry.broker.store.errors import code, failure, is_damage, is_full
+from rabbitry.broker.store.looking import look, part_from_foreign_log
+from rabbitry.broker.store.mark import (
+    IDENTITY,
+    Mark,
+    Note,
+    make_identity,
+    missing,
+    read_log,
+    read_note,
+    stored_identity,
+)
 from rabbitry.broker.store.rescue import Survey, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
-from rabbitry.broker.store.schema import APPLICATION, SCHEMA, VERSION
+from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION
 from rabbitry.exceptions import RabbitryError
 
 _log = logging.getLogger(__name__)
@@ -56,14 +67,6 @@ _COUNTED_FOR: Final = 0.05
 """Seconds after which a batch measures the free room again; a batch that made the database's file grow always does."""
 _WORTH_SHRINKING: Final = 8 << 20
 """Bytes of free pages above which the database is made smaller."""
-_FROM_VERSION_1: Final = """
-ALTER TABLE bodies RENAME TO old;
-CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);
-INSERT INTO bodies SELECT id, refs, CAST(destination || header || body AS BLOB), crc FROM old;
-DROP TABLE old;
-"""
-"""What was three columns in version 1 is one; its checksum is that of the three."""
-
 _T = TypeVar("_T")
 
 
@@ -77,6 +80,7 @@ class SQLiteStore:
         self._lock: FileIO | None = None
         self._connection: sqlite3.Connection | None = None
         self._room = Room(self.path)
+        self._mark: Mark | None = None
         self._page_size = 4096
         self._was_busy = False
         self._had_log = False
@@ -92,7 +96,8 @@ class SQLiteStore:
         """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file untouched."""
         self._lock_folder(self.path.parent)
         try:
-            damage = self._look()
+            self._had_log = self._room.has_log() or not self.path.exists()
+            damage = look(self.path, self._room)
             if damage:
                 self._rebuild(damage)
             try:
@@ -116,43 +121,50 @@ class SQLiteStore:
             raise
 
     def _open_files(self) -> Contents:
+        note = read_note(self.path)
+        part_from_foreign_log(self.path, note)
         self._room.bring_back()
+        log = read_log(self.path)
         self._connection = self._connect()
+        self._compare(note, log)
         self._room.take()
+        self._begin_mark()
         contents = self._contents()
         self._count_free()
         return contents
 
-    # -- damage ----------------------------------------------------------------------------------------
+    def _compare(self, note: Note | None, log: tuple[int, bytes]) -> None:
+        """Log where commits are missing of which there is a note. log: number and salts of the log as it was found."""
+        connection = self._open_connection()
+        _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if note is None or note.identity != stored_identity(connection):
+            return
+        text = missing(note, log, frames)
+        if text:
+            self._had_log = True  # it is said here
+            _log.error(
+                "the store %s lacks what was confirmed last: %s; look at the disk, or restore the data folder from a "
+                "copy",
+                self.path, text,
+            )  # fmt: skip
 
-    def _look(self) -> str:
-        """Return a text about damage that SQLite would not notice; "" for none. Raises StoreFailed."""
-        self._had_log = self._room.has_log()
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if not size:
-            if self._had_log and not self._room.is_log_empty():
-                return "the database is empty or gone, and its log is not"
-            if self._had_log or self._room.has_reserve():
-                _log.error(
-                    "the store %s is empty or gone, though a broker used this data folder before: the broker starts "
-                    "with nothing; to have it back stop the broker and restore the folder from a copy",
-                    self.path,
-                )
-                self._had_log = True
-            return ""
-        with open(self.path, "rb") as file:  # the file's own header, since SQLite would write beside it
-            header = file.read(105)
-        version, application = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
-        is_new = header[103:105] == b"\0\0"  # no table yet
-        is_known = application == APPLICATION or (application == 0 and (version or is_new))
-        if not header.startswith(b"SQLite format 3\0") or not is_known:
-            return "its header is not that of a store"
-        if version > VERSION:
-            raise StoreFailed(
-                f"{self.path} was written by a newer Rabbitry (version {version} of the store, this one knows "
-                f"{VERSION}); nothing was changed"
-            )
-        return "the header of its log makes no sense" if self._room.is_log_damaged() else ""
+    def _begin_mark(self) -> None:
+        """Begin to note how far the log is committed."""
+        connection = self._open_connection()
+        (self._page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        identity = stored_identity(connection)
+        try:
+            if not identity:
+                identity = make_identity(connection)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that it stands in the file itself
+            self._mark = Mark(self.path, identity, self._page_size)
+            self._mark.note()
+        except (OSError, sqlite3.Error) as error:
+            if not self._is_no_room(error):
+                raise
+            _log.warning("no room in %s to note how far its log is committed", self.path.parent)
+
+    # -- damage ----------------------------------------------------------------------------------------
 
     def _rebuild(self, why: str, *, keep_places: bool = False) -> Survey:
         """Rebuild the store from its readable rows, and log what is lost. Raises StoreFailed."""
@@ -178,6 +190,7 @@ class SQLiteStore:
             raise StoreFailed(f"the store {self.path} was damaged, and is repaired: start the broker again") from error
         self._connection = self._connect()
         self._room.take()
+        self._begin_mark()
 
     def _surviving(self, act: Callable[[], _T]) -> _T:
         """Call a function that changes nothing when it raises. On damage, rebuild the store and call it again."""
@@ -227,14 +240,13 @@ class SQLiteStore:
         connection.execute("PRAGMA temp_store = MEMORY")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version < VERSION:
-            changes = f"PRAGMA application_id = {APPLICATION}; {SCHEMA}" if version == 0 else _FROM_VERSION_1
+            changes = f"PRAGMA application_id = {APPLICATION}; {SCHEMA}" if version == 0 else FROM_VERSION_1
             connection.executescript(f"BEGIN; {changes} PRAGMA user_version = {VERSION}; COMMIT;")
             connection.execute("PRAGMA wal_checkpoint")  # so that the version stands in the file itself
         return connection
 
     def _contents(self) -> Contents:
         connection = self._open_connection()
-        (self._page_size,) = connection.execute("PRAGMA page_size").fetchone()
         (clean,) = connection.execute("SELECT clean FROM state").fetchone()
         if not clean and not self._had_log:
             _log.error(
@@ -264,6 +276,8 @@ class SQLiteStore:
         records: dict[tuple[str, str], Table] = {}
         damaged: list[Unusable] = []
         for kind, key, value, crc in self._open_connection().execute("SELECT kind, key, value, crc FROM records"):
+            if (kind, key) == IDENTITY:
+                continue
             if not isinstance(value, bytes) or crc32(value, crc32(f"{kind}/{key}".encode())) != crc:
                 damaged.append(Unusable(str(kind), str(key), "it does not have its checksum"))
                 continue
@@ -315,6 +329,8 @@ class SQLiteStore:
                 self._room.check_files()
                 self._cut_log("UPDATE state SET clean = 1")
                 if self._checkpoint():
+                    if self._mark is not None:
+                        self._mark.clear()
                     self._room.set_aside()
             except StoreFull as error:
                 _log.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
@@ -355,6 +371,9 @@ class SQLiteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
         self._room.close()
 
     def _abandon(self) -> None:
@@ -441,6 +460,8 @@ class SQLiteStore:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             self._room.hold(pages * self._page_size, spare=spare)
             connection.execute("COMMIT")
+            if self._mark is not None:
+                self._mark.note()
         except (sqlite3.Error, OSError) as error:
             if not self._is_no_room(error):
                 raise

@@ -1,0 +1,173 @@
+"""How far the log was committed, noted in a small file beside it after each commit.
+
+A log that was cut just behind a commit, or replaced by an older one, looks whole to SQLite; and a database that came
+from another folder does not know of its log. The note is not synced: after a power failure it may be older than the
+log, of which it then says nothing, but never newer, since the log is synced first.
+"""
+
+import os
+import secrets
+import sqlite3
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import quote
+from zlib import crc32
+
+from rabbitry.amqp.protocol.tables import encode_table
+from rabbitry.broker.store.room import is_no_room
+
+_NOTE: Final = struct.Struct(">16sI8sI")
+_CRC: Final = struct.Struct(">I")
+_HEADER: Final = 32
+"""Bytes of the log's header; those of a frame's are 24. See https://www.sqlite.org/fileformat2.html#walformat."""
+_FRAME: Final = 24
+_IDENTITY_SIZE: Final = 16
+IDENTITY: Final = ("store", "id")
+"""Kind and key of the record that holds a store's identity."""
+
+
+class Note(NamedTuple):
+    """A store's identity, which of its logs it had (its number and salts), and how many frames of it were committed."""
+
+    identity: bytes
+    number: int
+    salts: bytes
+    frames: int
+
+
+def mark_path(database: Path) -> Path:
+    """Return where the note of a database is."""
+    return database.with_name(f"{database.name}-mark")
+
+
+def log_path(database: Path) -> Path:
+    """Return where SQLite keeps the log of a database."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def read_note(database: Path) -> Note | None:
+    """Return the note; None where there is none that makes sense. Raises OSError."""
+    try:
+        data = mark_path(database).read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(data) < _NOTE.size + _CRC.size:
+        return None
+    (crc,) = _CRC.unpack_from(data, _NOTE.size)
+    return Note(*_NOTE.unpack_from(data)) if crc32(data[: _NOTE.size]) == crc else None
+
+
+def read_log(database: Path) -> tuple[int, bytes]:
+    """Return the number and the salts of a log; (-1, b"") where there is none, or an empty one. Raises OSError."""
+    try:
+        with open(log_path(database), "rb") as file:
+            header = file.read(_HEADER)
+    except FileNotFoundError:
+        return -1, b""
+    if len(header) < _HEADER or not header.strip(b"\0"):
+        return -1, b""
+    return int.from_bytes(header[12:16], "big"), header[16:24]
+
+
+def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
+    """Return a text about commits that are missing in a log; "" where the note knows of none.
+
+    log: its number and salts. frames: those up to its last whole commit.
+    """
+    if not note.frames:
+        return ""
+    if log[1] == note.salts:
+        if frames >= note.frames:
+            return ""
+        return f"its log ends at page {frames} of {note.frames} that were committed: it was cut or damaged"
+    if log[0] < 0:
+        return "its log is empty or gone, though the last broker did not end in order: somebody removed it"
+    if log[0] < note.number:
+        return "its log is older than the one that the last broker wrote: somebody replaced it"
+    return ""
+
+
+def read_identity(database: Path) -> bytes:
+    """Return the identity in a database's file, whatever its log says; b"" where it can't be read."""
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(database))}?mode=ro&immutable=1", uri=True)
+    except sqlite3.Error:
+        return b""
+    try:
+        return stored_identity(connection)
+    except sqlite3.Error:
+        return b""
+    finally:
+        connection.close()
+
+
+def stored_identity(connection: sqlite3.Connection) -> bytes:
+    """Return a store's identity; b"" where it has none, or an invalid one. Raises sqlite3.Error."""
+    row = connection.execute("SELECT value, crc FROM records WHERE kind = ? AND key = ?", IDENTITY).fetchone()
+    if row is None or not isinstance(row[0], bytes) or row[1] != _checksum(row[0]):
+        return b""
+    return row[0][-_IDENTITY_SIZE:]
+
+
+def make_identity(connection: sqlite3.Connection) -> bytes:
+    """Store a new identity, and return it. Raises sqlite3.Error."""
+    identity = secrets.token_hex(_IDENTITY_SIZE // 2).encode()
+    value = encode_table({"id": identity.decode()})  # a table, as in all records
+    connection.execute("REPLACE INTO records VALUES (?, ?, ?, ?)", (*IDENTITY, value, _checksum(value)))
+    return identity
+
+
+def _checksum(value: bytes) -> int:
+    return crc32(value, crc32("/".join(IDENTITY).encode()))
+
+
+class Mark:
+    """The note of a running store. All methods are called on the store's thread, and raise OSError."""
+
+    def __init__(self, database: Path, identity: bytes, page_size: int) -> None:
+        """Begin to note, while SQLite has the database and its log open."""
+        self._identity = identity
+        self._size = _FRAME + page_size
+        self._log = os.open(log_path(database), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._file = os.open(mark_path(database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            os.close(self._log)
+            raise
+        self._number = b""
+        self._frames = 0
+
+    def note(self) -> None:
+        """Note how far the log is committed. Call it after each commit."""
+        header = os.pread(self._log, _HEADER, 0)
+        number, salts = header[12:16], header[16:24]
+        if number + salts != self._number:
+            self._number, self._frames = number + salts, 0
+        at = self._frames
+        while salts.strip(b"\0"):
+            frame = os.pread(self._log, _FRAME, _HEADER + at * self._size)
+            if len(frame) < _FRAME or frame[8:16] != salts:
+                break
+            at += 1
+            if frame[4:8] != b"\0\0\0\0":  # the last one of a commit
+                self._frames = at
+        self._write(int.from_bytes(number, "big"), salts, self._frames)
+
+    def clear(self) -> None:
+        """Note that the log is not needed any more, since all of it is in the database."""
+        self._write(0, b"", 0)
+
+    def _write(self, number: int, salts: bytes, frames: int) -> None:
+        note = _NOTE.pack(self._identity, number, salts, frames)
+        try:
+            os.pwrite(self._file, note + _CRC.pack(crc32(note)), 0)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            # The file is new and has no block yet. It holds nothing then, or an older note, which is right as well.
+
+    def close(self) -> None:
+        """Close the files."""
+        os.close(self._log)
+        os.close(self._file)
