@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.support.processes import is_gone
 from tests.support.waiting import eventually_blocking
 
 ROOT = Path(__file__).parent.parent
@@ -74,22 +75,22 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
     assert page is not None
 
     def samples() -> int:
-        known = httpx.get(f"{page}healthz", timeout=10).json()
+        known = httpx.get(f"{page}healthz", timeout=60).json()
         return int(known["samples"]) if known["broker"] == "connected" else 0
 
     eventually_blocking(samples, "a first sample")
-    assert "<title>Rabbitry</title>" in httpx.get(page, timeout=10).text
+    assert "<title>Rabbitry</title>" in httpx.get(page, timeout=60).text
     # A scheme with a pytest part works with what `make up` has installed.
     scheme = clone / "deploy/course/data_mining/scheme.toml"
-    subprocess.run([clone / ".venv/bin/python", "-c", _MARK, scheme], check=True, timeout=60)
+    subprocess.run([clone / ".venv/bin/python", "-c", _MARK, scheme], check=True, timeout=180)
 
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3
     os.killpg(process.pid, signal.SIGINT)
     # Rabbitry ends with 0; make, which gets the signal too, waits for it and then ends by the signal itself.
-    assert process.wait(30) in (0, -signal.SIGINT), output.read_text()
+    assert process.wait(90) in (0, -signal.SIGINT), output.read_text()
     # One whose parent ended first stays a zombie until the machine's first process has taken note of it.
-    eventually_blocking(lambda: not any(_runs(child) for child in children), "the end of all children")
+    eventually_blocking(lambda: all(is_gone(child) for child in children), "the end of all children")
     said = output.read_text()
     assert "Traceback" not in said
     assert "killed" not in said
@@ -111,10 +112,3 @@ def test_make_test_runs_tests(clone: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed", done.stdout)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

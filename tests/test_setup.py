@@ -1,12 +1,12 @@
 """`scripts/setup`: one line of progress, and what pip printed only where it fails."""
 
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.terminals import shown_by
 
 _SETUP = Path(__file__).parent.parent / "scripts/setup"
 _REFUSED = "ERROR: Invalid requirement"
@@ -43,18 +43,7 @@ def test_on_a_terminal_each_step_is_written_over_the_one_before(folder: Path) ->
     (folder / ".venv").unlink()
     (folder / ".venv").symlink_to(environment)
     (folder / "two.lock").write_text("one==1\ntwo==2\n")
-    ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as terminal:
-        done = subprocess.run([_SETUP, "two.lock"], cwd=folder, stdin=subprocess.DEVNULL, stderr=theirs, check=False)
-        os.close(theirs)
-        shown = b""
-        try:
-            while more := terminal.read(65536):
-                shown += more
-        except OSError:  # the other end is closed
-            pass
-    assert done.returncode == 0
-    text = shown.decode()
+    text = shown_by([_SETUP, "two.lock"], cwd=folder)[0].decode()
     assert text.count("\n") == 1, text
     assert "installing into .venv (2 of 2 packages)" in text
     assert text.endswith("setup: installed Rabbitry and 2 packages into .venv\r\n")

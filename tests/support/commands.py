@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.support.launcher import Launched, launch
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import WITHIN, eventually_blocking
 
 _KEPT_OUT = ("RABBITRY_", "RABBITMQ_", "APP_", "EXCHANGE_NAME", "QUEUE_NAME")
 
@@ -23,7 +23,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: str, more: Mapping[str, str] | None = None, within: float = 60.0, cwd: Path | None = None
+    *arguments: str, more: Mapping[str, str] | None = None, within: float = WITHIN, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, which has to come within so many seconds."""
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -54,7 +54,7 @@ class Service:
         with open(self._path, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def wait_for(self, pattern: str, *, within: float = 60.0) -> "re.Match[str]":
+    def wait_for(self, pattern: str, *, within: float = WITHIN) -> "re.Match[str]":
         """Wait until it says something; gives the match."""
 
         def said() -> "re.Match[str] | None":

@@ -15,16 +15,10 @@ import psutil
 
 from tests.support.launcher import Launched, launch
 from tests.support.ports import free_port
+from tests.support.processes import is_gone
 from tests.support.waiting import eventually_blocking
 
 _DEADLINE = 90.0
-
-
-def _is_gone(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 class BrokerProcess:
@@ -39,6 +33,7 @@ class BrokerProcess:
         # No port that the system chose: while the broker is down, an outgoing connection could be given that one.
         self.port = free_port()
         self._command = [*prefix, sys.executable, "-m", module]
+        self._is_prefixed = bool(prefix)
         self._is_launched = not (anew or prefix or module != "rabbitry")
         self._options = [*options, *([] if "--data" in options else ["--memory"])]
         self._options += [] if "--management-port" in options else ["--no-management"]
@@ -75,11 +70,11 @@ class BrokerProcess:
             )  # fmt: skip
         deadline = time.monotonic() + _DEADLINE
         while True:
+            has_ended = self._process.poll() is not None  # first, since its last words may come just before its end
             text = os.pread(self._output.fileno(), 65536, 0).decode(errors="replace")
-            if found := re.search(r"^rabbitry broker ready amqp://127\.0\.0\.1:(\d+)/.*\n", text, re.MULTILINE):
-                self.port = int(found[1])
+            if re.search(rf"^rabbitry broker ready amqp://127\.0\.0\.1:{self.port}/.*\n", text, re.MULTILINE):
                 return
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if has_ended or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"rabbitry broker printed no ready line:\n{text}")
             time.sleep(0.002)
@@ -102,14 +97,16 @@ class BrokerProcess:
         """End it at once (SIGKILL), and what stands before it (`prefix`)."""
         process = self._running()
         children: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
-            children = psutil.Process(process.pid).children(recursive=True)
+        if self._is_prefixed:  # else there are none: looking for them takes long, while the broker goes on
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                children = psutil.Process(process.pid).children(recursive=True)
             for child in children:
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         process.kill()
         process.wait()
         for child in children:  # which is not ours to wait for, and has the data folder until it is gone
-            eventually_blocking(lambda child=child: _is_gone(child), f"the end of {child}")  # type: ignore[misc] # bound
+            eventually_blocking(lambda child=child: is_gone(child), f"the end of {child}")  # type: ignore[misc] # bound
         self._process = None
 
     def pause(self) -> None:

@@ -53,7 +53,6 @@ _HEAVY: Final = (
 )
 """What commands import when they run; those in `rabbitry.cli` are all imported too."""
 _LARGEST: Final = 200_000
-_DEADLINE: Final = 60.0
 
 
 class _Job(NamedTuple):

@@ -23,14 +23,14 @@ class Api:
         """Post, and return where the new thing is."""
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)  # noqa: S310 - our own URL
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - our own URL
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own URL
             return str(answer.headers["location"])
 
     def raw(self, method: str, path: str, data: bytes | None) -> tuple[int, Any]:
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 - our own URL
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - our own URL
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own URL
                 return answer.status, _parsed(answer.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from tests.support.ports import free_port
 
-_DEADLINE = 60.0
+_DEADLINE = 120.0
 _databases = itertools.count(1)
 
 

@@ -73,6 +73,7 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self.refuse()  # a connection that was accepted just now has no link yet
         tasks = list(self._links)
         for task in tasks:
             task.cancel()

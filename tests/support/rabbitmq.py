@@ -31,6 +31,7 @@ _INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
 _START_DEADLINE = 120.0
 _CONNECT_DEADLINE = 20.0
 _STOP_DEADLINE = 90.0
+_PROBE = 10.0
 
 
 def why_missing() -> str | None:
@@ -335,13 +336,13 @@ def _wait_until(
 
 
 def _accepts(port: int, host: str = "127.0.0.1") -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=_PROBE):
         return True
     return False
 
 
 def _speaks_amqp(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_PROBE) as probe:
         probe.sendall(b"AMQP\x00\x00\x09\x01")
         return probe.recv(1) == b"\x01"
     return False

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from tests.data import Captured
 
-_WITHIN = 20.0
+_WITHIN = 60.0
 _OPEN = (10, 40)
 
 

@@ -324,6 +324,10 @@ async def _serve(
         for one in list(open_ones):
             one.abort()
         await asyncio.sleep(0)  # connections learn that they are lost
+        answering = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
 
 
 class _Addresses:

@@ -1,6 +1,8 @@
 """The private RabbitMQ: isolated, and back with its data after a stop."""
 
+import contextlib
 import socket
+from pathlib import Path
 
 import pika
 import pytest
@@ -19,9 +21,10 @@ def test_vhosts_are_separate(rabbitmq_server: RabbitMQ, rabbitmq_url: str) -> No
 
 def test_all_ports_are_on_the_loopback_interface(rabbitmq_server: RabbitMQ) -> None:
     # /proc/net/tcp: local address, state 0A is LISTEN; the inode belongs to a descriptor of the process.
-    from pathlib import Path
-
-    inodes = {link.readlink().name for link in Path(f"/proc/{rabbitmq_server.pid}/fd").iterdir()}
+    inodes = set()
+    for link in Path(f"/proc/{rabbitmq_server.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            inodes.add(link.readlink().name)
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     rows += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
     listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]

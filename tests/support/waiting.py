@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+WITHIN: Final = 90.0
+"""Seconds for anything that takes a moment on an idle machine, processes that start included."""
 
 
-async def eventually(condition: Callable[[], T], what: str, *, within: float = 60.0) -> T:
+async def eventually(condition: Callable[[], T], what: str, *, within: float = WITHIN) -> T:
     """Return the first true value of `condition`; raises AssertionError after `within` seconds."""
     deadline = time.monotonic() + within
     while not (value := condition()):
@@ -18,7 +20,14 @@ async def eventually(condition: Callable[[], T], what: str, *, within: float = 6
     return value
 
 
-async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *, within: float = 60.0) -> T:
+async def at_once(condition: Callable[[], object]) -> None:
+    """Wait for a condition, which is looked at in each turn of the loop: for states that last a few of them."""
+    async with asyncio.timeout(WITHIN):
+        while not condition():  # noqa: ASYNC110 # nothing tells of it, and 10 ms would be too late
+            await asyncio.sleep(0)
+
+
+async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *, within: float = WITHIN) -> T:
     """The same for a condition that is to be awaited."""
     deadline = time.monotonic() + within
     while not (value := await condition()):
@@ -28,7 +37,7 @@ async def eventually_awaited(condition: Callable[[], Awaitable[T]], what: str, *
     return value
 
 
-def eventually_blocking(condition: Callable[[], T], what: str, *, within: float = 60.0) -> T:
+def eventually_blocking(condition: Callable[[], T], what: str, *, within: float = WITHIN) -> T:
     """The same for tests without an event loop."""
     deadline = time.monotonic() + within
     while not (value := condition()):

@@ -1,0 +1,24 @@
+"""Looking at processes that may end, or are being started, at that moment."""
+
+import psutil
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Return whether a process has ended; one that nobody has waited for yet has."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def children_of(pid: int) -> dict[str, psutil.Process]:
+    """Return the children of `rabbitry up` by their subcommand; one that has just been started may be missing."""
+    found = {}
+    for child in psutil.Process(pid).children():
+        try:
+            words = child.cmdline()
+        except psutil.NoSuchProcess:  # it ended since it was listed
+            continue
+        if words[1:3] == ["-m", "rabbitry"]:  # before it executes that, it is a copy of its parent
+            found[words[3]] = child
+    return found
