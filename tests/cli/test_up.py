@@ -15,6 +15,7 @@ from rabbitry.exceptions import UsageError
 from tests.support import commands, logs
 from tests.support.commands import Service
 from tests.support.embedded import BrokerProcess
+from tests.support.processes import children_of, is_gone
 from tests.support.waiting import eventually_blocking
 
 _FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
@@ -26,17 +27,16 @@ def _page(up: Service) -> str:
 
 
 def _health(page: str) -> dict[str, object]:
-    known: dict[str, object] = httpx.get(f"{page}healthz", timeout=10).json()
+    known: dict[str, object] = httpx.get(f"{page}healthz", timeout=60).json()
     return known
 
 
 def _children(up: Service) -> dict[str, psutil.Process]:
-    """The children by their subcommand."""
-    return {child.cmdline()[3]: child for child in psutil.Process(up.process.pid).children() if child.cmdline()}
+    return children_of(up.process.pid)
 
 
 def _all_gone(children: list[psutil.Process]) -> bool:
-    return not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    return all(is_gone(child) for child in children)
 
 
 def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
@@ -47,7 +47,7 @@ def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
         children = _children(up)
         assert sorted(children) == ["broker", "crawl", "grading", "monitor", "web"]
         up.process.send_signal(signal.SIGINT)
-        assert up.process.wait(20) == 0, up.output
+        assert up.process.wait(90) == 0, up.output
         assert _all_gone(list(children.values()))
         assert "Traceback" not in up.output
         assert "killed" not in up.output
@@ -87,14 +87,14 @@ def test_a_child_that_dies_is_started_again(name: str) -> None:
         before = samples()
         eventually_blocking(lambda: samples() > before, "new samples")
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(20) == 0, up.output
+        assert up.process.wait(90) == 0, up.output
 
 
 def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
     with BrokerProcess() as broker:
         url = broker.url.replace("guest:guest", f"guest:{_SECRET}")
         with commands.service("up", *_FREE, more={"RABBITRY_BROKER": url}) as up:
-            assert up.process.wait(20) == 3
+            assert up.process.wait(90) == 3
             assert "refused the login of user 'guest'" in up.output
             assert _SECRET not in up.output
         with commands.service("up", *_FREE, more={"RABBITRY_BROKER": broker.url}) as up:
@@ -152,9 +152,9 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         children = _children(up)
         children["web"].suspend()  # it can't end in order, so the first signal takes its time
         up.process.send_signal(signal.SIGINT)
-        eventually_blocking(lambda: _all_gone([children["monitor"]]), "the agent's end")
+        up.wait_for("stopping")
         up.process.send_signal(signal.SIGINT)
-        assert up.process.wait(5) == 130
+        assert up.process.wait(90) == 130
         children["web"].resume()
         eventually_blocking(lambda: _all_gone(list(children.values())), "the end of the children")
 

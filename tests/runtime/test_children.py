@@ -13,8 +13,10 @@ from tests.support.waiting import eventually
 
 
 async def test_a_child_that_is_ended_while_it_waits_to_be_started_again_stays_ended(
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(children, "FIRST_PAUSE", 600.0)
+    monkeypatch.setattr(children, "LONGEST_PAUSE", 600.0)
     child = Child("broker", ["broker", "--memory", "--port", "0", "--no-management"], {}, ())
     with caplog.at_level(logging.WARNING, "rabbitry.cli.up"):
         keeping = asyncio.create_task(child.keep())
@@ -24,7 +26,7 @@ async def test_a_child_that_is_ended_while_it_waits_to_be_started_again_stays_en
         first.kill()
         await eventually(lambda: "started again in" in caplog.text, "its end to be noticed")
         await child.end()
-        assert await asyncio.wait_for(keeping, 20) == 0
+        assert await asyncio.wait_for(keeping, 90) == 0
     assert child._process is first
     assert first.returncode == -9
 
@@ -34,7 +36,7 @@ async def test_a_child_that_is_ended_while_it_is_being_started_ends() -> None:
     keeping = asyncio.create_task(child.keep())
     await asyncio.sleep(0)  # it has asked for the process, and has none yet
     await child.end()
-    await asyncio.wait_for(keeping, 20)
+    await asyncio.wait_for(keeping, 90)
     process = child._process
     assert process is not None, "the test ended it too early"
     assert process.returncode is not None
@@ -51,6 +53,6 @@ async def test_a_child_that_ends_soon_each_time_is_given_up(
     )
     child = Child("broker", ["broker"], {"PYTHONPATH": str(tmp_path)})
     with caplog.at_level(logging.INFO, "rabbitry.cli.up"):
-        assert await asyncio.wait_for(child.keep(), 120) == -signal.SIGSEGV
+        assert await asyncio.wait_for(child.keep(), 240) == -signal.SIGSEGV
     assert caplog.text.count("started again") == SHORT_RUNS - 1
     assert caplog.text.count("is back") == SHORT_RUNS - 1

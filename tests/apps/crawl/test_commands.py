@@ -25,8 +25,8 @@ from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Link, Taken
 from rabbitry.cli import _root
 from tests.support.ports import free_port
+from tests.support.waiting import WITHIN, eventually_blocking
 
-pytestmark = pytest.mark.timeout(120)
 AT = 1_800_000_000.25
 HTML = b"<title>caf\xe9</title>"
 
@@ -136,7 +136,12 @@ def keeper(url: str, database_url: str, replies: Callable[[Command], Answer] | N
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(WITHIN)
+        with rabbitry.connect_blocking(url) as connection, connection.channel() as channel:
+            eventually_blocking(
+                lambda: channel.declare_queue(names.QUESTION_QUEUE, passive=True).consumer_count,
+                "who answers questions",
+            )
         yield came
     finally:
         loop.call_soon_threadsafe(stop.set)

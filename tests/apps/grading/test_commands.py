@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import os
-import pty
-import subprocess
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +25,9 @@ from tests.flow._running import counts
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
+from tests.support.terminals import shown_by
 from tests.support.waiting import eventually_blocking
 
-pytestmark = pytest.mark.timeout(180)
 _WHO = ("--student", "23200858", "--module", "cloud_computing")
 _WAY = ["submitted", "corrected", "validated", "confirmed"]
 
@@ -92,7 +91,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(more: dict[str, st
         unknown = run("status", "nothing")
         assert (unknown.returncode, "nothing is recorded of 'nothing'" in unknown.stderr) == (1, True)
         roles.process.terminate()
-        assert roles.process.wait(30) == 0, roles.output
+        assert roles.process.wait(90) == 0, roles.output
         assert "Traceback" not in roles.output
     away = run("status", identity)
     assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
@@ -119,8 +118,9 @@ def test_a_watch_says_that_nobody_takes_the_submission(
             with commands.service("grading", "demonstrator", "--module", "cloud_computing", more=more):
                 watch.wait_for(r"warning: no assistant runs, so it waits in queue 'validation_queue'")
                 with commands.service("grading", "assistant", more=more):
-                    assert watch.process.wait(30) == 0, watch.output
-                    assert watch.output.count("warning") == 2
+                    assert watch.process.wait(90) == 0, watch.output
+                    # A coordinator that answers late is warned of too, and waited for.
+                    assert len(re.findall(r"warning: no (?:demonstrator|assistant) ", watch.output)) == 2
 
 
 def test_a_folder_is_handed_in_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_marking_scheme_that_does_not_parse_stops_its_role_alone(
     with commands.service("grading", "run", "--config", str(config), more=more) as roles:
         assert _followed(done.stdout.strip(), run) == _WAY
         roles.process.terminate()
-        assert roles.process.wait(30) == 0, roles.output
+        assert roles.process.wait(90) == 0, roles.output
         assert "demonstrator of module 'cloud_computing' does not run" in roles.output
 
 
@@ -286,10 +286,10 @@ def test_results_are_followed_as_they_come(more: dict[str, str], run: Run, file:
             run("submit", str(file), *_WHO)
             return reader.output
 
-        line = eventually_blocking(comes, "a result", within=60).splitlines()[0]
+        line = eventually_blocking(comes, "a result").splitlines()[0]
         assert json.loads(line)["status"] == "confirmed"
         reader.process.terminate()
-        assert reader.process.wait(20) == 0
+        assert reader.process.wait(90) == 0
 
 
 def test_by_broadcast_with_the_options_of_the_command_line(more: dict[str, str], run: Run, file: Path) -> None:
@@ -299,7 +299,7 @@ def test_by_broadcast_with_the_options_of_the_command_line(more: dict[str, str],
         done = run("submit", str(file), *_WHO, *everybody)
         assert _followed(done.stdout.strip(), run) == _WAY
         roles.process.terminate()
-        assert roles.process.wait(30) == 0, roles.output
+        assert roles.process.wait(90) == 0, roles.output
         assert "messages of others left alone" in roles.output
     with rabbitry.connect_blocking(more["RABBITRY_BROKER"]) as connection, connection.channel() as channel:
         channel.declare_exchange("everybody", "fanout")  # not durable, or this raised 406
@@ -320,18 +320,13 @@ def test_a_folder_shows_a_progress_bar_on_a_terminal_and_ids_in_a_pipe(more: dic
     folder.mkdir()
     for number in range(1001, 1004):
         (folder / f"{number}.py").write_text("x")
-    ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as terminal:
-        done = subprocess.run(
-            [sys.executable, "-m", "rabbitry", "grading", "submit", str(folder), "--module", "data_mining"],
-            env=commands.environment(more | {"TERM": "xterm"}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=theirs, timeout=60, check=True,
-        )  # fmt: skip
-        shown = terminal.read(65536)
-        os.close(theirs)
+    shown, printed = shown_by(
+        [sys.executable, "-m", "rabbitry", "grading", "submit", str(folder), "--module", "data_mining"],
+        environment=commands.environment(more | {"TERM": "xterm"}),
+    )
     assert b"submitting" in shown
     assert b"%" in shown
-    assert [line.split()[1] for line in done.stdout.decode().splitlines()] == ["1001.py", "1002.py", "1003.py"]
+    assert [line.split()[1] for line in printed.decode().splitlines()] == ["1001.py", "1002.py", "1003.py"]
 
 
 def test_names_that_are_no_text_are_handed_in_and_asked_for(more: dict[str, str], run: Run, tmp_path: Path) -> None:

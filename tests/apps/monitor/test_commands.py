@@ -148,7 +148,7 @@ def test_output_that_nobody_reads_any_more_is_no_error(broker_url: str, tmp_path
         client.stdout.close()
         publisher.publish("pi-1", sample(0.5))
         publisher.publish("pi-1", sample(0.5))
-        assert client.wait(20) == 0
+        assert client.wait(90) == 0
         assert client.stderr is not None
         assert len(client.stderr.read().splitlines()) == 1  # that it is connected
         client.stderr.close()
