@@ -12,6 +12,7 @@ import pika.exceptions
 from pika.exceptions import UnroutableError
 
 from tests.support.management import Api
+from tests.support.waiting import eventually_blocking
 
 _VHOST: Final = "counting"
 _IDLE: Final = dict.fromkeys(
@@ -244,8 +245,12 @@ LISTS: Final = tuple(
 """Queries for names of the queues of one virtual host."""
 
 
-def refused_by_limits(api: Api, url: str) -> list[str]:
-    """Reach every limit, and use routing keys that are not allowed; return what the broker says. Blocks."""
+def refused_by_limits(api: Api, url: str, in_use: Callable[[], tuple[int, int]]) -> list[str]:
+    """Reach every limit, and use routing keys that are not allowed; return what the broker says. Blocks.
+
+    in_use: returns how many connections and channels the broker counts for user `limited`. RabbitMQ does so a moment
+    after one was opened or closed.
+    """
     for path, body in (
         ("vhosts/limits", {}), ("users/limited", {"password": "secret", "tags": ""}),
         ("permissions/limits/limited", {"configure": ".*", "write": ".*", "read": ".*"}),
@@ -266,12 +271,19 @@ def refused_by_limits(api: Api, url: str) -> list[str]:
         except (pika.exceptions.AMQPError, pika.exceptions.ChannelClosedByBroker) as error:
             said.append(str(error))
 
+    def counted(connections: int, channels: int) -> None:
+        eventually_blocking(lambda: in_use() == (connections, channels), f"{connections} and {channels} are counted")
+
     for use in _USES:
         connection = pika.BlockingConnection(parameters)
-        attempt(functools.partial(use, connection.channel()))
+        channel = connection.channel()
+        counted(1, 1)
+        attempt(functools.partial(use, channel))
         if connection.is_open:
             connection.close()
+        counted(0, 0)
     with pika.BlockingConnection(parameters), pika.BlockingConnection(parameters):
+        counted(2, 0)
         attempt(lambda: pika.BlockingConnection(parameters))
     api("PUT", "/api/user-limits/limited/max-connections", {"value": 0})
     attempt(lambda: pika.BlockingConnection(parameters))

@@ -53,7 +53,7 @@ class _Client:
 
     async def method(self) -> Method:
         """Read the next method."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             head = await self.reader.readexactly(7)
             payload = await self.reader.readexactly(int.from_bytes(head[3:], "big") + 1)
         return decode_method(payload[:-1])
@@ -110,7 +110,7 @@ async def test_the_reason_of_a_refused_login_arrives(broker: Broker) -> None:
 async def test_the_answer_to_a_wrong_protocol_header_arrives(broker: Broker) -> None:
     client = _Client(*await asyncio.open_connection("127.0.0.1", broker.port))
     client.writer.write(b"GET / HTTP/1.1\r\n" + _MUCH)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         assert await client.reader.read() == PROTOCOL_HEADER
     await client.close()
 
@@ -161,7 +161,7 @@ async def test_close_ok_and_a_reason_arrive_over_tls(tmp_path: Path) -> None:
             *await asyncio.open_connection("127.0.0.1", broker.tls_port, ssl=context, server_hostname="localhost")
         )
         client.writer.write(b"GET / HTTP/1.1\r\n" + _MUCH)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert await client.reader.read() == PROTOCOL_HEADER  # to its end: it does not wait for the client
         await client.close()
 
@@ -177,7 +177,7 @@ async def test_a_client_that_never_stops_sending_is_cut_off(broker: Broker, monk
             await client.writer.drain()
 
     with pytest.raises(ConnectionError):
-        await asyncio.wait_for(send_for_ever(), 30)
+        await asyncio.wait_for(send_for_ever(), 90)
     assert not broker.connections
     client.writer.close()
 
@@ -215,6 +215,6 @@ async def test_a_client_of_ours_tells_its_reason_to_a_broker_that_goes_on_sendin
         with pytest.raises(rabbitry.RabbitryError):
             async with rabbitry.connect(f"amqp://127.0.0.1:{port}/") as connection:
                 await connection.channel()
-        method = await asyncio.wait_for(told, 30)
+        method = await asyncio.wait_for(told, 90)
     assert isinstance(method, m.ConnectionClose)
     assert method.reply_code == 501

@@ -77,7 +77,7 @@ class _Raw:
 
     async def receive(self) -> list[Method]:
         """The methods of the next chunk; none at the end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             data = await self.reader.read(1 << 16)
         methods: list[Method] = []
         while events := self.core.receive(data):
@@ -88,7 +88,7 @@ class _Raw:
     async def receive_raw(self, count: int) -> list[type[Method]]:
         """The kinds of the next methods, whatever our own core makes of them; contents are not expected."""
         kinds: list[type[Method]] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             for _ in range(count):
                 head = await self.reader.readexactly(7)
                 payload = (await self.reader.readexactly(int.from_bytes(head[3:], "big") + 1))[:-1]
@@ -170,11 +170,13 @@ async def test_a_client_that_reads_nothing_holds_a_bounded_part_of_the_queue(bro
         slow.send(1, QueueDeclare("q"))
         slow.send(1, BasicQos(0, 0))
         slow.send(1, BasicConsume("q", "slow", no_ack=True))
+        queues = broker.vhosts["/"].queues
+        await eventually(lambda: "q" in queues and queues["q"].turns, "the consumer")
         channel = await publisher.channel()
         for _ in range(count):
             await channel.send(body, routing_key="q", mandatory=False)
         await channel.wait_for_confirms()
-        queue = broker.vhosts["/"].queues["q"]
+        queue = queues["q"]
         assert len(queue) > count // 2
         received = 0
         while received < count * len(body):
@@ -193,6 +195,7 @@ async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
             client.send(1, BasicConsume("q", "t"))
             await eventually(lambda: broker.vhosts["/"].queues["q"].unsettled == 1, "the delivery")
         await eventually(lambda: "exclusive" not in broker.vhosts["/"].queues, "its queue is gone")
+        await eventually(lambda: broker.vhosts["/"].queues["q"].ready, "the message is back")
         delivery = await channel.get("q")
         assert delivery is not None
         assert delivery.redelivered
@@ -317,7 +320,7 @@ async def test_who_does_not_take_the_answers_is_not_heard(broker: Broker) -> Non
         )
         missing = wanted * len(body)
         while missing > 0:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 missing -= len(await client.reader.read(1 << 20))
             assert connected.driver.unsent < (32 << 20) + 2 * len(body)
 
@@ -337,10 +340,10 @@ async def test_publishers_to_a_thousand_queues_leave_turns_for_a_client_with_one
             answers += len(await asking.receive())
         queue = broker.vhosts["/"].queues["q0"]
         for client in publishers:
-            client.writer.write(20 * publish)
+            client.writer.write(6 * publish)
         await eventually(lambda: len(queue) > 0, "the first of them")
         before = len(queue)
         asking.send(1, QueueDeclare(queue="q0", passive=True))
         await asking.receive()
         assert len(queue) - before < 3 * len(publishers)
-        await eventually(lambda: len(queue) == 1200, "all of them", within=60)
+        await eventually(lambda: len(queue) == 360, "all of them")

@@ -28,7 +28,7 @@ from rabbitry.broker.queues import queue as queue_module
 from rabbitry.broker.shares import Shares
 from rabbitry.broker.store.journal import Journal
 from tests.differential.peer import Peer
-from tests.support.waiting import eventually
+from tests.support.waiting import at_once, eventually
 
 
 async def test_those_who_wait_get_a_share_of_each_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,13 +103,6 @@ async def test_every_long_operation_lets_other_clients_have_their_turn(monkeypat
             await eventually(lambda: queue.published == 5000, "all of it, in the end")
 
 
-async def _at_once(condition: Callable[[], object]) -> None:
-    """Wait for a condition, which is looked at in each turn of the loop."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 # nothing tells of it, and 10 ms would be too late
-            await asyncio.sleep(0)
-
-
 async def _published(channel: Channel, name: str, count: int, **options: Any) -> None:
     await channel.declare_queue(name, **options)
     for number in range(count):
@@ -143,7 +136,7 @@ async def test_others_are_served_during_a_large_requeue_and_find_its_order(
                 holding.send(BasicRecover(requeue=True))
             case _:
                 holding.drop()
-        await _at_once(lambda: queue.returning)
+        await at_once(lambda: queue.returning)
         await other.declare_queue("another")
         assert queue.returning, "the other was served in between"
         got = await other.get("q", no_ack=True)
@@ -169,7 +162,7 @@ async def test_others_are_served_while_a_large_transaction_is_committed(
         queue = broker.vhosts["/"].queues["q"]
         assert queue.ready == 0
         committing = asyncio.ensure_future(asyncio.to_thread(peer.call, TxCommit(), 1))
-        await _at_once(lambda: queue.ready)
+        await at_once(lambda: queue.ready)
         await other.declare_queue("another")
         assert queue.ready < 400
         await committing

@@ -176,8 +176,7 @@ async def test_objects_have_the_same_names(rabbit: RabbitMQ, broker: Broker) -> 
     theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
     connections = [await asyncio.to_thread(_busy, url) for url in (rabbit.url, broker.url)]
     try:
-        async with asyncio.timeout(30):
-            await asyncio.to_thread(_until_counted, theirs)
+        await asyncio.to_thread(_until_counted, theirs)
         for name in _LISTS:
             status, expected = await asyncio.to_thread(theirs, "GET", f"/api/{name}")
             got_status, got = await asyncio.to_thread(ours, "GET", f"/api/{name}")
@@ -211,9 +210,14 @@ def _names(value: Any) -> set[str]:
 
 
 def _until_counted(api: Api) -> None:
-    """Wait until RabbitMQ's statistics know of the consumer."""
-    eventually_blocking(lambda: api("GET", "/api/consumers")[1], "a consumer in the statistics", within=25)
-    eventually_blocking(lambda: "message_stats" in api("GET", "/api/channels")[1][0], "its channel", within=25)
+    """Wait until RabbitMQ's statistics know of the consumer; each list is filled in its own time."""
+
+    def counts(path: str) -> bool:
+        return any(item.get("consumer_count") and "message_stats" in item for item in api("GET", path)[1])
+
+    eventually_blocking(lambda: api("GET", "/api/consumers")[1], "a consumer in the statistics")
+    eventually_blocking(lambda: counts("/api/channels"), "its channel")
+    eventually_blocking(lambda: api("GET", "/api/connections")[1], "its connection")
 
 
 def _prepare(url: str) -> None:
@@ -345,7 +349,7 @@ async def test_rabbitmqadmin_works(rabbit: RabbitMQ, broker: Broker, tmp_path: P
             done = await asyncio.to_thread(
                 subprocess.run,
                 [sys.executable, str(program), "-H", "127.0.0.1", "-P", port, *step],
-                capture_output=True, text=True, check=False, timeout=30,
+                capture_output=True, text=True, check=False, timeout=120,
             )  # fmt: skip
             seen.append((done.returncode, "" if step[-1] == "overview" else done.stdout + done.stderr))
         outputs.append(seen)
@@ -582,9 +586,23 @@ async def test_a_refused_import_changes_nothing(tmp_path: Path) -> None:
             assert items == exported[section] or sorted(map(str, items)) == sorted(map(str, exported[section]))
 
 
+_TRACKING: Final = ("rabbit_connection_tracking", "rabbit_channel_tracking")
+
+
 async def test_limits_and_topic_permissions_are_enforced_alike(rabbit: RabbitMQ, broker: Broker) -> None:
-    expected = await asyncio.to_thread(cases.refused_by_limits, Api(management_url(rabbit)), rabbit.url)
-    got = await asyncio.to_thread(cases.refused_by_limits, Api(broker.management_url), broker.url)
+    def counted_there() -> tuple[int, int]:
+        counts = [f'{kind}:count_tracked_items_in({{user, <<"limited">>}})' for kind in _TRACKING]
+        connections, channels = rabbit.eval(f"{{{', '.join(counts)}}}.").strip("{}").split(",")
+        return int(connections), int(channels)
+
+    def counted_here() -> tuple[int, int]:
+        mine = [known for known in list(broker.connections) if known.user == "limited"]
+        return len(mine), sum(len(known.channels) for known in mine)
+
+    api = Api(management_url(rabbit))
+    expected = await asyncio.to_thread(cases.refused_by_limits, api, rabbit.url, counted_there)
+    api = Api(broker.management_url)
+    got = await asyncio.to_thread(cases.refused_by_limits, api, broker.url, counted_here)
     assert got == expected
     assert len([text for text in expected if text == "done"]) == 6
 
@@ -605,7 +623,7 @@ async def test_a_client_of_amqp_0_8_is_listed_as_one(broker: Broker, rabbit: Rab
 
     def look(url: str, management_url: str) -> None:
         def listed() -> set[str]:
-            return {known["protocol"] for known in Api(management_url)("GET", "/api/connections")[1]}
+            return {known.get("protocol", "") for known in Api(management_url)("GET", "/api/connections")[1]}
 
         with Replay(url, opened):
             # RabbitMQ lists a connection, and drops those of other tests, some seconds later.

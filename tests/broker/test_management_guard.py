@@ -26,7 +26,7 @@ async def _ask(broker: Broker, method: str, headers: dict[str, str], path: str =
     headers = {name: value.format(port=port) for name, value in headers.items()}
 
     def ask() -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
         try:
             body = None if method == "GET" else json.dumps({"durable": False}).encode()
             connection.request(method, path, body, {"Authorization": _LOGIN, **headers})

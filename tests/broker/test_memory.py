@@ -103,7 +103,6 @@ async def _fill(folder: Path, kind: str, number: int) -> int:
 
 
 @pytest.mark.parametrize("kind", _FILLS)
-@pytest.mark.timeout(120)
 async def test_some_of_it_stays_small(kind: str, tmp_path: Path) -> None:
     asyncio.get_running_loop().set_debug(False)
     assert await _fill(tmp_path, kind, _FILLS[kind][1]) < _MOST

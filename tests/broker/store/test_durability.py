@@ -212,14 +212,12 @@ async def kill_again_and_again(folder: Path, kills: int, module: str = "rabbitry
     return len(confirmed), len(got) - len(set(got))
 
 
-@pytest.mark.timeout(120)
 async def test_a_killed_broker_loses_nothing_that_it_confirmed(tmp_path: Path) -> None:
     confirmed, twice = await kill_again_and_again(tmp_path, 6)
     assert confirmed > 100
     assert twice == 0
 
 
-@pytest.mark.timeout(120)
 async def test_a_broker_that_confirms_before_it_writes_is_caught(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="confirmed and lost"):
         await kill_again_and_again(tmp_path, 3, "tests.support.hasty_broker")

@@ -173,7 +173,6 @@ def strace() -> None:
     programs.require(None if shutil.which("strace") else "strace is not installed")
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("call", "when", "again"), [
     ("pwrite64", 1, 0), ("pwrite64", 30, 0), ("pwrite64", 61, 2), ("fdatasync", 9, 0), ("fdatasync", 17, 1),
 ])  # fmt: skip
@@ -181,7 +180,6 @@ def test_a_broker_that_dies_at_a_write_keeps_its_promises(tmp_path: Path, call: 
     assert _die_and_look(tmp_path, call, when, again)
 
 
-@pytest.mark.timeout(120)
 def test_a_broker_that_confirms_before_it_writes_is_caught(tmp_path: Path) -> None:
     def die() -> None:
         for when in range(20, 80, 3):  # before a write: what it is about was confirmed however slow the client is

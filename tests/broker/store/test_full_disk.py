@@ -17,7 +17,6 @@ from tests.support.embedded import BrokerProcess
 from tests.support.small_disk import SmallDisk
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
 _BODY = bytes(100_000)
 _LIMIT = 50_000_000
 
@@ -46,7 +45,7 @@ class _Account:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for number in range(count):
-            future = await channel.send(b"%d " % number + _BODY, routing_key="q", timeout=100)
+            future = await channel.send(b"%d " % number + _BODY, routing_key="q", timeout=200)
             future.add_done_callback(functools.partial(self._done, number))
         await channel.wait_for_confirms()
 
@@ -58,7 +57,7 @@ class _Account:
         """Take messages and acknowledge them. Raises AssertionError for one that was taken before."""
         async with channel.consume("q") as deliveries:
             for _ in range(count):
-                delivery = await asyncio.wait_for(anext(deliveries), 60)
+                delivery = await asyncio.wait_for(anext(deliveries), 120)
                 number = int(bytes(delivery.body[:20]).split()[0])
                 assert number not in self.got, "acknowledged and back"
                 self.got.add(number)
