@@ -288,7 +288,8 @@ def _crossing(refused: tuple[int, m.Method], *answers: tuple[int, m.Method]) -> 
         peer.quiet(0.3)
         if peer.is_open:
             peer.open(1)
-            peer.count("missing")
+            if "ConnectionClose(" not in peer.log[-1]:
+                peer.count("missing")
 
     return close
 

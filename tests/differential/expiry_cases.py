@@ -16,7 +16,7 @@ _KINDS: Final[Mapping[str, Table]] = {
     "priority": {"x-max-priority": 3},
 }
 _SOON: Final = 250
-"""Milliseconds in which a message expires that is delivered, and given back, before."""
+"""Milliseconds, times the patience, in which a message expires that is delivered, and given back, before."""
 
 
 def _expired(arguments: Mapping[str, FieldValue], expiration: str | None, peer: Peer) -> None:
@@ -66,7 +66,7 @@ def time_to_live_of_zero_and_a_consumer(peer: Peer) -> None:
 
 @case
 def what_comes_back_expires_too(peer: Peer) -> None:
-    peer.queue("q", x_message_ttl=50)
+    peer.queue("q", x_message_ttl=int(50 * peer.patience))
     peer.publish("", "q")
     peer.get("q", no_ack=False)
     peer.quiet(0.2)
@@ -77,11 +77,14 @@ def what_comes_back_expires_too(peer: Peer) -> None:
 def _queue(arguments: Table, peer: Peer) -> None:
     """Declare a queue with a dead letter queue beside it."""
     peer.queue("dead")
-    peer.call(m.QueueDeclare(queue="q", durable=True, arguments={**_DEAD, **arguments}))
+    more: dict[str, FieldValue] = {**_DEAD, **arguments}
+    if isinstance(time_to_live := more.get("x-message-ttl"), int):
+        more["x-message-ttl"] = int(time_to_live * peer.patience)
+    peer.call(m.QueueDeclare(queue="q", durable=True, arguments=more))
 
 
 def _publish(peer: Peer, body: bytes, expiration: int | None, priority: int | None = None) -> None:
-    text = None if expiration is None else str(expiration)
+    text = None if expiration is None else str(int(expiration * peer.patience))
     peer.publish("", "q", body, Properties(expiration=text, delivery_mode=2, priority=priority))
 
 

@@ -16,8 +16,10 @@ from rabbitry.amqp.protocol.methods import BY_TYPE, Method, decode_method, encod
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 
-_ANSWER: Final = 5.0
+_ANSWER: Final = 90.0
+"""Seconds for an answer, which every call has but on a machine that stands still."""
 _SILENCE: Final = 0.06
+"""Seconds without anything new after which nothing more is expected, times the patience."""
 _CONTENT: Final = (m.BasicDeliver, m.BasicGetOk, m.BasicReturn)
 _UNASKED: Final = (m.BasicDeliver, m.BasicReturn, m.BasicAck, m.BasicNack, m.BasicCancel)
 CAPABILITIES: Final[Table] = {
@@ -166,13 +168,17 @@ class Peer:
 
     def until_it_has(self, queue: str, messages: int) -> None:
         """Wait until a queue has so many messages; what is seen meanwhile is not written down, but confirms are."""
-        deadline = time.monotonic() + _ANSWER * self.patience
+        deadline = time.monotonic() + _ANSWER
         while time.monotonic() < deadline:
             self.quiet()
             self.count(queue)
             if f"message_count={messages}," in self.log.pop():
                 return
         self.log.append(f"{queue} NEVER HAD {messages}")
+
+    def carried_out(self, channel: int = 1) -> None:
+        """Wait until all that was sent on a channel is carried out, or closed it; this is written down."""
+        self.call(m.BasicQos(), channel)
 
     def open(self, channel: int) -> None:
         """Open a channel."""
@@ -195,7 +201,7 @@ class Peer:
     # -- receiving -------------------------------------------------------------------------------------
 
     def _until(self, done: Callable[[], bool], see: Callable[[int, Method], None] | None = None) -> None:
-        deadline = time.monotonic() + _ANSWER * self.patience
+        deadline = time.monotonic() + _ANSWER
         while not done() or self._pending is not None:
             if not self.is_open:
                 return

@@ -565,7 +565,8 @@ def _after_delete(method: m.Method, peer: Peer) -> None:
     """Settle a delivery of a queue that is gone."""
     peer.queue("dl")
     peer.call(m.ConfirmSelect())
-    arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dl", "x-message-ttl": 400}
+    soon = int(400 * peer.patience)
+    arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dl", "x-message-ttl": soon}
     peer.call(m.QueueDeclare(queue="q", arguments=arguments))
     peer.publish("", "q")
     peer.quiet(0.2)
