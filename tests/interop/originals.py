@@ -97,7 +97,8 @@ def utilization_client(url: str, key: str) -> None:
         print(f"{method.routing_key} cpu: {seen[-1]} [Hi: {max(seen)}, Lo: {min(seen)}]", flush=True)
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        channel.stop_consuming()
+        # Not from here, where pika may be in the middle of a frame.
+        channel.connection.add_callback_threadsafe(channel.stop_consuming)
 
     signal.signal(signal.SIGINT, interrupted)
     channel.basic_consume(queue=queue, on_message_callback=callback, auto_ack=True)

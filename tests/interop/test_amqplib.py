@@ -136,7 +136,7 @@ async def test_ours_read_what_the_crawler_sends_and_its_processor_takes_ours(bro
 @contextlib.contextmanager
 def _said(url: str, header: bytes) -> Iterator[socket.socket]:
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), 20) as peer:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), 60) as peer:
         peer.sendall(header)
         yield peer
 

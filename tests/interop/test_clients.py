@@ -34,7 +34,7 @@ def _pika_publish(url: str, queue: str) -> None:
 def _pika_get(url: str, queue: str) -> tuple[Any, bytes]:
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
-        for method, properties, body in channel.consume(queue, inactivity_timeout=10):
+        for method, properties, body in channel.consume(queue, inactivity_timeout=60):
             assert method is not None, "nothing came"
             channel.basic_ack(method.delivery_tag)
             channel.cancel()
@@ -95,7 +95,7 @@ async def test_we_publish_and_aio_pika_reads(broker_url: str) -> None:
     async with connection:
         channel = await connection.channel()
         queue = await channel.declare_queue("q", durable=True)
-        message = await queue.get(timeout=10)
+        message = await queue.get(timeout=60)
         assert message is not None
         assert message.body == _BODY
         assert message.headers == _HEADERS
@@ -112,7 +112,7 @@ def _kombu_publish(url: str) -> None:
 def _kombu_get(url: str) -> tuple[object, dict[str, object]]:
     with kombu.Connection(url) as connection:
         queue = connection.SimpleQueue("q")
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=60)
         message.ack()
         payload, headers = message.payload, message.headers
         queue.close()

@@ -37,14 +37,14 @@ def _kombu_publish(url: str, key: str, count: int) -> None:
 async def test_our_statistics_client_reads_what_they_publish(broker_url: str, library: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("monitor", "stats", "-k", "theirs", "--json", more=more) as stats:
-        await asyncio.to_thread(stats.wait_for, "connected|listening|waiting")
+        await asyncio.to_thread(stats.wait_for, "connected to .*: counting")
         if library == "kombu":
             await asyncio.to_thread(_kombu_publish, broker_url, "theirs", 3)
         else:
             await _aio_pika_publish(broker_url, "theirs", 3)
         await asyncio.to_thread(stats.wait_for, r'(?s)("theirs".*){3}')
         stats.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(stats.process.wait, 20) == 0, stats.output
+        assert await asyncio.to_thread(stats.process.wait, 90) == 0, stats.output
         assert "0.25" in stats.output
 
 
@@ -54,7 +54,7 @@ async def _aio_pika_read(url: str, key: str) -> Any:
         exchange = await channel.declare_exchange(_EXCHANGE, aio_pika.ExchangeType.DIRECT)
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(exchange, key)
-        async with asyncio.timeout(20), queue.iterator() as messages:
+        async with asyncio.timeout(90), queue.iterator() as messages:
             async for message in messages:
                 await message.ack()
                 return json.loads(message.body)
@@ -72,7 +72,7 @@ def _kombu_read(url: str, key: str) -> Any:
 
         with connection.Consumer(queue, on_message=take):
             while not bodies:
-                connection.drain_events(timeout=20)
+                connection.drain_events(timeout=90)
         return json.loads(bodies[0])
 
 

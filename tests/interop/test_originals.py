@@ -26,13 +26,10 @@ from tests.support.commands import Service
 from tests.support.waiting import eventually_blocking
 
 _FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
-_WITHIN = 40.0
 # Each order on one broker, and each broker in one order: what a start declares is the same on both.
 _ORDER = pytest.mark.parametrize(
     ("broker_url", "first"), [("embedded", "ours"), ("rabbitmq", "originals")], indirect=["broker_url"]
 )
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def _set(folder: Path, url: str) -> dict[str, str]:
@@ -43,10 +40,10 @@ def _set(folder: Path, url: str) -> dict[str, str]:
 def _service(folder: Path, url: str, *arguments: str, says: str) -> Iterator[Service]:
     """Run a command of ours until the block is left; it must end in order."""
     with commands.service(*arguments, more=_set(folder, url)) as service:
-        service.wait_for(says, within=_WITHIN)
+        service.wait_for(says)
         yield service
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(30) == 0, service.output
+        assert service.process.wait(90) == 0, service.output
 
 
 @contextlib.contextmanager
@@ -63,7 +60,7 @@ def _grading(folder: Path, url: str, role: str, *options: str) -> contextlib.Abs
 
 def _original(stack: contextlib.ExitStack, name: str, url: str, *arguments: str) -> Service:
     service = stack.enter_context(originals.run(name, url, *arguments))
-    service.wait_for("waiting|publishing", within=_WITHIN)
+    service.wait_for("waiting|publishing")
     return service
 
 
@@ -75,7 +72,7 @@ def _results(folder: Path) -> list[course.Submission]:
 
 def _confirmed(folder: Path, number: int) -> list[course.Submission]:
     """Wait until so many submissions are recorded as confirmed."""
-    eventually_blocking(lambda: len(_results(folder)) >= number, f"{number} confirmed", within=_WITHIN)
+    eventually_blocking(lambda: len(_results(folder)) >= number, f"{number} confirmed")
     found = _results(folder)
     assert len(found) == number
     return found
@@ -94,8 +91,17 @@ def _waiting(url: str, queue: str) -> int | None:
     return asyncio.run(count())
 
 
-def _exists(url: str, queue: str) -> bool:
-    return _waiting(url, queue) is not None
+def _roles_take(url: str) -> bool:
+    """Return whether roles consume all queues of the assignments: what students hand in before may be lost."""
+    queues = ("correction_queue_cc", "correction_queue_dm", "validation_queue", "confirmation_queue")
+    with rabbitry.connect_blocking(url) as connection:
+        for queue in queues:
+            try:
+                if not connection.channel().declare_queue(queue, passive=True).consumer_count:
+                    return False
+            except NotFound:
+                return False
+    return True
 
 
 def _is_empty(url: str, queue: str) -> bool:
@@ -116,18 +122,18 @@ def test_statistics_and_system_information_go_both_ways(broker_url: str, tmp_pat
         if first == "originals":
             page = stack.enter_context(_up(tmp_path, broker_url))
         # Ours to theirs; the queue `Consumer` is theirs in either order.
-        client.wait_for(r"cpu: [\d.]+ \[Hi: [\d.]+, Lo: [\d.]+\]", within=_WITHIN)
-        consumer.wait_for(f"received {hostname()}", within=_WITHIN)
+        client.wait_for(r"cpu: [\d.]+ \[Hi: [\d.]+, Lo: [\d.]+\]")
+        consumer.wait_for(f"received {hostname()}")
         # Theirs to ours. The page must listen before a message that comes once.
-        eventually_blocking(lambda: httpx.get(f"{page}healthz").status_code == 200, "the page's feed", within=_WITHIN)
+        eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=60).status_code == 200, "the page's feed")
         with originals.run("system_info_publisher", broker_url) as publisher:
-            assert publisher.process.wait(20) == 0, publisher.output
-        consumer.wait_for("received the-originals", within=_WITHIN)
-        eventually_blocking(lambda: httpx.get(f"{page}healthz").json()["hosts"] == 2, "both machines", within=_WITHIN)
+            assert publisher.process.wait(90) == 0, publisher.output
+        consumer.wait_for("received the-originals")
+        eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=60).json()["hosts"] == 2, "both machines")
         with _service(tmp_path, broker_url, "monitor", "stats", "-k", "theirs", "--json", "--plain", says="0.27"):
             pass
         client.process.send_signal(signal.SIGINT)
-        assert client.process.wait(20) == 0, client.output
+        assert client.process.wait(90) == 0, client.output
         assert client.output.endswith("closed\n")
 
 
@@ -138,14 +144,14 @@ def test_their_consumers_get_their_turns(broker_url: str) -> None:
     with contextlib.ExitStack() as stack:
         consumers = [_original(stack, "work_consumer", broker_url) for _ in "abc"]
         with originals.run("work_producer", broker_url, "29") as producer:
-            assert producer.process.wait(20) == 0, producer.output
+            assert producer.process.wait(90) == 0, producer.output
 
         def received() -> list[list[int]]:
             return [
                 [int(line[9:]) for line in each.output.splitlines() if line[:8] == "received"] for each in consumers
             ]
 
-        eventually_blocking(lambda: sum(map(len, received())) == 30, "all of them", within=_WITHIN)
+        eventually_blocking(lambda: sum(map(len, received())) == 30, "all of them")
         assert sorted(received()) == [list(range(first, 30, 3)) for first in range(3)]
 
 
@@ -160,27 +166,27 @@ def test_a_work_consumer_that_never_acks_loses_nothing_beside_ours(broker_url: s
         worker = stack.enter_context(_service(tmp_path, broker_url, *consume, says='"left":0'))
         theirs = theirs or _original(stack, "work_consumer", broker_url)
         with originals.run("work_producer", broker_url, str(last)) as producer:
-            assert producer.process.wait(20) == 0, producer.output
+            assert producer.process.wait(90) == 0, producer.output
         # It gets its turn and keeps what it gets; when it dies, all of that comes to ours.
-        theirs.wait_for(r"received \d+\nreceived \d+", within=_WITHIN)
+        theirs.wait_for(r"received \d+\nreceived \d+")
         theirs.process.kill()
-        worker.wait_for(rf'"done":{last + 1},.*"left":0', within=_WITHIN)
+        worker.wait_for(rf'"done":{last + 1},.*"left":0')
 
 
 def test_what_either_producer_sends_waits_for_the_other_s_consumer(broker_url: str, tmp_path: Path) -> None:
     with originals.run("work_producer", broker_url, "20") as producer:
-        assert producer.process.wait(20) == 0, producer.output
+        assert producer.process.wait(90) == 0, producer.output
     with _service(tmp_path, broker_url, "workqueue", "consume", "--json", says='"done":21,.*"left":0') as worker:
         assert worker.output.count("is used as it is") == 1  # without --plain: said once
     done = commands.run("workqueue", "produce", "--count", "3", "--plain", more={"RABBITRY_BROKER": broker_url})
     assert (done.returncode, done.stderr) == (0, "")
     with originals.run("work_consumer", broker_url) as consumer:
-        consumer.wait_for(r"received 0\nreceived 1\nreceived 2\n", within=_WITHIN)
+        consumer.wait_for(r"received 0\nreceived 1\nreceived 2\n")
 
 
 def test_strict_takes_no_queue_with_other_flags(broker_url: str) -> None:
     with originals.run("work_producer", broker_url, "1") as producer:
-        assert producer.process.wait(20) == 0, producer.output
+        assert producer.process.wait(90) == 0, producer.output
     for command in (("produce", "--count", "1"), ("consume", "--json")):
         done = commands.run("workqueue", *command, "--strict", more={"RABBITRY_BROKER": broker_url})
         assert done.returncode == 1
@@ -199,16 +205,16 @@ def test_students_and_readers_of_results_beside_our_roles(broker_url: str, tmp_p
         reader = _original(stack, "results_reader", broker_url)
         if first == "originals":
             with originals.run("student", broker_url) as student:  # what it sends to a queue of nobody's is lost
-                assert student.process.wait(20) == 0, student.output
+                assert student.process.wait(90) == 0, student.output
             stack.enter_context(_grading(tmp_path, broker_url, "run"))
         with originals.run("student", broker_url) as student:
-            assert student.process.wait(20) == 0, student.output
+            assert student.process.wait(90) == 0, student.output
         found = _confirmed(tmp_path, 2)
         assert {(one.student, one.module) for one in found} == {
             (str(fields["StudentID"]), fields["Module"]) for fields in originals.STUDENTS
         }
         for fields in originals.STUDENTS:
-            reader.wait_for(rf"received .*{fields['Solution']}.*confirmed", within=_WITHIN)
+            reader.wait_for(rf"received .*{fields['Solution']}.*confirmed")
         assert _waiting(broker_url, dead_queue(APP)) == 0
 
 
@@ -239,9 +245,9 @@ def test_each_role_may_be_theirs(
         if first == "originals":
             start_ours()
         with originals.run("student", broker_url) as student:
-            assert student.process.wait(20) == 0, student.output
+            assert student.process.wait(90) == 0, student.output
         if theirs == ["module_coordinator"]:  # its results go to a key that nobody is bound to
-            services[0].wait_for(r"(?s)(received .*validated.*){2}", within=_WITHIN)
+            services[0].wait_for(r"(?s)(received .*validated.*){2}")
         else:
             _confirmed(tmp_path, 2)
         assert _waiting(broker_url, dead_queue(APP)) in (0, None)
@@ -260,15 +266,15 @@ def test_what_goes_round_for_ever_ends_at_our_demonstrator(broker_url: str, tmp_
                     await channel.publish(body, exchange=originals.EXCHANGE, routing_key="correction")
 
         asyncio.run(submit())
-        theirs.wait_for("received", within=_WITHIN)
+        theirs.wait_for("received")
         # Turn by turn: ours takes what is submitted, and a corrected one that comes back is a dead letter.
-        eventually_blocking(lambda: _waiting(broker_url, "correction_queue") == 0, "an end", within=_WITHIN)
+        eventually_blocking(lambda: _waiting(broker_url, "correction_queue") == 0, "an end")
 
         def all_settled() -> bool:
             letters = _waiting(broker_url, dead_queue(APP)) or 0
             return letters + len(_results(tmp_path)) == 4
 
-        eventually_blocking(all_settled, "each to be a result or a dead letter", within=_WITHIN)
+        eventually_blocking(all_settled, "each to be a result or a dead letter")
 
 
 @_ORDER
@@ -283,12 +289,12 @@ def test_the_broadcast_form_beside_our_roles(broker_url: str, tmp_path: Path, fi
             roles = stack.enter_context(_grading(tmp_path, broker_url, "run"))
             assert roles.output.count("exchange 'assignment_exchange' exists otherwise") == 1
         with originals.run("broadcast_student", broker_url) as student:
-            assert student.process.wait(20) == 0, student.output
+            assert student.process.wait(90) == 0, student.output
         (found,) = _confirmed(tmp_path, 1)
         assert found.student == str(originals.ANSWER["StudentID"])
-        coordinator.wait_for(r"received .*validated", within=_WITHIN)
+        coordinator.wait_for(r"received .*validated")
         for queue in ("correction_queue", "correction_queue_cc", "validation_queue", "confirmation_queue"):
-            eventually_blocking(partial(_is_empty, broker_url, queue), f"{queue} to be empty", within=_WITHIN)
+            eventually_blocking(partial(_is_empty, broker_url, queue), f"{queue} to be empty")
         assert _waiting(broker_url, dead_queue(APP)) == 0
 
 
@@ -299,7 +305,7 @@ def test_their_broadcast_assistant_among_our_roles(broker_url: str, tmp_path: Pa
         stack.enter_context(_grading(tmp_path, broker_url, "coordinator", *fanout))
         _original(stack, "broadcast_assistant", broker_url)
         with originals.run("broadcast_student", broker_url) as student:
-            assert student.process.wait(20) == 0, student.output
+            assert student.process.wait(90) == 0, student.output
         _confirmed(tmp_path, 1)
 
 
@@ -310,35 +316,35 @@ def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
     """With its own broker, whose page takes `assignment_exchange` and `Consumer` from nobody."""
     more = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
     with commands.service("up", *_FREE, "--plain", more=more) as up, contextlib.ExitStack() as stack:
-        url = up.wait_for(r"broker on (amqp://\S+/)", within=_WITHIN)[1].replace("amqp://", "amqp://guest:guest@")
+        url = up.wait_for(r"broker on (amqp://\S+/)")[1].replace("amqp://", "amqp://guest:guest@")
         # Before the roles, which are started when the page is there.
         consumer = _original(stack, "system_info_consumer", url)
         reader = _original(stack, "results_reader", url)
         worker = _original(stack, "work_consumer", url)
-        eventually_blocking(partial(_exists, url, "correction_queue_cc"), "the roles", within=_WITHIN)
+        eventually_blocking(partial(_roles_take, url), "the roles")
         # And after them.
         client = _original(stack, "utilization_client", url, hostname())
         with originals.run("student", url) as student, originals.run("work_producer", url, "3") as producer:
-            assert (student.process.wait(20), producer.process.wait(20)) == (0, 0)
-        client.wait_for("cpu:", within=_WITHIN)
-        consumer.wait_for(f"received {hostname()}", within=_WITHIN)
-        worker.wait_for("received 3", within=_WITHIN)
-        reader.wait_for(r"(?s)(received .*confirmed.*){2}", within=_WITHIN)
+            assert (student.process.wait(90), producer.process.wait(90)) == (0, 0)
+        client.wait_for("cpu:")
+        consumer.wait_for(f"received {hostname()}")
+        worker.wait_for("received 3")
+        reader.wait_for(r"(?s)(received .*confirmed.*){2}")
         assert "exists otherwise" not in up.output
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(30) == 0, up.output
+        assert up.process.wait(90) == 0, up.output
 
 
 def test_up_that_ran_without_plain_before_does_not_matter(tmp_path: Path) -> None:
     more = {"XDG_DATA_HOME": str(tmp_path)}
     for options in ((), ("--plain",)):
         with commands.service("up", *_FREE, "--apps", "monitor,grading", *options, more=more) as up:
-            url = up.wait_for(r"broker on (amqp://\S+/)", within=_WITHIN)[1].replace("amqp://", "amqp://guest:guest@")
-            eventually_blocking(partial(_exists, url, "correction_queue_cc"), "the roles", within=_WITHIN)
+            url = up.wait_for(r"broker on (amqp://\S+/)")[1].replace("amqp://", "amqp://guest:guest@")
+            eventually_blocking(partial(_roles_take, url), "the roles")
             if options:
                 with originals.run("student", url) as student, originals.run("results_reader", url) as reader:
-                    reader.wait_for("waiting", within=_WITHIN)
-                    assert student.process.wait(20) == 0, student.output
+                    reader.wait_for("waiting")
+                    assert student.process.wait(90) == 0, student.output
             up.process.send_signal(signal.SIGTERM)
-            assert up.process.wait(30) == 0, up.output
+            assert up.process.wait(90) == 0, up.output
             assert "exists otherwise" not in up.output
