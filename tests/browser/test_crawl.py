@@ -12,12 +12,16 @@ from playwright.async_api import Browser, Page, expect
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
+from rabbitry.apps import Site
 from rabbitry.apps._listening import listen
 from rabbitry.apps._serving import serve
+from rabbitry.apps._settings import Settings
 from rabbitry.apps.crawl import picture
+from rabbitry.apps.crawl.hosting import hosted
 from rabbitry.apps.crawl.messages import Add, Pause, Resume
-from rabbitry.apps.monitor.settings import Settings
-from rabbitry.web.server import create_app
+from rabbitry.apps.crawl.plugin import plugin
+from rabbitry.apps.crawl.web import Pages
+from rabbitry.web.server import Mount, create_app, mounts
 from tests.apps.crawl._fake import EVIL, URL, FakeKeeper
 
 pytestmark = pytest.mark.timeout(180)
@@ -55,7 +59,9 @@ async def _served(broker: str, *, with_keeper: bool = True) -> AsyncIterator[Ser
     keeper, stop = FakeKeeper(), asyncio.Event()
     (listener,) = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    app = create_app(Settings(broker=broker, port=port), keeper=keeper)
+    site = Site(broker=broker)
+    others = [mount for mount in mounts(site) if mount.plugin is not plugin]
+    app = create_app(Settings(broker=broker, port=port), [Mount(plugin, hosted(Pages(broker, keeper))), *others])
     async with rabbitry.connect(broker) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("exchtopic", "topic", durable=True)

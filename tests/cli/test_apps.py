@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import rabbitry
+import rabbitry.cli
+import rabbitry.web
 from rabbitry.apps import Plugin, View
 from rabbitry.apps._installed import RESERVED, installed
 from rabbitry.cli._root import COMMANDS
@@ -159,3 +160,15 @@ def test_a_command_imports_no_app(arguments: list[str]) -> None:
     if arguments != ["--help"]:
         heavy |= {"importlib.metadata", *(f"rabbitry.apps.{name}" for name in installed().plugins)}
     assert heavy.isdisjoint(done.stderr.split())
+
+
+@pytest.mark.parametrize("package", [rabbitry.cli, rabbitry.web])
+def test_command_and_dashboard_name_no_app(package: object) -> None:
+    words = re.compile(rf"\b({'|'.join(installed().plugins)})\b")
+    (folder,) = map(Path, package.__path__)  # type: ignore[attr-defined] # packages have it
+    files = [path for path in folder.rglob("*") if path.suffix in (".py", ".js") and "vendor" not in path.parts]
+    assert files
+    named = [
+        f"{path.name}: {line.strip()}" for path in files for line in path.read_text().splitlines() if words.search(line)
+    ]
+    assert named == []

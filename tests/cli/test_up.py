@@ -10,7 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from rabbitry.cli import up as up_command
+from rabbitry.apps.crawl import hosting
+from rabbitry.cli import _up_apps
 from rabbitry.exceptions import UsageError
 from tests.support import commands, logs
 from tests.support.commands import Service
@@ -164,19 +165,26 @@ def test_a_crawl_needs_what_its_extra_brings() -> None:
     extra = project["optional-dependencies"]["crawl"]
     # Other extras of Rabbitry itself are no modules to look for.
     needed = [re.split(r"[><=]", line)[0].replace("-", "_") for line in extra if not line.startswith("rabbitry[")]
-    assert needed == [*up_command.CRAWL_MODULES]
+    assert needed == [*hosting.MODULES]
+
+
+def _running(apps: str | None) -> list[str]:
+    """Return the apps with processes that `rabbitry up` runs."""
+    chosen = _up_apps.wanted(apps, has_broker=False)
+    brought = _up_apps.services(chosen, {}, plain=False, strict=False, free_port=lambda given, usual, option: usual)
+    return [name for name, services in brought.items() if services.children]
 
 
 def test_without_its_extra_a_crawl_is_left_out_and_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(up_command, "find_spec", lambda name: None if name == "pycurl" else find_spec(name))
+    monkeypatch.setattr(hosting, "find_spec", lambda name: None if name == "pycurl" else find_spec(name))
     caplog.set_level("INFO", logger="rabbitry.cli.up")
-    assert up_command._apps(None, has_broker=False) == {"monitor", "grading"}
+    assert _running(None) == ["monitor", "grading"]
     (line,) = logs.messages(caplog)
     assert "'pycurl', which is not installed" in line
     assert "install" in line.rpartition(": ")[2]
-    assert up_command._apps("monitor", has_broker=False) == {"monitor"}
+    assert _running("monitor") == ["monitor"]
     with pytest.raises(UsageError, match=r"--apps crawl: .*'pycurl', which is not installed"):
-        up_command._apps("crawl,monitor", has_broker=False)
+        _running("crawl,monitor")
     assert len(logs.messages(caplog)) == 1

@@ -10,7 +10,10 @@ The word after the fence says what a block is, and a second word how it is run:
 | `sh elsewhere`, `python elsewhere` | tested by other tests: tests/docs/test_docs.py says which |
 | `python` | a program whose first line is its name, `# name.py`; `test_….py` is run by pytest |
 | `toml`, `json` | parsed; written to a file where the first line is its name, `# name.toml` |
+| `js` | written to a file; its first line is its name, `// name.js` |
 | `text` | shown, not run |
+
+A file in a folder, `# folder/name.py`, is part of a package: it is written, and used by other blocks.
 """
 
 import re
@@ -27,7 +30,7 @@ PAGES = (
 )
 
 _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NAMED = re.compile(r"# ([\w.-]+\.\w+)\n")
+_NAMED = re.compile(r"(?:#|//) ((?:[\w-]+/)*[\w.-]+\.\w+)\n")
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def run_page(blocks: Sequence[Block], folder: Path, before: Sequence[str] = ()) 
     """
     for block in blocks:
         if block.name:
+            (folder / block.name).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.name).write_text(block.text)
     home, logs, programs = (folder.parent / f"{folder.name}-{what}" for what in ("home", "logs", "bin"))
     for made in (home, logs, programs):
@@ -95,7 +96,7 @@ def _script(blocks: Sequence[Block], before: Sequence[str]) -> list[str]:
     groups: list[list[str]] = [[]]
     for block in blocks:
         match block.language, block.how:
-            case "python", _:
+            case "python", _ if "/" not in block.name:  # the others are modules of a package
                 _append_program(groups[-1], block.name)
             case "sh", "alternatives":
                 groups += [[_line(command)] for command in block.commands]

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.docs import machine
-from tests.docs.blocks import PAGES, blocks
+from tests.docs.blocks import PAGES, ROOT, blocks
 from tests.support import programs
 
 _LANGUAGES = {
     "sh": {"", "anew", "alternatives", "elsewhere"},
     "python": {"", "elsewhere"},
     "toml": {""},
+    "js": {""},
     "json": {""},
     "text": {""},
 }
@@ -58,6 +59,13 @@ def test_what_is_run_elsewhere_has_a_test_there(page: str) -> None:
         for command in block.commands
     ]
     assert [command for command in commands if not command.startswith(tuple(_ELSEWHERE))] == []
+
+
+def test_the_app_is_the_one_of_the_examples() -> None:
+    shown = {block.name: block.text.partition("\n")[2] for block in blocks("docs/apps.md") if block.name}
+    example = ROOT / "examples" / "board"
+    files = [path for path in example.rglob("*") if path.suffix in (".js", ".py", ".toml")]
+    assert shown == {str(path.relative_to(example)): path.read_text() for path in files}
 
 
 @pytest.mark.parametrize("page", PAGES)

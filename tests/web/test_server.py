@@ -14,12 +14,15 @@ import pytest
 import websockets
 
 import rabbitry.web
+from rabbitry.apps import Site
 from rabbitry.apps._listening import listen
 from rabbitry.apps._live import PEER_PAGE_LIMIT
 from rabbitry.apps._serving import serve
+from rabbitry.apps._settings import Settings
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received
-from rabbitry.apps.monitor.settings import Settings
-from rabbitry.web.server import Event, create_app
+from rabbitry.apps.monitor.plugin import plugin
+from rabbitry.apps.monitor.web import Event, pages
+from rabbitry.web.server import Mount, create_app, mounts
 
 _STATIC = Path(rabbitry.web.__file__).parent / "static"
 _SAMPLE = b'{"hostname": "h", "cpu": 0.5, "net": {}}'
@@ -60,7 +63,10 @@ async def _served(settings: Settings) -> AsyncIterator[Served]:
     (listener,) = listen("127.0.0.1", 0)
     served = Served(listener.getsockname()[1], feed)
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(create_app(settings, opened), [listener], stop))
+    site = Site(broker=settings.broker)
+    others = [mount for mount in mounts(site) if mount.plugin is not plugin]
+    app = create_app(settings, [Mount(plugin, pages(site, opened)), *others])
+    serving = asyncio.create_task(serve(app, [listener], stop))
     try:
         yield served
     finally:
@@ -92,7 +98,7 @@ async def test_the_page_and_its_headers(served: Served) -> None:
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert (await client.get(f"{served.url}/static/main.js")).status_code == 200
+        assert (await client.get(f"{served.url}/monitor/static/main.js")).status_code == 200
         assert (await client.get(f"{served.url}/static/../app.py")).status_code == 404
         assert (await client.get(f"{served.url}/docs")).status_code == 404
 
@@ -113,7 +119,16 @@ async def test_a_page_of_another_site_gets_no_websocket(served: Served) -> None:
 
 async def test_head_works_where_get_does(served: Served) -> None:
     async with httpx.AsyncClient(base_url=served.url) as client:
-        for path in ("/", "/healthz", "/static/main.js", "/grading/", "/grading/static/api.js", "/crawl/", "/missing"):
+        for path in (
+            "/",
+            "/healthz",
+            "/static/html.js",
+            "/monitor/static/main.js",
+            "/grading/",
+            "/grading/static/api.js",
+            "/crawl/",
+            "/missing",
+        ):
             got, head = await client.get(path), await client.head(path)
             assert (head.status_code, head.content) == (got.status_code, b"")
             assert head.headers["content-length"] == got.headers["content-length"]

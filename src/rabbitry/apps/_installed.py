@@ -29,11 +29,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An app that does not load. source: the distribution that brings it, with its version."""
+    """An app that does not load. source: the distribution that brings it, with its version. error: why."""
 
     name: str
     source: str
-    reason: str
+    error: BaseException
+
+    @property
+    def reason(self) -> str:
+        """The error in one line."""
+        text = " ".join(text_of(self.error).split())
+        kind = type(self.error).__name__
+        return text if isinstance(self.error, AppError) else f"{kind}: {text}" if text else kind
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of Rabbitry's own."""
+        return self.source.startswith(f"{OWN} ")
 
     def __str__(self) -> str:
         return f"app {self.name!r} of {self.source} does not load: {self.reason}"
@@ -68,7 +80,7 @@ def installed() -> Installed:
             if plugin.is_home and (home := next((one.name for one in plugins.values() if one.is_home), None)):
                 raise AppError(f"app {home!r} has the dashboard's first page already")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises costs no other app
-            broken.append(Broken(entry.name, source, _reason(error)))
+            broken.append(Broken(entry.name, source, error))
         else:
             plugins[plugin.name], sources[plugin.name] = plugin, source
     return Installed(dict(sorted(plugins.items())), sources, broken)
@@ -89,7 +101,7 @@ def attempt(plugin: Plugin, work: Callable[[], T]) -> T | Broken:
     try:
         return work()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's code raises costs no other app
-        return Broken(plugin.name, installed().sources.get(plugin.name, "?"), _reason(error))
+        return Broken(plugin.name, installed().sources.get(plugin.name, "?"), error)
 
 
 def _load(entry: EntryPoint) -> Plugin:
@@ -101,11 +113,6 @@ def _load(entry: EntryPoint) -> Plugin:
     if plugin.name in RESERVED:
         raise AppError(f"the name {plugin.name!r} is Rabbitry's own: take another")
     return plugin
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(text_of(error).split())
-    return text if isinstance(error, AppError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from rabbitry._words import counted
 from rabbitry.exceptions import AppError, ConnectFailed
 
 if TYPE_CHECKING:
@@ -115,12 +116,15 @@ class Service:
             environment, as RABBITRY_BROKER.
         is_quiet: Whether only warnings are logged while `rabbitry up` logs at level info.
         after_page: Whether it starts once the dashboard is served.
+        is_needed: Whether `rabbitry up` ends where it ends for good. Any other is named and left out, as long as one
+            of the apps' services runs.
     """
 
     name: str
     arguments: tuple[str, ...]
     is_quiet: bool = True
     after_page: bool = True
+    is_needed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +178,13 @@ class Untaken:
     ready: int
     grown: int
     seconds: float
+
+    @property
+    def what(self) -> str:
+        """What there is to say of it."""
+        if self.grown > 0:
+            return f"nobody consumes it, and it grows: {self.ready}, {self.grown} more in {self.seconds:.0f} s"
+        return f"nobody consumes it, and {counted(self.ready, 'message')} in it wait"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

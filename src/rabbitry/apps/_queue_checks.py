@@ -5,27 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from rabbitry._words import counted
+from rabbitry.apps import Untaken
 from rabbitry.apps._management import get, management_url, open_client
-from rabbitry.apps.crawl import names as crawl
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
 
-_CRAWL_ROLES: Final = {
-    crawl.KEEPER_QUEUE: crawl.KEEPER,
-    crawl.BATCH_QUEUE: crawl.CRAWLER,
-    crawl.PAGE_QUEUE: crawl.PROCESSOR,
-    **{f"{crawl.APP}.suspects.{role}": role for role in (crawl.KEEPER, crawl.CRAWLER, crawl.PROCESSOR)},
-}
-"""Queues of a crawl, and the role that takes their messages."""
-_MANY_LINES: Final = 100_000
-"""Lines of a crawl's log that come in the time in which they expire, and more."""
+Judge: TypeAlias = Callable[[Untaken], tuple[bool, str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +66,14 @@ async def look_again(first: Look, management: str | None, login: BrokerURL, seco
     return await look(management, login)
 
 
-def problems(first: Look, second: Look) -> list[Problem]:
-    """Compare two looks."""
+def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingProxyType({})) -> list[Problem]:
+    """Compare two looks.
+
+    Args:
+        first: The earlier one.
+        second: The later one.
+        untaken: Queue name → what an app says where nobody consumes it; see `Checks`.
+    """
     found: list[Problem] = []
     seconds = second.at - first.at
     for name, queue in second.queues.items():
@@ -87,8 +86,9 @@ def problems(first: Look, second: Look) -> list[Problem]:
         elif held and not ready and (tags := second.unlimited.get(name)):
             found.append(_unlimited(name, held, tags, is_bad=False))
         if ready and not _number(queue, "consumers") and not _is_waiting_queue(queue):
-            untaken = _untaken(name, ready, ready - _number(before, "messages_ready"), seconds)
-            found += [] if untaken is None else [untaken]
+            waiting = Untaken(name, ready, ready - _number(before, "messages_ready"), seconds)
+            judged = untaken.get(name, _judge)(waiting)
+            found += [] if judged is None else [Problem(name, *judged)]
     return found
 
 
@@ -107,33 +107,12 @@ def _unlimited(name: str, held: int, tags: list[str], *, is_bad: bool) -> Proble
     return Problem(name, is_bad, what, "set a prefetch there (basic.qos), and see that it acknowledges")
 
 
-def _untaken(name: str, ready: int, grown: int, seconds: float) -> Problem | None:
+def _judge(waiting: Untaken) -> tuple[bool, str, str]:
+    """Return what is wrong with a queue that no app knows, and nobody consumes."""
+    name = waiting.queue
     if name.endswith(".dead"):
-        return Problem(name, False, f"it has {_messages(ready)}", f"rabbitry dead list {name.removesuffix('.dead')}")
-    if name == crawl.LOG_QUEUE:
-        return _log_queue(ready, grown, seconds)
-    todo = "start its consumer, or delete the queue where nobody needs it any more"
-    role = _CRAWL_ROLES.get(name)
-    if role is not None:
-        todo = f"no {role} of the crawl runs: start one, on any machine: rabbitry crawl {role}"
-    # A crawl stands still without a keeper or a crawler; its pages may be another program's, which is away.
-    if role in (crawl.KEEPER, crawl.CRAWLER) and grown <= 0:
-        return Problem(name, True, f"nobody consumes it, and {_messages(ready)} in it wait", todo)
-    if grown > 0:
-        return Problem(name, True, f"nobody consumes it, and it grows: {ready}, {grown} more in {seconds:.0f} s", todo)
-    return Problem(name, False, f"nobody consumes it, and {_messages(ready)} in it wait", todo)
-
-
-def _log_queue(ready: int, grown: int, seconds: float) -> Problem | None:
-    """Return what is wrong with a crawl's log that nobody reads: nothing while its lines expire as they come."""
-    if ready <= _MANY_LINES or grown <= 0:
-        return None
-    what = f"nobody reads the crawl's log, and it grows: {ready}, {grown} more in {seconds:.0f} s"
-    todo = (
-        f"Rabbitry's lines expire after {crawl.LOG_SECONDS:.0f} s, but not behind those of other programs: "
-        "start the program that reads it, or purge the queue"
-    )
-    return Problem(crawl.LOG_QUEUE, False, what, todo)
+        return False, f"it has {_messages(waiting.ready)}", f"rabbitry dead list {name.removesuffix('.dead')}"
+    return (waiting.grown > 0, waiting.what, "start its consumer, or delete the queue where nobody needs it any more")
 
 
 def _messages(number: int) -> str:

@@ -30,6 +30,7 @@ from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
 from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
 from rabbitry.exceptions import NoRecords, RecordsError, UsageError
+from rabbitry.runtime.parent import RECORDS_FOLDER
 
 VARIABLE: Final = "RABBITRY_DATABASE"
 _MOST_AT_ONCE: Final = 200
@@ -68,9 +69,11 @@ class Schema:
     pragmas: tuple[str, ...] = ()
 
     def default_url(self) -> str:
-        """Return RABBITRY_DATABASE, or SQLite in the user's data folder."""
-        given = os.environ.get(VARIABLE)
-        return given or f"sqlite:///{platformdirs.user_data_path('rabbitry') / f'{self.app}.sqlite3'}"
+        """Return RABBITRY_DATABASE, or SQLite in the folder of `rabbitry up`, or in the user's data folder."""
+        if given := os.environ.get(VARIABLE):
+            return given
+        folder = Path(os.environ.get(RECORDS_FOLDER) or platformdirs.user_data_path("rabbitry"))
+        return f"sqlite:///{folder / f'{self.app}.sqlite3'}"
 
 
 class Database:

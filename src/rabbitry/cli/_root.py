@@ -39,7 +39,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "version": "Print the version.",
     }
 )
-"""Name → help of each subcommand of our own; `rabbitry.cli.NAME` holds it as `app`, a `typer.Typer`."""
+"""Name → help of each subcommand of our own; `app` of `rabbitry.cli.NAME` is its `typer.Typer`, or makes it."""
 _LISTINGS: Final = frozenset({"queues", "exchanges", "bindings", "connections", "channels", "consumers"})
 """Subcommands that stand beside each other in `rabbitry.cli.listings`."""
 
@@ -105,7 +105,8 @@ class _Root(TyperGroup):
         if cmd_name in COMMANDS:
             module = "listings" if cmd_name in _LISTINGS else cmd_name
             app = importlib.import_module(f"rabbitry.cli.{module}").app
-            return _mounted(app, cmd_name, COMMANDS[cmd_name])
+            # Where its options depend on the apps that are installed, it is a function.
+            return _mounted(app if isinstance(app, typer.Typer) else app(), cmd_name, COMMANDS[cmd_name])
         from rabbitry.apps._installed import resolve
 
         apps = _installed()

@@ -18,7 +18,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import LogJson, LogLevel, read_password, start_logging
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import ready
+from rabbitry.runtime.parent import LISTENER, ready
 from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rabbitry.broker import Broker
 
 MANAGEMENT_PORT = 15672
-LISTENER = "RABBITRY_LISTENER"
-"""Environment variable with the number of a socket that listens already; `rabbitry up` hands it over."""
 _GARBAGE = 50_000
 """Objects made and not gone from which on the garbage collector looks for cycles (a closed connection leaves some)."""
 

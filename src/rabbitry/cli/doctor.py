@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from rabbitry.apps import Checks, Finding, Untaken
+from rabbitry.apps._installed import attempt, installed, resolve
 from rabbitry.apps._management import Management
+from rabbitry.apps._plugin import Verdict
 from rabbitry.exceptions import (
     ConnectFailed,
     LoginRefused,
-    NotFound,
-    PreconditionFailed,
-    RabbitryError,
-    ResourceLocked,
     VirtualHostRefused,
 )
 from rabbitry.runtime.options import Broker, Json, broker_url
@@ -27,7 +27,6 @@ from rabbitry.runtime.service import run_once
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL, Connection
     from rabbitry.apps._queue_checks import Look
-    from rabbitry.apps.monitor.names import Exchange
 
 LISTEN_FOR: Final = 6.0
 """Seconds: an agent that nobody listened to tries again every 5."""
@@ -36,18 +35,7 @@ _PROBE_WITHIN: Final = 3.0
 
 app = typer.Typer()
 
-Verdict = Literal["ok", "note", "bad"]
 _MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check, and where something is wrong, what to do."""
-
-    check: str
-    verdict: Verdict
-    what: str
-    todo: str = ""
 
 
 @app.command("doctor")
@@ -68,7 +56,7 @@ def doctor(
     Example: rabbitry doctor --broker amqp://rabbit.example/
     """
     from rabbitry.amqp.client import parse_url
-    from rabbitry.apps.monitor import settings
+    from rabbitry.apps import _settings as settings
 
     named = settings.broker_url(settings.variables()) if broker is None else None
     url = parse_url(named or broker_url(context, broker))
@@ -96,7 +84,6 @@ def _show(finding: Finding, as_json: bool) -> None:
 
 async def _examine(url: BrokerURL, page: str, seconds: float, management: str | None) -> AsyncIterator[Finding]:
     from rabbitry.amqp.client import connect
-    from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
 
     try:
         connection = await connect(url, name="rabbitry doctor", recover=False)
@@ -112,18 +99,34 @@ async def _examine(url: BrokerURL, page: str, seconds: float, management: str | 
                 todo = "the broker is short of memory or disk: see its log, free some, or raise the limit"
                 yield Finding("broker", "bad", f"it blocks publishers: {connection.blocked}", todo)
             first = await _look(management, url)
-            exists = False
-            for exchange in (UTILIZATION, SYSTEM_INFO):
-                finding = await _exchange(connection, exchange)
-                exists = exists or finding.verdict != "note"
+            async for finding in _connected(connection, seconds):
                 yield finding
-            yield await _page_queue(connection)
-            if exists:
-                yield await _samples(connection, seconds)
             async for finding in _queues(first, management, url, seconds):
                 yield finding
     async for finding in _page(page):
         yield finding
+
+
+async def _connected(connection: Connection, seconds: float) -> AsyncIterator[Finding]:
+    """Yield what the apps find over a connection. One whose checks break is named, and keeps no other from asking."""
+    for name, checks in _checks():
+        if checks.connected is None:
+            continue
+        try:
+            async for finding in checks.connected(connection, seconds):
+                yield finding
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises costs no other app
+            yield Finding(
+                f"app {name}", "bad", f"its checks failed: {type(error).__name__}: {error}", "tell its authors"
+            )
+
+
+def _checks() -> Iterator[tuple[str, Checks]]:
+    """Yield the checks of the apps, by name. Those that do not load are left out: `rabbitry apps` names them."""
+    for name, plugin in installed().plugins.items():
+        found = None if plugin.checks is None else attempt(plugin, partial(resolve, plugin.checks))
+        if isinstance(found, Checks):
+            yield name, found
 
 
 async def _look(management: str | None, url: BrokerURL) -> Look | ConnectFailed:
@@ -146,7 +149,7 @@ async def _queues(
     found = []
     if first.is_suspicious:
         try:
-            found = problems(first, await look_again(first, management, url, seconds))
+            found = problems(first, await look_again(first, management, url, seconds), _untaken())
         except ConnectFailed as error:
             yield Finding("queues", "bad", f"not looked at again: {error}")
             return
@@ -154,6 +157,10 @@ async def _queues(
         yield Finding(f"queue {problem.queue}", "bad" if problem.is_bad else "note", problem.what, problem.todo)
     if not found:
         yield Finding("queues", "ok", f"none of {len(first.queues)} is stuck")
+
+
+def _untaken() -> dict[str, Callable[[Untaken], tuple[bool, str, str] | None]]:
+    return {queue: judge for _, checks in _checks() for queue, judge in checks.untaken.items()}
 
 
 async def _other_scheme(url: BrokerURL) -> Finding | None:
@@ -216,72 +223,6 @@ def _is_this_machine(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def _exchange(connection: Connection, exchange: Exchange) -> Finding:
-    name = f"exchange {exchange.name}"
-    try:
-        async with await connection.channel() as channel:
-            await channel.declare_exchange(exchange.name, exchange.type, passive=True)
-    except NotFound:
-        return Finding(name, "note", "not there: nobody has published to it or listened", "rabbitry monitor publish")
-    except RabbitryError as error:
-        return Finding(name, "bad", str(error), "the user needs permissions on it")
-    try:
-        async with await connection.channel() as channel:
-            await channel.declare_exchange(exchange.name, exchange.type, durable=exchange.durable)
-    except PreconditionFailed as error:
-        if "'type'" in error.reply_text:
-            todo = "delete it and let Rabbitry declare it: its messages go to other queues than they should"
-            return Finding(name, "bad", f"it is of another type than {exchange.type}: {error.reply_text}", todo)
-        todo = (
-            "Rabbitry uses it as it is; a program that insists on its own flags is refused, so delete it or change that"
-        )
-        return Finding(name, "note", f"declared otherwise: {error.reply_text}", todo)
-    except RabbitryError as error:
-        return Finding(name, "bad", str(error), "the user needs permissions on it")
-    return Finding(name, "ok", f"{exchange.type}, {'durable' if exchange.durable else 'not durable'}")
-
-
-async def _page_queue(connection: Connection) -> Finding:
-    from rabbitry.apps.monitor.names import CONSUMER_QUEUE
-
-    try:
-        async with await connection.channel() as channel:
-            await channel.declare_queue(CONSUMER_QUEUE, passive=True)
-    except ResourceLocked:
-        return Finding("listener", "ok", f"a page holds the queue {CONSUMER_QUEUE}")
-    except NotFound:
-        return Finding("listener", "note", f"no page holds the queue {CONSUMER_QUEUE}", "rabbitry web, or rabbitry up")
-    except RabbitryError as error:
-        return Finding("listener", "bad", str(error), "the user needs permissions on it")
-    return Finding("listener", "note", f"the queue {CONSUMER_QUEUE} is there and nobody's own", "another program's")
-
-
-async def _samples(connection: Connection, seconds: float) -> Finding:
-    """Listen on a queue of our own for a while."""
-    from rabbitry.apps.monitor.names import SYSTEM_INFO
-
-    senders: dict[str, int] = {}
-    try:
-        async with await connection.channel() as channel:
-            await channel.declare_exchange(SYSTEM_INFO.name, SYSTEM_INFO.type, passive=True)
-            queue = (await channel.declare_queue(exclusive=True)).name
-            await channel.bind_queue(queue, SYSTEM_INFO.name)
-            async with channel.consume(queue, no_ack=True) as deliveries:
-                try:
-                    async with asyncio.timeout(seconds):
-                        while max(senders.values(), default=0) < 2:  # a second one shows that they go on coming
-                            delivery = await anext(deliveries)
-                            senders[delivery.routing_key] = senders.get(delivery.routing_key, 0) + 1
-                except TimeoutError:
-                    pass  # what came until then is the answer
-    except RabbitryError as error:
-        return Finding("samples", "bad", str(error), "the user needs permissions to declare and bind a queue")
-    if not senders:
-        todo = "is an agent running, on this broker and virtual host? rabbitry monitor publish says what it does"
-        return Finding("samples", "bad", f"none came to {SYSTEM_INFO.name} in {seconds:g} s", todo)
-    return Finding("samples", "ok", f"they come, from {', '.join(repr(key) for key in senders)}")
 
 
 async def _page(page: str) -> AsyncIterator[Finding]:

@@ -6,98 +6,108 @@ import asyncio
 import logging
 import os
 import socket
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.apps.grading.commands.options import ExchangeType, Type
-from rabbitry.cli.broker import LISTENER
+from rabbitry.cli._app_options import AppOptions, with_app_options
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import Broker, LogJson, LogLevel, Plain, broker_url, start_logging
+from rabbitry.runtime.options import Broker, EnvFile, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import ready
+from rabbitry.runtime.parent import LISTENER, ready
 from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from rabbitry.apps._settings import Settings
     from rabbitry.exceptions import ConnectFailed
 
 log = logging.getLogger("rabbitry.cli.web")
-app = typer.Typer()
+
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Where to listen; another address than this machine's own needs APP_PASSWORD.",
+        show_default="127.0.0.1",
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        "--port",
+        "--web-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="The port; 0 takes a free one.",
+        show_default="8003",
+    ),
+]
 
 
-@app.command("web")
+def app() -> typer.Typer:
+    """Return the command, with the options of the apps that are installed."""
+    made = typer.Typer()
+    made.command("web")(with_app_options(serve, "router"))
+    return made
+
+
 def serve(
     context: typer.Context,
+    app_options: AppOptions,
     broker: Broker = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Where to listen; another address than this machine's own needs APP_PASSWORD.",
-            show_default="127.0.0.1",
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port",
-            "--web-port",
-            metavar="PORT",
-            min=0,
-            max=65535,
-            help="The port; 0 takes a free one.",
-            show_default="8003",
-        ),
-    ] = None,
-    queue: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The exclusive queue that samples come to; '' lets the broker name one.",
-            show_default="QUEUE_NAME, or Consumer",
-        ),
-    ] = None,
-    exchange_type: Type = ExchangeType.DIRECT,
+    host: Host = None,
+    port: Port = None,
     plain: Plain = False,
-    env_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings, see docs/monitor.md.", show_default=".env")
-    ] = None,
+    env_file: EnvFile = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
     """Serve the dashboard until SIGTERM or Ctrl-C. APP_PASSWORD in the environment asks for a password.
 
     Example: rabbitry web --broker amqp://rabbit.example/ --port 8003
-    """  # fmt: skip
+    """
     start_logging(log_level, log_json)
+    from rabbitry.apps import Site
     from rabbitry.apps._listening import listen
-    from rabbitry.apps._serving import serve as serve_http
-    from rabbitry.apps.grading.stages import Wiring
-    from rabbitry.apps.monitor.settings import from_environment, variables
-    from rabbitry.web.server import PORT, create_app
+    from rabbitry.apps._settings import from_environment, variables
+    from rabbitry.web.server import PORT, create_app, mounts
 
     url = None if broker is None else broker_url(context, broker)
-    settings = from_environment(variables(env_file), default_port=PORT, broker=url, host=host, port=port)
-    if queue is not None:
-        settings = replace(settings, queue=queue)
-    wiring = Wiring(exchange_type=exchange_type.value, plain=plain)
+    found = variables(env_file)
+    settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port)
     inherited = os.environ.pop(LISTENER, None)
     listeners = listen(settings.host, settings.port) if inherited is None else [socket.socket(fileno=int(inherited))]
+    refusals = _Refusals()
+    site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)
+    dashboard = create_app(settings, mounts(site, app_options))
+    raise typer.Exit(run_service(lambda stop: _serve(dashboard, settings, listeners, refusals, stop)))
+
+
+class _Refusals:
+    """The broker's refusals to log in, each of which ends the dashboard."""
+
+    def __init__(self) -> None:
+        self.first: ConnectFailed | None = None
+        self.stop: asyncio.Event | None = None
+
+    def __call__(self, error: ConnectFailed) -> None:
+        self.first = self.first or error
+        if self.stop is not None:
+            self.stop.set()
+
+
+async def _serve(
+    dashboard: FastAPI, settings: Settings, listeners: list[socket.socket], refusals: _Refusals, stop: asyncio.Event
+) -> int:
+    from rabbitry.apps._serving import serve as serve_http
+
+    refusals.stop = stop
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
-
-    async def service(stop: asyncio.Event) -> int:
-        refusals: list[ConnectFailed] = []
-
-        def refused(error: ConnectFailed) -> None:
-            refusals.append(error)
-            stop.set()
-
-        log.info("dashboard on http://%s:%d/", name, listeners[0].getsockname()[1])
-        await serve_http(create_app(settings, wiring=wiring, refused=refused), listeners, stop, ready)
-        if refusals:
-            raise refusals[0]
-        return ExitCode.DONE
-
-    raise typer.Exit(run_service(service))
+    log.info("dashboard on http://%s:%d/", name, listeners[0].getsockname()[1])
+    await serve_http(dashboard, listeners, stop, ready)
+    if refusals.first is not None:
+        raise refusals.first
+    return ExitCode.DONE

@@ -84,7 +84,11 @@ class Child:
 
     def say_end(self, code: int) -> None:
         """Print why the child ended for good, in its own words where it had some."""
-        say(f"{self.name} ended with {self._how(code)}" if self._error is None else self._error.error or "")
+        say(self.why(code))
+
+    def why(self, code: int) -> str:
+        """Return why the child ended for good, in its own words where it had some."""
+        return f"{self.name} ended with {self._how(code)}" if self._error is None else self._error.error or ""
 
     def _is_permanent(self, code: int) -> bool:
         if code in (ExitCode.USAGE, ExitCode.BROKER):

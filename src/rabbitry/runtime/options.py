@@ -39,6 +39,9 @@ Plain = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="What exists on the broker with other flags is an error, and not used.")
 ]
+EnvFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Settings, see docs/monitor.md.", show_default=".env")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 DatabaseURL = Annotated[
     str | None,

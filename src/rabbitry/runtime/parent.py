@@ -21,6 +21,10 @@ from typing import Final
 
 PARENT: Final = "RABBITRY_PARENT"
 """Environment variable with the number of the child's end of the socket."""
+LISTENER: Final = "RABBITRY_LISTENER"
+"""Environment variable with the number of a socket that listens already; `rabbitry up` hands it over."""
+RECORDS_FOLDER: Final = "RABBITRY_RECORDS_FOLDER"
+"""Environment variable with the folder of the apps' records, in which each has a file; `rabbitry up` sets it."""
 
 
 @dataclass(frozen=True, slots=True)

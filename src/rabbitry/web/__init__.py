@@ -21,9 +21,12 @@ if not TYPE_CHECKING:  # type checkers would accept any name
         # Made when it is asked for: only then are the environment and .env read.
         if name != "app":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from rabbitry.apps.monitor.settings import from_environment, variables
-        from rabbitry.web.server import PORT, create_app
+        from rabbitry.apps import Site
+        from rabbitry.apps._settings import from_environment, variables
+        from rabbitry.web.server import PORT, create_app, mounts
 
-        made = create_app(from_environment(variables(), default_port=PORT))
+        found = variables()
+        settings = from_environment(found, default_port=PORT)
+        made = create_app(settings, mounts(Site(broker=settings.broker, variables=found)))
         globals()["app"] = made
         return made

@@ -1,127 +1,149 @@
-"""The dashboard's HTTP and WebSocket interface."""
+"""The dashboard's HTTP interface: the pages that apps bring, and the files that these share."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import FastAPI, WebSocket
-from fastapi.responses import FileResponse, JSONResponse
+import msgspec
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps import Plugin, Site, View
 from rabbitry.apps._guard import Guard
-from rabbitry.apps._live import serve_page
-from rabbitry.apps.crawl.web import STATIC as CRAWL_STATIC
-from rabbitry.apps.crawl.web import Keeper
-from rabbitry.apps.crawl.web import Pages as CrawlPages
-from rabbitry.apps.grading.stages import Wiring
-from rabbitry.apps.grading.web import STATIC as GRADING_STATIC
-from rabbitry.apps.grading.web import Pages as GradingPages
-from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
-from rabbitry.apps.monitor.settings import Settings
-from rabbitry.exceptions import ConnectFailed, RabbitryError
-from rabbitry.web.hub import Hub
+from rabbitry.apps._installed import Broken, attempt, installed, resolve
+from rabbitry.web._shell import STATIC, overview, shell
 
-PORT = 8003
-STATIC = Path(__file__).parent / "static"
-SHORTEST_PAUSE = 0.05
-"""Seconds between two updates of a page: at a hundred samples a second it draws twenty times."""
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
-Event = Connected | Lost | Received
-Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
+    from rabbitry.apps._settings import Settings
+
+PORT: Final = 8003
 
 log = logging.getLogger("rabbitry.web")
 
 
-def create_app(
-    settings: Settings,
-    feed: Feed | None = None,
-    *,
-    wiring: Wiring | None = None,
-    keeper: Keeper | None = None,
-    refused: Callable[[ConnectFailed], None] | None = None,
-) -> FastAPI:
-    """Make the dashboard, an ASGI application that connects to the broker while it runs.
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """An app in the dashboard: its routes, where it has some, and its views."""
+
+    plugin: Plugin
+    router: APIRouter | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The place of the app's routes, without a slash at its end."""
+        return "" if self.plugin.is_home else f"/{self.plugin.name}"
+
+    def place(self, view: View) -> str:
+        """Return a view's place, without a slash at its beginning; empty for the first page."""
+        home = self.plugin.is_home and view is self.plugin.views[0]
+        whole = "" if home else f"{self.plugin.name}/{view.path}".strip("/")
+        return f"{whole}/" if whole else ""
+
+
+def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None) -> list[Mount]:
+    """Return what the installed apps bring to the dashboard. One that does not load is logged, and left out.
 
     Args:
-        settings: where the samples come from, and where the page is served.
-        feed: opens another source of events, for tests; a `SampleFeed` of the broker where it is None.
-        wiring: the exchange that assignments are handed in to, and how it is declared.
-        keeper: answers about the crawl, for tests; asked over the broker where it is None.
-        refused: called where the broker refuses the login or the virtual host, which the page shows too.
+        site: What the pages are told.
+        options: App → the values of its own options; the defaults where there are none.
     """
-    hub = Hub(str(parse_url(settings.broker)))
+    found: list[Mount] = []
+    for broken in installed().broken:
+        log.warning("%s", broken)
+    for name, plugin in installed().plugins.items():
+        if plugin.router is None and not plugin.views:
+            continue
+        made = attempt(plugin, partial(_mount, plugin, site, (options or {}).get(name, {})))
+        if isinstance(made, Broken):
+            log.warning("%s", made)
+        else:
+            found.append(made)
+    return found
 
-    def from_broker() -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        return SampleFeed(settings.broker, exchange=settings.exchange, queue=settings.queue)
 
-    grading = GradingPages(settings.broker, wiring=wiring)
-    crawl = CrawlPages(settings.broker, keeper, plain=wiring is not None and wiring.plain)
+def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
+    """Make the dashboard, an ASGI application. What apps do in the background, they do while it runs.
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.feeding = feeding = asyncio.create_task(_feed(hub, feed or from_broker, refused), name="feed")
-        try:
-            async with grading.open(), crawl.open():
-                yield
-        finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
-
+    Args:
+        settings: Where the page is served, and its password.
+        mounted: The apps in it.
+    """
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
-    app = FastAPI(title="Rabbitry", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, names=[settings.host], password=settings.password)
+    live = [*mounted]
+    for mount in mounted:
+        _add(app, mount)
+
+    @app.get("/static/views.js", include_in_schema=False)
+    async def views() -> Response:
+        """Return the navigation: an entry for each view, the first page first."""
+        return Response(f"export const views = {_navigation(live).decode()};\n", media_type="text/javascript")
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
+    async def first() -> HTMLResponse:
+        """Return the first page where no app brings one."""
+        return HTMLResponse(overview([(mount.place(view), view.title) for mount, view in _views(live)]))
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
-        """Return whether samples can come: 200 while the broker is connected, 503 otherwise."""
-        broker = hub.broker
-        return JSONResponse(
-            {"broker": broker.state, "hosts": hub.host_count, "samples": hub.received},
-            200 if broker.state == "connected" else 503,
-        )
+        """Return that the dashboard runs, where no app says more."""
+        return JSONResponse({"broker": "unknown"})
 
-    @app.websocket("/ws")
-    async def live(websocket: WebSocket) -> None:
-        await serve_page(websocket, hub.page, pause=SHORTEST_PAUSE)
-
-    app.include_router(grading.router, prefix="/grading")
-    app.include_router(crawl.router, prefix="/crawl")
-    app.mount("/grading/static", StaticFiles(directory=GRADING_STATIC))
-    app.mount("/crawl/static", StaticFiles(directory=CRAWL_STATIC))
     app.mount("/static", StaticFiles(directory=STATIC))
+    # In place of the one that `include_router` put together, which ends the dashboard where one app's fails.
+    app.router.lifespan_context = partial(_running, live)
     return app
 
 
-async def _feed(hub: Hub, feed: Feed, refused: Callable[[ConnectFailed], None] | None) -> None:
-    """Pass what comes from the broker to the hub.
+@contextlib.asynccontextmanager
+async def _running(live: list[Mount], app: FastAPI) -> AsyncIterator[None]:
+    """Run what the apps do in the background. One that can't begin is logged, and leaves the navigation."""
+    async with contextlib.AsyncExitStack() as stack:
+        for mount in [*live]:
+            if mount.router is None:
+                continue
+            try:
+                await stack.enter_async_context(mount.router.lifespan_context(app))
+            except Exception:
+                log.exception("app %r is left out: it does not start", mount.plugin.name)
+                live.remove(mount)
+        yield
 
-    Returns only by being cancelled, or by the error that no retry helps against, which the page shows.
-    """
-    try:
-        async with feed() as events:
-            async for event in events:
-                match event:
-                    case Received(body, routing_key):
-                        hub.receive(body, routing_key)
-                    case Connected():
-                        hub.set_broker("connected")
-                        log.info("broker connected: %s", hub.broker.where)
-                    case Lost(reason):
-                        hub.set_broker("away", reason)
-    except RabbitryError as error:
-        hub.set_broker("refused", str(error))
-        if isinstance(error, ConnectFailed) and refused is not None:
-            refused(error)
-        else:
-            log.warning("no samples will come, this is not tried again: %s", error)
-        raise
+
+def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
+    return Mount(plugin, None if plugin.router is None else resolve(plugin.router)(site, **options))
+
+
+def _add(app: FastAPI, mount: Mount) -> None:
+    plugin = mount.plugin
+    if mount.router is not None:
+        app.include_router(mount.router, prefix=mount.prefix)
+    for view in plugin.views:
+        # After the router, which may serve a page of its own there.
+        place = mount.place(view)
+        app.add_api_route(f"/{place}", partial(_page, shell(plugin, view, place)), include_in_schema=False)
+    if plugin.static is not None:
+        app.mount(f"/{plugin.name}/static", StaticFiles(directory=plugin.static))
+
+
+async def _page(text: str) -> HTMLResponse:
+    return HTMLResponse(text)
+
+
+def _views(live: Sequence[Mount]) -> list[tuple[Mount, View]]:
+    found = [(mount, view) for mount in live for view in mount.plugin.views]
+    return sorted(found, key=lambda each: (each[0].place(each[1]) != "", each[1].title))
+
+
+def _navigation(live: Sequence[Mount]) -> bytes:
+    entries: list[dict[str, Any]] = [{"path": mount.place(view), "title": view.title} for mount, view in _views(live)]
+    return msgspec.json.encode(entries)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps.monitor.settings import Settings, broker_url, from_environment, is_loopback, variables
+from rabbitry.apps._settings import broker_url, is_loopback, variables
+from rabbitry.apps.monitor.settings import Settings, from_environment
 from rabbitry.exceptions import UsageError
 
 

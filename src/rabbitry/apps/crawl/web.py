@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Final, Protocol, TypeAlias
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response, WebSocket
-from fastapi.responses import FileResponse
 
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client.url import parse_url
@@ -35,7 +33,6 @@ from rabbitry.apps.crawl.messages import OUTCOMES, Add, Answer, Command, Tick
 from rabbitry.apps.crawl.picture import Picture
 from rabbitry.exceptions import RabbitryError, RecordsError, Undecodable, UsageError
 
-STATIC: Final = Path(__file__).parent / "static"
 KEPT: Final = 1.0
 """Seconds for which an answer serves all pages."""
 MOST_KEPT: Final = 64
@@ -91,7 +88,6 @@ class Pages:
 
     def _add_routes(self) -> None:
         add = self.router.add_api_route
-        add("/", self.page, include_in_schema=False)
         self.router.add_api_websocket_route("/ws", self.live)
         add("/api/status", self.status)
         add("/api/hosts", self.hosts)
@@ -101,10 +97,6 @@ class Pages:
         add("/api/command", self.command, methods=["POST"])
 
     # -- what is shown ---------------------------------------------------------------------------------
-
-    async def page(self) -> FileResponse:
-        """Return the page itself."""
-        return FileResponse(STATIC / "index.html")
 
     async def live(self, websocket: WebSocket) -> None:
         """Send the picture to a page, and what changes in it."""

@@ -1,12 +1,24 @@
 """The assignment correction as a plug-in."""
 
+from pathlib import Path
 from typing import Final
 
-from rabbitry.apps import Plugin
+from rabbitry.apps import Plugin, View
 
 plugin: Final = Plugin(
     name="grading",
     title="Assignments: submitted, corrected, validated, confirmed.",
     commands="rabbitry.apps.grading.commands:app",
     until_stopped=("demonstrator", "assistant", "coordinator", "run"),
+    router="rabbitry.apps.grading.hosting:router",
+    views=(
+        View(
+            title="Assignments",
+            module="grading.js",
+            styles=("grading.css",),
+            description="Assignments: submitted, corrected, validated, confirmed.",
+        ),
+    ),
+    static=Path(__file__).parent / "static",
+    services="rabbitry.apps.grading.hosting:services",
 )

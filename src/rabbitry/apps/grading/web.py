@@ -8,13 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
-from fastapi.responses import FileResponse
 
 from rabbitry._decode import decode_json
 from rabbitry.apps._api import json_response, route_class
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
 
-STATIC: Final = Path(__file__).parent / "static"
 SHOWN: Final = 100
 """Submissions, and waiting items, that the page lists."""
 _FORM_BYTES: Final = 20_000
@@ -92,7 +89,6 @@ class Pages:
 
     def _add_routes(self) -> None:
         add = self.router.add_api_route
-        add("/", self.page, include_in_schema=False)
         add("/api/overview", self.overview)
         add("/api/submissions", self.submit, methods=["POST"])
         add("/api/submissions/{identity}", self.submission)
@@ -102,10 +98,6 @@ class Pages:
         add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"])
 
     # -- what is shown ---------------------------------------------------------------------------------
-
-    async def page(self) -> FileResponse:
-        """Return the page itself."""
-        return FileResponse(STATIC / "index.html")
 
     async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
         """Count the stages, and list a page of submissions; those that changed last come first."""

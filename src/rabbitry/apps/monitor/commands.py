@@ -17,6 +17,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     DEFAULT_BROKER,
+    EnvFile,
     Json,
     LogJson,
     LogLevel,
@@ -107,9 +108,7 @@ def publish(
     ] = None,
     strict: Strict = False,
     plain: Plain = False,
-    env_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings, see docs/monitor.md.", show_default=".env")
-    ] = None,
+    env_file: EnvFile = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
@@ -123,10 +122,11 @@ def publish(
     from dataclasses import replace
 
     from rabbitry.apps._session import Patience
+    from rabbitry.apps._settings import variables
     from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
     from rabbitry.apps.monitor.publisher import Agent, Publisher
     from rabbitry.apps.monitor.sampling import hostname
-    from rabbitry.apps.monitor.settings import from_environment, variables
+    from rabbitry.apps.monitor.settings import from_environment
 
     found = variables(env_file)
     url = _broker(context, broker, host, virtual_host, credentials, password_file, found)
@@ -245,7 +245,7 @@ def _broker(
     from dataclasses import replace
 
     from rabbitry.amqp.client import parse_url
-    from rabbitry.apps.monitor import settings
+    from rabbitry.apps import _settings as settings
 
     parameter = context.get_parameter_source("broker")
     if host is not None:

@@ -15,11 +15,12 @@ from starlette.types import Lifespan
 from rabbitry._words import reason
 from rabbitry.apps._guard import Guard, from_another_site, is_head
 from rabbitry.apps._session import FOR_EVER
+from rabbitry.apps._settings import variables
 from rabbitry.apps.monitor.names import SYSTEM_INFO
 from rabbitry.apps.monitor.publisher import SHORT, Publisher
 from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, hostname, sample
-from rabbitry.apps.monitor.settings import Settings, from_environment, variables
+from rabbitry.apps.monitor.settings import Settings, from_environment
 from rabbitry.exceptions import PublishReturned, RabbitryError, UsageError
 
 PORT = 8000

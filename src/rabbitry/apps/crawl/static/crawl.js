@@ -2,6 +2,7 @@
 import { Connection } from "../../static/connection.js";
 import { bytes, count, rate, shown } from "../../static/format.js";
 import { Component, html, render } from "../../static/html.js";
+import { Views } from "../../static/navigation.js";
 import { BrokerState, LinkState } from "../../static/states.js";
 import { Add } from "./add.js";
 import { meanings } from "./asked.js";
@@ -64,7 +65,7 @@ class Crawl extends Component {
     return html`
       <header class="top">
         <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Crawl</h1></div>
-        <nav class="places"><a href="../">Machines</a><a href="../grading/">Assignments</a>
+        <nav class="places"><${Views} others />
           ${PLACES.map(([to, title]) => html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}</nav>
         <div class="states" role="status">
           <${LinkState} link=${live.link} connection=${connection} />

@@ -1,5 +1,6 @@
 // The page of a course: the pipeline, the submissions with their histories, the form, and the inboxes.
 import { Component, html, render } from "../../static/html.js";
+import { Views } from "../../static/navigation.js";
 import { Pager } from "../../static/pager.js";
 import { ask, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
@@ -73,7 +74,7 @@ class Course extends Component {
       <header class="top">
         <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Assignments</h1></div>
         <nav class="places">
-          <a href="../">Machines</a><a href="../crawl/">Crawl</a>
+          <${Views} others />
           ${[["", "Submissions"], ["submit", "Submit"]].map(([to, title]) =>
             html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
           ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}

@@ -19,7 +19,7 @@ import msgspec
 
 from rabbitry.apps._live import OpenPages
 from rabbitry.apps.monitor.decode import InvalidSample, printable
-from rabbitry.web.reading import Values, read
+from rabbitry.apps.monitor.reading import Values, read
 
 HOST_LIMIT = 1000
 """Hosts that are remembered; beyond that the one silent for longest is forgotten."""

@@ -1,6 +1,6 @@
 // A chart of some columns of a host's history, drawn by uPlot while it is on the screen.
-import uPlot from "./vendor/uplot/uPlot.esm.js";
-import { Component, createRef, html } from "./html.js";
+import uPlot from "../../static/vendor/uplot/uPlot.esm.js";
+import { Component, createRef, html } from "../../static/html.js";
 
 const WINDOW = 180; // seconds shown, once there are as many
 const SHORTEST_WINDOW = 30;

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from rabbitry.apps._live import PAGE_LIMIT, PEER_PAGE_LIMIT, TooManyPages
-from rabbitry.web import hub as limits
-from rabbitry.web.hub import Host, Hub
-from rabbitry.web.reading import source
+from rabbitry.apps.monitor import hub as limits
+from rabbitry.apps.monitor.hub import Host, Hub
+from rabbitry.apps.monitor.reading import source
 
 
 class _Clock:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rabbitry.web.reading import UNNAMED, Reading, read
+from rabbitry.apps.monitor.reading import UNNAMED, Reading, read
 
 
 def reading(key: str = "k", **fields: object) -> Reading:

@@ -1,6 +1,6 @@
 // What the page knows of a sample's fields. The JSON came over the wire: every field may be of any type, and every
 // name may be one that objects have by themselves (`__proto__`). So names are never the keys of objects made here.
-import { shown } from "./format.js";
+import { shown } from "../../static/format.js";
 
 const KNOWN = new Set(
   ("timestamp hostname machine platform cpu cpu_percent cores net uplinks memory swap disk filesystems disks load " +

@@ -1,7 +1,7 @@
 // The card of one host: current values, short history, details, and the JSON as it arrived.
 import { Chart } from "./chart.js";
-import { DASH, bytes, count, duration, percent, rate, shown, shownJson } from "./format.js";
-import { Component, createRef, html } from "./html.js";
+import { DASH, bytes, count, duration, percent, rate, shown, shownJson } from "../../static/format.js";
+import { Component, createRef, html } from "../../static/html.js";
 import { isForeign } from "./sample.js";
 import { LOST_AFTER } from "./store.js";
 

@@ -1,8 +1,9 @@
 // The whole page: what state it is in, and the cards.
 import { Card } from "./card.js";
-import { clock, count, shown } from "./format.js";
-import { Component, html } from "./html.js";
-import { BrokerState, LinkState } from "./states.js";
+import { clock, count, shown } from "../../static/format.js";
+import { Component, html } from "../../static/html.js";
+import { Views } from "../../static/navigation.js";
+import { BrokerState, LinkState } from "../../static/states.js";
 import { labels } from "./twins.js";
 
 const ORDERS = [
@@ -47,7 +48,7 @@ export class Page extends Component {
     return html`
       <header class="top">
         <div class="brand"><img src="static/icon.svg" alt="" width="28" height="28" /><h1>Rabbitry</h1></div>
-        <nav class="places"><a href="./" aria-current="page">Machines</a><a href="grading/">Assignments</a><a href="crawl/">Crawl</a></nav>
+        <nav class="places"><${Views} /></nav>
         <div class="states" role="status">
           <${LinkState} link=${store.link} connection=${connection} />
           <${BrokerState} broker=${store.broker} link=${store.link} />

@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
-import { html, render } from "./html.js";
+import { Connection } from "../../static/connection.js";
+import { html, render } from "../../static/html.js";
 import { Page } from "./page.js";
 import { Store } from "./store.js";
 

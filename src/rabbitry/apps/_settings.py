@@ -1,0 +1,160 @@
+"""Settings of the programs that serve HTTP, from the environment and `.env`: the broker, the address, the password."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import ipaddress
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from dotenv.parser import Original, parse_stream
+
+from rabbitry._decode import decode_text
+from rabbitry._words import reason
+from rabbitry.amqp.client import DEFAULT_URL
+from rabbitry.exceptions import Undecodable, UsageError
+
+KEYS = frozenset(
+    {
+        "RABBITMQ_HOST",
+        "RABBITMQ_PORT",
+        "RABBITMQ_USER",
+        "RABBITMQ_PASSWORD",
+        "RABBITMQ_VHOST",
+        "EXCHANGE_NAME",
+        "QUEUE_NAME",
+        "APP_HOST",
+        "APP_PORT",
+        "APP_PASSWORD",
+        "RABBITRY_BROKER",
+    }
+)
+
+log = logging.getLogger("rabbitry.apps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The broker, and where the program serves HTTP."""
+
+    broker: str = field(default=DEFAULT_URL, repr=False)
+    host: str = "127.0.0.1"
+    port: int
+    password: str | None = field(default=None, repr=False)
+    """Asked for over HTTP where it is set; needed for a `host` that is not this machine alone."""
+
+    def __post_init__(self) -> None:
+        if self.password is None and not is_loopback(self.host):
+            raise UsageError(
+                f"the address {self.host!r} (--host or APP_HOST) can be reached from other machines, which needs a "
+                "password: set APP_PASSWORD in the environment or in .env"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def from_environment(
+    found: Mapping[str, str],
+    *,
+    default_port: int,
+    broker: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+) -> Settings:
+    """Settings from what `variables` found; the other arguments go before it where they are not None.
+
+    Raises:
+        UsageError: a value makes no sense. The text names its key.
+    """
+    return Settings(
+        broker=broker or broker_url(found) or DEFAULT_URL,
+        host=host or found.get("APP_HOST", "127.0.0.1"),
+        port=_port(found, "APP_PORT", default_port) if port is None else port,
+        password=found.get("APP_PASSWORD"),
+    )
+
+
+def variables(env_file: Path | None = None, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Our variables: those of the process's environment go before those of `env_file`. Empty ones are unset.
+
+    `env_file` is `.env` in the working directory where it is None, and may then be missing. RABBITMQ_…
+    variables of the environment go before a RABBITRY_BROKER of the file.
+
+    Raises:
+        UsageError: the file can't be read, or a line of it makes no sense. The text names file and line.
+    """
+    found = _file(env_file)
+    process = os.environ if environment is None else environment
+    here = {key: process[key] for key in KEYS if process.get(key)}
+    if any(key.startswith("RABBITMQ_") for key in here):
+        found.pop("RABBITRY_BROKER", None)
+    return found | here
+
+
+def broker_url(found: Mapping[str, str]) -> str | None:
+    """The broker that RABBITRY_BROKER, or else the RABBITMQ_… variables tell of; None where none is set.
+
+    Raises:
+        UsageError: RABBITMQ_PORT is no port.
+    """
+    if "RABBITRY_BROKER" in found:
+        return found["RABBITRY_BROKER"]
+    if not any(key.startswith("RABBITMQ_") for key in found):
+        return None
+    host = found.get("RABBITMQ_HOST", "127.0.0.1")
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    user, password, vhost = (
+        quote(found.get(f"RABBITMQ_{key}", default), safe="")
+        for key, default in (("USER", "guest"), ("PASSWORD", "guest"), ("VHOST", "/"))
+    )
+    return f"amqp://{user}:{password}@{host}:{_port(found, 'RABBITMQ_PORT', 5672)}/{vhost}"
+
+
+def _file(env_file: Path | None) -> dict[str, str]:
+    path = env_file or Path(".env")
+    if env_file is None and not path.exists():
+        return {}
+    try:
+        text = decode_text(path.read_bytes())
+    except (OSError, Undecodable) as error:
+        raise UsageError(f"{path} can't be read: {reason(error)}") from error
+    found: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key and binding.value is None):
+            # Only what stands before a '=' is shown: the rest may be a password.
+            shown = binding.original.string.strip().partition("=")[0][:40]
+            raise UsageError(f"{path}, line {_line(binding.original)}: {shown!r} is no KEY=VALUE")
+        if not binding.key:
+            continue  # an empty line, or a comment
+        if binding.key in KEYS:
+            if binding.value:
+                found[binding.key] = binding.value
+            continue
+        close = difflib.get_close_matches(binding.key.upper(), KEYS, 1)
+        hint = f"; is {close[0]} meant?" if close else ""
+        log.warning("%s: unknown key %s is ignored%s", path, binding.key[:40], hint)
+    return found
+
+
+def _line(original: Original) -> int:
+    text = original.string
+    return original.line + text.count("\n", 0, len(text) - len(text.lstrip()))
+
+
+def _port(found: Mapping[str, str], key: str, default: int) -> int:
+    text = found.get(key, str(default))
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise UsageError(f"{key} is {text[:40]!r}, which is no port (0 to 65535)")
+    return int(text)

@@ -1,0 +1,40 @@
+"""What `rabbitry web` and `rabbitry up` run of the assignment correction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rabbitry.apps import Service, Services, Site, Up
+from rabbitry.apps.grading.commands.options import ExchangeType, People, Type
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+
+def router(site: Site, exchange_type: Type = ExchangeType.DIRECT) -> APIRouter:
+    """Return the routes of the course's page."""
+    from fastapi import APIRouter
+
+    from rabbitry.apps.grading.stages import Wiring
+    from rabbitry.apps.grading.web import Pages
+
+    pages = Pages(site.broker, wiring=Wiring(exchange_type=exchange_type.value, plain=site.plain))
+    found = APIRouter(lifespan=lambda _: pages.open())
+    found.include_router(pages.router)
+    return found
+
+
+def services(up: Up, person: People = None, exchange_type: Type = ExchangeType.DIRECT) -> Services:
+    """Return the process that runs all roles. Raises UsageError for people of roles that are not run."""
+    web = ("--exchange-type", exchange_type.value)
+    if not up.is_wanted:
+        if person:
+            raise UsageError(
+                "--person is for the roles of grading, which are not run here: add --apps monitor,grading, "
+                "or run them with: rabbitry grading run --person ROLE"
+            )
+        return Services(web=web)
+    people = [word for role in person or () for word in ("--person", role.value)]
+    roles = ("grading", "run", *people, "--exchange-type", exchange_type.value, *up.declaring)
+    return Services(children=(Service(name="grading", arguments=roles, is_quiet=False),), web=web)

@@ -1,0 +1,98 @@
+"""The page of the machines, as routes that the dashboard mounts: samples over a WebSocket, and the broker's state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeAlias
+
+from fastapi import APIRouter, WebSocket
+from fastapi.responses import JSONResponse
+
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps import Site
+from rabbitry.apps._live import serve_page
+from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
+from rabbitry.apps.monitor.hub import Hub
+from rabbitry.exceptions import ConnectFailed, RabbitryError
+
+SHORTEST_PAUSE: Final = 0.05
+"""Seconds between two updates of a page: at a hundred samples a second it draws twenty times."""
+
+Event: TypeAlias = Connected | Lost | Received
+Feed: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
+
+log = logging.getLogger("rabbitry.apps.monitor")
+
+
+def feed_of(broker: str, exchange: str, queue: str) -> Feed:
+    """Return the source of samples: an exchange of a broker, whose messages come to a queue."""
+
+    def opened() -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        return SampleFeed(broker, exchange=exchange, queue=queue)
+
+    return opened
+
+
+def pages(site: Site, feed: Feed) -> APIRouter:
+    """Return the routes, which are fed while the dashboard runs.
+
+    Args:
+        site: The broker that is shown, and whom to tell of a refused login.
+        feed: Opens the source of samples.
+    """
+    hub = Hub(str(parse_url(site.broker)))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        feeding = asyncio.create_task(_feed(hub, feed, site.refused), name="feed")
+        try:
+            yield
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    router = APIRouter(lifespan=lifespan)
+
+    @router.get("/healthz")
+    async def health() -> JSONResponse:
+        """Return whether samples can come: 200 while the broker is connected, 503 otherwise."""
+        broker = hub.broker
+        return JSONResponse(
+            {"broker": broker.state, "hosts": hub.host_count, "samples": hub.received},
+            200 if broker.state == "connected" else 503,
+        )
+
+    @router.websocket("/ws")
+    async def live(websocket: WebSocket) -> None:
+        await serve_page(websocket, hub.page, pause=SHORTEST_PAUSE)
+
+    return router
+
+
+async def _feed(hub: Hub, feed: Feed, refused: Callable[[ConnectFailed], None] | None) -> None:
+    """Pass what comes from the broker to the hub.
+
+    Returns only by being cancelled, or by the error that no retry helps against, which the page shows.
+    """
+    try:
+        async with feed() as events:
+            async for event in events:
+                match event:
+                    case Received(body, routing_key):
+                        hub.receive(body, routing_key)
+                    case Connected():
+                        hub.set_broker("connected")
+                        log.info("broker connected: %s", hub.broker.where)
+                    case Lost(reason):
+                        hub.set_broker("away", reason)
+    except RabbitryError as error:
+        hub.set_broker("refused", str(error))
+        if isinstance(error, ConnectFailed) and refused is not None:
+            refused(error)
+        else:
+            log.warning("no samples will come, this is not tried again: %s", error)
+        raise

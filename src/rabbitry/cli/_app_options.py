@@ -1,0 +1,86 @@
+"""Options that installed apps add to `rabbitry web` and `rabbitry up`: parameters of the functions that they bring."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
+
+from typer.models import ParameterInfo
+
+from rabbitry.apps import Plugin
+from rabbitry.apps._installed import Broken, attempt, installed, resolve
+from rabbitry.runtime.output import warn
+
+AppOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""App → the values of its own options, by the names of the parameters."""
+_PARAMETER = "app_options"
+
+
+def with_app_options(command: Callable[..., None], kind: Literal["router", "services"]) -> Callable[..., None]:
+    """Return a command that takes the options of the installed apps too, and hands them over as `app_options`.
+
+    The options of an app are left out where one of them is another's, which is said on stderr. Whoever calls the apps
+    names those that do not load.
+
+    Args:
+        command: Has a parameter `app_options`.
+        kind: The functions that are looked at: the plug-ins' `router` or `services`.
+    """
+    own = [each for each in _parameters(command) if each.name != _PARAMETER]
+    taken = {flag for each in own for flag in _flags(each)}
+    added: dict[str, list[inspect.Parameter]] = {}
+    for name, plugin in installed().plugins.items():
+        options = attempt(plugin, partial(_options_of, plugin, kind))
+        if isinstance(options, Broken):
+            continue
+        flags = {flag for each in options for flag in _flags(each)}
+        if not flags.isdisjoint(taken):
+            warn(f"app {name!r} can't have the options {', '.join(sorted(flags & taken))}: they are another's")
+            continue
+        taken |= flags
+        added[name] = options
+    return _extended(command, own, added)
+
+
+def _extended(
+    command: Callable[..., None], own: Sequence[inspect.Parameter], added: Mapping[str, Sequence[inspect.Parameter]]
+) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        options = {name: {each.name: given.pop(each.name) for each in many} for name, many in added.items()}
+        command(**given, **{_PARAMETER: options})
+
+    # Apps' options first, as they stood: the general ones (broker, log) end the list.
+    everything = [*own, *(each for many in added.values() for each in many)]
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in everything]
+    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined] # `inspect` and Typer read it
+    return run
+
+
+def _options_of(plugin: Plugin, kind: Literal["router", "services"]) -> list[inspect.Parameter]:
+    reference = plugin.router if kind == "router" else plugin.services
+    return [] if reference is None else [each for each in _parameters(resolve(reference)) if _info(each) is not None]
+
+
+def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    # Not what it returns, which may be a type that only type checkers import.
+    written = {name: text for name, text in inspect.get_annotations(function).items() if name != "return"}
+    hints = get_type_hints(SimpleNamespace(__annotations__=written), function.__globals__, include_extras=True)
+    found = inspect.signature(function).parameters.values()
+    return [each.replace(annotation=hints.get(each.name, each.annotation)) for each in found]
+
+
+def _info(parameter: inspect.Parameter) -> ParameterInfo | None:
+    """Return what Typer is told of a parameter; None where that is nothing."""
+    return next((each for each in get_args(parameter.annotation) if isinstance(each, ParameterInfo)), None)
+
+
+def _flags(parameter: inspect.Parameter) -> Sequence[str]:
+    info = _info(parameter)
+    if info is None:
+        return ()
+    return info.param_decls or (f"--{parameter.name.replace('_', '-')}",)
