@@ -66,7 +66,7 @@ class Program:
 
     def wait(self) -> int:
         """Wait for its end and return the exit code."""
-        return self._process.wait(30)
+        return self._process.wait(80)
 
     def __repr__(self) -> str:
         return f"<{self._process.args!r}\nstdout: {self.out}\nstderr: {self.err}>"
