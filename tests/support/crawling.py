@@ -122,7 +122,7 @@ class Crawl:
         wanted = {"crawler": names.BATCH_QUEUE, "processor": names.PAGE_QUEUE, "keeper": names.KEEPER_QUEUE}
         with Queues(self.broker) as queues:
             for queue in {wanted[role] for role in self.running.values() if role in wanted}:
-                eventually_blocking(lambda queue=queue: queues.consumers(queue), f"a consumer of {queue}", within=30)  # type: ignore[misc] # bound now
+                eventually_blocking(lambda queue=queue: queues.consumers(queue), f"a consumer of {queue}", within=60)  # type: ignore[misc] # bound now
 
     def check(self) -> None:
         """See that all roles that were not killed or stopped still run."""
@@ -172,7 +172,7 @@ class Crawl:
             return self._database is not None
 
         if self._database is None:
-            eventually_blocking(opened, "a keeper made the database", within=30)
+            eventually_blocking(opened, "a keeper made the database", within=60)
         assert self._database is not None
         return self._database
 

@@ -29,10 +29,10 @@ async def test_all_roles_run_in_one_process(broker_url: str, tmp_path: Path) -> 
             async def done() -> bool:
                 return (await asking.find(AskStatus(), Status)).documents == PAGES
 
-            await eventually_awaited(done, "all pages are in the index", within=40)
+            await eventually_awaited(done, "all pages are in the index", within=80)
             found = await asking.find(AskSearch(f"site:{host(1)}"), Found)
             assert found.total == PAGES / 3
         asked = [(entry.host, entry.target) for entry in sites.log.pages()]
         assert len(asked) == len(set(asked)) == PAGES
         running.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(running.process.wait, 20) == 0, running.output
+        assert await asyncio.to_thread(running.process.wait, 60) == 0, running.output

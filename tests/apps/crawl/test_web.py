@@ -23,6 +23,7 @@ from rabbitry.apps.crawl.messages import Add
 from rabbitry.apps.crawl.web import Pages
 from rabbitry.telemetry import Report, Reporter
 from tests.apps.crawl._fake import FakeKeeper
+from tests.flow._running import eventually_consumed
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 
@@ -156,7 +157,7 @@ async def test_a_page_gets_the_picture_and_what_changes(embedded_url: str) -> No
     serving = asyncio.create_task(serve(app, [listener], stop))
     try:
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(60),
             websockets.connect(url, proxy=None) as socket,
             _channel(embedded_url) as channel,
         ):
@@ -185,13 +186,17 @@ async def _asking(url: str, keeper: FakeKeeper) -> AsyncIterator[httpx.AsyncClie
     app.include_router(pages.router)
     async with _channel(url) as channel:
         await channel.declare_queue("crawl.questions", durable=True)
-        async with pages.open(), channel.consume("crawl.questions"):
+        # The consumer comes first: whether there is a keeper is what the latest look at the queues says.
+        async with channel.consume("crawl.questions"), pages.open():
             await eventually(lambda: pages.picture.queues, "the first look")
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
                 yield http
 
 
-async def test_the_keeper_is_asked_and_its_answers_serve_all_pages(embedded_url: str) -> None:
+async def test_the_keeper_is_asked_and_its_answers_serve_all_pages(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "KEPT", 1000.0)
     keeper = FakeKeeper()
     async with _asking(embedded_url, keeper) as http:
         status = (await http.get("/api/status")).json()
@@ -209,6 +214,7 @@ async def test_the_keeper_is_asked_and_its_answers_serve_all_pages(embedded_url:
 
 
 async def test_answers_that_are_kept_are_bounded(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "KEPT", 1000.0)
     monkeypatch.setattr(web, "MOST_KEPT", 3)
     keeper = FakeKeeper()
     async with _asking(embedded_url, keeper) as http:
@@ -315,8 +321,9 @@ async def test_a_question_over_the_broker_is_answered(broker_url: str) -> None:
 
     async with _channel(broker_url) as channel:
         await channel.declare_queue("crawl.questions", durable=True)
-        async with background(reply(channel)), pages.open():
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
+        async with background(reply(channel)):
+            await eventually_consumed(broker_url, "crawl.questions", 1)
+            async with pages.open(), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
                 await eventually(lambda: pages.picture.queues, "the first look")
                 wrong = await http.get("/api/status")
                 assert (wrong.status_code, "can't be decoded" in wrong.json()["error"]) == (503, True), wrong.text

@@ -112,13 +112,21 @@ async def test_what_a_host_is_not_asked_for_in_time_goes_back() -> None:
     assert (items, len(report.left), report.why) == ([], 2, "late")
 
 
-async def test_each_address_is_asked_for_once_and_a_report_ends_it() -> None:
+async def test_each_address_is_asked_for_once_and_a_report_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script({"2": "client-error"})
+    clock = batches._clock
+
+    def slow() -> float:
+        """Stand still from the last request on, as if the report came at once."""
+        return ended if len(script.ended) == 3 else clock()
+
+    ended = clock() + 1.0
+    monkeypatch.setattr(batches, "_clock", slow)
     items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=0.01))
     assert [type(item).__name__ for item in items] == ["Page", "Outcome", "Page"]
     assert script.paths == ["1", "2", "3"]
     assert (report.batch, report.origin, report.crawler, report.left, report.why) == ("b1", ORIGIN, "c1", [], "")
-    assert 0 < report.wait <= 0.01
+    assert report.wait == pytest.approx(0.01)
 
 
 async def test_empty_batch_is_a_report() -> None:
@@ -210,17 +218,19 @@ async def test_no_delay_is_owed_where_nothing_was_asked_for(outcome: str) -> Non
 
 
 async def test_crawler_that_woke_too_late_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    offset = 0.0
-    clock = batches._clock
-    monkeypatch.setattr(batches, "_clock", lambda: clock() + offset)
+    now, first = 1000.0, batches._first
+
+    async def stopped(*arguments: Any) -> None:
+        nonlocal now
+        await first(*arguments)
+        now += 0.05 + batches.JUMP + 0.1  # as if it had been stopped while it waits for its delay
+
+    monkeypatch.setattr(batches, "_clock", lambda: now)
+    monkeypatch.setattr(batches, "_first", stopped)
     script = Script()
     crawl = crawler_of(script).crawl(batch_of("1", "2", "3", delay=0.05))
     await anext(crawl)
-    waiting = asyncio.ensure_future(anext(crawl))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    offset = batches.JUMP + 0.1  # as if it had been stopped while it waits for its delay
-    report = await waiting
+    report = await anext(crawl)
     assert isinstance(report, Report)
     assert (script.paths, report.why, len(report.left)) == (["1"], "interrupted", 2)
     await crawl.aclose()

@@ -77,7 +77,7 @@ class Observer:
 
     def __enter__(self) -> Observer:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -295,7 +295,7 @@ def test_crawler_imports_nothing_heavy() -> None:
         env=commands.environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.stdout.strip() == "[]", done.stderr

@@ -139,7 +139,7 @@ async def test_a_keeper_waits_for_its_database_with_patience(file: Path, monkeyp
     with Database(f"sqlite:///{file}") as database:
         full = ("PRAGMA max_page_count = 1", FILL_SQLITE)
         with failing(database, monkeypatch, *full) as begun:
-            role = Role(Node("keeper"), database, patience=0.1)
+            role = Role(Node("keeper"), database, patience=0.45)  # less than its first pause
             assert not await kept(role, role.ended.done)
             assert len(begun) == 2, "the second time comes after a pause, past its patience"
             with pytest.raises(RecordsError, match="full"):

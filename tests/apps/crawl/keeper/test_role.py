@@ -128,7 +128,7 @@ async def test_a_site_is_crawled_over_the_broker(broker_url: str, tmp_path: Path
         async def done() -> bool:
             return await documents(asking) == PAGES
 
-        await eventually_awaited(done, "all pages are in the index", within=30)
+        await eventually_awaited(done, "all pages are in the index", within=80)
         why = await asking.find(AskWhy(f"{START[:-1]}7"), Why)
         assert [decision.outcome for decision in why.decisions] == ["queued", "sent", "page", "document"]
         status = await asking.find(AskStatus(), Status)
@@ -163,9 +163,11 @@ async def test_a_message_that_is_none_is_a_dead_letter_and_the_others_go_on(brok
                 queue = await channel.declare_queue(f"{names.APP}.dead", passive=True)
                 return queue.message_count == 3
 
-            await eventually_awaited(dead, "three dead letters", within=20)
+            await eventually_awaited(dead, "three dead letters", within=60)
 
 
+# A batch that the killed keeper had committed and not published yet is taken back 115 s later.
+@pytest.mark.timeout(280)
 async def test_a_keeper_that_stands_by_takes_over_from_one_that_was_killed(broker_url: str, tmp_path: Path) -> None:
     arguments = ("crawl", "keeper", "--broker", broker_url, "--database", f"sqlite:///{tmp_path / 'crawl.sqlite3'}")
     with service(*arguments) as first, service(*arguments) as second:
@@ -173,13 +175,13 @@ async def test_a_keeper_that_stands_by_takes_over_from_one_that_was_killed(broke
             await asyncio.to_thread(one.wait_for, "keeper [0-9a-f]+")
         async with fetching(broker_url) as crawler, Asking(broker_url) as asking:
             await asking.tell(Add([START], delay=0.0))
-            await eventually(lambda: len(crawler.fetched) > 5, "some pages are fetched", within=30)
+            await eventually(lambda: len(crawler.fetched) > 5, "some pages are fetched", within=60)
             first.process.send_signal(signal.SIGKILL)
 
             async def done() -> bool:
                 return await documents(asking) == PAGES
 
-            await eventually_awaited(done, "all pages are in the index", within=50)
+            await eventually_awaited(done, "all pages are in the index", within=200)
             pages = [url for url in crawler.fetched if not url.endswith("robots.txt")]
             assert len(pages) == len(set(pages)) == PAGES
 

@@ -157,7 +157,7 @@ def test_the_memory_of_a_process_is_limited() -> None:
     process = multiprocessing.get_context("spawn").Process(target=_take_memory, args=(theirs,))
     process.start()
     try:
-        assert ours.poll(30)
+        assert ours.poll(100)
         assert ours.recv() == "no memory"
     finally:
         process.join(30)
@@ -194,7 +194,7 @@ def test_a_pika_crawler_and_a_pika_log_reader_are_served(broker_url: str) -> Non
         _, line = _get(channel, "logq")
         assert line.decode().startswith(f"processor|{said[1]}|")
         processor.process.send_signal(signal.SIGTERM)
-        assert processor.process.wait(20) == 0
+        assert processor.process.wait(60) == 0
     connection.close()
 
 
