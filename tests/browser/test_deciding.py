@@ -16,7 +16,7 @@ from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.roles import ROLES, RoleName
 from tests.browser.test_grading import Watched, _opened, _web
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 _WITHIN = 30_000
 
 

@@ -15,7 +15,7 @@ from tests.apps.grading._running import PEOPLE, office
 from tests.support import commands
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 _WITHIN = 30_000
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 

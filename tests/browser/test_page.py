@@ -17,7 +17,7 @@ from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 _WITHIN = 30_000
 
 

@@ -18,7 +18,7 @@ from tests.deploy.networks import Namespace
 from tests.support.waiting import eventually_blocking
 
 _TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_START = 30.0
+_START = 90.0
 
 
 def why_missing() -> str | None:

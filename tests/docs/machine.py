@@ -71,7 +71,7 @@ def run_page(blocks: Sequence[Block], folder: Path, before: Sequence[str] = ()) 
         ["unshare", *privileges, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
          script],
         cwd=folder, env=_environment(home, logs, programs), stdin=subprocess.DEVNULL, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=280,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=560,
     )  # fmt: skip
 
 

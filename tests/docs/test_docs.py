@@ -88,7 +88,7 @@ def _is_run(page: str) -> bool:
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [page for page in PAGES if _is_run(page)])
 def test_commands_and_programs_run_as_printed(page: str, tmp_path: Path) -> None:
     programs.require(machine.why_missing())
