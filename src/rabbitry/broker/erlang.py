@@ -32,6 +32,36 @@ def erlang_term(value: FieldValue) -> str:
     return str(value)
 
 
+def erlang_json(value: object) -> str:
+    """Print a value that came as JSON as Erlang's ~p does, on one line: objects are maps, and text is Latin-1 to it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            return _float(value)
+        case str():
+            return _text(value)
+        case Mapping():
+            return f"#{{{','.join(f'{_text(str(key))} => {erlang_json(item)}' for key, item in value.items())}}}"
+        case Sequence():
+            if value and all(isinstance(item, int) and _is_printable(item) for item in value):
+                return f'"{bytes(value).decode("latin-1")}"'  # a list of characters to Erlang
+            return f"[{','.join(map(erlang_json, value))}]"
+    return str(value)
+
+
+def _text(value: str) -> str:
+    data = value.encode("utf-8", "surrogateescape")
+    is_printable = value and all(_is_printable(byte) for byte in data) and '"' not in value and "\\" not in value
+    return f'<<"{value}">>' if is_printable else erlang_binary(data)
+
+
+def _is_printable(code: int) -> bool:
+    return 32 <= code <= 126 or 160 <= code <= 255
+
+
 def _float(value: float) -> str:
     """Print a float as Erlang does: the fewest digits, and an exponent where that is shorter."""
     sign, digit_tuple, exponent = Decimal(repr(value)).as_tuple()

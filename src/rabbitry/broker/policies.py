@@ -4,11 +4,12 @@ For each queue or exchange the matching policy of highest priority holds. A queu
 of two numbers the smaller one holds, of two texts the argument.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.broker.erlang import erlang_term
+from rabbitry.broker.erlang import erlang_json
 from rabbitry.broker.patterns import check_pattern, matches
 from rabbitry.broker.queues.arguments import check_timer
 from rabbitry.broker.records import key
@@ -27,7 +28,7 @@ class Policy(NamedTuple):
     name: str
     pattern: str
     definition: Table
-    priority: int = 0
+    priority: float = 0
     apply_to: str = "all"
 
     def is_for(self, name: str, kind: Literal["queues", "exchanges"]) -> bool:
@@ -59,6 +60,14 @@ def _is_one_of(*values: FieldValue) -> Callable[[FieldValue], bool]:
     return lambda value: not isinstance(value, bool) and value in values
 
 
+def _is_segment_size(value: FieldValue) -> bool:
+    return isinstance(value, int) and _is_count(value) and value.bit_length() < 63
+
+
+def _is_age(value: FieldValue) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9]+[YMDhms]", value) is not None
+
+
 def _is_anything(value: FieldValue) -> bool:
     return True
 
@@ -84,13 +93,16 @@ _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
     ),
     "max-in-memory-length": (_is_count, "is not a valid maximum memory in bytes"),
     "max-in-memory-bytes": (_is_count, "is not a valid maximum memory in bytes"),
+    "max-age": (_is_age, "is not a valid max age"),
+    "stream-max-segment-size-bytes": (_is_segment_size, "is not a valid segment size"),
+    "initial-cluster-size": (_is_count, "is not a valid cluster size"),
     "ha-mode": (_is_one_of("all", "exactly", "nodes"), "is not a valid ha-mode value"),
     "ha-params": (_is_anything, ""),
     "ha-sync-mode": (
         _is_one_of("manual", "automatic"),
         'ha-sync-mode must be "manual" or "automatic", got {}',
     ),
-    "ha-sync-batch-size": (_is_lifetime, "ha-sync-batch-size takes an integer greater than 0, got {}"),
+    "ha-sync-batch-size": (_is_lifetime, "ha-sync-batch-size takes an integer greater than 0, {} given"),
     "ha-promote-on-shutdown": (
         _is_one_of("always", "when-synced"),
         'ha-promote-on-shutdown must be "always" or "when-synced", got {}',
@@ -127,7 +139,7 @@ class Policies:
             str(record["name"]),
             str(record["pattern"]),
             definition if isinstance(definition, dict) else {},
-            priority if isinstance(priority, int) else 0,
+            priority if isinstance(priority, int | float) else 0,
             str(record["apply_to"]),
         )
         self._known[policy.vhost, policy.name] = policy
@@ -170,16 +182,38 @@ def check(policy: Policy) -> None:
     if not policy.definition:
         raise UsageError("no policy provided")
     unknown = [
-        f"{{{erlang_term(setting)},{erlang_term(value)}}}"
+        f"{{{erlang_json(setting)},{erlang_json(value)}}}"
         for setting, value in sorted(policy.definition.items())
         if setting not in _SETTINGS
     ]
     if unknown:
         raise UsageError(f"[{','.join(unknown)}] are not recognised policy settings")
+    is_mirrored = "ha-mode" in policy.definition
+    if not is_mirrored and any(setting.startswith("ha-") for setting in policy.definition):
+        raise UsageError("ha-mode must be specified to specify ha-params, ha-sync-mode or ha-promote-on-shutdown")
     for setting, value in sorted(policy.definition.items()):
         is_right, wrong = _SETTINGS[setting]
         if not is_right(value):
-            printed = "null" if value is None else erlang_term(value)
+            printed = erlang_json(value)
             raise UsageError(wrong.format(printed) if "{}" in wrong else f"{printed} {wrong}")
-    if policy.definition.get("ha-mode") == "exactly" and "ha-params" not in policy.definition:
-        raise UsageError('ha-mode="exactly" takes an integer, none given')
+        if setting == "ha-mode":
+            _check_mirroring(value, policy.definition)
+
+
+def _check_mirroring(mode: FieldValue, definition: Table) -> None:
+    """Raise UsageError where `ha-params` do not fit `ha-mode`: they mean nothing here, and RabbitMQ checks them."""
+    given = definition.get("ha-params")
+    is_given = "ha-params" in definition
+    printed = erlang_json(given) if is_given else "none"
+    if mode == "all":
+        if is_given:
+            raise UsageError('ha-mode="all" does not take parameters')
+    elif mode == "exactly":
+        if not isinstance(given, int) or isinstance(given, bool) or given <= 0:
+            raise UsageError(f'ha-mode="exactly" takes an integer, {printed} given')
+    elif not isinstance(given, list):
+        raise UsageError(f'ha-mode="nodes" takes a list, {printed} given')
+    elif not given:
+        raise UsageError('ha-mode="nodes" list must be non-empty')
+    elif others := [node for node in given if not isinstance(node, str)]:
+        raise UsageError(f'ha-mode="nodes" takes a list of strings, {erlang_json(others)} was not a string')

@@ -31,6 +31,7 @@ from rabbitry.broker.errors import (
 from rabbitry.broker.handlers.queue import named
 from rabbitry.broker.queues import Consumer, Queue, ReplyTo
 from rabbitry.broker.queues.reply_to import REPLY_TO
+from rabbitry.exceptions import ProtocolViolation
 
 
 def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
@@ -107,6 +108,8 @@ def _priority(queue: Queue, arguments: Table) -> int:
         if argument in arguments:
             kind = "quorum" if queue.rules.quorum else "classic"
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
+    if not isinstance(arguments.get("x-credit", {}), dict):  # RabbitMQ's, for AMQP 1.0; its channel fails there
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
     return value
 
 

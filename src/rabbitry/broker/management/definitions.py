@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry.amqp.protocol.constants import DEFAULT_FRAME_MAX
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
-from rabbitry.broker.erlang import erlang_term
+from rabbitry.broker.erlang import erlang_json
 from rabbitry.broker.exchanges import Binding
 from rabbitry.broker.management import views
 from rabbitry.broker.management.encoding import Json, encode
@@ -114,17 +114,17 @@ def policy(vhost: str, name: str, item: Mapping[str, object]) -> Policy:
     if not isinstance(definition, dict):
         text = f"parse error while reading policy definition: {_printed(definition)}. Validator: policy_validator."
         raise _invalid(text)
-    if not isinstance(priority, int) or isinstance(priority, bool):
+    if not isinstance(priority, int | float) or isinstance(priority, bool):
         raise _invalid(f"priority should be a number, actually was {_printed(priority)}")
     if not isinstance(apply_to, str):
         raise _invalid(f"apply-to '{_printed(apply_to)}' unrecognised; should be 'queues', 'exchanges' or 'all'")
-    made = Policy(vhost, name, pattern, table(definition), priority, apply_to)
+    made = Policy(vhost, name, pattern, definition, priority, apply_to)
     try:
         encode_table({"priority": priority})
         check(made)
     except UsageError as error:
         raise _invalid(str(error)) from error
-    return made
+    return made._replace(definition=table(definition))
 
 
 def _invalid(text: str) -> BadDefinition:
@@ -133,7 +133,7 @@ def _invalid(text: str) -> BadDefinition:
 
 def _printed(value: object) -> str:
     """Print a JSON value as Erlang does."""
-    return erlang_term(_field(value))
+    return erlang_json(value)
 
 
 def limits(value: object, names: tuple[str, ...], what: str) -> dict[str, int]:

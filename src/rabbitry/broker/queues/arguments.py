@@ -48,6 +48,12 @@ def _not_negative(value: FieldValue, arguments: Table) -> None:
         raise _Bad(f"{{value_negative,{number}}}")
 
 
+def _positive(value: FieldValue, arguments: Table) -> None:
+    if _integer(value, arguments) == 0:
+        raise _Bad("{value_zero,0}")
+    _not_negative(value, arguments)
+
+
 def check_timer(number: int) -> str | None:
     """Return what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
     if number < 0:
@@ -122,7 +128,7 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
     "x-queue-version": _version,
     "x-single-active-consumer": _boolean,
     "x-queue-type": _string,
-    "x-quorum-initial-group-size": _not_negative,
+    "x-quorum-initial-group-size": _positive,
     "x-stream-max-segment-size-bytes": _not_negative,
     "x-queue-leader-locator": _one_of(
         "invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders"
