@@ -1,14 +1,11 @@
 """The commands about apps, as a user runs them."""
 
 import asyncio
-import contextlib
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from tests.flow._running import counts, dead_of, eventually_dead, eventually_hol
 from tests.support import commands
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.terminals import shown_by
 from tests.support.waiting import eventually_blocking
 
 SHOP = """
@@ -172,30 +170,13 @@ def test_a_line_that_can_not_be_decoded_ends_publishing(shop: rabbitry.App, embe
     assert run("publish", "shop_of_tests:app", "nowhere", url=embedded_url, text="{}\n").returncode == 2
 
 
-def test_publishing_shows_its_progress_on_a_terminal(shop: rabbitry.App, embedded_url: str) -> None:
-    ours, theirs = pty.openpty()
-    shown = bytearray()
-
-    def read() -> None:
-        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
-            while piece := os.read(ours, 65536):
-                shown.extend(piece)
-
-    # A terminal that nobody reads takes some thousand bytes, and then the command would wait.
-    reading = threading.Thread(target=read)
+def test_publishing_shows_its_progress_on_a_terminal(shop: rabbitry.App, embedded_url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rabbitry", "publish", "shop_of_tests:app", "order"]
-    lines = "".join(f'{{"n": {n}}}\n' for n in range(3000)).encode()
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f'{{"n": {n}}}\n' for n in range(3000)))
     environment = commands.environment({"RABBITRY_BROKER": embedded_url, "TERM": "xterm"})
-    try:
-        with subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs
-        ) as process:
-            os.close(theirs)
-            reading.start()
-            output, _ = process.communicate(lines, timeout=60)
-        reading.join(60)
-    finally:
-        os.close(ours)
+    with lines.open("rb") as stdin:
+        shown, output = shown_by(command, environment=environment, stdin=stdin)
     assert output == b"published 3000 messages with key order\n"
     assert b"published" in shown
     assert b"000/?" in shown
