@@ -89,7 +89,7 @@ def _program(extra: str, then: str) -> list[str]:
 def _run(extra: str, then: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*_program(extra, then), *arguments], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=100, check=False,
+        text=True, timeout=200, check=False,
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _service(folder: Path, extra: str, *arguments: str) -> Iterator[Service]:
     try:
         yield Service(process, str(output))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, output.read_text()
+        assert process.wait(90) == 0, output.read_text()
         assert "Traceback" not in output.read_text()
     finally:
         process.kill()
@@ -182,7 +182,7 @@ def test_the_extras_of_roles_run_them(extra: str, tmp_path: Path) -> None:
             answer = httpx.get(consumers, auth=("guest", "guest"), timeout=60).raise_for_status()
             return len(answer.json()) > 0
 
-        eventually_blocking(consumes, "a consumer", within=100)
+        eventually_blocking(consumes, "a consumer")
 
 
 @pytest.mark.parametrize("command", ["up", "web", "worker"])

@@ -30,14 +30,14 @@ def _read(path: Path) -> dict[str, Any]:
 def test_each_file_fits_its_schema(schema: str) -> None:
     done = subprocess.run(
         [_PROGRAMS / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", *_SCHEMAS[schema]],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_security_linter_finds_nothing() -> None:
     done = subprocess.run(
-        [_PROGRAMS / "zizmor", "--offline", "--format", "json", _GITHUB], capture_output=True, text=True, timeout=100,
+        [_PROGRAMS / "zizmor", "--offline", "--format", "json", _GITHUB], capture_output=True, text=True, timeout=200,
         check=False,
     )  # fmt: skip
     assert json.loads(done.stdout) == [], done.stdout + done.stderr

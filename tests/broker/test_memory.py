@@ -3,7 +3,7 @@
 import asyncio
 import re
 import resource
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -85,10 +85,17 @@ _FILLS: Final[dict[str, tuple[Fill, int, int]]] = {
 """What fills the broker, and how much of it in a short test and in a long one."""
 
 
+@pytest.fixture(autouse=True)
+def many_descriptors() -> Iterator[None]:
+    """Allow this process, and the broker that inherits it, as many file descriptors as the system does."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 async def _fill(folder: Path, kind: str, number: int) -> int:
     """Fill a broker of its own, and give what it has in memory then."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the broker inherits it
     seen = 0
 
     def full() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from rabbitry.broker import Broker
 
-_DEADLINE: Final = 20.0
+_DEADLINE: Final = 60.0
 _CLOSE_TIMEOUT: Final = 0.1
 
 
