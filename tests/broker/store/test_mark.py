@@ -12,6 +12,7 @@ from rabbitry.broker.store.batch import Batch
 from rabbitry.broker.store.mark import log_path, mark_path
 from rabbitry.broker.store.rescue import survey
 from rabbitry.broker.store.sqlite import SQLiteStore
+from tests.support.logs import messages
 
 _PAGE: Final = 4096
 _FRAME: Final = 24 + _PAGE
@@ -73,7 +74,7 @@ def test_a_whole_log_is_nothing_to_talk_about(killed: Path, caplog: pytest.LogCa
     assert survey(killed).is_whole
     for _ in range(2):
         assert _names(SQLiteStore(killed)) == _RECORDS
-    assert caplog.messages == []
+    assert messages(caplog) == []
 
 
 @pytest.mark.parametrize("damage", [_cut, _zero, _spoil])
@@ -85,10 +86,10 @@ def test_a_log_that_ends_before_the_last_commit_is_named(
     damage(log, _commits(log)[-1 - lost])
     assert any("it was cut or damaged" in line or "are lost" in line for line in survey(killed).lines())
     assert _names(SQLiteStore(killed)) == _RECORDS[: len(_RECORDS) - lost]
-    assert [message for message in caplog.messages if "it was cut or damaged" in message] == caplog.messages[:1]
+    assert [message for message in messages(caplog) if "it was cut or damaged" in message] == messages(caplog)[:1]
     caplog.clear()
     assert _names(SQLiteStore(killed)) == _RECORDS[: len(_RECORDS) - lost]
-    assert caplog.messages == []
+    assert messages(caplog) == []
 
 
 @pytest.mark.parametrize("header", [None, b"", bytes(32)])
@@ -98,11 +99,11 @@ def test_a_log_that_is_gone_is_named(killed: Path, caplog: pytest.LogCaptureFixt
     if header is not None:
         log.write_bytes(header)
     _names(SQLiteStore(killed))
-    assert len(caplog.messages) == 1
+    assert len(messages(caplog)) == 1
     assert "somebody removed it" in caplog.text
     caplog.clear()
     _names(SQLiteStore(killed))
-    assert caplog.messages == []
+    assert messages(caplog) == []
 
 
 def test_an_older_log_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,7 +138,7 @@ def test_a_note_that_is_older_than_the_log_says_nothing(
         assert _names(SQLiteStore(tmp_path / "later")) == ["late", *_RECORDS]
     mark_path(tmp_path / "later/broker.sqlite").unlink()
     assert _names(SQLiteStore(tmp_path / "later")) == ["late", *_RECORDS]
-    assert caplog.messages == []
+    assert messages(caplog) == []
 
 
 def _other(folder: Path) -> SQLiteStore:
@@ -155,14 +156,14 @@ def test_a_database_of_another_folder_is_named_and_served(
     shutil.copyfile(tmp_path / "other/broker.sqlite", killed / "broker.sqlite")
     log = log_path(killed / "broker.sqlite").read_bytes()
     assert _names(SQLiteStore(killed)) == ["other"]
-    assert len(caplog.messages) == 1
+    assert len(messages(caplog)) == 1
     assert "somebody replaced it" in caplog.text
     (aside,) = killed.glob("replaced-*/broker.sqlite-wal")
     assert str(aside.parent) in caplog.text
     assert aside.read_bytes() == log
     caplog.clear()
     assert _names(SQLiteStore(killed)) == ["other"]
-    assert caplog.messages == []
+    assert messages(caplog) == []
 
 
 def test_a_database_that_comes_with_its_log_is_served_with_it(
@@ -173,7 +174,7 @@ def test_a_database_that_comes_with_its_log_is_served_with_it(
         shutil.copyfile(tmp_path / "other" / name, killed / name)
     other.close()
     assert _names(SQLiteStore(killed)) == ["other"]
-    assert len(caplog.messages) == 1
+    assert len(messages(caplog)) == 1
     assert "somebody replaced it" in caplog.text
     assert list(killed.glob("replaced-*")) == []
 
@@ -189,4 +190,4 @@ def test_a_folder_that_was_restored_as_a_whole_is_nothing_to_talk_about(
     shutil.rmtree(killed)
     shutil.copytree(tmp_path / "copy", killed)
     assert _names(SQLiteStore(killed)) == _RECORDS
-    assert caplog.messages == []
+    assert messages(caplog) == []
