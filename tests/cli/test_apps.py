@@ -154,7 +154,7 @@ def test_a_command_imports_no_app(arguments: list[str]) -> None:
         "import sys\nfrom rabbitry.cli import main\n"
         f"try:\n    main({arguments})\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     heavy = {"fastapi", "httpx", "psutil", "sqlalchemy", "rabbitry.amqp.client", "rabbitry.flow", "rich"}
     heavy |= {f"rabbitry.apps.{name}.commands" for name in installed().plugins}
     if arguments != ["--help"]:

@@ -22,7 +22,7 @@ def board(tmp_path: Path) -> dict[str, str]:
 
 
 def _notes(page: str) -> list[str]:
-    found: list[str] = httpx.get(f"{page}board/api/notes", timeout=30).json()
+    found: list[str] = httpx.get(f"{page}board/api/notes", timeout=90).json()
     return found
 
 
@@ -31,12 +31,12 @@ def test_its_note_is_on_its_page(board: dict[str, str]) -> None:
         more = board | {"RABBITRY_BROKER": broker.url}
         with commands.service("web", "--port", "0", more=more) as web:
             page = web.wait_for(r"dashboard on (http://\S+/)")[1]
-            navigation = httpx.get(f"{page}static/views.js", timeout=30).text
+            navigation = httpx.get(f"{page}static/views.js", timeout=90).text
             assert '{"path":"board/","title":"Board"}' in navigation
             assert (
-                '<script type="module" src="../board/static/board.js">' in httpx.get(f"{page}board/", timeout=30).text
+                '<script type="module" src="../board/static/board.js">' in httpx.get(f"{page}board/", timeout=90).text
             )
-            assert httpx.get(f"{page}board/static/board.js", timeout=30).status_code == 200
+            assert httpx.get(f"{page}board/static/board.js", timeout=90).status_code == 200
 
             def posted() -> bool:
                 # The page's queue may not be bound yet when the first note is posted.
@@ -46,7 +46,7 @@ def test_its_note_is_on_its_page(board: dict[str, str]) -> None:
 
             eventually_blocking(posted, "the note")
             web.process.send_signal(signal.SIGTERM)
-            assert web.process.wait(30) == 0, web.output
+            assert web.process.wait(90) == 0, web.output
             assert "WARNING" not in web.output
 
 
@@ -56,7 +56,7 @@ def test_up_runs_its_service_with_its_option(board: dict[str, str]) -> None:
         page = up.wait_for(r"live: (http://\S+/)")[1]
         eventually_blocking(lambda: "drink some water" in _notes(page), "the reminder")
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(30) == 0, up.output
+        assert up.process.wait(90) == 0, up.output
 
 
 def test_a_service_that_does_not_load_is_left_out_and_the_others_run(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_a_service_that_does_not_load_is_left_out_and_the_others_run(tmp_path: P
         page = up.wait_for(r"live: (http://\S+/)")[1]
         up.wait_for(r"the bad one is left out: the bad one ended with exit code 2")
         up.wait_for(r"app 'bad' of bad-app 1\.0 does not load: ValueError: no page")
-        eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=30).json()["samples"], "samples")
-        assert httpx.get(f"{page}grading/", timeout=30).status_code == 200
+        eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=90).json()["samples"], "samples")
+        assert httpx.get(f"{page}grading/", timeout=90).status_code == 200
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(30) == 0, up.output
+        assert up.process.wait(90) == 0, up.output
 
 
 def test_a_course_that_makes_no_sense_costs_the_others_nothing(tmp_path: Path) -> None:
@@ -96,6 +96,6 @@ def test_a_course_that_makes_no_sense_costs_the_others_nothing(tmp_path: Path) -
     with commands.service("up", *_FREE, "--memory", "--apps", "monitor,grading", more=more) as up:
         page = up.wait_for(r"live: (http://\S+/)")[1]
         up.wait_for(r"grading is left out: .*grading\.toml")
-        eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=30).json()["samples"], "samples")
+        eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=90).json()["samples"], "samples")
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(30) == 0, up.output
+        assert up.process.wait(90) == 0, up.output

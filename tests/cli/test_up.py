@@ -47,6 +47,8 @@ def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
         eventually_blocking(lambda: {"crawl", "grading"} <= {*_children(up)}, "the roles")
         children = _children(up)
         assert sorted(children) == ["broker", "crawl", "grading", "monitor", "web"]
+        agent = children["monitor"].cmdline()
+        assert agent[agent.index("--http") + 1] == "0", "a number that was found for it could be taken by now"
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(90) == 0, up.output
         assert _all_gone(list(children.values()))

@@ -142,8 +142,8 @@ class Up:
     Attributes:
         is_wanted: Whether the app's services are to run; its `Services.web` counts in any case.
         plain, strict: Whether these options were given.
-        free_port: Returns a port, seen to be free: of a port that was asked for or None, the usual port, and the option
-            that asks. Raises UsageError where it is taken.
+        free_port: Returns a port for a service, seen to be free, or 0 where it is to take any: of a port that was asked
+            for or None, the usual port, and the option that asks. Raises UsageError where it is taken.
     """
 
     is_wanted: bool

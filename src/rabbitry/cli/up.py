@@ -132,7 +132,8 @@ def up(
     def free_port(given: int | None, usual: int, option: str) -> int:
         with _listen(given, usual, option, beside) as found:
             number: int = found.getsockname()[1]
-            return number
+            # Any other number is one that this machine chose, and may choose for somebody else before a child uses it.
+            return number if number in (given, usual) else 0
 
     brought = services(chosen, app_options, plain=plain, strict=strict, free_port=free_port)
     own: list[str] = []
