@@ -8,6 +8,7 @@ const OLD = 5; // seconds after which an answer's age is worth a colour
 // Props: path; every (seconds between two questions, 0 for one alone); draw(answer, {each, reload}).
 export class Asked extends Component {
   state = { answer: null, each: 0, givenAt: 0, wrong: null };
+  number = 0; // of the latest question: answers may overtake each other
 
   componentDidMount() {
     this.onVisible = () => document.hidden || this.load();
@@ -34,9 +35,10 @@ export class Asked extends Component {
   }
 
   load = async () => {
-    const path = this.props.path;
+    const { path } = this.props;
+    const number = ++this.number;
     const change = await this.asked(path);
-    if (!this.isGone && path === this.props.path) this.setState(change);
+    if (!this.isGone && number === this.number && path === this.props.path) this.setState(change);
   };
 
   async asked(path) {

@@ -11,6 +11,7 @@ const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", o
 // Props: role, stamp (changes where something came to the inbox or was decided), modules, who.
 export class Inbox extends Component {
   state = FRESH;
+  asked = 0; // how often the list was asked for: answers may overtake each other, and the latest one counts
 
   componentDidMount() {
     this.load();
@@ -24,7 +25,8 @@ export class Inbox extends Component {
   async load() {
     const { role } = this.props;
     const { find, module, page } = this.state;
-    const isMeant = () => role === this.props.role && find === this.state.find && module === this.state.module && page === this.state.page;
+    const number = ++this.asked;
+    const isMeant = () => number === this.asked && role === this.props.role;
     try {
       const found = await ask(`inbox/${role}?${query({ find, module, page })}`);
       if (!isMeant()) return;
