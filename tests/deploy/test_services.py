@@ -179,9 +179,9 @@ def test_the_monitor_is_on_the_page(deployment: Deployment, chromium: Path) -> N
     with deployment.outside.entered(), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=programs.CHROMIUM_FLAGS)
         page = browser.new_page(http_credentials={"username": "", "password": password})
-        page.goto(page_url)
+        page.goto(page_url, timeout=_WITHIN * 1000)
         card = page.locator(".card[data-host='monitor']")
         expect(card.locator(".figures")).to_contain_text("CPU", timeout=_WITHIN * 1000)
         card.get_by_text("Raw JSON").click()
-        expect(card.locator("pre.raw")).to_contain_text('"eth0"')  # of its own network
+        expect(card.locator("pre.raw")).to_contain_text('"eth0"', timeout=_WITHIN * 1000)  # of its own network
         browser.close()

@@ -32,7 +32,7 @@ from tests.support.sites import Answer, Request, Sites, SitesProcess, host
 
 def test_many_hosts_answer_on_one_port_each_by_its_name() -> None:
     site = by_host({host(n): routes({"/": f"host {n}"}) for n in range(300)})
-    with Sites(site, hosts=300) as sites, httpx.Client() as client:
+    with Sites(site, hosts=300) as sites, httpx.Client(timeout=60) as client:
         for number in (0, 249, 250, 299):
             assert client.get(sites.url(number=number)).text == f"host {number}"
         assert [entry.host for entry in sites.log] == ["127.1.0.1", "127.1.0.250", "127.1.1.1", "127.1.1.50"]
@@ -45,7 +45,7 @@ def test_listens_on_no_other_interface() -> None:
 
 
 def test_the_log_says_who_asked_for_what_and_when() -> None:
-    with Sites(routes({"/slow": Answer(b"x", after=0.05)})) as sites, httpx.Client() as client:
+    with Sites(routes({"/slow": Answer(b"x", after=0.05)})) as sites, httpx.Client(timeout=60) as client:
         before = time.monotonic()
         for path in ("/slow", "/none?a=b"):
             client.get(sites.url(path), headers={"User-Agent": "me"})
@@ -73,7 +73,7 @@ async def test_requests_at_the_same_time_are_a_negative_gap() -> None:
 
 
 def test_a_page_that_never_ends_is_logged_when_the_client_leaves() -> None:
-    with Sites(routes({"/": endless()})) as sites, httpx.Client() as client:
+    with Sites(routes({"/": endless()})) as sites, httpx.Client(timeout=60) as client:
         with client.stream("GET", sites.url()) as answer:
             taken = answer.iter_raw(100_000)
             assert sum(len(next(taken)) for _ in range(30)) == 3_000_000
@@ -84,7 +84,7 @@ def test_a_page_that_never_ends_is_logged_when_the_client_leaves() -> None:
 
 def test_raw_answers_are_sent_as_they_are() -> None:
     pages = {"/bad": Answer(raw=b"nonsense\r\n\r\n"), "/gone": Answer(raw=b"")}
-    with Sites(routes(pages)) as sites, httpx.Client() as client:
+    with Sites(routes(pages)) as sites, httpx.Client(timeout=60) as client:
         for path in pages:
             with pytest.raises(httpx.RemoteProtocolError):
                 client.get(sites.url(path))
@@ -94,15 +94,15 @@ def test_tls_has_a_certificate_for_each_host() -> None:
     authority = trustme.CA()
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with Sites(circle(2), hosts=2, authority=authority) as sites, httpx.Client(verify=context) as client:
+    with Sites(circle(2), hosts=2, authority=authority) as sites, httpx.Client(verify=context, timeout=60) as client:
         assert sites.url(number=1).startswith("https://127.1.0.2:")
         assert client.get(sites.url(number=1)).status_code == 200
-        with httpx.Client() as stranger, pytest.raises(httpx.ConnectError):
+        with httpx.Client(timeout=60) as stranger, pytest.raises(httpx.ConnectError):
             stranger.get(sites.url())
 
 
 def test_a_process_of_its_own_serves_and_tells_its_log() -> None:
-    with SitesProcess(Graph(50, links=3), hosts=2) as sites, httpx.Client() as client:
+    with SitesProcess(Graph(50, links=3), hosts=2) as sites, httpx.Client(timeout=60) as client:
         assert client.get(sites.url("/p/49")).status_code == 200
         assert client.get(sites.url("/p/50", 1)).status_code == 404
         assert sites.log.targets() == ["/p/49", "/p/50"]
@@ -148,7 +148,7 @@ def test_unchanged_pages_answer_304() -> None:
     for site in (
         with_validators(circle(3)), with_validators(circle(3), modified=1e9), Graph(5, 2, validators=True)
     ):  # fmt: skip
-        with Sites(site) as sites, httpx.Client() as client:
+        with Sites(site) as sites, httpx.Client(timeout=60) as client:
             first = client.get(sites.url())
             same = {"If-None-Match": first.headers.get("etag", ""),
                     "If-Modified-Since": first.headers.get("last-modified", "")}  # fmt: skip
@@ -158,7 +158,7 @@ def test_unchanged_pages_answer_304() -> None:
 
 def test_redirects_and_robots() -> None:
     site = with_robots(routes({"/": redirect("http://10.0.0.1/", 301)}), "User-agent: *\nDisallow: /x\n")
-    with Sites(site) as sites, httpx.Client() as client:
+    with Sites(site) as sites, httpx.Client(timeout=60) as client:
         answer = client.get(sites.url())
         assert (answer.status_code, answer.headers["location"]) == (301, "http://10.0.0.1/")
         assert client.get(sites.url("/robots.txt")).text == "User-agent: *\nDisallow: /x\n"
@@ -166,7 +166,7 @@ def test_redirects_and_robots() -> None:
 
 @pytest.mark.parametrize("kind", TRAPS)
 def test_a_trap_goes_on_for_ever(kind: str) -> None:
-    with Sites(Trapped(10)) as sites, httpx.Client() as client:
+    with Sites(Trapped(10)) as sites, httpx.Client(timeout=60) as client:
         assert f'href="/{kind}/"' in client.get(sites.url("/p/3")).text
         seen, target = set(), f"/{kind}/"
         for _ in range(20):
@@ -181,6 +181,6 @@ def test_a_trap_goes_on_for_ever(kind: str) -> None:
 def test_broken_pages_are_served_as_they_are() -> None:
     from tests.support.pages import broken_html
 
-    with Sites(broken_html()) as sites, httpx.Client() as client:
+    with Sites(broken_html()) as sites, httpx.Client(timeout=60) as client:
         for name, body in BROKEN.items():
             assert client.get(sites.url(f"/broken/{name}")).content == body

@@ -90,7 +90,7 @@ async def _next(socket: websockets.ClientConnection, key: str) -> object:
 
 
 async def test_the_page_and_its_headers(served: Served) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.get(f"{served.url}/")
         assert answer.status_code == 200
         assert "<title>Rabbitry</title>" in answer.text
@@ -105,7 +105,7 @@ async def test_the_page_and_its_headers(served: Served) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8003", "127.0.0.1.evil.example", ""])
 async def test_another_name_is_not_answered(served: Served, host: str) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/", headers={"Host": host})).status_code in (400, 421)
 
 
@@ -118,7 +118,7 @@ async def test_a_page_of_another_site_gets_no_websocket(served: Served) -> None:
 
 
 async def test_head_works_where_get_does(served: Served) -> None:
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
         for path in (
             "/",
             "/healthz",
@@ -180,7 +180,7 @@ async def test_a_page_that_talks_is_closed(served: Served) -> None:
 
 
 async def test_health_says_whether_samples_can_come(served: Served) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/healthz")).status_code == 503
         await served.feed.put(Connected())
         async with asyncio.timeout(30):
@@ -190,7 +190,7 @@ async def test_health_says_whether_samples_can_come(served: Served) -> None:
 
 
 async def test_a_password_is_asked_for_where_there_is_one() -> None:
-    async with _served(Settings(port=0, password="sesame")) as served, httpx.AsyncClient() as client:
+    async with _served(Settings(port=0, password="sesame")) as served, httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/")).status_code == 401
         assert (await client.get(f"{served.url}/", auth=("any", "wrong"))).status_code == 401
         assert (await client.get(f"{served.url}/", auth=("any", "sesame"))).status_code == 200

@@ -99,6 +99,7 @@ async def test_pages_of_other_programs_are_processed(broker_url: str) -> None:
         assert (empty.problem, junk.problem) == ("", "unreadable")
 
 
+@pytest.mark.timeout(300)  # several processes start, one after the other
 @pytest.mark.parametrize("fault", ["dies", "hangs", "memory"])
 async def test_a_page_that_ends_its_process_costs_only_itself(broker_url: str, fault: str) -> None:
     async with _running(broker_url, fragile_app()) as broker:
