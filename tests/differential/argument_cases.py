@@ -19,7 +19,7 @@ _TIME: Final = datetime(2020, 1, 1, tzinfo=UTC)
 _VALUES: Final[Mapping[str, Sequence[FieldValue]]] = {
     "numbers": (0, 1, 5, -1, TaggedInt(5, b"b"), TaggedInt(5, b"l"), 255, 256, 2**31 - 1, 2**31, 2**32, 2**62),
     "floats": (0.0, 1.0, 1.5, -1.5, Float32(2.0)),
-    "words": ("", "1", "word", "classic", "quorum", "lazy", b"bytes", "ü", "x" * 300),
+    "words": ("", "1", "word", "classic", "quorum", "lazy", b"bytes", "ü", "x" * 100),
     "others": (True, False, None, [], [1], {}, {"a": 1}, _TIME),
     "decimals": (Decimal("1.5"), Decimal(2)),
 }

@@ -44,12 +44,15 @@ def repair(folder: Folder, as_json: Json = False) -> None:
 
     Example: rabbitry broker repair ./mq
     """
-    from rabbitry.broker.store.rescue import alone, rebuild, survey
+    from rabbitry.broker.store.rescue import alone, finish, rebuild, room_for_repair, survey
 
     aside = None
     with alone(folder):
+        finish(folder)
         found = survey(folder, _progress())
         if not found.is_whole:
+            needed, free = room_for_repair(folder)
+            say(f"the repair needs at most {needed / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are free")
             found, aside = rebuild(folder, _progress())
     _print(found, as_json, aside)
 

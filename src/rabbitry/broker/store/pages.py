@@ -4,6 +4,7 @@ What SQLite can't read is at most a page with what stands below it; here every p
 write-ahead log counts, up to its last whole transaction. See https://www.sqlite.org/fileformat2.html.
 """
 
+import errno
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,13 +124,16 @@ class Image:
 
     def _page(self, number: int) -> bytes:
         at = self._log.get(number)
-        if at is not None and self._log_file is not None:
-            self._log_file.seek(at)
-            return self._log_file.read(self.page_size)
-        if self._file is None:
+        file = self._file if at is None else self._log_file
+        if file is None:
             return b""
-        self._file.seek((number - 1) * self.page_size)
-        return self._file.read(self.page_size)
+        try:
+            file.seek((number - 1) * self.page_size if at is None else at)
+            return file.read(self.page_size)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return b""  # the disk can't read it: one page is damaged, and the others are not
 
     def page(self, number: int) -> bytes:
         """Return a page. Raises Malformed where there is none."""
@@ -140,15 +144,17 @@ class Image:
 
     # -- trees -----------------------------------------------------------------------------------------
 
-    def free_pages(self) -> set[int]:
-        """Return the pages that hold nothing. Raises Malformed."""
-        free: set[int] = set()
+    def free_pages(self) -> bytearray:
+        """Return a byte for each page, by number: 1 where it holds nothing. Raises Malformed."""
+        free = bytearray(self.pages + 1)
         first = self.page(1)
         trunk = int.from_bytes(first[32:36], "big") if self.has_header else 0
         while trunk:
-            if trunk in free:
+            if trunk > self.pages:
+                raise Malformed("the list of free pages is damaged")
+            if free[trunk]:
                 raise Malformed(f"the list of free pages comes back to page {trunk}")
-            free.add(trunk)
+            free[trunk] = 1
             page = self.page(trunk)
             trunk, count = struct.unpack(">II", page[:8])
             if count > self.page_size // 4 - 2:
@@ -156,7 +162,8 @@ class Image:
             leaves = struct.unpack_from(f">{count}I", page, 8)
             if any(not 1 < leaf <= self.pages for leaf in leaves):
                 raise Malformed("the list of free pages is damaged")
-            free.update(leaves)
+            for leaf in leaves:
+                free[leaf] = 1
         return free
 
     def children(self, number: int) -> list[int]:

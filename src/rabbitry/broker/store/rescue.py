@@ -18,14 +18,21 @@ from zlib import crc32
 
 from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.broker.store.batch import StoreFailed
-from rabbitry.broker.store.mark import mark_path, missing, read_log, read_note
+from rabbitry.broker.store.mark import log_path, mark_path, missing, read_log, read_note
 from rabbitry.broker.store.pages import Image, Malformed, Row, Value
 from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
 from rabbitry.exceptions import RabbitryError, UsageError
 
 NAME: Final = "broker.sqlite"
+_REBUILT: Final = f"{NAME}-rebuilt"
+"""A database that is complete, and about to take the place of the damaged one."""
 _MANY: Final = 500
 """Rows written in one statement."""
+_MOST_NOTED: Final = 10_000
+_HEAD: Final = 600
+"""Bytes of a stored message in which its size is found: two short strings and the beginning of its header."""
+_SPARE: Final = 8 << 20
+"""Bytes of room that a repair wants beside the new database's."""
 
 
 @dataclass(slots=True)
@@ -45,6 +52,8 @@ class Survey:
     records: list[tuple[str, str, bytes]] = field(default_factory=list)
     log_damage: str = ""
     rows: int = 0
+    further: int = 0
+    """Damages that are counted and not listed."""
 
     @property
     def is_whole(self) -> bool:
@@ -54,6 +63,8 @@ class Survey:
     def lines(self) -> list[str]:
         """Return one line of text for each damaged part, record or queue."""
         lines = list(self.damage)
+        if self.further:
+            lines.append(f"{self.further:,} further damages of this kind")
         lines += [f"record {kind} {unquote(key)!r} can't be read" for kind, key, _ in self.records]
         lines += [f"queue {name}: {count:,} messages can't be read" for name, count in self.lost.items()]
         if self.unplaced:
@@ -67,12 +78,18 @@ class Survey:
 class _Reader:
     """Reads an image into an empty database, each row once."""
 
-    def __init__(self, image: Image, target: sqlite3.Connection, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, image: Image, target: sqlite3.Connection, progress: Callable[[int, int], None], *, keeps_bodies: bool
+    ) -> None:
+        """keeps_bodies: whether the database gets the contents of messages, or only learns that they are readable."""
         self._image = image
         self._target = target
+        self._keeps_bodies = keeps_bodies
         self._progress = progress
         self._rows: dict[str, list[tuple[Value, ...]]] = {"records": [], "bodies": [], "entries": []}
-        self._seen: set[int] = set()
+        self._seen = bytearray(image.pages + 1)
+        """A byte for each page, by number: 1 where it was read."""
+        self._count = 0
         self._bad_entries: set[tuple[Value, ...]] = set()
         self.survey = Survey()
 
@@ -84,13 +101,13 @@ class _Reader:
         try:
             free = image.free_pages()
         except (Malformed, ValueError) as error:
-            free = set()
+            free = bytearray(image.pages + 1)
             damage.append(str(error))
         for root in self._roots():
             self._walk(root)
         if damage:  # pages below a damaged one are reached from no tree
             for number in range(2, image.pages + 1):
-                if number not in self._seen and number not in free:
+                if not self._seen[number] and not free[number]:
                     self._take(number, is_expected=False)
         self._flush()
         self._conclude()
@@ -115,29 +132,40 @@ class _Reader:
         waiting = [root]
         while waiting:
             number = waiting.pop()
-            if number in self._seen:
-                self.survey.damage.append(f"page {number} stands in two places")
+            if not 0 < number <= self._image.pages:
+                self._note(f"page {number} is not in the file")
+                continue
+            if self._seen[number]:
+                self._note(f"page {number} stands in two places")
                 continue
             try:
                 waiting += reversed(self._image.children(number))
             except Malformed as error:
-                self._seen.add(number)
-                self.survey.damage.append(str(error))
+                self._seen[number] = 1
+                self._note(str(error))
                 continue
             self._take(number, is_expected=True)
 
     def _take(self, number: int, *, is_expected: bool) -> None:
-        self._seen.add(number)
-        self._progress(len(self._seen), self._image.pages)
+        self._seen[number] = 1
+        self._count += 1
+        self._progress(self._count, self._image.pages)
         try:
             for row in self._image.rows(number):
                 if isinstance(row, Row):
                     self._keep(row, is_expected)
                 elif is_expected:
-                    self.survey.damage.append(str(row))
+                    self._note(str(row))
         except Malformed as error:
             if is_expected:
-                self.survey.damage.append(str(error))
+                self._note(str(error))
+
+    def _note(self, damage: str) -> None:
+        """Note a damage; beyond the first _MOST_NOTED the damages are only counted."""
+        if len(self.survey.damage) < _MOST_NOTED:
+            self.survey.damage.append(damage)
+        else:
+            self.survey.further += 1
 
     def _keep(self, row: Row, is_expected: bool) -> None:
         """Keep a row whose checksum is right. Its table is recognised by the types of its values."""
@@ -155,7 +183,7 @@ class _Reader:
                 if crc32(key) == crc:
                     self._add("entries", row.values)
                 elif is_expected:
-                    self.survey.damage.append(f"position {position} of queue number {queue} has not its checksum")
+                    self._note(f"position {position} of queue number {queue} has not its checksum")
             case (str(kind), str(key), bytes(value), int(crc)):
                 if crc32(value, crc32(f"{kind}/{key}".encode())) == crc and _decodes(value):
                     self._add("records", row.values)
@@ -164,7 +192,7 @@ class _Reader:
 
     def _keep_body(self, number: int, refs: int, content: bytes, crc: int) -> None:
         if number >= 0 and crc32(content, crc32(BODY_KEY.pack(number))) == crc:
-            self._add("bodies", (number, refs, content, crc))
+            self._add("bodies", (number, refs, content if self._keeps_bodies else b"", crc))
 
     def _add(self, table: str, values: tuple[Value, ...]) -> None:
         self.survey.rows += 1
@@ -218,14 +246,17 @@ class _Reader:
         number = max([0, *(key for key in names if isinstance(key, int)), *deleted]) + 1
         (used,) = target.execute("SELECT COALESCE(MAX(queue), 0) FROM entries").fetchone()
         survey.unplaced_queue = max(number, used + 1)
-        unplaced = target.execute("SELECT id, content FROM bodies WHERE id NOT IN (SELECT id FROM placed)").fetchall()
-        survey.unplaced = len(unplaced)
         queue = survey.unplaced_queue
-        rows = [(queue, body, body, _body_size(content)) for body, content in unplaced]
-        target.executemany(
-            "INSERT INTO entries VALUES (?, 0, ?, ?, 0, 0.0, ?, ?)",
-            [(*row, crc32(ENTRY_KEY.pack(queue, 0, row[1], row[2], 0.0, row[3]))) for row in rows if row[3] >= 0],
+        unplaced = target.execute(
+            "SELECT id, substr(content, 1, ?) FROM bodies WHERE id NOT IN (SELECT id FROM placed)", (_HEAD,)
         )
+        while bodies := unplaced.fetchmany(_MANY):
+            survey.unplaced += len(bodies)
+            rows = [(queue, body, body, _body_size(head)) for body, head in bodies]
+            target.executemany(
+                "INSERT INTO entries VALUES (?, 0, ?, ?, 0, 0.0, ?, ?)",
+                [(*row, crc32(ENTRY_KEY.pack(queue, 0, row[1], row[2], 0.0, row[3]))) for row in rows if row[3] >= 0],
+            )
 
 
 def _body_size(content: bytes) -> int:
@@ -256,7 +287,11 @@ def alone(folder: Path) -> Iterator[None]:
 
     Raises StoreFailed where a broker has it, UsageError where the folder is none of a broker.
     """
-    if not (folder / NAME).is_file() and not (folder / f"{NAME}-wal").is_file():
+    try:
+        is_store = (folder / NAME).is_file() or (folder / f"{NAME}-wal").is_file()
+    except OSError as error:
+        raise StoreFailed(f"the data folder {folder} can't be read: {error.strerror}") from error
+    if not is_store:
         why = "it holds no broker.sqlite" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"{folder} is not a data folder of a broker: {why}")
     try:
@@ -281,14 +316,17 @@ def alone(folder: Path) -> Iterator[None]:
 
 def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) -> Survey:
     """Read everything that a store holds, and change nothing. Raises StoreFailed."""
+    rebuilt = folder / _REBUILT
     target = sqlite3.connect("", isolation_level=None)  # a database of its own in a temporary file
     try:
-        return _read(folder / NAME, target, progress)
+        return _read(rebuilt if rebuilt.exists() else folder / NAME, target, progress, keeps_bodies=False)
     finally:
         target.close()
 
 
-def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None]) -> Survey:
+def _read(
+    path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None], *, keeps_bodies: bool
+) -> Survey:
     try:
         image = Image(path)
     except OSError as error:
@@ -303,7 +341,7 @@ def _read(path: Path, target: sqlite3.Connection, progress: Callable[[int, int],
             )
         target.executescript(SCHEMA)
         target.execute("BEGIN")
-        found = _Reader(image, target, progress).read()
+        found = _Reader(image, target, progress, keeps_bodies=keeps_bodies).read()
         is_ours = image.application == APPLICATION if image.has_header else False
         if not found.rows and not is_ours:
             raise StoreFailed(f"{path} is not a store of Rabbitry's broker: pass another data folder")
@@ -332,12 +370,19 @@ def rebuild(
     """
     path = folder / NAME
     new = folder / f"{NAME}-new"
+    finish(folder)
     try:
         new.unlink(missing_ok=True)
+        needed, free = room_for_repair(folder)
+        if needed > free:
+            raise StoreFailed(
+                f"no room in {folder} to rebuild the damaged store: that needs {needed / 1e6:,.1f} MB, and "
+                f"{free / 1e6:,.1f} MB are free; free space there, or repair a copy of the folder elsewhere"
+            )
         target = sqlite3.connect(new, isolation_level=None)
         try:
             target.execute("PRAGMA journal_mode = OFF")
-            found = _read(path, target, progress)
+            found = _read(path, target, progress, keeps_bodies=True)
             if not keep_places:
                 target.execute("DELETE FROM entries WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE id = body)")
             target.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -349,29 +394,89 @@ def rebuild(
             target.close()
         aside = _set_aside(folder, found)
         _sync(new)
-        mark_path(path).unlink(missing_ok=True)  # it is about the old log
-        new.replace(path)
-        log = folder / f"{NAME}-wal"
-        log.write_bytes(bytes(32))  # an empty log, since a start without one reports a lost log
-        _sync(log)
+        new.rename(folder / _REBUILT)  # from here on the new database counts, whatever becomes of this process
         _sync(folder)
     except (OSError, sqlite3.Error) as error:
         raise StoreFailed(f"the store {path} can't be repaired: {error}; the old files are unchanged") from error
+    finish(folder)
     return found, aside
+
+
+def finish(folder: Path) -> None:
+    """Put a rebuilt database in its place, with an empty log; do nothing where there is none. Raises StoreFailed.
+
+    A process that ended meanwhile has left the old log, which must not be replayed into the new database.
+    """
+    rebuilt, path = folder / _REBUILT, folder / NAME
+    try:
+        if not rebuilt.exists():
+            return
+        log = folder / f"{NAME}-wal-new"
+        log.write_bytes(bytes(32))  # an empty log, since a start without one reports a lost log
+        _sync(log)
+        log.replace(log_path(path))
+        mark_path(path).unlink(missing_ok=True)  # it is about the old log
+        _sync(folder)
+        rebuilt.replace(path)
+        _sync(folder)
+    except OSError as error:
+        raise StoreFailed(f"the repaired store {rebuilt} can't take its place: {error}; try again") from error
+
+
+def room_for_repair(folder: Path) -> tuple[int, int]:
+    """Return how many bytes `rebuild` needs in a folder at most, and how many are free.
+
+    The old files are kept by links to them, which take no room, where the file system has links. Raises StoreFailed.
+    """
+    path = folder / NAME
+    try:
+        image = Image(path)
+        try:
+            needed = (image.pages - _unused(image)) * image.page_size * 21 // 20 + _SPARE
+        finally:
+            image.close()
+        if not _has_links(path):
+            needed += sum(file.stat().st_size for file in (path, log_path(path)) if file.exists())
+        return needed, shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error
+
+
+def _unused(image: Image) -> int:
+    """Return how many pages hold nothing; 0 where that can't be told."""
+    try:
+        return sum(image.free_pages())
+    except (Malformed, ValueError):
+        return 0
+
+
+def _has_links(path: Path) -> bool:
+    """Return whether a second name can be given to a file."""
+    probe = path.with_name(f"{path.name}-link")
+    try:
+        probe.unlink(missing_ok=True)
+        os.link(path if path.exists() else log_path(path), probe)
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _set_aside(folder: Path, found: Survey) -> Path:
     aside = folder / f"damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}"
     aside.mkdir(mode=0o700)
-    for name in (NAME, f"{NAME}-wal"):
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, aside / name)
-            _sync(aside / name)
-    with open(aside / "lost.jsonl", "w", encoding="utf-8") as file:
+    for file in (folder / NAME, log_path(folder / NAME)):
+        if file.exists():
+            try:
+                os.link(file, aside / file.name)
+            except OSError:  # a file system without links
+                shutil.copyfile(file, aside / file.name)
+                _sync(aside / file.name)
+    with open(aside / "lost.jsonl", "w", encoding="utf-8") as lost:
         for line in found.lines():
-            print(json.dumps({"damage": line}), file=file)
+            print(json.dumps({"damage": line}), file=lost)
         for kind, key, value in found.records:
-            print(json.dumps({"kind": kind, "key": key, "value": base64.b64encode(value).decode()}), file=file)
+            print(json.dumps({"kind": kind, "key": key, "value": base64.b64encode(value).decode()}), file=lost)
     _sync(aside / "lost.jsonl")
     _sync(aside)
     return aside

@@ -47,7 +47,7 @@ from rabbitry.broker.store.mark import (
     read_note,
     stored_identity,
 )
-from rabbitry.broker.store.rescue import Survey, rebuild, set_records_aside
+from rabbitry.broker.store.rescue import Survey, finish, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
 from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION
 from rabbitry.exceptions import RabbitryError
@@ -96,6 +96,7 @@ class SQLiteStore:
         """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file untouched."""
         self._lock_folder(self.path.parent)
         try:
+            finish(self.path.parent)
             self._had_log = self._room.has_log() or not self.path.exists()
             damage = look(self.path, self._room)
             if damage:
@@ -115,6 +116,8 @@ class SQLiteStore:
             self._abandon()
             if is_full(error):
                 raise StoreFailed(f"no room in {self.path.parent} for a store: {error}; free 5 MB there") from error
+            if code(error) & 0xFF == sqlite3.SQLITE_IOERR:
+                raise StoreFailed(failure(error, self.path)) from error
             raise StoreFailed(f"the store {self.path} can't be opened: {error}") from error
         except StoreFailed:
             self._abandon()
