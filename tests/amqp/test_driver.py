@@ -59,7 +59,7 @@ async def _driver(handler: _Recorder) -> AsyncIterator[tuple[Driver, socket.sock
 
 async def _read_until(peer: socket.socket, done: Callable[[bytes], bool]) -> bytes:
     data = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not done(data):
             piece = await asyncio.get_running_loop().sock_recv(peer, 1 << 20)
             assert piece, f"the socket was closed after {len(data)} bytes"
@@ -70,7 +70,7 @@ async def _read_until(peer: socket.socket, done: Callable[[bytes], bool]) -> byt
 async def _closed(peer: socket.socket) -> bytes:
     """Read `peer` to its end."""
     data = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while piece := await asyncio.get_running_loop().sock_recv(peer, 1 << 20):
             data += piece
     return data
@@ -153,7 +153,7 @@ async def test_drain_ends_when_the_connection_does() -> None:
         waiting = asyncio.create_task(driver.drain())
         await asyncio.sleep(0)
         driver.abort()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 90)
         await driver.drain()
 
 

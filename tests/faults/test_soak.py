@@ -116,7 +116,7 @@ def _measure(broker: int | None, first: _Measure | None) -> _Measure | None:
 async def _hear(channel: Channel, heard: Consumer, word: bytes) -> None:
     """See that a queue that the broker named, its binding and its consumer are all there."""
     await channel.publish(word, exchange="amq.fanout")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             delivery = await anext(heard)
             delivery.ack()

@@ -5,6 +5,7 @@ from typing import Final
 import pytest
 
 from rabbitry.flow import dead, engine, executors, processes, worker
+from tests.support.harness import wait_longer
 
 _LONG: Final = 30.0
 
@@ -16,6 +17,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_CANCELLING", _LONG)
     monkeypatch.setattr(engine, "_CLOSE_PATIENCE", _LONG)
     monkeypatch.setattr(dead, "_DONE_WAITING", _LONG)
+    wait_longer(monkeypatch)
 
 
 @pytest.fixture

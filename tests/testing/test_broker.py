@@ -96,7 +96,7 @@ def test_the_management_api_is_there_when_asked_for() -> None:
     with RunningBroker() as broker:
         url = broker.management_url
         assert broker.management_url == url
-        found = httpx.get(f"{url}api/overview", auth=("guest", "guest"), timeout=20).json()
+        found = httpx.get(f"{url}api/overview", auth=("guest", "guest"), timeout=90).json()
         assert found["product_name"] == "RabbitMQ"
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
@@ -108,4 +108,4 @@ def test_the_memory_of_the_tests_raises_no_alarm(monkeypatch: pytest.MonkeyPatch
     with RunningBroker() as broker, rabbitry.connect_blocking(broker.url) as connection:
         channel = connection.channel()
         channel.declare_queue("tasks")
-        channel.publish(b"x", routing_key="tasks", timeout=10)
+        channel.publish(b"x", routing_key="tasks", timeout=90)

@@ -18,7 +18,7 @@ resource_tracker.ensure_running()
 async def test_each_kind_of_handler_passes_its_value_on(no_leaks: None) -> None:
     async with harness(kinds) as h:
         identity = await h.publish({"n": 0}, key="struct")
-        end = await h.published("end", timeout=30)
+        end = await h.published("end", timeout=90)
         assert end.pop("pid") != os.getpid()
         assert end == {"n": 7, "correlation_id": identity}
         assert await h.published("struct") == Item(0)

@@ -81,7 +81,7 @@ async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _Alar
         # blocked while acking: with a prefetch of 10, a hundred come only as acks go through
         seen: list[int] = []
         async with consumer.consume("q") as deliveries:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while not set(range(100)) <= set(seen):
                     delivery = await anext(deliveries)
                     seen.append(int(delivery.body))
@@ -91,7 +91,7 @@ async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _Alar
             assert not any(task.done() for task in waiting)
 
             await alarmed.alarm(False)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await asyncio.gather(on_the_wire, *waiting)
                 while len(seen) < 110:
                     delivery = await anext(deliveries)
@@ -121,7 +121,7 @@ async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _Alar
                 await asyncio.wait_for(anext(deliveries), 0.3)
             assert (await looking.declare_queue("q", passive=True)).message_count >= 15
             await alarmed.alarm(False)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await last
                 for _ in range(16):
                     delivery = await anext(deliveries)
@@ -144,7 +144,7 @@ async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_m
         await asyncio.sleep(0.1)
         assert not second.done()
         await alarmed.alarm(False)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             await first
             await second
         assert await channel.delete_queue("q") == 2
@@ -164,8 +164,8 @@ async def test_the_blocking_client_s_wait_for_what_is_not_sent_yet_ends_with_its
             with pytest.raises(PublishTimeout, match="not all messages were sent within"):
                 other.wait_for_confirms(timeout=0.1)
             asyncio.run_coroutine_threadsafe(alarmed.alarm(False), loop).result(120)
-            channel.wait_for_confirms(timeout=20)
-            other.wait_for_confirms(timeout=20)
+            channel.wait_for_confirms(timeout=90)
+            other.wait_for_confirms(timeout=90)
             assert channel.declare_queue(queue, passive=True).message_count == 2
 
     loop = asyncio.get_running_loop()

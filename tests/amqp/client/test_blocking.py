@@ -52,7 +52,7 @@ def test_leaving_the_consumer_gives_back_what_is_not_settled(broker_url: str) ->
         channel.wait_for_confirms()
         with channel.consume(queue) as deliveries:
             deliveries.next().ack()
-            assert deliveries.next(timeout=10).body == b"1"
+            assert deliveries.next(timeout=90).body == b"1"
         eventually_blocking(lambda: channel.declare_queue(queue, passive=True).message_count == 7, "seven messages")
 
 
@@ -73,7 +73,7 @@ def test_errors_are_those_of_the_asyncio_client(broker_url: str) -> None:
             channel.publish(b"x", routing_key="nowhere")
         lost = channel.send(b"x", routing_key="nowhere")
         with pytest.raises(rabbitry.PublishReturned):
-            lost.result(10)
+            lost.result(90)
         channel.send(b"x", routing_key="nowhere")
         with pytest.raises(ExceptionGroup):
             channel.wait_for_confirms()
@@ -87,7 +87,7 @@ def test_errors_are_those_of_the_asyncio_client(broker_url: str) -> None:
         with channel.consume(queue) as deliveries:
             other.delete_queue(queue)
             with pytest.raises(rabbitry.ConsumerCancelled):
-                deliveries.next(timeout=10)
+                deliveries.next(timeout=90)
     with pytest.raises(rabbitry.UsageError, match="closed"):
         connection.channel()
 
@@ -128,11 +128,11 @@ def test_many_threads_share_a_channel(broker_url: str) -> None:
             for thread in (*publishers, *consumers):
                 thread.start()
             for thread in publishers:
-                thread.join(30)
+                thread.join(90)
             eventually_blocking(lambda: len(seen) == 4 * 51, "all messages")
             eventually_blocking(lambda: channel.declare_queue(queue, passive=True).message_count == 0, "an empty queue")
         for thread in consumers:
-            thread.join(30)
+            thread.join(90)
         assert failures == []
         assert len(set(seen)) == 4 * 51
 
@@ -149,13 +149,13 @@ def test_it_recovers(broker_url: str) -> None:
         queue = channel.declare_queue(exclusive=True).name
         with channel.consume(queue) as deliveries:
             channel.publish(b"before", routing_key=queue)
-            old = deliveries.next(timeout=10)
+            old = deliveries.next(timeout=90)
             io.run(proxy.cut())
             eventually_blocking(lambda: "recovered" in events, "recovery")
             with pytest.raises(rabbitry.AlreadySettled):
                 old.ack()
             channel.publish(b"after", routing_key=queue)
-            while deliveries.next(timeout=10).body != b"after":
+            while deliveries.next(timeout=90).body != b"after":
                 pass
     io.run(proxy.__aexit__(None, None, None))
     io.stop()
@@ -233,7 +233,7 @@ def test_what_was_sent_before_is_awaited_while_other_threads_go_on_sending(embed
         sender.start()
         watch = threading.Timer(30, is_over.set)
         watch.start()
-        assert has_begun.wait(10)
+        assert has_begun.wait(90)
         future = channel.send(b"mine", routing_key=queue)
         channel.wait_for_confirms()
         was_over = is_over.is_set()
@@ -263,7 +263,7 @@ def test_threads_that_go_on_sending_learn_that_the_connection_is_closed(embedded
         sender.start()
         watch = threading.Timer(30, is_over.set)
         watch.start()
-        assert has_begun.wait(10)
+        assert has_begun.wait(90)
         connection.close()
         sender.join()
         watch.cancel()
@@ -280,7 +280,7 @@ def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
     for number in range(1000):
         io.post(lambda number=number: order.append(number))  # type: ignore[misc] # a default binds the number
     io.post(done.set)
-    assert done.wait(10)
+    assert done.wait(90)
     assert order == list(range(1000))
     started = time.monotonic()
     io.stop()

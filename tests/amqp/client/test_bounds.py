@@ -84,7 +84,7 @@ async def test_a_full_buffer_is_not_taken_for_a_silent_broker(broker_url: str) -
 
 
 async def _is_answered(channel: Channel, queue: str, what: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         if what == "publish":
             await channel.publish(b"answer", routing_key="answers")
         elif what == "declare":
@@ -132,7 +132,7 @@ async def test_a_channel_that_is_closed_with_a_full_buffer_does_not_hold_the_oth
         other = await connection.channel(prefetch=1)
         async with channel.consume(queue):
             await eventually(lambda: _is_paused(connection), "a full buffer")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 await channel.close()
                 assert not _is_paused(connection)
                 async with other.consume(queue) as deliveries:
@@ -174,7 +174,7 @@ def test_what_waits_to_be_sent_is_bounded_in_bytes(embedded_url: str) -> None:
         goes_on = threading.Event()
 
         def stand_still() -> None:
-            goes_on.wait(20)
+            goes_on.wait(90)
 
         channel._io.post(stand_still)  # the thread that sends
         sent: list[int] = []
@@ -189,6 +189,6 @@ def test_what_waits_to_be_sent_is_bounded_in_bytes(embedded_url: str) -> None:
         eventually_blocking(lambda: len(sent) == _BOUND // (_SIZE + 2), "no more room")
         assert sending.is_alive()
         goes_on.set()
-        sending.join(20)
+        sending.join(90)
         channel.wait_for_confirms()
         assert channel.declare_queue(queue, passive=True).message_count == _COUNT

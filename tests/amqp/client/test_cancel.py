@@ -43,7 +43,7 @@ async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, 
                     except rabbitry.PublishReturned:
                         await asyncio.sleep(0.05)
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 await published()
                 delivery = await anext(deliveries)
             assert delivery.body == b"again"
@@ -77,7 +77,7 @@ async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, m
             await asyncio.sleep(0.8)  # beyond the time that requests have
             peer.send(1, BasicConsumeOk(deliveries.consumer_tag))
             peer.deliver(deliveries.consumer_tag, 1, b"late")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 assert (await anext(deliveries)).body == b"late"
             assert len(peer.consumed) == 2
             connection.request_timeout = 60
@@ -119,6 +119,6 @@ async def test_waits_have_an_end(embedded_url: str) -> None:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         consumer = channel.consume(queue)
-        await consumer.start(timeout=10)
-        await consumer.cancel(timeout=10)
-        await connection.close(timeout=10)
+        await consumer.start(timeout=90)
+        await consumer.cancel(timeout=90)
+        await connection.close(timeout=90)

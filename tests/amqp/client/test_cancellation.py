@@ -77,7 +77,7 @@ _OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
 
 async def _is_in_order(channel: Channel) -> None:
     """See that the channel does its work, and that the one message of `q` is where it was."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await channel.publish(b"check", routing_key="check")
         got = await channel.get("check")
         assert got is not None
@@ -134,7 +134,7 @@ async def test_opening_and_closing_leave_nothing(no_leaks: None, slow_url: Broke
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if what != "connect":
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await connection.close()
                 await connection.wait_closed()
         if is_done:

@@ -42,7 +42,7 @@ async def _publishing(
 
 
 async def _outcomes(futures: list[asyncio.Future[None]]) -> list[str]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         results = await asyncio.gather(*futures, return_exceptions=True)
     return ["confirmed" if result is None else type(result).__name__ for result in results]
 
@@ -57,7 +57,7 @@ async def test_confirms_in_the_order_that_rabbitmq_was_seen_to_send() -> None:
         for tag in (3, 30, 1, 4):
             peer.ack(tag)
             await futures[tag - 1]
-        await channel.wait_for_confirms(timeout=20)
+        await channel.wait_for_confirms(timeout=90)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -87,7 +87,7 @@ async def test_any_order_settles_each_message_by_its_own_tag_alone(seed: int) ->
         failures = [name for name in expected.values() if name != "confirmed"]
         if failures:
             with pytest.raises(ExceptionGroup) as group:
-                await channel.wait_for_confirms(timeout=20)
+                await channel.wait_for_confirms(timeout=90)
             assert sorted(type(error).__name__ for error in group.value.exceptions) == sorted(failures)
 
 
@@ -174,7 +174,7 @@ async def test_a_confirm_for_nobody_changes_nothing() -> None:
         assert not futures[0].done()
         assert not futures[2].done()
         peer.ack(3, multiple=True)
-        await channel.wait_for_confirms(timeout=20)
+        await channel.wait_for_confirms(timeout=90)
 
 
 async def _lost(broker: ScriptedBroker) -> ScriptedLink:
@@ -218,7 +218,7 @@ async def test_any_other_close_fails_what_is_not_confirmed_with_its_cause(close:
         peer = broker.links[0]
         peer.ack(2)
         peer.send(0, close)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             results = await asyncio.gather(*futures, return_exceptions=True)
         failed = [error for error in results if error is not None]
         assert results[1] is None
@@ -294,8 +294,8 @@ async def test_a_return_before_the_loss_is_told_once() -> None:
             await futures[0]
         broker.links[0].send(0, ConnectionClose(InternalError(541, "").reply_code, "INTERNAL_ERROR"))
         again = await _lost(broker)
-        await channel.qos(10, timeout=20)
+        await channel.qos(10, timeout=90)
         assert again.published == []
         with pytest.raises(ExceptionGroup):
-            await channel.wait_for_confirms(timeout=20)
-        await channel.wait_for_confirms(timeout=20)
+            await channel.wait_for_confirms(timeout=90)
+        await channel.wait_for_confirms(timeout=90)

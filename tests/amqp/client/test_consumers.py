@@ -55,7 +55,7 @@ def test_blocking_consumers_iterate_over_all_queues(broker_url: str) -> None:
         with channel.consume_all(queues) as deliveries:
             seen = set()
             for _ in queues:
-                delivery = deliveries.next(timeout=30)
+                delivery = deliveries.next(timeout=90)
                 seen.add(delivery.routing_key)
                 delivery.ack()
         assert seen == set(queues)

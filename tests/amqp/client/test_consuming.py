@@ -160,7 +160,7 @@ async def test_cancelling_a_get_gives_the_message_back(broker_url: str) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             while (again := await channel.get(queue)) is None:  # noqa: ASYNC110 - no event tells that it came back
                 await asyncio.sleep(0.01)
         assert again.redelivered

@@ -178,7 +178,7 @@ async def test_a_consumer_that_restores_brings_its_queue_back(
     async with channel.consume("q"), channel.consume("q", restore=True) as deliveries:
         await (await looking.channel()).delete_queue("q")
         publisher = await looking.channel()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not await _has_queue(looking, "q"):  # noqa: ASYNC110 - no event tells that it is back
                 await asyncio.sleep(0.05)
             await publisher.publish(b"x", routing_key="q")

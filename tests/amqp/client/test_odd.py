@@ -46,9 +46,9 @@ def test_what_is_no_message_is_refused_in_scripts_too(broker_url: str) -> None:
         queue = channel.declare_queue(exclusive=True).name
         for arguments, text in _BAD:
             with pytest.raises(UsageError, match=text):
-                channel.send(**{"body": b"x", "routing_key": queue} | arguments).result(20)
-        channel.send(b"x", routing_key=queue).result(20)
-        channel.wait_for_confirms(timeout=20)
+                channel.send(**{"body": b"x", "routing_key": queue} | arguments).result(90)
+        channel.send(b"x", routing_key=queue).result(90)
+        channel.wait_for_confirms(timeout=90)
 
 
 def test_iterating_outside_of_the_block_is_an_error_in_scripts_too(embedded_url: str) -> None:
@@ -73,7 +73,7 @@ async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
         assert connection.link is not None
         connection.link.driver.abort()
         await eventually(lambda: "recovered" in kinds, "the recovery")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await channel.declare_queue(exclusive=True)
     assert "a mistake of the user's" in caplog.text
 

@@ -34,7 +34,7 @@ async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks
             await declaring.delete_queue(queue)
             await channel.publish(b"x", routing_key=queue, mandatory=False)  # the cancel has come before its confirm
             await channel.close()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 with pytest.raises(rabbitry.ChannelClosed):
                     await waiting
 
@@ -136,7 +136,7 @@ async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
         first = await channel.send(b"1", routing_key=queue)
         bad = asyncio.create_task(channel.send(b"2", routing_key="k" * 300))
         last = asyncio.create_task(channel.publish(b"3", routing_key=queue))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await first
             with pytest.raises(rabbitry.UsageError):
                 await bad
@@ -156,7 +156,7 @@ async def test_a_close_that_is_cancelled_while_it_recovers_has_closed(
         await asyncio.sleep(0)
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await connection.wait_closed()
             with pytest.raises(rabbitry.ConnectionClosed):
                 await waiting
@@ -182,7 +182,7 @@ def test_many_threads_take_from_a_consumer_that_was_held(embedded_url: str, monk
                 thread.start()
             eventually_blocking(lambda: len(seen) == 3000, "all messages")
         for thread in threads:
-            thread.join(20)
+            thread.join(90)
         assert len(set(seen)) == 3000
 
 
@@ -203,9 +203,9 @@ def test_a_thread_that_is_stopped_leaves_nobody_waiting() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(90)
     io.stop()
-    thread.join(20)
+    thread.join(90)
     assert len(ends) == 1
 
 
@@ -216,7 +216,7 @@ def test_what_was_not_sent_when_the_connection_closed_is_cancelled(embedded_url:
     connection.close()
     for confirm in confirms:
         with suppress(rabbitry.ConnectionClosed, rabbitry.ChannelClosed, CancelledError):
-            confirm.result(20)
+            confirm.result(90)
     with pytest.raises(rabbitry.UsageError):
         channel.send(b"x", routing_key="nowhere")
 
@@ -229,12 +229,12 @@ def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedde
             try:
 
                 async def own() -> None:
-                    async with asyncio.timeout(20), rabbitry.connect(embedded_url) as connection:
+                    async with asyncio.timeout(90), rabbitry.connect(embedded_url) as connection:
                         await (await connection.channel()).declare_queue(exclusive=True)
 
                 own_thread = threading.Thread(target=lambda: asyncio.run(own()), daemon=True)
                 own_thread.start()
-                own_thread.join(25)
+                own_thread.join(90)
                 code = 9 if own_thread.is_alive() else 7
             finally:
                 os._exit(code)
@@ -261,7 +261,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
             await looking.delete_queue(queue)
             await asyncio.sleep(milliseconds / 1000)
             await proxy.cut()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 while True:
                     with suppress(rabbitry.PublishReturned):
                         await channel.publish(b"x", routing_key=queue)
@@ -286,6 +286,6 @@ async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
         publishing = asyncio.create_task(channel.publish(b"x", routing_key=queue))
         await asyncio.sleep(0.02)
         proxy.delay(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             await publishing
         assert await channel.purge_queue(queue) == 1

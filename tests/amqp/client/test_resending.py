@@ -66,9 +66,9 @@ async def test_a_publish_that_ends_its_connection_fails_and_the_channel_goes_on(
     async with ScriptedBroker(_Fussy) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         with pytest.raises(end, match=r"each time this message was sent.*routing key 'q', 6 bytes") as caught:
-            await channel.publish(b"poison", routing_key="q", timeout=30)
+            await channel.publish(b"poison", routing_key="q", timeout=90)
         assert isinstance(caught.value.__cause__, end)
-        await channel.publish(b"after", routing_key="q", timeout=30)
+        await channel.publish(b"after", routing_key="q", timeout=90)
         assert sum(b"poison" in published for published in _links(broker)) == (2 if end is InternalError else 4)
 
 
@@ -124,7 +124,7 @@ async def test_a_network_that_breaks_all_the_time_is_no_fault_of_the_publish(mon
 
     async with ScriptedBroker(Flapping) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
-        await channel.publish(b"innocent", routing_key="q", timeout=30)
+        await channel.publish(b"innocent", routing_key="q", timeout=90)
         assert losses == 5
         assert len(broker.links) == 6
 
@@ -200,7 +200,7 @@ async def test_a_request_over_which_the_connection_is_lost_each_time_fails_with_
 
 
 async def _published(channel: Channel, body: bytes) -> None:
-    await channel.publish(body, routing_key="q", timeout=30)
+    await channel.publish(body, routing_key="q", timeout=90)
 
 
 async def test_what_is_published_while_a_recovery_fails_goes_out_once_and_after_confirm_select(

@@ -34,7 +34,7 @@ async def _through_a_loss(url: str) -> None:
                     await proxy.reset()
             await channel.wait_for_confirms()
             await channel.publish(large, routing_key=queue)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 async for delivery in deliveries:
                     delivery.ack()
                     if len(delivery.body) == len(large):
