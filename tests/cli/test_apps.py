@@ -1,5 +1,6 @@
 """Apps as plug-ins: found by their entry points, mounted, and named where one does not load."""
 
+import ast
 import json
 import re
 import subprocess
@@ -172,3 +173,16 @@ def test_command_and_dashboard_name_no_app(package: object) -> None:
         f"{path.name}: {line.strip()}" for path in files for line in path.read_text().splitlines() if words.search(line)
     ]
     assert named == []
+
+
+def test_commands_are_thin() -> None:
+    source = Path(rabbitry.__file__).parent
+    files = [*source.glob("cli/*.py"), *source.glob("apps/**/commands.py"), *source.glob("apps/**/commands/*.py")]
+    long = [
+        f"{path.relative_to(source)}: {node.name}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert files
+    assert long == []

@@ -82,7 +82,7 @@ def test_a_service_that_does_not_load_is_left_out_and_the_others_run(tmp_path: P
     more = install(tmp_path, "bad", code)
     with commands.service("up", *_FREE, "--memory", "--apps", "bad,monitor", more=more) as up:
         page = up.wait_for(r"live: (http://\S+/)")[1]
-        up.wait_for(r"the bad one is left out: the bad one ended with exit code 2")
+        up.wait_for(r"the bad one is left out: the bad one ended with exit code 1")
         up.wait_for(r"app 'bad' of bad-app 1\.0 does not load: ValueError: no page")
         eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=90).json()["samples"], "samples")
         assert httpx.get(f"{page}grading/", timeout=90).status_code == 200

@@ -112,8 +112,8 @@ class Service:
 
     Attributes:
         name: How `rabbitry up` calls it, e.g. `the agent`.
-        arguments: The arguments of `rabbitry`. `--log-level` and `--log-json` are appended; the broker's URL is in the
-            environment, as RABBITRY_BROKER.
+        arguments: The arguments of `rabbitry`. The environment has the rest: RABBITRY_BROKER, RABBITRY_LOG_LEVEL and
+            RABBITRY_LOG_JSON, which the commands' shared options read.
         is_quiet: Whether only warnings are logged while `rabbitry up` logs at level info.
         after_page: Whether it starts once the dashboard is served.
         is_needed: Whether `rabbitry up` ends where it ends for good. Any other is named and left out, as long as one

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,52 +42,63 @@ app = typer.Typer()
 app.add_typer(broker_store.app)
 
 
+Host = Annotated[
+    str,
+    typer.Option(
+        help="The address to listen on; localhost is 127.0.0.1 and ::1. One that other machines reach needs --user."
+    ),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
+User = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who may log in, in place of guest.", show_default=False)
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Holds the password; else RABBITMQ_PASSWORD does.", show_default=False),
+]
+VirtualHosts = Annotated[
+    list[str] | None, typer.Option("--vhost", metavar="NAME", help="A virtual host beside /.", show_default=False)
+]
+ManagementPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help=f"The management API's port, {MANAGEMENT_PORT} otherwise; 0 takes a free one.",
+        show_default=False,
+    ),
+]
+NoManagement = Annotated[bool, typer.Option("--no-management", help="Run without the management API.")]
+TLSPort = Annotated[int, typer.Option(min=0, max=65535, help="The port for TLS, with --tls-cert.")]
+TLSCert = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The certificate and its chain (PEM): listen for TLS too.", show_default=False),
+]
+TLSKey = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Its key, where it is not in --tls-cert.", show_default=False)
+]
+TLSCA = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Who signs clients' certificates: EXTERNAL logins.", show_default=False),
+]
+
+
 @app.callback(invoke_without_command=True)
 def serve(
     context: typer.Context,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="The address to listen on; localhost is 127.0.0.1 and ::1. One that other machines reach needs --user."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 5672,
-    user: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who may log in, in place of guest.", show_default=False)
-    ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Holds the password; else RABBITMQ_PASSWORD does.", show_default=False),
-    ] = None,
-    vhost: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A virtual host beside /.", show_default=False)
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 5672,
+    user: User = None,
+    password_file: PasswordFile = None,
+    vhost: VirtualHosts = None,
     data: Data = None,
     memory: Memory = False,
-    management_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help=f"The management API's port, {MANAGEMENT_PORT} otherwise; 0 takes a free one.",
-            show_default=False,
-        ),
-    ] = None,
-    no_management: Annotated[bool, typer.Option("--no-management", help="Run without the management API.")] = False,
-    tls_port: Annotated[int, typer.Option(min=0, max=65535, help="The port for TLS, with --tls-cert.")] = 5671,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The certificate and its chain (PEM): listen for TLS too.", show_default=False
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its key, where it is not in --tls-cert.", show_default=False)
-    ] = None,
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Who signs clients' certificates: EXTERNAL logins.", show_default=False),
-    ] = None,
+    management_port: ManagementPort = None,
+    no_management: NoManagement = False,
+    tls_port: TLSPort = 5671,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
+    tls_ca: TLSCA = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
@@ -118,18 +130,19 @@ def serve(
         tls=tls,
         tls_listener=None if tls is None else listen(host, tls_port),
     )
+    raise typer.Exit(run_service(partial(_serve, broker, host)))
 
-    async def service(stop: asyncio.Event) -> int:
-        async with broker:
-            name = f"[{host}]" if ":" in host else host
-            page = "" if broker.management_port is None else f" {broker.management_url}"
-            print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
-            if broker.has_tls:
-                log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
-            ready()
-            return await _until(stop, broker)
 
-    raise typer.Exit(run_service(service))
+async def _serve(broker: Broker, host: str, stop: asyncio.Event) -> int:
+    """Run the broker until it is told to stop, or its store fails; print where it is once it accepts."""
+    async with broker:
+        name = f"[{host}]" if ":" in host else host
+        page = "" if broker.management_port is None else f" {broker.management_url}"
+        print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
+        if broker.has_tls:
+            log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
+        ready()
+        return await _until(stop, broker)
 
 
 def check_data(data: Path | None, memory: bool) -> None:

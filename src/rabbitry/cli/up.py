@@ -25,7 +25,7 @@ from rabbitry.cli.broker import MANAGEMENT_PORT, Memory, check_data, usual_folde
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.children import Child
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import LogJson, LogLevel, Plain, Strict, broker_url, start_logging
+from rabbitry.runtime.options import LOG_JSON, LOG_LEVEL, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.parent import LISTENER, RECORDS_FOLDER
 from rabbitry.runtime.service import run_service
@@ -191,7 +191,7 @@ class _Plan:
         children: list[_Kept] = []
         for brought in reversed([*self.apps.values()]):
             for service in reversed(brought.children):
-                child = Child(service.name, [*service.arguments, *self._verbosity(service.is_quiet)], environment)
+                child = Child(service.name, [*service.arguments], environment | self._logging(service.is_quiet))
                 children.append(_Kept(child, service))
         web = ["web", *(word for brought in self.apps.values() for word in brought.web)]
         web += ["--plain"] if self.plain else []
@@ -205,12 +205,13 @@ class _Plan:
         self, name: str, arguments: list[str], listener: socket.socket, environment: dict[str, str]
     ) -> Child:
         number = listener.fileno()
-        return Child(name, [*arguments, *self._verbosity(True)], environment | {LISTENER: str(number)}, (number,))
+        more = environment | self._logging(True) | {LISTENER: str(number)}
+        return Child(name, arguments, more, (number,))
 
-    def _verbosity(self, is_quiet: bool) -> list[str]:
+    def _logging(self, is_quiet: bool) -> dict[str, str]:
         # A healthy start is quiet: of most children only what is wrong is of interest.
         level = Level.WARNING if is_quiet and self.level is Level.INFO else self.level
-        return ["--log-level", level.value, *(["--log-json"] if self.as_json else [])]
+        return {LOG_LEVEL: level.value, LOG_JSON: "1" if self.as_json else "0"}
 
 
 @dataclass(frozen=True, slots=True)

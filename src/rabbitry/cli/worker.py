@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,37 +22,48 @@ from rabbitry.runtime.options import (
     Plain,
     Strict,
     broker_url,
+    same_arguments,
     start_logging,
 )
 from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import GRACE, run_service
 
+if TYPE_CHECKING:
+    from rabbitry.flow.worker import Worker
+
 log = logging.getLogger("rabbitry.cli.worker")
 app = typer.Typer()
+
+
+Stages = Annotated[
+    list[str] | None, typer.Option("--stage", metavar="NAME", help="Run this stage alone; may be repeated.")
+]
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, help="How many messages of a stage are handled at once.", show_default=False)
+]
+Processes = Annotated[int, typer.Option(min=1, help="How many such workers, each a process.")]
+HealthPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Answer GET /health on this port of 127.0.0.1; of several processes, on this and the next ones.",
+        show_default=False,
+    ),
+]
+Deadline = Annotated[float, typer.Option(min=0, help="Seconds to finish what is in hand after a signal.")]
 
 
 @app.command("worker")
 def work(
     context: typer.Context,
     path: AppPath,
-    stage: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Run this stage alone; may be repeated.")
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="How many messages of a stage are handled at once.", show_default=False)
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="How many such workers, each a process.")] = 1,
-    health_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Answer GET /health on this port of 127.0.0.1; of several processes, on this and the next ones.",
-            show_default=False,
-        ),
-    ] = None,
-    deadline: Annotated[float, typer.Option(min=0, help="Seconds to finish what is in hand after a signal.")] = 10.0,
+    stage: Stages = None,
+    concurrency: Concurrency = None,
+    processes: Processes = 1,
+    health_port: HealthPort = None,
+    deadline: Deadline = 10.0,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
@@ -69,51 +81,47 @@ def work(
     worker = flow.worker(
         url, stages=stage or None, concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
     )
-    if processes > 1:
-        arguments = ["worker", path, "--deadline", str(deadline), "--log-level", log_level.value]
-        arguments += [word for name in stage or () for word in ("--stage", name)]
-        arguments += ["--concurrency", str(concurrency)] if concurrency else []
-        arguments += ["--connect-attempts", str(connect_attempts)] if connect_attempts else []
-        arguments += ["--plain"] if plain else []
-        arguments += ["--strict"] if strict else []
-        arguments += ["--log-json"] if log_json else []
-        ports = [health_port and health_port + number for number in range(processes)]
-        raise typer.Exit(
-            run_service(
-                lambda stop: _supervise(stop, arguments, ports, url, deadline + 3 * GRACE),
-                deadline=deadline + 4 * GRACE,
-            )
+    if processes == 1:
+        code = run_service(
+            partial(_run, worker, health_port, deadline), deadline=deadline + 2 * GRACE, give_up=worker.give_up
         )
+    else:
+        # A password must not be an argument: the broker's URL goes into the environment.
+        again = ["worker", *same_arguments(context, without=("processes", "health_port", "broker"))]
+        ports = [health_port and health_port + number for number in range(processes)]
+        supervise = partial(_supervise, arguments=again, ports=ports, url=url, patience=deadline + 3 * GRACE)
+        code = run_service(supervise, deadline=deadline + 4 * GRACE)
+    raise typer.Exit(code)
 
-    async def service(stop: asyncio.Event) -> int:
-        stopping = asyncio.ensure_future(stop.wait())
-        entering = asyncio.ensure_future(worker.__aenter__())
-        try:
-            await asyncio.wait((stopping, entering), return_when=asyncio.FIRST_COMPLETED)
-            if not entering.done():
-                entering.cancel()
-                # Before `__aenter__` does, which knows no deadline: the first consumers may have brought work already.
-                is_done = await worker.stop(deadline)
-                await asyncio.wait((entering,))
-                return ExitCode.DONE if is_done else ExitCode.FAILED
-            entering.result()
-            if health_port is not None:
-                port = await worker.serve_health(health_port)
-                log.info("health: http://127.0.0.1:%d/health", port)
-            ready(f"{flow.name}: {', '.join(stage.name for stage in worker.stages)}")
-            waiting = asyncio.ensure_future(worker.wait())
-            await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
+
+async def _run(worker: Worker, health_port: int | None, deadline: float, stop: asyncio.Event) -> int:
+    """Run a worker until it is told to stop, or fails."""
+    stopping = asyncio.ensure_future(stop.wait())
+    entering = asyncio.ensure_future(worker.__aenter__())
+    try:
+        await asyncio.wait((stopping, entering), return_when=asyncio.FIRST_COMPLETED)
+        if not entering.done():
+            entering.cancel()
+            # Before `__aenter__` does, which knows no deadline: the first consumers may have brought work already.
             is_done = await worker.stop(deadline)
-            if waiting.done() and not waiting.cancelled():
-                waiting.result()
-            waiting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await waiting
+            await asyncio.wait((entering,))
             return ExitCode.DONE if is_done else ExitCode.FAILED
-        finally:
-            stopping.cancel()
-
-    raise typer.Exit(run_service(service, deadline=deadline + 2 * GRACE, give_up=worker.give_up))
+        entering.result()
+        if health_port is not None:
+            port = await worker.serve_health(health_port)
+            log.info("health: http://127.0.0.1:%d/health", port)
+        ready(f"{worker.app.name}: {', '.join(stage.name for stage in worker.stages)}")
+        waiting = asyncio.ensure_future(worker.wait())
+        await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
+        is_done = await worker.stop(deadline)
+        if waiting.done() and not waiting.cancelled():
+            waiting.result()
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        return ExitCode.DONE if is_done else ExitCode.FAILED
+    finally:
+        stopping.cancel()
 
 
 async def _supervise(

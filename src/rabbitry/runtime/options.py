@@ -6,8 +6,10 @@ Kept free of heavy imports, since every start of `rabbitry` pays for them.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,6 +18,9 @@ from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.logging import Level, configure
 from rabbitry.runtime.output import warn
 
+LOG_LEVEL: Final = "RABBITRY_LOG_LEVEL"
+LOG_JSON: Final = "RABBITRY_LOG_JSON"
+"""Environment variables with the values of --log-level and --log-json."""
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
 
 
@@ -67,12 +72,12 @@ LogLevel = Annotated[
     Level,
     typer.Option(
         "--log-level",
-        envvar="RABBITRY_LOG_LEVEL",
+        envvar=LOG_LEVEL,
         help="The least severe events that are logged.",
         case_sensitive=False,
     ),
 ]
-LogJson = Annotated[bool, typer.Option("--log-json", envvar="RABBITRY_LOG_JSON", help="Log one JSON object a line.")]
+LogJson = Annotated[bool, typer.Option("--log-json", envvar=LOG_JSON, help="Log one JSON object a line.")]
 
 
 def start_logging(level: Level, as_json: bool) -> None:
@@ -128,3 +133,30 @@ def named_database(context: typer.Context, url: str | None) -> str | None:
 def _has_password(url: str) -> bool:
     authority = url.partition("://")[2].partition("/")[0]
     return "@" in authority and ":" in authority.rpartition("@")[0]
+
+
+def same_arguments(context: typer.Context, *, without: Collection[str]) -> list[str]:
+    """Return the arguments that the command line gave to this command, for another process of it.
+
+    Those of the environment are left out, which the other process inherits.
+
+    Args:
+        context: The command's.
+        without: The parameters, by name, that the other process is not to have.
+    """
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in without or source is None or source.name != "COMMANDLINE":
+            continue
+        given = context.params[name]
+        values = given if isinstance(given, list | tuple) else [given]
+        for value in values:
+            if parameter.param_type_name == "argument":
+                words.append(str(value))
+            elif isinstance(value, bool):
+                words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+            else:
+                words += [parameter.opts[0], str(value.value if isinstance(value, Enum) else value)]
+    return words

@@ -79,6 +79,27 @@ class To(StrEnum):
     BOTH = "both"
 
 
+RoutingKey = Annotated[
+    str | None,
+    typer.Option("-k", metavar="KEY", help="The routing key.", show_default="this machine's name"),
+]
+Target = Annotated[To, typer.Option(help="Where to: exchange pi_utilization, system_info, or both.")]
+HTTPPort = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT", min=0, max=65535, show_default=False, help="Serve /publish and /healthz here; 0: any port."
+    ),
+]
+Interval = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two samples.")]
+ProbeInterval = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Between two attempts while nobody listens.")
+]
+Attempts = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", show_default="for ever", help="Give up after so many failed in a row."),
+]
+
+
 @app.command()
 def publish(
     context: typer.Context,
@@ -87,25 +108,12 @@ def publish(
     virtual_host: VirtualHost = None,
     credentials: Credentials = None,
     password_file: PasswordFile = None,
-    key: Annotated[
-        str | None,
-        typer.Option("-k", metavar="KEY", help="The routing key.", show_default="this machine's name"),
-    ] = None,
-    to: Annotated[To, typer.Option(help="Where to: exchange pi_utilization, system_info, or both.")] = To.BOTH,
-    http: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", min=0, max=65535, show_default=False, help="Serve /publish and /healthz here; 0: any port."
-        ),
-    ] = None,
-    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two samples.")] = 1.0,
-    probe_interval: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Between two attempts while nobody listens.")
-    ] = 5.0,
-    connect_attempts: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", show_default="for ever", help="Give up after so many failed in a row."),
-    ] = None,
+    key: RoutingKey = None,
+    to: Target = To.BOTH,
+    http: HTTPPort = None,
+    interval: Interval = 1.0,
+    probe_interval: ProbeInterval = 5.0,
+    connect_attempts: Attempts = None,
     strict: Strict = False,
     plain: Plain = False,
     env_file: EnvFile = None,

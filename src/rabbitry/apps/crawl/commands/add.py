@@ -30,6 +30,37 @@ _LONGEST_LINE: Final = 100_000
 _LONGEST_DELAY: Final = 86_400.0
 
 
+Addresses = Annotated[
+    list[str] | None, typer.Argument(metavar="[URL]...", help="Where to begin; `-` reads them from stdin.")
+]
+AddressFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Addresses to begin from, one a line; `-` for stdin.", show_default=False),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="The most links away from there; without a bound by default."),
+]
+Contact = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A mail address or a page that sites can reach you by; public sites need it."),
+]
+Delay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Seconds between two requests to a host, 1 by default; a longer Crawl-delay of robots.txt holds.",
+    ),
+]
+Recrawl = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Fetch pages again after this time, then by how often each changes; never by default.",
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands to those of `rabbitry crawl`."""
     app.command("add")(add)
@@ -39,43 +70,18 @@ def add_to(app: typer.Typer) -> None:
 
 def add(
     context: typer.Context,
-    urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL]...", help="Where to begin; `-` reads them from stdin.")
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Addresses to begin from, one a line; `-` for stdin.", show_default=False),
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="The most links away from there; without a bound by default."),
-    ] = None,
+    urls: Addresses = None,
+    file: AddressFile = None,
+    depth: Depth = None,
     same_host: Annotated[bool, typer.Option("--same-host", help="Stay on the hosts of these addresses.")] = False,
     allow: Annotated[
         list[str] | None,
         typer.Option(metavar="DOMAIN", help="Stay on this domain and what is under it; may be given several times."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="PAGES", help="The most pages to fetch.")] = None,
-    contact: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="A mail address or a page that sites can reach you by; public sites need it."
-        ),
-    ] = None,
-    delay: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Seconds between two requests to a host, 1 by default; a longer Crawl-delay of robots.txt holds.",
-        ),
-    ] = None,
-    recrawl: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Fetch pages again after this time, then by how often each changes; never by default.",
-        ),
-    ] = None,
+    contact: Contact = None,
+    delay: Delay = None,
+    recrawl: Recrawl = None,
     plain: Plain = False,
     broker: Broker = None,
     as_json: Json = False,
