@@ -1,8 +1,11 @@
 """The tree of errors: its shape, one class for each reply code, and what each error carries."""
 
+import ast
+import builtins
 import inspect
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
@@ -21,13 +24,14 @@ from rabbitry.exceptions import (
     PublishReturned,
     PublishTimeout,
     RabbitryError,
-    Reject,
     RequestTimeout,
-    Retry,
     channel_closed,
     connection_closed,
 )
+from rabbitry.flow.exceptions import Reject, Retry
 
+_ELSEWHERE = {"driver.HeartbeatMissed", "interrupt.Interrupted"}
+"""A socket's error, as asyncio passes it on, and what ends a command: neither is for users to catch."""
 _CLASSES = [value for value in vars(exceptions).values() if inspect.isclass(value) and issubclass(value, Exception)]
 
 
@@ -116,3 +120,22 @@ def test_errors_pass_between_processes(error: RabbitryError) -> None:
 def test_a_delay_or_a_flag_in_the_place_of_the_text_is_a_type_error(cls: type[Exception], wrong: object) -> None:
     with pytest.raises(TypeError, match="positional argument is a text"):
         cls(wrong)
+
+
+def _bases(node: ast.ClassDef) -> set[str]:
+    return {base.id if isinstance(base, ast.Name) else ast.unparse(base).rpartition(".")[2] for base in node.bases}
+
+
+def test_every_error_of_every_package_has_the_same_base() -> None:
+    builtin = {
+        name for name, value in vars(builtins).items() if inspect.isclass(value) and issubclass(value, BaseException)
+    }
+    source = Path(exceptions.__file__).parent
+    classes = {
+        f"{path.stem}.{node.name}": _bases(node)
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    strangers = {name for name, bases in classes.items() if bases & builtin and not bases - builtin}
+    assert strangers - {"exceptions.RabbitryError"} == _ELSEWHERE

@@ -2,8 +2,7 @@
 
 import pytest
 
-from rabbitry._ids import pick
-from rabbitry.exceptions import NoSuchID
+from rabbitry._ids import NoSuchID, pick
 
 IDS = ["abcd", "abcd", "abce", "ab", "xyz"]
 

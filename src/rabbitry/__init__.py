@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     )
     from rabbitry.exceptions import (
         AlreadySettled,
-        AppError,
         ChannelClosed,
         ConnectFailed,
         ConnectionClosed,
@@ -38,15 +37,13 @@ if TYPE_CHECKING:
         PublishReturned,
         PublishTimeout,
         RabbitryError,
-        Reject,
         RequestTimeout,
-        Retry,
-        TopologyMismatch,
         UsageError,
         UsedAfterFork,
         VirtualHostRefused,
     )
     from rabbitry.flow import App, Batch, Message, Outgoing
+    from rabbitry.flow.exceptions import AppError, Reject, Retry, TopologyMismatch
 
 __version__ = "0.1.0"
 
@@ -112,6 +109,7 @@ _ELSEWHERE: Final = {
         ),
         "rabbitry.amqp.client",
     ),
+    **dict.fromkeys(("AppError", "Reject", "Retry", "TopologyMismatch"), "rabbitry.flow.exceptions"),
     **dict.fromkeys(("App", "Batch", "Message", "Outgoing"), "rabbitry.flow"),
 }
 

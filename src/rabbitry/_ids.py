@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rabbitry.exceptions import NoSuchID
+from rabbitry.exceptions import RabbitryError
 
 _SHOWN: Final = 5
+
+
+class NoSuchID(RabbitryError):
+    """No message or submission has an id that begins so, or several have. The text says which.
+
+    is_ambiguous: more letters of the id may help.
+    """
+
+    def __init__(self, text: str, *, is_ambiguous: bool = False) -> None:
+        super().__init__(text)
+        self.is_ambiguous = is_ambiguous
 
 
 def pick(given: str, ids: Iterable[str], what: str, *, least: int = 1, typed: str | None = None) -> str:

@@ -2,10 +2,7 @@
 
 RabbitryError
 ├── UsageError                    the caller did what makes no sense
-│   ├── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is gone
-│   ├── AppError                  an app makes no sense: names file and function
-│   ├── SchemeInvalid             a marking scheme makes no sense: names file and line
-│   └── SandboxUnavailable        this machine can't hold a submission in bounds: says what to install
+│   └── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is gone
 ├── ProtocolViolation             the peer broke the protocol
 ├── ConnectFailed                 no connection came about: nobody answered, or not with AMQP
 │   ├── LoginRefused              the broker refused user, password or mechanism
@@ -23,21 +20,13 @@ RabbitryError
 │   ├── PublishRefused            the broker said nack
 │   ├── PublishReturned           no queue took a mandatory message
 │   └── PublishTimeout            not confirmed in time: the outcome is unknown
-├── TopologyMismatch              an exchange or queue exists otherwise than the app declares it
-├── Reject                        a handler raises it: this message becomes a dead letter
-├── Retry                         a handler raises it: this message comes again later
-├── Undecodable                   a body is not of its handler's type
-├── TimeLimitExceeded             a handler took longer than its stage allows
-├── SubmissionRefused             a submission can't be marked: not readable, too large, or an unsafe archive
-├── SandboxFailed                 a sandbox broke, not what ran in it: nothing was marked
-├── WorkerProcessDied             the process that ran a handler ended without an answer
-├── WorkerStuck                   more handlers hang for ever than a worker can replace
-├── NoSuchID                      no message or submission has an id that begins so, or several have
-└── RecordsError                  an application's database can't be used
-    └── NoRecords                 … since no role has made it yet
+└── Undecodable                   a body is not of its handler's type
+
+Every other error lives with its owner, under the same base: those of apps, handlers and workers in
+`rabbitry.flow.exceptions`, those of plug-ins, records and pages in `rabbitry.apps.exceptions`, those of the assignment
+correction in `rabbitry.apps.grading.exceptions`.
 """
 
-import math
 from collections.abc import Callable
 from typing import ClassVar, Self, TypeVar
 
@@ -62,18 +51,6 @@ class UsageError(RabbitryError):
 
 class AlreadySettled(UsageError):
     """A delivery can't be settled: it was before, or the channel that brought it is gone."""
-
-
-class AppError(UsageError):
-    """An app makes no sense. The text names file and function; nothing was declared."""
-
-
-class SchemeInvalid(UsageError):
-    """A marking scheme makes no sense. The text names file, line and why."""
-
-
-class SandboxUnavailable(UsageError):
-    """This machine can't hold a submission in bounds; nothing was run. The text says what to install."""
 
 
 class ProtocolViolation(RabbitryError):
@@ -213,84 +190,8 @@ class PublishTimeout(PublishError, TimeoutError):
     """Not confirmed in time. The outcome is unknown: the message may be on the broker, or come there yet."""
 
 
-class TopologyMismatch(RabbitryError):
-    """An exchange or queue exists otherwise than the app declares it. Nothing was changed."""
-
-
-def _text_of(name: str, text: object) -> str:
-    """Return `text`; raise TypeError for what other libraries take there, a delay or a flag."""
-    if not isinstance(text, str):
-        raise TypeError(f"{name}({text!r}): the positional argument is a text; everything else is a keyword")
-    return text
-
-
-class Reject(RabbitryError):
-    """Raised by a handler: the message becomes a dead letter at once.
-
-    text: why, for whoever reads the dead letter. reason: its `x-rabbitry-reason`; `rejected` or `wrong-status`.
-    Raises TypeError for a text that is none.
-    """
-
-    def __init__(self, text: str = "rejected by the handler", *, reason: str = "rejected") -> None:
-        super().__init__(_text_of("Reject", text))
-        self.reason = reason
-
-
-class Retry(RabbitryError):
-    """Raised by a handler: the message comes again later, as one attempt more.
-
-    after: seconds, rounded up to the delay of a retry queue; None means the delay of the stage's policy. What is no
-    finite number raises UsageError, and a text that is none TypeError: `Retry(30)` is no delay, `Retry(after=30)` is.
-    """
-
-    def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:
-        super().__init__(_text_of("Retry", text))
-        if after is not None and not (isinstance(after, int | float) and math.isfinite(after)):
-            raise UsageError(f"Retry(after={after!r}): give a finite number of seconds")
-        self.after = after
-
-
 class Undecodable(RabbitryError):
     """A body is not of its handler's type. The text names the field."""
-
-
-class TimeLimitExceeded(RabbitryError, TimeoutError):
-    """A handler took longer than its stage's time limit."""
-
-
-class SubmissionRefused(RabbitryError):
-    """A submission can't be marked: not readable, too large, or an unsafe archive; nothing was run."""
-
-
-class SandboxFailed(RabbitryError):
-    """A sandbox broke, not what ran in it; the submission has no mark. Marking it again may succeed."""
-
-
-class WorkerProcessDied(RabbitryError):
-    """The process that ran a handler ended without an answer."""
-
-
-class WorkerStuck(RabbitryError):
-    """As many handlers hang for ever as a stage may run at once, so the worker ends, to be started anew."""
-
-
-class RecordsError(RabbitryError):
-    """An application's database can't be reached or used. The text names it, without a password."""
-
-
-class NoRecords(RecordsError):
-    """An application's database is not there, or holds no records; whoever only reads does not make it."""
-
-
-class NoSuchID(RabbitryError):
-    """No message or submission has an id that begins so, or several have. The text says which.
-
-    is_ambiguous: more letters of the id may help.
-    """
-
-    def __init__(self, text: str, *, is_ambiguous: bool = False) -> None:
-        super().__init__(text)
-        self.is_ambiguous = is_ambiguous
 
 
 _C = TypeVar("_C", bound=type[Closed])

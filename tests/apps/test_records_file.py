@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from rabbitry.apps.crawl.keeper.database import Database
-from rabbitry.exceptions import NoRecords, RecordsError, UsageError
+from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.exceptions import UsageError
 
 KEPT = "crawl.db"
 

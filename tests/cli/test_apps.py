@@ -13,8 +13,8 @@ import rabbitry.cli
 import rabbitry.web
 from rabbitry.apps import Plugin, View
 from rabbitry.apps._installed import RESERVED, installed
+from rabbitry.apps.exceptions import PluginError
 from rabbitry.cli._root import COMMANDS
-from rabbitry.exceptions import AppError
 from tests.support import commands
 from tests.support.plugins import install
 
@@ -141,7 +141,7 @@ def test_an_unknown_command_is_named_with_what_may_be_meant() -> None:
     ],
 )
 def test_a_plugin_that_makes_no_sense_is_refused(given: dict[str, object], words: str) -> None:
-    with pytest.raises(AppError, match=re.escape(words)):
+    with pytest.raises(PluginError, match=re.escape(words)):
         Plugin(**({"title": "X"} | given))  # type: ignore[arg-type] # wrong on purpose
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.exceptions import WorkerStuck
+from rabbitry.flow.exceptions import WorkerStuck
 from rabbitry.flow.handling import InContext
 from rabbitry.flow.job import Result
 from tests.flow._running import dead_of, eventually_dead, eventually_holds

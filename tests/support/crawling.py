@@ -20,7 +20,7 @@ from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper.answering import answer
 from rabbitry.apps.crawl.keeper.answers import AskExport, AskStatus, AskWhy, Entry, Exported, Question, Status, Why
 from rabbitry.apps.crawl.keeper.database import Database
-from rabbitry.exceptions import NoRecords
+from rabbitry.apps.exceptions import NoRecords
 from tests.support.commands import Service, run, service
 from tests.support.waiting import eventually_blocking
 

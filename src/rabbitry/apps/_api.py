@@ -13,16 +13,10 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from rabbitry.exceptions import (
-    Closed,
-    ConnectFailed,
-    NoSuchID,
-    PublishError,
-    RecordsError,
-    Reject,
-    RequestTimeout,
-    UsageError,
-)
+from rabbitry._ids import NoSuchID
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import Closed, ConnectFailed, PublishError, RequestTimeout, UsageError
+from rabbitry.flow.exceptions import Reject
 
 log = logging.getLogger("rabbitry.apps")
 

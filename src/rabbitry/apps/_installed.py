@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from rabbitry._errors import text_of
 from rabbitry.apps._plugin import Plugin
-from rabbitry.exceptions import AppError
+from rabbitry.apps.exceptions import PluginError
 
 GROUP: Final = "rabbitry.apps"
 OWN: Final = "rabbitry"
@@ -40,7 +40,7 @@ class Broken:
         """The error in one line."""
         text = " ".join(text_of(self.error).split())
         kind = type(self.error).__name__
-        return text if isinstance(self.error, AppError) else f"{kind}: {text}" if text else kind
+        return text if isinstance(self.error, PluginError) else f"{kind}: {text}" if text else kind
 
     @property
     def is_own(self) -> bool:
@@ -76,9 +76,9 @@ def installed() -> Installed:
         try:
             plugin = _load(entry)
             if plugin.name in plugins:
-                raise AppError(f"{sources[plugin.name]} has an app of that name")
+                raise PluginError(f"{sources[plugin.name]} has an app of that name")
             if plugin.is_home and (home := next((one.name for one in plugins.values() if one.is_home), None)):
-                raise AppError(f"app {home!r} has the dashboard's first page already")
+                raise PluginError(f"app {home!r} has the dashboard's first page already")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises costs no other app
             broken.append(Broken(entry.name, source, error))
         else:
@@ -87,13 +87,13 @@ def installed() -> Installed:
 
 
 def resolve(reference: str) -> Any:
-    """Import what `module:attribute` names. Raises what importing raises, and AppError for a missing attribute."""
+    """Import what `module:attribute` names. Raises what importing raises, and PluginError for a missing attribute."""
     module_name, _, name = reference.partition(":")
     module = importlib.import_module(module_name)
     try:
         return getattr(module, name)
     except AttributeError as error:
-        raise AppError(f"module {module_name!r} has no {name!r}") from error
+        raise PluginError(f"module {module_name!r} has no {name!r}") from error
 
 
 def attempt(plugin: Plugin, work: Callable[[], T]) -> T | Broken:
@@ -107,11 +107,11 @@ def attempt(plugin: Plugin, work: Callable[[], T]) -> T | Broken:
 def _load(entry: EntryPoint) -> Plugin:
     plugin = entry.load()
     if not isinstance(plugin, Plugin):
-        raise AppError(f"{entry.value!r} is a {type(plugin).__name__}, and no rabbitry.apps.Plugin")
+        raise PluginError(f"{entry.value!r} is a {type(plugin).__name__}, and no rabbitry.apps.Plugin")
     if plugin.name != entry.name:
-        raise AppError(f"its plug-in is called {plugin.name!r}: give the entry point the same name")
+        raise PluginError(f"its plug-in is called {plugin.name!r}: give the entry point the same name")
     if plugin.name in RESERVED:
-        raise AppError(f"the name {plugin.name!r} is Rabbitry's own: take another")
+        raise PluginError(f"the name {plugin.name!r} is Rabbitry's own: take another")
     return plugin
 
 

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import WebSocket, WebSocketDisconnect
 
 from rabbitry.apps._guard import peer_of
+from rabbitry.apps.exceptions import TooManyPages
 
 PAGE_LIMIT = 128
 """Pages that may be open at once."""
@@ -24,10 +25,6 @@ SEND_TIMEOUT = 20.0
 
 _GONE = (TimeoutError, WebSocketDisconnect, OSError)
 """How sending to a page ends that is no longer there."""
-
-
-class TooManyPages(Exception):
-    """No more pages may be open; the text says why."""
 
 
 class Updates(Protocol):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from rabbitry._words import counted
-from rabbitry.exceptions import AppError, ConnectFailed
+from rabbitry.apps.exceptions import PluginError
+from rabbitry.exceptions import ConnectFailed
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Connection
@@ -64,7 +65,7 @@ class Plugin:
     `commands`, `router`, `services` and `checks` are written `module:attribute`.
 
     Raises:
-        AppError: A name or a reference is malformed.
+        PluginError: A name or a reference is malformed.
     """
 
     name: str
@@ -81,12 +82,12 @@ class Plugin:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise AppError(f"plug-in name {self.name!r}: use a-z, 0-9 and hyphens, beginning with a letter")
+            raise PluginError(f"plug-in name {self.name!r}: use a-z, 0-9 and hyphens, beginning with a letter")
         for reference in (self.commands, self.router, self.services, self.checks):
             if reference is not None and not _REFERENCE.fullmatch(reference):
-                raise AppError(f"plug-in {self.name!r} names {reference!r}: write module:attribute")
+                raise PluginError(f"plug-in {self.name!r} names {reference!r}: write module:attribute")
         if self.views and self.static is None:
-            raise AppError(f"plug-in {self.name!r} has views and no static folder: name the folder of their modules")
+            raise PluginError(f"plug-in {self.name!r} has views and no static folder: name the folder of their modules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

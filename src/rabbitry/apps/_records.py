@@ -29,7 +29,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
 from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
-from rabbitry.exceptions import NoRecords, RecordsError, UsageError
+from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.exceptions import UsageError
 from rabbitry.runtime.parent import RECORDS_FOLDER
 
 VARIABLE: Final = "RABBITRY_DATABASE"

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from rabbitry._words import reason
-from rabbitry.exceptions import RecordsError, UsageError
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import UsageError
 
 
 def make(file: Path) -> None:

@@ -5,9 +5,10 @@ The texts are RabbitMQ 3.10's, word for word, since programs match on them.
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, type_name
+from rabbitry.exceptions import RabbitryError
 
 
-class Refusal(Exception):
+class Refusal(RabbitryError):
     """A request is refused with a reply code and a text; the method at fault is known where it is caught."""
 
     def __init__(self, reply_code: Reply, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry.exceptions import AppError
+from rabbitry.flow.exceptions import AppError
 
 if TYPE_CHECKING:
     from rabbitry.flow import App

@@ -12,7 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rabbitry import __version__
-from rabbitry.exceptions import AppError, ConnectionClosed, RabbitryError, RequestTimeout
+from rabbitry.apps.exceptions import PluginError
+from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
 from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn
 from rabbitry.runtime.parent import parent
 
@@ -99,7 +100,7 @@ class _Root(TyperGroup):
         return order
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # a command is of Typer's own class or of click's, too
-        """Import a subcommand. Raises AppError for an app that does not load."""
+        """Import a subcommand. Raises PluginError for an app that does not load."""
         if (known := self.commands.get(cmd_name)) is not None:
             return known
         if cmd_name in COMMANDS:
@@ -114,7 +115,7 @@ class _Root(TyperGroup):
         if plugin is not None and plugin.commands is not None:
             return _mounted(resolve(plugin.commands), cmd_name, plugin.title)
         if (broken := apps.broken_named(cmd_name)) is not None:
-            raise AppError(str(broken))
+            raise PluginError(str(broken))
         if not cmd_name.startswith("-"):
             self.list_commands(ctx)  # for a suggestion
         return None
@@ -134,7 +135,7 @@ def _installed() -> Installed:
 def _mounted(app: object, name: str, text: str) -> Any:
     """Return the command that a Typer app is: its one command, or a group called `name`."""
     if not isinstance(app, typer.Typer):
-        raise AppError(f"the commands of app {name!r} are a {type(app).__name__}, and no typer.Typer")
+        raise PluginError(f"the commands of app {name!r} are a {type(app).__name__}, and no typer.Typer")
     holder = _plain_typer()
     is_command = app.registered_callback is not None and app.registered_callback.invoke_without_command is True
     if app.registered_callback is None and not app.registered_groups and len(app.registered_commands) == 1:

@@ -10,7 +10,8 @@ from typing import Any
 
 from rabbitry.apps import Plugin, Services, Up
 from rabbitry.apps._installed import Broken, attempt, installed, resolve
-from rabbitry.exceptions import AppError, UsageError
+from rabbitry.apps.exceptions import PluginError
+from rabbitry.exceptions import UsageError
 
 log = logging.getLogger("rabbitry.cli.up")
 
@@ -64,7 +65,7 @@ def services(
         brought = attempt(plugin, partial(_services_of, plugin, up, options.get(name, {})))
         if isinstance(brought, Services):
             found[name] = brought
-        elif isinstance(brought.error, UsageError) and not isinstance(brought.error, AppError):
+        elif isinstance(brought.error, UsageError) and not isinstance(brought.error, PluginError):
             raise brought.error
         elif chosen.is_asked and name in chosen.names:
             raise UsageError(f"--apps {name}: {_how(brought)}") from brought.error
@@ -78,7 +79,7 @@ def services(
 def _services_of(plugin: Plugin, up: Up, options: Mapping[str, Any]) -> Services:
     made = resolve(plugin.services or "")(up, **options)
     if not isinstance(made, Services):
-        raise AppError(f"{plugin.services!r} returned a {type(made).__name__}, and no rabbitry.apps.Services")
+        raise PluginError(f"{plugin.services!r} returned a {type(made).__name__}, and no rabbitry.apps.Services")
     return made
 
 

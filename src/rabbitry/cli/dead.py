@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rabbitry._ids import NoSuchID
 from rabbitry.cli._apps import AppName, app_name
-from rabbitry.exceptions import NoSuchID, NotFound, RabbitryError, UsageError
+from rabbitry.exceptions import NotFound, RabbitryError, UsageError
 from rabbitry.runtime.logging import redact
 from rabbitry.runtime.options import Broker, Json, broker_url
 from rabbitry.runtime.output import ExitCode, many_lines, one_line, print_json, say, warn

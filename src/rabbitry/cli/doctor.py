@@ -15,11 +15,7 @@ from rabbitry.apps import Checks, Finding, Untaken
 from rabbitry.apps._installed import attempt, installed, resolve
 from rabbitry.apps._management import Management
 from rabbitry.apps._plugin import Verdict
-from rabbitry.exceptions import (
-    ConnectFailed,
-    LoginRefused,
-    VirtualHostRefused,
-)
+from rabbitry.exceptions import ConnectFailed, LoginRefused, VirtualHostRefused
 from rabbitry.runtime.options import Broker, Json, broker_url
 from rabbitry.runtime.output import ExitCode, one_line, print_json
 from rabbitry.runtime.service import run_once

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
-from rabbitry.exceptions import AppError, UsageError
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.signature import Handler
 from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Output, Stage, Then, make_stage
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from rabbitry.amqp.client import Channel
-from rabbitry.exceptions import PreconditionFailed, ResourceLocked, TopologyMismatch
+from rabbitry.exceptions import PreconditionFailed, ResourceLocked
+from rabbitry.flow.exceptions import TopologyMismatch
 
 _OTHER_TYPE: Final = re.compile(r"inequivalent arg 'type' .* but current is '([^']{1,64})'")
 """RabbitMQ's words for an exchange of another type, the only place where AMQP tells the type of an exchange."""

@@ -22,9 +22,9 @@ from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from rabbitry.amqp.client.default import current
-from rabbitry.exceptions import TimeLimitExceeded, WorkerStuck
 from rabbitry.flow import handling
 from rabbitry.flow.batching import Batcher
+from rabbitry.flow.exceptions import TimeLimitExceeded, WorkerStuck
 from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.processes import ProcessSlot
 from rabbitry.flow.stage import Stage

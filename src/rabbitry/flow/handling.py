@@ -12,9 +12,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from rabbitry._errors import described, sendable, text_of, traced
-from rabbitry.exceptions import Reject, Retry, Undecodable
+from rabbitry.exceptions import Undecodable
 from rabbitry.flow import tracing
 from rabbitry.flow.codec import encode, with_unknown
+from rabbitry.flow.exceptions import Reject, Retry
 from rabbitry.flow.hot import trace_fields
 from rabbitry.flow.job import ABANDONED, DONE, Kind, Product, Result
 from rabbitry.flow.message import Message

@@ -7,8 +7,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from rabbitry.exceptions import AppError
 from rabbitry.flow.batch import Batch
+from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
 
 Handler: TypeAlias = Callable[..., Any]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from rabbitry.amqp.protocol.tables import encode_short
-from rabbitry.exceptions import AppError
 from rabbitry.flow.codec import Codec
+from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
 from rabbitry.flow.signature import Handler, Signature, signature_of, where
 

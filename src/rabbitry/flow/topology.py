@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.client import Channel, Connection
-from rabbitry.exceptions import NotFound, PreconditionFailed, TopologyMismatch
+from rabbitry.exceptions import NotFound, PreconditionFailed
 from rabbitry.flow.dead import dead_queue
 from rabbitry.flow.declarer import Declarer
+from rabbitry.flow.exceptions import TopologyMismatch
 from rabbitry.flow.retry import RETRY_QUEUES, retry_queue, suspects_queue
 from rabbitry.flow.stage import Output, Stage
 

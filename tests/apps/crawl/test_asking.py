@@ -34,7 +34,8 @@ from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import Role
 from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause
 from rabbitry.apps.crawl.node import Node
-from rabbitry.exceptions import ConnectFailed, RecordsError, RequestTimeout, Undecodable, UsageError
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import ConnectFailed, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow import topology
 from tests.support import logs
 from tests.support.ports import free_port

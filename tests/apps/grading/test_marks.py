@@ -9,12 +9,12 @@ from typing import Literal
 import pytest
 
 import rabbitry
+from rabbitry.apps.grading.exceptions import SchemeInvalid
 from rabbitry.apps.grading.marks import markers_for
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.stages import Seat, Wiring
 from rabbitry.apps.grading.students import Desk
-from rabbitry.exceptions import SchemeInvalid
 from tests.apps.grading._running import ALL, CC, office, recorded
 from tests.support import programs
 

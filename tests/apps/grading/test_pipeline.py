@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import rabbitry
+from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Properties
 from rabbitry.apps.grading.message import Decision, now
 from rabbitry.apps.grading.records import Database, course, outbox
 from rabbitry.apps.grading.stages import STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.apps.grading.students import Asking, results
-from rabbitry.exceptions import NoSuchID, NotFound, PublishReturned, RequestTimeout
+from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
 from rabbitry.telemetry.report import INTERVAL
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded

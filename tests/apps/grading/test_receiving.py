@@ -7,7 +7,7 @@ import pytest
 from rabbitry.apps.grading.message import Decision, now
 from rabbitry.apps.grading.receiving import new_id, receive, sealed, taken_at, was_sent_back
 from rabbitry.apps.grading.roles import ROLES, decide
-from rabbitry.exceptions import Reject
+from rabbitry.flow.exceptions import Reject
 from tests.apps.grading.test_message import FOUR, message
 
 STUDENT = {"role": "student", "status": "submitted", "who": "joe", "where": "home", "when": "2001-01-01T00:00:00+00:00"}

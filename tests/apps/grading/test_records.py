@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from rabbitry._ids import NoSuchID
+from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES, decide
-from rabbitry.exceptions import NoSuchID, RecordsError, UsageError
+from rabbitry.exceptions import UsageError
 from tests.apps.grading.test_message import FOUR, message
 
 NOBODY = Decision("automatic")

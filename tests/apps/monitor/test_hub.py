@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from rabbitry.apps._live import PAGE_LIMIT, PEER_PAGE_LIMIT, TooManyPages
+from rabbitry.apps._live import PAGE_LIMIT, PEER_PAGE_LIMIT
+from rabbitry.apps.exceptions import TooManyPages
 from rabbitry.apps.monitor import hub as limits
 from rabbitry.apps.monitor.hub import Host, Hub
 from rabbitry.apps.monitor.reading import source

@@ -17,11 +17,11 @@ from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper.answers import Answered, Question, Refused
 from rabbitry.apps.crawl.messages import COMMAND, Answer, Command
 from rabbitry.apps.crawl.node import crawl_app
+from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import (
     ConnectionClosed,
     PublishReturned,
     RabbitryError,
-    RecordsError,
     RequestTimeout,
     Undecodable,
     UsageError,

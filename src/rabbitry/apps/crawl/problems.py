@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from rabbitry.exceptions import RabbitryError
 
-class Problem(Exception):
+
+class Problem(RabbitryError):
     """An address could not be fetched, or a page not read. outcome: a word of `OUTCOMES`. detail: a line for people."""
 
     def __init__(self, outcome: str, detail: str) -> None:

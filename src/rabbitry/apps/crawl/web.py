@@ -31,7 +31,8 @@ from rabbitry.apps.crawl.keeper.answers import (
 )
 from rabbitry.apps.crawl.messages import OUTCOMES, Add, Answer, Command, Tick
 from rabbitry.apps.crawl.picture import Picture
-from rabbitry.exceptions import RabbitryError, RecordsError, Undecodable, UsageError
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 
 KEPT: Final = 1.0
 """Seconds for which an answer serves all pages."""

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from rabbitry.apps.grading.exceptions import SubmissionRefused
 from rabbitry.apps.grading.marking import load_scheme, mark
 from rabbitry.apps.grading.marking.sandbox import confinement
 from rabbitry.apps.grading.message import Decision
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.stages import BY_ITSELF, BrokenMarker, Marker, Seat
-from rabbitry.exceptions import SubmissionRefused, UsageError
+from rabbitry.exceptions import UsageError
 
 log = logging.getLogger("rabbitry.apps.grading")
 

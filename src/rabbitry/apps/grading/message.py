@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, Self
 
-from rabbitry.exceptions import Reject
 from rabbitry.flow import Message
+from rabbitry.flow.exceptions import Reject
 from rabbitry.flow.message import node_name
 
 ID: Final = "SubmissionID"

@@ -32,8 +32,8 @@ from rabbitry.apps.grading.message import (
     identity,
     now,
 )
-from rabbitry.exceptions import Reject
 from rabbitry.flow import Message
+from rabbitry.flow.exceptions import Reject
 
 _SEAL: Final = 16
 """Hexadecimal digits at the end of an id that stand for what was handed in."""

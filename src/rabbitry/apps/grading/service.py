@@ -11,14 +11,16 @@ from typing import Any, Final
 import msgspec
 
 from rabbitry._decode import decode_object, json_decoder
+from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._session import FOR_EVER, stay_connected, until
+from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.records import Database, outbox
 from rabbitry.apps.grading.records.course import described
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
-from rabbitry.exceptions import NoSuchID, ProtocolViolation, PublishError, RecordsError, Undecodable
+from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
 

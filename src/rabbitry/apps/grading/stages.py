@@ -29,8 +29,9 @@ from rabbitry.apps.grading.roles import (
     decide,
     key_of,
 )
-from rabbitry.exceptions import Reject, UsageError
+from rabbitry.exceptions import UsageError
 from rabbitry.flow import App, Message
+from rabbitry.flow.exceptions import Reject
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database

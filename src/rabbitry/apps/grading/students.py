@@ -16,13 +16,14 @@ from typing import Any, Final, Self
 import msgspec
 
 from rabbitry._decode import decode_object, json_decoder
+from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Properties, connect
 from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress, sendable, submission
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
-from rabbitry.exceptions import NoSuchID, PublishReturned, RequestTimeout, Undecodable, UsageError
+from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import first_properties

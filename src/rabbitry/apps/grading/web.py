@@ -15,20 +15,15 @@ import msgspec
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 
 from rabbitry._decode import decode_json
+from rabbitry._ids import NoSuchID
 from rabbitry.apps._api import json_response, route_class
+from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Desk, checked, student_number
-from rabbitry.exceptions import (
-    Closed,
-    NoRecords,
-    NoSuchID,
-    RabbitryError,
-    Undecodable,
-    UsageError,
-)
+from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database

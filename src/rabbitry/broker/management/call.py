@@ -15,7 +15,7 @@ from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Range, Rates
 from rabbitry.broker.management.reading import Document
 from rabbitry.broker.management.stats import Ranges
-from rabbitry.exceptions import Undecodable
+from rabbitry.exceptions import RabbitryError, Undecodable
 
 if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
@@ -31,7 +31,7 @@ MONITORING: Final = "monitoring"
 TAGS: Final = ("management", "policymaker", MONITORING, ADMINISTRATOR)
 
 
-class Answer(Exception):
+class Answer(RabbitryError):
     """An answer that ends a request early."""
 
     def __init__(self, status: int, error: str = "", reason: object = "") -> None:

@@ -17,7 +17,7 @@ from rabbitry.broker.management.listing import encoded
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.policies import Policy, check
 from rabbitry.broker.queues import Queue
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import RabbitryError, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
@@ -31,7 +31,7 @@ _MOST_OF_TABLE: Final = DEFAULT_FRAME_MAX
 _Section = tuple[str, Iterable[Any], Callable[[Any], Json]]
 
 
-class BadDefinition(Exception):
+class BadDefinition(RabbitryError):
     """A definition is invalid; the text names it."""
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
 from rabbitry.broker.errors import invalid_type, precondition_failed
-from rabbitry.exceptions import ProtocolViolation
+from rabbitry.exceptions import ProtocolViolation, RabbitryError
 
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
 _LONGEST: Final = 10 * 365 * 86_400_000
@@ -31,7 +31,7 @@ class Rules:
     delivery_limit: int | None = None
 
 
-class _Bad(Exception):
+class _Bad(RabbitryError):
     """What is wrong with an argument, as RabbitMQ prints it."""
 
 

@@ -102,7 +102,7 @@ class Unusable(NamedTuple):
     why: str
 
 
-class StoreFull(Exception):
+class StoreFull(RabbitryError):
     """The disk has no room for the rest of a batch, of which nothing was written."""
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from rabbitry.exceptions import RabbitryError
+
 Value = int | float | str | bytes | None
 _MAGIC: Final = b"SQLite format 3\0"
 _PAGE_SIZE: Final = 4096
@@ -27,7 +29,7 @@ class Row(NamedTuple):
     values: tuple[Value, ...]
 
 
-class Malformed(Exception):
+class Malformed(RabbitryError):
     """A page or a row is damaged."""
 
 

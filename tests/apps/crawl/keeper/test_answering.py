@@ -22,7 +22,7 @@ from rabbitry.apps.crawl.keeper.answers import (
 )
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.messages import Document
-from rabbitry.exceptions import RecordsError
+from rabbitry.apps.exceptions import RecordsError
 
 _MOST = (1 << 63) - 1
 

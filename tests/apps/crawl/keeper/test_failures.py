@@ -16,7 +16,7 @@ from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
 from rabbitry.apps.crawl.keeper.role import Role
 from rabbitry.apps.crawl.node import Node
-from rabbitry.exceptions import RecordsError
+from rabbitry.apps.exceptions import RecordsError
 from rabbitry.flow import Batch
 from tests.support.postgresql import PostgreSQL
 

@@ -12,7 +12,7 @@ from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.messages import Add, Document, Outcome, Report
-from rabbitry.exceptions import RecordsError
+from rabbitry.apps.exceptions import RecordsError
 from tests.apps.crawl.keeper.simulation import FakeIndex
 
 URL = "http://a.test/"

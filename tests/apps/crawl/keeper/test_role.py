@@ -21,7 +21,8 @@ from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper.answers import AskStatus, AskWhy, Status, Why
 from rabbitry.apps.crawl.keeper.service import Options, run
 from rabbitry.apps.crawl.messages import Add, Batch, Document, Link, Outcome, Pause, Report, Resume
-from rabbitry.exceptions import RecordsError, RequestTimeout, UsageError
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import RequestTimeout, UsageError
 from tests.support.commands import service
 from tests.support.waiting import eventually, eventually_awaited
 

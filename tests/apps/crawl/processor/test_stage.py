@@ -21,8 +21,8 @@ from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.messages import Document
 from rabbitry.apps.crawl.node import Node
 from rabbitry.apps.crawl.processor import stage
-from rabbitry.exceptions import Reject
 from rabbitry.flow import App
+from rabbitry.flow.exceptions import Reject
 from tests.apps.crawl.processor._messages import URL, message, packed, page_message
 from tests.apps.crawl.processor._stages import fragile_app
 from tests.support.commands import service

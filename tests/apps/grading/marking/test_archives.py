@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rabbitry.apps.grading.exceptions import SubmissionRefused
 from rabbitry.apps.grading.marking import _bubblewrap, is_archive
 from rabbitry.apps.grading.marking.archives import MAX_ENTRIES, MAX_SUBMISSION, safe_name, unpack
-from rabbitry.exceptions import SubmissionRefused
 
 _ROOM = 4 * 1024 * 1024
 

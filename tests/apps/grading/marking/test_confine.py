@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.grading.exceptions import SandboxFailed, SandboxUnavailable
 from rabbitry.apps.grading.marking import Marking, _bubblewrap, mark
 from rabbitry.apps.grading.marking._weak import namespaces
-from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 from tests.apps.grading.marking.conftest import MakeScheme
 
 _PARTS = '[[part]]\nname = "x"\npoints = 1\ncommand = "sh main.py"\n'

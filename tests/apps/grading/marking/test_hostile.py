@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rabbitry.apps.grading.exceptions import SubmissionRefused
 from rabbitry.apps.grading.marking import Marking, mark
-from rabbitry.exceptions import SubmissionRefused
 from tests.apps.grading.marking.conftest import MakeScheme, Run, of_token
 
 

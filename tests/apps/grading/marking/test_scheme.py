@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.grading.exceptions import SchemeInvalid
 from rabbitry.apps.grading.marking import load_scheme
-from rabbitry.exceptions import SchemeInvalid, UsageError
+from rabbitry.exceptions import UsageError
 
 _RIGHT = """\
 [scheme]

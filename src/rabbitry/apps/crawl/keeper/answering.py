@@ -39,15 +39,8 @@ from rabbitry.apps.crawl.keeper.answers import (
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.exporting import export
 from rabbitry.apps.crawl.keeper.searching import search
-from rabbitry.exceptions import (
-    Closed,
-    ProtocolViolation,
-    PublishError,
-    RecordsError,
-    RequestTimeout,
-    Undecodable,
-    UsageError,
-)
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import Closed, ProtocolViolation, PublishError, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.telemetry import Collector
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from rabbitry.exceptions import RecordsError
+from rabbitry.apps.exceptions import RecordsError
 
 
 class Failure(Enum):

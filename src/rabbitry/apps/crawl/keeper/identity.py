@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import sets
-from rabbitry.exceptions import RecordsError
+from rabbitry.apps.exceptions import RecordsError
 
 _BATCH: Final = re.compile("([0-9a-f]{8})[.][0-9a-f]{12}")
 

@@ -20,7 +20,8 @@ from rabbitry.apps.crawl.keeper.inputs import Input
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
 from rabbitry.apps.crawl.messages import COMMAND, Answer, Tick
 from rabbitry.apps.crawl.node import Node, crawl_app
-from rabbitry.exceptions import RecordsError, Undecodable
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import Undecodable
 from rabbitry.flow import App, Batch, Message, Outgoing
 
 AT_ONCE: Final = 500

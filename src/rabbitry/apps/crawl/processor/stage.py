@@ -22,8 +22,8 @@ from rabbitry.apps.crawl.node import Node, crawl_app
 from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.documents import documents, problem_of
 from rabbitry.apps.crawl.processor.pages import Page, read_page, unpack
-from rabbitry.exceptions import Reject
 from rabbitry.flow import App, Batch, Message, Outgoing
+from rabbitry.flow.exceptions import Reject
 
 READINGS: Final = 4
 """Attempts to read a page; one more reports that they failed."""

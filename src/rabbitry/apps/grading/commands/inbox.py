@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
 from rabbitry.apps.grading.commands.records import Find, Limit, Offset, OfModule, existing, mark_of
-from rabbitry.exceptions import NoSuchID, RabbitryError, UsageError
+from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.runtime.options import DatabaseURL, Json
 from rabbitry.runtime.output import many_lines, one_line, print_json, say
 

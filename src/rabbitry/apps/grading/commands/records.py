@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import typer
 
-from rabbitry.exceptions import NoRecords, NoSuchID, UsageError
+from rabbitry._ids import NoSuchID
+from rabbitry.apps.exceptions import NoRecords
+from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import Broker, DatabaseURL, Json, Plain, Strict, broker_url, named_database
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once

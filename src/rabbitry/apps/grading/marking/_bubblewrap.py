@@ -14,6 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from rabbitry.apps.grading.exceptions import SandboxFailed, SandboxUnavailable
 from rabbitry.apps.grading.marking._confine import (
     LAUNCH,
     PATIENCE,
@@ -30,7 +31,6 @@ from rabbitry.apps.grading.marking._memory import Memory
 from rabbitry.apps.grading.marking._seccomp import seccomp_filter
 from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
-from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
 _SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # What programs need of /etc to start: among the languages, some have no other place for their settings.

@@ -13,7 +13,7 @@ import socket
 import struct
 from typing import Final
 
-from rabbitry.exceptions import SandboxUnavailable
+from rabbitry.apps.grading.exceptions import SandboxUnavailable
 
 # linux/audit.h: the machine, and the numbers of its calls (asm/unistd.h).
 _MACHINES: Final = {

@@ -15,6 +15,7 @@ from typing import Final
 
 import psutil
 
+from rabbitry.apps.grading.exceptions import SandboxFailed, SandboxUnavailable
 from rabbitry.apps.grading.marking import _load_filter
 from rabbitry.apps.grading.marking._confine import (
     LAUNCH,
@@ -31,7 +32,6 @@ from rabbitry.apps.grading.marking._confine import (
 from rabbitry.apps.grading.marking._seccomp import seccomp_filter
 from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
-from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
 _OPEN_TO_ALL: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")  # noqa: S108  # what others leave is not touched
 _DISK_PATIENCE: Final = 300.0  # for removing as many files as a part may have from a slow disk

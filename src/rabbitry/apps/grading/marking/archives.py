@@ -14,6 +14,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from rabbitry._decode import json_decoder
+from rabbitry.apps.grading.exceptions import SandboxFailed, SubmissionRefused
 from rabbitry.apps.grading.marking import _unpacker
 from rabbitry.apps.grading.marking._confine import Confinement, interpreter
 from rabbitry.apps.grading.marking._formats import (
@@ -28,7 +29,7 @@ from rabbitry.apps.grading.marking._formats import (
 from rabbitry.apps.grading.marking._workspace import put, workspace
 from rabbitry.apps.grading.marking.sandbox import confinement, run_in_bounds, why_it_ended
 from rabbitry.apps.grading.marking.scheme import Limits, Size
-from rabbitry.exceptions import SandboxFailed, SubmissionRefused, Undecodable
+from rabbitry.exceptions import Undecodable
 
 __all__ = ["MAX_ENTRIES", "MAX_SUBMISSION", "is_archive", "safe_name", "unpack"]
 

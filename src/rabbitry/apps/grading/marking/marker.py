@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from rabbitry._words import counted, reason
+from rabbitry.apps.grading.exceptions import SandboxFailed, SandboxUnavailable
 from rabbitry.apps.grading.marking import _reporter
 from rabbitry.apps.grading.marking._bubblewrap import shown_to_submissions
 from rabbitry.apps.grading.marking._confine import Confinement, interpreter
@@ -21,7 +22,6 @@ from rabbitry.apps.grading.marking._workspace import put, workspace
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_bounds, why_it_ended
 from rabbitry.apps.grading.marking.scheme import Expect, Part, Scheme, exact
-from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
 _MAX_REGEX_SECONDS: Final = 2
 

@@ -12,11 +12,11 @@ from typing import IO, Final
 
 from msgspec import Struct
 
+from rabbitry.apps.grading.exceptions import SandboxFailed, SandboxUnavailable
 from rabbitry.apps.grading.marking._bubblewrap import bubblewrap
 from rabbitry.apps.grading.marking._confine import MAX_FILES, PATIENCE, Confinement, Running
 from rabbitry.apps.grading.marking._weak import Weak
 from rabbitry.apps.grading.marking.scheme import Limits
-from rabbitry.exceptions import SandboxFailed, SandboxUnavailable
 
 MAX_REPORT: Final = 4 * 1024 * 1024
 

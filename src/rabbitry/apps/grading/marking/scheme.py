@@ -16,8 +16,9 @@ from msgspec import Meta, Struct
 
 from rabbitry._installing import how_to_install
 from rabbitry._words import reason
+from rabbitry.apps.grading.exceptions import SchemeInvalid
 from rabbitry.apps.grading.marking._toml_lines import Place, find_line, syntax_error
-from rabbitry.exceptions import SchemeInvalid
+from rabbitry.exceptions import RabbitryError
 
 _T = TypeVar("_T")
 _MIB = 1024 * 1024
@@ -110,7 +111,7 @@ def exact(points: float) -> Decimal:
     return Decimal(repr(points))
 
 
-class _Wrong(Exception):
+class _Wrong(RabbitryError):
     """A fault at a place of the document."""
 
     def __init__(self, place: Place, why: str) -> None:

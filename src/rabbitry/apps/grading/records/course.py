@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Subquery, Table, and_, delete, func, or_, select, update
 
-from rabbitry._ids import pick
+from rabbitry._ids import NoSuchID, pick
 from rabbitry.apps.grading.message import (
     FEEDBACK,
     LONGEST_TEXT,
@@ -26,7 +26,6 @@ from rabbitry.apps.grading.message import (
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.receiving import taken_at
 from rabbitry.apps.grading.records.schema import history, insert_into, submissions, text
-from rabbitry.exceptions import NoSuchID
 
 CONFIRMED: Final = "confirmed"
 _LOOKED_AT: Final = 100

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from rabbitry._decode import decode_object
-from rabbitry._ids import pick
+from rabbitry._ids import NoSuchID, pick
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course
@@ -18,7 +18,7 @@ from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, outbox, text
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
-from rabbitry.exceptions import NoSuchID, UsageError
+from rabbitry.exceptions import UsageError
 
 _ALL: Final = Filter()
 _LOOKED_AT: Final = 100

@@ -1,0 +1,58 @@
+"""The errors of apps, handlers and workers; see also `rabbitry.exceptions`."""
+
+import math
+
+from rabbitry.exceptions import RabbitryError, UsageError
+
+
+class AppError(UsageError):
+    """An app makes no sense. The text names file and function; nothing was declared."""
+
+
+class TopologyMismatch(RabbitryError):
+    """An exchange or queue exists otherwise than the app declares it. Nothing was changed."""
+
+
+def _text_of(name: str, text: object) -> str:
+    """Return `text`; raise TypeError for what other libraries take there, a delay or a flag."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name}({text!r}): the positional argument is a text; everything else is a keyword")
+    return text
+
+
+class Reject(RabbitryError):
+    """Raised by a handler: the message becomes a dead letter at once.
+
+    text: why, for whoever reads the dead letter. reason: its `x-rabbitry-reason`; `rejected` or `wrong-status`.
+    Raises TypeError for a text that is none.
+    """
+
+    def __init__(self, text: str = "rejected by the handler", *, reason: str = "rejected") -> None:
+        super().__init__(_text_of("Reject", text))
+        self.reason = reason
+
+
+class Retry(RabbitryError):
+    """Raised by a handler: the message comes again later, as one attempt more.
+
+    after: seconds, rounded up to the delay of a retry queue; None means the delay of the stage's policy. What is no
+    finite number raises UsageError, and a text that is none TypeError: `Retry(30)` is no delay, `Retry(after=30)` is.
+    """
+
+    def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:
+        super().__init__(_text_of("Retry", text))
+        if after is not None and not (isinstance(after, int | float) and math.isfinite(after)):
+            raise UsageError(f"Retry(after={after!r}): give a finite number of seconds")
+        self.after = after
+
+
+class TimeLimitExceeded(RabbitryError, TimeoutError):
+    """A handler took longer than its stage's time limit."""
+
+
+class WorkerProcessDied(RabbitryError):
+    """The process that ran a handler ended without an answer."""
+
+
+class WorkerStuck(RabbitryError):
+    """As many handlers hang for ever as a stage may run at once, so the worker ends, to be started anew."""
