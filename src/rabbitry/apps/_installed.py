@@ -6,7 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
 from rabbitry._errors import text_of
@@ -70,9 +70,9 @@ def installed() -> Installed:
     plugins: dict[str, Plugin] = {}
     sources: dict[str, str] = {}
     broken: list[Broken] = []
-    found = entry_points(group=GROUP)
-    for entry in sorted(found, key=lambda entry: (_distribution(entry) != OWN, entry.name, _distribution(entry))):
-        source = _source(entry)
+    # Each look at a distribution's name parses its metadata: once for each, not once for each of its apps.
+    found = [(entry, *_named(entry.dist)) for entry in entry_points(group=GROUP)]
+    for entry, _, source in sorted(found, key=lambda each: (each[1] != OWN, each[0].name, each[1])):
         try:
             plugin = _load(entry)
             if plugin.name in plugins:
@@ -115,9 +115,10 @@ def _load(entry: EntryPoint) -> Plugin:
     return plugin
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else ""
-
-
-def _source(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
+@functools.cache
+def _named(distribution: Distribution | None) -> tuple[str, str]:
+    """Return a distribution's name, and name and version."""
+    if distribution is None:
+        return "", "an unknown distribution"
+    about = distribution.metadata
+    return about["Name"], f"{about['Name']} {about['Version']}"

@@ -12,7 +12,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rabbitry import __version__
-from rabbitry.apps.exceptions import PluginError
 from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
 from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn
 from rabbitry.runtime.parent import parent
@@ -109,6 +108,7 @@ class _Root(TyperGroup):
             # Where its options depend on the apps that are installed, it is a function.
             return _mounted(app if isinstance(app, typer.Typer) else app(), cmd_name, COMMANDS[cmd_name])
         from rabbitry.apps._installed import resolve
+        from rabbitry.apps.exceptions import PluginError
 
         apps = _installed()
         plugin = apps.plugins.get(cmd_name)
@@ -135,6 +135,8 @@ def _installed() -> Installed:
 def _mounted(app: object, name: str, text: str) -> Any:
     """Return the command that a Typer app is: its one command, or a group called `name`."""
     if not isinstance(app, typer.Typer):
+        from rabbitry.apps.exceptions import PluginError
+
         raise PluginError(f"the commands of app {name!r} are a {type(app).__name__}, and no typer.Typer")
     holder = _plain_typer()
     is_command = app.registered_callback is not None and app.registered_callback.invoke_without_command is True
