@@ -8,7 +8,7 @@ import rabbitry
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.flow import dead
 from rabbitry.flow.dead import DeadLetter
-from tests.support.waiting import eventually, eventually_awaited
+from tests.support.waiting import WITHIN, eventually, eventually_awaited
 
 
 async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
@@ -108,7 +108,7 @@ async def eventually_dead(url: str, app: rabbitry.App, number: int) -> None:
     await eventually_holds(url, f"{app.name}.dead", number, at_least=True)
 
 
-async def eventually_consumed(url: str, queue: str, number: int, *, within: float = 60.0) -> int:
+async def eventually_consumed(url: str, queue: str, number: int, *, within: float = WITHIN) -> int:
     """Wait until a queue has so many consumers, and return how many messages are ready then.
 
     With no consumer left, that is all that there are: the broker gives back what a consumer had when it drops it.
