@@ -99,3 +99,64 @@ def test_a_course_that_makes_no_sense_costs_the_others_nothing(tmp_path: Path) -
         eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=90).json()["samples"], "samples")
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(90) == 0, up.output
+
+
+_ODD = """
+    from pathlib import Path
+    from typing import Annotated
+
+    import typer
+    from rabbitry.apps import Plugin, Services, View
+
+    Option = Annotated[{annotation}, typer.Option()]
+
+    def services(up, {option}: Option = None):
+        return Services()
+
+    def router(site, {option}: Option = None):
+        return {router}
+
+    plugin = Plugin(
+        name="odd", title="X", router="odd_app:router", services="odd_app:services",
+        views=(View(title="X", module="x.js"),), static=Path({static!r}),
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "annotation", "words"),
+    [
+        ("memory", "bool", "app 'odd' can't have the options --memory: they are another's"),
+        ("http_port", "int", "app 'odd' can't have the options --http-port: they are another's"),
+        ("context", "int", "app 'odd' can't have the options --context: they are another's"),
+        ("thing", "object", ""),
+    ],
+)
+def test_options_that_can_not_be_had_cost_the_others_nothing(
+    tmp_path: Path, option: str, annotation: str, words: str
+) -> None:
+    more = install(tmp_path, "odd", _ODD.format(option=option, annotation=annotation, router=None, static="."))
+    done = commands.run("up", "--help", more=more)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stderr
+    assert "--person" in done.stdout
+    assert "--thing" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("router", "static", "words"),
+    [
+        ("'text'", "/", "'odd_app:router' returned a str, and no fastapi.APIRouter"),
+        ("__import__('fastapi').APIRouter()", "/no/such/folder", "its static folder '/no/such/folder' is not there"),
+    ],
+)
+def test_pages_that_can_not_be_served_are_named_and_left_out(
+    tmp_path: Path, router: str, static: str, words: str
+) -> None:
+    more = install(tmp_path, "odd", _ODD.format(option="thing", annotation="int", router=router, static=static))
+    with RunningBroker() as broker:
+        with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": broker.url}) as web:
+            page = web.wait_for(r"dashboard on (http://\S+/)")[1]
+            web.wait_for(f"app 'odd' of odd-app 1.0 does not load: {words}")
+            assert httpx.get(f"{page}grading/", timeout=30).status_code == 200
+            assert httpx.get(f"{page}odd/", timeout=30).status_code == 404

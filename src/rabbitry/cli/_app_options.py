@@ -9,6 +9,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
+import typer
+from typer.main import get_command
 from typer.models import ParameterInfo
 
 from rabbitry.apps import Plugin
@@ -63,7 +65,13 @@ def _extended(
 
 def _options_of(plugin: Plugin, kind: Literal["router", "services"]) -> list[inspect.Parameter]:
     reference = plugin.router if kind == "router" else plugin.services
-    return [] if reference is None else [each for each in _parameters(resolve(reference)) if _info(each) is not None]
+    if reference is None:
+        return []
+    found = [each for each in _parameters(resolve(reference)) if _info(each) is not None]
+    trial = typer.Typer(add_completion=False)
+    trial.command()(_extended(lambda **_: None, [], {plugin.name: found}))
+    get_command(trial)  # raises for what Typer can't make an option of, before that breaks the command of all
+    return found
 
 
 def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
@@ -79,8 +87,8 @@ def _info(parameter: inspect.Parameter) -> ParameterInfo | None:
     return next((each for each in get_args(parameter.annotation) if isinstance(each, ParameterInfo)), None)
 
 
-def _flags(parameter: inspect.Parameter) -> Sequence[str]:
+def _flags(parameter: inspect.Parameter) -> set[str]:
+    """Return what a parameter takes for itself: its options, and its name, which two parameters can't share either."""
     info = _info(parameter)
-    if info is None:
-        return ()
-    return info.param_decls or (f"--{parameter.name.replace('_', '-')}",)
+    declared = info.param_decls or () if info is not None else ()
+    return {f"--{parameter.name.replace('_', '-')}", *declared}

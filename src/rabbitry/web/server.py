@@ -10,18 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from rabbitry.apps import Plugin, Site, View
 from rabbitry.apps._guard import Guard
 from rabbitry.apps._installed import Broken, attempt, installed, resolve
+from rabbitry.apps.exceptions import PluginError
 from rabbitry.web._shell import STATIC, overview, shell
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
-
     from rabbitry.apps._settings import Settings
 
 PORT: Final = 8003
@@ -120,7 +119,14 @@ async def _running(live: list[Mount], app: FastAPI) -> AsyncIterator[None]:
 
 
 def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
-    return Mount(plugin, None if plugin.router is None else resolve(plugin.router)(site, **options))
+    if plugin.static is not None and not plugin.static.is_dir():
+        raise PluginError(f"its static folder '{plugin.static}' is not there")
+    if plugin.router is None:
+        return Mount(plugin)
+    router = resolve(plugin.router)(site, **options)
+    if not isinstance(router, APIRouter):
+        raise PluginError(f"{plugin.router!r} returned a {type(router).__name__}, and no fastapi.APIRouter")
+    return Mount(plugin, router)
 
 
 def _add(app: FastAPI, mount: Mount) -> None:
