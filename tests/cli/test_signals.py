@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import commands
+from tests.support.plugins import install
 from tests.support.waiting import eventually_blocking
 
 _APP = """
@@ -125,6 +126,27 @@ def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, .
         assert found == code, said
         assert "Traceback" not in said
         assert "Aborted" not in said
+
+
+def test_a_signal_that_a_library_makes_an_error_of_its_own_of_is_one(tmp_path: Path) -> None:
+    # pydantic does so while it is imported.
+    code = """
+        import os, signal, typer
+        from rabbitry.apps import Plugin
+
+        commands = typer.Typer()
+
+        @commands.command()
+        def late() -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException as error:
+                raise ValueError("no schema") from error
+
+        plugin = Plugin(name="late", title="X", commands="late_app:commands")
+    """
+    done = commands.run("late", more=install(tmp_path, "late", code))
+    assert (done.returncode, done.stderr) == (130, "rabbitry: interrupted\n")
 
 
 def test_the_second_signal_ends_at_once_what_waits_for_a_thread(folder: Path) -> None:

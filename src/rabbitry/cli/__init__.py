@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted
+from rabbitry.runtime.interrupt import Interrupted, is_interrupted, raise_when_interrupted
 
 __all__ = ["main"]
 
@@ -32,11 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         raise_when_interrupted()
         _run(given)
-    except Interrupted:
-        if _runs_until_told(given):
-            sys.exit(0)  # nothing was in hand yet
-        print("rabbitry: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (Interrupted, Exception):
+        if not is_interrupted():
+            raise
+    if _runs_until_told(given):
+        sys.exit(0)  # nothing was in hand yet
+    print("rabbitry: interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def _run(arguments: list[str]) -> NoReturn:

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from rabbitry import __version__
 from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
+from rabbitry.runtime.interrupt import is_interrupted
 from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn
 from rabbitry.runtime.parent import parent
 
@@ -55,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else ExitCode.FAILED
     except RabbitryError as error:
+        if is_interrupted():  # while an app was loaded
+            raise
         say_last(str(error), is_transient=isinstance(error, ConnectionClosed | RequestTimeout))
         return exit_code(error)
     except ModuleNotFoundError as error:
@@ -63,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         say_last(_missing(wanted, error))
         return ExitCode.FAILED
     except Exception as error:
-        if parent() is not None:  # which prints it once more, as the last line
+        if parent() is not None and not is_interrupted():  # which prints it once more, as the last line
             say_last(f"{type(error).__name__}: {error}")
         raise
     return ExitCode.DONE
