@@ -30,7 +30,7 @@ def _take(queue: Queue) -> Entry | None:
     """Take a message as a delivery does."""
     entry = queue.get()
     if entry is not None:
-        queue.unsettled += 1
+        queue.delivered += 1
     return entry
 
 

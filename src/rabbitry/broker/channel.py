@@ -43,6 +43,42 @@ class Outcome(enum.Enum):
 class Channel:
     """An open channel. It is made with channel.open and gone with its close; a new one may have its number."""
 
+    # Attributes in slots are read faster than those of an instance with more than 30 of them.
+    __slots__ = (
+        "__weakref__",
+        "_acked",
+        "_confirmed",
+        "_got",
+        "_got_no_ack",
+        "_got_nothing",
+        "_nacked",
+        "_next_tag",
+        "_redelivered",
+        "_rejected",
+        "_replies",
+        "_sent_no_ack",
+        "_settled_by_consumers",
+        "can_deliver",
+        "channel_prefetch",
+        "confirming",
+        "connection",
+        "consumer_prefetch",
+        "consumers",
+        "dropped",
+        "is_open",
+        "last_queue",
+        "number",
+        "parked",
+        "published",
+        "published_unconfirmed",
+        "reply_to",
+        "returned",
+        "transaction",
+        "unsettled",
+        "vhost",
+        "waits_for",
+    )
+
     def __init__(self, connection: "ClientConnection", number: int) -> None:
         self.connection = connection
         self.vhost = connection.vhost
@@ -68,7 +104,7 @@ class Channel:
         self._rejected: deque[int] = deque()
         self._confirmed = 0
         self._nacked = 0
-        self._unsettled_by_consumers = 0
+        self._settled_by_consumers = 0
         self._next_tag = 1
         self._replies = 0
         self._sent_no_ack = self._got = self._got_no_ack = self._got_nothing = 0
@@ -76,14 +112,37 @@ class Channel:
 
     # -- delivering ------------------------------------------------------------------------------------
 
-    def has_room(self) -> bool:
-        """Whether the channel's own prefetch (basic.qos with global) allows another delivery."""
-        return not self.channel_prefetch or self._unsettled_by_consumers < self.channel_prefetch
+    @property
+    def unsettled_by_consumers(self) -> int:
+        """The number of deliveries to consumers that were not settled yet, those of a transaction included."""
+        return self._delivered - self._settled_by_consumers
+
+    @property
+    def _delivered(self) -> int:
+        """The number of deliveries to consumers that acknowledge."""
+        return self._next_tag - 1 - self._replies - self._got - (self._sent_no_ack - self._got_no_ack)
 
     def deliver(self, consumer: Consumer, entry: Entry) -> None:
         """Send a message to a consumer."""
-        tag = self._hold(consumer.queue, None if consumer.no_ack else consumer, entry, consumer.no_ack)
-        self._write(consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + entry.message.destination, entry)
+        if consumer.no_ack or entry.redelivered:
+            tag = self._hold(consumer.queue, None if consumer.no_ack else consumer, entry, consumer.no_ack)
+        else:  # as `_hold` does
+            tag = self._next_tag
+            self._next_tag = tag + 1
+            queue = consumer.queue
+            queue.delivered += 1
+            self.unsettled[tag] = (queue, consumer, entry)
+            consumer.unsettled += 1
+        message = entry.message
+        payload = consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + message.destination
+        connection = self.connection
+        if entry.deliveries or len(message.body) > connection.core.frame_limit:
+            self._write(payload, entry)
+            return
+        driver = connection.driver
+        driver.write(hot.encode_message(self.number, payload, message.header, message.body))
+        if not driver.can_write:
+            connection.stop_delivering()
 
     def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
         """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
@@ -128,7 +187,6 @@ class Channel:
     def _hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
         tag = self._next_tag
         self._next_tag = tag + 1
-        queue.unsettled += 1
         queue.delivered += 1
         if entry.redelivered:
             queue.redelivered += 1
@@ -141,10 +199,23 @@ class Channel:
         self.unsettled[tag] = (queue, consumer, entry)
         if consumer is not None:
             consumer.unsettled += 1
-            self._unsettled_by_consumers += 1
         return tag
 
     # -- settling --------------------------------------------------------------------------------------
+
+    def ack(self, tag: int) -> None:
+        """Settle one delivery as done: `settle` for by far the most."""
+        if self.transaction is not None or (held := self.unsettled.pop(tag, None)) is None:
+            self.settle(tag, False)
+            return
+        queue, consumer, entry = held
+        if consumer is not None:
+            consumer.unsettled -= 1
+            self._settled_by_consumers += 1
+        self._acked += 1
+        queue.settled(entry)
+        if self.parked:
+            self.unpark()
 
     def settle(self, tag: int, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
         """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open.
@@ -228,7 +299,7 @@ class Channel:
         queue, consumer, entry = held
         if consumer is not None:
             consumer.unsettled -= 1
-            self._unsettled_by_consumers -= 1
+            self._settled_by_consumers += 1
         if outcome is Outcome.ACKED:
             self._acked += 1
             queue.settled(entry)
@@ -289,12 +360,9 @@ class Channel:
 
     # -- publishing ------------------------------------------------------------------------------------
 
-    def count_publish(self, taken: bool) -> None:
-        """Note a publish that is to be confirmed with the others of its batch, or nacked where no queue took it."""
-        self.published += 1
-        if not taken:
-            self._rejected.append(self.published)
-        self.connection.to_confirm.add(self)
+    def not_taken(self) -> None:
+        """Note that a queue refused the last publish, so that it is nacked."""
+        self._rejected.append(self.published)
 
     def confirm(self, up_to: int) -> None:
         """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
@@ -336,7 +404,7 @@ class Channel:
             self._confirmed - self._nacked,
             self.returned,
             self.dropped,
-            self._next_tag - 1 - self._replies - got - deliver_no_ack,
+            self._delivered,
             deliver_no_ack,
             got - self._got_no_ack,
             self._got_no_ack,

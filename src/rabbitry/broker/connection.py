@@ -8,6 +8,8 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Final, Literal
 
 from rabbitry.amqp.driver import Driver
@@ -58,7 +60,7 @@ _MUCH: Final = 250
 _TURN: Final = 0.008
 """Seconds of work for one client after which others have their turn."""
 _LOOK: Final = 16
-"""Plain publishes and acks between two readings of the clock."""
+"""Plain publishes and single acks between two readings of the clock."""
 _MOST_UNSENT: Final = 32 << 20
 """Bytes of answers that a client has not read above which the broker stops reading from it."""
 _REMEMBERED: Final = 10_000
@@ -107,9 +109,6 @@ class ClientConnection:
         self.is_throttled = False
         self.is_alarmed = bool(broker.alarms.on)
         self.is_blocked = False
-        self.copies = 0
-        """Queues that multi-queue messages were routed to since the clock was last read; an uncached route counts as
-        one more."""
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
@@ -151,56 +150,60 @@ class ClientConnection:
             journal.when_taken(self.go_on)
 
     def _take(self, events: list[Event]) -> None:
-        channels, driver = self.channels, self.driver
-        publish = self._publishing.publish
-        ends_at, look = time.monotonic() + _TURN, _LOOK
+        ends_at = time.monotonic() + _TURN
         before = self.broker.journal.unwritten
-        for index, event in enumerate(events):
-            if index == look:
-                if time.monotonic() > ends_at:
-                    self._yield(events[index:], adds=self.broker.journal.unwritten > before)
-                    return
-                look += _LOOK
+        rest = iter(events)
+        while self._take_some(rest) and length_hint(rest):
+            if time.monotonic() > ends_at:
+                self._yield([*rest], adds=self.broker.journal.unwritten > before)
+                return
+
+    def _take_some(self, rest: Iterator[Event]) -> bool:
+        """Carry out events until the clock is to be read again. Return False where the others are held or discarded.
+
+        None but the last one can change what routing depends on.
+        """
+        self._publishing.follow_changes()
+        channels = self.channels
+        publish = self._publishing.publish
+        for event in islice(rest, _LOOK):
             try:
                 if event[0] == PUBLISH:
                     channel = channels.get(event[1])
-                    if channel is not None:
-                        publish(channel, event[2], event[3], event[4])
-                        if self.copies:
-                            self.copies = 0
-                            look = index + 1
-                        if driver.unsent > _MOST_UNSENT:  # of returned messages
-                            self._wait_for_room(events[index + 1 :])
-                            return
+                    if channel is not None and publish(channel, event[2], event[3], event[4]):
+                        return self._has_taken(rest)
                 elif event[0] == ACK:
                     channel = channels.get(event[1])
-                    if channel is not None:
-                        channel.settle(event[2], event[3])
-                        if self._held is not None:
-                            self._held += events[index + 1 :]
-                            return
+                    if channel is None:
+                        continue
+                    if not event[3]:
+                        channel.ack(event[2])
+                    else:
+                        channel.settle(event[2], True)
+                        return self._has_taken(rest)
                 elif event[0] == METHOD:
                     if self.broker.dirty:
                         self.broker.dispatch()  # what came before it is with its consumers when it is carried out
                     self._on_method(event[1], event[2])
-                    look = index + 1
-                    if self._held is not None:
-                        self._held += events[index + 1 :]
-                        return
-                    if driver.unsent > _MOST_UNSENT:
-                        self._wait_for_room(events[index + 1 :])
-                        return
+                    return self._has_taken(rest)
                 elif event[0] == HEADER:
                     self._start()
                 elif event[0] == VIOLATION:
                     raise event[2]
             except (Refusal, ProtocolViolation) as error:
                 self._refuse(event[1], error, self._ids(event))
-                if not isinstance(error, ChannelRefusal):
-                    return
-                if self._held is not None:
-                    self._held += events[index + 1 :]
-                    return
+                return isinstance(error, ChannelRefusal) and self._has_taken(rest)
+        return True
+
+    def _has_taken(self, rest: Iterator[Event]) -> bool:
+        """Return whether the events that follow may be carried out now; where not, they are held."""
+        if self._held is not None:
+            self._held += rest
+            return False
+        if self.driver.unsent > _MOST_UNSENT:
+            self._wait_for_room([*rest])
+            return False
+        return True
 
     def wait_for_commit(self, number: int, answer: Method | None) -> None:
         """Hold a client's further frames until what it just changed is durable, then answer.
@@ -249,7 +252,6 @@ class ClientConnection:
 
         adds: whether the client adds to the store, so that it waits until that may be given more.
         """
-        self.copies = 0
         self._held = events
         self.driver.pause_reading()
         if not adds or self.broker.journal.may_grow(self._wait_for_turn):

@@ -52,28 +52,44 @@ class Publishing:
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
 
-    def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> None:
+    def follow_changes(self) -> None:
+        """Empty the cache where something changed that routing depends on. Called before publishes, in each turn."""
+        connection = self._connection
+        generation = connection.vhost.generation + connection.broker.access.generation  # both only ever rise
+        if self._routes_of != generation:
+            self._routes.clear()
+            self._routes_of = generation
+
+    def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> bool:
         """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
 
-        In a transaction it waits for the commit. Raises Refusal, or ProtocolViolation for what is malformed.
+        In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue: that
+        may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is malformed.
         """
         connection = self._connection
         if connection.is_alarmed:
             connection.broker.alarms.block(connection)
-        vhost = channel.vhost
-        generation = vhost.generation + connection.broker.access.generation  # both only ever rise
-        if self._routes_of != generation:
-            self._routes.clear()
-            self._routes_of = generation
+        flags = header[12] << 8 | header[13]
+        route = self._routes.get(arguments)
+        if route is None or flags & _SPECIAL or not body or channel.transaction is not None:
+            return self._publish_special(channel, route, arguments, header, body)
+        return self._deliver(
+            channel, route, Message(route[1], header, body, delivery_mode(header, flags) == 2), arguments
+        )
+
+    def _publish_special(
+        self, channel: Channel, route: _Route | None, arguments: bytes, header: bytes, body: bytes
+    ) -> bool:
+        """Take a publish without a known route, with properties to look at, without a body, or in a transaction."""
         flags = header[12] << 8 | header[13]
         properties = _NOTHING
-        route = self._routes.get(arguments)
         if flags & _SPECIAL:
-            if route is None:
-                self._exchange_of(vhost, hot.parse_publish(arguments)[0])  # RabbitMQ looks at the exchange first
+            if route is None:  # RabbitMQ looks at the exchange first
+                self._exchange_of(channel.vhost, hot.parse_publish(arguments)[0])
             properties = _read(header)
             self._check(channel, properties)
-        if route is None or _has_copies(properties.headers):
+        is_new = route is None or _has_copies(properties.headers)
+        if route is None or is_new:
             route = self._route(channel, arguments, properties.headers or {})
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
@@ -84,12 +100,12 @@ class Publishing:
         else:
             message = _decoded(channel, route[1], header, body, properties)
         if channel.transaction is None:
-            self._deliver(channel, route, message, arguments)
-        else:
-            message.is_owed = True
-            headers = properties.headers or {}
-            later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
-            channel.transaction.publishes.append(later)
+            return self._deliver(channel, route, message, arguments) or is_new
+        message.is_owed = True
+        headers = properties.headers or {}
+        later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
+        channel.transaction.publishes.append(later)
+        return is_new
 
     def _deliver_later(
         self, channel: Channel, route: _Route, message: Message, arguments: bytes, headers: Table
@@ -109,32 +125,38 @@ class Publishing:
                 return  # what the user may do has changed
         self._deliver(channel, route, message, arguments)
 
-    def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
+    def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
+        """Put a message into its queues, and count it. Return whether it took longer than one for one queue does."""
         queues, _, mandatory, exchange = route
+        connection = self._connection
         taken = True
         exchange.published_in += 1
         if queues:
-            exchange.published_out += len(queues)
-            dirty = self._connection.broker.dirty
-            if len(queues) > 1:
-                self._connection.copies += len(queues)
+            broker = connection.broker
+            dirty = broker.dirty
             for queue in queues:
                 if not queue.push(message):
                     taken = False
                 dirty[queue] = None
             if message.id:
-                channel.waits_for = channel.vhost.journal.gathering
+                channel.waits_for = broker.journal.gathering
+        elif mandatory:
+            channel.returned += 1
+            self._return(channel, arguments, message)
         else:
-            exchange.published_out += not exchange.name  # RabbitMQ counts the missing queue too
-            if mandatory:
-                channel.returned += 1
-                self._return(channel, arguments, message)
-            else:
-                channel.dropped += 1
-        if channel.confirming:
-            channel.count_publish(taken)
-        else:
+            channel.dropped += 1
+        if not channel.confirming:
             channel.published_unconfirmed += 1
+        else:
+            channel.published += 1
+            connection.to_confirm.add(channel)
+            if not taken:
+                channel.not_taken()
+        if len(queues) == 1:
+            return False
+        # RabbitMQ counts the missing queue of the default exchange too.
+        exchange.more_out += (len(queues) or not exchange.name) - 1
+        return True
 
     def _check(self, channel: Channel, properties: Properties) -> None:
         """Refuse properties that the broker itself has to understand (406)."""
@@ -156,7 +178,6 @@ class Publishing:
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
         vhost = channel.vhost
-        self._connection.copies += 1
         exchange = self._exchange_of(vhost, name)
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._connection.broker.replies.get(routing_key)

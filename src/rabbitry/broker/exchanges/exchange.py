@@ -43,9 +43,16 @@ class Exchange(abc.ABC):
         self.internal = internal
         self.arguments = arguments
         self.policy: Policy | None = None
-        self.published_in = self.published_out = 0
-        """Messages that clients published here, and how many queues they were routed to, via other exchanges too."""
+        self.published_in = 0
+        """Messages that clients published here."""
+        self.more_out = 0
+        """Queues that those messages were routed to, via other exchanges too, minus one for each message."""
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
+
+    @property
+    def published_out(self) -> int:
+        """The number of queues that the messages published here were routed to."""
+        return self.published_in + self.more_out
 
     @property
     def alternate(self) -> str | None:

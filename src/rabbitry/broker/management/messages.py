@@ -72,7 +72,7 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
 def _count_publish(vhost: "VirtualHost", source: Exchange, routed: int) -> None:
     """Count a publish as RabbitMQ does, which sends it over a channel with confirms and returns."""
     source.published_in += 1
-    source.published_out += routed or not source.name
+    source.more_out += (routed or not source.name) - 1
     vhost.totals.count("publish")
     vhost.totals.count("confirm")
     if not routed:
@@ -144,7 +144,6 @@ async def get(queue: Queue, body: Json) -> list[Json]:
 
 
 def _count_get(queue: Queue, entry: Entry, *, no_ack: bool) -> None:
-    queue.unsettled += 1
     queue.delivered += 1
     queue.sent_no_ack += no_ack
     queue.got_no_ack += no_ack

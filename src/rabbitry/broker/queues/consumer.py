@@ -1,5 +1,6 @@
 """A consumer of a queue, seen from the broker."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from rabbitry.amqp.protocol import hot
@@ -17,6 +18,7 @@ class Consumer:
         "arguments",
         "channel",
         "exclusive",
+        "most",
         "no_ack",
         "parked",
         "prefetch",
@@ -45,6 +47,8 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.prefetch = prefetch
+        self.most = prefetch if prefetch and not no_ack else sys.maxsize
+        """The number of unsettled deliveries that it may have; one without acknowledgements never has any."""
         self.priority = priority
         self.arguments = arguments
         self.unsettled = 0
@@ -53,7 +57,10 @@ class Consumer:
 
     def has_room(self) -> bool:
         """Whether it may get another message: prefetch of consumer and channel, and room in the socket's buffer."""
-        if not self.channel.can_deliver:
-            return False
+        channel = self.channel
         # The channel's prefetch holds for consumers without acknowledgements too, though they never fill it.
-        return (self.no_ack or not self.prefetch or self.unsettled < self.prefetch) and self.channel.has_room()
+        return (
+            channel.can_deliver
+            and self.unsettled < self.most
+            and (not channel.channel_prefetch or channel.unsettled_by_consumers < channel.channel_prefetch)
+        )

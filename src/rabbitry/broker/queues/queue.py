@@ -46,6 +46,48 @@ class Queue:
     position messages may have been delivered before a crash, so they come as redelivered.
     """
 
+    # Attributes in slots are read faster than those of an instance with more than 30 of them.
+    __slots__ = (
+        "__weakref__",
+        "_as_of",
+        "_expiring",
+        "_goes_on",
+        "_is_dropping",
+        "_lane",
+        "_lanes",
+        "_limited",
+        "_next_position",
+        "_own_rules",
+        "_plain",
+        "_returns",
+        "_timer",
+        "_unpublished",
+        "_unused_timer",
+        "arguments",
+        "auto_delete",
+        "delivered",
+        "durable",
+        "given_back",
+        "got",
+        "got_no_ack",
+        "got_nothing",
+        "id",
+        "is_deleted",
+        "name",
+        "owner",
+        "policy",
+        "ready",
+        "ready_bytes",
+        "recovered_to",
+        "redelivered",
+        "returning",
+        "rules",
+        "sent_no_ack",
+        "settlements",
+        "turns",
+        "vhost",
+    )
+
     def __init__(
         self,
         vhost: "VirtualHost",
@@ -69,7 +111,6 @@ class Queue:
         self.id = 0
         self.recovered_to = -1
         self.turns = Turns(alone=rules.single_active_consumer)
-        self.unsettled = 0
         self.returning = 0
         """Channels that requeue many deliveries over several turns of the loop; nothing is delivered meanwhile."""
         self._goes_on = False
@@ -77,6 +118,8 @@ class Queue:
         self.ready = 0
         self.ready_bytes = 0
         self.delivered = self.got = self.settlements = self.redelivered = 0
+        self.given_back = 0
+        """Deliveries that were requeued or rejected."""
         self.got_no_ack = self.got_nothing = 0
         self.sent_no_ack = 0
         """Deliveries and gets without acknowledgement; `delivered`, `got` and `settlements` include them."""
@@ -119,6 +162,11 @@ class Queue:
         return self.ready
 
     @property
+    def unsettled(self) -> int:
+        """The number of deliveries that nobody has settled yet."""
+        return self.delivered - self.settlements - self.given_back
+
+    @property
     def published(self) -> int:
         """The number of messages published to the queue since it was declared or restored, without dead letters."""
         return self._next_position - self._unpublished
@@ -142,9 +190,9 @@ class Queue:
     def push(self, message: Message) -> bool:
         """Put a message at the end. Says whether the queue took it: one that is full may refuse."""
         if self._plain and message.expiration is None:
-            entry = Entry(self._next_position, message)
-            self._next_position += 1
-            self._append(self._lane, entry)
+            position = self._next_position
+            self._next_position = position + 1
+            self._append(self._lane, Entry(position, message))
             return True
         taken = self._put(message)
         if taken is None:
@@ -188,10 +236,10 @@ class Queue:
                 message.persistent = True  # a quorum queue keeps whatever it gets (RabbitMQ's docs/quorum-queues)
             if lane.tail or len(lane.ready) >= WINDOW or lane.size >= WINDOW_BYTES:
                 lane.tail += 1
-                self.vhost.journal.add(self, entry)
+                self.vhost.broker.journal.add(self, entry)
                 return
             if message.persistent:
-                self.vhost.journal.add(self, entry)
+                self.vhost.broker.journal.add(self, entry)
             lane.loaded_to = entry.position
         lane.ready.append(entry)
         lane.size += size
@@ -220,6 +268,14 @@ class Queue:
 
         It is None, too, where the queue `is_busy`. now: POSIX seconds; what expired before becomes a dead letter.
         """
+        lane = self._lanes[0]
+        if lane.ready and not lane.returned and not lane.ready[0].expires and not lane.tail:  # nearly always
+            first = lane.ready.popleft()
+            size = len(first.message.body)
+            lane.size -= size
+            self.ready -= 1
+            self.ready_bytes -= size
+            return first
         ends_at = 0.0
         for lane in self._lanes:
             while (entry := lane.take()) is not None:
@@ -261,14 +317,13 @@ class Queue:
 
     def settled(self, entry: Entry) -> None:
         """Forget a message that a consumer is done with."""
-        self.unsettled -= 1
         self.settlements += 1
         if entry.stored:
-            self.vhost.journal.remove(self, entry)
+            self.vhost.broker.journal.remove(self, entry)
 
     def rejected(self, entry: Entry) -> None:
         """Drop or dead-letter a message that a consumer does not want."""
-        self.unsettled -= 1
+        self.given_back += 1
         if not self.is_deleted:
             self._give_up(entry, REJECTED)
 
@@ -278,7 +333,7 @@ class Queue:
         It goes to its place. A quorum queue counts how often, and puts it behind what came back before; where it was
         asked for, and there is no delivery limit, behind everything (as RabbitMQ 3.10's rabbit_fifo does).
         """
-        self.unsettled -= 1
+        self.given_back += 1
         if self.is_deleted:
             return
         entry.redelivered = True
