@@ -1,24 +1,25 @@
 """Accounting for messages after workers were killed: each input is done, waiting or a dead letter."""
 
 import asyncio
+import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 
 from tests.flow._running import bodies, gathered
 from tests.flow._victim import app
 from tests.support import commands
+from tests.support.launcher import Launched, launch
 
 OUT, DEAD = "victim.out", "victim.dead"
 
 
-def victim(url: str, *arguments: str) -> "subprocess.Popen[bytes]":
+def victim(url: str, *arguments: str) -> Launched:
     """Start a worker that kills itself."""
-    command = [sys.executable, "-m", "tests.flow._victim", url, *arguments]
-    return subprocess.Popen(command, env=commands.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(os.devnull, "wb") as nowhere:
+        output = nowhere.fileno()
+        return launch([url, *arguments], commands.environment(), output, output, module="tests.flow._victim")
 
 
 async def publish(url: str, names: Iterable[str]) -> None:

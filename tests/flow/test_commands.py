@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -65,13 +64,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> rabbitry.App:
 
 def run(*arguments: str, url: str, text: str = "") -> "subprocess.CompletedProcess[str]":
     """Run a command to its end, with `text` as its input."""
-    more: Mapping[str, str] = {"RABBITRY_BROKER": url}
-    if not text:
-        return commands.run(*arguments, more=more)
-    return subprocess.run(
-        [sys.executable, "-m", "rabbitry", *arguments], env=commands.environment(more), input=text,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return commands.run(*arguments, more={"RABBITRY_BROKER": url}, text=text)
 
 
 def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: rabbitry.App, broker_url: str) -> None:
@@ -262,9 +255,7 @@ async def _unbind(url: str) -> None:
 def test_both_kinds_of_subscriber_get_the_news(broker_url: str) -> None:
     folder = Path(__file__).parents[2] / "examples" / "publish_subscribe"
     more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(folder)}
-    arguments = [sys.executable, "-m", "rabbitry", "publish", "news:app", "news"]
-    environment = commands.environment(more)
-    subprocess.run(arguments, env=environment, input="it rains\n", text=True, check=True, timeout=60)
+    assert commands.run("publish", "news:app", "news", more=more, text="it rains\n").returncode == 0
     for stage, text in (("archive", "archived: it rains"), ("notify", "told everybody: it rains")):
         with commands.service("worker", "news:app", "--stage", stage, more=more) as worker:
             worker.wait_for(text)

@@ -1,9 +1,9 @@
 """Workers killed in the middle of generators and batches, and brokers restarted meanwhile: nothing is lost."""
 
 import asyncio
+import os
 import random
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tests.flow._killed import app, expected
 from tests.flow._running import bodies, counts, dead_of, eventually_holds, gathered
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
+from tests.support.launcher import Launched, launch
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
@@ -28,18 +29,20 @@ async def publish(url: str, inputs: int) -> None:
                 await publisher.send(number, key=kind)
 
 
-def worker(url: str, number: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.flow._killed", url, str(number)]
-    return subprocess.Popen(command, env=commands.environment(), stderr=subprocess.DEVNULL)
+def worker(url: str, number: int) -> Launched:
+    with open(os.devnull, "wb") as nowhere:
+        output = nowhere.fileno()
+        return launch([url, str(number)], commands.environment(), output, output, module="tests.flow._killed")
 
 
 async def kill(url: str, number: int) -> None:
     """Run a worker until it kills itself at a value."""
-    with worker(url, number) as process:
-        try:
-            code = await asyncio.get_running_loop().run_in_executor(None, process.wait, 90)
-        finally:
-            process.kill()
+    process = worker(url, number)
+    try:
+        code = await asyncio.get_running_loop().run_in_executor(None, process.wait, 90)
+    finally:
+        process.kill()
+        process.wait()
     assert code == -signal.SIGKILL, f"exit code {code}"
 
 

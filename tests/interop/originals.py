@@ -7,7 +7,6 @@ in `.env`; here it is the first argument. Each says that it is waiting, and what
 import contextlib
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import pika
 
 from tests.support.commands import Service, environment
+from tests.support.launcher import launch
 
 SAMPLE = {"cpu": 0.27, "net": {"eth0": {"rx": 1200, "tx": 800}, "lo": {"rx": 0, "tx": 0}}}
 SYSTEM_INFO = {
@@ -53,10 +53,8 @@ def run(name: str, url: str, *arguments: str) -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="rabbitry-original-") as folder:
         path = Path(folder) / "output"
         with path.open("wb") as file:
-            command = [sys.executable, "-m", "tests.interop.originals", name, url, *arguments]
-            process = subprocess.Popen(
-                command, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-            )
+            output = file.fileno()
+            process = launch([name, url, *arguments], environment(), output, output, module="tests.interop.originals")
         try:
             yield Service(process, str(path))
         finally:

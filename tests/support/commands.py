@@ -23,11 +23,21 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: str, more: Mapping[str, str] | None = None, within: float = WITHIN, cwd: Path | None = None
+    *arguments: str,
+    more: Mapping[str, str] | None = None,
+    within: float = WITHIN,
+    cwd: Path | None = None,
+    text: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, which has to come within so many seconds."""
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        process = launch(arguments, environment(more), stdout.fileno(), stderr.fileno(), cwd)
+    """Run a command to its end, which has to come within so many seconds; `text` is what it reads."""
+    with (
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+    ):
+        stdin.write(text.encode())
+        stdin.seek(0)
+        process = launch(arguments, environment(more), stdout.fileno(), stderr.fileno(), stdin=stdin.fileno(), cwd=cwd)
         try:
             code = process.wait(within)
         finally:
@@ -86,7 +96,7 @@ def service(*arguments: str, more: Mapping[str, str] | None = None, anew: bool =
                     stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                 )  # fmt: skip
             else:
-                process = launch(arguments, environment(more), file.fileno(), file.fileno(), folder)
+                process = launch(arguments, environment(more), file.fileno(), file.fileno(), cwd=folder)
         try:
             yield Service(process, path)
         finally:

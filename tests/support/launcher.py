@@ -1,4 +1,4 @@
-"""Commands of `rabbitry` as processes that have imported everything when they start.
+"""Commands of `rabbitry`, and programs of the tests, as processes that have imported everything when they start.
 
 Importing takes a command up to a second of CPU, and the tests start some six hundred. A launcher, a process without
 threads, imports everything once and forks itself for each command. What it forks is a process like any other: with its
@@ -31,6 +31,7 @@ from typing import Final, NamedTuple
 _HEAVY: Final = (
     "alembic.command",
     "httpx",
+    "pika",
     "psutil",
     "rabbitry.amqp.client",
     "rabbitry.apps.crawl.commands",
@@ -51,13 +52,14 @@ _HEAVY: Final = (
     "uvicorn",
     "websockets",
 )
-"""What commands import when they run; those in `rabbitry.cli` are all imported too."""
+"""What commands and programs import when they run; the modules in `rabbitry.cli` are all imported too."""
 _LARGEST: Final = 200_000
 
 
 class _Job(NamedTuple):
     """What a process is to be."""
 
+    module: str
     arguments: list[str]
     environment: dict[str, str]
     cwd: str
@@ -125,14 +127,11 @@ class _Launcher:
             )  # fmt: skip
         self._lock = threading.Lock()
 
-    def launch(
-        self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path | str, stdout: int, stderr: int
-    ) -> Launched:
-        """Have a process forked."""
+    def launch(self, job: _Job, standard: Sequence[int]) -> Launched:
+        """Have a process forked; `standard` are its standard input, output and error."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        job = json.dumps(_Job(list(arguments), dict(environment), str(cwd)))
         with theirs, self._lock:
-            socket.send_fds(self._control, [job.encode()], [theirs.fileno(), stdout, stderr])
+            socket.send_fds(self._control, [json.dumps(job).encode()], [theirs.fileno(), *standard])
         return Launched(ours)
 
     def close(self) -> None:
@@ -154,10 +153,24 @@ def prepare() -> None:
 
 
 def launch(
-    arguments: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int, cwd: Path | str | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: int,
+    stderr: int,
+    *,
+    stdin: int | None = None,
+    cwd: Path | str | None = None,
+    module: str = "rabbitry",
 ) -> Launched:
-    """Start `rabbitry` with these arguments and this environment; it reads nothing, and writes to these descriptors."""
-    return _launcher().launch(arguments, environment, os.getcwd() if cwd is None else cwd, stdout, stderr)
+    """Start `python -m module` with these arguments and this environment.
+
+    It writes to these descriptors, and reads from `stdin`, or nothing where that is None.
+    """
+    job = _Job(module, list(arguments), dict(environment), os.getcwd() if cwd is None else str(cwd))
+    if stdin is not None:
+        return _launcher().launch(job, (stdin, stdout, stderr))
+    with open(os.devnull, "rb") as nothing:
+        return _launcher().launch(job, (nothing.fileno(), stdout, stderr))
 
 
 def main() -> None:
@@ -175,7 +188,7 @@ def main() -> None:
     if (job := _serve(control)) is not None:
         _become(job)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        runpy.run_module("rabbitry", run_name="__main__", alter_sys=True)
+        runpy.run_module(job.module, run_name="__main__", alter_sys=True)
 
 
 def _serve(control: socket.socket) -> _Job | None:
@@ -194,14 +207,13 @@ def _serve(control: socket.socket) -> _Job | None:
             woken.recv(4096)
             _reap(running)
         if control in readable:
-            message, descriptors, _, _ = socket.recv_fds(control, _LARGEST, 3)
+            message, descriptors, _, _ = socket.recv_fds(control, _LARGEST, 4)
             if not message:
                 return None
             channel = socket.socket(fileno=descriptors[0])
             if (pid := os.fork()) == 0:
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-                os.dup2(descriptors[1], 1)
-                os.dup2(descriptors[2], 2)
+                for number, descriptor in enumerate(descriptors[1:]):
+                    os.dup2(descriptor, number)
                 job = _Job(*json.loads(message))
                 _forget([control, woken, waker, channel, *running.values()])
                 return job
@@ -232,14 +244,14 @@ def _forget(sockets: Sequence[socket.socket]) -> None:
 
 
 def _become(job: _Job) -> None:
-    """Turn into the process that `python -u -m rabbitry` would start as."""
+    """Turn into the process that `python -u -m` with the job's module would start as."""
     os.environ.clear()
     os.environ.update(job.environment)
     time.tzset()
     tempfile.tempdir = None
     os.chdir(job.cwd)
     sys.path[0:1] = [job.cwd, *filter(None, job.environment.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = ["rabbitry", *job.arguments]
+    sys.argv = [job.module, *job.arguments]
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     for name, descriptor, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
         raw = io.FileIO(descriptor, "w", closefd=False)
