@@ -57,7 +57,7 @@ def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
 
 
 def test_its_children_end_when_it_is_killed() -> None:
-    with commands.service("up", *_FREE) as up:
+    with commands.service("up", *_FREE, "--apps", "monitor") as up:
         _page(up)
         children = list(_children(up).values())
         up.process.kill()
@@ -111,7 +111,7 @@ def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
     solution = tmp_path / "solution.py"
     solution.write_text("print(42)\n")
     database = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
-    with commands.service("up", *_FREE, "--person", "assistant", more=database) as up:
+    with commands.service("up", *_FREE, "--apps", "grading", "--person", "assistant", more=database) as up:
         url = up.wait_for(r"broker on (amqp://\S+/)")[1]
         handed_in = commands.run(
             "grading", "submit", str(solution), "--student", "7", "--module", "data_mining", "--broker", url

@@ -23,6 +23,7 @@ from tests.support.waiting import eventually_blocking
 
 _FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
 _PAGE = r"live: (http://\S+/)"
+_MONITOR = ("up", *_FREE, "--memory", "--apps", "monitor")
 
 Prepare = Callable[[Path], dict[str, str]]
 
@@ -120,7 +121,7 @@ def test_a_child_that_can_never_start_ends_it_with_its_own_line(
 def test_a_port_that_is_taken_ends_it_and_is_named(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-        done = commands.run("up", *_FREE, option, port, "--memory", within=180)
+        done = commands.run(*_MONITOR, option, port, within=180)
     assert done.returncode == 2, done.stderr
     assert f"port {port} is taken" in _last_line(done.stderr)
     assert ("nothing answered there" in done.stderr) == (option == "--port")
@@ -133,9 +134,9 @@ def _run_advice(words: str, *more: str) -> tuple[str, ...]:
 
 def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -> None:
     shared = {"XDG_DATA_HOME": str(tmp_path)}
-    with commands.service("up", *_FREE, more=shared) as first:
+    with commands.service("up", *_FREE, "--apps", "", more=shared) as first:
         first.wait_for(_PAGE)
-        second = commands.run("up", *_FREE, more=shared, within=180)
+        second = commands.run("up", *_FREE, "--apps", "", more=shared, within=180)
         assert second.returncode == 1
         said = _last_line(second.stderr)
         assert "another broker uses the data folder" in said
@@ -144,7 +145,7 @@ def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -
         assert beside is not None
         assert instead is not None
         for options in (beside[1].replace("DIR", str(tmp_path / "other")), instead[1]):
-            with commands.service("up", *_run_advice(options), more=shared) as third:
+            with commands.service("up", *_run_advice(options, "--apps", "monitor"), more=shared) as third:
                 page = third.wait_for(_PAGE)[1]
                 eventually_blocking(lambda: _samples(page), "samples")  # noqa: B023 - called in the loop
                 third.process.send_signal(signal.SIGINT)
@@ -152,16 +153,16 @@ def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -
 
 
 def test_the_advice_where_the_usual_port_is_taken_works_as_printed(tmp_path: Path) -> None:
-    with commands.service("up", *_FREE, more={"XDG_DATA_HOME": str(tmp_path)}) as first:
+    with commands.service("up", *_FREE, "--apps", "", more={"XDG_DATA_HOME": str(tmp_path)}) as first:
         port = first.wait_for(r"broker on amqp://127\.0\.0\.1:(\d+)/")[1]
         first.wait_for(_PAGE)
-        second = commands.run("up", *_FREE, "--port", port, more={"XDG_DATA_HOME": str(tmp_path)})
+        second = commands.run("up", *_FREE, "--port", port, "--apps", "", more={"XDG_DATA_HOME": str(tmp_path)})
         assert second.returncode == 2
         assert "an AMQP broker answers there" in second.stderr
         advice = re.findall(r"rabbitry up (--[^,\n]*)", second.stderr)
         assert [words.split()[0] for words in advice] == ["--broker", "--port"]
         for words in advice:
-            options = _run_advice(words.replace("DIR", str(tmp_path / "other")))
+            options = _run_advice(words.replace("DIR", str(tmp_path / "other")), "--apps", "")
             with commands.service("up", *options, more={"XDG_DATA_HOME": str(tmp_path)}) as third:
                 third.wait_for(_PAGE)
                 third.process.send_signal(signal.SIGINT)
@@ -195,7 +196,7 @@ def test_a_child_that_is_killed_each_time_before_it_is_ready_ends_it(tmp_path: P
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\nif 'monitor' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = commands.run("up", *_FREE, "--memory", more={"PYTHONPATH": str(tmp_path)}, within=180)
+    done = commands.run(*_MONITOR, more={"PYTHONPATH": str(tmp_path)}, within=180)
     assert done.returncode == 1, done.stderr
     assert _last_line(done.stderr) == "rabbitry: the agent ended with signal 9"
     assert done.stderr.count("started again") == 4
@@ -206,7 +207,7 @@ def test_a_defect_that_ends_a_child_is_the_last_line(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nif 'monitor' in sys.orig_argv: sys.modules['rabbitry.apps.monitor.publisher'] = object()\n"
     )
-    done = commands.run("up", *_FREE, "--memory", more={"PYTHONPATH": str(tmp_path)}, within=180)
+    done = commands.run(*_MONITOR, more={"PYTHONPATH": str(tmp_path)}, within=180)
     assert done.returncode == 1, done.stderr
     assert "Traceback" in done.stderr
     assert _last_line(done.stderr).startswith("rabbitry: ImportError: cannot import name")

@@ -315,7 +315,8 @@ def test_their_broadcast_assistant_among_our_roles(broker_url: str, tmp_path: Pa
 def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
     """With its own broker, whose page takes `assignment_exchange` and `Consumer` from nobody."""
     more = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
-    with commands.service("up", *_FREE, "--plain", more=more) as up, contextlib.ExitStack() as stack:
+    arguments = ("up", *_FREE, "--apps", "monitor,grading", "--plain")
+    with commands.service(*arguments, more=more) as up, contextlib.ExitStack() as stack:
         url = up.wait_for(r"broker on (amqp://\S+/)")[1].replace("amqp://", "amqp://guest:guest@")
         # Before the roles, which are started when the page is there.
         consumer = _original(stack, "system_info_consumer", url)
