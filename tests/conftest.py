@@ -27,19 +27,36 @@ settings.load_profile("rabbitry")
 if not os.environ.get("PYTHONASYNCIODEBUG"):
     asyncio.BaseEventLoop.get_debug = lambda self: False  # type: ignore[method-assign]
 
+# Without the compiled modules each Python that a test starts compiles them again, which takes as long as running them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # What a shell starts in the background ignores Ctrl-C, and so would all programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = itertools.count(1)
 _LONGEST_NAME = 40
-# Folders whose files take minutes: they come first, so that none of them is still to be done when all others are.
-_FIRST = ("interop", "docs", "browser", "cli", "deploy", "flow")
+# What takes minutes comes first, the longest at the head, so that none of it is still to be done when all else is.
+_FIRST = (
+    "docs",
+    "differential",
+    "flow/test_faults.py",
+    "apps/crawl",
+    "cli",
+    "interop",
+    "apps",
+    "flow",
+    "browser",
+    "deploy",
+    "amqp/client",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
-    places = {name: place for place, name in enumerate(_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.relative_to(tests).parts[0], len(_FIRST)))
+    places = [(place, tests / name) for place, name in enumerate(_FIRST)]
+    last = len(_FIRST)
+    items.sort(key=lambda item: next((place for place, path in places if item.path.is_relative_to(path)), last))
     if {"tests.support.commands", "tests.support.embedded"} & sys.modules.keys():
         launcher.prepare()  # before the first test, which would take its socket for a leak
 
