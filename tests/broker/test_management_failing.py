@@ -14,6 +14,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.broker import Broker
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.server import ManagementServer
+from rabbitry.exceptions import UsageError
 from tests.support.waiting import eventually
 
 _MODULE = "rabbitry.broker.management.server"
@@ -70,10 +71,13 @@ async def test_the_broker_runs_and_closes_without_a_management_api_that_can_t_be
 ) -> None:
     breaks(monkeypatch)
     async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+        port = broker.management_port
         await eventually(lambda: "the management API can't be loaded" in caplog.text, "a line in the log")
         await _keep_a_message(broker)
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", broker.management_port)
+            await asyncio.open_connection("127.0.0.1", port)
+        with pytest.raises(UsageError, match="could not load it"):
+            _ = broker.management_url
     assert not broker.connections
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", broker.port)

@@ -199,9 +199,10 @@ class Broker:
 
     @property
     def management_url(self) -> str:
-        """URL of the management API. Raises UsageError where the broker has none."""
+        """URL of the management API. Raises UsageError where the broker has none, also since it could not be loaded."""
         if self.management_port is None:
-            raise UsageError("this broker was started without management_port")
+            why = "could not load it, see its log" if self._management else "was started without management_port"
+            raise UsageError(f"this broker has no management API: it {why}")
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.management_port}/"
 
@@ -232,6 +233,7 @@ class Broker:
             _log.exception("the management API can't be loaded; the broker runs without it")
             for listener in listeners:
                 self.acceptor.remove(listener)  # so that clients are refused at once
+            self.management_port = None
             return None
         return server
 
