@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import rabbitry
+from rabbitry.apps.grading import students
 from rabbitry.apps.grading.message import Assignment, submission
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES, RoleName
@@ -79,7 +80,9 @@ def _followed(identity: str, run: Run) -> list[str]:
     return [hop["status"] for hop in json.loads(done.stdout.splitlines()[-1])["history"]]
 
 
-def test_a_file_goes_the_whole_way_and_its_student_can_follow(more: dict[str, str], run: Run, file: Path) -> None:
+def test_a_file_goes_the_whole_way_and_its_student_can_follow(
+    more: dict[str, str], run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = run("submit", str(file), *_WHO)
     assert done.returncode == 0, done.stderr
     identity = done.stdout.strip()
@@ -93,6 +96,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(more: dict[str, st
         roles.process.terminate()
         assert roles.process.wait(90) == 0, roles.output
         assert "Traceback" not in roles.output
+    monkeypatch.setattr(students, "ANSWER_WITHIN", 0.1)  # nobody is there
     away = run("status", identity)
     assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
     database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"
