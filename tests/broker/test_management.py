@@ -201,7 +201,7 @@ _ONLY_ERLANG: Final = {
 
 
 def _names(value: Any) -> set[str]:
-    """Give the names of an object, or of those in a list."""
+    """Return the names of an object, or of those in a list."""
     if isinstance(value, list):
         return set().union(*(_names(item) for item in value)) if value else set()
     if isinstance(value, dict):

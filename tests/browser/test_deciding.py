@@ -36,7 +36,7 @@ def _put(database: Database, number: int, role: RoleName = "demonstrator", **mor
 
 
 def _decided(database: Database) -> list[tuple[str, float | None]]:
-    """Give who decided, and the marks."""
+    """Return who decided, and the marks."""
     found = database.read_now(lambda connection: connection.exec_driver_sql("SELECT who, mark FROM decisions").all())
     return [(row[0], row[1]) for row in found]
 

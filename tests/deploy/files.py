@@ -15,13 +15,13 @@ DEPLOY = ROOT / "deploy"
 
 
 def compose() -> dict[str, Any]:
-    """Give compose.yaml with its anchors resolved."""
+    """Return compose.yaml with its anchors resolved."""
     read: dict[str, Any] = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text())
     return read
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """Give the Dockerfile's instructions and what follows each, without comments, on one line."""
+    """Return the Dockerfile's instructions and what follows each, without comments, on one line."""
     text = (DEPLOY / "Dockerfile").read_text()
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     found = [line.partition(" ") for line in lines.replace("\\\n", " ").splitlines() if line]
@@ -42,7 +42,7 @@ def copy_with_secrets(folder: Path) -> Path:
 
 
 def documented(command: str) -> list[list[str]]:
-    """Give the words that follow `command` in each line of docs/deploy.md that begins with it."""
+    """Return the words that follow `command` in each line of docs/deploy.md that begins with it."""
     text = (ROOT / "docs/deploy.md").read_text()
     return [shlex.split(rest) for rest in re.findall(rf"^{re.escape(command)} (.+)$", text, re.MULTILINE)]
 

@@ -80,7 +80,7 @@ class Network:
         self._stack.close()
 
     def join(self) -> tuple[Namespace, str]:
-        """Give a new namespace on the bridge, and its address."""
+        """Return a new namespace on the bridge, and its address."""
         self._joined += 1
         address, port = self._address(self._joined), f"port{self._joined}"
         joined = self._new()

@@ -319,5 +319,5 @@ def _described(value: object) -> str:
 
 
 def signature(method: type[Method]) -> bytes:
-    """Give class and method id as they begin a method's payload."""
+    """Return class and method id as they begin a method's payload."""
     return BY_TYPE[method].signature.to_bytes(4, "big")

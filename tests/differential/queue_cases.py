@@ -393,7 +393,7 @@ def _rejected(exchange: str, key: str | None, headers: Mapping[str, FieldValue] 
 
 
 def _old(queue: str, **more: FieldValue) -> Table:
-    """Give an entry of x-death as brokers before RabbitMQ 3.5.2 wrote it, one for each death."""
+    """Return an entry of x-death as brokers before RabbitMQ 3.5.2 wrote it, one for each death."""
     return {"reason": "rejected", "queue": queue, "exchange": "", "routing-keys": [queue], **more}
 
 

@@ -17,7 +17,7 @@ def of(script: Callable[..., None], *values: object, **flags: object) -> Script:
 
 
 def flagged(method: Method, **fields: object) -> Any:
-    """Give a method with some fields changed, whose names the script's family knows."""
+    """Return a method with some fields changed, whose names the script's family knows."""
     return method._replace(**fields)  # type: ignore[arg-type] # the names are a family's parameters
 
 

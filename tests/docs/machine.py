@@ -43,7 +43,7 @@ _PRELUDE = Path(__file__).parent / "prelude.sh"
 
 
 def why_missing() -> str | None:
-    """Say which program a machine needs and this one has not; None when all are there."""
+    """Return which program a machine needs and this one has not; None when all are there."""
     missing = [name for name in ("unshare", "ip", "ss") if not shutil.which(name)]
     return f"missing: {', '.join(missing)} (as root: scripts/system-deps)" if missing else None
 

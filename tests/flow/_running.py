@@ -12,13 +12,13 @@ from tests.support.waiting import WITHIN, eventually, eventually_awaited
 
 
 async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
-    """Give all dead letters of an app."""
+    """Return all dead letters of an app."""
     async with rabbitry.connect(url) as connection:
         return [letter async for letter in dead.letters(connection, app.name)]
 
 
 async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
-    """Give how many messages are ready in each queue; -1 where it does not exist."""
+    """Return how many messages are ready in each queue; -1 where it does not exist."""
     found = {}
     async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         for queue in queues:

@@ -12,7 +12,7 @@ _LONG: Final = 30.0
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the broker of a worker that stops, and of whoever reads dead letters, more time than a silent one gets."""
+    """Allow the broker of a worker that stops, and of whoever reads dead letters, more time than a silent one gets."""
     monkeypatch.setattr(worker, "_SETTLING", _LONG)
     monkeypatch.setattr(worker, "_CANCELLING", _LONG)
     monkeypatch.setattr(engine, "_CLOSE_PATIENCE", _LONG)
@@ -22,6 +22,6 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give generators that are told to end more time to do so than those get which never do."""
+    """Allow generators that are told to end more time to do so than those get which never do."""
     monkeypatch.setattr(executors, "_CANCELLING", _LONG)
     monkeypatch.setattr(processes, "_CLOSING", _LONG)

@@ -23,7 +23,7 @@ tenant = contextvars.ContextVar("tenant", default="none")
 
 
 def note(text: str) -> str:
-    """Say which tenant is set before this message sets its own."""
+    """Return which tenant is set before this message sets its own."""
     before = tenant.get()
     tenant.set(text)
     return f"{text}: {before}, {tenant.get()}"

@@ -36,7 +36,7 @@ def _delivery(header: bytes) -> Delivery:
 
 
 def _with_id(encoded: EncodedProperties) -> bytes:
-    """Give the content header that the client makes."""
+    """Return the content header that the client makes."""
     return CONTENT_HEADER.pack(60, 0, 7, encoded.flags) + encoded.before + b"\x02id" + encoded.after
 
 

@@ -77,7 +77,7 @@ class _Keys:
     """Whom the clients' certificate names, as a broker spells it for EXTERNAL."""
 
     def server(self, host: str) -> tuple[Path, Path]:
-        """Give the files of a server's certificate and key."""
+        """Return the files of a server's certificate and key."""
         certificate, chain, key = self.authority.issue_cert(host), self.folder / f"{host}.pem", self.folder / host
         certificate.cert_chain_pems[0].write_to_path(chain)
         certificate.private_key_pem.write_to_path(key)

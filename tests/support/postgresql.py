@@ -18,7 +18,7 @@ _databases = itertools.count(1)
 
 
 def _folder() -> Path | None:
-    """Give the folder of the newest version's programs."""
+    """Return the folder of the newest version's programs."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
 

@@ -58,7 +58,7 @@ class SmallDisk:
                 file.write(_PIECE)  # the last one as far as there is room
 
     def empty(self) -> None:
-        """Give back what `fill` took."""
+        """Free what `fill` took."""
         (self._outside / "filling").unlink()
 
     def __enter__(self) -> Self:

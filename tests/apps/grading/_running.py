@@ -71,7 +71,7 @@ async def recorded(database: Database, status: str, number: int) -> list[course.
 
 
 async def history(database: Database, identity: str) -> list[tuple[str, str]]:
-    """Give the hops of a submission: role and status."""
+    """Return the hops of a submission: role and status."""
     found = await database.read(partial(course.submission, identity=identity))
     assert found is not None
     return [(hop.role, hop.status) for hop in found[1]]

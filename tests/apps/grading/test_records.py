@@ -24,7 +24,7 @@ NOBODY = Decision("automatic")
 
 
 def _way(identity: str = "s1", student: int = 7, **more: Any) -> list[Assignment]:
-    """Give an assignment in each of its statuses."""
+    """Return an assignment in each of its statuses."""
     way = [Assignment(submission(student, "cloud_computing", b"x", "f.py", identity) | more)]
     for role in ROLES.values():
         marked = Decision("ann", 8.0, 10.0, "good") if role.name == "demonstrator" else NOBODY
