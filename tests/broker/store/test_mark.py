@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from rabbitry.broker.store.batch import Batch
-from rabbitry.broker.store.mark import log_path, mark_path
+from rabbitry.broker.store.files import log_path, mark_path
 from rabbitry.broker.store.rescue import survey
 from rabbitry.broker.store.sqlite import SQLiteStore
 from tests.support.logs import messages

@@ -1,11 +1,11 @@
 """Looking at a store's files before SQLite opens them: damage that it would not notice, and exchanged files."""
 
 import logging
-import time
 from pathlib import Path
 
 from rabbitry.broker.store.batch import StoreFailed
-from rabbitry.broker.store.mark import Note, log_path, read_identity, read_log
+from rabbitry.broker.store.files import log_path, new_folder_aside
+from rabbitry.broker.store.mark import Note, read_identity, read_log
 from rabbitry.broker.store.room import Room
 from rabbitry.broker.store.schema import APPLICATION, VERSION
 
@@ -50,8 +50,7 @@ def part_from_foreign_log(path: Path, note: Note | None) -> None:
         return
     where = ""
     if note.frames and read_log(path)[1] == note.salts:
-        aside = path.with_name(f"replaced-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}")
-        aside.mkdir(mode=0o700)
+        aside = new_folder_aside(path.parent, "replaced")
         log_path(path).rename(aside / log_path(path).name)
         where = f"; the log of the former one is in {aside}"
     _log.error(

@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
-from rabbitry.amqp.protocol.tables import encode_table
+from rabbitry.broker.store.files import log_path, mark_path
 from rabbitry.broker.store.room import is_no_room
+from rabbitry.broker.store.rows import put
+from rabbitry.broker.store.schema import record_checksum
 
 _NOTE: Final = struct.Struct(">16sI8sI")
 _CRC: Final = struct.Struct(">I")
@@ -34,16 +36,6 @@ class Note(NamedTuple):
     number: int
     salts: bytes
     frames: int
-
-
-def mark_path(database: Path) -> Path:
-    """Return where the note of a database is."""
-    return database.with_name(f"{database.name}-mark")
-
-
-def log_path(database: Path) -> Path:
-    """Return where SQLite keeps the log of a database."""
-    return database.with_name(f"{database.name}-wal")
 
 
 def read_note(database: Path) -> Note | None:
@@ -105,7 +97,7 @@ def read_identity(database: Path) -> bytes:
 def stored_identity(connection: sqlite3.Connection) -> bytes:
     """Return a store's identity; b"" where it has none, or an invalid one. Raises sqlite3.Error."""
     row = connection.execute("SELECT value, crc FROM records WHERE kind = ? AND key = ?", IDENTITY).fetchone()
-    if row is None or not isinstance(row[0], bytes) or row[1] != _checksum(row[0]):
+    if row is None or not isinstance(row[0], bytes) or row[1] != record_checksum(*IDENTITY, row[0]):
         return b""
     return row[0][-_IDENTITY_SIZE:]
 
@@ -113,13 +105,8 @@ def stored_identity(connection: sqlite3.Connection) -> bytes:
 def make_identity(connection: sqlite3.Connection) -> bytes:
     """Store a new identity, and return it. Raises sqlite3.Error."""
     identity = secrets.token_hex(_IDENTITY_SIZE // 2).encode()
-    value = encode_table({"id": identity.decode()})  # a table, as in all records
-    connection.execute("REPLACE INTO records VALUES (?, ?, ?, ?)", (*IDENTITY, value, _checksum(value)))
+    put(connection, *IDENTITY, {"id": identity.decode()})
     return identity
-
-
-def _checksum(value: bytes) -> int:
-    return crc32(value, crc32("/".join(IDENTITY).encode()))
 
 
 class Mark:

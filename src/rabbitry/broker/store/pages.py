@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from rabbitry.broker.store.files import log_path
 from rabbitry.exceptions import RabbitryError
 
 Value = int | float | str | bytes | None
@@ -52,7 +53,7 @@ class Image:
         self._log: dict[int, int] = {}
         self._log_file = None
         pages = 0
-        log = database.with_name(f"{database.name}-wal")
+        log = log_path(database)
         if log.exists():
             self._log_file = open(log, "rb")  # noqa: SIM115 # likewise
             pages = self._read_log()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from zlib import crc32
 
 from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.broker.store.batch import StoreFailed
-from rabbitry.broker.store.mark import log_path, mark_path, missing, read_log, read_note
+from rabbitry.broker.store.files import log_path, mark_path, new_folder_aside
+from rabbitry.broker.store.mark import missing, read_log, read_note
 from rabbitry.broker.store.pages import Image, Malformed, Row, Value
-from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION
+from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION, record_checksum
 from rabbitry.exceptions import RabbitryError, UsageError
 
 NAME: Final = "broker.sqlite"
@@ -185,7 +185,7 @@ class _Reader:
                 elif is_expected:
                     self._note(f"position {position} of queue number {queue} has not its checksum")
             case (str(kind), str(key), bytes(value), int(crc)):
-                if crc32(value, crc32(f"{kind}/{key}".encode())) == crc and _decodes(value):
+                if record_checksum(kind, key, value) == crc and _decodes(value):
                     self._add("records", row.values)
                 elif is_expected:
                     self.survey.records.append((kind, key, value))
@@ -288,7 +288,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises StoreFailed where a broker has it, UsageError where the folder is none of a broker.
     """
     try:
-        is_store = (folder / NAME).is_file() or (folder / f"{NAME}-wal").is_file()
+        is_store = (folder / NAME).is_file() or log_path(folder / NAME).is_file()
     except OSError as error:
         raise StoreFailed(f"the data folder {folder} can't be read: {error.strerror}") from error
     if not is_store:
@@ -463,8 +463,7 @@ def _has_links(path: Path) -> bool:
 
 
 def _set_aside(folder: Path, found: Survey) -> Path:
-    aside = folder / f"damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}"
-    aside.mkdir(mode=0o700)
+    aside = new_folder_aside(folder, "damaged")
     for file in (folder / NAME, log_path(folder / NAME)):
         if file.exists():
             try:

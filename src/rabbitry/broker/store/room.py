@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.store.files import log_path
 
 _log = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
@@ -38,7 +39,7 @@ class Room:
     def __init__(self, path: Path) -> None:
         """Hold nothing yet. path: the database; its log is beside it, under SQLite's name."""
         self._database = path
-        self._wal = path.with_name(f"{path.name}-wal")
+        self._wal = log_path(path)
         self._reserve = path.with_name(f"{path.name}-reserve")
         self._file = -1
         self._database_id: tuple[int, int] | None = None

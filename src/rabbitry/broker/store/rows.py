@@ -19,7 +19,7 @@ from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker.queues.message import Entry, Message
 from rabbitry.broker.store.batch import DELETED, Batch, Dropped, Found, Wanted
-from rabbitry.broker.store.schema import BODY_KEY, ENTRY_KEY, SHARED
+from rabbitry.broker.store.schema import BODY_KEY, ENTRY_KEY, SHARED, record_checksum
 from rabbitry.exceptions import ProtocolViolation
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def put(connection: Connection, kind: str, key: str, value: Table | None) -> Non
         connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
         return
     packed = encode_table(value)
-    crc = crc32(packed, crc32(f"{kind}/{key}".encode()))
+    crc = record_checksum(kind, key, packed)
     connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (kind, key, packed, crc))
 
 

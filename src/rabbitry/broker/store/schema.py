@@ -2,6 +2,7 @@
 
 import struct
 from typing import Final
+from zlib import crc32
 
 VERSION: Final = 2
 APPLICATION: Final = 0x57415252
@@ -10,6 +11,13 @@ SHARED: Final = 4
 """Bit of an entry's flags: its body has other entries too."""
 BODY_KEY: Final = struct.Struct(">Q")
 ENTRY_KEY: Final = struct.Struct(">QHQQdQ")
+
+
+def record_checksum(kind: str, key: str, value: bytes) -> int:
+    """Return the checksum of a record."""
+    return crc32(value, crc32(f"{kind}/{key}".encode()))
+
+
 SCHEMA: Final = """
 CREATE TABLE records (kind TEXT, key TEXT, value BLOB, crc INTEGER, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INTEGER);

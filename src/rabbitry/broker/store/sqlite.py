@@ -20,7 +20,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote
-from zlib import crc32
 
 from rabbitry.amqp.protocol.tables import Table, decode_table
 from rabbitry.broker.store import rows
@@ -49,7 +48,7 @@ from rabbitry.broker.store.mark import (
 )
 from rabbitry.broker.store.rescue import Survey, finish, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
-from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION
+from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION, record_checksum
 from rabbitry.exceptions import RabbitryError
 
 _log = logging.getLogger(__name__)
@@ -281,7 +280,7 @@ class SQLiteStore:
         for kind, key, value, crc in self._open_connection().execute("SELECT kind, key, value, crc FROM records"):
             if (kind, key) == IDENTITY:
                 continue
-            if not isinstance(value, bytes) or crc32(value, crc32(f"{kind}/{key}".encode())) != crc:
+            if not isinstance(value, bytes) or record_checksum(str(kind), str(key), value) != crc:
                 damaged.append(Unusable(str(kind), str(key), "it does not have its checksum"))
                 continue
             try:
