@@ -131,15 +131,31 @@ class Mark:
         number, salts = header[12:16], header[16:24]
         if number + salts != self._number:
             self._number, self._frames = number + salts, 0
-        at = self._frames
-        while salts.strip(b"\0"):
-            frame = os.pread(self._log, _FRAME, _HEADER + at * self._size)
-            if len(frame) < _FRAME or frame[8:16] != salts:
-                break
-            at += 1
-            if frame[4:8] != b"\0\0\0\0":  # the last one of a commit
-                self._frames = at
+        if salts.strip(b"\0"):
+            end = self._end(salts)
+            while end > self._frames and self._frame(end - 1)[4:8] == b"\0\0\0\0":
+                end -= 1  # not the last one of a commit: those of a transaction that was rolled back
+            self._frames = end
         self._write(int.from_bytes(number, "big"), salts, self._frames)
+
+    def _end(self, salts: bytes) -> int:
+        """Return the number of frames with the log's salts, all of which stand before any other.
+
+        The steps double and halve, so that a commit of many pages costs few reads.
+        """
+        end, step = self._frames, 1
+        while self._frame(end + step - 1)[8:16] == salts:
+            end += step
+            step *= 2
+        while step > 1:
+            step //= 2
+            if self._frame(end + step - 1)[8:16] == salts:
+                end += step
+        return end
+
+    def _frame(self, number: int) -> bytes:
+        """Return the header of a frame, or what there is of it."""
+        return os.pread(self._log, _FRAME, _HEADER + number * self._size)
 
     def clear(self) -> None:
         """Note that the log is not needed any more, since all of it is in the database."""
