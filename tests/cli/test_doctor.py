@@ -14,6 +14,7 @@ import rabbitry
 from rabbitry.apps._queue_checks import Look, problems
 from rabbitry.broker import Broker
 from tests.support import commands, programs, rabbitmq
+from tests.support.plugins import install
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually_blocking
@@ -121,6 +122,31 @@ async def test_amqp_on_a_tls_port_is_found() -> None:
         code, found = await asyncio.to_thread(_doctor, {"RABBITRY_BROKER": url})
     assert code == 3
     assert "speaks TLS" in found["broker"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "is_told_of"), [("ValueError('ill')", True), ("ConnectionClosed(0, 'gone')", False)]
+)
+def test_checks_of_an_app_that_fail_are_named_and_a_lost_connection_is_not_their_fault(
+    embedded_url: str, tmp_path: Path, raised: str, is_told_of: bool
+) -> None:
+    code = f"""
+        from rabbitry.apps import Checks, Plugin
+        from rabbitry.exceptions import ConnectionClosed
+
+        async def connected(connection, seconds):
+            raise {raised}
+            yield
+
+        checks = Checks(connected=connected)
+        plugin = Plugin(name="sick", title="Is ill.", checks="sick_app:checks")
+    """
+    exit_code, found = _doctor(install(tmp_path, "sick", code) | {"RABBITRY_BROKER": embedded_url}, "--seconds", "0")
+    assert exit_code == 1
+    assert ("app sick" in found) == is_told_of
+    if is_told_of:
+        assert found["app sick"]["what"] == "its checks failed: ValueError: ill"
+        assert "page" in found, "the other checks go on"
 
 
 def _look(at: float, **queue: object) -> Look:

@@ -15,7 +15,7 @@ from rabbitry.apps import Checks, Finding, Untaken
 from rabbitry.apps._installed import attempt, installed, resolve
 from rabbitry.apps._management import Management
 from rabbitry.apps._plugin import Verdict
-from rabbitry.exceptions import ConnectFailed, LoginRefused, VirtualHostRefused
+from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, VirtualHostRefused
 from rabbitry.runtime.options import Broker, Json, broker_url
 from rabbitry.runtime.output import ExitCode, one_line, print_json
 from rabbitry.runtime.service import run_once
@@ -111,6 +111,8 @@ async def _connected(connection: Connection, seconds: float) -> AsyncIterator[Fi
         try:
             async for finding in checks.connected(connection, seconds):
                 yield finding
+        except ConnectionClosed:
+            raise  # the broker's doing, and no app's
         except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises costs no other app
             yield Finding(
                 f"app {name}", "bad", f"its checks failed: {type(error).__name__}: {error}", "tell its authors"
