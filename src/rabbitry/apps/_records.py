@@ -31,9 +31,8 @@ from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
 from rabbitry.apps.exceptions import NoRecords, RecordsError
 from rabbitry.exceptions import UsageError
-from rabbitry.runtime.parent import RECORDS_FOLDER
+from rabbitry.runtime.parent import DATABASE, RECORDS_FOLDER
 
-VARIABLE: Final = "RABBITRY_DATABASE"
 _MOST_AT_ONCE: Final = 200
 _BUSY_SECONDS: Final = 30
 _READERS: Final = 4
@@ -71,7 +70,7 @@ class Schema:
 
     def default_url(self) -> str:
         """Return RABBITRY_DATABASE, or SQLite in the folder of `rabbitry up`, or in the user's data folder."""
-        if given := os.environ.get(VARIABLE):
+        if given := os.environ.get(DATABASE):
             return given
         folder = Path(os.environ.get(RECORDS_FOLDER) or platformdirs.user_data_path("rabbitry"))
         return f"sqlite:///{folder / f'{self.app}.sqlite3'}"

@@ -27,14 +27,12 @@ from rabbitry.runtime.children import Child
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import LOG_JSON, LOG_LEVEL, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import LISTENER, RECORDS_FOLDER
+from rabbitry.runtime.parent import DATABASE, LISTENER, RECORDS_FOLDER
 from rabbitry.runtime.service import run_service
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 5672
 WEB_PORT: Final = 8003
-DATABASE: Final = "RABBITRY_DATABASE"
-"""Environment variable with the URL of the apps' records, which may share a database."""
 _ANSWER_WITHIN: Final = 5.0
 """Seconds that another program's broker has to answer: while it starts, it accepts connections but reads nothing."""
 

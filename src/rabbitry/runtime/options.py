@@ -17,6 +17,7 @@ from rabbitry._words import reason
 from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.logging import Level, configure
 from rabbitry.runtime.output import warn
+from rabbitry.runtime.parent import DATABASE
 
 LOG_LEVEL: Final = "RABBITRY_LOG_LEVEL"
 LOG_JSON: Final = "RABBITRY_LOG_JSON"
@@ -52,7 +53,7 @@ DatabaseURL = Annotated[
     str | None,
     typer.Option(
         "--database",
-        envvar="RABBITRY_DATABASE",
+        envvar=DATABASE,
         metavar="URL",
         help="sqlite:///FILE or postgresql://user@host/name; a file in the user's data folder otherwise.",
         show_default=False,
@@ -125,7 +126,7 @@ def named_database(context: typer.Context, url: str | None) -> str | None:
     if url is not None and source is not None and source.name == "COMMANDLINE" and _has_password(url):
         warn(
             "other users of this machine can see a password in --database; "
-            "put the URL into the environment as RABBITRY_DATABASE instead"
+            f"put the URL into the environment as {DATABASE} instead"
         )
     return url
 

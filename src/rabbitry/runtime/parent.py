@@ -23,6 +23,8 @@ PARENT: Final = "RABBITRY_PARENT"
 """Environment variable with the number of the child's end of the socket."""
 LISTENER: Final = "RABBITRY_LISTENER"
 """Environment variable with the number of a socket that listens already; `rabbitry up` hands it over."""
+DATABASE: Final = "RABBITRY_DATABASE"
+"""Environment variable with the URL of the apps' records, which may share a database."""
 RECORDS_FOLDER: Final = "RABBITRY_RECORDS_FOLDER"
 """Environment variable with the folder of the apps' records, in which each has a file; `rabbitry up` sets it."""
 

@@ -16,6 +16,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import Broker, Json, broker_url, named_database, start_logging
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
+from rabbitry.runtime.parent import DATABASE
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ DatabaseURL = Annotated[
     str | None,
     typer.Option(
         "--database",
-        envvar="RABBITRY_DATABASE",
+        envvar=DATABASE,
         metavar="URL",
         help="Read the crawl's database, sqlite:///FILE or postgresql://user@host/name, and ask no keeper.",
         show_default=False,
