@@ -9,7 +9,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ProbableAccessDeniedError
 
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission, hash_password
 from tests.support.rabbitmq import RabbitMQ
 
@@ -98,7 +98,7 @@ def _with(url: str, login: str) -> str:
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         broker.access.put_user("ann", hash_password("secret"))
         broker.access.put_permission("/", "ann", _PERMISSION)
         broker.access.put_user("outsider", hash_password("secret"))

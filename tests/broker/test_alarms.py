@@ -8,7 +8,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Connection
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import PublishTimeout
 from tests.support.management import Api
 from tests.support.rabbitmq import RabbitMQ
@@ -62,7 +62,7 @@ def _reason(connection: Connection) -> str:
 
 
 async def test_an_alarm_on_the_embedded_broker() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
 
         async def switch(is_on: bool) -> None:
             broker.alarms.set("memory", is_on)
@@ -82,7 +82,7 @@ async def test_an_alarm_on_rabbitmq(own_rabbitmq: RabbitMQ) -> None:
 
 async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
     """The expected answers are RabbitMQ 3.10.8's, but for its line ends within the list of the last one."""
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         api = Api(broker.management_url)
         name = (await asyncio.to_thread(api, "GET", "/api/nodes"))[1][0]["name"]
         paths = ("health/checks/alarms", "health/checks/local-alarms", "healthchecks/node")
@@ -103,7 +103,7 @@ async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
 
 
 async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path, memory_limit=1, disk_free_limit=1 << 62) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path, memory_limit=1, disk_free_limit=1 << 62)) as broker:
         await eventually(lambda: broker.alarms.on == {"memory", "disk"}, "both alarms")
         async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
@@ -126,7 +126,7 @@ async def test_the_disk_alarm_ends_above_the_limit_and_is_logged_once(
     monkeypatch.setattr("rabbitry.broker.store.sqlite.free_bytes", lambda folder: free)
     monkeypatch.setattr("rabbitry.broker.alarms.PERIOD", 0.01)
     monkeypatch.setattr("rabbitry.broker.alarms._PERIOD_OF_ALARMS", 0.01)
-    async with Broker(port=0, data=tmp_path, memory_limit=1 << 62) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path, memory_limit=1 << 62)) as broker:
         for free, is_on in (
             (49_900_000, True), (52_000_000, True), (54_900_000, True), (55_100_000, False), (51_000_000, False),
         ):  # fmt: skip
@@ -144,7 +144,7 @@ async def test_the_disk_alarm_ends_on_a_disk_that_never_had_much_more_than_the_l
     monkeypatch.setattr("rabbitry.broker.store.sqlite.free_bytes", lambda folder: free)
     monkeypatch.setattr("rabbitry.broker.alarms.PERIOD", 0.01)
     monkeypatch.setattr("rabbitry.broker.alarms._PERIOD_OF_ALARMS", 0.01)
-    async with Broker(port=0, data=tmp_path, memory_limit=1 << 62) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path, memory_limit=1 << 62)) as broker:
         await eventually(lambda: broker.alarms._most_room, "a look")
         free = 40_000_000
         await eventually(lambda: broker.alarms.on, "the alarm")
@@ -154,7 +154,7 @@ async def test_the_disk_alarm_ends_on_a_disk_that_never_had_much_more_than_the_l
 
 async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    async with Broker(port=0, data=folder) as broker:
+    async with Broker(BrokerConfig(port=0, data=folder)) as broker:
         folder.rename(tmp_path / "elsewhere")
         failure = await asyncio.wait_for(asyncio.shield(broker.failed), 90)
         assert "is gone" in str(failure)
@@ -162,7 +162,7 @@ async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> Non
 
 
 async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:
             for connection in (first, second):
                 channel = await connection.channel()

@@ -8,14 +8,14 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.policies import Policy
 from tests.differential.peer import Peer
 from tests.support.waiting import at_once, eventually
 
 
 async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> None:
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         vhost = broker.vhosts["/"]
         before = set(vhost.exchanges)
         length = 3000
@@ -34,7 +34,7 @@ async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> 
 
 
 async def test_replies_do_not_pile_up_for_a_client_that_reads_none() -> None:
-    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+    async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         peer = await asyncio.to_thread(Peer, broker.url)
         stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
         await asyncio.to_thread(peer.consume, "amq.rabbitmq.reply-to", no_ack=True)
@@ -55,7 +55,7 @@ async def test_replies_do_not_pile_up_for_a_client_that_reads_none() -> None:
 
 async def test_a_hundred_thousand_refusals_are_told() -> None:
     """Built up one by one to a single buffer they would take minutes."""
-    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+    async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         peer = await asyncio.to_thread(Peer, broker.url)
         stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
         await asyncio.to_thread(peer.call, m.ConfirmSelect())
@@ -73,7 +73,7 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
 async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rabbitry.broker.queues.queue._LONGEST_TURN", 0.0)  # one message in each turn
     async with (
-        Broker(port=0) as broker,
+        Broker(BrokerConfig(port=0)) as broker,
         rabbitry.connect(broker.url) as connection,
         await connection.channel() as channel,
     ):

@@ -14,7 +14,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
 from rabbitry.amqp.protocol.methods import Method, decode_method, encode_method
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support.waiting import eventually
 
 _MUCH = bytes(4 << 20)
@@ -22,7 +22,7 @@ _MUCH = bytes(4 << 20)
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         yield broker
 
 
@@ -116,7 +116,7 @@ async def test_the_answer_to_a_wrong_protocol_header_arrives(broker: Broker) -> 
 
 
 async def test_the_reason_arrives_when_the_broker_stops_or_deletes_the_virtual_host() -> None:
-    async with Broker(port=0, vhosts=("/", "other")) as broker:
+    async with Broker(BrokerConfig(port=0, vhosts=("/", "other"))) as broker:
         one = await _Client.open(broker.port)
         one.go_on_sending()
         broker.delete_vhost("/")
@@ -147,7 +147,7 @@ async def test_close_ok_and_a_reason_arrive_over_tls(tmp_path: Path) -> None:
     server, context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(context)
-    async with Broker(port=0, tls=server, tls_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, tls=server, tls_port=0)) as broker:
         for last, answer in (
             (m.ConnectionClose(200, "bye"), m.ConnectionCloseOk),
             (m.BasicGet("missing"), m.ConnectionClose),

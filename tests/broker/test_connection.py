@@ -35,13 +35,13 @@ from rabbitry.amqp.protocol.methods import (
     decode_method,
     encode_method,
 )
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         yield broker
 
 
@@ -202,16 +202,15 @@ async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
 
 
 async def test_closing_the_broker_tells_its_clients_why() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         connection = await rabbitry.connect(broker.url, recover=False)
     await connection.wait_closed()
     assert connection.close_reason is not None
     assert connection.close_reason.reply_code == 320
 
 
-async def test_a_silent_client_is_given_up(broker: Broker) -> None:
-    broker.heartbeat = 1
-    async with await _Raw.connect(broker) as client:
+async def test_a_silent_client_is_given_up() -> None:
+    async with Broker(BrokerConfig(port=0, heartbeat=1)) as broker, await _Raw.connect(broker) as client:
         client.writer.write(client.core.send_header())
         await client.receive()
         client.send(0, ConnectionStartOk(response=b"\0guest\0guest"))
@@ -287,7 +286,7 @@ async def test_a_client_that_waits_for_a_commit_hears_of_an_operators_close_and_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting: list[Callable[[], None]] = []
-    async with Broker(port=0, data=tmp_path) as broker, await _Raw.connect(broker) as client:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, await _Raw.connect(broker) as client:
         await client.log_in()
         (connected,) = broker.connections
         monkeypatch.setattr(broker.journal, "after_commit", waiting.append)

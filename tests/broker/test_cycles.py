@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.broker import Broker, patterns
+from rabbitry.broker import Broker, BrokerConfig, patterns
 from tests.differential.peer import Peer
 from tests.support.management import Api
 from tests.support.waiting import eventually
@@ -125,7 +125,7 @@ async def _run(broker: Broker, cycle: Callable[[Broker, int], None], numbers: It
 @pytest.mark.parametrize("cycle", [_session, _topology, _access, _refusals])
 async def test_nothing_is_kept_of_what_is_gone(tmp_path: Path, cycle: Callable[[Broker, int], None]) -> None:
     numbers = iter(range(1000, 2000))
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         await asyncio.to_thread(Api(broker.management_url), "GET", "/api/whoami")  # it is loaded then
         counts = []
         for _ in range(3):

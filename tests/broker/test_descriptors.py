@@ -12,7 +12,7 @@ import pytest
 import rabbitry
 from rabbitry import _connections as limits
 from rabbitry._accepting import Acceptor, Visitor, listening
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 
@@ -143,7 +143,7 @@ def test_localhost_is_one_family_on_a_machine_without_ipv6(monkeypatch: pytest.M
 async def test_the_management_api_waits_ten_seconds_for_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_WITHIN", 0.1)
     monkeypatch.setattr(limits, "LINGER", 0.1)
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         for sent in (b"", b"GET /api/overview HTT"):
             reader, writer = await asyncio.open_connection("127.0.0.1", broker.management_port)
             writer.write(sent)

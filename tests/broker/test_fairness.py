@@ -22,7 +22,7 @@ from rabbitry.amqp.protocol.methods import (
     TxSelect,
 )
 from rabbitry.amqp.protocol.properties import encode_header
-from rabbitry.broker import Broker, connection, shares
+from rabbitry.broker import Broker, BrokerConfig, connection, shares
 from rabbitry.broker.queues import Message
 from rabbitry.broker.queues import queue as queue_module
 from rabbitry.broker.shares import Shares
@@ -62,7 +62,7 @@ async def test_those_who_wait_get_a_share_of_each_turn_of_the_loop(monkeypatch: 
 
 
 async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connecting() -> None:
-    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+    async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         vhost = broker.vhosts["/"]
         for number in range(1000):
             queue = vhost.declare_queue(
@@ -89,7 +89,7 @@ async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connectin
 async def test_every_long_operation_lets_other_clients_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_TURN", 0.0)
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
-    async with Broker(port=0) as broker, contextlib.AsyncExitStack() as stack:
+    async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         vhost = broker.vhosts["/"]
         queue = vhost.declare_queue("q", None, durable=False, exclusive=False, auto_delete=False, arguments={})
         peer = await asyncio.to_thread(Peer, broker.url)
@@ -115,7 +115,7 @@ async def test_others_are_served_during_a_large_requeue_and_find_its_order(
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
     monkeypatch.setattr("rabbitry.broker.channel._STEP", 2)
-    async with Broker(port=0, data=tmp_path) as broker, contextlib.AsyncExitStack() as stack:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, contextlib.AsyncExitStack() as stack:
         asking = await stack.enter_async_context(rabbitry.connect(broker.url))
         other = await stack.enter_async_context(await asking.channel())
         await _published(other, "q", 400, durable=True)
@@ -150,7 +150,7 @@ async def test_others_are_served_while_a_large_transaction_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
-    async with Broker(port=0, data=tmp_path) as broker, contextlib.AsyncExitStack() as stack:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, contextlib.AsyncExitStack() as stack:
         asking = await stack.enter_async_context(rabbitry.connect(broker.url))
         other = await stack.enter_async_context(await asking.channel())
         await other.declare_queue("q", durable=True)
@@ -174,7 +174,7 @@ async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_aft
 ) -> None:
     monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW", 10)
     monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 20)
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as client:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as client:
         channel = await client.channel()
         await _published(channel, "purged", 200, durable=True)
         await _published(channel, "deleted", 200, durable=True)
@@ -183,7 +183,7 @@ async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_aft
         monkeypatch.setattr(Journal, "_drop_on", lambda self, writing: None)  # as if the process ended there
         assert await channel.delete_queue("deleted") == 200
     monkeypatch.undo()
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as client:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as client:
         channel = await client.channel()
         assert "deleted" not in broker.vhosts["/"].queues
         assert (await channel.declare_queue("purged", passive=True)).message_count == 1
@@ -197,7 +197,7 @@ async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_aft
 async def test_a_consumer_of_many_messages_lets_other_clients_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "_LONGEST_TURN", 0.0)
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         vhost = broker.vhosts["/"]
         queue = vhost.declare_queue("q", None, durable=False, exclusive=False, auto_delete=False, arguments={})
         for number in range(5000):

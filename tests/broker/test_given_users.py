@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import LoginRefused, UsageError, VirtualHostRefused
 
 
@@ -19,19 +19,19 @@ async def _logs_in(broker: Broker, login: str, vhost: str = "") -> bool:
 
 async def test_a_password_that_is_given_replaces_the_stored_one(tmp_path: Path) -> None:
     for password in ("old", "new"):
-        async with Broker(port=0, users={"ann": password}, data=tmp_path) as broker:
+        async with Broker(BrokerConfig(port=0, users={"ann": password}, data=tmp_path)) as broker:
             assert await _logs_in(broker, f"ann:{password}")
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert await _logs_in(broker, "ann:new")
         assert not await _logs_in(broker, "ann:old")
         assert not await _logs_in(broker, "guest:guest")
 
 
 async def test_a_user_that_is_given_later_may_do_everything(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         pass
     async with (
-        Broker(port=0, users={"ann": "x"}, data=tmp_path) as broker,
+        Broker(BrokerConfig(port=0, users={"ann": "x"}, data=tmp_path)) as broker,
         rabbitry.connect(f"amqp://ann:x@127.0.0.1:{broker.port}/") as connection,
     ):
         channel = await connection.channel()
@@ -40,16 +40,16 @@ async def test_a_user_that_is_given_later_may_do_everything(tmp_path: Path) -> N
 
 
 async def test_a_virtual_host_that_is_given_later_can_be_entered(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         pass
-    async with Broker(port=0, vhosts=("/", "later"), data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, vhosts=("/", "later"), data=tmp_path)) as broker:
         assert await _logs_in(broker, "guest:guest", "later")
 
 
 async def test_what_was_taken_from_the_default_user_stays_taken(tmp_path: Path) -> None:
-    async with Broker(port=0, users={"guest": "guest", "ann": "x"}, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, users={"guest": "guest", "ann": "x"}, data=tmp_path)) as broker:
         broker.delete_user("guest")
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert not await _logs_in(broker, "guest:guest")
         assert await _logs_in(broker, "ann:x")
 
@@ -57,4 +57,4 @@ async def test_what_was_taken_from_the_default_user_stays_taken(tmp_path: Path) 
 @pytest.mark.parametrize("users", [None, {"guest": "secret"}])
 def test_an_address_that_others_reach_needs_another_user_than_guest(users: dict[str, str] | None) -> None:
     with pytest.raises(UsageError, match="give it another user and a password"):
-        Broker("0.0.0.0", 0, users=users)
+        Broker(BrokerConfig(host="0.0.0.0", port=0, users=users))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rabbitry.amqp.protocol.methods import ConfirmSelect, ExchangeDeclare, QueueBind, TxSelect
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
 
@@ -48,7 +48,7 @@ def _note(broker: Broker, kept: weakref.WeakSet[object]) -> None:
 
 @pytest.mark.usefixtures("without_collector")
 async def test_a_client_that_is_gone_leaves_no_object_behind() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         vhost = broker.vhosts["/"]
         exchanges = set(vhost.exchanges)
         kept: weakref.WeakSet[object] = weakref.WeakSet()

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 
 
 def _loopbacks() -> list[str]:
@@ -17,7 +17,7 @@ def _loopbacks() -> list[str]:
 
 
 async def test_a_broker_on_localhost_answers_on_both_families() -> None:
-    async with Broker("localhost", port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(host="localhost", port=0, management_port=0)) as broker:
         for host in (*_loopbacks(), "localhost"):
             name = f"[{host}]" if ":" in host else host
             async with rabbitry.connect(f"amqp://guest:guest@{name}:{broker.port}/") as connection:

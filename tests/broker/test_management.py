@@ -19,7 +19,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests import data
 from tests.broker import management_cases as cases
 from tests.support import programs, rabbitmq
@@ -38,7 +38,7 @@ def rabbit() -> Iterator[RabbitMQ]:
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         yield broker
 
 
@@ -260,10 +260,10 @@ async def test_definitions_go_out_and_in(rabbit: RabbitMQ, tmp_path: Path) -> No
     await asyncio.to_thread(_prepare, rabbit.url)
     theirs = Api(management_url(rabbit))
     _, document = await asyncio.to_thread(theirs, "GET", "/api/definitions")
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         ours = Api(broker.management_url)
         assert await asyncio.to_thread(ours, "POST", "/api/definitions", document) == (204, None)
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         _, got = await asyncio.to_thread(Api(broker.management_url), "GET", "/api/definitions")
         for kind in ("users", "vhosts", "permissions", "queues", "exchanges", "bindings"):
             kept = [item for item in document[kind] if item.get("durable") is not False]
@@ -300,12 +300,12 @@ async def test_users_of_definitions_can_log_in(rabbit: RabbitMQ, tmp_path: Path)
         return lines
 
     expected = await asyncio.to_thread(seen, management_url(rabbit))
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         assert await asyncio.to_thread(seen, broker.management_url) == expected
         refused = {"users": [{"name": "new", "password": "x", "tags": ""}, {"name": "bad", "tags": 5}]}
         assert (await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", refused))[0] == 400
         assert "new" not in broker.access.users
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert all(broker.access.is_password(str(user["name"]), "s3cret") for user in users)
 
 
@@ -382,7 +382,7 @@ async def test_all_connections_of_a_user_are_closed(broker: Broker) -> None:
 
 
 async def test_uptime_is_the_broker_s() -> None:
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         broker.started_at -= 1000
         _, (node,) = await asyncio.to_thread(Api(broker.management_url), "GET", "/api/nodes")
         assert node["uptime"] >= 1_000_000
@@ -481,7 +481,7 @@ _SENSELESS: Final = (
 
 
 async def test_what_makes_no_sense_is_refused_and_harms_nobody(tmp_path: Path) -> None:
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         api = Api(broker.management_url)
         assert (await asyncio.to_thread(api, "PUT", "/api/queues/%2F/q", {"durable": True}))[0] == 201
         for method, path, body in _SENSELESS:
@@ -493,7 +493,7 @@ async def test_what_makes_no_sense_is_refused_and_harms_nobody(tmp_path: Path) -
 
 
 async def test_a_virtual_host_that_was_deleted_stays_so(tmp_path: Path) -> None:
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         api = Api(broker.management_url)
         for method, path, body in (
             ("PUT", "/api/vhosts/gone", {}),
@@ -505,7 +505,7 @@ async def test_a_virtual_host_that_was_deleted_stays_so(tmp_path: Path) -> None:
             ("DELETE", "/api/vhosts/gone", None),
         ):
             assert (await asyncio.to_thread(api, method, path, body))[0] in (201, 204)
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert list(broker.vhosts) == ["/"]
 
 
@@ -569,7 +569,7 @@ async def test_imports_are_accepted_and_refused_alike_on_both_brokers(rabbit: Ra
 
 
 async def test_a_refused_import_changes_nothing(tmp_path: Path) -> None:
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         api = Api(broker.management_url)
         for good in cases.IMPORTED:
             assert (await asyncio.to_thread(api, "POST", "/api/definitions", good))[0] == 204
@@ -578,7 +578,7 @@ async def test_a_refused_import_changes_nothing(tmp_path: Path) -> None:
             status, answer = await asyncio.to_thread(api, "POST", "/api/definitions", document)
             assert (status, answer["error"]) == (400, "bad_request"), document
             assert await asyncio.to_thread(api, "GET", "/api/definitions") == before
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         _, again = await asyncio.to_thread(Api(broker.management_url), "GET", "/api/definitions")
         _, exported = before
         assert again.keys() == exported.keys()

@@ -11,7 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.server import ManagementServer
 from rabbitry.exceptions import UsageError
@@ -58,7 +58,7 @@ async def _keep_a_message(broker: Broker) -> None:
 
 async def _is_kept(folder: Path) -> bool:
     """Whether a broker starts on the folder, which the last one therefore let go of, and has the message."""
-    async with Broker(port=0, data=folder) as broker:
+    async with Broker(BrokerConfig(port=0, data=folder)) as broker:
         return len(broker.vhosts["/"].queues["kept"]) == 1
 
 
@@ -70,7 +70,7 @@ async def test_the_broker_runs_and_closes_without_a_management_api_that_can_t_be
     tmp_path: Path,
 ) -> None:
     breaks(monkeypatch)
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         port = broker.management_port
         await eventually(lambda: "the management API can't be loaded" in caplog.text, "a line in the log")
         await _keep_a_message(broker)
@@ -87,7 +87,7 @@ async def test_the_broker_runs_and_closes_without_a_management_api_that_can_t_be
 async def test_the_broker_closes_in_order_where_the_management_api_fails_to_stop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    broker = Broker(port=0, management_port=0, data=tmp_path)
+    broker = Broker(BrokerConfig(port=0, management_port=0, data=tmp_path))
     stop = Rates.stop
 
     async def broken(rates: Rates) -> None:
@@ -111,10 +111,10 @@ async def test_a_broker_whose_management_port_is_taken_does_not_start(taken_by: 
     amqp, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
     with amqp, other:
         port = (amqp if taken_by == "its_amqp_port" else other).getsockname()[1]
-        broker = Broker(listener=amqp, management_port=port, data=tmp_path)
+        broker = Broker(BrokerConfig(listeners=[amqp], management_port=port, data=tmp_path))
         with pytest.raises(OSError, match=str(port)):
             async with broker:
                 pass
         assert amqp.fileno() == -1, "it listens no more"
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         pass  # nobody has its folder

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 
 _LOGIN = "Basic " + base64.b64encode(b"guest:guest").decode()
 _JSON = {"Content-Type": "application/json"}
@@ -16,7 +16,7 @@ _JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         yield broker
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.management import importing
 from rabbitry.broker.management import pace as pace_module
 from rabbitry.broker.management.pace import Pace
@@ -40,7 +40,7 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         vhost = broker.vhosts["/"]
         for number in range(_OBJECTS):
             name = f"q{number}"
@@ -91,7 +91,7 @@ async def test_an_import_waits_while_too_much_is_to_be_written(
     monkeypatch.setattr(SQLiteStore, "apply", watched)
     queue = {"vhost": "/", "durable": True, "auto_delete": False, "arguments": {}}
     document = {"queues": [{**queue, "name": f"new{number}"} for number in range(_OBJECTS)]}
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         assert await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", document) == (204, None)
         assert len(broker.vhosts["/"].queues) == _OBJECTS
     assert 10 <= most <= 12

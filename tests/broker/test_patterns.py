@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission
 from rabbitry.broker.patterns import Pattern, check_pattern, matches
 from rabbitry.broker.policies import Policy
@@ -59,7 +59,7 @@ def test_patterns_that_are_refused(pattern: str, text: str) -> None:
 
 async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "rabbitry.broker.patterns")
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         broker.access.put_permission("/", "guest", Permission(configure=EVIL))
         broker.put_policy(Policy("/", "evil", f"(?:){EVIL}", {"max-length": 1}))
         async with rabbitry.connect(broker.url) as connection:

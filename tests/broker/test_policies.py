@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rabbitry
 from rabbitry.amqp.client import Channel
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.queues.arguments import Rules
@@ -56,7 +56,7 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
         async with known.http:
             yield known
         return
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         known = Server(broker.url, broker.management_url)
         async with known.http:
             yield known
@@ -174,20 +174,20 @@ async def test_a_policy_that_makes_no_sense_is_refused(
 
 
 async def test_policies_outlive_a_restart_and_travel_in_definitions(tmp_path: Path) -> None:
-    async with Broker(port=0, management_port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         server = Server(broker.url, broker.management_url)
         async with server.http, rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             assert await server.put("short", "^short$", {"max-length": 2}, priority=3) == 201
             await channel.declare_queue("short", durable=True)
             document = await server.get("definitions")
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             for _ in range(4):
                 await channel.publish(b"x", routing_key="short")
             assert await _depth(channel, "short") == 2
     expected = {"vhost": "/", "name": "short", "pattern": "^short$", "definition": {"max-length": 2}, "priority": 3}
     assert document["policies"] == [expected | {"apply-to": "all"}]
-    async with Broker(port=0, management_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         server = Server(broker.url, broker.management_url)
         async with server.http:
             assert (await server.http.post("definitions", json=document)).status_code == 204

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import rabbitry
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.queues import Entry, Message, Queue
 from rabbitry.broker.queues.arguments import Rules
 
@@ -65,7 +65,7 @@ def test_purge_counts_what_is_ready() -> None:
 
 async def test_a_dead_letters_key_is_cut_where_it_is_too_long_to_travel() -> None:
     arguments: Table = {"x-dead-letter-exchange": "amq.fanout", "x-dead-letter-routing-key": "k" * 300}
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", arguments=arguments)
         await channel.declare_queue("dead")

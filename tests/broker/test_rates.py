@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import PERIOD, RETENTION, Counted, Range, Rates, vhost_totals
 
@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         yield broker
 
 

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission
 from rabbitry.exceptions import ConnectFailed, LoginRefused
 from tests.support import commands
@@ -45,7 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 async def test_tls_beside_the_plain_port(files: Files) -> None:
-    async with Broker(port=0, tls=files.context(), tls_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, tls=files.context(), tls_port=0)) as broker:
         async with rabbitry.connect(files.url(broker.tls_port)) as connection, await connection.channel() as channel:
             await channel.declare_queue("q")
             await channel.publish(bytes(300_000), routing_key="q")
@@ -67,7 +67,7 @@ async def test_a_certificate_logs_in_as_the_user_of_its_name(files: Files) -> No
     name = ",".join(reversed([f"{short[key]}={value}" for group in subject for key, value in group]))
     assert name.startswith("CN=ann,")
     external = {"certfile": files.client, "auth_mechanism": "external"}
-    async with Broker(port=0, tls=files.context(), tls_port=0) as broker:
+    async with Broker(BrokerConfig(port=0, tls=files.context(), tls_port=0)) as broker:
         with pytest.raises(LoginRefused):
             await rabbitry.connect(files.url(broker.tls_port, **external))
         broker.access.put_user(name, "")

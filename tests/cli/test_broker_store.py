@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support import commands
 
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    async with Broker(port=0, data=tmp_path / "mq") as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path / "mq")) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("tasks", durable=True)
         for number in range(30):
@@ -58,14 +58,14 @@ async def test_damage_is_named_repaired_and_set_aside(folder: Path) -> None:
     assert str(aside) in done.stdout
     assert (aside / "broker.sqlite").read_bytes() == before[str(folder / "broker.sqlite")]
     assert commands.run("broker", "check", str(folder)).returncode == 0
-    async with Broker(port=0, data=folder) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=folder)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert (await channel.declare_queue("tasks", passive=True)).message_count == 30 - lost
 
 
 @pytest.mark.parametrize("command", ["check", "repair"])
 async def test_a_folder_in_use_is_refused(tmp_path: Path, command: str) -> None:
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         done = commands.run("broker", command, str(tmp_path))
     assert done.returncode == 1
     assert "a broker uses the data folder" in done.stderr

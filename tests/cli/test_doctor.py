@@ -12,7 +12,7 @@ import trustme
 
 import rabbitry
 from rabbitry.apps._queue_checks import Look, problems
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support import commands, programs, rabbitmq
 from tests.support.plugins import install
 from tests.support.ports import free_port
@@ -117,7 +117,7 @@ async def test_amqp_on_a_tls_port_is_found() -> None:
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    async with Broker(port=0, tls=context, tls_port=0) as running:
+    async with Broker(BrokerConfig(port=0, tls=context, tls_port=0)) as running:
         url = f"amqp://guest:guest@127.0.0.1:{running.tls_port}/"
         code, found = await asyncio.to_thread(_doctor, {"RABBITRY_BROKER": url})
     assert code == 3

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission, hash_password
 from tests.differential.peer import Peer
 from tests.support.rabbitmq import RabbitMQ
@@ -87,7 +87,7 @@ async def test_a_limited_user(rabbitmq_server: RabbitMQ) -> None:
     rabbitmq_server.delete_vhost("access")
     rabbitmq_server.eval('rabbit_auth_backend_internal:delete_user(<<"limited">>, <<"tests">>).')
 
-    async with Broker(port=0, vhosts=("/", "access")) as broker:
+    async with Broker(BrokerConfig(port=0, vhosts=("/", "access"))) as broker:
         broker.access.put_user("limited", hash_password("secret"))
         broker.access.put_permission("access", "limited", _PATTERNS)
         url = broker.url + "access"
@@ -106,7 +106,7 @@ async def test_an_empty_password_lets_nobody_in(rabbitmq_server: RabbitMQ) -> No
     )
     expected = await asyncio.to_thread(_refused, rabbitmq_server.url.replace("guest:guest", "blank:"))
     rabbitmq_server.eval('rabbit_auth_backend_internal:delete_user(<<"blank">>, <<"tests">>).')
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         broker.access.put_user("blank", hash_password(""))
         broker.access.put_permission("/", "blank", Permission())
         assert await asyncio.to_thread(_refused, broker.url.replace("guest:guest", "blank:")) == expected
@@ -114,7 +114,7 @@ async def test_an_empty_password_lets_nobody_in(rabbitmq_server: RabbitMQ) -> No
 
 
 async def test_a_permission_that_is_taken_away_counts_at_once() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         broker.access.put_user("ann", hash_password("secret"))
         broker.access.put_permission("/", "ann", Permission())
         url = broker.url.replace("guest:guest", "ann:secret")

@@ -13,7 +13,7 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.properties import header_size
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.flow.dead import DeadLetter
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.test_worker import take_and_die
@@ -29,7 +29,7 @@ async def narrow_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """URL of a broker that takes bodies of at most LARGEST bytes."""
     async with AsyncExitStack() as stack:
         if request.param == "embedded":
-            broker = Broker(port=0, max_message_size=LARGEST)
+            broker = Broker(BrokerConfig(port=0, max_message_size=LARGEST))
             await stack.enter_async_context(broker)
             yield broker.url
         else:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rabbitry.amqp.client.io_thread import new_event_loop
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.connection import ClientConnection
 from tests.fuzz.mutations import corpus, frames, in_chunks, mutated
 from tests.fuzz.replay import Replay, Step, decode
@@ -80,7 +80,7 @@ class _Fuzzed:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._on_failure)
         self._failures: list[dict[str, Any]] = []
-        self.broker = Broker(port=0)
+        self.broker = Broker(BrokerConfig(port=0))
         self.loop.run_until_complete(self.broker.__aenter__())
 
     def close(self) -> None:

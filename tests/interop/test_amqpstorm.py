@@ -24,7 +24,7 @@ import pytest
 import trustme
 from cryptography import x509
 
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 
@@ -171,7 +171,7 @@ async def _on_ours(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) 
     tls.load_cert_chain(chain, key)
     tls.verify_mode = ssl.CERT_OPTIONAL
     users = {"guest": "guest", keys.user: "unused"}
-    broker = Broker(host, 5672, users=users, management_port=0, tls=tls, tls_port=5671)
+    broker = Broker(BrokerConfig(host=host, port=5672, users=users, management_port=0, tls=tls, tls_port=5671))
     async with broker:
         return await asyncio.to_thread(_run, suite, keys, host, broker.management_url, tests)
 

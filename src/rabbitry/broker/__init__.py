@@ -15,6 +15,7 @@ Where RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
 """
 
 from rabbitry.broker.broker import Broker
+from rabbitry.broker.config import BrokerConfig
 from rabbitry.broker.store.batch import StoreFailed
 
-__all__ = ["Broker", "StoreFailed"]
+__all__ = ["Broker", "BrokerConfig", "StoreFailed"]

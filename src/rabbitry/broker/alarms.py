@@ -76,7 +76,7 @@ class Alarms:
     @property
     def disk_free(self) -> int:
         """Free bytes, which are compared with the limit. A broker without a data folder has the working folder's."""
-        return max(self._broker.journal.room, 0) if self._broker.data is not None else free_bytes(Path())
+        return max(self._broker.journal.room, 0) if self._broker.config.data is not None else free_bytes(Path())
 
     def count_disk(self) -> None:
         """Raise the disk alarm where the bytes that wait to be written leave less room than the limit."""
@@ -84,7 +84,7 @@ class Alarms:
             _log.warning(
                 "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
                 "until there are %s: consume messages, or free space there",
-                self._broker.data,
+                self._broker.config.data,
                 *map(_megabytes, (self.disk_free, self.disk_free_limit, self._enough())),
             )  # fmt: skip
             self.set("disk", True)
@@ -119,11 +119,13 @@ class Alarms:
     async def _watch(self) -> None:
         while True:
             self._look_at_memory()
-            if self._broker.data is not None:
+            if self._broker.config.data is not None:
                 try:
-                    await asyncio.to_thread(free_bytes, self._broker.data)
+                    await asyncio.to_thread(free_bytes, self._broker.config.data)
                 except OSError as error:
-                    self._broker.fail(StoreFailed(f"the data folder {self._broker.data} is gone: {error.strerror}"))
+                    self._broker.fail(
+                        StoreFailed(f"the data folder {self._broker.config.data} is gone: {error.strerror}")
+                    )
                     return
                 await self._broker.journal.tidy(self._broker.journal.room < 2 * self.disk_free_limit)
                 self._look_at_disk()
@@ -149,7 +151,7 @@ class Alarms:
         self.count_disk()
         if "disk" in self.on and room >= self._enough() and not journal.is_stuck:
             self._is_full = False
-            _log.warning("there is room for the store again: %s has %s", self._broker.data, _megabytes(room))
+            _log.warning("there is room for the store again: %s has %s", self._broker.config.data, _megabytes(room))
             self.set("disk", False)
 
 

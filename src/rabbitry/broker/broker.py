@@ -6,9 +6,8 @@ import json
 import logging
 import platform
 import socket
-import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +17,14 @@ from urllib.parse import quote
 from rabbitry import __version__
 from rabbitry._accepting import Acceptor, Visitor, listening
 from rabbitry._installing import missing
-from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, Reply
+from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access, initial_access
 from rabbitry.broker.alarms import Alarms
+from rabbitry.broker.config import BrokerConfig
 from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.counts import Churn
 from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal
-from rabbitry.broker.login import GUEST, is_loopback
 from rabbitry.broker.policies import POLICY, Policies, Policy
 from rabbitry.broker.queues import Queue, ReplyTo
 from rabbitry.broker.records import (
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
     from rabbitry.broker.management.server import ManagementServer
 
 _log = logging.getLogger(__name__)
-MAX_MESSAGE_SIZE: Final = 128 << 20
 _LONGEST_DISPATCH: Final = 0.02
 """Seconds after which dead letters that go from queue to queue wait for the others' turn."""
 PARAMETER: Final = "global-parameter"
@@ -66,64 +64,32 @@ _ORDER: Final = (EXCHANGE, QUEUE, BINDING)
 class Broker:
     """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
 
-    host, port: where it listens; port 0 takes a free one, and `localhost` is 127.0.0.1 and ::1. users: name →
-    password. vhosts: names of virtual hosts. heartbeat: seconds, what clients are offered. listener: a socket that
-    listens already, or several, in place of host and port. data: the folder for what is durable; without one
-    everything is in memory.
-    management_port: where the management API listens on the same host, 0 takes a free one; None for none; or
-    management_listener, sockets that listen already.
-    tls, tls_port: a server's context, and where it listens beside the plain port, 0 for a free one; or tls_listener,
-    a socket that listens already. memory_limit, disk_free_limit: bytes, where alarms begin (see
-    `rabbitry.broker.alarms`).
-    close_timeout: seconds that clients have to answer the broker's close. Raises UsageError on an address that others
-    can reach where no user but `guest` is given, OSError where it can't listen there, StoreFailed where the folder
-    can't be used.
+    Args:
+        config: The settings; None takes the defaults.
+
+    Raises:
+        OSError: On entry: it can't listen there.
+        StoreFailed: On entry: the data folder can't be used.
+        UsageError: On entry: a package is missing that the management API needs.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 5672,
-        *,
-        users: Mapping[str, str] | None = None,
-        vhosts: Sequence[str] = ("/",),
-        heartbeat: int = DEFAULT_HEARTBEAT,
-        frame_max: int = DEFAULT_FRAME_MAX,
-        channel_max: int = DEFAULT_CHANNEL_MAX,
-        max_message_size: int = MAX_MESSAGE_SIZE,
-        listener: socket.socket | Sequence[socket.socket] | None = None,
-        data: Path | None = None,
-        management_port: int | None = None,
-        management_listener: socket.socket | Sequence[socket.socket] | None = None,
-        tls: ssl.SSLContext | None = None,
-        tls_port: int = 5671,
-        tls_listener: socket.socket | Sequence[socket.socket] | None = None,
-        memory_limit: int | None = None,
-        disk_free_limit: int | None = None,
-        close_timeout: float = 1.0,
-    ) -> None:
-        address = str(_as_list(listener)[0].getsockname()[0]) if listener else host
-        if set(users or {GUEST: ""}) == {GUEST} and not is_loopback(address):
-            raise UsageError(
-                f"a broker on {host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log in "
-                "from this machine only: give it another user and a password"
-            )
-        self.host = host
-        self.port = port
-        self._given = dict(users) if users is not None else None
+    def __init__(self, config: BrokerConfig | None = None) -> None:
+        self.config = config = config or BrokerConfig()
+        self.host = config.host
+        self.port = config.port
+        """The AMQP port that it listens on, once it does."""
+        self.tls_port = config.tls_port
+        self.management_port = config.management_port
+        self._given = dict(config.users) if config.users is not None else None
         self.policies = Policies()
-        self.access = initial_access(self._given or {"guest": "guest"}, vhosts)
+        self.access = initial_access(self._given or {"guest": "guest"}, config.vhosts)
         self.journal = Journal()
         self.parameters: dict[str, object] = {}
         """Global parameters: the cluster's name, and values that operators keep for their own tools."""
         self.churn = Churn()
         self.last_queue = 0
-        self.vhosts = {name: VirtualHost(name, self) for name in vhosts}
+        self.vhosts = {name: VirtualHost(name, self) for name in config.vhosts}
         self.nowhere = VirtualHost("", self)
-        self.heartbeat = heartbeat
-        self.frame_max = frame_max
-        self.channel_max = channel_max
-        self.max_message_size = max_message_size
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
         self.replies: dict[str, ReplyTo] = {}
@@ -133,16 +99,8 @@ class Broker:
         self._dispatches_later = False
         self._failed: asyncio.Future[Exception] | None = None
         self.server_properties: dict[str, FieldValue] = dict(_server_properties())
-        self._listener = listener
-        self.data = data
-        self.management_port = management_port
-        self._management_listener = management_listener
         self._management: asyncio.Task[ManagementServer | None] | None = None
-        self.alarms = Alarms(self, memory_limit, disk_free_limit)
-        self.tls_port = tls_port
-        self._tls = tls
-        self._tls_listener = tls_listener
-        self._close_timeout = close_timeout
+        self.alarms = Alarms(self, config.memory_limit, config.disk_free_limit)
         self.acceptor = Acceptor()
         self._is_open = False
 
@@ -158,18 +116,19 @@ class Broker:
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
         self.started_at = time.time()
-        plain, encrypted = _as_list(self._listener), _as_list(self._tls_listener if self._tls is not None else None)
-        management = _as_list(self._management_listener)
+        config = self.config
+        plain, encrypted = list(config.listeners), list(config.tls_listeners)
+        management = list(config.management_listeners)
         try:
-            if management or self.management_port is not None:
+            if management or config.management_port is not None:
                 _need_management()
-            plain = plain or self._listen(self.port)
-            if self._tls is not None:
-                encrypted = encrypted or self._listen(self.tls_port)
-            if self.management_port is not None:
-                management = management or self._listen(self.management_port)
-            if self.data is not None:
-                await self._recover(self.data, plain[0].getsockname()[1])
+            plain = plain or self._listen(config.port)
+            if config.tls is not None:
+                encrypted = encrypted or self._listen(config.tls_port)
+            if config.management_port is not None:
+                management = management or self._listen(config.management_port)
+            if config.data is not None:
+                await self._recover(config.data, plain[0].getsockname()[1])
         except BaseException:
             for listener in plain + encrypted + management:
                 listener.close()
@@ -179,7 +138,7 @@ class Broker:
             self.acceptor.add(listener, self._serve)
         for listener in encrypted:
             self.tls_port = listener.getsockname()[1]
-            self.acceptor.add(listener, self._serve, self._tls)
+            self.acceptor.add(listener, self._serve, config.tls)
         self._is_open = True
         self.alarms.start()
         if management:
@@ -195,7 +154,7 @@ class Broker:
     @property
     def has_tls(self) -> bool:
         """Whether it listens for TLS too."""
-        return self._tls is not None
+        return self.config.tls is not None
 
     @property
     def management_url(self) -> str:
@@ -206,14 +165,14 @@ class Broker:
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.management_port}/"
 
-    def start_management(self, where: int | socket.socket | Sequence[socket.socket]) -> None:
-        """Serve the management API on a port of the same host (0 takes a free one), or on a socket that listens.
+    def start_management(self, where: int | list[socket.socket]) -> None:
+        """Serve the management API on a port of the same host (0 takes a free one), or on sockets that listen.
 
         It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
         can't listen, UsageError where the packages that it needs are not installed.
         """
         _need_management()
-        listeners = self._listen(where) if isinstance(where, int) else _as_list(where)
+        listeners = self._listen(where) if isinstance(where, int) else where
         self.management_port = listeners[0].getsockname()[1]
         self._management = asyncio.create_task(self._start_management(listeners), name="management")
 
@@ -269,7 +228,7 @@ class Broker:
             )
         closed = [connection.closed for connection in connections]
         if closed:
-            await asyncio.wait(closed, timeout=self._close_timeout)
+            await asyncio.wait(closed, timeout=self.config.close_timeout)
         for connection in connections:
             connection.driver.abort()
         if closed:
@@ -518,10 +477,6 @@ def _why(error: Exception) -> str:
 
 def _rank(kind: str) -> int:
     return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
-
-
-def _as_list(given: socket.socket | Sequence[socket.socket] | None) -> list[socket.socket]:
-    return [given] if isinstance(given, socket.socket) else list(given or ())
 
 
 def _server_properties() -> Table:

@@ -85,8 +85,8 @@ class ClientConnection:
         self.core = Core(
             Role.BROKER,
             frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
-            channel_max=broker.channel_max,
-            max_body_size=broker.max_message_size,
+            channel_max=broker.config.channel_max,
+            max_body_size=broker.config.max_message_size,
         )
         self.driver = Driver(self.core, self, self._on_connected)
         self.vhost: VirtualHost = broker.nowhere
@@ -448,19 +448,19 @@ class ClientConnection:
             raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
         self.user = given[0]
         self.mechanism = method.mechanism
-        broker = self.broker
-        self.tell(0, ConnectionTune(broker.channel_max, broker.frame_max, broker.heartbeat))
+        config = self.broker.config
+        self.tell(0, ConnectionTune(config.channel_max, config.frame_max, config.heartbeat))
 
     def _tuned(self, method: ConnectionTuneOk) -> None:
-        broker = self.broker
+        config = self.broker.config
         for name, given, offered, least in (
-            ("frame_max", method.frame_max, broker.frame_max, FRAME_MIN_SIZE),
-            ("channel_max", method.channel_max, broker.channel_max, 1),
+            ("frame_max", method.frame_max, config.frame_max, FRAME_MIN_SIZE),
+            ("channel_max", method.channel_max, config.channel_max, 1),
         ):
             if (offered and not 0 < given <= offered) or 0 < given < least:
                 text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
                 raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
-        self.core.tuned(method.frame_max or broker.frame_max, method.channel_max or broker.channel_max)
+        self.core.tuned(method.frame_max or config.frame_max, method.channel_max or config.channel_max)
         self.heartbeat = method.heartbeat
         self.driver.start_heartbeat(method.heartbeat)
 

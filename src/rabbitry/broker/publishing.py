@@ -93,7 +93,7 @@ class Publishing:
             route = self._route(channel, arguments, properties.headers or {})
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
-            limit = self._connection.broker.max_message_size
+            limit = self._connection.broker.config.max_message_size
             raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
         if properties is _NOTHING:
             message = Message(route[1], header, body, delivery_mode(header, flags) == 2)

@@ -110,33 +110,33 @@ def serve(
         return
     start_logging(log_level, log_json)
     from rabbitry.apps._listening import listen
-    from rabbitry.broker import Broker
+    from rabbitry.broker import Broker, BrokerConfig
 
     # Messages are in no cycles: looking through those that wait after every 700 cost 3 to 7 % of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 10, 10)
     tls = _tls(tls_cert, tls_key, tls_ca)
-    listener = _listener(host, port)
-    _check_reach(host, listener[0], user)
+    listeners = _listeners(host, port)
+    _check_reach(host, listeners[0], user)
     users = _users(user, password_file)
-    broker = Broker(
-        host,
-        port,
+    config = BrokerConfig(
+        host=host,
+        port=port,
         users=users,
         vhosts=list(dict.fromkeys(["/", *(vhost or [])])),
-        listener=listener,
+        listeners=listeners,
         data=data_folder(data, memory),
-        management_listener=None if no_management else _management_listener(host, management_port),
+        management_listeners=() if no_management else _management_listeners(host, management_port),
         tls=tls,
-        tls_listener=None if tls is None else listen(host, tls_port),
+        tls_listeners=() if tls is None else listen(host, tls_port),
     )
-    raise typer.Exit(run_service(partial(_serve, broker, host)))
+    raise typer.Exit(run_service(partial(_serve, Broker(config))))
 
 
-async def _serve(broker: Broker, host: str, stop: asyncio.Event) -> int:
+async def _serve(broker: Broker, stop: asyncio.Event) -> int:
     """Run the broker until it is told to stop, or its store fails; print where it is once it accepts."""
     async with broker:
-        name = f"[{host}]" if ":" in host else host
+        name = f"[{broker.host}]" if ":" in broker.host else broker.host
         page = "" if broker.management_port is None else f" {broker.management_url}"
         print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
         if broker.has_tls:
@@ -220,7 +220,7 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
     return context
 
 
-def _management_listener(host: str, port: int | None) -> list[socket.socket] | None:
+def _management_listeners(host: str, port: int | None) -> list[socket.socket]:
     from rabbitry.apps._listening import PortTaken, listen
 
     try:
@@ -229,10 +229,10 @@ def _management_listener(host: str, port: int | None) -> list[socket.socket] | N
         if port is not None:
             raise
         log.warning("no management API: %s (--management-port)", error)
-        return None
+        return []
 
 
-def _listener(host: str, port: int) -> list[socket.socket]:
+def _listeners(host: str, port: int) -> list[socket.socket]:
     inherited = os.environ.pop(LISTENER, None)
     if inherited is not None:
         return [socket.socket(fileno=int(inherited))]

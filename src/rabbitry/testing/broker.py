@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 
 _DEADLINE: Final = 60.0
 _CLOSE_TIMEOUT: Final = 0.1
@@ -78,7 +78,9 @@ class RunningBroker:
         loop.set_exception_handler(self._failed)
         ended = asyncio.Event()
         # The memory of this process is mostly the tests', and the machine's share is for a broker of its own process.
-        async with Broker(host="127.0.0.1", port=0, memory_limit=sys.maxsize, close_timeout=_CLOSE_TIMEOUT) as broker:
+        async with Broker(
+            BrokerConfig(host="127.0.0.1", port=0, memory_limit=sys.maxsize, close_timeout=_CLOSE_TIMEOUT)
+        ) as broker:
             self._started.set_result((broker, loop, ended))
             await ended.wait()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import PublishTimeout
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually, eventually_blocking
@@ -33,7 +33,7 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
 
             yield _AlarmedBroker(server.url, alarm)
         else:
-            broker = await stack.enter_async_context(Broker(port=0))
+            broker = await stack.enter_async_context(Broker(BrokerConfig(port=0)))
             enough = broker.alarms.memory_limit
 
             async def alarm(is_on: bool) -> None:

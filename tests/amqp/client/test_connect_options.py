@@ -12,7 +12,7 @@ import rabbitry
 from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.connection import Connection
 from rabbitry.amqp.client.link import Link
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import ConnectFailed, LoginRefused, UsageError
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
@@ -54,7 +54,7 @@ def test_invalid_options_raise_a_usage_error(make: Callable[[], object], words: 
 
 
 async def test_the_broker_gets_the_client_properties() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         mine = {"product": "shop", "commit": "4ab2"}
         async with rabbitry.connect(broker.url, name="the shop", client_properties=mine):
             (seen,) = [connection.client_properties for connection in broker.connections]
@@ -133,7 +133,7 @@ async def test_hosts_are_tried_as_often_as_asked_for() -> None:
         return await rabbitry.connect(url, connect_attempts=100)
 
     connecting = asyncio.create_task(connect())
-    async with Broker(port=port), await connecting as connection:
+    async with Broker(BrokerConfig(port=port)), await connecting as connection:
         assert connection.is_open
     with pytest.raises(ConnectFailed, match="refused"):
         await rabbitry.connect(url, connect_attempts=2)
@@ -146,7 +146,7 @@ async def test_on_blocked_is_called_and_may_fail() -> None:
         told.append(reason)
         raise ValueError("the program's own fault")
 
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url, on_blocked=listen) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url, on_blocked=listen) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q")
         enough, broker.alarms.memory_limit = broker.alarms.memory_limit, 0

@@ -9,7 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import parse_url
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support.proxy import FaultProxy
 
 uvloop = pytest.importorskip("uvloop")
@@ -48,7 +48,7 @@ def test_the_client_on_uvloop(broker_url: str) -> None:
 
 def test_the_broker_on_uvloop() -> None:
     async def both() -> None:
-        async with Broker(port=0, management_port=0) as broker:
+        async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
             await _through_a_loss(broker.url)
 
     _run(both())

@@ -9,7 +9,7 @@ from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.queues import Message, Queue
 from rabbitry.broker.queues.dead_letter import dead_letter
 from rabbitry.testing.broker import RunningBroker
@@ -60,18 +60,18 @@ async def _pass(broker: Broker, kind: str, length: int) -> None:
 
 @pytest.mark.parametrize("kind", ["expired", "maxlen"])
 async def test_a_letter_passes_a_chain_of_queues(kind: str, tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         await _pass(broker, kind, 400)
 
 
 @pytest.mark.faults
 async def test_a_letter_passes_a_chain_of_two_thousand_queues() -> None:
-    async with Broker(port=0) as broker:
+    async with Broker(BrokerConfig(port=0)) as broker:
         await _pass(broker, "expired", 2000)
 
 
 async def test_what_a_chain_of_full_queues_refuses_comes_to_its_end() -> None:
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         last = _chain(broker, KINDS["refused"], 400)
         channel = await connection.channel()
         with pytest.raises(rabbitry.PublishRefused):
@@ -80,7 +80,7 @@ async def test_what_a_chain_of_full_queues_refuses_comes_to_its_end() -> None:
 
 
 async def test_a_letter_with_a_time_to_live_of_zero_is_for_a_consumer_that_waits() -> None:
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         last = _chain(broker, KINDS["expired"], 2)
         channel = await connection.channel()
         async with channel.consume("q1") as deliveries:
@@ -116,7 +116,7 @@ def test_queues_deliver_dead_letters_in_the_order_in_which_they_got_them() -> No
 
 @pytest.mark.parametrize("first", ["full", "end"])
 async def test_a_letter_that_a_full_queue_refuses_follows_the_one_being_published(first: str) -> None:
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         vhost = broker.vhosts["/"]
         _declare(broker, "end", NO_ARGUMENTS)
         to_end: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "end"}

@@ -7,7 +7,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.support.waiting import eventually_awaited
 
 DEAD: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
@@ -27,14 +27,14 @@ async def test_a_message_expires_after_a_restart_of_the_broker_and_a_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Table
 ) -> None:
     monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW", 2)
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await _declare(channel, arguments)
         for number in range(6):
             properties = rabbitry.Properties(expiration="1000", priority=number % 2)
             await channel.publish(b"%d" % number, routing_key="q", properties=properties)
         await channel.get("q")  # comes back with the end of the broker, unless a slow machine let it expire
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         held = [delivery for _ in range(6) if (delivery := await channel.get("q")) is not None]
         for delivery in held:
@@ -49,7 +49,7 @@ async def test_a_message_expires_after_a_restart_of_the_broker_and_a_return(
 
 async def test_an_expired_message_of_a_high_priority_is_not_delivered() -> None:
     """RabbitMQ delivers it: it does not look at a message that comes before others of lower priorities."""
-    async with Broker(port=0) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await _declare(channel, {"x-max-priority": 5})
         for body, expiration, priority in ((b"low", None, 1), (b"high", "1", 5)):

@@ -7,7 +7,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import Queue
 from tests.support.waiting import eventually
@@ -43,7 +43,7 @@ def _bodies(first: int, last: int) -> list[bytes]:
 
 @pytest.mark.parametrize("definition", [{"max-length": 10}, {"max-length-bytes": 60}])
 async def test_a_lower_limit_holds_for_what_is_in_the_store(tmp_path: Path, definition: Table) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-dead-letter-exchange": "amq.fanout"})
         await channel.declare_queue("dead", durable=True)
@@ -56,14 +56,14 @@ async def test_a_lower_limit_holds_for_what_is_in_the_store(tmp_path: Path, defi
 
 
 async def test_a_lower_limit_holds_after_a_restart(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await _fill(channel, "q", _bodies(0, 300))
         _limit(broker, {"max-length": 10})
         await connection.close()
         # It ends before it has read, and dropped, what is in the store.
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         queue = broker.vhosts["/"].queues["q"]
         await eventually(lambda: len(queue) == 10, "what is too many goes")
@@ -71,7 +71,7 @@ async def test_a_lower_limit_holds_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_what_is_in_the_store_goes_before_lower_priorities(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-max-priority": 1})
         await _fill(channel, "q", _bodies(0, 5), 0)
@@ -82,7 +82,7 @@ async def test_what_is_in_the_store_goes_before_lower_priorities(tmp_path: Path)
 
 
 async def test_a_consumer_takes_what_it_has_room_for_before_anything_is_too_much(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=100)
         await channel.declare_queue("q", durable=True, arguments={"x-max-length": 200})
         await _fill(channel, "q", _bodies(0, 200))

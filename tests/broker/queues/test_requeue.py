@@ -10,7 +10,7 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, BrokerConfig
 from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
@@ -39,7 +39,7 @@ def _rows(folder: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("count", [20, 100])
 async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-queue-type": "quorum"})
         for number in range(count):
@@ -52,7 +52,7 @@ async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int)
         await channel.declare_queue("q", passive=True)
         assert (len(queue), queue.published) == (count, count)
     assert _rows(tmp_path) == (count, count)
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         expected = [(b"%d" % number, 0) for number in range(10, count)] + [(b"%d" % number, 1) for number in range(10)]
         assert await _drain(channel) == expected

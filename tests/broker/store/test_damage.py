@@ -11,7 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker import Broker, StoreFailed
+from rabbitry.broker import Broker, BrokerConfig, StoreFailed
 from rabbitry.broker.queues import Entry, Message
 from rabbitry.broker.store.batch import Batch, Wanted
 from rabbitry.broker.store.rescue import alone, rebuild, survey
@@ -183,7 +183,7 @@ async def test_an_unusable_record_leaves_the_others_intact(
     tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kind, key, change = _RECORDS[what]
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         pass  # makes the user guest
     store = SQLiteStore(tmp_path)
     store.open()
@@ -192,7 +192,7 @@ async def test_an_unusable_record_leaves_the_others_intact(
     store.apply(Batch(records={**records, (kind, key): changed}))
     store.apply(_batch(0, 3))
     store.close()
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("other", passive=True)
         name = "rabbitry.recovered.1" if kind == "queue" else "q"
@@ -201,7 +201,7 @@ async def test_an_unusable_record_leaves_the_others_intact(
     (line,) = (tmp_path / "damaged-records.jsonl").read_text().splitlines()
     assert json.loads(line)["key"] == key
     caplog.clear()
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         assert "damaged" not in caplog.text, "it was set aside"
 
 

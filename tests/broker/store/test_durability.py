@@ -14,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
-from rabbitry.broker import Broker, StoreFailed
+from rabbitry.broker import Broker, BrokerConfig, StoreFailed
 from rabbitry.broker.management import messages
 from rabbitry.broker.queues import queue as queue_module
 from rabbitry.broker.store.batch import Batch, Found
@@ -33,7 +33,7 @@ async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
 
 
 async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("logs", "topic", durable=True, arguments={"alternate-exchange": "amq.fanout"})
         await channel.declare_exchange("gone", "direct")
@@ -50,7 +50,7 @@ async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> No
         await channel.publish(b"transient", routing_key="kept", properties=rabbitry.Properties(delivery_mode=1))
         delivery = await channel.get("other")
         assert delivery is not None
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert await _drain(channel, "kept") == [(b"3", False), (b"2", False), (b"1", False)]
         assert await _drain(channel, "other") == [(b"1", True), (b"3", False), (b"2", False)]
@@ -64,7 +64,7 @@ async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> No
         await channel.delete_queue("kept")
         await channel.delete_queue("other")
         await channel.delete_exchange("logs")
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert not broker.vhosts["/"].queues
         assert "logs" not in broker.vhosts["/"].exchanges
 
@@ -79,7 +79,7 @@ def small_window(monkeypatch: pytest.MonkeyPatch) -> int:
 
 async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path, small_window: int) -> None:
     count = 6 * small_window
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=100)
         await channel.declare_queue("long", durable=True)
         for number in range(count):
@@ -97,7 +97,7 @@ async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path, 
 
 async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_window: int) -> None:
     count = 3 * small_window
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for number in range(count):
@@ -109,13 +109,13 @@ async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_wind
         await channel.publish(b"after", routing_key="q")
         held.nack()
         assert [body for body, _ in await _drain(channel, "q")] == [b"0", b"after"]
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert (await channel.declare_queue("q", passive=True)).message_count == 0
 
 
 async def test_dead_letters_move_in_one_piece(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
         await channel.declare_queue(
@@ -129,21 +129,21 @@ async def test_dead_letters_move_in_one_piece(tmp_path: Path) -> None:
             assert delivery is not None
             delivery.reject(requeue=False)
         await channel.declare_queue("q", passive=True)
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [body for body, _ in await _drain(channel, "dead")] == [b"%d" % number for number in range(50)]
         assert await _drain(channel, "q") == []
 
 
 async def test_a_second_broker_on_the_folder_is_refused(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path):
+    async with Broker(BrokerConfig(port=0, data=tmp_path)):
         with pytest.raises(StoreFailed, match="another broker"):
-            async with Broker(port=0, data=tmp_path):
+            async with Broker(BrokerConfig(port=0, data=tmp_path)):
                 pass
 
 
 async def test_no_room_nacks_and_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"fits", routing_key="q")
@@ -261,7 +261,7 @@ async def test_two_hundred_kills(tmp_path: Path) -> None:
 async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of a backlog is in memory after a restart, and yet the queue is not empty."""
     bodies = [b"%d" % number for number in range(5)]
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         for queue in ("q", "over http"):
             await channel.declare_queue(queue, durable=True)
@@ -275,7 +275,7 @@ async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch:
 
     apply = SQLiteStore.apply
     monkeypatch.setattr(SQLiteStore, "apply", slow)
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [body for body, _ in await _drain(channel, "q")] == bodies
         asked: dict[str, object] = {"count": 9, "ackmode": "ack_requeue_true", "encoding": "auto"}
@@ -287,12 +287,12 @@ async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None
     nested: dict[str, FieldValue] = {}
     for _ in range(MAX_DEPTH - 1):
         nested = {"x": nested}
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("deep", durable=True, arguments=nested)
         await channel.declare_exchange("deep", durable=True, arguments=nested)
         await channel.bind_queue("deep", "deep", arguments=nested)
-    async with Broker(port=0, data=tmp_path) as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert broker.vhosts["/"].queues["deep"].arguments == nested
         (binding,) = broker.vhosts["/"].all_bindings()
         assert binding.arguments == nested
@@ -311,7 +311,7 @@ def _no_more_pages(broker: Broker) -> Iterator[None]:
 
 
 async def test_a_dead_letter_needs_no_room(tmp_path: Path) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
         arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
@@ -323,7 +323,7 @@ async def test_a_dead_letter_needs_no_room(tmp_path: Path) -> None:
             delivery.reject(requeue=False)
             await channel.declare_queue("behind", durable=True)
             assert not broker.alarms.on
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [len(body) for body, _ in await _drain(channel, "dead")] == [1_000_000]
         assert await _drain(channel, "q") == []
@@ -331,7 +331,7 @@ async def test_a_dead_letter_needs_no_room(tmp_path: Path) -> None:
 
 async def test_a_transaction_waits_for_room_and_acks_do_not(tmp_path: Path) -> None:
     """What a transaction acknowledged waits with what it published."""
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for body in (b"acked", b"in the transaction", b"left"):
@@ -348,7 +348,7 @@ async def test_a_transaction_waits_for_room_and_acks_do_not(tmp_path: Path) -> N
         await committing
         await eventually(lambda: not broker.journal.is_stuck, "room")
         await asyncio.to_thread(transaction.connection.close)
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         assert [len(body) for body, _ in await _drain(channel, "q")] == [4, 1_000_000]
 
@@ -375,7 +375,7 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
 ) -> None:
     monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW_BYTES", 1000)
     bodies = [b"%0*d" % (100 + number * 7 % 300, number) for number in range(60)]
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for body in bodies:
@@ -387,7 +387,7 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
         assert (lane.size, lane.tail) == (0, 0)
         for body in bodies:
             await channel.publish(body, routing_key="q")
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=3)
         async with channel.consume("q") as deliveries:
             for body in bodies:
@@ -436,7 +436,7 @@ def _publish_unconfirmed(url: str, count: int) -> None:
 async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         for name in ("a", "b", "c"):
             await channel.declare_queue(name, durable=True)
@@ -446,7 +446,7 @@ async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
     store.commit()
     store.close()
     for is_first in (True, False):
-        async with Broker(port=0, data=tmp_path) as broker, rabbitry.connect(broker.url) as connection:
+        async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
             assert ("no record of the queue with number 3; its messages are in the queue" in caplog.text) == is_first
             caplog.clear()
@@ -462,7 +462,10 @@ async def test_what_a_purge_has_answered_is_gone_though_the_broker_is_killed(
 ) -> None:
     monkeypatch.setattr("rabbitry.broker.queues.queue._FORGOTTEN_AT_ONCE", 1)
     monkeypatch.setattr("rabbitry.broker.shares._SECONDS", 0.0)  # each step in a turn of its own
-    async with Broker(port=0, data=tmp_path / "data") as broker, rabbitry.connect(broker.url) as connection:
+    async with (
+        Broker(BrokerConfig(port=0, data=tmp_path / "data")) as broker,
+        rabbitry.connect(broker.url) as connection,
+    ):
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for number in range(1000):
@@ -470,5 +473,5 @@ async def test_what_a_purge_has_answered_is_gone_though_the_broker_is_killed(
         await channel.wait_for_confirms()
         assert await channel.purge_queue("q") == 1000
         shutil.copytree(tmp_path / "data", tmp_path / "killed")  # as it would be found after a crash
-    async with Broker(port=0, data=tmp_path / "killed") as broker:
+    async with Broker(BrokerConfig(port=0, data=tmp_path / "killed")) as broker:
         assert len(broker.vhosts["/"].queues["q"]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.broker import Broker, StoreFailed
+from rabbitry.broker import Broker, BrokerConfig, StoreFailed
 from rabbitry.broker.store.batch import Batch
 from rabbitry.broker.store.sqlite import SQLiteStore
 
@@ -39,7 +39,10 @@ async def test_nothing_is_confirmed_once_the_files_are_gone_or_replaced(
 
 
 async def _publish_after(damage: Callable[[Path], None], folder: Path) -> None:
-    async with Broker(port=0, data=folder) as broker, rabbitry.connect(broker.url, recover=False) as connection:
+    async with (
+        Broker(BrokerConfig(port=0, data=folder)) as broker,
+        rabbitry.connect(broker.url, recover=False) as connection,
+    ):
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"before", routing_key="q")

@@ -133,7 +133,7 @@ def node(broker: "Broker") -> Json:
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "name": node_name(),
-        "type": "disc" if broker.data else "ram",
+        "type": "disc" if broker.config.data else "ram",
         "running": True,
         "os_pid": str(os.getpid()),
         "uptime": int((time.time() - broker.started_at) * 1000),
@@ -161,7 +161,7 @@ def node(broker: "Broker") -> Json:
         "applications": [],
         "contexts": _contexts(broker),
         "log_files": [],
-        "db_dir": str(broker.data or ""),
+        "db_dir": str(broker.config.data or ""),
         "config_files": [],
         "enabled_plugins": ["rabbitmq_management"],
         "net_ticktime": 0,

@@ -1,0 +1,89 @@
+"""The settings of an embedded broker."""
+
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, FRAME_MIN_SIZE
+from rabbitry.broker.login import GUEST, is_loopback
+from rabbitry.exceptions import UsageError
+
+MAX_MESSAGE_SIZE: Final = 128 << 20
+_LARGEST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """The settings of an embedded broker.
+
+    The broker takes over the listening sockets that it is given, and closes them.
+
+    Attributes:
+        host: The address on which it listens; `localhost` is 127.0.0.1 and ::1.
+        port: The AMQP port; 0 takes a free one. `Broker.port` is the one that was taken.
+        listeners: Sockets that listen already, in place of `host` and `port`.
+        users: Name → password. None has the user `guest` with the password `guest`, which may log in from this machine
+            only; where the data folder has users already, they stay as they are.
+        vhosts: Names of virtual hosts, beside those that the data folder has. `Broker.url` names the first one.
+        data: The folder for durable exchanges, queues and messages; None keeps everything in memory.
+        management_port: The port of the management API on `host`; 0 takes a free one, None serves no API.
+        management_listeners: Sockets that listen already, in place of `management_port`.
+        tls: A server's context. With one the broker listens for TLS too.
+        tls_port: The AMQP port for TLS; 0 takes a free one.
+        tls_listeners: Sockets that listen already, in place of `tls_port`.
+        heartbeat: Seconds, offered to clients; 0 asks for no heartbeats.
+        frame_max: The largest frame offered to clients, in bytes; at least 4,096.
+        channel_max: The most channels of a connection, offered to clients.
+        max_message_size: The largest body, in bytes; publishing a larger one closes the channel (406).
+        memory_limit: Bytes of memory of this process above which publishers are blocked; None takes 40% of the memory
+            of the machine, or of its container.
+        disk_free_limit: Bytes of room for the data folder below which publishers are blocked; None takes 50 MB.
+        close_timeout: Seconds that clients have to answer the broker's close before they are cut off.
+
+    Raises:
+        UsageError: A number is out of its range, there is no virtual host, or the address can be reached from other
+            machines and no user but `guest` is given.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5672
+    listeners: Sequence[socket.socket] = ()
+    users: Mapping[str, str] | None = field(default=None, repr=False)
+    vhosts: Sequence[str] = ("/",)
+    data: Path | None = None
+    management_port: int | None = None
+    management_listeners: Sequence[socket.socket] = ()
+    tls: ssl.SSLContext | None = None
+    tls_port: int = 5671
+    tls_listeners: Sequence[socket.socket] = ()
+    heartbeat: int = DEFAULT_HEARTBEAT
+    frame_max: int = DEFAULT_FRAME_MAX
+    channel_max: int = DEFAULT_CHANNEL_MAX
+    max_message_size: int = MAX_MESSAGE_SIZE
+    memory_limit: int | None = None
+    disk_free_limit: int | None = None
+    close_timeout: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, lowest, highest in (
+            ("port", 0, _LARGEST_PORT),
+            ("management_port", 0, _LARGEST_PORT),
+            ("tls_port", 0, _LARGEST_PORT),
+            ("heartbeat", 0, 0xFFFF),
+            ("frame_max", FRAME_MIN_SIZE, 0xFFFF_FFFF),
+            ("channel_max", 1, 0xFFFF),
+        ):
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                raise UsageError(f"broker setting {name}={value!r} is out of range: use {lowest} to {highest}")
+        if not self.vhosts:
+            raise UsageError("a broker needs a virtual host: name one in vhosts, '/' for the usual one")
+        address = str(self.listeners[0].getsockname()[0]) if self.listeners else self.host
+        if set(self.users or {GUEST: ""}) == {GUEST} and not is_loopback(address):
+            raise UsageError(
+                f"a broker on {self.host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log "
+                "in from this machine only: give it another user and a password"
+            )
