@@ -15,7 +15,7 @@ from tests.support import programs
 
 _FOLDER = Path(__file__).parent
 # Playwright's own 5 seconds pass on a busy machine.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=90_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +29,9 @@ async def _chromium() -> AsyncIterator[Browser]:
     """The Chromium that all tests of pages share, started by the first of them: a second of CPU."""
     programs.require(programs.why_no_chromium())
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=str(programs.CHROMIUM), args=programs.CHROMIUM_FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=str(programs.CHROMIUM), args=programs.CHROMIUM_FLAGS, timeout=90_000
+        )
         yield browser
         await browser.close()
 

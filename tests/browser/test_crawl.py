@@ -25,7 +25,7 @@ from rabbitry.web.server import Mount, create_app, mounts
 from tests.apps.crawl._fake import EVIL, URL, FakeKeeper
 
 pytestmark = pytest.mark.timeout(300)
-_WITHIN = 30_000
+_WITHIN = 90_000
 _PLACES = ("", "hosts", "search/words", "why/http%3A%2F%2Fa%2F", "add")
 
 

@@ -17,7 +17,7 @@ from rabbitry.apps.grading.roles import ROLES, RoleName
 from tests.browser.test_grading import Watched, _opened, _web
 
 pytestmark = pytest.mark.timeout(300)
-_WITHIN = 30_000
+_WITHIN = 90_000
 
 
 @pytest.fixture

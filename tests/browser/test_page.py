@@ -18,7 +18,7 @@ from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
-_WITHIN = 30_000
+_WITHIN = 90_000
 
 
 @dataclass

@@ -79,7 +79,7 @@ async def test_prefetch_covers_a_batch_whatever_the_concurrency_is(broker_url: s
     def handle_in_thread(numbers: list[int]) -> None:
         seen.append(len(numbers))
 
-    app.stage("in", batch=700, within=30, name="handle")(handle if kind == "async" else handle_in_thread)
+    app.stage("in", batch=700, within=100, name="handle")(handle if kind == "async" else handle_in_thread)
     await publish(broker_url, app, "in", list(range(1400)))
     async with app.worker(broker_url, connect_attempts=1, concurrency=1):
         await eventually(lambda: sum(seen) == 1400, "two full batches")

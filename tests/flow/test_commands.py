@@ -75,7 +75,12 @@ def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: ra
     with commands.service("worker", "shop_of_tests:app", "--health-port", "0", more=more) as worker:
         port = worker.wait_for(r"health: http://127\.0\.0\.1:(\d+)/health")[1]
         asyncio.run(eventually_holds(broker_url, "shop.paid", 50))
-        assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).json()["stages"]["bill"]["done"] == 50
+
+        def billed() -> int:
+            health = httpx.get(f"http://127.0.0.1:{port}/health", timeout=60).json()
+            return int(health["stages"]["bill"].get("done", 0))
+
+        eventually_blocking(lambda: billed() == 50, "all to be confirmed and counted")
         worker.process.terminate()
         assert worker.process.wait(60) == 0, worker.output
     assert asyncio.run(counts(broker_url, ["shop.take", "shop.bill", "shop.dead"])) == {

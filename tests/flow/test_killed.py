@@ -89,7 +89,7 @@ async def test_a_restart_of_the_broker_during_generators_and_batches_is_no_event
         await eventually_holds(server.url, "killed.out", 100, at_least=True)
         await loop.run_in_executor(None, server.kill)
         await loop.run_in_executor(None, server.start)
-        await eventually(lambda: worker.is_healthy, "the worker to come back", within=60)
+        await eventually(lambda: worker.is_healthy, "the worker to come back")
         out = (await gathered(server.url, ["killed.out"], expected(200)))["killed.out"]
     while any((await counts(server.url, QUEUES)).values()):  # what came again, and was given back
         async with app.worker(server.url, connect_attempts=1):
@@ -122,7 +122,7 @@ async def test_a_generator_that_never_ends_survives_a_lost_connection_once(broke
         consuming = worker._engine._connections[0]
         assert worker._io is not None
         worker._io.loop.call_soon_threadsafe(consuming.link.driver.abort)  # type: ignore[union-attr] # it is there
-        await eventually(lambda: begun == [1, 2], "the message to come again", within=30)
-        await eventually(lambda: ended == [1], "the first run to be closed", within=30)
+        await eventually(lambda: begun == [1, 2], "the message to come again")
+        await eventually(lambda: ended == [1], "the first run to be closed")
         assert await worker.stop(deadline=0.1)
     assert ended == [1, 2]

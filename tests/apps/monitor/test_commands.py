@@ -137,18 +137,20 @@ def test_help_tells_the_contract_s_options(tmp_path: Path, command: list[str]) -
 
 
 def test_output_that_nobody_reads_any_more_is_no_error(broker_url: str, tmp_path: Path) -> None:
-    with publishing(broker_url) as publisher:
-        client = subprocess.Popen(
-            [sys.executable, "-m", "rabbitry", *STATS, *as_options(broker_url)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
-        )  # fmt: skip
+    command = [sys.executable, "-m", "rabbitry", *STATS, *as_options(broker_url)]
+    with (
+        publishing(broker_url) as publisher,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as client,
+    ):
         assert client.stdout is not None
-        publisher.wait_for_listener("pi-1", sample(0.5))
-        client.stdout.readline()
-        client.stdout.close()
-        publisher.publish("pi-1", sample(0.5))
-        publisher.publish("pi-1", sample(0.5))
-        assert client.wait(90) == 0
         assert client.stderr is not None
-        assert len(client.stderr.read().splitlines()) == 1  # that it is connected
-        client.stderr.close()
+        try:
+            publisher.wait_for_listener("pi-1", sample(0.5))
+            client.stdout.readline()
+            client.stdout.close()
+            publisher.publish("pi-1", sample(0.5))
+            publisher.publish("pi-1", sample(0.5))
+            assert client.wait(90) == 0
+            assert len(client.stderr.read().splitlines()) == 1  # that it is connected
+        finally:
+            client.kill()
