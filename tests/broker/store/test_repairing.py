@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from rabbitry.broker.queues import Entry, Message
 from rabbitry.broker.store import rescue
 from rabbitry.broker.store.batch import Batch, StoreFailed
 from rabbitry.broker.store.pages import Image
@@ -203,3 +205,26 @@ def test_more_damages_than_are_listed_are_counted(damaged: Path, monkeypatch: py
     found = survey(damaged)
     assert found.further >= 1
     assert f"{found.further:,} further damages of this kind" in found.lines()
+
+
+def test_a_repair_holds_few_of_the_messages_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescue, "_MOST_KEPT", 400_000)
+    count, body = 40, bytes(100_000)
+    store = SQLiteStore(tmp_path)
+    store.open()
+    added: dict[Entry, int] = {}
+    for number in range(count):
+        message = Message(b"\0\1q", damage._HEADER + len(body).to_bytes(8, "big") + b"\0\0", body, True)
+        message.id = number + 1
+        message.copies = 1
+        added[Entry(number, message)] = 1
+    store.apply(Batch(records=damage._record("q", 1), added=added))
+    store.close()
+    tracemalloc.start()
+    try:
+        found, _ = rebuild(tmp_path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.queues == {"'q' of '/'": count}
+    assert most < count * len(body) // 3

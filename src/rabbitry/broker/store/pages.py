@@ -224,10 +224,10 @@ class Image:
             more = self.page(following)
             following = int.from_bytes(more[:4], "big")
             payload += more[4 : 4 + size - len(payload)]
-        return Row(number, _values(bytes(payload)))
+        return Row(number, _values(payload))
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
     value = 0
     for index in range(8):
         byte = data[at + index]
@@ -242,7 +242,7 @@ _INTEGERS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 """Serial type → bytes of an integer."""
 
 
-def _values(payload: bytes) -> tuple[Value, ...]:
+def _values(payload: bytearray) -> tuple[Value, ...]:
     end, at = _varint(payload, 0)
     if end > len(payload):
         raise Malformed("its header is too long")
@@ -251,13 +251,14 @@ def _values(payload: bytes) -> tuple[Value, ...]:
         kind, at = _varint(payload, at)
         types.append(kind)
     values: list[Value] = []
+    view = memoryview(payload)  # a slice of a message of 128 MiB would be another copy of it
     at = end
     for kind in types:
         if kind in (0, 8, 9):
             values.append((None, 0, 1)[max(0, kind - 7)])
             continue
         size = _INTEGERS.get(kind, 8 if kind == 7 else (kind - 12) // 2)
-        data = payload[at : at + size]
+        data = view[at : at + size]
         if size < 0 or len(data) < size:
             raise Malformed("it is cut")
         at += size
@@ -266,7 +267,7 @@ def _values(payload: bytes) -> tuple[Value, ...]:
         elif kind == 7:
             values.append(struct.unpack(">d", data)[0])
         else:
-            values.append(data.decode() if kind & 1 else data)
+            values.append(str(data, "utf-8") if kind & 1 else bytes(data))
     return tuple(values)
 
 

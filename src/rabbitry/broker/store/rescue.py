@@ -27,7 +27,9 @@ NAME: Final = "broker.sqlite"
 _REBUILT: Final = f"{NAME}-rebuilt"
 """A database that is complete, and about to take the place of the damaged one."""
 _MANY: Final = 500
-"""Rows written in one statement."""
+"""Rows written in one statement, at most."""
+_MOST_KEPT: Final = 4 << 20
+"""Bytes of messages above which the rows that wait are written: what a repair needs of memory, beside one message."""
 _MOST_NOTED: Final = 10_000
 _HEAD: Final = 600
 """Bytes of a stored message in which its size is found: two short strings and the beginning of its header."""
@@ -90,7 +92,8 @@ class _Reader:
         self._seen = bytearray(image.pages + 1)
         """A byte for each page, by number: 1 where it was read."""
         self._count = 0
-        self._bad_entries: set[tuple[Value, ...]] = set()
+        self._kept = 0
+        """Bytes of the bodies that wait to be written."""
         self.survey = Survey()
 
     def read(self) -> Survey:
@@ -192,13 +195,16 @@ class _Reader:
 
     def _keep_body(self, number: int, refs: int, content: bytes, crc: int) -> None:
         if number >= 0 and crc32(content, crc32(BODY_KEY.pack(number))) == crc:
-            self._add("bodies", (number, refs, content if self._keeps_bodies else b"", crc))
+            if not self._keeps_bodies:
+                content = b""
+            self._kept += len(content)
+            self._add("bodies", (number, refs, content, crc))
 
     def _add(self, table: str, values: tuple[Value, ...]) -> None:
         self.survey.rows += 1
         rows = self._rows[table]
         rows.append(values)
-        if len(rows) >= _MANY:
+        if len(rows) >= _MANY or self._kept >= _MOST_KEPT:
             self._write(table)
 
     def _write(self, table: str) -> None:
@@ -207,6 +213,8 @@ class _Reader:
             places = ", ".join("?" * len(rows[0]))
             self._target.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608 # no text from outside
             rows.clear()
+            if table == "bodies":
+                self._kept = 0
 
     def _flush(self) -> None:
         for table in self._rows:
