@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM: every command ends with the same codes, in whatever it is interrupted."""
 
+import contextlib
 import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,20 +59,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _start(folder: Path, arguments: tuple[str, ...], more: dict[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextlib.contextmanager
+def _started(folder: Path, arguments: tuple[str, ...], more: dict[str, str]) -> "Iterator[subprocess.Popen[str]]":
+    with subprocess.Popen(
         [sys.executable, "-m", "rabbitry", *arguments],
         env=commands.environment({"XDG_DATA_HOME": str(folder / "kept")} | more), cwd=folder,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    try:
-        # Its stdin stays open: who reads there must be told by the signal.
-        code = process.wait(90)
-    finally:
-        process.kill()
+    # Its stdin stays open: who reads there must be told by the signal.
+    code = process.wait(90)
     return code, process.communicate()[1]
 
 
@@ -81,9 +85,8 @@ def test_a_signal_ends_what_waits_for_a_silent_broker(folder: Path, arguments: t
         with socket.create_server(("127.0.0.1", 0)) as silent:
             address = f"127.0.0.1:{silent.getsockname()[1]}"
             more = {"RABBITRY_BROKER": f"amqp://{address}/", "RABBITRY_MANAGEMENT": f"http://{address}"}
-            process = _start(folder, arguments, more)
             silent.settimeout(90)
-            with silent.accept()[0]:
+            with _started(folder, arguments, more) as process, silent.accept()[0]:
                 process.send_signal(number)
                 code, said = _ended(process)
         assert code == (0 if arguments in _UNTIL_TOLD else 130), said
@@ -112,17 +115,17 @@ def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, .
         with socket.create_server(("127.0.0.1", 0)) as silent:
             address = f"127.0.0.1:{silent.getsockname()[1]}"
             more = {"RABBITRY_BROKER": f"amqp://{address}/", "RABBITRY_DATABASE": f"postgresql://{address}/x"}
-            process = _start(folder, arguments, more if code else {})
-            status = Path(f"/proc/{process.pid}/status")
+            with _started(folder, arguments, more if code else {}) as process:
+                status = Path(f"/proc/{process.pid}/status")
 
-            def answers(status: Path = status) -> bool:
-                # Python itself catches SIGINT a moment before the command does, so SIGTERM shows that it has begun.
-                caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
-                return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+                def answers(status: Path = status) -> bool:
+                    # Python itself catches SIGINT a moment before the command does, so SIGTERM shows that it has begun.
+                    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
+                    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
-            eventually_blocking(answers, "its handlers")
-            process.send_signal(number)
-            found, said = _ended(process)
+                eventually_blocking(answers, "its handlers")
+                process.send_signal(number)
+                found, said = _ended(process)
         assert found == code, said
         assert "Traceback" not in said
         assert "Aborted" not in said
@@ -149,6 +152,34 @@ def test_a_signal_that_a_library_makes_an_error_of_its_own_of_is_one(tmp_path: P
     assert (done.returncode, done.stderr) == (130, "rabbitry: interrupted\n")
 
 
+@pytest.mark.parametrize("number", _SIGNALS)
+@pytest.mark.parametrize("dropping", ["weakref.finalize(holder, send)", "weakref.ref(holder, lambda _: send())"])
+def test_a_signal_whose_error_python_drops_ends_a_command(tmp_path: Path, dropping: str, number: int) -> None:
+    # As one that comes in the callback of a weak reference that the import of a module makes.
+    code = f"""
+        import os, signal, time, typer, weakref
+        from rabbitry.apps import Plugin
+
+        commands = typer.Typer()
+
+        class Holder: pass
+
+        @commands.command()
+        def late() -> None:
+            def send() -> None:
+                os.kill(os.getpid(), {int(number)})
+
+            holder = Holder()
+            kept = {dropping}
+            del holder
+            time.sleep(120)
+
+        plugin = Plugin(name="late", title="X", commands="late_app:commands")
+    """
+    done = commands.run("late", more=install(tmp_path, "late", code))
+    assert (done.returncode, done.stderr) == (130, "rabbitry: interrupted\n")
+
+
 def test_the_second_signal_ends_at_once_what_waits_for_a_thread(folder: Path) -> None:
     program = (
         "import threading, time; from rabbitry.runtime.service import run_service\n"
@@ -160,11 +191,14 @@ def test_the_second_signal_ends_at_once_what_waits_for_a_thread(folder: Path) ->
         "run_service(service)\n"
         "print('done', flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=folder)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout.readline() == "done\n"  # and Python waits for the thread
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(90) == 130
-    process.stdout.close()
+    arguments = [sys.executable, "-c", program]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == "done\n"  # and Python waits for the thread
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(90) == 130
+        finally:
+            process.kill()

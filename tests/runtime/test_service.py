@@ -4,6 +4,8 @@ import subprocess
 import sys
 from typing import Final
 
+import pytest
+
 _ENDING: Final = """
 import asyncio, os, signal, threading, time
 from rabbitry.runtime.service import run_service
@@ -22,3 +24,55 @@ run_service(service)
 def test_a_second_signal_ends_at_once_also_what_is_ending() -> None:
     done = subprocess.run([sys.executable, "-c", _ENDING], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+_AT_EACH_LINE: Final = """
+import os, signal, sys
+from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted
+from rabbitry.runtime.service import run_service
+
+def end_at(line, new_loop):
+    lines = 0
+
+    def trace(frame, event, argument):
+        nonlocal lines
+        if event == "line" and frame.f_code.co_filename.endswith(("runners.py", "events.py", "service.py")):
+            lines += 1
+            if lines == line:
+                sys.settrace(None)
+                os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+
+    async def service(stop):
+        if lines < line:
+            os._exit(7)
+        await stop.wait()
+        return 0
+
+    signal.alarm(60)
+    raise_when_interrupted()
+    sys.settrace(trace)
+    try:
+        os._exit(run_service(service, new_loop=new_loop))
+    except Interrupted:
+        os._exit(0)
+
+line = code = 0
+while code == 0:
+    line += 1
+    child = os.fork()
+    if not child:
+        end_at(line, LOOP)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(line, code)
+"""
+
+
+@pytest.mark.parametrize("loop", ["None", "new_event_loop"])
+def test_a_signal_at_any_line_of_the_start_ends_a_service(loop: str) -> None:
+    program = _AT_EACH_LINE.replace("LOOP", loop)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
+    lines, code = (int(word) for word in done.stdout.split())
+    assert code == 7, f"lost at line {lines}: {done.stderr}"  # 7: the service ran before that line
+    assert lines > 20

@@ -5,7 +5,9 @@ Kept free of heavy imports: it is in place before anything else is imported.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Final, NoReturn
@@ -16,8 +18,14 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 class Interrupted(BaseException):
     """SIGINT or SIGTERM. No Exception, and no KeyboardInterrupt: the argument parser handles that one itself."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 _came = threading.Event()
+_AGAIN: Final = 0.05
+"""Seconds until a signal whose Interrupted was dropped is sent again."""
 
 
 def is_interrupted() -> bool:
@@ -29,15 +37,35 @@ def is_interrupted() -> bool:
 
 
 def raise_when_interrupted() -> None:
-    """Let the first SIGINT or SIGTERM raise Interrupted in the main thread; the next ones are ignored then."""
+    """Let the first SIGINT or SIGTERM raise Interrupted in the main thread; the second one ends the process with 130.
+
+    Python drops what is raised in a finalizer or in a weak reference's callback (importing a module has one); such a
+    signal is sent again.
+    """
     if threading.current_thread() is not threading.main_thread():
         return  # only that one may have handlers
 
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in SIGNALS:
+            signal.signal(each, lambda *_: os._exit(130))
         _came.set()
-        raise Interrupted
+        raise Interrupted(number)
 
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    def handle() -> None:
+        for number in SIGNALS:
+            signal.signal(number, interrupt)
+
+    report = sys.unraisablehook
+
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):
+            report(unraisable)
+            return
+        # By then this hook has returned, which would drop the next Interrupted as well.
+        handle()
+        again = threading.Timer(_AGAIN, os.kill, (os.getpid(), unraisable.exc_value.number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = dropped
+    handle()

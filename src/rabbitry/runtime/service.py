@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any, NoReturn
 
 from rabbitry.runtime.interrupt import SIGNALS
@@ -46,13 +47,13 @@ def run_service(
     above = parent()
     if above is not None:
         above.watch(deadline + 2 * GRACE)
-    try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_supervise(service, deadline, give_up))
-    finally:
-        # Closing the loop took its handlers away.
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        supervisor = _Supervisor(runner.get_loop(), deadline, give_up)
         for number in SIGNALS:
-            signal.signal(number, lambda *_: _exit_at_once(ExitCode.INTERRUPTED))
+            # Before the loop runs, which would log and drop an Interrupted that is raised in one of its callbacks; and
+            # not by the loop's add_signal_handler, since closing the loop takes such a handler away.
+            signal.signal(number, supervisor.on_signal)
+        return runner.run(supervisor.run(service))
 
 
 def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int:
@@ -78,47 +79,62 @@ def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int
     return run_service(service, deadline=2 * GRACE)
 
 
-async def _supervise(
-    service: Callable[[asyncio.Event], Coroutine[Any, Any, int]],
-    deadline: float,
-    give_up: Callable[[], Coroutine[Any, Any, None]] | None,
-) -> int:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(service(stop))
-    giving_up: asyncio.Task[None] | None = None
-    expired = False
+class _Supervisor:
+    """A service and the signals that end it."""
 
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        log.error("not finished %g s after the signal: cancelled", deadline)
-        task.cancel()
-        loop.call_later(GRACE, _exit_at_once, ExitCode.FAILED)
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        give_up: Callable[[], Coroutine[Any, Any, None]] | None,
+    ) -> None:
+        self._loop = loop
+        self._deadline = deadline
+        self._give_up = give_up
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[int] | None = None
+        self._giving_up: asyncio.Task[None] | None = None
+        self._is_expired = False
 
-    def on_signal() -> None:
-        nonlocal giving_up
-        if not stop.is_set():
-            stop.set()
-            loop.call_later(deadline, expire)
-        elif give_up is None or giving_up is not None or task.done():
+    async def run(self, service: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
+        """Run the service and return its exit code."""
+        self._task = asyncio.ensure_future(service(self._stop))
+        try:
+            code = await self._task
+            if self._giving_up is not None:
+                await self._giving_up  # which ends the process
+            return code
+        except asyncio.CancelledError:
+            if not self._is_expired:
+                raise
+            return ExitCode.FAILED
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle a signal: in the loop, which it wakes up, and at once where the loop has been closed."""
+        if self._loop.is_closed():  # and Python waits for a thread
+            _exit_at_once(ExitCode.INTERRUPTED)
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            self._loop.call_later(self._deadline, self._expire)
+        elif self._give_up is None or self._giving_up is not None or self._is_done():
             _exit_at_once(ExitCode.INTERRUPTED)
         else:
-            giving_up = asyncio.create_task(give_up())
-            giving_up.add_done_callback(lambda _: _exit_at_once(ExitCode.INTERRUPTED))
-            loop.call_later(HURRY, _exit_at_once, ExitCode.INTERRUPTED)
+            self._giving_up = asyncio.create_task(self._give_up())
+            self._giving_up.add_done_callback(lambda _: _exit_at_once(ExitCode.INTERRUPTED))
+            self._loop.call_later(HURRY, _exit_at_once, ExitCode.INTERRUPTED)
 
-    for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        code = await task
-        if giving_up is not None:
-            await giving_up  # which ends the process
-        return code  # closing the loop, which may wait for threads, takes the handlers away
-    except asyncio.CancelledError:
-        if not expired:
-            raise
-        return ExitCode.FAILED
+    def _is_done(self) -> bool:
+        return self._task is not None and self._task.done()
+
+    def _expire(self) -> None:
+        self._is_expired = True
+        log.error("not finished %g s after the signal: cancelled", self._deadline)
+        if self._task is not None:
+            self._task.cancel()
+        self._loop.call_later(GRACE, _exit_at_once, ExitCode.FAILED)
 
 
 def _exit_at_once(code: int) -> NoReturn:
