@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry import _connections as limits
-from rabbitry._accepting import Acceptor, Visitor, listening
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.runtime.accepting import Acceptor, Visitor
+from rabbitry.runtime.http import connections as limits
+from rabbitry.runtime.listening import open_listeners
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 
@@ -74,7 +75,7 @@ class _Silent(asyncio.Protocol):
 
 async def test_the_oldest_connection_without_a_login_is_closed_first() -> None:
     acceptor = Acceptor(kept=0)
-    (listener,) = listening("127.0.0.1", 0)
+    (listener,) = open_listeners("127.0.0.1", 0)
     port = listener.getsockname()[1]
     acceptor.add(listener, _Silent)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -95,7 +96,7 @@ async def test_the_oldest_connection_without_a_login_is_closed_first() -> None:
 
 async def test_a_handshake_of_tls_that_never_begins_counts_and_ends_with_the_acceptor() -> None:
     acceptor = Acceptor()
-    (listener,) = listening("127.0.0.1", 0)
+    (listener,) = open_listeners("127.0.0.1", 0)
     acceptor.add(listener, _Silent, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
     await eventually(lambda: acceptor.without_login == 1, "it is accepted")
@@ -107,7 +108,7 @@ async def test_a_handshake_of_tls_that_never_begins_counts_and_ends_with_the_acc
 
 
 def test_localhost_is_both_families_with_one_port() -> None:
-    sockets = listening("localhost", 0)
+    sockets = open_listeners("localhost", 0)
     try:
         addresses = [each.getsockname()[:2] for each in sockets]
         assert addresses[0][0] == "127.0.0.1"
@@ -135,7 +136,7 @@ def test_localhost_is_one_family_on_a_machine_without_ipv6(monkeypatch: pytest.M
         return create(address, backlog=backlog)
 
     monkeypatch.setattr(socket, "create_server", without_ipv6)
-    (listener,) = listening("localhost", 0)
+    (listener,) = open_listeners("localhost", 0)
     with listener:
         assert listener.getsockname()[0] == "127.0.0.1"
 

@@ -45,6 +45,7 @@ async def _ask(broker: Broker, method: str, headers: dict[str, str], path: str =
         {**_JSON, "Origin": "null"},
         {**_JSON, "Origin": "http://127.0.0.1:1"},
         {**_JSON, "Origin": "http://127.0.0.1:{port}.evil.example"},
+        {**_JSON, "Referer": "http://evil.example/"},
         {**_JSON, "Sec-Fetch-Site": "cross-site"},
         {**_JSON, "Sec-Fetch-Site": "same-site"},
         {"Content-Type": "text/plain"},

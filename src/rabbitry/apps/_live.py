@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 from fastapi import WebSocket, WebSocketDisconnect
 
-from rabbitry.apps._guard import peer_of
 from rabbitry.apps.exceptions import TooManyPages
+from rabbitry.runtime.http.guard import peer_of
 
 PAGE_LIMIT = 128
 """Pages that may be open at once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import ipaddress
 import logging
 import os
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from rabbitry._decode import decode_text
 from rabbitry._words import reason
 from rabbitry.amqp.client import DEFAULT_URL
 from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.runtime.addresses import in_url, is_loopback
 
 KEYS = frozenset(
     {
@@ -54,14 +54,6 @@ class Settings:
                 f"the address {self.host!r} (--host or APP_HOST) can be reached from other machines, which needs a "
                 "password: set APP_PASSWORD in the environment or in .env"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def from_environment(
@@ -112,9 +104,7 @@ def broker_url(found: Mapping[str, str]) -> str | None:
         return found["RABBITRY_BROKER"]
     if not any(key.startswith("RABBITMQ_") for key in found):
         return None
-    host = found.get("RABBITMQ_HOST", "127.0.0.1")
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
+    host = in_url(found.get("RABBITMQ_HOST", "127.0.0.1"))
     user, password, vhost = (
         quote(found.get(f"RABBITMQ_{key}", default), safe="")
         for key, default in (("USER", "guest"), ("PASSWORD", "guest"), ("VHOST", "/"))

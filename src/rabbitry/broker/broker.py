@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
 from rabbitry import __version__
-from rabbitry._accepting import Acceptor, Visitor, listening
 from rabbitry._installing import missing
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table
@@ -45,6 +44,9 @@ from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import RabbitryError, UsageError
+from rabbitry.runtime.accepting import Acceptor, Visitor
+from rabbitry.runtime.addresses import in_url
+from rabbitry.runtime.listening import open_listeners
 
 if TYPE_CHECKING:
     from rabbitry.broker.management.server import ManagementServer
@@ -146,7 +148,7 @@ class Broker:
         return self
 
     def _listen(self, port: int) -> list[socket.socket]:
-        return listening(self.host, port)
+        return open_listeners(self.host, port)
 
     def _serve(self, visitor: Visitor) -> asyncio.BaseProtocol:
         return ClientConnection(self, visitor.leave).driver
@@ -162,8 +164,7 @@ class Broker:
         if self.management_port is None:
             why = "could not load it, see its log" if self._management else "was started without management_port"
             raise UsageError(f"this broker has no management API: it {why}")
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.management_port}/"
+        return f"http://{in_url(self.host)}:{self.management_port}/"
 
     def start_management(self, where: int | list[socket.socket]) -> None:
         """Serve the management API on a port of the same host (0 takes a free one), or on sockets that listen.
@@ -244,8 +245,7 @@ class Broker:
 
     async def _recover(self, folder: Path, port: int) -> None:
         """Open the store and make what it holds again."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        address = f"amqp://{name}:{port}/"
+        address = f"amqp://{in_url(self.host)}:{port}/"
         store = SQLiteStore(folder, address)
         journal = Journal(store, on_failure=self.fail, on_full=self.alarms.set_full)
         contents = await journal.open()

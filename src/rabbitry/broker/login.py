@@ -1,12 +1,12 @@
 """Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and where `guest` may come from."""
 
-import ipaddress
 import ssl
 from typing import Final, cast
 
 from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.exceptions import ProtocolViolation
+from rabbitry.runtime.addresses import is_loopback
 
 GUEST: Final = "guest"
 """The user with the known password."""
@@ -84,11 +84,3 @@ def _escaped(value: str) -> str:
 def may_come_from(user: str, peer_address: str) -> bool:
     """Whether a user may log in from an address: `guest` only from this machine (RabbitMQ's docs/access-control)."""
     return user != GUEST or is_loopback(peer_address)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address, or the name `localhost`, is this machine's alone."""
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -16,10 +16,12 @@ import typer
 from rabbitry._words import reason
 from rabbitry.cli import broker_store
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.addresses import in_url, is_loopback
+from rabbitry.runtime.listening import PortTaken, inherit_or_listen, listen
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import LogJson, LogLevel, read_password, start_logging
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import LISTENER, ready
+from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
@@ -109,14 +111,13 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     start_logging(log_level, log_json)
-    from rabbitry.apps._listening import listen
     from rabbitry.broker import Broker, BrokerConfig
 
     # Messages are in no cycles: looking through those that wait after every 700 cost 3 to 7 % of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 10, 10)
     tls = _tls(tls_cert, tls_key, tls_ca)
-    listeners = _listeners(host, port)
+    listeners = inherit_or_listen(host, port)
     _check_reach(host, listeners[0], user)
     users = _users(user, password_file)
     config = BrokerConfig(
@@ -136,7 +137,7 @@ def serve(
 async def _serve(broker: Broker, stop: asyncio.Event) -> int:
     """Run the broker until it is told to stop, or its store fails; print where it is once it accepts."""
     async with broker:
-        name = f"[{broker.host}]" if ":" in broker.host else broker.host
+        name = in_url(broker.host)
         page = "" if broker.management_port is None else f" {broker.management_url}"
         print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
         if broker.has_tls:
@@ -190,7 +191,7 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
 
 def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
     """Raise UsageError for an address that others can reach where nobody could log in from there."""
-    from rabbitry.broker.login import GUEST, is_loopback
+    from rabbitry.broker.login import GUEST
 
     if is_loopback(str(listener.getsockname()[0])) or user not in (None, GUEST):
         return
@@ -221,8 +222,6 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
 
 
 def _management_listeners(host: str, port: int | None) -> list[socket.socket]:
-    from rabbitry.apps._listening import PortTaken, listen
-
     try:
         return listen(host, MANAGEMENT_PORT if port is None else port)
     except PortTaken as error:
@@ -230,12 +229,3 @@ def _management_listeners(host: str, port: int | None) -> list[socket.socket]:
             raise
         log.warning("no management API: %s (--management-port)", error)
         return []
-
-
-def _listeners(host: str, port: int) -> list[socket.socket]:
-    inherited = os.environ.pop(LISTENER, None)
-    if inherited is not None:
-        return [socket.socket(fileno=int(inherited))]
-    from rabbitry.apps._listening import listen
-
-    return listen(host, port)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -16,6 +15,8 @@ from rabbitry.apps._installed import attempt, installed, resolve
 from rabbitry.apps._management import Management
 from rabbitry.apps._plugin import Verdict
 from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, VirtualHostRefused
+from rabbitry.runtime.addresses import is_loopback
+from rabbitry.runtime.listening import by_whom
 from rabbitry.runtime.options import Broker, Json, broker_url
 from rabbitry.runtime.output import ExitCode, one_line, print_json
 from rabbitry.runtime.service import run_once
@@ -195,7 +196,7 @@ def _not_connected(error: ConnectFailed, url: BrokerURL) -> Finding:
     host, port = url.hosts[0]
     if isinstance(error, LoginRefused):
         todo = "check user and password in --broker, RABBITRY_BROKER or RABBITMQ_USER and RABBITMQ_PASSWORD"
-        if url.user == "guest" and not _is_this_machine(host):
+        if url.user == "guest" and not is_loopback(host):
             todo = "guest may log in only from the broker's own machine: create a user there (rabbitmqctl add_user)"
         return Finding("login", "bad", str(error), todo)
     if isinstance(error, VirtualHostRefused):
@@ -205,22 +206,13 @@ def _not_connected(error: ConnectFailed, url: BrokerURL) -> Finding:
         todo = "name the file of the authority that signed it: ?cacertfile=FILE at the end of the URL"
         return Finding("broker", "bad", str(error), todo)
     if "no broker at" not in str(error):  # somebody took the connection, and then did not speak AMQP
-        from rabbitry.apps._listening import by_whom
-
-        holder = by_whom(port) if _is_this_machine(host) else ""
+        holder = by_whom(port) if is_loopback(host) else ""
         todo = f"port {port} is taken{holder} by something that is no AMQP broker: name the broker's own port"
         return Finding("broker", "bad", str(error), todo)
     todo = "start one (rabbitry broker, or rabbitry up), or name the right host and port: --broker amqp://host:5672/"
-    if not _is_this_machine(host):
+    if not is_loopback(host):
         todo += "; a firewall between here and there may be closed for that port"
     return Finding("broker", "bad", str(error), todo)
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _page(page: str) -> AsyncIterator[Finding]:

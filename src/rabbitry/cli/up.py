@@ -18,12 +18,12 @@ from typing import Annotated, Final
 import typer
 
 from rabbitry.apps import Service, Services
-from rabbitry.apps._listening import PortTaken, by_whom, listen
 from rabbitry.cli._app_options import AppOptions, with_app_options
 from rabbitry.cli._up_apps import services, wanted
 from rabbitry.cli.broker import MANAGEMENT_PORT, Memory, check_data, usual_folder
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.children import Child
+from rabbitry.runtime.listening import PortTaken, by_whom, listen
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import LOG_JSON, LOG_LEVEL, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
 from rabbitry.runtime.output import ExitCode

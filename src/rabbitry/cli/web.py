@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rabbitry.cli._app_options import AppOptions, with_app_options
+from rabbitry.runtime.addresses import in_url
+from rabbitry.runtime.listening import inherit_or_listen
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import Broker, EnvFile, LogJson, LogLevel, Plain, broker_url, start_logging
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import LISTENER, ready
+from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
@@ -71,15 +72,13 @@ def serve(
     """
     start_logging(log_level, log_json)
     from rabbitry.apps import Site
-    from rabbitry.apps._listening import listen
     from rabbitry.apps._settings import from_environment, variables
     from rabbitry.web.server import PORT, create_app, mounts
 
     url = None if broker is None else broker_url(context, broker)
     found = variables(env_file)
     settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port)
-    inherited = os.environ.pop(LISTENER, None)
-    listeners = listen(settings.host, settings.port) if inherited is None else [socket.socket(fileno=int(inherited))]
+    listeners = inherit_or_listen(settings.host, settings.port)
     refusals = _Refusals()
     site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)
     dashboard = create_app(settings, mounts(site, app_options))
@@ -102,10 +101,10 @@ class _Refusals:
 async def _serve(
     dashboard: FastAPI, settings: Settings, listeners: list[socket.socket], refusals: _Refusals, stop: asyncio.Event
 ) -> int:
-    from rabbitry.apps._serving import serve as serve_http
+    from rabbitry.runtime.http.serving import serve as serve_http
 
     refusals.stop = stop
-    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    name = in_url(settings.host)
     log.info("dashboard on http://%s:%d/", name, listeners[0].getsockname()[1])
     await serve_http(dashboard, listeners, stop, ready)
     if refusals.first is not None:

@@ -15,9 +15,9 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from rabbitry.apps import Plugin, Site, View
-from rabbitry.apps._guard import Guard
 from rabbitry.apps._installed import Broken, attempt, installed, resolve
 from rabbitry.apps.exceptions import PluginError
+from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._shell import STATIC, overview, shell
 
 if TYPE_CHECKING:

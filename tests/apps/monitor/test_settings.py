@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps._settings import broker_url, is_loopback, variables
+from rabbitry.apps._settings import broker_url, variables
 from rabbitry.apps.monitor.settings import Settings, from_environment
 from rabbitry.exceptions import UsageError
 
@@ -113,14 +113,6 @@ def test_other_machines_are_served_only_with_a_password() -> None:
     with pytest.raises(UsageError, match="APP_PASSWORD"):
         from_environment({"APP_HOST": "0.0.0.0"}, default_port=8000)
     assert from_environment({"APP_HOST": "0.0.0.0", "APP_PASSWORD": "x"}, default_port=8000).host == "0.0.0.0"
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True),
-                           ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("example.org", False)],
-)  # fmt: skip
-def test_loopback_is_this_machine_alone(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize("program", ["publisher", "consumer"])

@@ -213,7 +213,7 @@ def stats(
 
 
 def _listen(settings: Settings) -> list[socket]:
-    from rabbitry.apps._listening import listen
+    from rabbitry.runtime.listening import listen
 
     listeners = listen(settings.host, settings.port)
     log.info("serving http://%s:%d/publish", settings.host, listeners[0].getsockname()[1])
@@ -224,8 +224,8 @@ async def _beside_http(
     publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listeners: list[socket]
 ) -> None:
     """Serve HTTP while the agent publishes; when that has ended, end too."""
-    from rabbitry.apps._serving import serve
     from rabbitry.apps.monitor.service import create_app
+    from rabbitry.runtime.http.serving import serve
 
     ended = asyncio.Event()
     serving = asyncio.create_task(serve(create_app(publisher, settings), listeners, ended))

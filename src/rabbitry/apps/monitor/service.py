@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import Lifespan
 
 from rabbitry._words import reason
-from rabbitry.apps._guard import Guard, from_another_site, is_head
 from rabbitry.apps._session import FOR_EVER
 from rabbitry.apps._settings import variables
 from rabbitry.apps.monitor.names import SYSTEM_INFO
@@ -22,6 +21,8 @@ from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, hostname, sample
 from rabbitry.apps.monitor.settings import Settings, from_environment
 from rabbitry.exceptions import PublishReturned, RabbitryError, UsageError
+from rabbitry.runtime.http.guard import Guard, is_head
+from rabbitry.runtime.http.origins import is_from_another_site
 
 PORT = 8000
 
@@ -46,7 +47,7 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
         The contract has a GET with an effect. It has none as HEAD, and none for another site's page, which can make a
         browser send a GET without asking it for anything.
         """
-        if from_another_site(request.headers):
+        if is_from_another_site(request.headers):
             return _answer("refused", "another site's page asked", None, 403)
         if is_head(request.scope):
             return _answer("failed" if publisher.away else "success", "HEAD publishes nothing", None)

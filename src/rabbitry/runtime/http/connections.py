@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import ipaddress
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import h11
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from rabbitry.runtime.accepting import Visitor
+from rabbitry.runtime.addresses import network_of
 
 CONNECTIONS = 256
 """Connections that are open at once."""
@@ -117,6 +118,8 @@ class LimitedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol within these limits. A subclass for each server says which connections it is of."""
 
     connections_in_use: ClassVar[Connections]
+    visitor: Visitor | None = None
+    """What an `Acceptor` counts the connection as, where it came from one."""
     phase: Phase = Phase.HEAD
     _begun = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -150,6 +153,8 @@ class LimitedProtocol(H11Protocol):
         """Forget the connection."""
         self._forget()
         self.connections_in_use.gone(self)
+        if self.visitor is not None:
+            self.visitor.leave()
         super().connection_lost(exc)
 
     def drop(self) -> None:
@@ -233,7 +238,7 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         self.connections_in_use.leave(self)
         super().connection_lost(exc)
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:  # uvicorn's own type of it is private
         """Send a message of the application."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
@@ -247,16 +252,3 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
 
 def _peer(client: tuple[str, int] | None) -> str:
     return network_of(client[0]) if client else ""
-
-
-def network_of(address: str) -> str:
-    """Return `address`, or its /64 network for IPv6, since one host usually has all addresses of that."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return address if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -15,10 +15,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from rabbitry import _connections as limits
-from rabbitry.apps._guard import Guard
-from rabbitry.apps._listening import listen
-from rabbitry.apps._serving import serve
+from rabbitry.runtime.http import connections as limits
+from rabbitry.runtime.http.guard import Guard
+from rabbitry.runtime.http.serving import serve
+from rabbitry.runtime.listening import listen
 from tests.support.waiting import eventually
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -81,7 +81,7 @@ async def _hang_up(websocket: WebSocket) -> None:
 def connections(monkeypatch: pytest.MonkeyPatch) -> limits.Connections:
     """The connections of the server that is started after it."""
     connections = limits.Connections()
-    monkeypatch.setattr("rabbitry.apps._serving.Connections", lambda: connections)
+    monkeypatch.setattr("rabbitry.runtime.http.serving.Connections", lambda: connections)
     return connections
 
 

@@ -1,18 +1,44 @@
-"""Taking a port, and saying who has it where it is taken. Imports nothing heavy."""
+"""Listening sockets, and who has the port where it is taken. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import errno
 import itertools
+import os
 import socket
 from pathlib import Path
+from typing import Final
 
-from rabbitry._accepting import listening
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.parent import LISTENER
+
+_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+_TRIES: Final = 20
 
 
 class PortTaken(UsageError):
     """Another program listens on the port; the text names the port and, where it can be seen, the program."""
+
+
+def open_listeners(host: str, port: int, backlog: int = 1024) -> list[socket.socket]:
+    """Return sockets that listen on a port: for `localhost` on 127.0.0.1 and ::1, as far as the machine has both.
+
+    Port 0 takes a free one, the same for both. Raises OSError where it can't listen.
+    """
+    if host != "localhost":
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return [socket.create_server((host, port), family=family, backlog=backlog)]
+    for tries_left in reversed(range(_TRIES)):
+        first = socket.create_server(("127.0.0.1", port), backlog=backlog)
+        try:
+            return [first, socket.create_server(("::1", first.getsockname()[1]), family=socket.AF_INET6)]
+        except OSError as error:
+            if error.errno in _NO_IPV6:
+                return [first]
+            first.close()
+            if port or not tries_left or error.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -23,12 +49,22 @@ def listen(host: str, port: int) -> list[socket.socket]:
         UsageError: the address is not this machine's, or the port is for root alone.
     """
     try:
-        return listening(host, port, backlog=128)
+        return open_listeners(host, port, backlog=128)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(f"port {port} is taken{by_whom(port)}: end that, or choose another port") from error
         why = (error.strerror or str(error)).partition(" (while")[0]  # `socket` adds the address once more
         raise UsageError(f"can't listen on {host} port {port}: {why}") from error
+
+
+def inherit_or_listen(host: str, port: int) -> list[socket.socket]:
+    """Return the socket that `rabbitry up` listens on for this process; where there is none, as `listen` does.
+
+    Raises:
+        PortTaken, UsageError: as `listen` raises them.
+    """
+    inherited = os.environ.pop(LISTENER, None)
+    return listen(host, port) if inherited is None else [socket.socket(fileno=int(inherited))]
 
 
 def by_whom(port: int) -> str:

@@ -1,4 +1,4 @@
-"""Listening sockets, and accepting connections while some file descriptors are kept for everything else.
+"""Accepting connections on listening sockets while some file descriptors are kept for everything else.
 
 A program that accepts until it has no descriptor left can't open a file any more either, and asyncio's servers then log
 each try. Here a part of the descriptors is kept back. When the others are used up, connections that have shown no login
@@ -28,29 +28,6 @@ _LOOK_AGAIN: Final = 1.0
 _HANDSHAKE_WITHIN: Final = 10.0
 """Seconds that a client has for the TLS handshake."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
-_TRIES: Final = 20
-
-
-def listening(host: str, port: int, backlog: int = 1024) -> list[socket.socket]:
-    """Return sockets that listen on a port: for `localhost` on 127.0.0.1 and ::1, as far as the machine has both.
-
-    Port 0 takes a free one, the same for both. Raises OSError where it can't listen.
-    """
-    if host != "localhost":
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return [socket.create_server((host, port), family=family, backlog=backlog)]
-    for tries_left in reversed(range(_TRIES)):
-        first = socket.create_server(("127.0.0.1", port), backlog=backlog)
-        try:
-            return [first, socket.create_server(("::1", first.getsockname()[1]), family=socket.AF_INET6)]
-        except OSError as error:
-            if error.errno in _NO_IPV6:
-                return [first]
-            first.close()
-            if port or not tries_left or error.errno != errno.EADDRINUSE:
-                raise
-    raise AssertionError("the last try returns or raises")
 
 
 class Visitor:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rabbitry.apps._listening import command
+from rabbitry.runtime.listening import command
 
 
 @pytest.mark.parametrize(

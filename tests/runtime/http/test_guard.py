@@ -3,14 +3,12 @@
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, Router
 
-from rabbitry._connections import network_of
-from rabbitry.apps._guard import Guard, from_another_site, is_head
-from rabbitry.apps._guesses import ADDRESSES, FORGET_AFTER, FREE, LONGEST, Guesses
+from rabbitry.runtime.http.guard import Guard, is_head
+from rabbitry.runtime.http.guesses import ADDRESSES, FORGET_AFTER, FREE, LONGEST, Guesses
 
 
 async def _hello(request: Request) -> PlainTextResponse:
@@ -62,29 +60,6 @@ async def test_another_site_s_page_can_not_change_anything() -> None:
         assert (await http.post("/")).text == "hello"  # programs that are no browsers
 
 
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({}, False),
-        ({"Sec-Fetch-Site": "none"}, False),
-        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1:8000"}, False),
-        ({"Referer": "http://127.0.0.1:8000/grading/?x#y"}, False),
-        ({"Sec-Fetch-Site": "none", "Referer": "https://elsewhere.example/"}, False),
-        ({"Sec-Fetch-Site": "cross-site"}, True),
-        ({"Sec-Fetch-Site": "same-site"}, True),
-        ({"Sec-Fetch-Site": "anything"}, True),
-        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, True),
-        ({"Origin": "null"}, True),
-        ({"Origin": "http://127.0.0.1:9000"}, True),
-        ({"Referer": "https://evil.example/127.0.0.1:8000"}, True),
-        ({"Referer": "http://127.0.0.1:8000.evil.example/"}, True),
-        ({"Referer": "data:,x"}, True),
-    ],
-)
-def test_another_site_s_page_is_known_by_what_browsers_say(headers: dict[str, str], expected: bool) -> None:
-    assert from_another_site(Headers({"Host": "127.0.0.1:8000"} | headers)) is expected
-
-
 async def test_a_post_of_another_site_is_refused_also_without_an_origin() -> None:
     app = Guard(Starlette(routes=[Route("/", _hello, methods=["POST"])]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000") as http:
@@ -93,7 +68,7 @@ async def test_a_post_of_another_site_is_refused_also_without_an_origin() -> Non
 
 async def test_wrong_passwords_cost_their_address_a_growing_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("rabbitry.apps._guard.Guesses", lambda: Guesses(lambda: now))
+    monkeypatch.setattr("rabbitry.runtime.http.guard.Guesses", lambda: Guesses(lambda: now))
     app = Guard(Starlette(routes=[Route("/", _hello)]), password="sesame")
 
     def at(address: str) -> httpx.AsyncClient:
@@ -129,17 +104,6 @@ def test_addresses_that_guess_are_bounded_and_forgotten() -> None:
     now = FORGET_AFTER + 1
     guesses.wrong("one")
     assert guesses.wait("one") == 0
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("192.0.2.1", "192.0.2.1"), ("::1", "::1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("testclient", "testclient"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"),
-    ],
-)  # fmt: skip
-def test_all_addresses_of_a_network_of_ipv6_are_one_peer(address: str, expected: str) -> None:
-    assert network_of(address) == expected
 
 
 @pytest.mark.parametrize("others", ['x={"a":1}', "a b=1", "nothing", "x[y]=é", "rabbitry_page_8004=stale", ";;=;"])

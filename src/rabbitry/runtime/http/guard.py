@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import logging
 import math
 import secrets
-import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rabbitry._connections import network_of
-from rabbitry.apps._guesses import Guesses
+from rabbitry.runtime.addresses import is_loopback, network_of
+from rabbitry.runtime.http.guesses import Guesses
+from rabbitry.runtime.http.origins import SAFE_METHODS, KnownHosts, is_from_another_site
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -56,7 +54,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, names: Iterable[str] = (), password: str | None = None) -> None:
         """`names` are served as hosts besides `localhost`, this machine's name and literal IP addresses."""
         self._app = app
-        self._names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
+        self._hosts = KnownHosts(names)
         self._password = password
         self._guesses = Guesses()
         # Browsers do not all send a password with a WebSocket's handshake, but all send a cookie.
@@ -88,14 +86,14 @@ class Guard:
         if self._password is None and not _within_this_machine(scope):
             return PlainTextResponse("Set APP_PASSWORD to serve other machines.\n", 403)
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or (self._password is None and not self._known(hosts[0])):
+        if len(hosts) != 1 or (self._password is None and hosts[0] not in self._hosts):
             return PlainTextResponse(
                 "This service does not answer to that name. Ask for it by its IP address, as localhost, "
                 "or set APP_PASSWORD for it.\n",
                 421,
             )
-        changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        if changes and from_another_site(headers):
+        changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if changes and is_from_another_site(headers):
             return PlainTextResponse("Another site's page asked.\n", 403)
         if self._password is not None and not self._has_cookie(scope, headers):
             return self._check_password(headers, peer_of(scope))
@@ -119,13 +117,6 @@ class Guard:
             401,
             {"WWW-Authenticate": 'Basic realm="Rabbitry", charset="UTF-8"'},
         )
-
-    def _known(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return name.rstrip(".") in self._names or _is_address(name)
 
     def _has_password(self, headers: Headers) -> bool:
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
@@ -163,25 +154,8 @@ class Guard:
         return wrapped
 
 
-def from_another_site(headers: Headers) -> bool:
-    """Whether a browser sent this for a page of another origin, which must not cause anything here.
-
-    Programs that are no browsers send none of these headers, and what a person types has no page. A browser leaves
-    out Sec-Fetch-Site where it takes the address for untrustworthy, http://192.0.2.7 for one. What it sends there has
-    no password: that is asked for beyond this machine, and browsers keep it apart for each site.
-    """
-    hosts, sites, origins = headers.getlist("host"), headers.getlist("sec-fetch-site"), headers.getlist("origin")
-    host = hosts[0].lower() if len(hosts) == 1 else ""
-    if any(site not in ("same-origin", "none") for site in sites):
-        return True
-    if any(not _is_origin_of(origin, host) for origin in origins):
-        return True
-    # Older browsers say it in the Referer alone.
-    return not sites and any(not _is_origin_of(referer, host) for referer in headers.getlist("referer"))
-
-
 def is_head(scope: Scope) -> bool:
-    """Whether a GET was asked as HEAD: it must have no effect."""
+    """Return whether a GET was asked as HEAD: it must have no effect."""
     return HEAD in scope
 
 
@@ -194,11 +168,6 @@ def peer_of(scope: Scope) -> str:
 def _cookie_name(scope: Scope) -> str:
     server = scope.get("server")
     return f"{COOKIE}{server[1] if server else ''}"
-
-
-def _is_origin_of(url: str, host: str) -> bool:
-    scheme, separator, rest = url.partition("://")
-    return separator != "" and scheme in ("http", "https") and rest.partition("/")[0].lower() == host
 
 
 async def _refuse_websocket(refusal: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,19 +186,6 @@ def _without_body(send: Send) -> Send:
 
 
 def _within_this_machine(scope: Scope) -> bool:
-    """Whether the request came to a loopback address, or over a Unix socket, whatever the server listens on."""
+    """Return whether it came to a loopback address, or over a Unix socket, whatever the server listens on."""
     server = scope.get("server")
-    if not server or server[1] is None:
-        return True
-    try:
-        return ipaddress.ip_address(server[0]).is_loopback
-    except ValueError:
-        return bool(server[0] == "localhost")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return not server or server[1] is None or is_loopback(server[0])

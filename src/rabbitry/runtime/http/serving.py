@@ -1,0 +1,105 @@
+"""Serving HTTP inside a process that also does other things, and that minds its signals itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from rabbitry.runtime.accepting import Visitor
+from rabbitry.runtime.http.connections import Connections, CountedWebSocket, LimitedProtocol
+
+GRACE = 5
+"""Seconds that open requests have to finish at the end."""
+
+
+class Server(uvicorn.Server):
+    """An HTTP server that leaves the signals to whoever runs the process, and limits its connections."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        connections: Connections | None = None,
+        websockets: bool = True,
+        grace: int = GRACE,
+        started: Callable[[], None] | None = None,
+    ) -> None:
+        """Load all that it needs.
+
+        Args:
+            app: Answers the requests.
+            connections: The limits of the connections; None for the usual ones.
+            websockets: Whether `app` is asked about WebSockets; they are refused otherwise.
+            grace: Seconds that open requests have to finish at the end.
+            started: Called when requests are answered.
+
+        Raises:
+            SystemExit: a package that uvicorn loads fails.
+        """
+        limits = Connections() if connections is None else connections
+
+        class Http(LimitedProtocol):
+            connections_in_use = limits
+
+        class WebSocket(CountedWebSocket):
+            connections_in_use = limits
+
+        config = uvicorn.Config(
+            app,
+            http=Http,
+            ws=WebSocket if websockets else "none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=grace,
+        )
+        config.load()
+        super().__init__(config)
+        self._http = Http
+        self._started = started
+
+    def accept(self, visitor: Visitor) -> asyncio.Protocol:
+        """Return the protocol of a connection that an `Acceptor` took.
+
+        It counts as one without a login to its end, since requests can be repeated.
+        """
+        protocol = self._http(self.config, self.server_state, {})
+        protocol.visitor = visitor
+        return protocol
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and serve on the sockets."""
+        await super().startup(sockets)
+        if self.started and self._started is not None:
+            self._started()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to whoever runs this process."""
+        yield
+
+
+async def serve(
+    app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.Event, started: Callable[[], None] | None = None
+) -> None:
+    """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them.
+
+    `started` is called when requests are answered.
+    """
+    server = Server(app, started=started)
+    serving = asyncio.create_task(server.serve(sockets=list(listeners)), name="http")
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        stopping.cancel()
+        serving.cancel()
+        for listener in listeners:
+            listener.close()

@@ -1,0 +1,1 @@
+"""Tests of serving HTTP and of its access checks."""
