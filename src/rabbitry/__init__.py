@@ -6,6 +6,8 @@ The public names, imported when first used, so that `import rabbitry` costs next
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from rabbitry._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from rabbitry.amqp.client import (
         BlockingChannel,
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
     )
     from rabbitry.flow import App, Batch, Message, Outgoing
     from rabbitry.flow.exceptions import AppError, Reject, Retry, TopologyMismatch
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AlreadySettled",

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
-from rabbitry import __version__
 from rabbitry._installing import missing
+from rabbitry._version import __version__
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access, initial_access

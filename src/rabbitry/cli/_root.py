@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from rabbitry import __version__
+from rabbitry._version import __version__
 from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
 from rabbitry.runtime.interrupt import is_interrupted
 from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn

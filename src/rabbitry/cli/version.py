@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry import __version__
+from rabbitry._version import __version__
 from rabbitry.runtime.options import Json
 from rabbitry.runtime.output import print_json
 

@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from typing import Final, Protocol, TypeVar
 
+from rabbitry._version import __version__
 from rabbitry.amqp.client import consuming, watchdog
 from rabbitry.amqp.client._receipts import fail
 from rabbitry.amqp.client.tls import make_context
@@ -410,8 +411,6 @@ def _tells_refusals(start: ConnectionStart) -> bool:
 
 
 def _client_properties(own: Table) -> Table:
-    from rabbitry import __version__
-
     return {
         "product": "Rabbitry",
         "version": __version__,

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from rabbitry import __version__
+from rabbitry._version import __version__
 from rabbitry.apps.crawl.commands._roles import DEADLINE, run_role
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rabbitry import __version__
+from rabbitry._version import __version__
 from rabbitry._words import counted
 from rabbitry.apps.crawl.commands.asking import DatabaseURL, asking
 from rabbitry.exceptions import UsageError

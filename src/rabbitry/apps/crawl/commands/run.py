@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry import __version__
+from rabbitry._version import __version__
 from rabbitry.apps.crawl.commands._roles import DEADLINE, run_role
 from rabbitry.apps.crawl.commands.crawler import AllowPrivate, BandwidthLimit, CPULimit, Hosts, bytes_a_second, networks
 from rabbitry.apps.crawl.commands.keeper import PerHost
