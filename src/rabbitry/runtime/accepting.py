@@ -43,6 +43,11 @@ class Visitor:
         """Stop counting this connection among those without a login; calling it twice is harmless."""
         self._waiting.pop(self, None)
 
+    def come_back(self) -> None:
+        """Count it again, as the newest, since it may be closed without harm: HTTP between two requests."""
+        self.leave()
+        self._waiting[self] = None
+
     def drop(self) -> None:
         """Close the connection at once, without sending what is buffered."""
         self.leave()
@@ -193,7 +198,7 @@ class Acceptor:
             self._in_use = _descriptors_in_use()
             self._closed_before = self.closed
             log.error(
-                "out of file descriptors for connections (%s, and some are kept for the store): those without a login "
+                "out of file descriptors for connections (%s, and some are kept for files): those without a login "
                 "are closed, and then the newest, until others end; raise the limit (ulimit -n, LimitNOFILE=)",
                 why,
             )

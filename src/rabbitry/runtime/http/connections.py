@@ -115,11 +115,14 @@ class Connections:
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol within these limits. A subclass for each server says which connections it is of."""
+    """uvicorn's HTTP/1.1 protocol within these limits. A subclass for each server says which connections it is of.
+
+    visitor: how the acceptor counts the connection. Where file descriptors are short, the acceptor may close it, unless
+    a request is being answered.
+    """
 
     connections_in_use: ClassVar[Connections]
-    visitor: Visitor | None = None
-    """What an `Acceptor` counts the connection as, where it came from one."""
+    visitor: Visitor
     phase: Phase = Phase.HEAD
     _begun = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -139,6 +142,7 @@ class LimitedProtocol(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Leave the connection to the WebSocket's protocol, which counts it from now on."""
+        self.visitor.leave()
         self._forget()
         super().handle_websocket_upgrade(event)
 
@@ -153,8 +157,7 @@ class LimitedProtocol(H11Protocol):
         """Forget the connection."""
         self._forget()
         self.connections_in_use.gone(self)
-        if self.visitor is not None:
-            self.visitor.leave()
+        self.visitor.leave()
         super().connection_lost(exc)
 
     def drop(self) -> None:
@@ -199,6 +202,10 @@ class LimitedProtocol(H11Protocol):
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
+        if phase is Phase.ANSWER:
+            self.visitor.leave()
+        else:
+            self.visitor.come_back()
         now = self.loop.time()
         if phase is Phase.HEAD:
             self._begun = now

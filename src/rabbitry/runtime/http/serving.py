@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from rabbitry.runtime.accepting import Visitor
+from rabbitry.runtime.accepting import Acceptor, Visitor
 from rabbitry.runtime.http.connections import Connections, CountedWebSocket, LimitedProtocol
 
 GRACE = 5
@@ -18,7 +18,10 @@ GRACE = 5
 
 
 class Server(uvicorn.Server):
-    """An HTTP server that leaves the signals to whoever runs the process, and limits its connections."""
+    """An HTTP server that leaves the signals to whoever runs the process, and limits its connections.
+
+    It listens on no socket itself: its connections come from an `Acceptor`.
+    """
 
     def __init__(
         self,
@@ -64,16 +67,13 @@ class Server(uvicorn.Server):
         self._started = started
 
     def accept(self, visitor: Visitor) -> asyncio.Protocol:
-        """Return the protocol of a connection that an `Acceptor` took.
-
-        It counts as one without a login to its end, since requests can be repeated.
-        """
-        protocol = self._http(self.config, self.server_state, {})
+        """Return the protocol of a connection that an `Acceptor` took."""
+        protocol = self._http(self.config, self.server_state, self.lifespan.state)
         protocol.visitor = visitor
         return protocol
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, and serve on the sockets."""
+        """Start the application."""
         await super().startup(sockets)
         if self.started and self._started is not None:
             self._started()
@@ -91,15 +91,25 @@ async def serve(
 
     `started` is called when requests are answered.
     """
-    server = Server(app, started=started)
-    serving = asyncio.create_task(server.serve(sockets=list(listeners)), name="http")
+    acceptor = Acceptor()
+
+    def accept() -> None:
+        for listener in listeners:
+            acceptor.add(listener, server.accept)
+        if started is not None:
+            started()
+
+    server = Server(app, started=accept)
+    serving = asyncio.create_task(server.serve(sockets=[]), name="http")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await acceptor.close()
         server.should_exit = True
         await serving
     finally:
         stopping.cancel()
         serving.cancel()
         for listener in listeners:
-            listener.close()
+            acceptor.remove(listener)
+        await acceptor.close()
