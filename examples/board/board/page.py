@@ -34,7 +34,7 @@ def router(site: Site) -> APIRouter:
 
 
 async def _read(broker: str, notes: deque[str]) -> None:
-    async with rabbitry.connect(broker, connect_attempts=1000) as connection:
+    async with rabbitry.connect(broker, connect_attempts=None) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("board", "fanout", durable=True)
         queue = await channel.declare_queue(exclusive=True)

@@ -8,6 +8,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import logging
 import queue
 import ssl as _ssl
 import threading
@@ -592,7 +593,10 @@ def connect_blocking(
     recovery_timeout: float | None = None,
     on_recovery: Callable[[RecoveryEvent], None] | None = None,
     on_blocked: Callable[[str | None], None] | None = None,
-    connect_attempts: int = 1,
+    connect_attempts: int | None = 1,
+    recovery_attempts: int | None = None,
+    declare: "Callable[[BlockingConnection], None] | None" = None,
+    log_level: int = logging.WARNING,
     heartbeat: int | None = None,
     ssl: _ssl.SSLContext | None = None,
     credentials: Credentials | None = None,
@@ -600,9 +604,20 @@ def connect_blocking(
 ) -> BlockingConnection:
     """Connect to a broker, for programs without an event loop: `with connect_blocking(url) as connection`.
 
-    Arguments and errors are those of `connect`; `on_recovery` and `on_blocked` are called in the I/O thread.
+    Arguments and errors are those of `connect`; `on_recovery` and `on_blocked` are called in the I/O thread, and
+    `declare` in another one.
     """
     io = IOThread()
+    made: list[BlockingConnection] = []
+
+    def blocking(connection: Connection) -> BlockingConnection:
+        if not made:
+            made.append(BlockingConnection(connection, io))
+        return made[0]
+
+    async def declare_in_thread(connection: Connection) -> None:
+        if declare is not None:
+            await asyncio.to_thread(declare, blocking(connection))
 
     async def open_connection() -> Connection:
         return await connect(
@@ -616,6 +631,9 @@ def connect_blocking(
             on_recovery=on_recovery,
             on_blocked=on_blocked,
             connect_attempts=connect_attempts,
+            recovery_attempts=recovery_attempts,
+            declare=None if declare is None else declare_in_thread,
+            log_level=log_level,
             heartbeat=heartbeat,
             ssl=ssl,
             credentials=credentials,
@@ -623,7 +641,7 @@ def connect_blocking(
         )
 
     try:
-        return BlockingConnection(io.run(open_connection()), io)
+        return blocking(io.run(open_connection()))
     except BaseException:
         io.stop()
         raise

@@ -24,6 +24,7 @@ from rabbitry.amqp.client.declaring import Declaring
 from rabbitry.amqp.client.link import Link
 from rabbitry.amqp.client.publishing import PublishWindow
 from rabbitry.amqp.client.restoring import consume_again
+from rabbitry.amqp.client.topology import Topology
 from rabbitry.amqp.protocol import events
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.events import ContentEvent
@@ -658,6 +659,11 @@ class Channel(Declaring):
         if self._link is not None:
             self._link.hold_or_read()
         return future
+
+    @property
+    def _notes(self) -> Topology:
+        # What the program's `declare` declares is its own to declare again.
+        return Topology() if self.connection.is_declaring else self._topology
 
     async def _until_usable(self, timeout: float | None) -> None:
         """Wait while the connection recovers."""

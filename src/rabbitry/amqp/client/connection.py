@@ -1,6 +1,7 @@
 """A connection to a broker, and `connect`, which makes one."""
 
 import asyncio
+import contextvars
 import dataclasses
 import inspect
 import logging
@@ -18,8 +19,14 @@ from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
 from rabbitry.amqp.client.consuming import Consumer
 from rabbitry.amqp.client.default import default_url
 from rabbitry.amqp.client.link import Link
-from rabbitry.amqp.client.pause import pause
-from rabbitry.amqp.client.recovery import RECOVERABLE, Recovery, RecoveryEvent, restore_topology
+from rabbitry.amqp.client.recovery import (
+    RECOVERABLE,
+    Listener,
+    Recovery,
+    RecoveryEvent,
+    connect_first,
+    restore_topology,
+)
 from rabbitry.amqp.client.topology import Topology
 from rabbitry.amqp.client.url import BrokerURL, parse_url
 from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, FRAME_OVERHEAD
@@ -28,6 +35,7 @@ from rabbitry.exceptions import (
     ConnectFailed,
     ConnectionClosed,
     LoginRefused,
+    RabbitryError,
     RequestTimeout,
     UsageError,
     UsedAfterFork,
@@ -52,7 +60,11 @@ class Settings:
     ssl: _ssl.SSLContext | None = None
     credentials: Credentials | None = field(default=None, repr=False)
     on_blocked: Callable[[str | None], None] | None = None
-    connect_attempts: int = 1
+    connect_attempts: int | None = 1
+    declare: "Declare | None" = None
+
+
+_declaring: contextvars.ContextVar[object] = contextvars.ContextVar("the call of `declare` that this code runs in")
 
 
 class Connection:
@@ -72,6 +84,7 @@ class Connection:
         settings: Settings,
         request_timeout: float,
         publish_timeout: float,
+        listener: Listener,
         recovery: Recovery | None,
     ) -> None:
         self.url = url
@@ -85,6 +98,9 @@ class Connection:
         self.failures = Failures(self.loop, str(url))
         self.resending = Resending(str(url))
         self._settings = settings
+        self._listener = listener
+        self._declaring: set[object] = set()
+        """The calls of the program's `declare` that run now."""
         self._recovery = recovery
         self._recovering: asyncio.Task[None] | None = None
         self._usable = asyncio.Event()
@@ -139,20 +155,44 @@ class Connection:
     async def open(self, timeout: float) -> None:
         """Connect, trying each host for `timeout` seconds; for `connect`. Raises as `connect` does."""
         self._timeout = timeout
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                self.link = await self.new_link()
-            except ConnectFailed as error:
-                if attempt >= self._settings.connect_attempts:
-                    raise
-                most = self._settings.connect_attempts
-                _log.warning("could not connect to %s (attempt %d of %d): %s", self.url, attempt, most, error)
-                await asyncio.sleep(pause(attempt))
-            else:
-                break
-        self._usable.set()
+        self._recovering = asyncio.current_task()  # a link that is lost meanwhile is another failed attempt
+        try:
+            await connect_first(self, self._settings.connect_attempts, self._listener)
+        except BaseException as error:
+            if self.link is not None and not isinstance(error, Exception):
+                self.link.driver.abort()  # cancelled: no time for an orderly end
+            await self.close()
+            raise
+        finally:
+            self._recovering = None
+
+    async def declare(self) -> None:
+        """Have the program declare what it needs over the present link; for recovery.
+
+        What runs within the call uses the link at once, and what it declares is not noted for recovery.
+
+        Raises ConnectionClosed, RequestTimeout, and what the program's function raises.
+        """
+        declare = self._settings.declare
+        if declare is None:
+            return
+        call = object()
+        self._declaring.add(call)
+        token = _declaring.set(call)
+        try:
+            await declare(self)
+        except RabbitryError:
+            raise
+        except TimeoutError as error:  # its own; that of a recovery cancels instead
+            raise RequestTimeout(f"declare= did not end in time: {error!r}") from error
+        finally:
+            _declaring.reset(token)
+            self._declaring.discard(call)
+
+    @property
+    def is_declaring(self) -> bool:
+        """Whether this code runs within the program's `declare`."""
+        return _declaring.get(None) in self._declaring
 
     async def new_link(self) -> Link:
         """Try the hosts in their order until one takes us.
@@ -259,7 +299,7 @@ class Connection:
         reason = ConnectionClosed(0, "the connection was closed by this program")
         self._recovery = None  # a loss from here on is final
         try:
-            if self._recovering is not None:
+            if self._recovering is not None and self._recovering is not asyncio.current_task():
                 self._recovering.cancel()
                 await asyncio.wait((self._recovering,))
             if self.link is not None:
@@ -287,6 +327,10 @@ class Connection:
         Raises ConnectionClosed where it is closed for good, RequestTimeout.
         """
         check_loop(self.loop, self)
+        if self.link is not None and self.is_declaring:
+            if not self.link.is_open:
+                raise ConnectionClosed(0, "the new connection was lost before all was declared")
+            return self.link
         if not self.is_open and self._close_reason is None:
             seconds = self.request_timeout if timeout is None else timeout
             try:
@@ -316,7 +360,7 @@ class Connection:
         return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdecimal())
 
     async def restore_topology(self) -> None:
-        """Declare again what was declared over this connection. Raises ConnectionClosed."""
+        """Declare again what was declared over this connection. Raises ConnectionClosed, and what `declare` raises."""
         await restore_topology(self, await self.usable_link(None))
 
     def on_fork(self, parent: int) -> None:
@@ -427,6 +471,10 @@ class Connection:
             self._closed.set_result(None)
 
 
+Declare: TypeAlias = Callable[[Connection], Awaitable[None]]
+"""A function that declares what a program needs over a connection."""
+
+
 class Connecting:
     """The result of `connect`: awaited, or entered with `async with`, which closes the connection at its end.
 
@@ -473,7 +521,10 @@ def connect(
     recovery_timeout: float | None = None,
     on_recovery: Callable[[RecoveryEvent], None] | None = None,
     on_blocked: Callable[[str | None], None] | None = None,
-    connect_attempts: int = 1,
+    connect_attempts: int | None = 1,
+    recovery_attempts: int | None = None,
+    declare: "Declare | None" = None,
+    log_level: int = logging.WARNING,
     heartbeat: int | None = None,
     ssl: _ssl.SSLContext | None = None,
     credentials: Credentials | None = None,
@@ -488,15 +539,24 @@ def connect(
 
     recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
     channels, what was declared over it, consumers and unconfirmed publishes; see `rabbitry.amqp.client.recovery`.
-    recovery_timeout: seconds that one recovery may take (None: no end). on_recovery: called with each step; what it
-    raises is logged.
+    recovery_timeout: seconds that one recovery may take (None: no end). recovery_attempts: how often one recovery tries
+    all hosts (None: no limit). on_recovery: called with each RecoveryEvent, those of the first connection included;
+    what it raises is logged. log_level: the level at which losses and failed attempts are logged.
+
+    declare: an async function that declares exchanges, queues and bindings. It is called with the connection when it
+    was made, and after each recovery before anything is consumed or published again. It declares what the program
+    uses even where it exists with other arguments, or under another name by then: what it declares is not declared
+    again besides. A connection lost meanwhile, no answer in time and NotFound make another failed attempt; everything
+    else that it raises ends the connection, and is raised where it is the first one, else the cause of `close_reason`.
 
     on_blocked: a function called with the broker's reason when it blocks publishers, and with None when it unblocks
-    them; exceptions that it raises are logged. connect_attempts: how often all hosts are tried, with growing pauses,
-    before ConnectFailed is raised. heartbeat: seconds, in place of the URL's (0: none). ssl: the TLS context of an
-    amqps URL, in place of the one that the URL's parameters describe. credentials: a function that returns (user,
-    password), or an awaitable of them, in place of those in the URL; called in a thread for each login and recovery.
-    client_properties: added to product, version and platform, which the broker's operator sees; they may replace these.
+    them; exceptions that it raises are logged. connect_attempts: how often all hosts are tried, with pauses of 2 s at
+    first that grow to 30 s, before ConnectFailed is raised (None: no limit).
+
+    heartbeat: seconds, in place of the URL's (0: none). ssl: the TLS context of an amqps URL, in place of the one that
+    the URL's parameters describe. credentials: a function that returns (user, password), or an awaitable of them, in
+    place of those in the URL; called in a thread for each login and recovery. client_properties: added to product,
+    version and platform, which the broker's operator sees; they may replace these.
 
     Raises UsageError for a URL that makes no sense and for a result that is awaited or entered twice, ConnectFailed
     where no host answers, LoginRefused and VirtualHostRefused.
@@ -507,16 +567,20 @@ def connect(
         parsed = dataclasses.replace(parsed, heartbeat=_checked_heartbeat(heartbeat))
     if ssl is not None and not parsed.tls:
         raise UsageError(f"ssl= needs a URL that begins with amqps://, not {parsed}")
-    if connect_attempts < 1:
-        raise UsageError(f"connect_attempts={connect_attempts} is too small: pass 1 or more")
+    for option, attempts in ("connect_attempts", connect_attempts), ("recovery_attempts", recovery_attempts):
+        if attempts is not None and attempts < 1:
+            raise UsageError(f"{option}={attempts} is too small: pass 1 or more, or None for no limit")
     properties = dict(client_properties or {})
     if "capabilities" in properties:
         raise UsageError("client_properties can't contain 'capabilities', which the client sets: remove that key")
     if name is not None:
         properties["connection_name"] = name
-    settings = Settings(properties, ssl, credentials, on_blocked, connect_attempts)
-    recovery = Recovery(recovery_timeout, on_recovery) if recover else None
-    return Connecting(lambda: Connection(parsed, settings, request_timeout, publish_timeout, recovery), seconds)
+    settings = Settings(properties, ssl, credentials, on_blocked, connect_attempts, declare)
+    listener = Listener(str(parsed), on_recovery, log_level)
+    recovery = Recovery(recovery_timeout, recovery_attempts, listener) if recover else None
+    return Connecting(
+        lambda: Connection(parsed, settings, request_timeout, publish_timeout, listener, recovery), seconds
+    )
 
 
 def _checked_heartbeat(seconds: int) -> int:

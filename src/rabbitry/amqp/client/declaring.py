@@ -46,6 +46,11 @@ class Declaring(abc.ABC):
     _topology: Topology
     loop: asyncio.AbstractEventLoop
 
+    @property
+    @abc.abstractmethod
+    def _notes(self) -> Topology:
+        """Where declarations are noted for recovery."""
+
     @abc.abstractmethod
     async def request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
         """Send a method and wait for its answer of type `kind`."""
@@ -70,7 +75,7 @@ class Declaring(abc.ABC):
             name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
         )
         await self.request(method, ExchangeDeclareOk, timeout=timeout)
-        self._topology.exchange_declared(method)
+        self._notes.exchange_declared(method)
 
     async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
         """Delete an exchange with its bindings. One that does not exist is no error."""
@@ -89,7 +94,7 @@ class Declaring(abc.ABC):
         """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
         method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self.request(method, ExchangeBindOk, timeout=timeout)
-        self._topology.exchange_bound(method)
+        self._notes.exchange_bound(method)
 
     async def unbind_exchange(
         self,
@@ -125,7 +130,7 @@ class Declaring(abc.ABC):
             self._topology.current(name), passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS
         )
         answer = await self.request(method, QueueDeclareOk, timeout=timeout)
-        self._topology.queue_declared(method, self._topology.known(answer.queue), self.loop.time())
+        self._notes.queue_declared(method, self._topology.known(answer.queue), self.loop.time())
         return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
 
     async def bind_queue(
@@ -141,7 +146,7 @@ class Declaring(abc.ABC):
         current = self._topology.current(queue)
         method = QueueBind(current, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self.request(method, QueueBindOk, timeout=timeout)
-        self._topology.queue_bound(method, queue)
+        self._notes.queue_bound(method, queue)
 
     async def unbind_queue(
         self,
