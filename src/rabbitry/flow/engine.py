@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,13 +12,10 @@ from rabbitry.amqp.client import BrokerURL, Connection, connect
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.exceptions import (
     ChannelClosed,
-    ConnectFailed,
     ConnectionClosed,
-    LoginRefused,
     PublishRefused,
     RabbitryError,
     UsageError,
-    VirtualHostRefused,
 )
 from rabbitry.flow import topology
 from rabbitry.flow.counting import Counting
@@ -38,9 +34,6 @@ from rabbitry.telemetry.reporter import Reporter
 if TYPE_CHECKING:
     from rabbitry.flow.app import App
 
-FIRST_PAUSE: Final = 2.0
-LONGEST_PAUSE: Final = 30.0
-_GROWTH: Final = 1.5
 _BLOCK_PATIENCE: Final = 10.0
 """Seconds that a broker has to stop delivering to stages with one active worker, while what is in hand is finished."""
 _CLOSE_PATIENCE: Final = 1.0
@@ -152,22 +145,9 @@ class Engine:
         self, purpose: str, attempts: int | None, on_recovery: Callable[[RecoveryEvent], None] | None
     ) -> Connection:
         name = f"{self.app.name} worker {node_name()} {self.counting.id} ({purpose})"
-        pause, failures = FIRST_PAUSE, 0
-        while True:
-            try:
-                connection = await connect(self._url, name=name, on_recovery=on_recovery)
-            except (LoginRefused, VirtualHostRefused):
-                raise
-            except ConnectFailed as error:
-                failures += 1
-                if attempts is not None and failures >= attempts:
-                    raise
-                log.warning("%s; trying again in %.0f s", error, pause)
-                await asyncio.sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311 - spreads load, guards nothing
-                pause = min(pause * _GROWTH, LONGEST_PAUSE)
-            else:
-                self._connections.append(connection)
-                return connection
+        connection = await connect(self._url, name=name, connect_attempts=attempts, on_recovery=on_recovery)
+        self._connections.append(connection)
+        return connection
 
     def _on_recovery(self, event: RecoveryEvent) -> None:
         if event.kind == "lost":
