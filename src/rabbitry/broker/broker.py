@@ -7,7 +7,7 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +91,8 @@ class Broker:
         self.churn = Churn()
         self.last_queue = 0
         self.vhosts = {name: VirtualHost(name, self) for name in config.vhosts}
+        self._leaving: dict[str, Iterator[None]] = {}
+        """Names of virtual hosts that are being deleted → the steps that are left."""
         self.nowhere = VirtualHost("", self)
         self.connections: set[ClientConnection] = set()
         self.dirty: dict[Queue | ReplyTo, None] = {}
@@ -236,6 +238,9 @@ class Broker:
             await asyncio.wait(closed)
         self._is_open = False
         self.shares.stop()
+        for steps in list(self._leaving.values()):
+            for _ in steps:
+                pass
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.close()
@@ -380,28 +385,57 @@ class Broker:
 
     def delete_user(self, name: str) -> None:
         """Delete a user; its connections are closed (320). Raises KeyError where there is none."""
+        for _ in self.deleting_user(name):
+            pass
+
+    def deleting_user(self, name: str) -> Iterator[None]:
+        """Delete a user at once, and close its connections in small steps that the caller has to take."""
         self.access.delete_user(name)
-        for connection in [known for known in self.connections if known.user == name]:
-            connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - user '{name}' is deleted")
+        found = [connection for connection in self.connections if connection.user == name]
+        return _hanging_up(found, f"user '{name}' is deleted")
 
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with all that is in it; connections to it are closed (320)."""
+        for _ in self.deleting_vhost(name):
+            pass
+
+    def deleting_vhost(self, name: str) -> Iterator[None]:
+        """Delete a virtual host as `delete_vhost` does, in small steps that the caller has to take.
+
+        No client can connect to it from now on, even before the first step. Closing the broker takes the steps that
+        are left.
+        """
         vhost = self.vhosts.pop(name)
-        for connection in list(self.connections):
-            if connection.vhost is vhost:
-                connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - vhost '{name}' is deleted")
-        vhost.clear()
-        for policy in self.policies:
-            if policy.vhost == name:
-                self.policies.delete(name, policy.name)
-        for its_vhost, user in list(self.access.permissions):
-            if its_vhost == name:
-                self.access.delete_permission(name, user)
-        for place in list(self.access.topic_permissions):
-            if place[0] == name:
-                self.access.delete_topic_permission(*place)
-        if self.journal.is_on:
-            self.journal.put(VHOST, key(name), None)
+        steps = self._leaving[name] = self._deleting_vhost(vhost)
+        return steps
+
+    def rest_of_deletion(self, name: str) -> Iterator[None]:
+        """Return the steps that are left of a virtual host's deletion: to be taken before one of its name is made."""
+        while name in self._leaving:
+            yield from self._leaving[name]
+
+    def _deleting_vhost(self, vhost: VirtualHost) -> Iterator[None]:
+        name, access = vhost.name, self.access
+        try:
+            found = [connection for connection in self.connections if connection.vhost is vhost]
+            yield from _hanging_up(found, f"vhost '{name}' is deleted")
+            yield from vhost.clearing()
+            for policy in self.policies:
+                if policy.vhost == name:
+                    self.policies.delete(name, policy.name)
+                    yield
+            for its_vhost, user in list(access.permissions):
+                if its_vhost == name and (its_vhost, user) in access.permissions:
+                    access.delete_permission(name, user)
+                    yield
+            for place in list(access.topic_permissions):
+                if place[0] == name and place in access.topic_permissions:
+                    access.delete_topic_permission(*place)
+                    yield
+            if self.journal.is_on:  # last, so that after a crash the virtual host is there with the rest of it
+                self.journal.put(VHOST, key(name), None)
+        finally:
+            del self._leaving[name]
 
     def put_policy(self, policy: Policy) -> None:
         """Set a policy for existing and future queues and exchanges. Raises UsageError for an invalid one."""
@@ -409,9 +443,9 @@ class Broker:
             pass
 
     def putting_policy(self, policy: Policy) -> Iterator[None]:
-        """Set a policy as `put_policy` does, in small steps between which the caller may yield to other clients."""
+        """Set a policy at once, and apply it in small steps that the caller has to take. Raises UsageError."""
         self.policies.put(policy)
-        yield from self.vhosts[policy.vhost].follow_policies(policy.name)
+        return self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def delete_policy(self, vhost: str, name: str) -> None:
         """Clear a policy. Raises KeyError where there is none."""
@@ -419,9 +453,9 @@ class Broker:
             pass
 
     def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
-        """Clear a policy as `delete_policy` does, in small steps."""
+        """Clear a policy at once, and apply that in small steps that the caller has to take. Raises KeyError."""
         self.policies.delete(vhost, name)
-        yield from self.vhosts[vhost].follow_policies(name)
+        return self.vhosts[vhost].follow_policies(name)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
@@ -469,6 +503,14 @@ class Broker:
     def _dispatch_on(self) -> None:
         self._dispatches_later = False
         self.dispatch()
+
+
+def _hanging_up(connections: Iterable[ClientConnection], why: str) -> Iterator[None]:
+    """Close connections (320), one in each step."""
+    for connection in connections:
+        if not connection.closed.done():
+            connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - {why}")
+        yield
 
 
 def _why(error: Exception) -> str:

@@ -415,19 +415,26 @@ class Channel:
 
     # -- closing ---------------------------------------------------------------------------------------
 
-    def close(self, then: Callable[[], None] = lambda: None) -> None:
-        """End the consumers, discard an open transaction, requeue unsettled deliveries, then call back."""
-        self.is_open = False
+    def closing(self) -> Iterator[None]:
+        """Close at once, so that nothing more is delivered or confirmed, and return the steps of what is left to do.
+
+        They end the consumers, discard an open transaction, and requeue unsettled deliveries.
+        """
+        self.is_open = self.can_deliver = False
         self.vhost.totals.add_channel(self.counts())
         self.connection.broker.churn.channel_closed += 1
         if self.reply_to is not None:
             self.connection.broker.replies.pop(self.reply_to.name, None)
             self.reply_to = None
-        for consumer in list(self.consumers.values()):
-            self.remove_consumer(consumer)
+        return self._closing()
+
+    def _closing(self) -> Iterator[None]:
+        while self.consumers:  # deleting a queue removes its consumers
+            self.remove_consumer(next(iter(self.consumers.values())))
+            yield
         if self.transaction is not None:
             self.transaction.roll_back(self)
-        self.connection.work(self.settling(self._take_all(), Outcome.RETURNED), then)
+        yield from self.settling(self._take_all(), Outcome.RETURNED)
 
 
 def _holder(tag: int, held: Held, outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from operator import length_hint
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -567,23 +567,13 @@ class ClientConnection:
                 self.to_confirm.discard(channel)
                 # What came before the error is kept, so it is confirmed, where that can be said by now.
                 self.broker.journal.confirm(channel, channel.published)
-            channel.close(then)
+            self.work(channel.closing(), then)
 
     def _release(self, then: Callable[[], None] = _nothing) -> None:
         """Close the client's channels and delete its exclusive queues, then call back."""
-        channels = list(self.channels.values())
+        channels = [channel.closing() for channel in self.channels.values()]
         self.channels.clear()
-        left = len(channels) + 1
-
-        def one_is_done() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                then()
-
-        for channel in channels:
-            channel.close(one_is_done)
-        self.work(self._delete_exclusive(), one_is_done)
+        self.work(chain(*channels, self._delete_exclusive()), then)
 
     def _delete_exclusive(self) -> Iterator[None]:
         for queue in list(self.exclusive_queues):

@@ -274,13 +274,14 @@ class VirtualHost:
         queue.delete()
         return count
 
-    def clear(self) -> None:
-        """Delete all queues, exchanges and bindings."""
+    def clearing(self) -> Iterator[None]:
+        """Delete all queues, exchanges and bindings, in steps."""
         for queue in list(self.queues.values()):
             self.delete_queue(queue)
+            yield
         for exchange in list(self.exchanges.values()):
             if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
-                self._drop(*self._remove_exchange(exchange))
+                yield from self._dropping(*self._remove_exchange(exchange))
 
     # -- bindings --------------------------------------------------------------------------------------
 
@@ -322,6 +323,11 @@ class VirtualHost:
 
     def _drop(self, *bindings: Binding) -> None:
         """Undo bindings. An auto-delete exchange goes with its last one, and with it the bindings that lead to it."""
+        for _ in self._dropping(*bindings):
+            pass
+
+    def _dropping(self, *bindings: Binding) -> Iterator[None]:
+        """Undo bindings as `_drop` does, one in each step."""
         waiting = deque(bindings)
         while waiting:
             binding = waiting.popleft()
@@ -337,6 +343,7 @@ class VirtualHost:
                 self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
             if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
                 waiting.extend(self._remove_exchange(exchange))
+            yield
 
     # -- routing ---------------------------------------------------------------------------------------
 

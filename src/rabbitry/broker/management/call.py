@@ -1,7 +1,7 @@
 """A request to the management API: who asks, what its path names, and how it is answered."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -102,6 +102,12 @@ class Call:
             except Undecodable as error:
                 raise bad("failed_to_parse_json") from error
         return document
+
+    async def carry_out(self, steps: Iterable[None]) -> object:
+        """Take the steps of a change between which other clients have their turn. Return DONE."""
+        async with self.pace as pace:
+            await pace.go_over(steps, self.broker.journal)
+        return DONE
 
     def vhost(self) -> "VirtualHost":
         """Return the virtual host of the path."""

@@ -7,7 +7,7 @@ client declares or deletes in the meantime is one of these cases.
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.tables import Table
@@ -58,24 +58,11 @@ async def load(broker: "Broker", document: Document, pace: Pace, only: "VirtualH
             raise BadDefinition(f"{', '.join(unknown)}: sections that this broker does not have; remove them")
     left_out = plan.left_out
     plan.carry_out()
-    for section in sections:
-        items = document.elements(section)
-        while await _make_some(items, section, plan, pace):
-            await broker.journal.taken()
+    async with pace:
+        for section in sections:
+            await pace.go_over(plan.making(section, document.elements(section)), broker.journal)
     if left_out:
         _log.info("definitions: left out %d names of the broker's own, and bindings without ends", left_out)
-
-
-async def _make_some(items: Iterator[object], section: str, plan: "_Plan", pace: Pace) -> bool:
-    """Declare elements of a section. Return whether some are left, since too much waits to be written already."""
-    async with pace:
-        for item in items:
-            further = plan.make(section, item)
-            await pace.go_over(further if isinstance(further, Iterator) else ())
-            await pace.rest()
-            if plan.is_crowded:
-                return True
-    return False
 
 
 class _Plan:
@@ -103,11 +90,6 @@ class _Plan:
         self._exchanges: dict[tuple[str, str], str] = {}
         """Virtual host and name of exchanges to be declared → their types."""
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether so much waits to be written that others would wait for their commits."""
-        return self._broker.journal.is_crowded
-
     def read(self, section: str, item: object) -> _Step | None:
         """Check an element. Return the function that declares it; an iterator that this returns is to be consumed."""
         if not isinstance(item, dict):
@@ -115,18 +97,21 @@ class _Plan:
         return self._readers[section](item)
 
     def carry_out(self) -> None:
-        """Begin to declare what has been checked: `make` is called with the same elements."""
+        """Begin to declare what has been checked: `making` is called with the same elements."""
         self._queues.clear()
         self._exchanges.clear()
 
-    def make(self, section: str, item: object) -> object:
-        """Declare a checked element, unless clients have declared or deleted something since that forbids it."""
-        try:
-            step = self.read(section, item)
-            return step() if step is not None else None
-        except (Answer, BadDefinition, Refusal, UsageError) as error:
-            _log.warning("definitions: an element of %s is left out: %s", section, error)
-            return None
+    def making(self, section: str, items: Iterable[object]) -> Iterator[None]:
+        """Declare checked elements, in steps, unless clients have declared or deleted something that forbids it."""
+        for item in items:
+            try:
+                step = self.read(section, item)
+                further = step() if step is not None else None
+                if isinstance(further, Iterator):
+                    yield from further
+            except (Answer, BadDefinition, Refusal, UsageError) as error:
+                _log.warning("definitions: an element of %s is left out: %s", section, error)
+            yield
 
     # -- of the broker ---------------------------------------------------------------------------------
 
@@ -158,7 +143,8 @@ class _Plan:
 
     def _make_vhost(
         self, name: str, description: str | None, tags: list[str] | None, limits: dict[str, int] | None
-    ) -> None:
+    ) -> Iterator[None]:
+        yield from self._broker.rest_of_deletion(name)
         self._broker.add_vhost(name)
         vhost = self._broker.vhosts[name]
         before = vhost.description, vhost.tags, vhost.limits

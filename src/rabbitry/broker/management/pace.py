@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
+from rabbitry.broker.store.journal import Journal
+
 _SLICE: Final = 0.004
 """Seconds of each turn of the loop that all long requests together may take."""
 
@@ -27,7 +29,7 @@ class Pace:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A request cancelled in `rest` has released the lock already, and another request may hold it.
+        # A request cancelled in `rest` or `go_over` has released the lock already, and another request may hold it.
         if not isinstance(error, asyncio.CancelledError):
             self._lock.release()
 
@@ -40,9 +42,13 @@ class Pace:
         """Whether the slice is used up, so that `rest` would wait."""
         return time.monotonic() > self._ends_at
 
-    async def go_over(self, steps: Iterable[object]) -> None:
-        """Take all steps of an iterator, and rest wherever a slice is used up."""
+    async def go_over(self, steps: Iterable[object], journal: Journal) -> None:
+        """Take all steps of a change. Rest where a slice is used up, and while too much waits to be written."""
         for _ in steps:
+            if journal.is_crowded:
+                self._lock.release()
+                await journal.taken()
+                await self._begin()
             await self.rest()
 
     async def rest(self) -> None:

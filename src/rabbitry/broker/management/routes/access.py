@@ -1,6 +1,6 @@
 """Virtual hosts, users, permissions and policies."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -44,12 +44,11 @@ def _vhost(call: Call) -> object:
         return _put_vhost(call, call.path("vhost"), call.body())
     if call.method == "DELETE":
         call.administrator()
-        call.broker.delete_vhost(call.vhost().name)
-        return DONE
+        return call.carry_out(call.broker.deleting_vhost(call.vhost().name))
     return _show_vhost(call)
 
 
-def _put_vhost(call: Call, name: str, body: Json) -> object:
+async def _put_vhost(call: Call, name: str, body: Json) -> object:
     broker = call.broker
     description, tags = body.get("description") or "", accounts.read_tags(body)
     if not isinstance(description, str):
@@ -58,6 +57,7 @@ def _put_vhost(call: Call, name: str, body: Json) -> object:
         raise bad("tracing (the firehose) is not available in this broker")
     if body.get("default_queue_type") not in (None, "", "classic", "undefined"):
         raise bad("default_queue_type is not available in this broker: name x-queue-type in a queue's arguments")
+    await call.carry_out(broker.rest_of_deletion(name))
     is_new = name not in broker.vhosts
     broker.add_vhost(name)
     vhost = broker.vhosts[name]
@@ -120,13 +120,16 @@ async def _delete_users(call: Call) -> object:
     names = call.body().get("users")
     if not isinstance(names, list):
         raise bad("[{key_missing,users}]")
-    async with call.pace as pace:
-        for name in names:
-            if not isinstance(name, str) or name not in call.broker.access.users:
-                raise Answer(400, "bad_request", ["no_such_user", name])
-            call.broker.delete_user(name)
-            await pace.rest()
-    return DONE
+    return await call.carry_out(_deleting_users(call, names))
+
+
+def _deleting_users(call: Call, names: list[object]) -> Iterator[None]:
+    """Delete users in steps. Raises Answer at a name that is no user's."""
+    for name in names:
+        if not isinstance(name, str) or name not in call.broker.access.users:
+            raise Answer(400, "bad_request", ["no_such_user", name])
+        yield from call.broker.deleting_user(name)
+        yield
 
 
 @route("/api/users/{name}", "GET", "PUT", "DELETE")
@@ -143,8 +146,7 @@ def _user(call: Call) -> object:
     if name not in access.users:
         raise not_found()
     if call.method == "DELETE":
-        call.broker.delete_user(name)
-        return DONE
+        return call.carry_out(call.broker.deleting_user(name))
     return views.user(access.users[name])
 
 
@@ -322,15 +324,10 @@ async def _policy(call: Call) -> object:
         body = call.body()
         need_keys(body, "pattern", "definition")
         policy = definitions.policy(vhost, name, body)
-        async with call.pace as pace:
-            call.vhost()  # it may have been deleted meanwhile
-            await pace.go_over(call.broker.putting_policy(policy))
+        await call.carry_out(call.broker.putting_policy(policy))
         return CREATED if known is None else DONE
     if known is None:
         raise not_found()
     if call.method == "DELETE":
-        async with call.pace as pace:
-            if call.broker.policies.get(vhost, name) is not None:  # nobody else has deleted it meanwhile
-                await pace.go_over(call.broker.deleting_policy(vhost, name))
-        return DONE
+        return await call.carry_out(call.broker.deleting_policy(vhost, name))
     return views.policy(known)

@@ -1,0 +1,158 @@
+"""What clients made is deleted in steps, however much it is: virtual hosts, users' connections, channels."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.broker import Broker, BrokerConfig, shares
+from rabbitry.broker.access import Permission
+from rabbitry.broker.management import pace
+from rabbitry.exceptions import VirtualHostRefused
+from tests.differential.peer import Peer
+from tests.support.management import Api
+from tests.support.waiting import at_once, eventually
+
+_MANY = 60
+
+
+def _fill(broker: Broker, name: str) -> str:
+    """Make a virtual host with queues, an exchange, bindings and a policy; return its URL."""
+    broker.add_vhost(name)
+    broker.access.put_permission(name, "guest", Permission())
+    vhost = broker.vhosts[name]
+    vhost.declare_exchange("e", "topic", durable=True, auto_delete=False, internal=False, arguments={})
+    for number in range(_MANY):
+        queue = vhost.declare_queue(
+            f"q{number}", None, durable=True, exclusive=False, auto_delete=False, arguments={"x-expires": 3_600_000}
+        )
+        vhost.bind("e", queue, f"k.{number}", {})
+    return broker.url + name
+
+
+async def test_a_virtual_host_is_deleted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_SLICE", -1.0)
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        Broker(BrokerConfig(port=0, management_port=0)) as broker,
+        rabbitry.connect(broker.url) as client,
+    ):
+        api, channel = Api(broker.management_url), await client.channel()
+        url = _fill(broker, "v")
+        vhost = broker.vhosts["v"]
+        peer = await asyncio.to_thread(Peer, url)
+        stack.callback(peer.drop)
+        deleting = asyncio.create_task(asyncio.to_thread(api, "DELETE", "/api/vhosts/v"))
+        await at_once(lambda: len(vhost.queues) < _MANY)
+        await channel.declare_queue("another")
+        assert vhost.queues, "the other was served in between"
+        assert (await asyncio.to_thread(api, "GET", "/api/vhosts/v"))[0] == 404
+        assert await deleting == (204, None)
+        assert not vhost.queues
+        await asyncio.to_thread(peer.carried_out)
+        assert peer.log[-1].startswith("0: ConnectionClose(reply_code=320, ")
+
+
+async def test_a_virtual_host_that_is_being_deleted_is_gone_for_clients() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker:
+        url = _fill(broker, "v")
+        steps = broker.deleting_vhost("v")
+        with pytest.raises(VirtualHostRefused, match="vhost v not found"):
+            async with rabbitry.connect(url):
+                pass
+        for _ in steps:
+            pass
+
+
+async def test_a_virtual_host_made_while_one_of_its_name_is_being_deleted_has_nothing_of_that(tmp_path: Path) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path, management_port=0)) as broker:
+        api = Api(broker.management_url)
+        url = _fill(broker, "v")
+        next(broker.deleting_vhost("v"))  # whoever took the other steps has gone away
+        assert await asyncio.to_thread(api, "PUT", "/api/vhosts/v") == (201, None)
+        async with rabbitry.connect(url) as client:
+            channel = await client.channel()
+            await channel.declare_queue("q1", durable=True)
+            await channel.publish(b"new", routing_key="q1")
+        next(broker.deleting_vhost("v"))
+        definitions = {
+            "vhosts": [{"name": "v"}],
+            "permissions": [{"user": "guest", "vhost": "v", "configure": ".*", "write": ".*", "read": ".*"}],
+            "queues": [{"name": "q2", "vhost": "v", "durable": True, "auto_delete": False, "arguments": {}}],
+        }
+        assert await asyncio.to_thread(api, "POST", "/api/definitions", definitions) == (204, None)
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        assert set(broker.vhosts["v"].queues) == {"q2"}
+        assert "e" not in broker.vhosts["v"].exchanges
+        assert broker.access.may_enter("v", "guest")
+
+
+async def test_closing_the_broker_finishes_the_deletion_of_a_virtual_host(tmp_path: Path) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        _fill(broker, "v")
+        next(broker.deleting_vhost("v"))
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        assert set(broker.vhosts) == {"/"}
+        assert not broker.access.may_enter("v", "guest")
+
+
+async def test_a_user_is_gone_at_once_and_the_connections_one_by_one() -> None:
+    config = BrokerConfig(port=0, users={"guest": "guest", "ann": "secret"})
+    async with Broker(config) as broker, contextlib.AsyncExitStack() as stack:
+        url = broker.url.replace("guest:guest", "ann:secret")
+        for _ in range(3):
+            peer = await asyncio.to_thread(Peer, url)
+            stack.callback(peer.drop)
+        steps = broker.deleting_user("ann")
+        assert not broker.access.is_password("ann", "secret")
+        next(steps)
+        assert sum(not connection.channels for connection in broker.connections) == 1
+        for _ in steps:
+            pass
+        assert sum(not connection.channels for connection in broker.connections) == 3
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_others_are_served_while_a_connection_with_much_is_closed(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        Broker(BrokerConfig(port=0)) as broker,
+        rabbitry.connect(broker.url) as client,
+        await client.channel() as other,
+    ):
+        await other.declare_queue("q")
+        for number in range(3 * _MANY):
+            await other.publish(b"%d" % number, routing_key="q")
+        peer = await asyncio.to_thread(Peer, broker.url)
+        stack.callback(peer.drop)
+        vhost, queue = broker.vhosts["/"], broker.vhosts["/"].queues["q"]
+
+        def hold() -> None:
+            for number in range(_MANY):
+                peer.queue(f"a{number}", auto_delete=True)
+                peer.consume(f"a{number}", f"c{number}")
+                peer.open(number + 2)
+                peer.consume("q", "c", channel=number + 2)
+
+        await asyncio.to_thread(hold)
+        await eventually(lambda: queue.unsettled == 3 * _MANY, "it has all messages")
+        if lost:
+            peer.drop()
+        else:
+            peer.send(m.ConnectionClose(200, "bye"), 0)
+        await at_once(lambda: len(vhost.queues) < _MANY)
+        await other.declare_queue("another")
+        assert len(vhost.queues) > 2, "the other was served in between"
+        await eventually(lambda: len(queue) == 3 * _MANY, "all messages are back")
+        assert set(vhost.queues) == {"q", "another"}
+        bodies = []
+        for _ in range(3 * _MANY):
+            got = await other.get("q", no_ack=True)
+            bodies.append(got.body if got is not None else None)
+        assert bodies == [b"%d" % number for number in range(3 * _MANY)]
