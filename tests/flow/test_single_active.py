@@ -13,7 +13,7 @@ import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
 from rabbitry.exceptions import PreconditionFailed
 from rabbitry.flow import topology
-from rabbitry.flow.watchdog import watch_queues
+from rabbitry.flow.standstill import watch_queues
 from tests.flow._running import (
     bodies,
     counts,

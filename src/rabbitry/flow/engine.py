@@ -28,7 +28,7 @@ from rabbitry.flow.retry import suspects_queue
 from rabbitry.flow.settle import Settler
 from rabbitry.flow.single_active import ActiveIntake, SuspectsIntake, probe
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.watchdog import watch_queues
+from rabbitry.flow.standstill import watch_queues
 from rabbitry.telemetry.reporter import Reporter
 
 if TYPE_CHECKING:

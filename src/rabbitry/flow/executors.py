@@ -12,10 +12,8 @@ import contextvars
 import logging
 import math
 import queue
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,6 +27,7 @@ from rabbitry.flow.job import ABANDONED, GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.processes import ProcessSlot
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.stream import Bound, LoopStream, ThreadStream
+from rabbitry.runtime.loop_watchdog import stack_of
 
 Report: TypeAlias = Callable[[Work, Result], None]
 _LONGEST_TURN: Final = 0.01
@@ -449,12 +448,6 @@ def make_executor(stage: Stage, concurrency: int, report: Report, failed: Callab
 async def _goes_nowhere(result: Result | None) -> bool:
     """Take what no generator yields."""
     return True
-
-
-def stack_of(thread_id: int | None) -> str:
-    """Return the stack of a thread, innermost last; empty where it has ended."""
-    frame = sys._current_frames().get(thread_id or 0)
-    return "" if frame is None else "".join(traceback.format_stack(frame))
 
 
 def _too_long(stage: Stage, cause: BaseException | None) -> TimeLimitExceeded:

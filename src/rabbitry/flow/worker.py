@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -25,7 +24,7 @@ from rabbitry.flow.publisher import publication_of
 from rabbitry.flow.running import workers
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.topology import DELIVERY_TIMEOUT
-from rabbitry.flow.watchdog import watch_loop
+from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
 if TYPE_CHECKING:
     from rabbitry.flow.app import App
@@ -38,10 +37,23 @@ ends within its deadline and twice the command line's GRACE."""
 _CANCELLING: Final = 1.0
 """Seconds that a broker has to answer that it sends nothing more."""
 
+BLOCKED: Final = 2.0
+"""Seconds for which a handler may block the loop before its stack is logged."""
 _NOT_ENTERED: Final = "the worker does not run: use it within `async with app.worker() as worker:`"
 
 _T = TypeVar("_T")
 log = logging.getLogger("rabbitry.flow")
+
+
+def _on_loop_blocked(_seconds: float, limit: float, stack: str) -> None:
+    log.error("a handler keeps the worker's loop for %g s and more:\n%s", limit, stack)
+
+
+def _on_loop_resumed(seconds: float) -> None:
+    log.warning("the worker's loop goes on after %.1f s", seconds)
+
+
+_ALARM: Final = Alarm(_on_loop_blocked, _on_loop_resumed)
 
 
 class Worker:
@@ -96,6 +108,7 @@ class Worker:
         """How many are told of a failure by `wait`."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._health: Health | None = None
+        self._watch: Watch | None = None
         self._is_stopped = False
         self._is_stopping = False
 
@@ -144,7 +157,7 @@ class Worker:
             await self.stop()  # the first consumers may have brought work before the last one has begun
             raise
         self._block = Block()
-        self._io.submit(watch_loop(loop, threading.get_ident()))
+        self._watch = Watch(BLOCKED, _ALARM)
         return self
 
     async def __aexit__(
@@ -208,6 +221,13 @@ class Worker:
         if self._is_stopped or self._io is None:
             return True
         self._is_stopped = self._is_stopping = True
+        try:
+            return await self._stop(self._io, deadline)
+        finally:
+            if self._watch is not None:
+                self._watch.stop()
+
+    async def _stop(self, io: IOThread, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline
         await self._on_io(self._engine.stop_taking(_CANCELLING))
@@ -221,7 +241,7 @@ class Worker:
         if self in workers:
             workers.remove(self)
         await self._on_io(self._engine.close())
-        await loop.run_in_executor(None, self._io.stop)
+        await loop.run_in_executor(None, io.stop)
         if self._failure is not None:
             self._failure.cancel()
         return is_done

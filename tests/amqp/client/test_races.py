@@ -9,8 +9,9 @@ from contextlib import suppress
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import BrokerURL, Channel, blocking, pause, publishing, watchdog
+from rabbitry.amqp.client import BrokerURL, Channel, blocking, pause, publishing
 from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.runtime import loop_watchdog
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_awaited, eventually_blocking
 
@@ -222,7 +223,7 @@ def test_what_was_not_sent_when_the_connection_closed_is_cancelled(embedded_url:
 
 
 def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedded_url: str) -> None:
-    with watchdog._lock:
+    with loop_watchdog._lock:
         child = os.fork()
         if child == 0:
             code = 9

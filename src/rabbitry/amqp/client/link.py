@@ -4,6 +4,7 @@ A connection outlives its link (recovery makes a new one); what belongs to one s
 """
 
 import asyncio
+import logging
 import os
 import platform
 import ssl
@@ -11,7 +12,7 @@ from collections import deque
 from typing import Final, Protocol, TypeVar
 
 from rabbitry._version import __version__
-from rabbitry.amqp.client import consuming, watchdog
+from rabbitry.amqp.client import consuming
 from rabbitry.amqp.client._receipts import fail
 from rabbitry.amqp.client.tls import make_context
 from rabbitry.amqp.client.url import BrokerURL
@@ -46,7 +47,9 @@ from rabbitry.exceptions import (
     VirtualHostRefused,
     connection_closed,
 )
+from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
+_log = logging.getLogger(__name__)
 CAPABILITIES: Final[Table] = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -59,6 +62,24 @@ _CLOSE_TIMEOUT: Final = 5.0
 _VIOLATION_TIMEOUT: Final = 1.0
 """Seconds that a broker which broke the protocol has to close the socket after it was told why."""
 _T = TypeVar("_T", bound=Method)
+
+
+def _on_loop_blocked(seconds: float, heartbeat: float, stack: str) -> None:
+    _log.warning(
+        "the event loop is blocked for %.1f s, longer than the heartbeat of %g s: the broker may hang up. "
+        "Move what blocks it to a thread (asyncio.to_thread). It is in:\n%s",
+        seconds,
+        heartbeat,
+        stack,
+    )
+
+
+def _on_loop_resumed(seconds: float) -> None:
+    _log.warning("the event loop goes on after %.1f s", seconds)
+
+
+# A broker takes a client that is silent for two heartbeats for dead.
+_ALARM: Final = Alarm(_on_loop_blocked, _on_loop_resumed)
 
 
 class _ClosedByBroker(ConnectFailed):
@@ -125,6 +146,7 @@ class Link:
         self._lost: asyncio.Future[ConnectionClosed] = self._loop.create_future()
         self._reason: ConnectionClosed | None = None
         self._open = False
+        self._watch: Watch | None = None
         self._holders: set[object] = set()
         self._measure_at = consuming.LOOK_EVERY
         self._last_resort: asyncio.TimerHandle | None = None
@@ -171,7 +193,7 @@ class Link:
             raise ConnectFailed(f"the broker at {host}:{port} hung up after the login: {self._lost.result()}")
         self._open = True
         if self.heartbeat:
-            watchdog.watch(self.heartbeat)
+            self._watch = Watch(self.heartbeat, _ALARM)
 
     async def _handshake(self, where: str, url: BrokerURL, properties: Table) -> None:
         self.driver.write(self.core.send_header())
@@ -314,8 +336,8 @@ class Link:
         self._lost.set_result(reason)
         while self._secrets:
             fail(self._secrets.popleft(), reason.fresh())
-        if self._open and self.heartbeat:
-            watchdog.unwatch(self.heartbeat)
+        if self._watch is not None:
+            self._watch.stop()
         if self._open:
             self._owner.on_link_lost(self, reason)
 

@@ -9,7 +9,7 @@ import rabbitry
 from rabbitry.flow import topology
 from rabbitry.flow.intake import Intake
 from rabbitry.flow.job import Job
-from rabbitry.flow.watchdog import watch_queues
+from rabbitry.flow.standstill import watch_queues
 from tests.flow._running import put
 from tests.support.waiting import eventually
 
