@@ -1,4 +1,4 @@
-"""A management API that fails: it is in the log at once, the broker goes on without it and closes in order."""
+"""A management API that fails to load or to stop: what the broker does then."""
 
 import asyncio
 import socket
@@ -9,13 +9,12 @@ from types import ModuleType
 
 import pytest
 
-import rabbitry
-from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import Broker, BrokerConfig, ManagementFailed
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.server import ManagementServer
 from rabbitry.exceptions import UsageError
-from tests.support.waiting import eventually
+from tests.broker.starting import is_kept, keep_a_message, settings
+from tests.support.leaks import no_leaks_in_block
 
 _MODULE = "rabbitry.broker.management.server"
 
@@ -50,38 +49,40 @@ def _not_started(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ManagementServer, "start", broken)
 
 
-async def _keep_a_message(broker: Broker) -> None:
-    async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
-        await channel.declare_queue("kept", durable=True)
-        await channel.publish(b"1", routing_key="kept", properties=Properties(delivery_mode=2))
+_BREAKS = pytest.mark.parametrize("breaks", [_not_imported, _without_its_class, _exiting, _not_started])
 
 
-async def _is_kept(folder: Path) -> bool:
-    """Whether a broker starts on the folder, which the last one therefore let go of, and has the message."""
-    async with Broker(BrokerConfig(port=0, data=folder)) as broker:
-        return len(broker.vhosts["/"].queues["kept"]) == 1
+@_BREAKS
+async def test_a_broker_whose_management_api_cannot_be_loaded_does_not_start(
+    breaks: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await keep_a_message(tmp_path)
+    breaks(monkeypatch)
+    async with no_leaks_in_block():
+        broker = Broker(settings(tmp_path))
+        with pytest.raises(ManagementFailed, match=r"^can't load the management API .*--no-management") as failed:
+            await broker.__aenter__()
+        assert failed.value.__cause__ is not None
+        assert broker.management_port is None
+    assert await is_kept(tmp_path)
 
 
-@pytest.mark.parametrize("breaks", [_not_imported, _without_its_class, _exiting, _not_started])
-async def test_the_broker_runs_and_closes_without_a_management_api_that_can_t_be_loaded(
-    breaks: Callable[[pytest.MonkeyPatch], None],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
+@_BREAKS
+async def test_a_running_broker_goes_on_without_a_management_api_that_cannot_be_loaded(
+    breaks: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     breaks(monkeypatch)
-    async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
-        port = broker.management_port
-        await eventually(lambda: "the management API can't be loaded" in caplog.text, "a line in the log")
-        await _keep_a_message(broker)
+    async with no_leaks_in_block(), Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        with pytest.raises(ManagementFailed):
+            await broker.start_management([listener])
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
-        with pytest.raises(UsageError, match="could not load it"):
+        with pytest.raises(UsageError, match="has no management API"):
             _ = broker.management_url
-    assert not broker.connections
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", broker.port)
-    assert await _is_kept(tmp_path)
+        await keep_a_message(broker)
+    assert await is_kept(tmp_path)
 
 
 async def test_the_broker_closes_in_order_where_the_management_api_fails_to_stop(
@@ -96,25 +97,12 @@ async def test_the_broker_closes_in_order_where_the_management_api_fails_to_stop
 
     async def run() -> None:
         async with broker:
-            await _keep_a_message(broker)
+            await keep_a_message(broker)
             monkeypatch.setattr(Rates, "stop", broken)
 
-    with pytest.raises(RuntimeError, match="broken"):
-        await run()
+    async with no_leaks_in_block():
+        with pytest.raises(RuntimeError, match="broken"):
+            await run()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", broker.port)
-    assert await _is_kept(tmp_path)
-
-
-@pytest.mark.parametrize("taken_by", ["its_amqp_port", "another_program"])
-async def test_a_broker_whose_management_port_is_taken_does_not_start(taken_by: str, tmp_path: Path) -> None:
-    amqp, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
-    with amqp, other:
-        port = (amqp if taken_by == "its_amqp_port" else other).getsockname()[1]
-        broker = Broker(BrokerConfig(listeners=[amqp], management_port=port, data=tmp_path))
-        with pytest.raises(OSError, match=str(port)):
-            async with broker:
-                pass
-        assert amqp.fileno() == -1, "it listens no more"
-    async with Broker(BrokerConfig(port=0, data=tmp_path)):
-        pass  # nobody has its folder
+    assert await is_kept(tmp_path)

@@ -7,39 +7,28 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
-from rabbitry._installing import missing
+from rabbitry._installing import how_to_install, missing
 from rabbitry._version import __version__
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access, initial_access
+from rabbitry.broker.access import initial_access
 from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.config import BrokerConfig
 from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.counts import Churn
-from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal
-from rabbitry.broker.policies import POLICY, Policies, Policy
+from rabbitry.broker.policies import Policies, Policy
 from rabbitry.broker.queues import Queue, ReplyTo
-from rabbitry.broker.records import (
-    BINDING,
-    EXCHANGE,
-    QUEUE,
-    VHOST,
-    key,
-    queue_record,
-    read_exchange,
-    read_vhost,
-    restore_binding,
-    vhost_record,
-)
+from rabbitry.broker.records import PARAMETER, VHOST, key, vhost_record
+from rabbitry.broker.recovery import Recovery
 from rabbitry.broker.shares import Shares
-from rabbitry.broker.store.batch import DELETED, Contents, Unusable
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.broker.vhost import VirtualHost
@@ -54,13 +43,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LONGEST_DISPATCH: Final = 0.02
 """Seconds after which dead letters that go from queue to queue wait for the others' turn."""
-PARAMETER: Final = "global-parameter"
 CLUSTER_NAME: Final = "cluster_name"
-_MAKES_NO_SENSE: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError, ValueError, TypeError)
-"""Errors raised by a record with invalid contents."""
-_ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
-_ORDER: Final = (EXCHANGE, QUEUE, BINDING)
-"""In which order records are restored: a binding needs its ends."""
+
+
+class ManagementFailed(RabbitryError):
+    """The management API can't be loaded."""
 
 
 class Broker:
@@ -69,7 +56,11 @@ class Broker:
     Args:
         config: The settings; None takes the defaults.
 
+    Entering it starts it: it accepts connections when it has restored what is stored. Where a step fails, those before
+    it are undone first: nothing listens, the data folder is free, and no task or thread is left.
+
     Raises:
+        ManagementFailed: On entry: the management API can't be loaded.
         OSError: On entry: it can't listen there.
         StoreFailed: On entry: the data folder can't be used.
         UsageError: On entry: a package is missing that the management API needs.
@@ -101,12 +92,12 @@ class Broker:
         self.started_at = time.time()
         """POSIX seconds."""
         self._dispatches_later = False
-        self._failed: asyncio.Future[Exception] | None = None
         self.server_properties: dict[str, FieldValue] = dict(_server_properties())
-        self._management: asyncio.Task[ManagementServer | None] | None = None
         self.alarms = Alarms(self, config.memory_limit, config.disk_free_limit)
         self.acceptor = Acceptor()
-        self._is_open = False
+        self._failed: asyncio.Future[Exception] | None = None
+        self._running = AsyncExitStack()
+        """What stops the broker, in the reverse order of its start."""
 
     @property
     def url(self) -> str:
@@ -116,244 +107,166 @@ class Broker:
         path = "" if vhost == "/" else quote(vhost, safe="")
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
 
+    # -- start and stop --------------------------------------------------------------------------------
+
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._failed = loop.create_future()
+        self._failed = asyncio.get_running_loop().create_future()
         self.started_at = time.time()
-        config = self.config
-        plain, encrypted = list(config.listeners), list(config.tls_listeners)
-        management = list(config.management_listeners)
-        try:
-            if management or config.management_port is not None:
-                _need_management()
-            plain = plain or self._listen(config.port)
-            if config.tls is not None:
-                encrypted = encrypted or self._listen(config.tls_port)
-            if config.management_port is not None:
-                management = management or self._listen(config.management_port)
-            if config.data is not None:
-                await self._recover(config.data, plain[0].getsockname()[1])
-        except BaseException:
-            for listener in plain + encrypted + management:
-                listener.close()
-            raise
-        self.port = plain[0].getsockname()[1]
-        for listener in plain:
-            self.acceptor.add(listener, self._serve)
-        for listener in encrypted:
-            self.tls_port = listener.getsockname()[1]
-            self.acceptor.add(listener, self._serve, config.tls)
-        self._is_open = True
-        self.alarms.start()
-        if management:
-            self.start_management(management)
+        async with AsyncExitStack() as stack:  # undoes what was begun where the rest fails
+            await self._start(stack)
+            self._running = stack.pop_all()
         return self
-
-    def _listen(self, port: int) -> list[socket.socket]:
-        return open_listeners(self.host, port)
-
-    def _serve(self, visitor: Visitor) -> asyncio.BaseProtocol:
-        return ClientConnection(self, visitor.leave).driver
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether it listens for TLS too."""
-        return self.config.tls is not None
-
-    @property
-    def management_url(self) -> str:
-        """URL of the management API. Raises UsageError where the broker has none, also since it could not be loaded."""
-        if self.management_port is None:
-            why = "could not load it, see its log" if self._management else "was started without management_port"
-            raise UsageError(f"this broker has no management API: it {why}")
-        return f"http://{in_url(self.host)}:{self.management_port}/"
-
-    def start_management(self, where: int | list[socket.socket]) -> None:
-        """Serve the management API on a port of the same host (0 takes a free one), or on sockets that listen.
-
-        It accepts at once; what is asked there is answered as soon as the rest is loaded. Raises OSError where it
-        can't listen, UsageError where the packages that it needs are not installed.
-        """
-        _need_management()
-        listeners = self._listen(where) if isinstance(where, int) else where
-        self.management_port = listeners[0].getsockname()[1]
-        self._management = asyncio.create_task(self._start_management(listeners), name="management")
-
-    async def _start_management(self, listeners: list[socket.socket]) -> "ManagementServer | None":
-        """Load the management API and serve it; None where that failed, whatever the packages that it needs raise."""
-        try:
-            # A web framework takes a while to load; AMQP clients are served meanwhile.
-            module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
-            server: ManagementServer = module.ManagementServer(self, listeners)
-            try:
-                await server.start()
-            except BaseException:
-                await server.stop()
-                raise
-        # Its packages may raise anything while they are loaded; uvicorn calls sys.exit where it can't load something.
-        except (Exception, SystemExit):  # noqa: BLE001 # see above
-            _log.exception("the management API can't be loaded; the broker runs without it")
-            for listener in listeners:
-                self.acceptor.remove(listener)  # so that clients are refused at once
-            self.management_port = None
-            return None
-        return server
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close: no new connections, each client is told (320) and has `close_timeout` to answer.
 
-        What the management API raises while it stops is raised once all the rest is closed.
+        Each step of the start is undone, the last one first. An error of one step is raised after the others are done.
         """
-        if not self._is_open:
-            return
+        await self._running.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Take the ports, restore what is stored, and accept. `stack` gets what undoes each step."""
+        config = self.config
+        given = (*config.listeners, *config.tls_listeners, *config.management_listeners)
+        for listener in given:
+            stack.callback(listener.close)
+        has_management = bool(config.management_listeners) or config.management_port is not None
+        if has_management:
+            _need_management()
+        plain = self._listen(stack, config.listeners, config.port)
+        encrypted = self._listen(stack, config.tls_listeners, config.tls_port) if config.tls is not None else []
+        management = self._listen(stack, config.management_listeners, config.management_port) if has_management else []
+        self.port = plain[0].getsockname()[1]
+        if config.data is not None:
+            await self._open_store(stack, config.data)
+        stack.callback(self._close_queues)
+        stack.callback(self._finish_deletions)
+        stack.callback(self.shares.stop)
+        stack.push_async_callback(self._close_connections)
+        stack.push_async_callback(self.acceptor.close)
+        for listener in plain:
+            self.acceptor.add(listener, self._serve)
+        for listener in encrypted:
+            self.tls_port = listener.getsockname()[1]
+            self.acceptor.add(listener, self._serve, config.tls)
+        self.alarms.start()
+        stack.push_async_callback(self.alarms.stop)
+        if has_management:
+            await self._start_management(stack, management)
+
+    def _listen(self, stack: AsyncExitStack, given: Sequence[socket.socket], port: int | None) -> list[socket.socket]:
+        """Return the sockets that were given, or new ones on a port of the host; None takes a free one."""
+        if given:
+            return list(given)
         try:
-            await self._stop_management()
-        finally:
-            await self._close()
+            listeners = open_listeners(self.host, port or 0)
+        except OSError as error:
+            why = (error.strerror or str(error)).partition(" (while")[0]  # `socket` adds the address once more
+            raise OSError(error.errno, f"can't listen on {self.host} port {port or 0}: {why}") from error
+        for listener in listeners:
+            stack.callback(listener.close)
+        return listeners
 
-    async def _stop_management(self) -> None:
-        if self._management is None:
-            return
-        server = await self._management
-        self._management = None
-        if server is not None:
-            await server.stop()
+    def _serve(self, visitor: Visitor) -> asyncio.BaseProtocol:
+        return ClientConnection(self, visitor.leave).driver
 
-    async def _close(self) -> None:
-        await self.alarms.stop()
-        await self.acceptor.close()
+    async def _open_store(self, stack: AsyncExitStack, folder: Path) -> None:
+        """Open the store and restore what it holds; where that fails, let go of it as it was found."""
+        store = SQLiteStore(folder, f"amqp://{in_url(self.host)}:{self.port}/")
+        journal = Journal(store, on_failure=self.fail, on_full=self.alarms.set_full)
+        async with AsyncExitStack() as opening:
+            contents = await journal.open()
+            opening.push_async_callback(journal.give_back)
+            opening.callback(self._close_queues)
+            await Recovery(self, journal, contents).run()
+            opening.pop_all()
+        stack.push_async_callback(journal.close)
+
+    def _finish_deletions(self) -> None:
+        for steps in list(self._leaving.values()):
+            for _ in steps:
+                pass
+
+    def _close_queues(self) -> None:
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.close()
+
+    async def _close_connections(self) -> None:
+        """Close each client's connection (320), and cut off those that have not answered `close_timeout` later."""
         connections = list(self.connections)
         for connection in connections:
             connection.hang_up(
                 Reply.CONNECTION_FORCED, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
             )
         closed = [connection.closed for connection in connections]
-        if closed:
-            await asyncio.wait(closed, timeout=self.config.close_timeout)
-        for connection in connections:
-            connection.driver.abort()
+        try:
+            if closed:
+                await asyncio.wait(closed, timeout=self.config.close_timeout)
+        finally:
+            for connection in connections:
+                connection.driver.abort()
         if closed:
             await asyncio.wait(closed)
-        self._is_open = False
-        self.shares.stop()
-        for steps in list(self._leaving.values()):
-            for _ in steps:
-                pass
-        for vhost in self.vhosts.values():
-            for queue in vhost.queues.values():
-                queue.close()
-        await self.journal.close()
 
-    # -- what is durable -------------------------------------------------------------------------------
+    # -- the management API ----------------------------------------------------------------------------
 
-    async def _recover(self, folder: Path, port: int) -> None:
-        """Open the store and make what it holds again."""
-        address = f"amqp://{in_url(self.host)}:{port}/"
-        store = SQLiteStore(folder, address)
-        journal = Journal(store, on_failure=self.fail, on_full=self.alarms.set_full)
-        contents = await journal.open()
-        unusable = self._restore_access(journal, contents)
-        for (kind, name), value in contents.records.items():
-            if kind == POLICY:
-                try:
-                    self.policies.restore(value)
-                except _MAKES_NO_SENSE as error:
-                    unusable.append(Unusable(kind, name, _why(error)))
-        self.policies.journal = journal
-        for (kind, name), value in sorted(contents.records.items(), key=lambda record: _rank(record[0][0])):
-            if kind in _ORDER:
-                try:
-                    self._restore_topology(kind, value)
-                except _MAKES_NO_SENSE as error:
-                    unusable.append(Unusable(kind, name, _why(error)))
-        if unusable:
-            await journal.set_aside(unusable)
-        self.journal = journal
-        deleted = {int(number) for kind, number in contents.records if kind == DELETED}
-        for number in deleted:  # the process ended before all of it was
-            self.last_queue = max(self.last_queue, number)
-            journal.drop_queue(number)
-        queues = {queue.id: queue for vhost in self.vhosts.values() for queue in vhost.queues.values()}
-        for backlog in contents.backlogs:
-            self.last_queue = max(self.last_queue, backlog.queue)
-            if backlog.queue not in queues:
-                if backlog.queue in deleted:
-                    continue
-                queues[backlog.queue] = self._adopt(backlog.queue, folder)
-            queue = queues[backlog.queue]
-            queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
-            if not contents.clean:
-                queue.recovered_to = max(queue.recovered_to, backlog.last_position)
-        if not contents.clean:
-            for queue in {number: queues[number] for number, *_ in contents.backlogs if number in queues}.values():
-                journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+    async def start_management(self, listeners: Sequence[socket.socket] | None = None) -> None:
+        """Serve the management API until the broker stops.
 
-    def _restore_topology(self, kind: str, value: Table) -> None:
-        """Restore an exchange, a queue or a binding from its record."""
-        name = str(value["vhost"])
-        vhost = self.vhosts.get(name) or self.vhosts.setdefault(name, VirtualHost(name, self))
-        if kind == EXCHANGE:
-            exchange = read_exchange(value)
-            exchange.policy = self.policies.matching(vhost.name, exchange.name, "exchanges")
-            vhost.exchanges[exchange.name] = exchange
-        elif kind == QUEUE:
-            self.last_queue = max(self.last_queue, vhost.restore_queue(value).id)
-        else:
-            restore_binding(vhost, value)
+        It accepts at once, and `management_url` names it; requests are answered as soon as its packages are loaded.
 
-    def _adopt(self, number: int, folder: Path) -> Queue:
-        """Create a queue for messages whose queue has no record."""
-        vhost = self.vhosts.get("/") or next(iter(self.vhosts.values()))
-        name = f"rabbitry.recovered.{number}"
-        while name in vhost.queues:
-            name += "-"
-        value: Table = {"name": name, "id": number, "auto_delete": False, "recovered_to": 0, "arguments": {}}
-        queue = vhost.restore_queue(value)
-        self.journal.put(QUEUE, *queue_record(vhost.name, queue))
-        _log.error(
-            "the store in %s is damaged: it has no record of the queue with number %d; its messages are in the queue "
-            "%r of virtual host %r: move them to where they belong, then delete it",
-            folder, number, name, vhost.name,
-        )  # fmt: skip
-        return queue
+        Args:
+            listeners: Sockets that listen already, which the broker takes over; None takes a free port of its host.
 
-    def _restore_access(self, journal: Journal, contents: Contents) -> list[Unusable]:
-        """Take users from the store, and add those that the broker starts with.
-
-        A virtual host in which nobody may do anything yet is given to them too. Returns the records that can't be used.
+        Raises:
+            ManagementFailed: It can't be loaded. The broker runs on without it.
+            OSError: It can't listen.
+            UsageError: The packages that it needs are not installed.
         """
-        unusable: list[Unusable] = []
-        restored = Access()
-        has_access = False
-        for (kind, name), value in contents.records.items():
+        async with AsyncExitStack() as begun:
+            for listener in listeners or ():
+                begun.callback(listener.close)
+            _need_management()
+            await self._start_management(begun, self._listen(begun, listeners or (), None))
+            self._running.push_async_exit(begun.pop_all())
+
+    async def _start_management(self, stack: AsyncExitStack, listeners: list[socket.socket]) -> None:
+        self.management_port = listeners[0].getsockname()[1]
+        async with AsyncExitStack() as starting:
+            starting.callback(self._forget_management)
             try:
-                if kind == VHOST:
-                    read_vhost(self.vhosts.setdefault(str(value["name"]), VirtualHost(str(value["name"]), self)), value)
-                elif kind == PARAMETER:
-                    self.parameters[str(value["name"])] = json.loads(str(value["value"]))
-                elif kind in _ACCESS:
-                    has_access = True
-                    restored.restore([(kind, value)])
-            except _MAKES_NO_SENSE as error:
-                unusable.append(Unusable(kind, name, _why(error)))
-        self.server_properties["cluster_name"] = self.cluster_name
-        initial = self.access
-        self.access = restored
-        known = dict(self.access.users)
-        has_users = {vhost for vhost, _ in self.access.permissions}
-        self.access.journal = journal
-        for user in initial.users.values():
-            # A password that is given holds. The default user stays as it was left: deleted, or with another password.
-            if self._given is not None or not has_access:
-                before = known.get(user.name, user)
-                self.access.put_user(user.name, user.password_hash, before.tags)
-        for (vhost, name), permission in initial.permissions.items():
-            is_new = vhost not in has_users or name not in known
-            if is_new and name in self.access.users:
-                self.access.put_permission(vhost, name, permission)
-        return unusable
+                # A web framework takes a while to load; AMQP clients are served meanwhile.
+                module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
+                server: ManagementServer = module.ManagementServer(self, listeners)
+                starting.push_async_callback(server.stop)
+                await server.start()
+            # Packages may raise anything while they are loaded; uvicorn calls sys.exit where it can't load something.
+            except (Exception, SystemExit) as error:
+                raise ManagementFailed(
+                    f"can't load the management API ({type(error).__name__}: {error}): repair its packages "
+                    f"({how_to_install('broker')}), or run the broker without it (--no-management)"
+                ) from error
+            stack.push_async_exit(starting.pop_all())
+
+    def _forget_management(self) -> None:
+        self.management_port = None
+
+    @property
+    def management_url(self) -> str:
+        """URL of the management API. Raises UsageError where the broker has none."""
+        if self.management_port is None:
+            raise UsageError("this broker has no management API: it was started without management_port")
+        return f"http://{in_url(self.host)}:{self.management_port}/"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it listens for TLS too."""
+        return self.config.tls is not None
+
+    # -- virtual hosts, users, policies, parameters -----------------------------------------------------
 
     def add_vhost(self, name: str) -> None:
         """Make a virtual host; one that is there stays as it is."""
@@ -511,14 +424,6 @@ def _hanging_up(connections: Iterable[ClientConnection], why: str) -> Iterator[N
         if not connection.closed.done():
             connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - {why}")
         yield
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, RabbitryError) else f"{type(error).__name__}: {error}"
-
-
-def _rank(kind: str) -> int:
-    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
 def _server_properties() -> Table:

@@ -15,6 +15,7 @@ EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
 BINDING: Final = "binding"
 VHOST: Final = "vhost"
+PARAMETER: Final = "global-parameter"
 
 
 def key(*parts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -120,6 +121,7 @@ def serve(
     listeners = inherit_or_listen(host, port)
     _check_reach(host, listeners[0], user)
     users = _users(user, password_file)
+    management = [] if no_management else _management_listeners(host, management_port)
     config = BrokerConfig(
         host=host,
         port=port,
@@ -127,23 +129,30 @@ def serve(
         vhosts=list(dict.fromkeys(["/", *(vhost or [])])),
         listeners=listeners,
         data=data_folder(data, memory),
-        management_listeners=() if no_management else _management_listeners(host, management_port),
         tls=tls,
         tls_listeners=() if tls is None else listen(host, tls_port),
     )
-    raise typer.Exit(run_service(partial(_serve, Broker(config))))
+    raise typer.Exit(run_service(partial(_serve, Broker(config), management)))
 
 
-async def _serve(broker: Broker, stop: asyncio.Event) -> int:
-    """Run the broker until it is told to stop, or its store fails; print where it is once it accepts."""
-    async with broker:
-        name = in_url(broker.host)
-        page = "" if broker.management_port is None else f" {broker.management_url}"
-        print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
-        if broker.has_tls:
-            log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
-        ready()
-        return await _until(stop, broker)
+async def _serve(broker: Broker, management: list[socket.socket], stop: asyncio.Event) -> int:
+    """Run the broker until it is told to stop, or its store fails; print where it is once it accepts.
+
+    management: the sockets of the management API, which is loaded when AMQP clients are served; empty for none.
+    """
+    with contextlib.ExitStack() as listening:
+        for listener in management:
+            listening.enter_context(listener)
+        async with broker:
+            name = in_url(broker.host)
+            page = f" http://{name}:{management[0].getsockname()[1]}/" if management else ""
+            print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
+            if broker.has_tls:
+                log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
+            if management:
+                await broker.start_management(management)
+            ready()
+            return await _until(stop, broker)
 
 
 def check_data(data: Path | None, memory: bool) -> None:

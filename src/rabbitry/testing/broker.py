@@ -61,7 +61,7 @@ class RunningBroker:
 
     async def _manage(self) -> str:
         if self._broker.management_port is None:
-            self._broker.start_management(0)
+            await self._broker.start_management()
         return self._broker.management_url
 
     def _run(self) -> None:

@@ -139,5 +139,8 @@ class Store(Protocol):
         is_short: whether the disk is short of room.
         """
 
+    def give_back(self) -> None:
+        """Let go of a store that nothing was written to, as it was found: closed in order, or as after a crash."""
+
     def close(self) -> None:
         """Close it in order."""

@@ -150,13 +150,16 @@ class Journal:
     # -- life ------------------------------------------------------------------------------------------
 
     async def open(self) -> Contents:
-        """Open the store. Raises StoreFailed."""
+        """Open the store. Raises StoreFailed. Cancelling waits until the store was opened and given back."""
         assert self._store is not None  # noqa: S101 # whoever has none does not open it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rabbitry-store")
         try:
             contents = await asyncio.get_running_loop().run_in_executor(self._thread, self._store.open)
-        except StoreFailed:
-            self._thread.shutdown(wait=False)
+        except asyncio.CancelledError:
+            await self.give_back()  # behind the opening, which can't be interrupted
+            raise
+        except BaseException:
+            self._end_thread()
             raise
         self._last_message = self._last_before = contents.last_message
         self._count_room()
@@ -166,6 +169,13 @@ class Journal:
         """Move records that can't be used to a file beside the store. Raises StoreFailed."""
         assert self._store is not None  # noqa: S101 # it was opened
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.set_aside, records)
+
+    async def give_back(self) -> None:
+        """Let go of a store that was opened and is not used after all, as it was found. Raises StoreFailed."""
+        assert self._store is not None  # noqa: S101 # it was opened
+        given_back = asyncio.get_running_loop().run_in_executor(self._thread, self._store.give_back)
+        self._end_thread()  # no batch is written any more
+        await given_back
 
     async def close(self) -> None:
         """Write what is left, then close the store. Raises StoreFailed; what could not be written is named."""
@@ -183,6 +193,10 @@ class Journal:
                 _log.error("there was no room to the end: what was acknowledged since may come again")
             await loop.run_in_executor(self._thread, self._store.close)
         finally:
+            self._end_thread()
+
+    def _end_thread(self) -> None:
+        if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
 

@@ -81,7 +81,7 @@ class SQLiteStore:
         self._room = Room(self.path)
         self._mark: Mark | None = None
         self._page_size = 4096
-        self._was_busy = False
+        self._was_busy = self._was_clean = False
         self._had_log = False
         self._checkpoint_failed = self._has_failed = False
         self._gone: list[tuple[int, int, int]] = []
@@ -118,7 +118,7 @@ class SQLiteStore:
             if code(error) & 0xFF == sqlite3.SQLITE_IOERR:
                 raise StoreFailed(failure(error, self.path)) from error
             raise StoreFailed(f"the store {self.path} can't be opened: {error}") from error
-        except StoreFailed:
+        except BaseException:
             self._abandon()
             raise
 
@@ -232,6 +232,15 @@ class SQLiteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Set the modes of a connection, and bring the tables up to date."""
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -245,7 +254,6 @@ class SQLiteStore:
             changes = f"PRAGMA application_id = {APPLICATION}; {SCHEMA}" if version == 0 else FROM_VERSION_1
             connection.executescript(f"BEGIN; {changes} PRAGMA user_version = {VERSION}; COMMIT;")
             connection.execute("PRAGMA wal_checkpoint")  # so that the version stands in the file itself
-        return connection
 
     def _contents(self) -> Contents:
         connection = self._open_connection()
@@ -272,7 +280,8 @@ class SQLiteStore:
             )
         ]
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM bodies").fetchone()
-        return Contents(records, backlogs, last, bool(clean))
+        self._was_clean = bool(clean)
+        return Contents(records, backlogs, last, self._was_clean)
 
     def _read_records(self) -> tuple[dict[tuple[str, str], Table], list[Unusable]]:
         records: dict[tuple[str, str], Table] = {}
@@ -345,6 +354,18 @@ class SQLiteStore:
                 raise
             finally:
                 self._abandon()
+
+    def give_back(self) -> None:
+        """Let go of a store that was opened and not used, as it was found. Raises StoreFailed.
+
+        One that was closed in order is closed in order again. One that was left by a crash keeps its log and its mark,
+        so that the next start delivers its messages as redelivered.
+        """
+        if self._was_clean:
+            self.close()
+        else:
+            self._leave()
+            self._abandon()
 
     def _leave(self) -> None:
         """Let go of the database without the checkpoint with which SQLite closes it, and which deletes the log.
