@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = [(place, tests / name) for place, name in enumerate(_FIRST)]
     last = len(_FIRST)
     items.sort(key=lambda item: next((place for place, path in places if item.path.is_relative_to(path)), last))
-    if {"tests.support.commands", "tests.support.embedded"} & sys.modules.keys():
+    if {"tests.support.commands", "tests.support.embedded", "tests.apps.monitor.program"} & sys.modules.keys():
         launcher.prepare()  # before the first test, which would take its socket for a leak
 
 

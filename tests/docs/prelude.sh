@@ -48,8 +48,8 @@ start() {
     case $1 in make* | "python -m http.server"*) orderly[pid]=143 ;; *) orderly[pid]=0 ;; esac
     until up "$pid" "$log" "${2:-}"; do
         kill -0 "$pid" 2>/dev/null || fail "ended at once: $1"
-        [ $((attempts += 1)) -lt 1200 ] || fail "not up within a minute: $1"
-        sleep 0.05
+        [ $((attempts += 1)) -lt 600 ] || fail "not up within two minutes: $1"
+        sleep 0.2
     done
 }
 
@@ -59,7 +59,7 @@ finish() {
     for ((index = ${#services[@]} - 1; index >= 0; index--)); do
         pid=${services[index]}
         kill -TERM "$pid" 2>/dev/null || fail "service $index had ended before it was told to"
-        timeout 40 tail --pid="$pid" -f /dev/null || fail "service $index did not end within 40 s"
+        timeout 100 tail --pid="$pid" -f /dev/null || fail "service $index did not end within 100 s"
         wait "$pid"
         code=$?
         [ "$code" = "${orderly[pid]}" ] || fail "service $index ended with exit code $code"

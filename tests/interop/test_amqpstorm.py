@@ -6,6 +6,7 @@ server of amqpstorm's author) say nothing about us and count as the same.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -13,8 +14,7 @@ import ssl
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,10 @@ _QUICK: Final = tuple(
     f"{_SUITE}/{name}"
     for name in ("management", "test_basic.py", "test_exchange.py", "test_queue.py", "test_tx.py", "test_web_based.py")
 )
+_ELSEWHERE: Final = f"{_SUITE}/management/test_api.py::ApiFunctionalTests::test_api_with_inaccessible"
+"""A test that asks an address of its author's network, where anything may answer."""
+_TIMES: Final = 4
+"""How often tests that came out otherwise are run again: they wait for fixed times, too short on a busy machine."""
 _DOWNLOAD_WITHIN: Final = 200.0
 _RUN_WITHIN: Final = 400.0
 
@@ -96,17 +100,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> _Keys:
 
 
 def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: Sequence[str]) -> dict[str, str]:
-    """Run the tests in a process of their own; gives what became of each.
-
-    Those that fail are run again: they wait for fixed times, which are too short on a busy machine.
-    """
-    outcomes = _outcomes(suite, keys, host, management_url, tests)
-    if failed := [name for name, outcome in outcomes.items() if outcome in ("failure", "error")]:
-        outcomes |= _outcomes(suite, keys, host, management_url, failed)
-    return outcomes
-
-
-def _outcomes(suite: Path, keys: _Keys, host: str, management_url: str, tests: Sequence[str]) -> dict[str, str]:
+    """Run the tests in a process of their own; gives what became of each."""
     report = keys.folder / f"{host}.xml"
     settings = {
         "AMQP_HOST": host,
@@ -122,7 +116,7 @@ def _outcomes(suite: Path, keys: _Keys, host: str, management_url: str, tests: S
     }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={suite}", "-p", "no:cacheprovider",
-         "-p", "no:rabbitry", "-q", "--tb=short", f"--junit-xml={report}", *tests],
+         "-p", "no:rabbitry", "-q", "--tb=short", f"--junit-xml={report}", f"--deselect={_ELSEWHERE}", *tests],
         cwd=suite, env=os.environ | settings, capture_output=True, text=True, timeout=_RUN_WITHIN, check=False,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stdout + done.stderr  # all passed, or some failed
@@ -144,7 +138,9 @@ def _id(suite: Path, class_name: str, name: str) -> str:
     return "::".join(["/".join(parts[:number]) + ".py", *parts[number:], name])
 
 
-def _on_rabbitmq(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) -> dict[str, str]:
+@contextlib.contextmanager
+def _rabbitmq(keys: _Keys, host: str) -> Iterator[str]:
+    """Run RabbitMQ on an address; gives the URL of its management API."""
     chain, key = keys.server(host)
     settings = [
         f"listeners.tcp.2 = {host}:5672",
@@ -162,44 +158,54 @@ def _on_rabbitmq(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) ->
         server.add_user(keys.user, "unused")
         server.set_permissions(keys.user)
         assert server.management_url is not None
-        return _run(suite, keys, host, server.management_url, tests)
+        yield server.management_url
 
 
-async def _on_ours(suite: Path, keys: _Keys, host: str, tests: tuple[str, ...]) -> dict[str, str]:
+def _ours(keys: _Keys, host: str) -> Broker:
     chain, key = keys.server(host)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(keys.folder / "ca.pem"))
     tls.load_cert_chain(chain, key)
     tls.verify_mode = ssl.CERT_OPTIONAL
     users = {"guest": "guest", keys.user: "unused"}
-    broker = Broker(BrokerConfig(host=host, port=5672, users=users, management_port=0, tls=tls, tls_port=5671))
-    async with broker:
-        return await asyncio.to_thread(_run, suite, keys, host, broker.management_url, tests)
+    return Broker(BrokerConfig(host=host, port=5672, users=users, management_port=0, tls=tls, tls_port=5671))
 
 
-def _compare(suite: Path, keys: _Keys, tests: tuple[str, ...], least: int) -> None:
+async def _compare(suite: Path, keys: _Keys, tests: Sequence[str], least: int) -> None:
     network = f"127.{secrets.randbelow(250) + 2}.{secrets.randbelow(250)}"
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(_on_rabbitmq, suite, keys, f"{network}.1", tests)
-        ours = asyncio.run(_on_ours(suite, keys, f"{network}.2", tests))
-        rabbitmqs = waiting.result()
-    assert sum(outcome == "passed" for outcome in rabbitmqs.values()) >= least
-    assert ours.keys() == rabbitmqs.keys()
-    different = {
-        name: f"{outcome} on RabbitMQ, {ours[name]} here"
-        for name, outcome in rabbitmqs.items()
-        if ours[name] != outcome and name not in DIFFERENT
-    }
+    hosts = f"{network}.1", f"{network}.2"
+    async with contextlib.AsyncExitStack() as stack:
+        theirs = await asyncio.to_thread(stack.enter_context, _rabbitmq(keys, hosts[0]))
+        urls = theirs, (await stack.enter_async_context(_ours(keys, hosts[1]))).management_url
+
+        async def run(tests: Sequence[str]) -> list[dict[str, str]]:
+            runs = (asyncio.to_thread(_run, suite, keys, *where, tests) for where in zip(hosts, urls, strict=True))
+            return await asyncio.gather(*runs)
+
+        rabbitmqs, ours = await run(tests)
+        assert sum(outcome == "passed" for outcome in rabbitmqs.values()) >= least
+        assert ours.keys() == rabbitmqs.keys()
+        for _ in range(_TIMES):
+            different = {
+                name: f"{outcome} on RabbitMQ, {ours[name]} here"
+                for name, outcome in rabbitmqs.items()
+                if ours[name] != outcome and name not in DIFFERENT
+            }
+            if not different:
+                return
+            again = await run([*different])
+            rabbitmqs |= again[0]
+            ours |= again[1]
     assert not different
 
 
 @pytest.mark.timeout(600)
-def test_its_quick_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
+async def test_its_quick_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
     programs.require(rabbitmq.why_missing())
-    _compare(suite, keys, _QUICK, 80)
+    await _compare(suite, keys, _QUICK, 80)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-def test_all_its_functional_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
+async def test_all_its_functional_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
     programs.require(rabbitmq.why_missing())
-    _compare(suite, keys, (_SUITE,), 150)
+    await _compare(suite, keys, (_SUITE,), 150)

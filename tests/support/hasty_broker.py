@@ -17,7 +17,7 @@ def _confirm_at_once(journal: Journal, channel: Channel, up_to: int) -> None:
 
 def _apply_later(store: SQLiteStore, batch: Batch) -> list[Found]:
     if batch.added:
-        time.sleep(0.05)
+        time.sleep(0.5)  # longer than a busy machine takes from a confirm to the kill
     return _apply(store, batch)
 
 

@@ -8,6 +8,7 @@ that a command forgot may be there already: the tests of the documentation and o
 
 import atexit
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -249,6 +251,9 @@ def _become(job: _Job) -> None:
     os.environ.update(job.environment)
     time.tzset()
     tempfile.tempdir = None
+    if job.environment.get("PYTHONDEVMODE"):  # asyncio asks for PYTHONASYNCIODEBUG itself
+        faulthandler.enable()
+        warnings.simplefilter("default")
     os.chdir(job.cwd)
     sys.path[0:1] = [job.cwd, *filter(None, job.environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [job.module, *job.arguments]

@@ -18,6 +18,7 @@ from rabbitry.apps.grading.students import Desk
 from tests.apps.grading._running import CC
 from tests.flow._running import counts
 from tests.support import commands
+from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually
 
 _ROLES = (("demonstrator", "--module", "cloud_computing"), ("assistant",), ("coordinator",))
@@ -33,24 +34,23 @@ class Killed:
         self._chance = random.Random(seed)
         self._pause = pause
         self._arguments = arguments
-        self._processes: dict[tuple[str, int], asyncio.subprocess.Process] = {}
+        self._processes: dict[tuple[str, int], Launched] = {}
 
-    async def _start(self, role: Sequence[str], number: int) -> None:
+    def _start(self, role: Sequence[str], number: int) -> None:
         with self._log(role, number).open("ab") as log:
-            self._processes[role[0], number] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rabbitry", "grading", *role, *self._arguments,
-                env=commands.environment(self._more), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+            output, environment = log.fileno(), commands.environment(self._more)
+            self._processes[role[0], number] = launch(["grading", *role, *self._arguments], environment, output, output)
 
-    async def __aenter__(self) -> "Killed":
-        await asyncio.gather(*(self._start(role, number) for role in _ROLES for number in (1, 2)))
+    def __enter__(self) -> "Killed":
+        for role in _ROLES:
+            for number in (1, 2):
+                self._start(role, number)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await asyncio.gather(*(process.wait() for process in self._processes.values()))
+            process.kill()
+            process.wait()
 
     async def ready(self) -> None:
         """Wait until all of them work."""
@@ -66,11 +66,11 @@ class Killed:
         await asyncio.sleep(self._chance.uniform(0, 2) * self._pause)
         role, number = _ROLES[self.kills.total() % len(_ROLES)], self._chance.choice((1, 2))
         process = self._processes[role[0], number]
-        assert process.returncode is None, self._log(role, number).read_text()
+        assert process.poll() is None, self._log(role, number).read_text()
         process.kill()
-        await process.wait()
+        process.wait()
         self.kills[role[0]] += 1
-        await self._start(role, number)
+        self._start(role, number)
 
 
 @contextlib.asynccontextmanager
@@ -115,7 +115,9 @@ async def confirm_all(
     more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     deadline = asyncio.get_running_loop().time() + within
     with Database(f"sqlite:///{folder / 'rabbitry' / 'grading.sqlite3'}") as database:
-        async with _results(url) as results, Killed(more, seed, pause, arguments) as roles:
+        async with contextlib.AsyncExitStack() as stack:
+            results = await stack.enter_async_context(_results(url))
+            roles = stack.enter_context(Killed(more, seed, pause, arguments))
             await roles.ready()
             identities = []
             async with Desk(Wiring(), url) as desk:

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.waiting import eventually_blocking
+from tests.support.launcher import Launched, launch
+from tests.support.waiting import WITHIN, eventually_blocking
 
 _SLOW = re.compile(r"^.* asyncio: Executing .* took [\d.]+ seconds\n", re.MULTILINE)
 
 
 class Program:
-    """A context manager that runs `python -m rabbitry ARGUMENTS`, or `python ARGUMENTS` with `module`.
+    """A context manager that runs `rabbitry ARGUMENTS`, or `python -m MODULE ARGUMENTS`, in Python's development mode.
 
     `url` is handed over as RABBITRY_BROKER, `environment` besides. What it prints lies in files of `folder`.
     """
@@ -27,11 +28,17 @@ class Program:
         kept = {key: value for key, value in os.environ.items() if not re.match("RABBITRY_|RABBITMQ_|APP_", key)}
         if url is not None:
             kept["RABBITRY_BROKER"] = url
+        environment = kept | {"PYTHONDEVMODE": "1", "PYTHONASYNCIODEBUG": "1"} | environment
+        self._arguments = arguments
+        self._process: Launched | subprocess.Popen[bytes]
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, "-X", "dev", "-m", module, *arguments],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, env=kept | environment,
-            )  # fmt: skip
+            if module == "rabbitry":
+                self._process = launch(arguments, environment, out.fileno(), err.fileno(), cwd=folder)
+            else:  # which reads its environment when it is imported
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, env=environment,
+                )  # fmt: skip
 
     @property
     def out(self) -> str:
@@ -48,12 +55,18 @@ class Program:
         """Its process id."""
         return self._process.pid
 
-    def wait_for(self, pattern: str, *, within: float = 60.0) -> re.Match[str]:
-        """Wait until stdout or stderr holds the pattern, a regular expression."""
-        found: list[re.Match[str]] = eventually_blocking(
-            lambda: list(re.finditer(pattern, self.out + self.err)), f"{pattern!r} printed by {self!r}", within=within
-        )
-        return found[0]
+    def wait_for(self, pattern: str, *, within: float = WITHIN) -> re.Match[str]:
+        """Wait until stdout or stderr holds the pattern, a regular expression; raises AssertionError at its end too."""
+
+        def printed() -> re.Match[str] | None:
+            has_ended = self._process.poll() is not None  # before the look, so that its last words are seen
+            found = re.search(pattern, self.out + self.err)
+            assert found or not has_ended, f"it ended: {self!r}"
+            return found
+
+        found = eventually_blocking(printed, f"{pattern!r} printed by {self!r}", within=within)
+        assert found is not None
+        return found
 
     def send(self, number: signal.Signals = signal.SIGINT) -> None:
         """Send a signal."""
@@ -69,7 +82,7 @@ class Program:
         return self._process.wait(80)
 
     def __repr__(self) -> str:
-        return f"<{self._process.args!r}\nstdout: {self.out}\nstderr: {self.err}>"
+        return f"<{self._arguments!r}\nstdout: {self.out}\nstderr: {self.err}>"
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +90,5 @@ class Program:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
