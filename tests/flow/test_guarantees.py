@@ -12,6 +12,7 @@ from rabbitry.amqp.client import Properties, parse_url
 from tests.flow._running import counts, dead_of, eventually_all_dead, eventually_dead, eventually_holds
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
+from tests.support.patience import IMPATIENT
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually
 
@@ -122,7 +123,7 @@ async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: s
 
     loop = asyncio.get_running_loop()
     async with _proxy(broker_url) as proxy:
-        more = {"RABBITRY_BROKER": _through(broker_url, proxy), "PYTHONPATH": str(tmp_path)}
+        more = IMPATIENT | {"RABBITRY_BROKER": _through(broker_url, proxy), "PYTHONPATH": str(tmp_path)}
         with commands.service("worker", "fourth_of_tests:app", "--deadline", "0.5", more=more) as worker:
             await loop.run_in_executor(None, worker.wait_for, "fourth: handle")
             proxy.swallow(Way.TO_SERVER)

@@ -112,15 +112,8 @@ async def test_the_counters_of_a_worker_tell_interruptions_apart(embedded_url: s
 
 
 _LONG = """
-import os, sys, time
+import os, time
 import rabbitry
-
-if "rabbitry.cli.worker" in sys.modules:  # the command, which gives a silent broker less time than a busy machine needs
-    from rabbitry.cli import worker as command
-    from rabbitry.flow import worker
-    from rabbitry.runtime import service
-
-    command.GRACE, service.HURRY, worker._SETTLING = 15.0, 30.0, 30.0
 
 app = rabbitry.App("longer")
 

@@ -17,7 +17,6 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.flow.dead import DeadLetter
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.test_worker import take_and_die
-from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
@@ -33,8 +32,9 @@ async def narrow_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
             await stack.enter_async_context(broker)
             yield broker.url
         else:
-            programs.require(rabbitmq.why_missing())
-            yield stack.enter_context(RabbitMQ(settings=[f"max_message_size = {LARGEST}"])).url
+            server: RabbitMQ = request.getfixturevalue("own_rabbitmq")
+            server.eval(f"application:set_env(rabbit, max_message_size, {LARGEST}).")  # read by each new channel
+            yield server.url
 
 
 def _filling(size: int) -> dict[str, FieldValue]:

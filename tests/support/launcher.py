@@ -51,6 +51,7 @@ _HEAVY: Final = (
     "rabbitry.flow.worker",
     "rabbitry.web.server",
     "sqlalchemy.dialects.sqlite",
+    "tests.support.patience",
     "uvicorn",
     "websockets",
 )
@@ -254,6 +255,9 @@ def _become(job: _Job) -> None:
     if job.environment.get("PYTHONDEVMODE"):  # asyncio asks for PYTHONASYNCIODEBUG itself
         faulthandler.enable()
         warnings.simplefilter("default")
+    from tests.support import patience  # imports what the commands do
+
+    patience.be_patient()
     os.chdir(job.cwd)
     sys.path[0:1] = [job.cwd, *filter(None, job.environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [job.module, *job.arguments]

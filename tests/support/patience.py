@@ -1,0 +1,40 @@
+"""Limits of time of the commands, as long as a busy machine may need; a test of such a limit keeps them short."""
+
+import os
+from typing import Final
+
+from rabbitry.apps.crawl.asking import Asking
+from rabbitry.apps.grading import students
+from rabbitry.cli import doctor
+from rabbitry.cli import worker as command
+from rabbitry.flow import dead, engine, worker
+from rabbitry.runtime import service
+from rabbitry.runtime.children import Child
+
+IMPATIENT: Final = {"TESTS_IMPATIENT": "1"}
+"""The environment of a command that waits no longer than the real one does, for a broker that never answers."""
+_LONG: Final = 30.0
+
+
+def be_patient() -> None:
+    """Make all limits long in this process, unless its environment has IMPATIENT."""
+    if IMPATIENT.items() <= os.environ.items():
+        return
+    for module, names in (
+        (worker, ("_SETTLING", "_CANCELLING")),
+        (engine, ("_CLOSE_PATIENCE",)),
+        (dead, ("_DONE_WAITING",)),
+        (command, ("GRACE",)),
+        (service, ("HURRY",)),
+        (doctor, ("_PAGE_WITHIN", "_PROBE_WITHIN")),
+        (students, ("ANSWER_WITHIN",)),
+    ):
+        for name in names:
+            assert hasattr(module, name)
+            setattr(module, name, _LONG)
+    Child.end.__defaults__ = (_LONG,)  # how long `rabbitry up` waits for a child that it has told to end
+    for function, name in ((service.run_service, "deadline"), (Asking.__init__, "patience")):
+        defaults = function.__kwdefaults__
+        assert defaults is not None
+        assert name in defaults
+        defaults[name] = 2 * _LONG
