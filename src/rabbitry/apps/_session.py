@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from rabbitry.amqp.client import BrokerURL, Connection, connect
 from rabbitry.exceptions import (
@@ -23,13 +21,13 @@ from rabbitry.exceptions import (
     RequestTimeout,
     VirtualHostRefused,
 )
+from rabbitry.runtime.tasks import until
 
 FIRST_PAUSE = 2.0
 """Seconds between the first attempts to connect."""
 LONGEST_PAUSE = 30.0
 _GROWTH = 1.5
 
-T = TypeVar("T")
 log = logging.getLogger("rabbitry.apps")
 
 
@@ -102,34 +100,3 @@ async def stay_connected(
             await lost(reason)
         await until(stop, asyncio.sleep(pause))
         pause = min(pause * _GROWTH, LONGEST_PAUSE)
-
-
-async def until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """Await `work`, but no longer than until `stop` is set: then it is cancelled, and None is returned.
-
-    What `work` raises is raised. Cancelling cancels `work`, and waits for its end.
-    """
-    task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-        if not task.cancelled():
-            task.exception()  # it may fail in the very turn that cancels us; asyncio would print it
-    return None if task.cancelled() else task.result()
-
-
-@asynccontextmanager
-async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` beside the block, and cancel it when the block is left. What it raised is raised then."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-        if not task.cancelled():
-            task.result()

@@ -14,13 +14,13 @@ from fastapi import FastAPI
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
-from rabbitry.apps._session import background
 from rabbitry.apps.crawl import feed, web
 from rabbitry.apps.crawl.keeper.answers import AskSearch, AskStatus, Status
 from rabbitry.apps.crawl.messages import Add
 from rabbitry.apps.crawl.web import Pages
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
+from rabbitry.runtime.tasks import background
 from rabbitry.telemetry import Report, Reporter
 from tests.apps.crawl._fake import FakeKeeper
 from tests.flow._running import eventually_consumed

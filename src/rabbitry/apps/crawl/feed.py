@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from rabbitry.amqp.client import BrokerURL, Channel, Connection
-from rabbitry.apps._session import FOR_EVER, background, stay_connected
+from rabbitry.apps._session import FOR_EVER, stay_connected
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.picture import Picture, Queue
 from rabbitry.exceptions import (
@@ -20,6 +20,7 @@ from rabbitry.exceptions import (
     RabbitryError,
     RequestTimeout,
 )
+from rabbitry.runtime.tasks import background
 from rabbitry.telemetry import Collector
 
 TICK: Final = 0.5

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from rabbitry.apps._session import until
 from rabbitry.apps.crawl.crawler import service as crawler
 from rabbitry.apps.crawl.keeper import service as keeper
 from rabbitry.apps.crawl.processor import service as processor
+from rabbitry.runtime.tasks import until
 
 
 @dataclass(frozen=True, slots=True)

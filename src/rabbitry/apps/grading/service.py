@@ -14,7 +14,7 @@ from rabbitry._decode import decode_object, json_decoder
 from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
-from rabbitry.apps._session import FOR_EVER, stay_connected, until
+from rabbitry.apps._session import FOR_EVER, stay_connected
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.records import Database, outbox
@@ -23,6 +23,7 @@ from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
+from rabbitry.runtime.tasks import until
 
 LOOK: Final = 0.2
 """Seconds between two looks into the outbox."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rabbitry.apps._session import background
 from rabbitry.apps.monitor.client import Show
 from rabbitry.apps.monitor.decode import printable
 from rabbitry.apps.monitor.statistics import Counts, Host, Series, Summary
 from rabbitry.exceptions import RabbitryError
+from rabbitry.runtime.tasks import background
 
 if TYPE_CHECKING:
     from rich.live import Live

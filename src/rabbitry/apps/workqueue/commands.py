@@ -88,8 +88,9 @@ def consume_numbers(
     url = broker_url(context, broker)
 
     async def service(stop: asyncio.Event) -> int:
-        from rabbitry.apps._session import Patience, background
+        from rabbitry.apps._session import Patience
         from rabbitry.apps.workqueue.work import Worker
+        from rabbitry.runtime.tasks import background
 
         worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
         async with background(_watch(worker, queue, url, management)):

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from rabbitry.apps._session import background
 from rabbitry.apps.crawl.crawler import batches
 from rabbitry.apps.crawl.crawler.batches import Crawler, Item, Means
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
@@ -18,6 +17,7 @@ from rabbitry.apps.crawl.crawler.line import Line
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
 from rabbitry.apps.crawl.node import Node
 from rabbitry.exceptions import RequestTimeout
+from rabbitry.runtime.tasks import background
 from tests.apps.crawl.crawler._fetching import PAGE, answer, fetching, serving
 from tests.support.waiting import eventually
 

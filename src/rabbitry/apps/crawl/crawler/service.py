@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rabbitry.apps._session import background, until
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.crawler.batches import Crawler, Means
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
@@ -17,6 +16,7 @@ from rabbitry.apps.crawl.crawler.resolving import SystemResolver
 from rabbitry.apps.crawl.crawler.role import crawler_app
 from rabbitry.apps.crawl.node import Node
 from rabbitry.apps.crawl.running import run_worker
+from rabbitry.runtime.tasks import background, until
 
 CONCURRENCY: Final = 100
 ROOM: Final = 6_000_000

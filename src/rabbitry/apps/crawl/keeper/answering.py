@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError
 
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client import Channel, Connection, Delivery, Properties
-from rabbitry.apps._session import background, until
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import index, reading
 from rabbitry.apps.crawl.keeper.answers import (
@@ -42,6 +41,7 @@ from rabbitry.apps.crawl.keeper.searching import search
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import Closed, ProtocolViolation, PublishError, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
+from rabbitry.runtime.tasks import background, until
 from rabbitry.telemetry import Collector
 
 TIME_LIMIT: Final = 5.0

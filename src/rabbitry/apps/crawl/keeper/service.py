@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from rabbitry.amqp.client import Connection, Properties, connect
-from rabbitry.apps._session import FOR_EVER, stay_connected, until
+from rabbitry.apps._session import FOR_EVER, stay_connected
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.crawl.keeper import identity
@@ -24,6 +24,7 @@ from rabbitry.apps.crawl.node import Node
 from rabbitry.exceptions import PublishError, RabbitryError, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.worker import Worker
+from rabbitry.runtime.tasks import until
 
 _PATIENCE: Final = 3.0
 """Seconds that another keeper has to say which crawl it keeps."""

@@ -6,11 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from rabbitry.apps._session import until
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.node import Node
 from rabbitry.apps.crawl.processor.stage import NODE, processor_app
 from rabbitry.apps.crawl.running import run_worker
+from rabbitry.runtime.tasks import until
 
 
 async def run(
