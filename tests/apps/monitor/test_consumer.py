@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import parse_url
-from rabbitry.apps._session import Patience
+from rabbitry.amqp.client import Channel, parse_url
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
-from rabbitry.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed
+from rabbitry.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed, ResourceLocked
 from tests.apps.monitor.wire import through
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import eventually_awaited
 
 
 async def test_it_gives_messages_as_they_came(broker_url: str, no_leaks: None) -> None:
@@ -65,6 +65,32 @@ async def test_it_says_when_the_connection_is_lost_and_comes_back(broker_url: st
             assert await anext(feed) == Received(b"{}", "")
 
 
+async def test_a_queue_that_another_program_took_meanwhile_is_replaced(broker_url: str, no_leaks: None) -> None:
+    async with rabbitry.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
+        channel = await connection.channel()
+        async with SampleFeed(through(proxy, broker_url)) as feed:
+            assert await anext(feed) == Connected()
+            proxy.refuse()
+            await proxy.reset()
+            assert isinstance(await anext(feed), Lost)
+            await eventually_awaited(lambda: _takes(channel, "Consumer"), "the broker notices the loss")
+            proxy.accept()
+            event: object = Lost("not yet")
+            while event != Received(b"{}", ""):
+                if event == Connected():
+                    await channel.publish(b"{}", exchange="system_info", mandatory=False)
+                event = await anext(feed)
+
+
+async def _takes(channel: Channel, queue: str) -> bool:
+    try:
+        await channel.declare_queue(queue, exclusive=True)
+    except ResourceLocked:
+        await channel.open()
+        return False
+    return True
+
+
 async def test_flags_that_differ_are_used_as_they_are_unless_strict(broker_url: str, no_leaks: None) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
@@ -91,14 +117,14 @@ async def test_an_error_of_any_kind_reaches_the_reader(
     def fail(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("rabbitry.apps._session.connect", fail)
+    monkeypatch.setattr("rabbitry.apps._connected.connect", fail)
     async with asyncio.timeout(20), SampleFeed("amqp://127.0.0.1:1") as feed:
         with pytest.raises(type(error)):
             await anext(feed)
 
 
-async def test_patience_ends(no_leaks: None) -> None:
-    async with SampleFeed("amqp://127.0.0.1:1", patience=Patience(at_start=1)) as feed:
+async def test_attempts_end(no_leaks: None) -> None:
+    async with SampleFeed("amqp://127.0.0.1:1", connect_attempts=1) as feed:
         with pytest.raises(ConnectFailed):
             await anext(feed)
 

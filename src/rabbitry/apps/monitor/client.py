@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from rabbitry.amqp.client import BrokerURL, Channel, Connection, Consumer
-from rabbitry.apps._session import Patience, background, stay_connected, until
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, Consumer, RecoveryEvent, parse_url
+from rabbitry.apps._connected import run_connected
 from rabbitry.apps.monitor.decode import InvalidSample, decode, printable, utilization
 from rabbitry.apps.monitor.names import UTILIZATION
 from rabbitry.apps.monitor.statistics import Counts, Host
 from rabbitry.flow.declarer import Declarer
+from rabbitry.runtime.tasks import background, until
 
 PREFETCH = 200
 DRAIN_SECONDS = 6.0
@@ -43,36 +44,54 @@ class StatisticsClient:
         self._silence = dict.fromkeys(keys, SILENCE)
         self._heard = dict.fromkeys(keys, 0.0)
         self._silent: set[str] = set()
+        self._is_away = False
 
     async def run(self, url: str | BrokerURL, stop: asyncio.Event) -> None:
-        """Count until `stop` is set, over restarts of the broker; then end in order (see `_session`).
+        """Count until `stop` is set, over restarts of the broker; then end in order (see `_work`).
 
         Raises:
             ConnectFailed: the first attempt to connect failed; or the login was refused at a later one.
             AccessRefused, PreconditionFailed: see `Declarer`.
         """
-        await stay_connected(
-            url,
-            lambda connection: self._session(connection, stop),
+
+        broker = parse_url(url) if isinstance(url, str) else url
+
+        def told(event: RecoveryEvent) -> None:
+            self._is_away = event.kind != "recovered"
+            if not self._is_away:
+                self._log_connected(broker)
+
+        await run_connected(
+            broker,
+            lambda connection: self._work(connection, stop),
             name="rabbitry monitor stats",
             stop=stop,
-            patience=Patience(at_start=1),
+            connect_attempts=1,
+            declare=self._declare,
+            on_recovery=told,
         )
 
-    async def _session(self, connection: Connection, stop: asyncio.Event) -> None:
+    async def _declare(self, connection: Connection) -> None:
+        async with await connection.channel() as channel:
+            await self._declarer.exchange(channel, UTILIZATION.name, UTILIZATION.type, durable=UTILIZATION.durable)
+
+    def _log_connected(self, broker: BrokerURL) -> None:
+        log.info("connected to %s: counting %s", broker, _named(self._silence))
+
+    async def _work(self, connection: Connection, stop: asyncio.Event) -> None:
         """Count until `stop`; then stop consuming, empty the queue of what is left, close the channel.
 
         The connection is closed after that.
         """
+        self._is_away = False
         channel = await connection.channel(prefetch=PREFETCH)
-        await self._declarer.exchange(channel, UTILIZATION.name, UTILIZATION.type, durable=UTILIZATION.durable)
         queue = (await channel.declare_queue("", exclusive=True)).name
         for key in self._silence:
             await channel.bind_queue(queue, UTILIZATION.name, key)
         # `stop` interrupts the counting alone, never the start of the consumer: a message on its way to a consumer
         # that was given up is in no queue, and the drain below would not find it.
         async with background(self._say_silence()), channel.consume(queue) as deliveries:
-            log.info("connected to %s: counting %s", connection.url, _named(self._silence))
+            self._log_connected(connection.url)
             await until(stop, self._count(deliveries))
         await self._drain(channel, queue)
         await channel.close()
@@ -140,6 +159,8 @@ class StatisticsClient:
         self._heard = dict.fromkeys(self._heard, clock())
         while True:
             await asyncio.sleep(1)
+            if self._is_away:
+                self._heard = dict.fromkeys(self._heard, clock())
             silent = [
                 key
                 for key, heard in self._heard.items()

@@ -129,7 +129,6 @@ def publish(
     start_logging(log_level, log_json)
     from dataclasses import replace
 
-    from rabbitry.apps._session import Patience
     from rabbitry.apps._settings import variables
     from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
     from rabbitry.apps.monitor.publisher import Agent, Publisher
@@ -148,12 +147,10 @@ def publish(
         on_connected=ready,
     )
     agent = Agent(publisher, exchanges, interval=interval, probe=probe_interval)
-    patience = Patience(at_start=connect_attempts, after_loss=connect_attempts)
-
     listener = None if http is None else _listen(settings)
 
     async def service(stop: asyncio.Event) -> int:
-        publishing = agent.run(url, stop, patience=patience)
+        publishing = agent.run(url, stop, connect_attempts=connect_attempts)
         await (publishing if listener is None else _beside_http(publishing, publisher, settings, listener))
         return ExitCode.DONE
 

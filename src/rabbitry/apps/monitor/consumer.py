@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from typing import Self
 
-from rabbitry.amqp.client import BrokerURL, Connection
-from rabbitry.apps._session import FOR_EVER, Patience, stay_connected
+from rabbitry.amqp.client import BrokerURL, Connection, Delivery, RecoveryEvent
+from rabbitry.apps._connected import run_connected
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 from rabbitry.flow.declarer import Declarer
 
@@ -39,7 +40,7 @@ class SampleFeed:
     """Messages of an exchange and the state of the connection, in the order in which they came.
 
     `async with SampleFeed(url) as feed: async for event in feed: …`. The iteration ends only by an exception:
-    LoginRefused or VirtualHostRefused, ConnectFailed when `patience` ends, PreconditionFailed with `strict`,
+    LoginRefused or VirtualHostRefused, ConnectFailed past `connect_attempts`, PreconditionFailed with `strict`,
     AccessRefused where this user may not read there, or any other error that ends the feed. Cancelling a reader
     loses no event; leaving the block closes the connection, and with it the queue.
     """
@@ -51,15 +52,20 @@ class SampleFeed:
         exchange: str = SYSTEM_INFO.name,
         queue: str = CONSUMER_QUEUE,
         strict: bool = False,
-        patience: Patience = FOR_EVER,
+        connect_attempts: int | None = None,
     ) -> None:
-        """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
+        """`strict`: an exchange that exists with other flags is an error, and not used as it is.
+
+        connect_attempts: how often to try to connect at the start. None: for ever.
+        """
         self._url = url
         self._exchange = exchange
         self._queue = queue
         self._declarer = Declarer(strict=strict)
-        self._patience = patience
-        self._events: asyncio.Queue[Connected | Lost | Received | Exception] = asyncio.Queue(PREFETCH)
+        self._connect_attempts = connect_attempts
+        self._own_queue = queue
+        """The name of the queue that this connection has."""
+        self._events = _Events()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="sample feed")
@@ -80,24 +86,66 @@ class SampleFeed:
 
     async def _run(self) -> None:
         try:
-            await stay_connected(
+            await run_connected(
                 self._url,
                 self._receive,
                 name="rabbitry page",
                 stop=asyncio.Event(),
-                patience=self._patience,
-                lost=lambda reason: self._events.put(Lost(reason)),
+                connect_attempts=self._connect_attempts,
+                declare=self._declare,
+                on_recovery=self._told,
             )
         except Exception as error:  # noqa: BLE001 - raised where the events are read: without it a reader waits for ever
-            await self._events.put(error)
+            self._events.put(error)
+
+    def _told(self, event: RecoveryEvent) -> None:
+        self._events.put(Connected() if event.kind == "recovered" else Lost(str(event.error)))
+
+    async def _declare(self, connection: Connection) -> None:
+        # After a loss another program may have the queue's name, and then this one gets another queue.
+        async with await connection.channel() as channel:
+            await self._declarer.exchange(channel, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable)
+            self._own_queue = await self._declarer.exclusive_queue(channel, self._queue)
+            await channel.bind_queue(self._own_queue, self._exchange)
 
     async def _receive(self, connection: Connection) -> None:
         channel = await connection.channel(prefetch=PREFETCH)
-        await self._declarer.exchange(channel, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable)
-        queue = await self._declarer.exclusive_queue(channel, self._queue)
-        await channel.bind_queue(queue, self._exchange)
-        async with channel.consume(queue) as deliveries:
-            await self._events.put(Connected())
+        async with channel.consume(self._own_queue) as deliveries:
+            self._events.put(Connected())
             async for delivery in deliveries:
-                delivery.ack()
-                await self._events.put(Received(delivery.body, delivery.routing_key))
+                self._events.put(delivery)
+
+
+class _Events:
+    """What the reader has not taken yet, in order.
+
+    Bounded: messages by the channel's prefetch, since they are acked when they are taken; between two messages there
+    are two states at most.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Connected | Lost | Delivery | Exception] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, event: Connected | Lost | Delivery | Exception) -> None:
+        """Add an event; a loss replaces the loss before it, with the connection between them."""
+        waiting = self._waiting
+        if isinstance(event, Lost):
+            if len(waiting) > 1 and isinstance(waiting[-1], Connected) and isinstance(waiting[-2], Lost):
+                waiting.pop()
+            if waiting and isinstance(waiting[-1], Lost):
+                waiting.pop()
+        waiting.append(event)
+        self._filled.set()
+
+    async def get(self) -> Connected | Lost | Received | Exception:
+        """Wait for the next event and take it. Cancelling loses none."""
+        while not self._waiting:
+            self._filled.clear()
+            await self._filled.wait()
+        event = self._waiting.popleft()
+        if not isinstance(event, Delivery):
+            return event
+        if event.is_open:  # else its connection is gone, and with it the queue
+            event.ack()
+        return Received(event.body, event.routing_key)

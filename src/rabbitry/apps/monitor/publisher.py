@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rabbitry._words import reason
-from rabbitry.amqp.client import BrokerURL, Channel, Connection, Properties
-from rabbitry.apps._session import FOR_EVER, Patience, stay_connected, until
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, Properties, RecoveryEvent, parse_url
+from rabbitry.apps._connected import run_connected
 from rabbitry.apps.monitor.names import Exchange
 from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from rabbitry.exceptions import NotFound, PublishError, PublishReturned, RabbitryError
 from rabbitry.flow.declarer import Declarer
+from rabbitry.runtime.tasks import until
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -38,7 +39,7 @@ SHORT = 0.2
 
 log = logging.getLogger("rabbitry.apps.monitor")
 
-Work = Callable[[Connection], Awaitable[None]]
+Work = Callable[[], Awaitable[object]]
 
 
 class Away(RabbitryError):
@@ -70,44 +71,55 @@ class Publisher:
         self._declaring = asyncio.Lock()
 
     async def run(
-        self, url: str | BrokerURL, stop: asyncio.Event, work: Work, *, patience: Patience = FOR_EVER
+        self, url: str | BrokerURL, stop: asyncio.Event, work: Work, *, connect_attempts: int | None = None
     ) -> None:
-        """Keep a connection until `stop` is set, and run `work` whenever there is one, until it ends.
+        """Keep a connection until `stop` is set, and run `work` over it, which ends then.
+
+        connect_attempts: how often to try in a row, at the start and after each loss. None: for ever.
 
         Raises:
-            ConnectFailed: the login was refused, or `patience` ended.
+            ConnectFailed: the login was refused, or `connect_attempts` failed in a row.
             AccessRefused, PreconditionFailed: see `Declarer`.
         """
+        broker = parse_url(url) if isinstance(url, str) else url
 
-        async def session(connection: Connection) -> None:
+        def told(event: RecoveryEvent) -> None:
+            if event.kind == "recovered":
+                self._connected(broker)
+            else:
+                self.away = str(event.error)
+
+        async def publishing(connection: Connection) -> None:
             self._channel = await connection.channel()
-            await self._declare(self._channel)
-            self.away = None
-            log.info(
-                "connected to %s: routing key '%s', exchanges %s",
-                connection.url,
-                self.routing_key,
-                ", ".join(f"'{exchange.name}'" for exchange in self.exchanges),
-            )
-            if self._on_connected is not None:
-                self._on_connected()
-            await work(connection)
+            self._connected(broker)
+            await work()
             await self._channel.close()
 
-        async def lost(reason: str) -> None:
-            self.away = reason
-
         try:
-            await stay_connected(url, session, name="rabbitry monitor publish", stop=stop, patience=patience, lost=lost)
+            await run_connected(
+                broker,
+                publishing,
+                name="rabbitry monitor publish",
+                stop=stop,
+                connect_attempts=connect_attempts,
+                recovery_attempts=connect_attempts,
+                declare=self._declare,
+                on_recovery=told,
+            )
         except RabbitryError as error:
             self.away = str(error)
             raise
 
-    async def wait(self, connection: Connection, stop: asyncio.Event) -> None:
-        """Work that only keeps the connection for `publish`: returns at `stop`, raises when it is lost."""
-        await until(stop, connection.wait_closed())
-        if connection.close_reason is not None:
-            raise connection.close_reason
+    def _connected(self, broker: BrokerURL) -> None:
+        self.away = None
+        log.info(
+            "connected to %s: routing key '%s', exchanges %s",
+            broker,
+            self.routing_key,
+            ", ".join(f"'{exchange.name}'" for exchange in self.exchanges),
+        )
+        if self._on_connected is not None:
+            self._on_connected()
 
     async def publish(self, exchange: Exchange, measured: Sample) -> None:
         """Publish a sample; returns when the broker has confirmed it.
@@ -122,7 +134,9 @@ class Publisher:
         if channel is None or self.away is not None:
             raise Away(f"the broker is away: {self.away}")
         if not channel.is_open:  # somebody deleted the exchange
-            await self._declare(channel)
+            async with self._declaring:
+                await self._declare(channel.connection)
+                await channel.open()
         await channel.publish(
             msgspec.json.encode(measured),
             exchange=exchange.name,
@@ -137,13 +151,11 @@ class Publisher:
             timeout=CONFIRM,
         )
 
-    async def _declare(self, channel: Channel) -> None:
-        async with self._declaring:
-            # The broker closes a channel whose declaration it refuses; samples may be under way over `channel`.
-            async with await channel.connection.channel() as declaring:
-                for exchange in self.exchanges:
-                    await self._declarer.exchange(declaring, exchange.name, exchange.type, durable=exchange.durable)
-            await channel.open()
+    async def _declare(self, connection: Connection) -> None:
+        # The broker closes a channel whose declaration it refuses, so it is not the one that samples go over.
+        async with await connection.channel() as channel:
+            for exchange in self.exchanges:
+                await self._declarer.exchange(channel, exchange.name, exchange.type, durable=exchange.durable)
 
 
 class _Audience:
@@ -181,9 +193,9 @@ class Agent:
         self._blind = False
         self._audiences = [_Audience(exchange) for exchange in exchanges]
 
-    async def run(self, url: str | BrokerURL, stop: asyncio.Event, *, patience: Patience = FOR_EVER) -> None:
+    async def run(self, url: str | BrokerURL, stop: asyncio.Event, *, connect_attempts: int | None = None) -> None:
         """Publish until `stop` is set; raises as `Publisher.run`."""
-        await self._publisher.run(url, stop, lambda _: self._publish_all(stop), patience=patience)
+        await self._publisher.run(url, stop, lambda: self._publish_all(stop), connect_attempts=connect_attempts)
 
     async def _publish_all(self, stop: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
@@ -194,6 +206,9 @@ class Agent:
             if stop.is_set():
                 return
             due = max(due + self._interval, clock())
+            if self._publisher.away is not None:
+                before = None  # so that the next sample is not over the time without a broker
+                continue
             audiences = [audience for audience in self._audiences if audience.next_at <= clock()]
             after = await self._read() if audiences else None
             if after is None:
@@ -229,7 +244,11 @@ class Agent:
                     self._probe,
                 )
             audience.absent = True
+        except Away:
+            return
         except (PublishError, NotFound) as error:
+            if self._publisher.away is not None:
+                return  # the connection was lost meanwhile, which is logged
             if not audience.trouble:
                 log.warning("exchange '%s' does not take samples: %s", exchange, error)
             audience.trouble = True

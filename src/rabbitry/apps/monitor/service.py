@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import Lifespan
 
 from rabbitry._words import reason
-from rabbitry.apps._session import FOR_EVER
 from rabbitry.apps._settings import variables
 from rabbitry.apps.monitor.names import SYSTEM_INFO
 from rabbitry.apps.monitor.publisher import SHORT, Publisher
@@ -101,9 +100,7 @@ def standalone() -> FastAPI:
 
 async def _keep_connected(publisher: Publisher, settings: Settings, stop: asyncio.Event) -> None:
     try:
-        await publisher.run(
-            settings.broker, stop, lambda connection: publisher.wait(connection, stop), patience=FOR_EVER
-        )
+        await publisher.run(settings.broker, stop, stop.wait)
     except RabbitryError as error:
         # The service stays up, so that whoever asks it is told too; uvicorn can't be made to end from here.
         log.error("nothing can be published, and this is not tried again: %s", error)  # noqa: TRY400

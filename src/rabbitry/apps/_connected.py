@@ -1,0 +1,116 @@
+"""Running a program's work over one connection, which the client recovers, until a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect
+from rabbitry.amqp.client.connection import Declare
+from rabbitry.amqp.client.pause import start_pause
+from rabbitry.exceptions import (
+    ConnectionClosed,
+    ConsumerCancelled,
+    NotFound,
+    ProtocolViolation,
+    RabbitryError,
+    RequestTimeout,
+    ResourceLocked,
+)
+from rabbitry.runtime.tasks import background, until
+
+HELD: Final = 30.0
+"""Seconds after which work that fails counts as having worked, so that the pauses begin anew."""
+
+log = logging.getLogger("rabbitry.apps")
+
+
+async def run_connected(
+    url: str | BrokerURL,
+    work: Callable[[Connection], Awaitable[None]],
+    *,
+    name: str,
+    stop: asyncio.Event,
+    connect_attempts: int | None = None,
+    recovery_attempts: int | None = None,
+    declare: Declare | None = None,
+    on_recovery: Callable[[RecoveryEvent], None] | None = None,
+    log_level: int = logging.WARNING,
+) -> None:
+    """Connect, run `work(connection)` until it returns, and close the connection.
+
+    The client recovers a lost connection with all that is on it. Work that fails because somebody deleted its queue or
+    exchange or took its exclusive queue, or because the broker does not answer, is begun anew over a new connection.
+
+    Args:
+        url: The broker.
+        work: The work. While the broker is there, ending at `stop` is its own business.
+        name: The connection's name at the broker.
+        stop: Ends the waiting for a broker at the start, and cancels the work while the connection is lost.
+        connect_attempts: See `connect`; None is for ever.
+        recovery_attempts: See `connect`.
+        declare: See `connect`.
+        on_recovery: Called as `connect` does, and with `lost` where the work failed.
+        log_level: The level at which losses and failures are logged.
+
+    Raises:
+        RabbitryError: What ended the first connection, a recovery (LoginRefused, VirtualHostRefused, ConnectFailed past
+            the attempts, what `declare` raised) or the work.
+    """
+    failures = 0
+    loop = asyncio.get_running_loop()
+    while not stop.is_set():
+        started = loop.time()
+        away = asyncio.Event()
+
+        def told(event: RecoveryEvent, away: asyncio.Event = away) -> None:
+            away.clear() if event.kind == "recovered" else away.set()
+            if on_recovery is not None:
+                on_recovery(event)
+
+        connecting = connect(
+            url, name=name, connect_attempts=recovery_attempts if failures else connect_attempts, declare=declare,
+            recovery_attempts=recovery_attempts, on_recovery=told, log_level=log_level,
+        )  # fmt: skip
+        connection = await until(stop, connecting)
+        if connection is None:
+            return
+        away.clear()
+        try:
+            await _until_gone(connection, stop, away, work(connection))
+            if connection.close_reason is None or stop.is_set():
+                return
+            error: RabbitryError = connection.close_reason
+        except (ConnectionClosed, ConsumerCancelled, NotFound, RequestTimeout, ResourceLocked) as raised:
+            if stop.is_set():
+                return
+            error = connection.close_reason or raised
+        finally:
+            await connection.close()
+        cause = error.__cause__ if isinstance(error, ConnectionClosed) else None
+        if cause is not None and not isinstance(cause, OSError | ProtocolViolation):
+            raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
+        failures = 1 if loop.time() - started > HELD else failures + 1
+        pause = start_pause(failures)
+        log.log(log_level, "%s; trying again in %.0f s", error, pause)
+        told(RecoveryEvent("lost", 0, error))
+        await until(stop, asyncio.sleep(pause))
+
+
+async def _until_gone(connection: Connection, stop: asyncio.Event, away: asyncio.Event, work: Awaitable[None]) -> None:
+    """Await the work, until the connection is closed for good, or `stop` is set while it is lost."""
+    gone = asyncio.Event()
+
+    async def stopped_while_away() -> None:
+        await stop.wait()
+        await away.wait()
+        gone.set()
+
+    async def closed() -> None:
+        await connection.wait_closed()
+        gone.set()
+
+    async with background(stopped_while_away()), background(closed()):
+        await until(gone, work)
