@@ -103,6 +103,20 @@ for _argument, _values in (("x-priority", _LOOKING_LIKE_10), ("x-cancel-on-ha-fa
         add(f"consumer_{_argument}_{_label}", of(_again, _queue(_before), _consumers))
 
 
+def _field_twice(second: bytes, peer: Peer) -> None:
+    """Declare a queue whose arguments hold one name twice, and declare it again with each of the values."""
+    table = b"\x0cx-max-lengthI\0\0\0\5\x0cx-max-length" + second
+    peer.queues.add("q")
+    peer.frame(1, 1, b"\0\x32\0\x0a\0\0\1q\2" + len(table).to_bytes(4, "big") + table)
+    peer.quiet()
+    for value in (5, 6):
+        peer.call(_queue({"x-max-length": value}))
+
+
+for _label, _second in (("equal", b"I\0\0\0\5"), ("other", b"I\0\0\0\6"), ("text", b"S\0\0\0\1a")):
+    add(f"declare_with_a_field_twice_{_label}", of(_field_twice, _second))
+
+
 _FOREIGN: Final[Table] = {
     "x-max-priority": 2,
     "x-queue-mode": "lazy",

@@ -3,8 +3,14 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from rabbitry.amqp.protocol.tables import FieldValue, encode_timestamp, erlang_binary, type_name
+
+_ESCAPES: Final = {
+    **{code: f"\\{letter}" for code, letter in zip(b"\b\t\n\v\f\r\x1b", "btnvfre", strict=True)},
+    **{code: f"\\{chr(code)}" for code in b'"\\'},
+}
 
 
 def erlang_term(value: FieldValue) -> str:
@@ -46,10 +52,17 @@ def erlang_json(value: object) -> str:
         case Mapping():
             return f"#{{{','.join(f'{_text(str(key))} => {erlang_json(item)}' for key, item in value.items())}}}"
         case Sequence():
-            if value and all(isinstance(item, int) and _is_printable(item) for item in value):
-                return f'"{bytes(value).decode("latin-1")}"'  # a list of characters to Erlang
+            if value and all(type(item) is int and 0 <= item < 256 for item in value):
+                return erlang_string(bytes(value))  # a list of characters to Erlang
             return f"[{','.join(map(erlang_json, value))}]"
     return str(value)
+
+
+def erlang_string(data: bytes) -> str:
+    """Print a list of bytes as Erlang's ~p does: as text where all are printable in Latin-1, else as numbers."""
+    if data and all(_is_printable(code) or code in _ESCAPES for code in data):
+        return '"' + "".join(_ESCAPES.get(code) or chr(code) for code in data) + '"'
+    return f"[{','.join(map(str, data))}]"
 
 
 def _text(value: str) -> str:

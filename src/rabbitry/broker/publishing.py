@@ -24,6 +24,7 @@ from rabbitry.amqp.protocol.properties import (
 )
 from rabbitry.amqp.protocol.tables import FieldValue, Table, is_finite, type_name
 from rabbitry.broker.channel import Channel
+from rabbitry.broker.erlang import erlang_string
 from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
 from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.queues import Message, Queue, ReplyTo
@@ -251,7 +252,10 @@ def read_expiration(text: str) -> int:
         raise precondition_failed(f"invalid expiration '{text}': no_integer")
     rest = digits[len(number) :]
     if rest:
-        raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,\"{rest}\"}}")
+        # RabbitMQ prints the bytes as if they were Latin-1, and sends what it printed as bytes again.
+        printed = erlang_string(rest.encode("utf-8", "surrogateescape"))
+        printed = printed.encode("latin-1").decode("utf-8", "surrogateescape")
+        raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,{printed}}}")
     value = -int(number) if text.startswith("-") else int(number)
     wrong = check_timer(value)
     if wrong is not None:

@@ -194,7 +194,7 @@ _QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
         (_frame(5, 1, _QOS), 501),
         (b"\x01\x00\x01\x00\x10\x00\x00\x00", 501),
         (_frame(8, 1, b""), 505),
-        (_frame(8, 0, b"x"), 505),
+        (_frame(8, 0, b"x"), 501),
         (_frame(1, 1, b"\x00"), 501),
         (_frame(1, 1, _METHOD) + _frame(2, 1, _HEADER) + _frame(3, 1, b"abcd"), 501),
         (_frame(1, 1, _METHOD) + _frame(2, 1, b"\x00\x3c"), 501),

@@ -66,7 +66,7 @@ from rabbitry.amqp.protocol.states import (
     step_channel,
     step_connection,
 )
-from rabbitry.amqp.protocol.tables import erlang_binary, is_finite
+from rabbitry.amqp.protocol.tables import is_finite, octets
 from rabbitry.exceptions import ProtocolViolation, UsageError
 
 
@@ -170,7 +170,7 @@ def _check_arguments(method: Method) -> None:
 
 
 def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
-    text = f"UNEXPECTED_FRAME - type {kind}, all octets = {erlang_binary(payload[:64])}"
+    text = f"UNEXPECTED_FRAME - type {kind}, {octets(payload)}"
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
 
 
@@ -361,8 +361,7 @@ class Connection:
             raise self._lose_framing(f"the broker answered with protocol header {data[offset : offset + 8]!r}")
         size = int.from_bytes(data[offset + 3 : offset + 7], "big")
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
-            octets = erlang_binary(data[offset + 7 : offset + 7 + min(size, 64)])
-            raise self._lose_framing(f"type {kind}, all octets = {octets}: unknown_frame")
+            raise self._lose_framing(f"type {kind}, {octets(data[offset + 7 : offset + 7 + size])}: unknown_frame")
         limit = self.frame_max  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
         if kind == FRAME_HEADER and self.role is Role.CLIENT:
             limit = max(limit, _LONGEST_HEADER)
@@ -379,7 +378,7 @@ class Connection:
             self._needed = size + FRAME_OVERHEAD
             return offset
         if data[stop] != FRAME_END:
-            raise self._wrong_end(kind, data[offset + 7 : min(stop, offset + 71)], data[stop])
+            raise self._wrong_end(kind, data[offset + 7 : stop], data[stop])
         if content is not None:
             content.add(memoryview(data)[offset + 7 : stop], len(data))
             self._end_content(channel, content, events)
@@ -393,7 +392,9 @@ class Connection:
             self._receive_method(channel, payload, events)
             self._ends_here = lone and bool(events)
         elif kind == FRAME_HEARTBEAT:
-            if channel or size:
+            if size:
+                raise self._lose_framing(f"type {kind}, {octets(payload)}: unknown_frame")
+            if channel:
                 raise _unexpected(kind, payload)
         elif channel == 0:
             raise _unexpected(kind, payload)
@@ -401,9 +402,8 @@ class Connection:
             self._receive_content(channel, kind, payload, events)
         return stop + 1
 
-    def _wrong_end(self, kind: int, octets: bytes, found: int) -> ProtocolViolation:
-        text = f"type {kind}, all octets = {erlang_binary(octets)}: {{invalid_frame_end_marker,{found}}}"
-        return self._lose_framing(text)
+    def _wrong_end(self, kind: int, payload: bytes, found: int) -> ProtocolViolation:
+        return self._lose_framing(f"type {kind}, {octets(payload)}: {{invalid_frame_end_marker,{found}}}")
 
     def _body_of(self, channel: int, size: int) -> _Content | None:
         """Return the content that a body frame of this size belongs to; None where the plain way has to judge it."""
@@ -459,8 +459,8 @@ class Connection:
         try:
             if signature >> 16 == _CLASS_CONNECTION:
                 if channel:
-                    text = "COMMAND_INVALID - a method of class connection off channel 0"
-                    raise ProtocolViolation(Reply.COMMAND_INVALID, text)
+                    self._check_channel_open(channel)
+                    raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - unimplemented method")
                 self._step_connection(method, sending=False)
             else:
                 self._step_channel(channel, method, sending=False)

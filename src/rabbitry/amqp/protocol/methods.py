@@ -16,7 +16,15 @@ from enum import Flag
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.tables import Table, decode_table, decode_text, encode_short, encode_table, erlang_binary
+from rabbitry.amqp.protocol.tables import (
+    Table,
+    decode_table,
+    decode_text,
+    encode_short,
+    encode_table,
+    erlang_binary,
+    octets,
+)
 from rabbitry.exceptions import ProtocolViolation, UsageError
 
 NO_ARGUMENTS: Final[Table] = {}
@@ -617,7 +625,7 @@ def decode_method(payload: bytes, layouts: Mapping[int, Layout] = BY_SIGNATURE) 
     are malformed, cut short or overrun the frame, or where class and method are missing.
     """
     if len(payload) < 4:
-        text = f"FRAME_ERROR - type 1, all octets = {erlang_binary(payload)}: unknown_frame"
+        text = f"FRAME_ERROR - type 1, {octets(payload)}: unknown_frame"
         raise ProtocolViolation(Reply.FRAME_ERROR, text)
     signature = int.from_bytes(payload[:4], "big")
     layout = layouts.get(signature)

@@ -179,6 +179,11 @@ def erlang_binary(data: bytes) -> str:
     return "<<" + ",".join(map(str, data)) + ">>"
 
 
+def octets(payload: bytes) -> str:
+    """Print a frame's payload as RabbitMQ does where it refuses the frame: all of it, or its first 16 bytes."""
+    return f"{'all' if len(payload) <= 16 else 'first 16'} octets = {erlang_binary(payload[:16])}"
+
+
 def _malformed(what: str) -> ProtocolViolation:
     return ProtocolViolation(502, f"SYNTAX_ERROR - a field table {what}")
 
@@ -203,12 +208,13 @@ def _read_table(data: bytes, offset: int, depth: int) -> tuple[dict[str, FieldVa
             offset = start + _U32.unpack_from(data, offset + 1)[0]
             if offset > len(data):
                 raise _malformed("holds a string that is longer than it")
-            table[key] = _long_string(data[start:offset])
+            value: FieldValue = _long_string(data[start:offset])
         elif tag == _SIGNED:
-            table[key] = _S32.unpack_from(data, offset + 1)[0]
+            value = _S32.unpack_from(data, offset + 1)[0]
             offset += 5
         else:
-            table[key], offset = _read_value(data, offset, depth)
+            value, offset = _read_value(data, offset, depth)
+        table.setdefault(key, value)  # of two fields with one name RabbitMQ takes the first
     if offset != end:
         raise _malformed("overruns its length")
     return table, end
