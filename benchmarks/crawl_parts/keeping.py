@@ -81,7 +81,7 @@ class _Bench:
         self._now += 1.0
 
         def work(connection: Connection) -> Decided:
-            return self._keeper.apply(connection, inputs, self._now)
+            return self._keeper.apply(connection, inputs, self._now, limit=1 << 30)
 
         for batch in self._database.write_now(work).batches:
             self._batches.append((batch, [address.url for address in batch.addresses]))
@@ -97,7 +97,7 @@ class _Bench:
             self._database.write_now(partial(self._add, urls=urls))
 
     def _add(self, connection: Connection, urls: list[str]) -> None:
-        state, _ = self._keeper._current(connection, self._now)
+        state = self._keeper._current(connection, self._now)
         work = Work(connection, state, self._now, "keeper bench")
         [crawl] = state.crawls.values()
         first = state.next_address

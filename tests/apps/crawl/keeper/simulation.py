@@ -7,10 +7,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper.addresses import origin_of
+from rabbitry.apps.crawl.keeper.costs import LIMIT
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
@@ -81,8 +83,8 @@ class FakeIndex:
 class World:
     """Sites, crawlers that fetch from them, a processor, and one keeper; time passes as things happen.
 
-    dies: asked for each batch; True: its crawler dies in the middle of it. lag: seconds from a page to its document.
-    log: each request with its time.
+    limit: the room of a transaction. dies: asked for each batch; True: its crawler dies in the middle of it. lag:
+    seconds from a page to its document. log: each request with its time.
     """
 
     database: Database
@@ -90,6 +92,7 @@ class World:
     now: float = 1_000_000.0
     took: float = 0.02
     crawlers: int = 4
+    limit: int = LIMIT
     dies: Callable[[], bool] = lambda: False
     lag: Callable[[str], float] = lambda url: 0.2
     index: FakeIndex = field(default_factory=FakeIndex)
@@ -122,8 +125,16 @@ class World:
         return decided
 
     def apply(self, inputs: Sequence[Input]) -> Decided:
-        """Apply messages in one transaction."""
-        return self.database.write_now(lambda connection: self.keeper.apply(connection, inputs, self.now))
+        """Apply messages, in as many transactions as they take."""
+        found = Decided()
+        while inputs or not found.taken:
+            work = partial(self.keeper.apply, inputs=inputs, now=self.now, limit=self.limit)
+            decided = self.database.write_now(work)
+            inputs = inputs[decided.taken :]
+            found.taken += decided.taken or 1
+            found.batches += decided.batches
+            found.answers |= decided.answers
+        return found
 
     def run(self, seconds: float = 3 * 24 * 3600.0, *, most: int = 1_000_000) -> None:
         """Let time pass until nothing is left to do, or for so many seconds, or so many requests."""

@@ -102,11 +102,11 @@ def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: st
     begun: list[int] = []
     write = Role._write
 
-    def work(role: Role, connection: Connection, inputs: list[object], *, comes_again: bool) -> object:
+    def work(role: Role, connection: Connection, inputs: list[object], **options: object) -> object:
         begun.append(len(inputs))
         for statement in statements:
             connection.execute(text(statement))
-        return write(role, connection, inputs, comes_again=comes_again)  # type: ignore[arg-type] # as they came
+        return write(role, connection, inputs, **options)  # type: ignore[arg-type] # as they came
 
     monkeypatch.setattr(Role, "_write", work)
     yield begun

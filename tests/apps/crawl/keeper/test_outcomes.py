@@ -79,6 +79,6 @@ async def test_of_too_many_answers_that_wait_the_oldest_is_dropped(database: Dat
             f"m{number}", f"c{number}", 1, "keeper", "crawl.keeper", "", "crawl.keeper", None, "Command", None, None,
             {}, reply_to="somebody",
         )  # fmt: skip
-        role._answer([Decided(answers={message.id: Answer(said=[str(number)])})], [message])
+        role._answer(Decided(answers={message.id: Answer(said=[str(number)])}), [message])
     waiting = [role.answers.get_nowait()[1] for _ in range(role.answers.qsize())]
     assert waiting == [f"c{number}" for number in range(2, MOST_ANSWERS + 2)]

@@ -127,6 +127,7 @@ def _status_as_json(found: Status) -> None:
             "pages": found.pages,
             "pages_per_second": round(found.rate, 3),
             "documents": found.documents,
+            "backlog": found.backlog,
             "hosts": {"known": found.hosts, "out": found.hosts_out, "waiting": found.hosts_waiting},
             "bytes": {"wire": found.wire, "pages": found.size, "broker": found.carried},
             "saved": saved(found.carried, found.size),
@@ -150,6 +151,8 @@ def _show_status(found: Status) -> None:
             f"({saved(found.carried, found.size)} saved by compression)",
         ),
     ]
+    if found.backlog:
+        rows.append(("backlog", f"{found.backlog:,} documents wait for the keeper to follow their links"))
     for name, text in rows:
         print(f"{name:10} {text}")
     if found.outcomes:

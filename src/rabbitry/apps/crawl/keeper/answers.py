@@ -86,9 +86,10 @@ class Status(_Answered, frozen=True, tag="status"):
     addresses: how many are in each state: "queued", "sent" and "done". outcomes: the latest outcome of each address,
     counted by the words of `OUTCOMES`. pages: fetched in all. rate: pages a second over the last minute.
     documents: in the index. hosts: known. hosts_out: with a batch in a crawler's hands, or waiting for one.
-    hosts_waiting: with addresses queued, not due yet. wire: bytes that came from the sites. size: bytes of the pages,
-    decompressed. carried: bytes of the pages on the broker, compressed. nodes: heard of in the last 20 s; None where
-    nobody listened, as the database knows none. crawl: the identity of the database.
+    hosts_waiting: with addresses queued, not due yet. backlog: documents that the keeper has taken and not applied yet.
+    wire: bytes that came from the sites. size: bytes of the pages, decompressed. carried: bytes of the pages on the
+    broker, compressed. nodes: heard of in the last 20 s; None where nobody listened, as the database knows none. crawl:
+    the identity of the database.
     """
 
     at: float
@@ -101,6 +102,7 @@ class Status(_Answered, frozen=True, tag="status"):
     hosts: int = 0
     hosts_out: int = 0
     hosts_waiting: int = 0
+    backlog: int = 0
     wire: int = 0
     size: int = 0
     carried: int = 0

@@ -10,7 +10,7 @@ from rabbitry.apps import _records
 SCHEMA: Final = _records.Schema(
     "crawl",
     Path(__file__).parent / "migrations",
-    head="1",
+    head="2",
     version_table="crawl_version",
     lock=7_723_012,
     # Links are looked up all over the seen set: 64 MiB of it in memory, and larger pieces written back at once.

@@ -13,7 +13,8 @@ from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, host_key, 
 from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import FETCHED, NUMBERS
 from rabbitry.apps.crawl.keeper.recrawl import next_pause
-from rabbitry.apps.crawl.keeper.results import AWAITED, count_page, fetch_again, row_for
+from rabbitry.apps.crawl.keeper.releasing import AWAITED, count_page, fetch_again
+from rabbitry.apps.crawl.keeper.results import row_for
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
 from rabbitry.apps.crawl.keeper.work import Row, Work
 from rabbitry.apps.crawl.messages import Document

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -10,6 +10,7 @@ from sqlalchemy import Row as StoredRow
 
 from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, long_key, parse
+from rabbitry.apps.crawl.keeper.costs import KNOWN
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.scope import Crawl
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
@@ -50,7 +51,7 @@ class Links:
         self._work = work
         self._found: dict[int, Found] = {}
 
-    def add_all(self, links: Iterable[Link], row: Row, *, are_sitemaps: bool = False) -> None:
+    def add_all(self, links: Sequence[Link], row: Row, *, are_sitemaps: bool = False) -> None:
         """Add the links of a page or a sitemap. Sitemaps of a sitemap are no further away than it is."""
         crawl = self._work.state.crawls.get(row.crawl)
         if crawl is None:
@@ -60,6 +61,7 @@ class Links:
         known, place = self._work.state.known, _place(crawl, depth)
         unknown = known.unknown(links, crawl.id, place)
         known.add([link.url for link in unknown], crawl.id, place)
+        self._work.spent += len(links) // KNOWN + len(unknown)
         for link in unknown:
             self._add(link.url, crawl, depth, row.id, purpose, hops, link.modified)
 

@@ -55,6 +55,7 @@ def status(connection: Connection, now: float) -> Status:
         hosts=hosts.number,
         hosts_out=out,
         hosts_waiting=int(hosts.waiting),
+        backlog=counts.get("backlog", 0),
         wire=counts.get("wire", 0),
         size=counts.get("bytes", 0),
         carried=counts.get("compressed", 0),

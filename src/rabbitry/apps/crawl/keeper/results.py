@@ -10,41 +10,32 @@ from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
 from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
-from rabbitry.apps.crawl.keeper.recrawl import next_pause
+from rabbitry.apps.crawl.keeper.releasing import AWAITED, SITEMAP, count_page, fetch_again, release
 from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
 from rabbitry.apps.crawl.keeper.state import (
     DONE,
-    GRACE,
     LARGEST_WINDOW,
     LATER,
     SENT,
-    SMALLEST_UNTRIED,
     SMALLEST_WINDOW,
     WAITING,
     Host,
     Sent,
 )
-from rabbitry.apps.crawl.keeper.work import LOST, PURPOSES, Row, Work
+from rabbitry.apps.crawl.keeper.work import Row, Work
 from rabbitry.apps.crawl.messages import Outcome, Report
 
 TRIES: Final = 3
 SLOW_TRIES: Final = 6
 """Of an address whose host answers others, but this one with 429 or 503."""
-MOST_LOSSES: Final = 20
-"""Times that an address may be in the hands of a crawler that dies."""
 _RETRIES: Final = (10.0, 60.0, 600.0, 3600.0, 6 * 3600.0)
 """Seconds until an address is tried again."""
-MARGIN: Final = 40.0
-"""Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
-AWAITED: Final = -1
-"""The status of an address whose document came before its page, which shows that it was fetched."""
 _LONGEST_WAIT: Final = hosts.DAY
 _AHEAD: Final = 10.0
 """Seconds that a crawler's clock may be ahead before it is told. One that is behind looks like a report that waited."""
 _TOLD_EVERY: Final = 60.0
 _LATE_WAIT: Final = 5.0
 """Seconds until a host is tried again of whose batch nothing was asked for because its deadline had passed."""
-_SITEMAP: Final = PURPOSES.index("sitemap")
 
 
 log = logging.getLogger("rabbitry.apps.crawl")
@@ -97,7 +88,7 @@ class CrawlResults:
         else:
             work.end(row, "page", str(page.status), node=f"crawler {page.crawler}", at=page.fetched_at)
         fetch_again(work, row, is_changed=None)
-        if row.purpose != _SITEMAP:
+        if row.purpose != SITEMAP:
             self._keep.page(page)
 
     def _reported(self, row: Row, name: str, *, is_answer: bool) -> bool:
@@ -234,7 +225,7 @@ class CrawlResults:
         first = work.waiting(host, 1)
         if first and robots.body:
             for url in robots.sitemaps()[:MOST_SITEMAPS]:
-                self._links.add(url, first[0], first[0].depth, purpose=_SITEMAP)
+                self._links.add(url, first[0], first[0].depth, purpose=SITEMAP)
 
     # -- ends of batches ---------------------------------------------------------------------------------
 
@@ -257,77 +248,7 @@ class CrawlResults:
             log.warning(text, report.crawler, ahead)
         if report.why == "late" and left and not batch.answered:
             wait = max(wait, _LATE_WAIT)
-        self._release(batch, wait, report.why or "not reported", f"crawler {report.crawler}", set(report.left))
-
-    def take_back(self) -> None:
-        """Take back batches whose report did not come in time."""
-        late = [one for one in self._work.state.batches.values() if one.deadline + MARGIN < self._work.now]
-        for batch in late:
-            self._release(batch, 0.0, "taken-back", "", set())
-
-    def _release(self, batch: Sent, wait: float, why: str, node: str, left: set[str]) -> None:
-        work = self._work
-        host = work.state.hosts[batch.host]
-        del work.state.batches[batch.id]
-        work.batches.add(batch.id)
-        host.out -= 1
-        if batch.is_untried:
-            # One more for each that answers, one fewer for two that do not: some of the places go to others.
-            step = 1.0 if batch.answered else -0.5
-            work.state.untried = min(max(SMALLEST_UNTRIED, work.state.untried + step), LARGEST_WINDOW)
-        if why in ("interrupted", "taken-back", "not reported"):
-            wait = max(wait, host.pause)
-        host.due = max(host.due, work.now + wait)
-        if batch.answered and not batch.slowed:
-            hosts.answered(work, host)
-        elif batch.failed and not batch.slowed:
-            hosts.failed(work, host, batch.origin, batch.failed, "no answer")
-        elif batch.slowed and host.failures > hosts.MOST_SLOWED:
-            hosts.close(work, host, batch.origin, "slow-down", f"429 or 503 {host.failures} times in a row")
-        work.hosts.add(host.id)
-        for one in sorted(batch.addresses):
-            row = work.rows.get(one)
-            if row is None or row.state != SENT:
-                continue
-            if row.status == AWAITED and row.outcome_at >= batch.sent_at:
-                row.state = DONE
-                work.change(row)
-                fetch_again(work, row, is_changed=None)
-                continue
-            if row.is_judged:
-                traps.returned(work.state.shapes, work.state.shapes.of(row.host, row.url))
-            is_untouched = row.url in left and why in ("late", "blocked")
-            work.step(row, "retry", why if row.url in left else "not reported", node=node)
-            if is_untouched:
-                work.wait(row)
-                continue
-            row.losses += 1
-            if not row.is_counted:
-                row.status = LOST
-            if row.losses > MOST_LOSSES:
-                work.end(row, "given-up", f"{row.losses} crawlers did not finish it")
-            else:
-                work.later(row, work.now + GRACE)
-
-
-def count_page(work: Work, row: Row) -> None:
-    """Count an address among the pages of its crawl, where this is its first page for that."""
-    crawl = work.state.crawls.get(row.crawl)
-    if not row.is_counted and row.purpose != _SITEMAP and crawl is not None:
-        row.counted = crawl.id
-        crawl.pages += 1
-        work.crawls.add(crawl.id)
-        if crawl.is_full:
-            work.state.full.add(crawl.id)
-
-
-def fetch_again(work: Work, row: Row, *, is_changed: bool | None) -> None:
-    """Schedule the next fetch of a page, where its crawl recrawls. is_changed: None where the document tells."""
-    crawl = work.state.crawls.get(row.crawl)
-    if crawl is not None and crawl.recrawl is not None:
-        if is_changed is not None or not row.pause:
-            row.pause = next_pause(row.pause, crawl.recrawl, is_changed=bool(is_changed))
-        work.later(row, work.now + row.pause)
+        release(self._work, batch, wait, report.why or "not reported", f"crawler {report.crawler}", set(report.left))
 
 
 def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final, NoReturn
 
@@ -13,12 +13,13 @@ from sqlalchemy import Connection
 
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import index
+from rabbitry.apps.crawl.keeper.costs import LIMIT
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.decoding import decode
 from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
-from rabbitry.apps.crawl.keeper.inputs import Input
+from rabbitry.apps.crawl.keeper.inputs import Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
-from rabbitry.apps.crawl.messages import COMMAND, Answer, Tick
+from rabbitry.apps.crawl.messages import COMMAND, Answer, Document, Tick
 from rabbitry.apps.crawl.node import Node, crawl_app
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import Undecodable
@@ -31,6 +32,9 @@ BUSY: Final = 16
 GATHERING: Final = 0.25
 """Seconds from the end of a transaction to such a one. Commits, merges of the index and the crawlers' wake-ups cost the
 same for few pages as for many: a page of links takes a quarter less CPU in all roles (`make bench-crawl`)."""
+_DECODED: Final = 4_000_000
+"""Bytes of JSON that are decoded at once."""
+_ORDER: Final = {COMMAND: 0, Document.__name__: 2}
 MOST_ANSWERS: Final = 1_000
 """Answers to commands that wait to be published."""
 TICK: Final = 0.2
@@ -61,10 +65,11 @@ class Role:
         """When the last transaction ended, by the monotonic clock."""
         self._database = database
         self._keeper = Keeper(node.id, index, per_host=per_host)
+        self._app = crawl_app()
 
     def app(self, *, plain: bool = False) -> App:
         """Return the app of the keeper, whose queue gets the pages too. plain: as the original programs declare."""
-        app = crawl_app(plain=plain)
+        app = self._app = crawl_app(plain=plain)
         app.output(names.PAGE_KEY, queue=names.KEEPER_QUEUE)
         app.output(names.BATCH_KEY, queue=names.BATCH_QUEUE)
         decorate = app.stage(
@@ -87,41 +92,58 @@ class Role:
         )
 
     async def keep(self, bodies: list[bytes], messages: list[Message], batch: Batch) -> list[Outgoing]:
-        """Apply messages, in the order they came."""
-        inputs: list[Input] = []
-        places: list[int] = []
-        for place, (body, message) in enumerate(zip(bodies, messages, strict=True)):
-            try:
-                found = decode(body, message)
-            except Undecodable as error:
-                batch.fail(place, error)
-                continue
-            if found is not None:
-                inputs.append(found)
-                places.append(place)
-        if BUSY <= len(inputs) < AT_ONCE:
+        """Apply messages: commands first, since somebody waits for them, and documents last, since these may wait.
+
+        Those of each kind are applied in the order they came.
+        """
+        order = sorted(range(len(messages)), key=lambda place: _ORDER.get(messages[place].type or "", 1))
+        if BUSY <= sum(message.type != COMMAND for message in messages) < AT_ONCE:
             # A full one waits for nothing, so that this limits the rate of transactions, and not that of messages.
             await asyncio.sleep(self._applied_at + GATHERING - time.monotonic())
-        try:
-            comes_again = any(message.attempt > 1 for message in messages)
-            decided = [await self._apply(inputs, comes_again=comes_again)]
-        except Exception as error:  # noqa: BLE001 - it is told below, message by message
-            log.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
-            decided = await self._one_by_one(inputs, places, batch)
+        comes_again = any(message.attempt > 1 for message in messages)
+        decided: list[Decided] = []
+        for inputs, places in _decoded(order, bodies, messages, batch):
+            try:
+                while inputs or not decided:
+                    # Where documents wait already, those behind them have no room either.
+                    is_full = any(part.waiting for part in decided)
+                    part = await self._apply(inputs, comes_again=comes_again, limit=0 if is_full else LIMIT)
+                    self._answer(part, messages)
+                    decided.append(part)
+                    del inputs[: part.taken], places[: part.taken]
+            except Exception as error:  # noqa: BLE001 - it is told below, message by message
+                log.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
+                decided += await self._one_by_one(inputs, places, batch, messages)
         self._applied_at = time.monotonic()
-        self._answer(decided, messages)
         return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
 
-    async def _one_by_one(self, inputs: Sequence[Input], places: Sequence[int], batch: Batch) -> list[Decided]:
+    async def _one_by_one(
+        self, inputs: Sequence[Input], places: Sequence[int], batch: Batch, messages: list[Message]
+    ) -> list[Decided]:
         decided: list[Decided] = []
         for one, place in zip(inputs, places, strict=True):
             try:
-                decided.append(await self._apply([one]))
+                part = await self._apply([one], is_alone=True)
             except Exception as error:  # noqa: BLE001 - the message's, which becomes a dead letter with it
                 batch.fail(place, error)
+            else:
+                self._answer(part, messages)
+                decided.append(part)
+        if len(decided) == len(inputs):
+            await self._give_back()
         return decided
 
-    async def _apply(self, inputs: Sequence[Input], *, comes_again: bool = False) -> Decided:
+    async def _give_back(self) -> None:
+        """Publish documents that waited longest again, one of which may be at fault: it becomes a dead letter then."""
+        documents = await self._database.write(partial(self._keeper.first_waiting, now=time.time()))
+        for document in documents:
+            await self._app.publish(document, key=names.KEEPER_KEY)
+        if documents:
+            await self._database.write(partial(self._keeper.drop_waiting, now=time.time(), documents=documents))
+
+    async def _apply(
+        self, inputs: Sequence[Input], *, comes_again: bool = False, limit: int = LIMIT, is_alone: bool = False
+    ) -> Decided:
         """Apply inputs in one transaction; where the database can't be reached, wait for it.
 
         Where it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
@@ -129,8 +151,9 @@ class Role:
         """
         begun, pause = time.monotonic(), 0.5
         while True:
+            work = partial(self._write, inputs=inputs, comes_again=comes_again, limit=limit, is_alone=is_alone)
             try:
-                return await self._database.write(partial(self._write, inputs=inputs, comes_again=comes_again))
+                return await self._database.write(work)
             except RecordsError as error:
                 self._keeper.forget()
                 failure = failure_of(error)
@@ -152,16 +175,20 @@ class Role:
         await asyncio.Event().wait()
         raise AssertionError("cancelled before")
 
-    def _write(self, connection: Connection, inputs: Sequence[Input], *, comes_again: bool) -> Decided:
+    def _write(
+        self, connection: Connection, inputs: Sequence[Input], *, comes_again: bool, limit: int, is_alone: bool
+    ) -> Decided:
         try:
-            return self._keeper.apply(connection, inputs, time.time(), comes_again=comes_again)
+            return self._keeper.apply(
+                connection, inputs, time.time(), comes_again=comes_again, limit=limit, is_alone=is_alone
+            )
         except BaseException:
             self._keeper.forget()
             raise
 
-    def _answer(self, decided: Sequence[Decided], messages: Sequence[Message]) -> None:
-        answers = {identity: answer for part in decided for identity, answer in part.answers.items()}
-        for message in messages:
+    def _answer(self, decided: Decided, messages: Sequence[Message]) -> None:
+        answers = decided.answers
+        for message in messages if answers else ():
             if message.id not in answers or not message.reply_to:
                 continue
             if self.answers.full():
@@ -169,3 +196,30 @@ class Role:
                 _, correlation_id, _ = self.answers.get_nowait()
                 log.warning("the answer to command %s is dropped: more than %d wait", correlation_id, MOST_ANSWERS)
             self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))
+
+
+def _decoded(
+    order: Sequence[int], bodies: Sequence[bytes], messages: Sequence[Message], batch: Batch
+) -> Iterator[tuple[list[Input], list[int]]]:
+    """Decode messages in an order, a part at a time; yields inputs, and the places of their messages.
+
+    A link takes five times as many bytes as its text once it is decoded.
+    """
+    inputs: list[Input] = []
+    places: list[int] = []
+    size = 0
+    for place in order:
+        try:
+            found = decode(bodies[place], messages[place])
+        except Undecodable as error:
+            batch.fail(place, error)
+            continue
+        if found is None:
+            continue
+        inputs.append(found)
+        places.append(place)
+        size += len(bodies[place]) if not isinstance(found, Page) else 0
+        if size >= _DECODED:
+            yield inputs, places
+            inputs, places, size = [], [], 0
+    yield inputs, places

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from rabbitry.apps.crawl.keeper import identity, sets
+from rabbitry.apps.crawl.keeper.backlog import Backlog
 from rabbitry.apps.crawl.keeper.known import Known
 from rabbitry.apps.crawl.keeper.robots import CLOSED, RobotsCache
 from rabbitry.apps.crawl.keeper.scope import DELAY, Crawl
@@ -115,6 +116,7 @@ class State:
     epoch: int
     crawl: str = ""
     """The identity of the crawl, which the ids of its batches begin with."""
+    is_paused: bool = False
     hosts: dict[int, Host] = field(default_factory=dict)
     by_name: dict[str, Host] = field(default_factory=dict)
     crawls: dict[int, Crawl] = field(default_factory=dict)
@@ -125,6 +127,9 @@ class State:
     shapes: Shapes = field(default_factory=Shapes)
     seen: Seen = field(default_factory=Seen)
     known: Known = field(default_factory=Known)
+    pages: Backlog = field(default_factory=lambda: Backlog(of_sitemaps=False))
+    """Documents that wait for their turn: of pages, and of sitemaps."""
+    sitemaps: Backlog = field(default_factory=lambda: Backlog(of_sitemaps=True))
     next_address: int = 1
     next_host: int = 1
     next_crawl: int = 1
@@ -236,6 +241,8 @@ def load(connection: Connection, epoch: int) -> State:
     for row in sets.rows(connection, "SELECT origin, outcome, until FROM crawl_robots WHERE state = ?", CLOSED):
         state.closed[row.origin] = (row.outcome, row.until)
     state.seen.load(connection)
+    state.pages.load(connection)
+    state.sitemaps.load(connection)
     state.next_address = _next(connection, "crawl_addresses")
     state.next_host = _next(connection, "crawl_hosts")
     state.next_crawl = _next(connection, "crawl_crawls")

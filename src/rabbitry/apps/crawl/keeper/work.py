@@ -96,13 +96,14 @@ _NAMES: Final = ", ".join(COLUMNS)
 
 @dataclass
 class Work:
-    """The unit of work, see the module. counts: changes of counters by name."""
+    """The unit of work, see the module. counts: changes of counters by name. spent: see `costs.py`."""
 
     connection: Connection
     state: State
     now: float
     node: str
     per_host: int = 1
+    spent: int = 0
     rows: dict[int, Row] = field(default_factory=dict)
     refs: dict[int, int] = field(default_factory=dict)
     """What the seen set has of the keys that were looked up, 0 for nothing."""
