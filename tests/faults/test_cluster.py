@@ -96,6 +96,7 @@ async def test_ten_minutes_of_failing_nodes(cluster: Cluster) -> None:
     print(await _suffer(cluster, faults(), chance), file=sys.stderr)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 async def test_a_queue_whose_node_is_down_is_consumed_again_when_it_is_back() -> None:
     """A queue that is no quorum queue lives on one node. Its consumers wait for it, cancelled or not, by choice."""

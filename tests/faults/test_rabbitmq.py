@@ -63,7 +63,7 @@ def _check(load: Load) -> None:
     "fault",
     [
         "killed",
-        "hanging",
+        pytest.param("hanging", marks=pytest.mark.faults),
         pytest.param("paused", marks=pytest.mark.faults),
         pytest.param("restarted", marks=pytest.mark.faults),
     ],

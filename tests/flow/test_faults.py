@@ -96,7 +96,14 @@ async def test_a_network_that_breaks_loses_nothing(broker_url: str) -> None:
     assert sum(out.values()) < 2 * len(names)
 
 
-@pytest.fixture(params=["embedded", "rabbitmq"])
+# Each start of RabbitMQ takes five seconds of CPU. That it marks what only waited is seen in the first of the tests.
+_on_both = pytest.mark.parametrize("server", ["embedded", "rabbitmq"], indirect=True)
+_short = pytest.mark.parametrize(
+    "server", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)], indirect=True
+)
+
+
+@pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ | BrokerProcess]:
     """A broker with a store, of the test's own."""
     if request.param == "rabbitmq":
@@ -106,6 +113,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ 
         yield broker
 
 
+@_on_both
 async def test_a_crash_of_the_broker_counts_for_no_suspect_that_only_waited(server: RabbitMQ | BrokerProcess) -> None:
     waiting = rabbitry.App("waiting")
     go_on = asyncio.Event()
@@ -135,6 +143,7 @@ async def test_a_crash_of_the_broker_counts_for_no_suspect_that_only_waited(serv
     assert set(handled) == {(text, 3) for text in texts}
 
 
+@_short
 async def test_a_restart_of_the_broker_under_load_is_no_event(server: RabbitMQ | BrokerProcess) -> None:
     loop = asyncio.get_running_loop()
     names = [f"take {n}" for n in range(1000)]

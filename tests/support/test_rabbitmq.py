@@ -33,6 +33,7 @@ def test_all_ports_are_on_the_loopback_interface(rabbitmq_server: RabbitMQ) -> N
     assert {address.split(":")[0] for address in listening} == {loopback}
 
 
+@pytest.mark.faults
 def test_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
     with pika.BlockingConnection(pika.URLParameters(own_rabbitmq.url)) as connection:
         channel = connection.channel()

@@ -1,6 +1,8 @@
 """Connections that are cut, reset and swallowed come back with everything that was on them, on both brokers."""
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ import rabbitry
 from rabbitry.amqp.client import BrokerURL
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.exceptions import AlreadySettled, ConnectionClosed, PublishTimeout, RequestTimeout
+from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
@@ -142,13 +145,23 @@ async def test_closing_while_it_recovers_ends_it(url: BrokerURL, proxy: FaultPro
         await publishing
 
 
-async def test_a_broker_that_is_restarted_gives_back_what_is_durable(own_rabbitmq: RabbitMQ) -> None:
-    async with rabbitry.connect(own_rabbitmq.url) as connection:
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ | BrokerProcess]:
+    """A broker with a store, of the test's own. Each start of RabbitMQ takes five seconds of CPU."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("own_rabbitmq")
+        return
+    with BrokerProcess("--data", str(tmp_path)) as broker:
+        yield broker
+
+
+async def test_a_broker_that_is_restarted_gives_back_what_is_durable(server: RabbitMQ | BrokerProcess) -> None:
+    async with rabbitry.connect(server.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         await channel.publish(b"kept", routing_key="q")
-        await asyncio.to_thread(own_rabbitmq.stop)
-        await asyncio.to_thread(own_rabbitmq.start)
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
         delivery = await channel.get("q")
         assert delivery is not None
         assert delivery.body == b"kept"

@@ -59,7 +59,7 @@ async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int)
     assert _rows(tmp_path) == (0, 0)
 
 
-@pytest.mark.parametrize("broker", ["embedded", "rabbitmq"])
+@pytest.mark.parametrize("broker", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
 def test_a_quorum_queue_keeps_what_is_not_persistent(
     broker: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
