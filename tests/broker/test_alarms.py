@@ -9,6 +9,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Connection
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import PublishTimeout
 from tests.support.management import Api
 from tests.support.rabbitmq import RabbitMQ
@@ -65,7 +66,7 @@ async def test_an_alarm_on_the_embedded_broker() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
 
         async def switch(is_on: bool) -> None:
-            broker.alarms.set("memory", is_on)
+            broker.alarms.set(Reason.MEMORY, is_on)
 
         assert await _told_and_held(broker.url, switch) == "low on memory"
 
@@ -88,8 +89,8 @@ async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
         paths = ("health/checks/alarms", "health/checks/local-alarms", "healthchecks/node")
         for path in paths:
             assert await asyncio.to_thread(api, "GET", f"/api/{path}") == (200, {"status": "ok"})
-        broker.alarms.set("memory", True)
-        broker.alarms.set("disk", True)
+        broker.alarms.set(Reason.MEMORY, True)
+        broker.alarms.set(Reason.DISK, True)
         alarms = [{"node": name, "resource": "disk space"}, {"node": name, "resource": "memory"}]
         failed = {"status": "failed", "alarms": alarms}
         limits = f"{{resource_limit,disk,'{name}'}},{{resource_limit,memory,'{name}'}}"
@@ -167,11 +168,11 @@ async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
             for connection in (first, second):
                 channel = await connection.channel()
                 await channel.declare_queue("q")
-            broker.alarms.set("memory", True)
+            broker.alarms.set(Reason.MEMORY, True)
             for connection in (first, second):
                 await (await connection.channel()).send(b"x", routing_key="q")
             await eventually(lambda: _reason(first) and _reason(second), "connection.blocked of both")
             for connected in list(broker.connections)[:1]:
                 connected.hang_up(320, "CONNECTION_FORCED - test")
-            broker.alarms.set("memory", False)
-            assert not any(connected.is_blocked for connected in broker.connections)
+            broker.alarms.set(Reason.MEMORY, False)
+            assert not any(connected.gate.is_blocked for connected in broker.connections)

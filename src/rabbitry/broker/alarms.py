@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.methods import ConnectionBlocked, ConnectionUnblocked
+from rabbitry.broker.reading import Reason
 from rabbitry.broker.store.batch import StoreFailed
 from rabbitry.broker.store.sqlite import free_bytes
 
@@ -40,7 +41,8 @@ class Alarms:
     """
 
     def __init__(self, broker: "Broker", memory_limit: int | None, disk_free_limit: int | None) -> None:
-        self.on: set[str] = set()
+        self.on: set[Reason] = set()
+        """The alarms that are on: of memory, of disk."""
         self.memory_limit = memory_limit if memory_limit is not None else int(total_memory() * MEMORY_SHARE)
         self.disk_free_limit = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
         self._broker = broker
@@ -58,20 +60,19 @@ class Alarms:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
-    def set(self, what: str, is_on: bool) -> None:
-        """Turn an alarm on or off: `memory` or `disk`. Publishers are blocked while any is on."""
+    def set(self, what: Reason, is_on: bool) -> None:
+        """Turn an alarm on or off: that of memory or of disk. Publishers are blocked while any is on."""
         if is_on == (what in self.on):
             return
-        was_on = bool(self.on)
         if is_on:
             self.on.add(what)
+            for connection in self._broker.connections:
+                if connection.gate.is_blocked:  # by the other alarm; others are blocked when they publish
+                    connection.gate.pause(what)
         else:
             self.on.discard(what)
-        if bool(self.on) != was_on:
             for connection in list(self._broker.connections):
-                connection.is_alarmed = bool(self.on)
-                if not self.on:
-                    self._unblock(connection)
+                self._unblock(connection, what)
 
     @property
     def disk_free(self) -> int:
@@ -80,21 +81,21 @@ class Alarms:
 
     def count_disk(self) -> None:
         """Raise the disk alarm where the bytes that wait to be written leave less room than the limit."""
-        if self._broker.journal.room < self.disk_free_limit and "disk" not in self.on:
+        if self._broker.journal.room < self.disk_free_limit and Reason.DISK not in self.on:
             _log.warning(
                 "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
                 "until there are %s: consume messages, or free space there",
                 self._broker.config.data,
                 *map(_megabytes, (self.disk_free, self.disk_free_limit, self._enough())),
             )  # fmt: skip
-            self.set("disk", True)
+            self.set(Reason.DISK, True)
 
     def set_full(self, why: str) -> None:
         """Raise the disk alarm, since the store had no room for a batch."""
         if not self._is_full:
             self._is_full = True
             _log.error("%s; publishes are refused until there is room: consume messages, or free space there", why)
-        self.set("disk", True)
+        self.set(Reason.DISK, True)
 
     def _enough(self) -> int:
         """Return the free bytes at which the disk alarm ends: above the limit, but not above what was ever free."""
@@ -103,18 +104,16 @@ class Alarms:
 
     def block(self, connection: "ClientConnection") -> None:
         """Block a connection that publishes in spite of an alarm: it is told, where it wants to know, and not read."""
-        if not connection.is_blocked:
-            connection.is_blocked = True
+        if not connection.gate.is_blocked:
             if connection.wants_blocked:
                 connection.tell(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))
-            connection.driver.pause_reading()
+            connection.gate.pause(*self.on)
 
-    def _unblock(self, connection: "ClientConnection") -> None:
-        if connection.is_blocked:
-            connection.is_blocked = False
-            if connection.wants_blocked:
-                connection.tell(0, ConnectionUnblocked())
-            connection.go_on()
+    def _unblock(self, connection: "ClientConnection", what: Reason) -> None:
+        was_blocked = connection.gate.is_blocked
+        connection.gate.resume(what)
+        if was_blocked and connection.wants_blocked and not connection.gate.is_blocked:
+            connection.tell(0, ConnectionUnblocked())
 
     async def _watch(self) -> None:
         while True:
@@ -134,25 +133,25 @@ class Alarms:
     def _look_at_memory(self) -> None:
         used = used_memory()
         is_on = used > self.memory_limit
-        if is_on and "memory" not in self.on:
+        if is_on and Reason.MEMORY not in self.on:
             _log.warning(
                 "low on memory: the broker has %s, and the limit is %s; publishers are blocked until it has less: "
                 "consume or purge messages",
                 _megabytes(used), _megabytes(self.memory_limit),
             )  # fmt: skip
-        elif not is_on and "memory" in self.on:
+        elif not is_on and Reason.MEMORY in self.on:
             _log.warning("the memory alarm is over: the broker has %s", _megabytes(used))
-        self.set("memory", is_on)
+        self.set(Reason.MEMORY, is_on)
 
     def _look_at_disk(self) -> None:
         journal = self._broker.journal
         room = journal.room
         self._most_room = max(self._most_room, room)
         self.count_disk()
-        if "disk" in self.on and room >= self._enough() and not journal.is_stuck:
+        if Reason.DISK in self.on and room >= self._enough() and not journal.is_stuck:
             self._is_full = False
             _log.warning("there is room for the store again: %s has %s", self._broker.config.data, _megabytes(room))
-            self.set("disk", False)
+            self.set(Reason.DISK, False)
 
 
 def _megabytes(size: int) -> str:

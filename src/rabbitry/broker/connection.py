@@ -46,6 +46,7 @@ from rabbitry.broker.handlers import HANDLERS
 from rabbitry.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
 from rabbitry.broker.publishing import Publishing
 from rabbitry.broker.queues import Queue
+from rabbitry.broker.reading import ReadingGate, Reason
 from rabbitry.exceptions import ProtocolViolation
 
 if TYPE_CHECKING:
@@ -98,17 +99,15 @@ class ClientConnection:
         self.exclusive_queues: set[Queue] = set()
         self.to_confirm: set[Channel] = set()
         self._publishing = Publishing(self)
+        self.gate = ReadingGate(self.driver)
         self._held: list[Event] | None = None
-        self._is_flooded = False
+        """Events that wait, for one of the gate's reasons, until those before them are carried out."""
         self._is_known = False
         self._allowed: set[tuple[Kind, str]] = set()
         self._answers_of = -1
         self.connected_at = time.time()
         self.mechanism = ""
         self.heartbeat = 0
-        self.is_throttled = False
-        self.is_alarmed = bool(broker.alarms.on)
-        self.is_blocked = False
         self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
@@ -145,9 +144,8 @@ class ClientConnection:
         if journal.is_on:
             self.broker.alarms.count_disk()
         if self._held is None and journal.unwritten > before and journal.is_crowded:
-            self.is_throttled = True
-            self.driver.pause_reading()
-            journal.when_taken(self.go_on)
+            self.gate.pause(Reason.FLOW)
+            journal.when_taken(functools.partial(self.gate.resume, Reason.FLOW))
 
     def _take(self, events: list[Event]) -> None:
         ends_at = time.monotonic() + _TURN
@@ -210,14 +208,12 @@ class ClientConnection:
 
         Its answers so stay in order; changes of what is durable are rare.
         """
-        self._held = []
-        self.driver.pause_reading()
+        self._hold(Reason.COMMIT, [])
         self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
 
     def carry_out_when_loaded(self, number: int, method: Method, queue: Queue) -> None:
         """Hold a method and the client's later frames until the store has answered the reading of a queue."""
-        self._held = [(METHOD, number, method)]
-        self.driver.pause_reading()
+        self._hold(Reason.LOADING, [(METHOD, number, method)])
         self.broker.journal.when_loaded(queue, self._take_held)
 
     def carry_out_again(self, number: int, method: Method) -> None:
@@ -229,11 +225,10 @@ class ClientConnection:
         if self.broker.shares.work(steps, functools.partial(self._worked, then), self.broker.journal.may_grow):
             then()
         elif self._held is None:
-            self._held = []
-            self.driver.pause_reading()
+            self._hold(Reason.TURN, [])
 
     def _worked(self, then: Callable[[], None]) -> None:
-        events, self._held = self._held or [], None
+        events = self._take_out()
         if self.closed.done():
             self.broker.dispatch()  # delivers the messages that the steps requeued
             return
@@ -241,7 +236,6 @@ class ClientConnection:
         if self._is_held():  # `then` has held the connection again
             self.on_events(events)
             events = []
-        self.go_on()
         self._carry_out(events)
 
     def _is_held(self) -> bool:
@@ -252,8 +246,7 @@ class ClientConnection:
 
         adds: whether the client adds to the store, so that it waits until that may be given more.
         """
-        self._held = events
-        self.driver.pause_reading()
+        self._hold(Reason.TURN, events)
         if not adds or self.broker.journal.may_grow(self._wait_for_turn):
             self._wait_for_turn()
 
@@ -262,25 +255,27 @@ class ClientConnection:
 
     def _wait_for_room(self, events: list[Event]) -> None:
         """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""
-        self._is_flooded = True
-        self._held = events
-        self.driver.pause_reading()
+        self._hold(Reason.UNREAD, events)
 
     def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
-        events, self._held = self._held or [], None
+        events = self._take_out()
         if self.closed.done():
             return
         if answer is not None:
             self.tell(number, answer)
-        self.go_on()
         if events:
             self._carry_out(events)
 
-    def go_on(self) -> None:
-        """Read the client again, unless something else still speaks against it."""
-        if self._held is None and not self.is_blocked:
-            self.is_throttled = False
-            self.driver.resume_reading()
+    def _hold(self, reason: Reason, events: list[Event]) -> None:
+        """Keep events, and those that the socket has read already, until `_take_out`."""
+        self._held = events
+        self.gate.pause(reason)
+
+    def _take_out(self) -> list[Event]:
+        """Return the events that were held, and read the client again unless another reason remains."""
+        events, self._held = self._held or [], None
+        self.gate.resume_frames()
+        return events
 
     def on_lost(self, error: Exception | None) -> None:
         """Forget the client; what it had not settled goes back."""
@@ -310,8 +305,7 @@ class ClientConnection:
             channel.can_deliver = True
             channel.unpark()
         self.broker.dispatch()
-        if self._is_flooded:
-            self._is_flooded = False
+        if Reason.UNREAD in self.gate.reasons:
             self._take_held()
 
     def stop_delivering(self) -> None:
@@ -543,10 +537,10 @@ class ClientConnection:
             self.driver.finish()
             return
         self._release()
-        self._held = None  # the channels are gone, and the client's close or close-ok is not to wait behind it
+        self._take_out()  # the channels are gone, and the client's close or close-ok is not to wait behind it
         if not self._is_known:
             # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
-            self.driver.pause_reading()
+            self.gate.pause(Reason.REFUSED)
             self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.finish)
             return
         if self.core.state in _OVER:

@@ -50,6 +50,7 @@ class Publishing:
 
     def __init__(self, connection: "ClientConnection") -> None:
         self._connection = connection
+        self._alarms = connection.broker.alarms.on
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
 
@@ -68,7 +69,7 @@ class Publishing:
         may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is malformed.
         """
         connection = self._connection
-        if connection.is_alarmed:
+        if self._alarms:
             connection.broker.alarms.block(connection)
         flags = header[12] << 8 | header[13]
         route = self._routes.get(arguments)

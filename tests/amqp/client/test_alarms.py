@@ -9,6 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import PublishTimeout
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually, eventually_blocking
@@ -38,7 +39,7 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
 
             async def alarm(is_on: bool) -> None:
                 broker.alarms.memory_limit = 0 if is_on else enough  # else it would be lifted at the next look
-                broker.alarms.set("memory", is_on)
+                broker.alarms.set(Reason.MEMORY, is_on)
 
             yield _AlarmedBroker(broker.url, alarm)
 

@@ -13,6 +13,7 @@ from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.connection import Connection
 from rabbitry.amqp.client.link import Link
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import ConnectFailed, LoginRefused, UsageError
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
@@ -150,11 +151,11 @@ async def test_on_blocked_is_called_and_may_fail() -> None:
         channel = await connection.channel()
         await channel.declare_queue("q")
         enough, broker.alarms.memory_limit = broker.alarms.memory_limit, 0
-        broker.alarms.set("memory", True)
+        broker.alarms.set(Reason.MEMORY, True)
         await channel.send(b"x", routing_key="q")
         await eventually(lambda: len(told) == 1, "the block is told")
         broker.alarms.memory_limit = enough
-        broker.alarms.set("memory", False)
+        broker.alarms.set(Reason.MEMORY, False)
         await eventually(lambda: len(told) == 2, "its end is told")
     assert "memory" in str(told[0])
     assert told[1] is None

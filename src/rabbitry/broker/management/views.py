@@ -318,7 +318,7 @@ def connection(item: "ClientConnection", rates: Rates, ranges: Ranges) -> Json:
         "node": node_name(),
         "type": "network",
         "protocol": "AMQP 0-8" if item.core.is_0_8 else "AMQP 0-9-1",
-        "state": "blocked" if item.is_blocked else "flow" if item.is_throttled else "running",
+        "state": item.gate.state,
         "user": item.user,
         "user_who_performed_action": item.user,
         "vhost": item.vhost.name,

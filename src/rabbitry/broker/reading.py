@@ -1,0 +1,77 @@
+"""Whether a client is read: a gate with the set of reasons against it."""
+
+from enum import StrEnum
+from typing import Final, Protocol
+
+
+class Reason(StrEnum):
+    """A reason to take nothing from a client's socket."""
+
+    COMMIT = "commit"
+    """A change that the client made is not durable yet, and its answer has to come before later ones."""
+    LOADING = "loading"
+    """The store is asked for the messages that a method of the client needs."""
+    TURN = "turn"
+    """Other clients have their turn, or a long operation of the client goes on in steps."""
+    UNREAD = "unread"
+    """The client has not taken what it was answered."""
+    FLOW = "flow"
+    """The client adds to a store that has much to write."""
+    MEMORY = "memory"
+    """The memory alarm is on, and the client publishes."""
+    DISK = "disk"
+    """The disk alarm is on, and the client publishes."""
+    REFUSED = "refused"
+    """Its login was refused; it is disconnected after a while."""
+
+
+_HOLDS_FRAMES: Final = (Reason.COMMIT, Reason.LOADING, Reason.TURN, Reason.UNREAD)
+_ALARMS: Final = frozenset((Reason.MEMORY, Reason.DISK))
+
+
+class Readable(Protocol):
+    """A socket whose reading can be paused; both methods may be called again without harm."""
+
+    def pause_reading(self) -> None:
+        """Take nothing from the socket."""
+
+    def resume_reading(self) -> None:
+        """Take data from the socket again."""
+
+
+class ReadingGate:
+    """The gate of one connection. It is read while the set of reasons is empty.
+
+    Each reason is added once and removed by the event that ends it. What the end of a connection needs is read in spite
+    of it (`Driver.expect_end`).
+    """
+
+    def __init__(self, driver: Readable) -> None:
+        self.reasons: set[Reason] = set()
+        self._driver = driver
+
+    def pause(self, *reasons: Reason) -> None:
+        """Stop reading for these reasons; those that are there already stay."""
+        self.reasons.update(reasons)
+        if self.reasons:
+            self._driver.pause_reading()
+
+    def resume(self, *reasons: Reason) -> None:
+        """Remove reasons, and read again unless another one remains."""
+        self.reasons.difference_update(reasons)
+        if not self.reasons:
+            self._driver.resume_reading()
+
+    def resume_frames(self) -> None:
+        """Remove the reasons for which the connection holds frames that it has read."""
+        self.resume(*_HOLDS_FRAMES)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether an alarm is among the reasons, so that the client is told (connection.blocked)."""
+        return not _ALARMS.isdisjoint(self.reasons)
+
+    @property
+    def state(self) -> str:
+        """The connection's state in RabbitMQ's words: blocked, flow or running."""
+        return "blocked" if self.is_blocked else "flow" if Reason.FLOW in self.reasons else "running"
