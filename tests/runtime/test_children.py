@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rabbitry.runtime import children
+from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.children import SHORT_RUNS, Child
 from tests.support.waiting import eventually
 
@@ -15,8 +16,7 @@ from tests.support.waiting import eventually
 async def test_a_child_that_is_ended_while_it_waits_to_be_started_again_stays_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(children, "FIRST_PAUSE", 600.0)
-    monkeypatch.setattr(children, "LONGEST_PAUSE", 600.0)
+    monkeypatch.setattr(children, "PAUSES", Backoff(600.0, 600.0))
     child = Child("broker", ["broker", "--memory", "--port", "0", "--no-management"], {}, ())
     with caplog.at_level(logging.WARNING, "rabbitry.cli.up"):
         keeping = asyncio.create_task(child.keep())
@@ -45,8 +45,7 @@ async def test_a_child_that_is_ended_while_it_is_being_started_ends() -> None:
 async def test_a_child_that_ends_soon_each_time_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(children, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(children, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(children, "PAUSES", Backoff(0.01, 0.01))
     # It reports that it is ready, and then its one thread ends it like a fault of the interpreter.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\nfrom rabbitry.runtime.parent import ready\nready()\nos.kill(os.getpid(), signal.SIGSEGV)\n"

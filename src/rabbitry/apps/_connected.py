@@ -7,9 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect
+from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect, pause
 from rabbitry.amqp.client.connection import Declare
-from rabbitry.amqp.client.pause import start_pause
 from rabbitry.exceptions import (
     ConnectionClosed,
     ConsumerCancelled,
@@ -93,10 +92,10 @@ async def run_connected(
         if cause is not None and not isinstance(cause, OSError | ProtocolViolation):
             raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
         failures = 1 if loop.time() - started > HELD else failures + 1
-        pause = start_pause(failures)
-        log.log(log_level, "%s; trying again in %.0f s", error, pause)
+        seconds = pause.AT_START.pause(failures)
+        log.log(log_level, "%s; trying again in %.0f s", error, seconds)
         told(RecoveryEvent("lost", 0, error))
-        await until(stop, asyncio.sleep(pause))
+        await until(stop, asyncio.sleep(seconds))
 
 
 async def _until_gone(connection: Connection, stop: asyncio.Event, away: asyncio.Event, work: Awaitable[None]) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import queue
-import random
 import sqlite3
 import threading
 import time
@@ -31,10 +30,12 @@ from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
 from rabbitry.apps.exceptions import NoRecords, RecordsError
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.parent import DATABASE, RECORDS_FOLDER
 
 _MOST_AT_ONCE: Final = 200
 _BUSY_SECONDS: Final = 30
+_BUSY_PAUSES: Final = Backoff(0.001, 0.1)
 _READERS: Final = 4
 _POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
     # A server that is gone without a word is noticed within a minute.
@@ -253,8 +254,9 @@ def _set_wal(connection: Any, _: object) -> None:
     # SQLite's own waiting ("timeout") does not cover this statement: it fails at once where another process is
     # just making the database, or is the last to close it.
     deadline = time.monotonic() + _BUSY_SECONDS
-    pause = 0.001
+    attempt = 0
     while True:
+        attempt += 1
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
@@ -262,8 +264,7 @@ def _set_wal(connection: Any, _: object) -> None:
             busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the upper bits say of which kind
             if not busy or time.monotonic() > deadline:
                 raise
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
-        pause = min(pause * 2, 0.1)
+        time.sleep(_BUSY_PAUSES.pause(attempt))
 
 
 def _begin_sqlite(connection: Connection) -> None:

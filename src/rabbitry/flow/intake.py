@@ -12,9 +12,9 @@ from rabbitry.exceptions import AccessRefused, ChannelClosed, ConnectionClosed, 
 from rabbitry.flow.job import Job
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.stage import Stage
+from rabbitry.runtime.backoff import Backoff
 
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
+_PAUSES: Final = Backoff(0.5, 30.0)
 
 log = logging.getLogger("rabbitry.flow")
 
@@ -61,11 +61,11 @@ class Intake:
         Raises ConnectionClosed where the connection is closed for good, and AccessRefused where this user may not
         consume the queue, or declare what is missing.
         """
-        pause, is_again = FIRST_PAUSE, False
+        failures = 0
         while self._goes_on():
             taken = self.taken
             try:
-                if is_again:
+                if failures:
                     await self._redeclare()
                 await self._consume()
             except (ConsumerCancelled, ChannelClosed, ConnectionClosed, RequestTimeout) as error:
@@ -75,12 +75,15 @@ class Intake:
                 if not self._goes_on():
                     return
                 if self.taken > taken:
-                    pause = FIRST_PAUSE
+                    failures = 0
+                pause = _PAUSES.pause(failures + 1)
                 log.warning(
                     "stage '%s', queue '%s': %s; consuming again in %.1f s", self.stage.name, self.queue, error, pause
                 )
+            else:
+                pause = _PAUSES.pause(failures + 1)
+            failures += 1
             await asyncio.sleep(pause)
-            pause, is_again = min(2 * pause, LONGEST_PAUSE), True
 
     def _goes_on(self) -> bool:
         return not self._is_stopped

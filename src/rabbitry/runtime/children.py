@@ -11,13 +11,13 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.output import ExitCode, say
 from rabbitry.runtime.parent import PARENT, Report, read_report
 
-FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 10.0
+PAUSES: Final = Backoff(0.5, 10.0)
 STEADY: Final = 30.0
-"""Seconds after which a child counts as having started well, so that its next pause is the first again."""
+"""Seconds after which a child counts as having started well, so that the pauses begin anew."""
 STARTS: Final = 5
 """Starts in a row that ended before the child was ready, after which it is not started again."""
 SHORT_RUNS: Final = 10
@@ -65,7 +65,7 @@ class Child:
         same the next time, where it failed before it was ready, for another reason than a lost connection, and
         where it was not ready in STARTS starts in a row, or ended SHORT_RUNS times in a row soon after its start.
         """
-        pause, starts, short = FIRST_PAUSE, 0, 0
+        starts, short = 0, 0
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
@@ -75,8 +75,8 @@ class Child:
             short = 0 if is_steady else short + 1
             if self._ending.is_set() or self._is_permanent(code) or starts == STARTS or short == SHORT_RUNS:
                 return code
-            pause = FIRST_PAUSE if is_steady else min(2 * pause, LONGEST_PAUSE)
-            log.warning("%s ended with %s; started again in %g s", self.name, self._how(code), pause)
+            pause = PAUSES.pause(max(short, 1))
+            log.warning("%s ended with %s; started again in %.1f s", self.name, self._how(code), pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._ending.wait()

@@ -20,6 +20,7 @@ from rabbitry.exceptions import (
     RequestTimeout,
     VirtualHostRefused,
 )
+from rabbitry.runtime.backoff import Backoff
 from tests.support.logs import messages
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
@@ -28,8 +29,8 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pause, "LONGEST_START_PAUSE", 0.01)
-    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(pause, "AT_START", Backoff(0.01, 0.01))
+    monkeypatch.setattr(pause, "AGAIN", Backoff(0.01, 0.01))
 
 
 class Events:
@@ -325,13 +326,6 @@ async def test_a_recovery_ends_after_as_many_attempts_as_asked_for(
         assert connection.close_reason is not None
         assert isinstance(connection.close_reason.__cause__, ConnectFailed)
     assert events.kinds == ["lost", "recovering", "recovering", "recovering", "failed"]
-
-
-def test_pauses_at_the_start_grow_from_two_to_thirty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pause, "LONGEST_START_PAUSE", 30.0)
-    for attempt, longest in ((1, 2.0), (2, 3.0), (8, 30.0), (10**6, 30.0)):
-        pauses = {pause.start_pause(attempt) for _ in range(50)}
-        assert 0.8 * longest <= min(pauses) < max(pauses) <= longest
 
 
 def test_in_a_script_it_is_called_with_the_blocking_connection(broker_url: str) -> None:

@@ -17,6 +17,7 @@ from rabbitry.exceptions import (
     RequestTimeout,
     ResourceLocked,
 )
+from rabbitry.runtime.backoff import Backoff
 from tests.support.load import running_load
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_blocking
@@ -129,7 +130,7 @@ async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt is broken a little later than the one before, until one comes through."""
-    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr(pause, "AGAIN", Backoff(0.4, 0.3))
     events: list[RecoveryEvent] = []
     async with rabbitry.connect(url, on_recovery=events.append) as connection:
         channel = await connection.channel()

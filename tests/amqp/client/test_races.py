@@ -12,6 +12,7 @@ import rabbitry
 from rabbitry.amqp.client import BrokerURL, Channel, blocking, pause, publishing
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.runtime import loop_watchdog
+from rabbitry.runtime.backoff import Backoff
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_awaited, eventually_blocking
 
@@ -252,7 +253,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The loss comes in every step of declaring, looking and consuming again."""
-    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(pause, "AGAIN", Backoff(0.4, 0.02))
     proxy.delay(0.005)
     async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:
         looking = await other.channel()

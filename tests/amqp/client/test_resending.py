@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Channel, recovery
+from rabbitry.amqp.client import Channel, pause, recovery
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.protocol.events import PUBLISH, Event
 from rabbitry.amqp.protocol.methods import BasicAck, ChannelClose, ChannelOpen, ConnectionClose, Method, QueueDeclare
 from rabbitry.amqp.protocol.properties import FLAG_HEADERS, FLAG_MESSAGE_ID, EncodedProperties
 from rabbitry.exceptions import ConnectionClosed, ConnectionForced, InternalError
+from rabbitry.runtime.backoff import Backoff
 from tests.support.scripted import ScriptedBroker, ScriptedLink
 from tests.support.waiting import eventually
 
@@ -109,7 +111,7 @@ async def test_the_others_on_their_way_are_confirmed_in_order(end: type[Connecti
 
 async def test_a_network_that_breaks_all_the_time_is_no_fault_of_the_publish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost a moment after each publish, five times, whatever was published."""
-    monkeypatch.setattr(recovery, "pause", lambda attempt: 0.01)
+    monkeypatch.setattr(pause, "AGAIN", Backoff(0.01, 0.01))
     losses = 0
 
     class Flapping(ScriptedLink):
@@ -129,15 +131,21 @@ async def test_a_network_that_breaks_all_the_time_is_no_fault_of_the_publish(mon
         assert len(broker.links) == 6
 
 
+@dataclass(frozen=True)
+class _Pauses(Backoff):
+    """Short pauses, and the attempts that they were asked for."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def pause(self, attempt: int) -> float:
+        self.asked.append(attempt)
+        return super().pause(attempt)
+
+
 async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load balancer that takes every connection and drops it."""
-    asked: list[int] = []
-
-    def pause(attempt: int) -> float:
-        asked.append(attempt)
-        return 0.001
-
-    monkeypatch.setattr(recovery, "pause", pause)
+    pauses = _Pauses(0.001, 0.001)
+    monkeypatch.setattr(pause, "AGAIN", pauses)
     monkeypatch.setattr(recovery, "HELD", 3600.0)
     kinds: list[str] = []
 
@@ -150,23 +158,18 @@ async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pyte
         await connection.channel()
         broker.links[0].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 6, "the last recovery")
-        assert asked == [1, 2, 3, 4], "two are made at once"
+        assert pauses.asked == [1, 2, 3, 4], "two are made at once"
         monkeypatch.setattr(recovery, "HELD", 0.0)
         broker.links[-1].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 7, "a recovery after one that held")
-        assert asked == [1, 2, 3, 4]
+        assert pauses.asked == [1, 2, 3, 4]
 
 
 async def test_a_peer_that_hangs_up_after_each_handshake_is_tried_with_growing_pauses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
-
-    def pause(attempt: int) -> float:
-        asked.append(attempt)
-        return 0.001
-
-    monkeypatch.setattr(recovery, "pause", pause)
+    pauses = _Pauses(0.001, 0.001)
+    monkeypatch.setattr(pause, "AGAIN", pauses)
     monkeypatch.setattr(recovery, "HELD", 3600.0)
 
     class Closing(ScriptedLink):
@@ -180,7 +183,7 @@ async def test_a_peer_that_hangs_up_after_each_handshake_is_tried_with_growing_p
         channel = await connection.channel()
         broker.links[0].driver.abort()
         await channel.qos(5)
-        assert asked == [1, 2, 3, 4]
+        assert pauses.asked == [1, 2, 3, 4]
 
 
 async def test_a_request_over_which_the_connection_is_lost_each_time_fails_with_the_loss() -> None:

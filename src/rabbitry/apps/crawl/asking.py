@@ -29,10 +29,11 @@ from rabbitry.exceptions import (
 from rabbitry.flow import topology
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.declarer import Declarer
+from rabbitry.runtime.backoff import Backoff
 
 PATIENCE: Final = 10.0
 """Seconds that an answer may take."""
-FIRST_PAUSE: Final = 0.2
+_PAUSES: Final = Backoff(0.4, 5.0)
 """Seconds until a keeper that is busy is asked again; then twice as long."""
 GRACE: Final = 1.0
 """Seconds that a command waits for its answer where no keeper runs: one may be starting."""
@@ -88,14 +89,16 @@ class Asking:
         ConnectionClosed, PublishError.
         """
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + self._patience, FIRST_PAUSE
+        deadline = loop.time() + self._patience
+        attempt = 0
         while True:
+            attempt += 1
             answered = await self._ask(question)
             is_busy = isinstance(answered, Refused) and answered.is_busy
+            pause = _PAUSES.pause(attempt)
             if not is_busy or loop.time() + pause > deadline:
                 return answered
             await asyncio.sleep(pause)
-            pause *= 2
 
     async def _ask(self, question: Question) -> Answered:
         channel = await self._open()

@@ -1,0 +1,29 @@
+"""Growing pauses between the attempts of something that fails."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+_MOST_STEPS: Final = 64
+"""Growth beyond it would make no difference, and in the end overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses that grow from attempt to attempt, and are drawn at random, so that not all programs come at once."""
+
+    first: float
+    """Seconds of the longest pause after the first attempt."""
+    longest: float
+    """Seconds beyond which pauses grow no more."""
+    growth: float = 2.0
+    """How many times as long as the one before a pause may be."""
+    spread: float = 0.5
+    """The part of a pause that is left to chance."""
+
+    def pause(self, attempt: int) -> float:
+        """Return the seconds to wait after the failed attempt of this number, 1 for the first."""
+        most = min(self.first * self.growth ** min(attempt - 1, _MOST_STEPS), self.longest)
+        return most * random.uniform(1 - self.spread, 1.0)  # noqa: S311 - spreads load, guards nothing
