@@ -1,5 +1,7 @@
 """The order of a queue: what comes back goes to its place; and where its dead letters go."""
 
+import gc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,3 +80,14 @@ async def test_a_dead_letters_key_is_cut_where_it_is_too_long_to_travel() -> Non
             letter = await anext(deliveries)
             letter.ack()
         assert (letter.body, letter.routing_key) == (b"1", "k" * 255)
+
+
+async def test_messages_are_no_work_for_the_garbage_collector() -> None:
+    queue = _queue(2)
+    entry = _take(queue)
+    assert entry is not None
+    queue.requeue(entry)
+    assert entry in set(queue.held()), "its identity counts"
+    for held in queue.held():
+        assert not gc.is_tracked(held)
+        assert not gc.is_tracked(held.message)
