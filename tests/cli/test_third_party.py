@@ -158,5 +158,5 @@ def test_pages_that_can_not_be_served_are_named_and_left_out(
         with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": broker.url}) as web:
             page = web.wait_for(r"dashboard on (http://\S+/)")[1]
             web.wait_for(f"app 'odd' of odd-app 1.0 does not load: {words}")
-            assert httpx.get(f"{page}grading/", timeout=30).status_code == 200
-            assert httpx.get(f"{page}odd/", timeout=30).status_code == 404
+            assert httpx.get(f"{page}grading/", timeout=90).status_code == 200
+            assert httpx.get(f"{page}odd/", timeout=90).status_code == 404

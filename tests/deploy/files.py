@@ -37,7 +37,7 @@ def copy_with_secrets(folder: Path) -> Path:
     """Copy `deploy/` and make its secrets as the documentation says."""
     deploy = folder / "deploy"
     shutil.copytree(DEPLOY, deploy, ignore=shutil.ignore_patterns("secrets"))
-    subprocess.run([deploy / "make-secrets"], capture_output=True, timeout=30, check=True)
+    subprocess.run([deploy / "make-secrets"], capture_output=True, timeout=90, check=True)
     return deploy
 
 

@@ -52,7 +52,7 @@ class Namespace:
     def ip(self, *arguments: str, fds: tuple[int, ...] = ()) -> None:
         """Run `ip` in it. Raises CalledProcessError."""
         with self.entered():
-            subprocess.run(["ip", *arguments], pass_fds=fds, capture_output=True, timeout=30, check=True)
+            subprocess.run(["ip", *arguments], pass_fds=fds, capture_output=True, timeout=90, check=True)
 
 
 class Network:

@@ -18,7 +18,7 @@ OURS = [name for name in SERVICES if name != "rabbitmq"]
 def _check(file: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file],
-        capture_output=True, text=True, timeout=50, check=False,
+        capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
 
 
@@ -110,12 +110,12 @@ def test_secrets_are_in_files_and_nowhere_else(tmp_path: Path) -> None:
 def test_secrets_are_made_once_and_not_shown(tmp_path: Path) -> None:
     deploy = copy_with_secrets(tmp_path)
     before = {file.name: file.read_text() for file in (deploy / "secrets").iterdir()}
-    again = subprocess.run([deploy / "make-secrets"], capture_output=True, text=True, timeout=30, check=False)
+    again = subprocess.run([deploy / "make-secrets"], capture_output=True, text=True, timeout=90, check=False)
     assert again.returncode == 1
     assert "is there already" in again.stderr
     assert {file.name: file.read_text() for file in (deploy / "secrets").iterdir()} == before
     (deploy / "secrets").rename(deploy / "old")
-    anew = subprocess.run([deploy / "make-secrets"], capture_output=True, text=True, timeout=30, check=True)
+    anew = subprocess.run([deploy / "make-secrets"], capture_output=True, text=True, timeout=90, check=True)
     made = (deploy / "secrets/web.env").read_text()
     assert made != before["web.env"]
     assert made.strip().partition("=")[2] not in anew.stdout + anew.stderr

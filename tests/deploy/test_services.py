@@ -138,7 +138,7 @@ def _overview(deployment: Deployment) -> dict[str, Any]:
     """What the page shows of the course, asked for at its address on the bridge with the password of its secret."""
     login = ("", deployment.service("web").environment["APP_PASSWORD"])
     with deployment.outside.entered():
-        answer = httpx.get(f"http://{deployment.places['web'][1]}:8003/grading/api/overview", auth=login, timeout=30)
+        answer = httpx.get(f"http://{deployment.places['web'][1]}:8003/grading/api/overview", auth=login, timeout=90)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found

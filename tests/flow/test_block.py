@@ -63,7 +63,7 @@ async def test_its_health_says_what_it_failed_with(embedded_url: str) -> None:
             with pytest.raises(rabbitry.RabbitryError, match="2 handlers hang"):
                 await worker.wait()
             hanging.cancel()
-            async with httpx.AsyncClient(timeout=30) as client:
+            async with httpx.AsyncClient(timeout=90) as client:
                 answer = await client.get(f"http://127.0.0.1:{port}/health")
     assert answer.status_code == 503
     assert answer.json()["status"] == "unhealthy"

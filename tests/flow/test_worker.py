@@ -384,7 +384,7 @@ async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
         deadline = time.monotonic() + 60
         while "a handler keeps the worker's loop" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.05)  # noqa: ASYNC251 # what a handler must not do
-        answers.append(httpx.get(f"http://127.0.0.1:{port}/health", timeout=30))  # noqa: ASYNC210 # the same
+        answers.append(httpx.get(f"http://127.0.0.1:{port}/health", timeout=90))  # noqa: ASYNC210 # the same
 
     with caplog.at_level(logging.WARNING, "rabbitry.flow"):
         async with app.worker(broker_url, connect_attempts=1) as worker:
@@ -402,7 +402,7 @@ async def test_health_refuses_what_it_does_not_serve(embedded_url: str, no_leaks
     @app.stage("in")
     async def handle(text: str) -> None: ...
 
-    async with app.worker(embedded_url, connect_attempts=1) as worker, httpx.AsyncClient(timeout=30) as client:
+    async with app.worker(embedded_url, connect_attempts=1) as worker, httpx.AsyncClient(timeout=90) as client:
         url = f"http://127.0.0.1:{await worker.serve_health(0)}"
         assert (await client.get(f"{url}/other")).status_code == 404
         assert (await client.post(f"{url}/health")).status_code == 405

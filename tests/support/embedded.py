@@ -120,8 +120,8 @@ class BrokerProcess:
     def __enter__(self) -> "BrokerProcess":
         try:
             self.start()
-        except BaseException:
-            self._output.close()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 

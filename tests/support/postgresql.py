@@ -46,6 +46,13 @@ class PostgreSQL:
             self._as = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
     def __enter__(self) -> "PostgreSQL":
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._end)
+            self._start()
+            stack.pop_all()
+        return self
+
+    def _start(self) -> None:
         folder = _folder()
         assert folder is not None, why_missing()
         data = self._data / "data"
@@ -61,11 +68,13 @@ class PostgreSQL:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._data,
             )  # fmt: skip
         self._wait()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.terminate()
             try:

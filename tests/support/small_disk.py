@@ -32,7 +32,10 @@ class SmallDisk:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._holder.stdout is not None
-        self._pid = int(self._holder.stdout.readline())
+        said = self._holder.stdout.readline()
+        if not said:
+            self.__exit__(None, None, None)
+        self._pid = int(said)
         self._outside = Path(f"/proc/{self._pid}/root{folder}")
 
     @property

@@ -82,7 +82,7 @@ async def served() -> AsyncIterator[Served]:
 
 async def _next(socket: websockets.ClientConnection, key: str) -> object:
     """The next update that says something of `key`."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             update = json.loads(await socket.recv())
             if update.get(key):
@@ -183,7 +183,7 @@ async def test_health_says_whether_samples_can_come(served: Served) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/healthz")).status_code == 503
         await served.feed.put(Connected())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while (answer := await client.get(f"{served.url}/healthz")).status_code != 200:  # noqa: ASYNC110 - HTTP has no events
                 await asyncio.sleep(0.01)
         assert answer.json() == {"broker": "connected", "hosts": 0, "samples": 0}

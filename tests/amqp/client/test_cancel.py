@@ -108,7 +108,7 @@ async def test_rabbitmq_closes_the_channel_of_who_is_late(own_rabbitmq: RabbitMQ
         await channel.publish(b"slow", routing_key=queue)
         async with channel.consume(queue) as deliveries:
             await anext(deliveries)
-            await eventually(lambda: not channel.is_open, "the end of the channel", within=40)
+            await eventually(lambda: not channel.is_open, "the end of the channel")
             with pytest.raises(rabbitry.DeliveryTimeout, match="raise consumer_timeout"):
                 await anext(deliveries)
 

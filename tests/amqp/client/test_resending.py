@@ -97,9 +97,9 @@ async def test_the_others_on_their_way_are_confirmed_in_order(end: type[Connecti
     async with ScriptedBroker(_Fussy) as broker, rabbitry.connect(broker.url) as connection:
         first, second = await connection.channel(), await connection.channel()
         bodies = [b"%d" % n for n in range(10)] + [b"poison"] + [b"%d" % n for n in range(10, 30)]
-        receipts = [await first.send(body, routing_key="q", timeout=40) for body in bodies]
-        others = [await second.send(b"other", routing_key="q", timeout=40) for _ in range(5)]
-        late = asyncio.create_task(first.publish(b"late", routing_key="q", timeout=40))
+        receipts = [await first.send(body, routing_key="q", timeout=90) for body in bodies]
+        others = [await second.send(b"other", routing_key="q", timeout=90) for _ in range(5)]
+        late = asyncio.create_task(first.publish(b"late", routing_key="q", timeout=90))
         outcomes = await asyncio.gather(*receipts, *others, late, return_exceptions=True)
         failed = [outcome for outcome in outcomes if outcome is not None]
         assert [type(error) for error in failed] == [end]

@@ -196,7 +196,7 @@ async def test_a_keeper_that_stays_busy_says_so(
     embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answering, "LONG_HELD", 0)
-    async with answered(embedded_url, database), Asking(embedded_url, patience=3.0) as keeper:
+    async with answered(embedded_url, database), Asking(embedded_url, patience=5.0) as keeper:
         assert await keeper.ask(AskExport()) == Refused(answering.BUSY, is_busy=True)
         with pytest.raises(RecordsError, match="busy with other searches"):
             await keeper.find(AskSearch("apples"), Found)

@@ -43,7 +43,7 @@ def test_uvicorn_starts_it_and_publish_answers_with_what_it_published(
     port = free_port()
     uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
     with (
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client,
         Program(tmp_path, *uvicorn, module="uvicorn", EXCHANGE_NAME="my_info", **settings(broker_url)) as service,
     ):
         eventually_blocking(lambda: connected(client), f"connected: {service!r}")
@@ -69,7 +69,7 @@ def test_beside_the_agent_it_says_what_it_serves_and_shares_its_connection(broke
         Program(tmp_path, "monitor", "publish", "--to", "utilization", "--http", "0", url=broker_url) as agent,
     ):
         found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
-        with httpx.Client(base_url=found[1], timeout=30) as client:
+        with httpx.Client(base_url=found[1], timeout=90) as client:
             eventually_blocking(lambda: connected(client), "connected")
             answer = client.get("/publish")
             assert answer.json()["status"] == "success"
@@ -89,7 +89,7 @@ def test_publish_has_no_effect_as_head_and_none_for_another_site_s_page(broker_u
         Program(tmp_path, "monitor", "publish", "--to", "utilization", "--http", "0", url=broker_url) as agent,
     ):
         found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
-        with httpx.Client(base_url=found[1], timeout=30) as client:
+        with httpx.Client(base_url=found[1], timeout=90) as client:
             eventually_blocking(lambda: connected(client), "connected")
             for method in ("GET", "POST"):
                 for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
@@ -106,7 +106,7 @@ def test_while_the_broker_is_away_it_answers_with_the_sample(tmp_path: Path) -> 
     nowhere = f"amqp://127.0.0.1:{free_port()}"
     with Program(tmp_path, "monitor", "publish", "--http", "0", url=nowhere) as agent:
         found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
-        with httpx.Client(base_url=found[1], timeout=30) as client:
+        with httpx.Client(base_url=found[1], timeout=90) as client:
             agent.wait_for("trying again in 2 s")
             answer = client.get("/publish")
             assert answer.status_code == 503
@@ -124,7 +124,7 @@ def test_on_its_own_it_stays_up_with_a_refused_login_and_says_so(broker_url: str
     variables = settings(broker_url) | {"RABBITMQ_PASSWORD": "not-the-one"}
     uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
     with (
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client,
         Program(tmp_path, *uvicorn, module="uvicorn", **variables) as service,
     ):
         service.wait_for("refused the login")
@@ -146,7 +146,7 @@ def test_a_password_opens_it_to_other_machines(broker_url: str, tmp_path: Path) 
         base = f"http://127.0.0.1:{found[1]}"  # without a client that would keep the cookie of a login
 
         def status(path: str, auth: tuple[str, str] | None = None) -> int:
-            return httpx.get(f"{base}/{path}", auth=auth, timeout=30).status_code
+            return httpx.get(f"{base}/{path}", auth=auth, timeout=90).status_code
 
         eventually_blocking(lambda: status("healthz", ("me", "open sesame")) == 200, "connected")
         assert status("publish") == 401
