@@ -53,7 +53,7 @@ def repair(folder: Folder, as_json: Json = False) -> None:
         if not found.is_whole:
             needed, free = room_for_repair(folder)
             say(f"the repair needs at most {needed / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are free")
-            found, aside = rebuild(folder, _progress())
+            found, aside = rebuild(folder, _progress(), despite_errors=True)
     _print(found, as_json, aside)
 
 

@@ -6,6 +6,7 @@ strace injects the errors into the broker's system calls.
 import re
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,11 @@ import pika
 import pika.exceptions
 import pytest
 
+from rabbitry.broker.queues import Entry, Message
 from rabbitry.broker.store import errors
+from rabbitry.broker.store.batch import Batch
+from rabbitry.broker.store.sqlite import SQLiteStore
+from tests.broker.store import test_damage as damage
 from tests.support import programs
 from tests.support.embedded import BrokerProcess
 
@@ -81,6 +86,64 @@ def test_an_error_of_the_disk_ends_the_broker(tmp_path: Path, call: str, error: 
         found = _bodies(again)
     assert found[: len(confirmed)] == confirmed
     assert len(found) <= len(confirmed) + 1  # one was sent that was not confirmed
+
+
+def _failing(path: Path, calls: str, when: str) -> Sequence[str]:
+    """Return the command that lets system calls on a file fail."""
+    return ("strace", "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-e", f"inject={calls}:error=EIO:when={when}")
+
+
+def _stored(store: SQLiteStore, count: int) -> list[bytes]:
+    """Put messages of five pages each into a queue "q", and return their bodies."""
+    store.open()
+    bodies = [b"%d:" % number + bytes(20_000) for number in range(count)]
+    added: dict[Entry, int] = {}
+    for number, body in enumerate(bodies):
+        header = damage._HEADER + len(body).to_bytes(8, "big") + b"\x10\0\2"
+        message = Message(b"\0\1q", header, body, True)
+        message.id = number + 1
+        message.copies = 1
+        added[Entry(number, message)] = 1
+    store.apply(Batch(records=damage._record("q", 1), added=added))
+    return bodies
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_failing_read_ends_the_broker_and_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    store = SQLiteStore(folder)
+    bodies = _stored(store, 300)
+    store.close()
+    # The start needs few of the 1,500 pages, and the consumer all of them.
+    prefix = _failing(folder / "broker.sqlite", "read,pread64", "800+")
+    with BrokerProcess("--data", str(folder), prefix=prefix) as broker:
+        with pytest.raises(pika.exceptions.AMQPError):
+            _bodies(broker)
+        assert broker.wait() == 1
+        (line,) = [line for line in broker.output().splitlines() if "CRITICAL" in line or "ERROR" in line]
+        assert f"the disk can't read a part of the store {folder / 'broker.sqlite'}: see dmesg" in line
+        assert f"run rabbitry broker repair {folder}; nothing was changed" in line
+    with BrokerProcess("--data", str(folder)) as again:
+        assert _bodies(again) == bodies
+        assert "ERROR" not in again.output()
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize(("calls", "when"), [("read,pread64", "1+"), ("pread64", "5")])
+def test_a_log_that_can_not_be_read_is_left_as_it_is(tmp_path: Path, calls: str, when: str) -> None:
+    store = SQLiteStore(tmp_path / "running")
+    bodies = _stored(store, 10)
+    folder = tmp_path / "data"
+    shutil.copytree(tmp_path / "running", folder)
+    store.close()
+    log = folder / "broker.sqlite-wal"
+    before = log.read_bytes()
+    with pytest.raises(RuntimeError, match=f"broker repair {folder}"):
+        BrokerProcess("--data", str(folder), prefix=_failing(log, calls, when)).__enter__()
+    assert log.read_bytes() == before
+    with BrokerProcess("--data", str(folder)) as again:
+        assert _bodies(again) == bodies
+        assert "ERROR" not in again.output()
 
 
 def test_a_file_system_that_became_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pytest
 
 from rabbitry.broker.queues import Entry, Message
-from rabbitry.broker.store import rescue
+from rabbitry.broker.store import pages, rescue
 from rabbitry.broker.store.batch import Batch, StoreFailed
+from rabbitry.broker.store.files import read_at
 from rabbitry.broker.store.pages import Image
 from rabbitry.broker.store.rescue import alone, rebuild, room_for_repair, survey
 from rabbitry.broker.store.sqlite import SQLiteStore
@@ -154,6 +155,26 @@ def test_a_page_that_the_disk_can_not_read_is_a_damaged_page(damaged: Path, monk
     found = survey(damaged)
     assert any(f"page {bad} is not in the file" in line for line in found.lines())
     assert 0 < expected["'q' of '/'"] - found.queues["'q' of '/'"] <= 8
+
+
+def test_a_log_that_the_disk_can_not_read_counts_up_to_there(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = survey(damaged).queues["'q' of '/'"]
+    log = damaged / "broker.sqlite-wal"
+    image = Image(damaged / "broker.sqlite")
+    image.close()
+    bad = 32 + image.log_frames // 2 * (24 + 4096)
+
+    def reading(file: BinaryIO, start: int, size: int) -> bytes | None:
+        return None if file.name == str(log) and start == bad else read_at(file, start, size)
+
+    monkeypatch.setattr(pages, "read_at", reading)
+    before = _contents(damaged)
+    with pytest.raises(StoreFailed, match="the disk can't read a part of the store"):
+        rebuild(damaged)
+    assert _contents(damaged) == before
+    found, _ = rebuild(damaged, despite_errors=True)
+    assert "frame" in found.log_damage
+    assert whole - 10 <= found.queues["'q' of '/'"] < whole
 
 
 @contextmanager

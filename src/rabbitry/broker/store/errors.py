@@ -29,7 +29,7 @@ def failure(error: Exception, path: Path) -> str:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if is_read_only(path.parent):
         todo = "its file system is read-only now, as after an error of the disk; see dmesg, have it checked and mounted"
-    elif name == "SQLITE_IOERR_READ":
+    elif name in ("SQLITE_IOERR_READ", "SQLITE_IOERR_CORRUPTFS"):
         todo = (
             f"a part of it can't be read; see dmesg, and where that stays so run rabbitry broker repair {path.parent}"
         )

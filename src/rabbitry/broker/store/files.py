@@ -1,7 +1,9 @@
 """The files beside a store's database, and the folders for what is set aside."""
 
+import errno
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 
 def log_path(database: Path) -> Path:
@@ -19,3 +21,20 @@ def new_folder_aside(folder: Path, why: str) -> Path:
     aside = folder / f"{why}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}"
     aside.mkdir(mode=0o700)
     return aside
+
+
+def read_at(file: BinaryIO, start: int, size: int) -> bytes | None:
+    """Return bytes of a file, fewer where it ends; None where the disk can't read them (EIO). Raises OSError."""
+    try:
+        file.seek(start)
+        return file.read(size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+
+
+def head_of(path: Path, size: int) -> bytes | None:
+    """Return the first bytes of a file; None where the disk can't read them (EIO). Raises OSError."""
+    with open(path, "rb") as file:
+        return read_at(file, 0, size)

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from rabbitry.broker.store.batch import StoreFailed
-from rabbitry.broker.store.files import log_path, new_folder_aside
+from rabbitry.broker.store.files import head_of, log_path, new_folder_aside
 from rabbitry.broker.store.mark import Note, read_identity, read_log
 from rabbitry.broker.store.room import Room
 from rabbitry.broker.store.schema import APPLICATION, VERSION
@@ -25,8 +25,9 @@ def look(path: Path, room: Room) -> str:
                 path,
             )
         return ""
-    with open(path, "rb") as file:  # the file's own header, since SQLite would write beside it
-        header = file.read(105)
+    header = head_of(path, 105)  # the file's own header, since SQLite would write beside it
+    if header is None:
+        return "its header can't be read"
     version, application = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
     is_new = header[103:105] == b"\0\0"  # no table yet
     is_known = application == APPLICATION or (application == 0 and (version or is_new))

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
-from rabbitry.broker.store.files import log_path, mark_path
+from rabbitry.broker.store.files import head_of, log_path, mark_path
 from rabbitry.broker.store.room import is_no_room
 from rabbitry.broker.store.rows import put
 from rabbitry.broker.store.schema import record_checksum
@@ -41,23 +41,22 @@ class Note(NamedTuple):
 def read_note(database: Path) -> Note | None:
     """Return the note; None where there is none that makes sense. Raises OSError."""
     try:
-        data = mark_path(database).read_bytes()
+        data = head_of(mark_path(database), _NOTE.size + _CRC.size)
     except FileNotFoundError:
         return None
-    if len(data) < _NOTE.size + _CRC.size:
+    if data is None or len(data) < _NOTE.size + _CRC.size:
         return None
     (crc,) = _CRC.unpack_from(data, _NOTE.size)
     return Note(*_NOTE.unpack_from(data)) if crc32(data[: _NOTE.size]) == crc else None
 
 
 def read_log(database: Path) -> tuple[int, bytes]:
-    """Return the number and the salts of a log; (-1, b"") where there is none, or an empty one. Raises OSError."""
+    """Return the number and the salts of a log; (-1, b"") for none, an empty or an unreadable one. Raises OSError."""
     try:
-        with open(log_path(database), "rb") as file:
-            header = file.read(_HEADER)
+        header = head_of(log_path(database), _HEADER)
     except FileNotFoundError:
         return -1, b""
-    if len(header) < _HEADER or not header.strip(b"\0"):
+    if header is None or len(header) < _HEADER or not header.strip(b"\0"):
         return -1, b""
     return int.from_bytes(header[12:16], "big"), header[16:24]
 

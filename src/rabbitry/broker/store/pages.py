@@ -4,13 +4,13 @@ What SQLite can't read is at most a page with what stands below it; here every p
 write-ahead log counts, up to its last whole transaction. See https://www.sqlite.org/fileformat2.html.
 """
 
-import errno
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
-from rabbitry.broker.store.files import log_path
+from rabbitry.broker.store.files import log_path, read_at
 from rabbitry.exceptions import RabbitryError
 
 Value = int | float | str | bytes | None
@@ -19,6 +19,7 @@ _PAGE_SIZE: Final = 4096
 """Bytes of a page where the header is damaged: SQLite's default, which all stores have."""
 _INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
 _KINDS: Final = frozenset({_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE})
+_LOG_HEADER, _FRAME_HEADER = 32, 24
 _LONGEST: Final = 256 << 20
 """Bytes of the largest row that is taken for real: more than a message of 128 MiB."""
 
@@ -37,11 +38,13 @@ class Malformed(RabbitryError):
 class Image:
     """A database and its log as they are on the disk; nothing is written.
 
-    log_frames: frames of the log that count. log_damage: what is wrong with the log, "" where nothing is known.
+    unreadable: how many pages and headers the disk failed to read. log_frames: frames of the log that count.
+    log_damage: what is wrong with the log, "" where nothing is known.
     """
 
     def __init__(self, database: Path) -> None:
         self._file = open(database, "rb") if database.exists() else None  # noqa: SIM115 # closed by close()
+        self.unreadable = 0
         header = self.head(100)
         self.has_header = header.startswith(_MAGIC)
         size = int.from_bytes(header[16:18], "big")
@@ -65,11 +68,13 @@ class Image:
         self.version = int.from_bytes(first[60:64], "big")
 
     def head(self, size: int) -> bytes:
-        """Return the first bytes of the database's file."""
-        if self._file is None:
-            return b""
-        self._file.seek(0)
-        return self._file.read(size)
+        """Return the first bytes of the database's file; none where the disk can't read them."""
+        return b"" if self._file is None else self._read(self._file, 0, size) or b""
+
+    def _read(self, file: BinaryIO, start: int, size: int) -> bytes | None:
+        data = read_at(file, start, size)
+        self.unreadable += data is None
+        return data
 
     def close(self) -> None:
         """Close the files."""
@@ -80,26 +85,31 @@ class Image:
     def _read_log(self) -> int:
         """Read the log's frames up to the last commit. Return the database's pages as of then, 0 without a commit."""
         assert self._log_file is not None  # noqa: S101 # the caller opened it
-        header = self._log_file.read(32)
-        if len(header) < 32:
+        header = self._read(self._log_file, 0, _LOG_HEADER)
+        if header is not None and (len(header) < _LOG_HEADER or not header.strip(b"\0")):
             return 0
-        order = ">" if header[3] & 1 else "<"
-        is_whole = int.from_bytes(header[:4], "big") & ~1 == 0x377F0682 and _checksum(
-            order, header[:24], (0, 0)
-        ) == struct.unpack(">II", header[24:])
+        order = "<"
         sums: tuple[int, int] | None = None
         salts = b""
-        if is_whole:
+        if header is None:
+            self.log_damage = "its header can't be read"
+        elif _is_whole(header):
+            order = ">" if header[3] & 1 else "<"
             sums, salts = struct.unpack(">II", header[24:]), header[16:24]
-        elif header.strip(b"\0"):
-            self.log_damage, order = "its header is damaged", "<"
         else:
-            return 0
+            self.log_damage = "its header is damaged"
         taken: dict[int, int] = {}
         pages = number = 0
-        while len(frame := self._log_file.read(24 + self.page_size)) == 24 + self.page_size:
-            at = 32 + number * (24 + self.page_size) + 24
+        size = _FRAME_HEADER + self.page_size
+        while True:
+            at = _LOG_HEADER + number * size + _FRAME_HEADER
+            frame = self._read(self._log_file, at - _FRAME_HEADER, size)
+            if frame is not None and len(frame) < size:
+                break
             number += 1
+            if frame is None:
+                self.log_damage = self._rest_of_log(salts, number) or f"frame {number} can't be read"
+                break
             page, commit = struct.unpack(">II", frame[:8])
             salts = salts or frame[8:16]  # without a header, those of the first frame
             if frame[8:16] != salts or not page:
@@ -120,9 +130,14 @@ class Image:
         """Return a text about the commits behind a damaged frame, which were confirmed; "" for none."""
         assert self._log_file is not None  # noqa: S101 # the caller reads it
         lost = 0
-        while len(head := self._log_file.read(24)) == 24 and head[8:16] == salts:
+        size = _FRAME_HEADER + self.page_size
+        for start in range(_LOG_HEADER + number * size, os.fstat(self._log_file.fileno()).st_size, size):
+            head = self._read(self._log_file, start, _FRAME_HEADER)
+            if head is None:
+                continue
+            if len(head) < _FRAME_HEADER or head[8:16] != salts:
+                break
             lost += head[4:8] != b"\0\0\0\0"
-            self._log_file.seek(self.page_size, 1)
         return f"frame {number} is damaged, and {lost} transactions behind it are lost" if lost else ""
 
     def _page(self, number: int) -> bytes:
@@ -130,13 +145,8 @@ class Image:
         file = self._file if at is None else self._log_file
         if file is None:
             return b""
-        try:
-            file.seek((number - 1) * self.page_size if at is None else at)
-            return file.read(self.page_size)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return b""  # the disk can't read it: one page is damaged, and the others are not
+        # Where the disk can't read it, one page is damaged and the others are not.
+        return self._read(file, (number - 1) * self.page_size if at is None else at, self.page_size) or b""
 
     def page(self, number: int) -> bytes:
         """Return a page. Raises Malformed where there is none."""
@@ -225,6 +235,13 @@ class Image:
             following = int.from_bytes(more[:4], "big")
             payload += more[4 : 4 + size - len(payload)]
         return Row(number, _values(payload))
+
+
+def _is_whole(header: bytes) -> bool:
+    """Return whether the header of a log has its magic number and checksum."""
+    order = ">" if header[3] & 1 else "<"
+    sums = struct.unpack(">II", header[24:])
+    return int.from_bytes(header[:4], "big") & ~1 == 0x377F0682 and _checksum(order, header[:24], (0, 0)) == sums
 
 
 def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:

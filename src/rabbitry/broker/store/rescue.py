@@ -327,13 +327,20 @@ def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) ->
     rebuilt = folder / _REBUILT
     target = sqlite3.connect("", isolation_level=None)  # a database of its own in a temporary file
     try:
-        return _read(rebuilt if rebuilt.exists() else folder / NAME, target, progress, keeps_bodies=False)
+        return _read(
+            rebuilt if rebuilt.exists() else folder / NAME, target, progress, keeps_bodies=False, despite_errors=True
+        )
     finally:
         target.close()
 
 
 def _read(
-    path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None], *, keeps_bodies: bool
+    path: Path,
+    target: sqlite3.Connection,
+    progress: Callable[[int, int], None],
+    *,
+    keeps_bodies: bool,
+    despite_errors: bool,
 ) -> Survey:
     try:
         image = Image(path)
@@ -351,6 +358,11 @@ def _read(
         target.execute("BEGIN")
         found = _Reader(image, target, progress, keeps_bodies=keeps_bodies).read()
         is_ours = image.application == APPLICATION if image.has_header else False
+        if image.unreadable and not (found.rows and despite_errors):
+            raise StoreFailed(
+                f"the disk can't read a part of the store {path}: see dmesg, have the disk and file system checked, "
+                f"and where that stays so run rabbitry broker repair {path.parent}; nothing was changed"
+            )
         if not found.rows and not is_ours:
             raise StoreFailed(f"{path} is not a store of Rabbitry's broker: pass another data folder")
         if lacking and not found.log_damage:
@@ -367,14 +379,20 @@ def _read(
 
 
 def rebuild(
-    folder: Path, progress: Callable[[int, int], None] = _no_progress, *, keep_places: bool = False
+    folder: Path,
+    progress: Callable[[int, int], None] = _no_progress,
+    *,
+    keep_places: bool = False,
+    despite_errors: bool = False,
 ) -> tuple[Survey, Path]:
     """Rebuild a store from its readable rows. Return what was found, and the folder to which the old files were moved.
 
     That folder also gets `lost.jsonl`, a list of what could not be read. The caller holds the data folder's lock. A
     process that is killed in the middle leaves the old files unchanged.
 
-    keep_places: whether to keep entries without a body, for queues that have counted them. Raises StoreFailed.
+    keep_places: whether to keep entries without a body, for queues that have counted them. despite_errors: whether
+    pages that the disk fails to read (EIO) count as damaged. Otherwise, and where nothing can be read, raises
+    StoreFailed.
     """
     path = folder / NAME
     new = folder / f"{NAME}-new"
@@ -390,7 +408,7 @@ def rebuild(
         target = sqlite3.connect(new, isolation_level=None)
         try:
             target.execute("PRAGMA journal_mode = OFF")
-            found = _read(path, target, progress, keeps_bodies=True)
+            found = _read(path, target, progress, keeps_bodies=True, despite_errors=despite_errors)
             if not keep_places:
                 target.execute("DELETE FROM entries WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE id = body)")
             target.execute(f"PRAGMA application_id = {APPLICATION}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rabbitry.broker.store.batch import StoreFailed
-from rabbitry.broker.store.files import log_path
+from rabbitry.broker.store.files import head_of, log_path
 
 _log = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
@@ -25,6 +25,8 @@ _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errn
 _LOG_HEADER_SIZE: Final = 32
 _LOG_HEADER: Final = bytes(_LOG_HEADER_SIZE)
 """Bytes in place of a log's header that mark the log as empty."""
+_UNREADABLE: Final = b"\xff" * _LOG_HEADER_SIZE
+"""Bytes for a header that the disk can't read: those of no log."""
 _LOG_MAGIC: Final = 0x377F0682
 
 
@@ -70,8 +72,8 @@ class Room:
     def _log_header(self) -> bytes:
         if not self._wal.exists():
             return b""
-        with open(self._wal, "rb") as file:
-            return file.read(_LOG_HEADER_SIZE)
+        header = head_of(self._wal, _LOG_HEADER_SIZE)
+        return _UNREADABLE if header is None else header
 
     def bring_back(self) -> None:
         """Make the reserve of the last run the log again. Call it before SQLite opens the database."""

@@ -105,6 +105,7 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 if not is_damage(error) and code(error) != sqlite3.SQLITE_ERROR:  # no such table, for instance
                     raise
+                self._leave()
                 self._let_go()
                 self._rebuild(str(error))
                 return self._open_files()
@@ -112,6 +113,8 @@ class SQLiteStore:
             self._abandon()
             raise StoreFailed(f"the store {self.path} can't be read: {error.strerror}") from error
         except sqlite3.Error as error:
+            if code(error) & 0xFF == sqlite3.SQLITE_IOERR:
+                self._leave()
             self._abandon()
             if is_full(error):
                 raise StoreFailed(f"no room in {self.path.parent} for a store: {error}; free 5 MB there") from error
@@ -127,7 +130,7 @@ class SQLiteStore:
         part_from_foreign_log(self.path, note)
         self._room.bring_back()
         log = read_log(self.path)
-        self._connection = self._connect()
+        self._connect()
         self._compare(note, log)
         self._room.take()
         self._begin_mark()
@@ -169,7 +172,11 @@ class SQLiteStore:
     # -- damage ----------------------------------------------------------------------------------------
 
     def _rebuild(self, why: str, *, keep_places: bool = False) -> Survey:
-        """Rebuild the store from its readable rows, and log what is lost. Raises StoreFailed."""
+        """Rebuild the store from its readable rows, and log what is lost.
+
+        Raises StoreFailed, with the files unchanged, also where the disk fails to read them: SQLite calls that damage
+        too, and what can't be read now may be readable after a look at the disk.
+        """
         found, aside = rebuild(self.path.parent, keep_places=keep_places)
         _log.error("the store %s was damaged (%s) and has been rebuilt from all rows that can be read", self.path, why)
         lines = found.lines()
@@ -186,11 +193,12 @@ class SQLiteStore:
     def _mend(self, error: Exception) -> None:
         """Rebuild the store while the broker runs. Raises StoreFailed where queues then hold other messages."""
         self._room.check_files()
+        self._leave()
         self._let_go()
         found = self._rebuild(str(error), keep_places=True)
         if found.unplaced or found.log_damage:
             raise StoreFailed(f"the store {self.path} was damaged, and is repaired: start the broker again") from error
-        self._connection = self._connect()
+        self._connect()
         self._room.take()
         self._begin_mark()
 
@@ -230,17 +238,9 @@ class SQLiteStore:
             self._abandon()
             raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> None:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=256)
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Set the modes of a connection, and bring the tables up to date."""
+        self._connection = connection  # where the rest fails, the caller closes it, or leaves it without a checkpoint
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
