@@ -30,7 +30,7 @@ from benchmarks.flow_peers import Item, pipeline
 from benchmarks.flow_peers._running import PEERS, RABBITRY, Queues, Run, cpu_seconds, measure, program, told, worker
 from benchmarks.picture import Measure, draw
 from rabbitry.amqp.client import Properties
-from rabbitry.flow import dead
+from rabbitry.flow.wiring import dead_letters
 
 RABBITMQ: Final = "RabbitMQ 3.10.8"
 EMBEDDED: Final = "embedded, in memory"
@@ -127,7 +127,7 @@ class Bench:
                 await channel.send(b"x" * 200, routing_key="bench.dead", properties=Properties(headers=headers))
             await channel.wait_for_confirms()
             began = time.perf_counter()
-            replayed, problems = await dead.replay(connection, "bench", dead.which(everything=True))
+            replayed, problems = await dead_letters.replay(connection, "bench", dead_letters.which(everything=True))
             seconds = time.perf_counter() - began
             await channel.delete_queue("bench.dead")
             await channel.delete_queue("bench.replayed")

@@ -9,9 +9,9 @@ from typing import Final
 
 import rabbitry
 from benchmarks.flow_peers import IN, OUT, URL, Item
-from rabbitry.flow.counting import Counting
-from rabbitry.flow.job import Job, Result
 from rabbitry.flow.message import Publication
+from rabbitry.flow.worker._counting import Counting
+from rabbitry.flow.worker._job import Job, Result
 from rabbitry.telemetry.report import Kind, Report
 
 app = rabbitry.App("bench")

@@ -6,15 +6,15 @@ from collections.abc import Sequence, Set
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
-from rabbitry.flow import dead
-from rabbitry.flow.dead import DeadLetter
+from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.wiring.dead_letters import DeadLetter
 from tests.support.waiting import WITHIN, eventually, eventually_awaited
 
 
 async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
     """Return all dead letters of an app."""
     async with rabbitry.connect(url) as connection:
-        return [letter async for letter in dead.letters(connection, app.name)]
+        return [letter async for letter in dead_letters.letters(connection, app.name)]
 
 
 async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:

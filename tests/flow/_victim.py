@@ -9,10 +9,10 @@ import signal
 import sys
 
 import rabbitry
-from rabbitry.flow import engine
-from rabbitry.flow.job import Job, Result, Work
 from rabbitry.flow.message import Publication
-from rabbitry.flow.settle import Pending, Settler
+from rabbitry.flow.worker import _engine
+from rabbitry.flow.worker._job import Job, Pending, Result, Work
+from rabbitry.flow.worker._settlement import Settler
 
 app = rabbitry.App("victim")
 STEPS = ("delivered", "handling", "handled", "sent", "confirmed", "acked", "rejected", "failed")
@@ -72,7 +72,7 @@ async def main() -> None:
     url, *more = sys.argv[1:]
     if more:
         _step, _left = more[0], int(more[1])
-        vars(engine)["Settler"] = Victim  # where the real worker finds it
+        vars(_engine)["Settler"] = Victim  # where the real worker finds it
     async with app.worker(url, connect_attempts=1) as worker:
         await worker.wait()
 

@@ -4,7 +4,9 @@ from typing import Final
 
 import pytest
 
-from rabbitry.flow import dead, engine, executors, processes, worker
+from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.worker import _engine, _worker
+from rabbitry.flow.worker._executors import processes, tasks, threads
 from tests.support.harness import wait_longer
 
 _LONG: Final = 30.0
@@ -13,15 +15,16 @@ _LONG: Final = 30.0
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow the broker of a worker that stops, and of whoever reads dead letters, more time than a silent one gets."""
-    monkeypatch.setattr(worker, "_SETTLING", _LONG)
-    monkeypatch.setattr(worker, "_CANCELLING", _LONG)
-    monkeypatch.setattr(engine, "_CLOSE_PATIENCE", _LONG)
-    monkeypatch.setattr(dead, "_DONE_WAITING", _LONG)
+    monkeypatch.setattr(_worker, "_SETTLING", _LONG)
+    monkeypatch.setattr(_worker, "_CANCELLING", _LONG)
+    monkeypatch.setattr(_engine, "_CLOSE_PATIENCE", _LONG)
+    monkeypatch.setattr(dead_letters, "_DONE_WAITING", _LONG)
     wait_longer(monkeypatch)
 
 
 @pytest.fixture
 def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow generators that are told to end more time to do so than those get which never do."""
-    monkeypatch.setattr(executors, "_CANCELLING", _LONG)
+    monkeypatch.setattr(tasks, "_CANCELLING", _LONG)
+    monkeypatch.setattr(threads, "_CANCELLING", _LONG)
     monkeypatch.setattr(processes, "_CLOSING", _LONG)

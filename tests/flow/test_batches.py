@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 import rabbitry
-from rabbitry.flow.batching import Batcher
+from rabbitry.flow.worker._executors.batching import Batcher
 from rabbitry.testing import harness
 from tests.flow._apps import Item, batches
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds, put

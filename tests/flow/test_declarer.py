@@ -6,7 +6,7 @@ import pytest
 
 import rabbitry
 from rabbitry.exceptions import PreconditionFailed
-from rabbitry.flow.declarer import Declarer
+from rabbitry.flow.wiring.declarer import Declarer
 
 
 @pytest.fixture(autouse=True)

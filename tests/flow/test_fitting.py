@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.properties import decode_header, encode_header, header_size
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.flow.fitting import CUT, ERROR, TRACEBACK, fit
+from rabbitry.flow._fitting import CUT, ERROR, TRACEBACK, fit
 
 OWN: dict[str, FieldValue] = {"x-rabbitry-attempt": 2, "x-rabbitry-stage": "stage"}
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3000)

@@ -7,9 +7,10 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties, consuming, publishing
-from rabbitry.flow import dead, settle
+from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
-from rabbitry.flow.outlet import Outlet
+from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.worker import _settlement
 from rabbitry.telemetry.report import encode_report
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.test_worker import take_and_die
@@ -98,7 +99,7 @@ async def test_names_that_are_no_utf8_are_reported_all_the_same(broker_url: str,
 async def test_more_attempts_than_can_be_counted_are_many(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "PAUSE", 0.05)
+    monkeypatch.setattr(_settlement, "PAUSE", 0.05)
     app = rabbitry.App("many")
     handled: list[str] = []
 
@@ -118,7 +119,7 @@ async def test_more_attempts_than_can_be_counted_are_many(
 async def test_what_can_not_be_published_does_not_end_the_worker(
     embedded_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "PAUSE", 0.05)
+    monkeypatch.setattr(_settlement, "PAUSE", 0.05)
     app = rabbitry.App("unsendable")
     seen: list[str] = []
 
@@ -172,5 +173,5 @@ async def test_more_dead_letters_than_are_read_ahead_are_replayed_over_their_one
         for number in range(300):
             await channel.send(b"%d" % number, routing_key="much.dead", properties=origin)
         await channel.wait_for_confirms()
-        assert await dead.replay(connection, "much", dead.which(everything=True)) == (300, [])
+        assert await dead_letters.replay(connection, "much", dead_letters.which(everything=True)) == (300, [])
     assert await counts(broker_url, ["much.h", "much.dead"]) == {"much.h": 300, "much.dead": 0}

@@ -11,9 +11,10 @@ from rabbitry.amqp.client import Connection, Properties
 from rabbitry.amqp.protocol.methods import BasicAck, BasicNack
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused
-from rabbitry.flow import outlet, settle
+from rabbitry.flow import _outlet
+from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication
-from rabbitry.flow.outlet import Outlet
+from rabbitry.flow.worker import _settlement
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support import programs, rabbitmq
 from tests.support.cluster import Cluster
@@ -50,7 +51,7 @@ def _message(number: int) -> Publication:
 async def test_after_a_refusal_another_channel_is_used_and_the_first_closed_when_it_is_done(
     connection: Connection, link: ScriptedLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlet, "_LEAST_AGE", 0.0)
+    monkeypatch.setattr(_outlet, "_LEAST_AGE", 0.0)
     out = Outlet(connection, await connection.channel(), _nothing)
     futures = [await out.send(_message(number)) for number in range(3)]
     await eventually(lambda: link.channels == [1, 1, 1], "three over one channel")
@@ -81,7 +82,7 @@ async def test_after_a_refusal_another_channel_is_used_and_the_first_closed_when
 async def test_channels_are_not_replaced_for_each_refusal(
     connection: Connection, link: ScriptedLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlet, "_LEAST_AGE", 3600.0)
+    monkeypatch.setattr(_outlet, "_LEAST_AGE", 3600.0)
     out = Outlet(connection, await connection.channel(), _nothing)
     for number in range(5):
         future = await out.send(_message(number))
@@ -96,7 +97,7 @@ async def test_channels_are_not_replaced_for_each_refusal(
 async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
     connection: Connection, link: ScriptedLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlet, "_LEAST_AGE", 0.0)
+    monkeypatch.setattr(_outlet, "_LEAST_AGE", 0.0)
     out = Outlet(connection, await connection.channel(), _nothing)
     await out.send(_message(0))
     out.refused()
@@ -109,7 +110,7 @@ async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
 async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "REFUSED_PAUSES", (0.1,) * 1000)
+    monkeypatch.setattr(_settlement, "REFUSED_PAUSES", (0.1,) * 1000)
     refusals: list[Outlet] = []
     refused = Outlet.refused
 
@@ -142,7 +143,7 @@ async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(
 async def test_a_result_that_is_refused_to_the_end_is_a_dead_letter(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "REFUSED_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(_settlement, "REFUSED_PAUSES", (0.01, 0.02))
     app = rabbitry.App("full")
 
     @app.stage("in", then="out")

@@ -7,9 +7,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from rabbitry.flow import processes
-from rabbitry.flow.job import DONE, Product, Result
-from rabbitry.flow.processes import _Sent, _Values
+from rabbitry.flow.worker._executors import processes
+from rabbitry.flow.worker._executors.processes import _Sent, _Values
+from rabbitry.flow.worker._job import DONE, Product, Result
 
 WITHIN = 60.0
 

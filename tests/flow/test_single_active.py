@@ -12,8 +12,8 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
 from rabbitry.exceptions import PreconditionFailed
-from rabbitry.flow import topology
-from rabbitry.flow.standstill import watch_queues
+from rabbitry.flow.wiring import topology
+from rabbitry.flow.worker._standstill import watch_queues
 from tests.flow._running import (
     bodies,
     counts,
@@ -233,7 +233,7 @@ async def test_an_app_that_publishes_declares_the_queue_as_the_stage_needs_it(br
     app = rabbitry.App("one")
     app.output("in", queue="one.handle", single_active=True)
     async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
-        await topology.declare(connection, app)
+        await topology.declare(connection, app.spec())
         await channel.publish(b"1", exchange=app.exchange, routing_key="in")
     group = Group()
     async with group.app("a").worker(broker_url, connect_attempts=1):
@@ -245,7 +245,7 @@ async def test_an_app_that_publishes_uses_the_queue_as_it_is(broker_url: str) ->
     app.output("in", queue="one.handle", single_active=True)
     async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_queue("one.handle", durable=True)
-        await topology.declare(connection, app)
+        await topology.declare(connection, app.spec())
         await channel.publish(b"1", exchange=app.exchange, routing_key="in")
     assert await bodies(broker_url, "one.handle") == [b"1"]
 
@@ -305,7 +305,7 @@ def test_a_plain_app_has_no_such_stage() -> None:
 
 
 def test_the_argument_is_in_the_definitions_too() -> None:
-    definitions = topology.derive(Group(queue_type="quorum").app("a")).definitions()
+    definitions = topology.derive(Group(queue_type="quorum").app("a").spec()).definitions()
     (queue,) = [queue for queue in definitions["queues"] if queue["name"] == "one.handle"]
     assert json.loads(json.dumps(queue["arguments"])) == {
         "x-queue-type": "quorum", "x-delivery-limit": topology.DELIVERY_LIMIT, "x-single-active-consumer": True,

@@ -14,7 +14,7 @@ from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.properties import header_size
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.flow.dead import DeadLetter
+from rabbitry.flow.wiring.dead_letters import DeadLetter
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.test_worker import take_and_die
 from tests.support.rabbitmq import RabbitMQ
@@ -118,7 +118,7 @@ async def test_a_message_with_full_headers_that_comes_again_is_among_the_suspect
 
 
 async def test_a_dead_letter_that_was_cut_is_replayed(broker_url: str, no_leaks: None) -> None:
-    from rabbitry.flow import dead
+    from rabbitry.flow.wiring import dead_letters
 
     app = rabbitry.App("fullreplay")
     is_good = False
@@ -135,7 +135,7 @@ async def test_a_dead_letter_that_was_cut_is_replayed(broker_url: str, no_leaks:
         await eventually_dead(broker_url, app, 1)
         is_good = True
         async with rabbitry.connect(f"{broker_url}?frame_max=4096") as connection:
-            assert await dead.replay(connection, app.name, dead.which(everything=True)) == (1, [])
+            assert await dead_letters.replay(connection, app.name, dead_letters.which(everything=True)) == (1, [])
         await eventually(lambda: len(seen) == 2, "the message to come again")
         await eventually_holds(broker_url, "fullreplay.dead", 0)
     assert "x-rabbitry-error" not in seen[1].headers

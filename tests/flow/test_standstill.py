@@ -6,10 +6,10 @@ import logging
 import pytest
 
 import rabbitry
-from rabbitry.flow import topology
-from rabbitry.flow.intake import Intake
-from rabbitry.flow.job import Job
-from rabbitry.flow.standstill import watch_queues
+from rabbitry.flow.wiring import topology
+from rabbitry.flow.worker._intake import Intake
+from rabbitry.flow.worker._job import Job
+from rabbitry.flow.worker._standstill import watch_queues
 from tests.flow._running import put
 from tests.support.waiting import eventually
 
@@ -117,5 +117,5 @@ def test_nothing_waits_in_a_worker_that_might_wait_beyond_the_delivery_timeout(l
 )  # fmt: skip
 def test_what_does_not_fit_a_brokers_version_is_told(version: tuple[int, ...], plain: bool, text: str) -> None:
     app = rabbitry.App("versions", plain=plain)
-    told = topology.misfits(app, version)
+    told = topology.misfits(app.spec(), version)
     assert (text in told[0]) if text else told == []

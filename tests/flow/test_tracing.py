@@ -10,7 +10,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 import rabbitry
 from rabbitry.amqp.client import Properties
-from rabbitry.flow import tracing
+from rabbitry.flow import _tracing
 from tests.flow._running import eventually_dead, eventually_holds, put
 from tests.support import commands
 from tests.support.waiting import eventually
@@ -136,14 +136,14 @@ async def _keep(text: str, message: rabbitry.Message) -> None:
 @pytest.mark.parametrize("odd", ["", "x", "00-0-0-0", CAME.upper(), "00-" + "0" * 32 + CAME[35:], 7, [CAME], b"\xff"])
 def test_an_odd_trace_context_makes_no_span_current(odd: object) -> None:
     before = trace.get_current_span().get_span_context()
-    tracing.enter({"traceparent": odd, "tracestate": 1})  # type: ignore[dict-item] # as any program may send
+    _tracing.enter({"traceparent": odd, "tracestate": 1})  # type: ignore[dict-item] # as any program may send
     assert trace.get_current_span().get_span_context() == before
 
 
 def test_opentelemetry_is_not_imported_for_programs_that_do_not_use_it() -> None:
     program = (
         "import sys, rabbitry\nfrom rabbitry.flow.message import first_properties\n"
-        "import rabbitry.flow.worker, rabbitry.flow.publisher\nfrom rabbitry.flow import tracing\n"
+        "import rabbitry.flow.worker, rabbitry.flow.publisher\nfrom rabbitry.flow import _tracing as tracing\n"
         "assert first_properties('app', 'text/plain', 'str').headers == {'x-rabbitry-attempt': 1}\n"
         f"tracing.enter({{'traceparent': {CAME!r}}})\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"

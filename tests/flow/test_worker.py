@@ -10,8 +10,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
-from rabbitry.flow import dead
-from rabbitry.flow.executors import ThreadExecutor
+from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.worker._executors.threads import ThreadExecutor
 from tests.flow._apps import Data, Item, Model, dangerous
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.support.waiting import eventually, eventually_awaited
@@ -88,9 +88,9 @@ async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broke
         is_mended.set()
         async with rabbitry.connect(broker_url) as connection:
             await eventually_dead(broker_url, app, 1)  # it is back in its place, after the look at it
-            assert await dead.replay(connection, app.name, dead.which(reason="rejected")) == (0, [])
+            assert await dead_letters.replay(connection, app.name, dead_letters.which(reason="rejected")) == (0, [])
             await eventually_dead(broker_url, app, 1)
-            assert await dead.replay(connection, app.name, dead.which(id=identity)) == (1, [])
+            assert await dead_letters.replay(connection, app.name, dead_letters.which(id=identity)) == (1, [])
         await eventually(lambda: done == [("x", 1)], "the replayed message")
     assert await dead_of(broker_url, app) == []
 
@@ -148,10 +148,10 @@ async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done
         assert letter.body == b"nowhere"
         async with rabbitry.connect(broker_url) as connection:
             await eventually_dead(broker_url, app, 1)  # it is back in its place, after the look at it
-            replayed, problems = await dead.replay(connection, app.name, dead.which(everything=True))
+            replayed, problems = await dead_letters.replay(connection, app.name, dead_letters.which(everything=True))
             assert (replayed, len(problems)) == (0, 1)
             await eventually_dead(broker_url, app, 1)
-            assert await dead.drop(connection, app.name, dead.which(stage="send_on")) == 1
+            assert await dead_letters.drop(connection, app.name, dead_letters.which(stage="send_on")) == 1
     assert await counts(broker_url, ["unheard.send_on", "unheard.dead"]) == {"unheard.send_on": 0, "unheard.dead": 0}
 
 
@@ -458,8 +458,8 @@ async def test_what_goes_wrong_in_settlement_ends_the_worker(
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("rabbitry.flow.settle.Settler.finish", fail)
-    monkeypatch.setattr("rabbitry.flow.worker._SETTLING", 0.1)
+    monkeypatch.setattr("rabbitry.flow.worker._settlement.Settler.finish", fail)
+    monkeypatch.setattr("rabbitry.flow.worker._worker._SETTLING", 0.1)
 
     async def block() -> None:
         async with app.worker(embedded_url, connect_attempts=1) as worker:

@@ -12,8 +12,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import parse_url
-from rabbitry.flow import stream
-from rabbitry.flow.stream import LARGEST, LARGEST_TOGETHER, MOST
+from rabbitry.flow.worker._executors import streams
+from rabbitry.flow.worker._executors.streams import LARGEST, LARGEST_TOGETHER, MOST
 from tests.flow._apps import yielding
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds
 from tests.support.proxy import FaultProxy, Way
@@ -276,7 +276,7 @@ async def test_a_generator_that_waits_is_closed_when_the_connection_of_its_input
 async def test_a_generator_is_not_resumed_while_a_value_is_long_unconfirmed(
     broker_url: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "OLDEST", 0.2)
+    monkeypatch.setattr(streams, "OLDEST", 0.2)
     app = rabbitry.App("slow")
     began, go = threading.Event(), threading.Event()
 
@@ -286,7 +286,7 @@ async def test_a_generator_is_not_resumed_while_a_value_is_long_unconfirmed(
             yield WAIT
         yield "first"
         first_at = time.monotonic()
-        while time.monotonic() - first_at <= stream.OLDEST:
+        while time.monotonic() - first_at <= streams.OLDEST:
             yield WAIT
         yield "second"
 

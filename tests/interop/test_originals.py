@@ -19,7 +19,7 @@ from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import APP
 from rabbitry.apps.monitor.sampling import hostname
 from rabbitry.exceptions import NotFound
-from rabbitry.flow.dead import dead_queue
+from rabbitry.flow.wiring.dead_letters import dead_queue
 from tests.interop import originals
 from tests.support import commands
 from tests.support.commands import Service

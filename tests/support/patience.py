@@ -7,7 +7,8 @@ from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.grading import students
 from rabbitry.cli import doctor
 from rabbitry.cli import worker as command
-from rabbitry.flow import dead, engine, worker
+from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.worker import _engine, _worker
 from rabbitry.runtime import service
 from rabbitry.runtime.children import Child
 
@@ -21,9 +22,9 @@ def be_patient() -> None:
     if IMPATIENT.items() <= os.environ.items():
         return
     for module, names in (
-        (worker, ("_SETTLING", "_CANCELLING")),
-        (engine, ("_CLOSE_PATIENCE",)),
-        (dead, ("_DONE_WAITING",)),
+        (_worker, ("_SETTLING", "_CANCELLING")),
+        (_engine, ("_CLOSE_PATIENCE",)),
+        (dead_letters, ("_DONE_WAITING",)),
         (command, ("GRACE",)),
         (service, ("HURRY",)),
         (doctor, ("_PAGE_WITHIN", "_PROBE_WITHIN")),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rabbitry.amqp.client import Connection
-    from rabbitry.flow.dead import DeadLetter, Which
+    from rabbitry.flow.wiring.dead_letters import DeadLetter, Which
 
 app = typer.Typer()
 Id = Annotated[
@@ -48,7 +48,7 @@ def list_(
     wanted = _which(None, reason, stage, True)
 
     async def work(connection: Connection, app: str) -> int:
-        from rabbitry.flow.dead import letters
+        from rabbitry.flow.wiring.dead_letters import letters
 
         is_empty = True
         async for letter in letters(connection, app, wanted):
@@ -78,7 +78,7 @@ def show(
     """
 
     async def work(connection: Connection, app: str) -> int:
-        from rabbitry.flow.dead import letters
+        from rabbitry.flow.wiring.dead_letters import letters
 
         wanted = await _chosen(connection, app, id, None, None, False)
         async with aclosing(letters(connection, app, wanted)) as found:
@@ -108,7 +108,7 @@ def replay(
     _which(id, reason, stage, all_)
 
     async def work(connection: Connection, app: str) -> int:
-        from rabbitry.flow.dead import replay
+        from rabbitry.flow.wiring.dead_letters import replay
 
         wanted = await _chosen(connection, app, id, reason, stage, all_)
         with _progress() as told:
@@ -139,7 +139,7 @@ def drop(
     _which(id, reason, stage, all_)
 
     async def work(connection: Connection, app: str) -> int:
-        from rabbitry.flow.dead import drop
+        from rabbitry.flow.wiring.dead_letters import drop
 
         wanted = await _chosen(connection, app, id, reason, stage, all_)
         _say("dropped", await drop(connection, app, wanted), as_json)
@@ -161,7 +161,7 @@ def _print_whole(letter: DeadLetter, as_json: bool) -> None:
 
 
 def _which(id: str | None, reason: str | None, stage: str | None, everything: bool) -> Which:
-    from rabbitry.flow.dead import which
+    from rabbitry.flow.wiring.dead_letters import which
 
     try:
         return which(id=id, reason=reason, stage=stage, everything=everything)
@@ -173,7 +173,7 @@ async def _chosen(
     connection: Connection, app: str, id: str | None, reason: str | None, stage: str | None, everything: bool
 ) -> Which:
     """Choose dead letters, with the whole id where a beginning was given. Raises NoSuchID."""
-    from rabbitry.flow.dead import find_id
+    from rabbitry.flow.wiring.dead_letters import find_id
 
     whole = None if id is None else await find_id(connection, app, id)
     return _which(whole, reason, stage, everything)

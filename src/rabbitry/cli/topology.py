@@ -15,7 +15,7 @@ from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.flow import App
-    from rabbitry.flow.topology import Finding
+    from rabbitry.flow.wiring.topology import Finding
 
 app = typer.Typer()
 
@@ -26,9 +26,9 @@ def show(path: AppPath, as_json: Json = False) -> None:
 
     Example: rabbitry topology show shop.flow:app
     """
-    from rabbitry.flow.topology import derive
+    from rabbitry.flow.wiring.topology import derive
 
-    for kind, items in derive(load_app(path)).definitions().items():
+    for kind, items in derive(load_app(path).spec()).definitions().items():
         for item in items:
             if as_json:
                 print_json({"kind": kind.removesuffix("s"), **item})
@@ -48,9 +48,9 @@ def export(path: AppPath, vhost: Annotated[str, typer.Option(help="The virtual h
 
     Example: rabbitry topology export shop.flow:app > definitions.json
     """
-    from rabbitry.flow.topology import derive
+    from rabbitry.flow.wiring.topology import derive
 
-    print_json(dict(derive(load_app(path)).definitions(vhost)))
+    print_json(dict(derive(load_app(path).spec()).definitions(vhost)))
 
 
 @app.command("check")
@@ -86,13 +86,13 @@ def check(
 
 async def _check(flow: App, url: str, management: str | None) -> list[Finding]:
     from rabbitry.amqp.client import connect
-    from rabbitry.flow import topology
+    from rabbitry.flow.wiring import topology
 
     async with connect(url, name="rabbitry topology check", recover=False) as connection:
-        findings = await topology.check(connection, flow)
+        findings = await topology.check(connection, flow.spec())
         login = connection.url
     if management is not None:
         async with open_client(management_url(management, login), login) as client:
             bindings = await get(client, f"/api/bindings/{quote(login.virtual_host, safe='')}")
-        findings += topology.missing_bindings(topology.derive(flow), bindings)
+        findings += topology.missing_bindings(topology.derive(flow.spec()), bindings)
     return findings

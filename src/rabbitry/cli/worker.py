@@ -110,7 +110,7 @@ async def _run(worker: Worker, health_port: int | None, deadline: float, stop: a
         if health_port is not None:
             port = await worker.serve_health(health_port)
             log.info("health: http://127.0.0.1:%d/health", port)
-        ready(f"{worker.app.name}: {', '.join(stage.name for stage in worker.stages)}")
+        ready(f"{worker.spec.name}: {', '.join(stage.name for stage in worker.stages)}")
         waiting = asyncio.ensure_future(worker.wait())
         await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
         is_done = await worker.stop(deadline)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from rabbitry.exceptions import UsageError
+from rabbitry.flow._signature import Handler
 from rabbitry.flow.exceptions import AppError
-from rabbitry.flow.signature import Handler
+from rabbitry.flow.spec import AppSpec, ExchangeType, QueueType
 from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Output, Stage, Then, make_stage
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rabbitry.flow.publisher import Publisher
     from rabbitry.flow.worker import Worker
 
-ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
-QueueType: TypeAlias = Literal["classic", "quorum"]
 _H = TypeVar("_H", bound=Handler)
 _EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 _LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to it
@@ -68,6 +66,9 @@ class App:
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}
         """By key, where it is not the app's."""
+        self.workers: list[Worker] = []
+        """Those that run in this process, oldest first; each is in it from before its first handler begins until its
+        last has ended."""
 
     def __repr__(self) -> str:
         return f"<App {self.name!r}: {', '.join(self.stages) or 'no stages'}>"
@@ -188,11 +189,12 @@ class App:
 
     def validate(self) -> None:
         """Check the app as a whole. Raises AppError where there is no stage, or a `then` leads nowhere."""
+        spec = self.spec()
         if not self.stages:
             raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
         for stage in self.stages.values():
             self._check_plain(stage)
-            if isinstance(stage.then, str) and not self.leads_somewhere(stage.then):
+            if isinstance(stage.then, str) and not spec.leads_somewhere(stage.then):
                 raise AppError(
                     f"{stage.where}: then={stage.then!r} leads nowhere: no stage has this key; "
                     f"say app.output({stage.then!r}) where another program reads it"
@@ -205,29 +207,19 @@ class App:
                 "plain app declares queues without any: leave out plain, or single_active"
             )
 
-    def select(self, names: Sequence[str] | None) -> list[Stage]:
-        """Return the stages of these names, or all. Raises UsageError for an unknown name."""
-        if unknown := sorted(set(names or ()) - set(self.stages)):
-            raise UsageError(f"app {self.name!r} has no stage {unknown[0]!r}; it has {', '.join(self.stages)}")
-        return [stage for stage in self.stages.values() if names is None or stage.name in names]
-
-    def leads_somewhere(self, key: str) -> bool:
-        """Return whether a stage or an output takes messages with `key`."""
-        keys = [*(stage.key for stage in self.stages.values()), *self.outputs]
-        if self.exchange_type == "fanout":
-            return bool(keys)
-        if self.exchange_type == "direct":
-            return key in keys
-        return any(topic_matches(pattern, key) for pattern in keys)
-
-    def exchange_of(self, key: str) -> str:
-        """Name the exchange that messages with `key` are published to: the app's, or one of their stage or output."""
-        return self._exchanges.get(key, self.exchange)
-
-    def is_required(self, key: str) -> bool:
-        """Return whether somebody must take a message with `key`."""
-        output = self.outputs.get(key)
-        return output is None or output.required
+    def spec(self) -> AppSpec:
+        """Return the app as it is now, frozen: what a worker or a publisher that is made now goes by."""
+        return AppSpec(
+            name=self.name,
+            exchange=self.exchange,
+            exchange_type=self.exchange_type,
+            queue_type=self.queue_type,
+            plain=self.plain,
+            auto_delete=self.auto_delete,
+            stages=dict(self.stages),
+            outputs=dict(self.outputs),
+            exchanges=dict(self._exchanges),
+        )
 
     # -- running and publishing ------------------------------------------------------------------------
 
@@ -259,9 +251,10 @@ class App:
 
         self.validate()
         return Worker(
-            self,
+            self.spec(),
             url,
-            self.select(stages),
+            stages,
+            running=self.workers,
             concurrency=concurrency,
             strict=strict,
             connect_attempts=connect_attempts,
@@ -276,7 +269,7 @@ class App:
         from rabbitry.flow.publisher import Publisher
 
         self.validate()
-        return Publisher(self, url, strict=strict)
+        return Publisher(self.spec(), lambda: self._default_url() if url is None else url, strict=strict)
 
     def publisher_blocking(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> BlockingPublisher:
         """Make a publisher for scripts, to be entered with `with`; see `publisher`."""
@@ -294,9 +287,7 @@ class App:
         more than a few, keep a `publisher`. Raises UsageError for a key that leads nowhere, PublishError,
         ConnectFailed. After cancelling, the outcome is unknown.
         """
-        from rabbitry.flow.running import worker_of
-
-        if url is None and (worker := worker_of(self)) is not None:
+        if url is None and (worker := self._worker()) is not None:
             return await worker.publish(value, key=key, headers=headers)
         async with self.publisher(url) as publisher:
             return await publisher.publish(value, key=key, headers=headers)
@@ -305,26 +296,22 @@ class App:
         self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
     ) -> str:
         """Do as `publish` does, without an event loop."""
-        from rabbitry.flow.running import worker_of
-
-        if url is None and (worker := worker_of(self)) is not None:
+        if url is None and (worker := self._worker()) is not None:
             return worker.publish_blocking(value, key=key, headers=headers)
         with self.publisher_blocking(url) as publisher:
             return publisher.publish(value, key=key, headers=headers)
 
+    def _worker(self) -> Worker | None:
+        """Return the worker that the app publishes through where it is given no URL; None where none runs here.
 
-def topic_matches(pattern: str, key: str) -> bool:
-    """Return whether a routing key matches a topic exchange's binding key: `*` is one word, `#` any number.
+        Of several it is the newest, and in a handler the newest that is connected where the handler's worker is.
+        """
+        from rabbitry.amqp.client.default import current
 
-    Each part of the pattern is taken once, with all the places that it may begin at, so that many `#` cost no more.
-    """
-    words = key.split(".")
-    places = {0}
-    for part in pattern.split("."):
-        if part == "#":
-            places = set(range(min(places), len(words) + 1))
-        else:
-            places = {place + 1 for place in places if place < len(words) and part in ("*", words[place])}
-        if not places:
-            return False
-    return len(words) in places
+        newest_first = self.workers[::-1]
+        here = [worker for worker in newest_first if worker.url == current.get()]
+        return next(iter(here or newest_first), None)
+
+    def _default_url(self) -> BrokerURL | None:
+        worker = self._worker()
+        return None if worker is None else worker.url

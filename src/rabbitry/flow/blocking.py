@@ -23,7 +23,7 @@ class BlockingPublisher:
 
     def __enter__(self) -> Self:
         """Connect and declare. Raises as `Publisher` does."""
-        self._io = IOThread(f"{self._publisher.app.name} publisher I/O")
+        self._io = IOThread(f"{self._publisher.spec.name} publisher I/O")
         try:
             self._io.run(self._publisher.__aenter__())
         except BaseException:

@@ -17,8 +17,8 @@ from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import EncodedProperties, decode_header
 from rabbitry.amqp.protocol.tables import FieldValue, LongString, Table, decode_text
 from rabbitry.exceptions import ProtocolViolation, UsageError
-from rabbitry.flow import tracing
-from rabbitry.flow.fitting import CUT, ERROR, TRACEBACK, fit
+from rabbitry.flow import _tracing
+from rabbitry.flow._fitting import CUT, ERROR, TRACEBACK, fit
 
 ATTEMPT: Final = "x-rabbitry-attempt"
 WAIT: Final = "x-rabbitry-wait"
@@ -189,7 +189,7 @@ def first_properties(app: str, content_type: str, type_name: str, headers: Table
     identity = uuid.uuid4().hex
     return Properties(
         content_type=content_type,
-        headers={ATTEMPT: 1, **tracing.current(), **(headers or {})},
+        headers={ATTEMPT: 1, **_tracing.current(), **(headers or {})},
         delivery_mode=2,
         correlation_id=identity,
         message_id=identity,

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, connect
 from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, UsageError
-from rabbitry.flow import topology
-from rabbitry.flow.codec import encode
-from rabbitry.flow.declarer import Declarer
-from rabbitry.flow.message import Publication, first_properties, with_given
-from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
-from rabbitry.flow.outlet import Outlet
-from rabbitry.flow.running import worker_of
-
-if TYPE_CHECKING:
-    from rabbitry.flow.app import App
+from rabbitry.flow._outlet import Outlet
+from rabbitry.flow._publication import addressed, publication_of
+from rabbitry.flow.message import Publication
+from rabbitry.flow.spec import AppSpec
+from rabbitry.flow.wiring import topology
+from rabbitry.flow.wiring.declarer import Declarer
 
 
 class Publisher:
@@ -32,21 +29,19 @@ class Publisher:
     Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch (strict), AccessRefused.
     """
 
-    def __init__(self, app: App, url: str | BrokerURL | None, *, strict: bool) -> None:
-        self.app = app
-        self._url = url
+    def __init__(self, spec: AppSpec, find_url: Callable[[], str | BrokerURL | None], *, strict: bool) -> None:
+        """find_url: returns the broker's URL when the block is entered; None: see `rabbitry.connect`."""
+        self.spec = spec
+        self._find_url = find_url
         self._strict = strict
         self._connection: Connection | None = None
         self._outlet: Outlet | None = None
 
     async def __aenter__(self) -> Self:
-        url = self._url
-        if url is None and (worker := worker_of(self.app)) is not None:
-            url = worker.url
-        connection = await connect(url, name=f"{self.app.name} publisher")
+        connection = await connect(self._find_url(), name=f"{self.spec.name} publisher")
         try:
             declarer = Declarer()
-            redeclare = partial(topology.declare, connection, self.app, declarer=declarer)
+            redeclare = partial(topology.declare, connection, self.spec, declarer=declarer)
             await redeclare(strict=self._strict)
             self._outlet = Outlet(connection, await connection.channel(), redeclare)
         except BaseException:
@@ -82,12 +77,12 @@ class Publisher:
 
         Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
         """
-        identity, message = publication_of(self.app, value, key, headers)
+        identity, message = publication_of(self.spec, value, key, headers)
         return identity, await self._send(message)
 
     async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:
         """Publish a body that is encoded already; see `send`."""
-        return properties.message_id or "", await self._send(_addressed(self.app, body, properties, key))
+        return properties.message_id or "", await self._send(addressed(self.spec, body, properties, key))
 
     async def _send(self, message: Publication) -> asyncio.Future[None]:
         if self._outlet is None:
@@ -100,31 +95,3 @@ class Publisher:
         # A receipt's exception is not asked for here: that would count as somebody's having looked at it.
         if self._outlet is not None and isinstance(future, Receipt) and isinstance(future.failure, PublishRefused):
             self._outlet.refused()
-
-
-def publication_of(app: App, value: object, key: str, headers: Table | None = None) -> tuple[str, Publication]:
-    """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
-
-    An Outgoing's own key and headers go before `key` and `headers`. Raises UsageError for a key that leads nowhere or a
-    value that can't be encoded.
-    """
-    given = Properties()
-    if isinstance(value, Outgoing):
-        extra_of(value, None)  # raises for what can't be published
-        given = properties_of(value)
-        key = key if value.key is None else value.key
-        value = value.value
-    try:
-        encoded = encode(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error
-    all_headers = {**(headers or {}), **(given.headers or {})}
-    properties = with_given(first_properties(app.name, encoded.content_type, encoded.type_name, all_headers), given)
-    return properties.message_id or "", _addressed(app, encoded.body, properties, key)
-
-
-def _addressed(app: App, body: bytes, properties: Properties, key: str) -> Publication:
-    if not app.leads_somewhere(key):
-        keys = sorted({*(stage.key for stage in app.stages.values()), *app.outputs})
-        raise UsageError(f"key {key!r} leads nowhere in app {app.name!r}; it has {', '.join(keys)}")
-    return Publication(app.exchange_of(key), key, body, properties, mandatory=app.is_required(key))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from rabbitry.amqp.protocol.tables import encode_short
+from rabbitry.flow._signature import Handler, Signature, signature_of, where
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
-from rabbitry.flow.signature import Handler, Signature, signature_of, where
 
 Then: TypeAlias = "str | Callable[[Any], str | None] | None"
 Kind: TypeAlias = Literal["async", "thread", "process"]

@@ -15,11 +15,11 @@ from rabbitry.amqp.client.default import entered
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
-from rabbitry.flow import dead as dead_letters
-from rabbitry.flow.app import topic_matches
 from rabbitry.flow.codec import JSON, TEXT, Codec
-from rabbitry.flow.job import Result, Work
+from rabbitry.flow.spec import topic_matches
+from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import Worker
+from rabbitry.flow.worker._job import Result, Work
 from rabbitry.testing.broker import RunningBroker
 
 TIMEOUT = 10.0
@@ -53,14 +53,19 @@ class Harness:
             channel = await self._connection.channel()
             queue = (await channel.declare_queue("", exclusive=True)).name
             for key in self._keys():
-                await channel.bind_queue(queue, self.app.exchange_of(key), key)
+                await channel.bind_queue(queue, self.app.spec().exchange_of(key), key)
             # Bound and consumed before the worker begins and the test publishes: it sees every message.
             async with channel.consume(queue, no_ack=True) as deliveries:
                 listening = asyncio.create_task(self._listen(deliveries))
                 try:
-                    stages = self.app.select(None)
                     self._worker = Worker(
-                        self.app, self.url, stages, connect_attempts=1, waits=False, on_result=self._on_result
+                        self.app.spec(),
+                        self.url,
+                        None,
+                        running=self.app.workers,
+                        connect_attempts=1,
+                        waits=False,
+                        on_result=self._on_result,
                     )
                     async with self._worker:
                         yield
@@ -86,7 +91,7 @@ class Harness:
         if self._is_over:
             raise UsageError("the harness has ended: wait for what is published within its block")
         keys = self._keys()
-        if key not in keys and not self.app.leads_somewhere(key):
+        if key not in keys and not self.app.spec().leads_somewhere(key):
             raise UsageError(f"nothing is published with key {key!r}; there are {', '.join(keys)}")
         failing = asyncio.create_task(self._worker.wait())
         try:

@@ -36,7 +36,7 @@ from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause
 from rabbitry.apps.crawl.node import Node
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import ConnectFailed, RequestTimeout, Undecodable, UsageError
-from rabbitry.flow import topology
+from rabbitry.flow.wiring import topology
 from tests.support import logs
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
@@ -256,7 +256,7 @@ async def test_a_keeper_can_use_the_queue_that_a_command_declared(
     with database:
         app = Role(Node("keeper"), database).app()
         async with rabbitry.connect(broker_url) as connection:
-            await topology.declare(connection, app)
+            await topology.declare(connection, app.spec())
     assert logs.messages(caplog) == []
 
 

@@ -16,7 +16,7 @@ from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.service import run
 from rabbitry.apps.grading.stages import Marker, Office, Seat, Wiring
 from rabbitry.apps.grading.students import Desk
-from rabbitry.flow import topology
+from rabbitry.flow.wiring import topology
 from tests.support.waiting import eventually
 
 CC = Course().module("cloud_computing")
@@ -39,7 +39,7 @@ async def office(
     stop = asyncio.Event()
     made = Office(wiring or Wiring(), seats, database, markers or {})
     async with rabbitry.connect(url) as connection:
-        await topology.declare(connection, made.app())
+        await topology.declare(connection, made.app().spec())
     task = asyncio.create_task(run(made, url, stop, connect_attempts=20))
     try:
         yield made

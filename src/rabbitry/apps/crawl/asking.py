@@ -26,9 +26,9 @@ from rabbitry.exceptions import (
     Undecodable,
     UsageError,
 )
-from rabbitry.flow import topology
 from rabbitry.flow.codec import JSON
-from rabbitry.flow.declarer import Declarer
+from rabbitry.flow.wiring import topology
+from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.backoff import Backoff
 
 PATIENCE: Final = 10.0
@@ -130,7 +130,7 @@ class Asking:
         if not self._has_declared:
             # A command that is sent before any keeper ever ran waits in the queue.
             assert self._connection is not None  # noqa: S101 # it is open; narrows the type
-            await topology.declare(self._connection, self._app, declarer=self._declarer)
+            await topology.declare(self._connection, self._app.spec(), declarer=self._declarer)
             self._has_declared = True
         has_keeper = (await channel.declare_queue(names.KEEPER_QUEUE, passive=True)).consumer_count > 0
         patience = self._patience if has_keeper else min(GRACE, self._patience)

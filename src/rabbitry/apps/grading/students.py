@@ -25,9 +25,9 @@ from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
-from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import first_properties
 from rabbitry.flow.publisher import Publisher
+from rabbitry.flow.wiring.declarer import Declarer
 
 ANSWER_WITHIN: Final = 5.0
 """Seconds that a coordinator has to answer."""

@@ -11,7 +11,7 @@ from rabbitry.apps._connected import run_connected
 from rabbitry.apps.monitor.decode import InvalidSample, decode, printable, utilization
 from rabbitry.apps.monitor.names import UTILIZATION
 from rabbitry.apps.monitor.statistics import Counts, Host
-from rabbitry.flow.declarer import Declarer
+from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.tasks import background, until
 
 PREFETCH = 200

@@ -10,7 +10,7 @@ from typing import Self
 from rabbitry.amqp.client import BrokerURL, Connection, Delivery, RecoveryEvent
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
-from rabbitry.flow.declarer import Declarer
+from rabbitry.flow.wiring.declarer import Declarer
 
 PREFETCH = 200
 """Messages that may wait here for a slow reader; the others wait on the broker."""

@@ -20,7 +20,7 @@ from rabbitry.apps.monitor.names import Exchange
 from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from rabbitry.exceptions import NotFound, PublishError, PublishReturned, RabbitryError
-from rabbitry.flow.declarer import Declarer
+from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.tasks import until
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, connect
 from rabbitry.apps._session import FOR_EVER, Patience, stay_connected
-from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.message import node_name
+from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.tasks import background, until
 from rabbitry.telemetry import Collector, Kind, Report, Reporter
 

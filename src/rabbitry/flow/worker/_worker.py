@@ -7,27 +7,24 @@ import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.default import current, default_url
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
-from rabbitry.flow.block import Block
-from rabbitry.flow.engine import Engine
-from rabbitry.flow.executors import Executor, make_executor
-from rabbitry.flow.health import Health
-from rabbitry.flow.job import GIVEN_BACK, Job, Result, Work
-from rabbitry.flow.mailbox import Mailbox
-from rabbitry.flow.publisher import publication_of
-from rabbitry.flow.running import workers
+from rabbitry.flow._publication import publication_of
+from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.topology import DELIVERY_TIMEOUT
+from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
+from rabbitry.flow.worker._block import Block
+from rabbitry.flow.worker._engine import Engine
+from rabbitry.flow.worker._executors import Executor, make_executor
+from rabbitry.flow.worker._health import Health
+from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
+from rabbitry.flow.worker._mailbox import Mailbox
 from rabbitry.runtime.loop_watchdog import Alarm, Watch
-
-if TYPE_CHECKING:
-    from rabbitry.flow.app import App
 
 DEADLINE: Final = 10.0
 """Seconds that handlers have to finish when a worker stops."""
@@ -62,7 +59,8 @@ class Worker:
     Handlers that are `async def` run in the loop that enters it; connections are driven by an I/O thread of
     its own, so that no handler can cost a heartbeat. connect_attempts: how often to try to connect at the
     start, 2 s apart and growing (None: for ever). waits: False lets retries come at once, for tests. on_result: told
-    of each result, in the handlers' loop. id: its name in telemetry; one is drawn by default.
+    of each result, in the handlers' loop. id: its name in telemetry; one is drawn by default. running: the app's
+    workers in this process; this one is in it from before its first handler begins until its last has ended.
 
     Handlers run in copies of the context in which it is entered.
 
@@ -74,10 +72,11 @@ class Worker:
 
     def __init__(
         self,
-        app: App,
+        spec: AppSpec,
         url: str | BrokerURL | None,
-        stages: Sequence[Stage],
+        stages: Sequence[str] | None,
         *,
+        running: list[Worker],
         concurrency: int | None = None,
         strict: bool = False,
         connect_attempts: int | None = None,
@@ -85,18 +84,19 @@ class Worker:
         on_result: Callable[[Work, Result], None] | None = None,
         id: str | None = None,
     ) -> None:
-        self.app = app
-        self.stages = list(stages)
+        self.spec = spec
+        self.stages = spec.select(stages)
         self.url: BrokerURL | None = None
         """Where it is connected, once entered."""
         self._given_url = url
+        self._running = running
         self._concurrency = concurrency
         self._strict = strict
         self._attempts = connect_attempts
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
         self._io: IOThread | None = None
-        self._engine = Engine(app, self.stages, waits, self._prefetch, self._hand_over, self._on_failed)
+        self._engine = Engine(spec, self.stages, waits, self._prefetch, self._hand_over, self._on_failed)
         if id is not None:
             self._engine.counting.id = id
         self._failure: asyncio.Future[None] | None = None
@@ -113,7 +113,7 @@ class Worker:
         self._is_stopping = False
 
     def __repr__(self) -> str:
-        return f"<Worker of {self.app.name!r}: {', '.join(stage.name for stage in self.stages)}>"
+        return f"<Worker of {self.spec.name!r}: {', '.join(stage.name for stage in self.stages)}>"
 
     @property
     def id(self) -> str:
@@ -137,7 +137,7 @@ class Worker:
         self.url = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
         loop = self._loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
-        self._io = IOThread(f"{self.app.name} worker I/O")
+        self._io = IOThread(f"{self.spec.name} worker I/O")
         self._jobs: Mailbox[Job] = Mailbox(loop, self._submit)
         self._results: Mailbox[tuple[Work, Result]] = Mailbox(self._io.loop, self._engine.finish)
         # Handlers run in copies of this context, so that what they publish without a URL goes where the worker is.
@@ -149,7 +149,7 @@ class Worker:
             for executor in self._executors.values():
                 await executor.start()
             await self._on_io(self._engine.connect(self.url, self._strict, self._attempts))
-            workers.append(self)
+            self._running.append(self)
             await self._on_io(self._engine.start())
             if self._failure.done():
                 self._failure.result()  # raises; what fails later cancels the block
@@ -235,11 +235,11 @@ class Worker:
         left = max(0.0, until - loop.time()) + _SETTLING
         is_done = await self._on_io(self._engine.drain(left))
         if not is_done:
-            log.error("%s: not everything in hand was finished in time; it will come again", self.app.name)
+            log.error("%s: not everything in hand was finished in time; it will come again", self.spec.name)
         if self._health is not None:
             await self._on_io(self._health.stop())
-        if self in workers:
-            workers.remove(self)
+        if self in self._running:
+            self._running.remove(self)
         await self._on_io(self._engine.close())
         await loop.run_in_executor(None, io.stop)
         if self._failure is not None:
@@ -259,7 +259,7 @@ class Worker:
 
     async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value over the worker's connection; see `App.publish`."""
-        identity, message = publication_of(self.app, value, key, headers)
+        identity, message = publication_of(self.spec, value, key, headers)
         await self._on_io(self._engine.publish(message))
         return identity
 
@@ -267,7 +267,7 @@ class Worker:
         """Publish a value over the worker's connection; see `App.publish_blocking`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, message = publication_of(self.app, value, key, headers)
+        identity, message = publication_of(self.spec, value, key, headers)
         self._io.run(self._engine.publish(message))
         return identity
 
@@ -331,7 +331,7 @@ class Worker:
             self._failure.set_exception(error)
             self._failure.exception()  # nobody has to wait for it
             if not self._waiting:
-                log.error("%s: the worker has failed: %s", self.app.name, error)
+                log.error("%s: the worker has failed: %s", self.spec.name, error)
                 if self._block is not None:
                     self._block.cancel()
 
@@ -347,7 +347,7 @@ class Worker:
         counts = self._engine.counting.stages
         stages = {name: {"consuming": consuming, **counts[name].counters} for name, consuming in is_consuming.items()}
         failure = {} if self._failed_with is None else {"failure": str(self._failed_with)}
-        return self.is_healthy, {"app": self.app.name, "id": self.id, **failure, "stages": stages}
+        return self.is_healthy, {"app": self.spec.name, "id": self.id, **failure, "stages": stages}
 
     def _say_limits(self) -> None:
         for stage in self.stages:

@@ -29,7 +29,7 @@ from rabbitry.amqp.protocol.properties import (
     encode_properties,
 )
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_short, encode_table, encode_text
-from rabbitry.flow import tracing
+from rabbitry.flow import _tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
 from rabbitry.flow.message import ATTEMPT, WAIT, attempt_of, properties_of, wait_of
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _ATTEMPT_FIELD: Final = encode_table({ATTEMPT: 1})[4:]
 _TRACE_SIZE: Final = 55
-_TRACE_NAME: Final = encode_table({tracing.TRACEPARENT: "0" * _TRACE_SIZE})[4:-_TRACE_SIZE]
+_TRACE_NAME: Final = encode_table({_tracing.TRACEPARENT: "0" * _TRACE_SIZE})[4:-_TRACE_SIZE]
 _TRACE_FIELD_SIZE: Final = len(_TRACE_NAME) + _TRACE_SIZE
 _PERSISTENT: Final = b"\x02"
 _LONGEST_TYPE: Final = 60  # characters, which fit a short string however they are encoded
@@ -49,7 +49,7 @@ _WITH_CORRELATION: Final = _FLAGS | FLAG_CORRELATION_ID
 _FLAG_BYTES: Final = _WITH_CORRELATION.to_bytes(2, "big")
 _FLAGS_AT: Final = PROPERTIES_AT - 2
 _NEEDED: Final = FLAG_CONTENT_TYPE | FLAG_HEADERS | FLAG_DELIVERY_MODE | FLAG_CORRELATION_ID
-_READ_NAMES: Final = tuple(name.encode() for name in (ATTEMPT, WAIT, tracing.TRACEPARENT, tracing.TRACESTATE))
+_READ_NAMES: Final = tuple(name.encode() for name in (ATTEMPT, WAIT, _tracing.TRACEPARENT, _tracing.TRACESTATE))
 _TIMESTAMP: Final = struct.Struct(">Q")
 _SIZE: Final = struct.Struct(">I")
 
@@ -128,7 +128,7 @@ def _read_by_name(delivery: Delivery) -> Trail:
         attempt_of(properties),
         wait_of(properties),
         encode_text(properties.correlation_id or properties.message_id or ""),
-        trace_fields(tracing.carried(properties.headers or {})),
+        trace_fields(_tracing.carried(properties.headers or {})),
     )
 
 
@@ -179,7 +179,7 @@ def given_of(properties: Properties) -> Given:
         given = _given_but_headers.__wrapped__(*others)
     if headers is None:
         return given
-    has_trace = tracing.TRACEPARENT in headers or tracing.TRACESTATE in headers
+    has_trace = _tracing.TRACEPARENT in headers or _tracing.TRACESTATE in headers
     return given._replace(flags=given.flags | FLAG_HEADERS, headers=trace_fields(headers), has_trace=has_trace)
 
 

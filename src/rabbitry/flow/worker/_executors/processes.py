@@ -22,11 +22,11 @@ from typing import Final, NamedTuple
 from rabbitry._errors import described
 from rabbitry.amqp.client import BrokerURL
 from rabbitry.amqp.client.default import entered
-from rabbitry.flow import handling
 from rabbitry.flow.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
-from rabbitry.flow.job import ABANDONED, Product, Result, Work
 from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._executors import handling
+from rabbitry.flow.worker._job import ABANDONED, Product, Result, Work
 
 _context: Final = multiprocessing.get_context("spawn")
 _PATIENCE: Final = 5.0

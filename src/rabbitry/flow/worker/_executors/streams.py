@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rabbitry.flow.settle import Pending
+    from rabbitry.flow.worker._job import Pending
 
 MOST: Final = 256
 """Values of one generator that may be unconfirmed. While there are so many, it is not resumed."""

@@ -1,4 +1,4 @@
-"""Dead letters: made, listed, replayed and dropped."""
+"""Dead letters: listed, replayed and dropped. A worker's settlement makes them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from rabbitry._errors import described
 from rabbitry._ids import pick
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
-from rabbitry.flow.fitting import CUT, ERROR, TRACEBACK, fit
-from rabbitry.flow.job import Job, Result
+from rabbitry.flow._fitting import CUT, ERROR, TRACEBACK, fit
 from rabbitry.flow.message import (
     ATTEMPT,
     EXCHANGE,
@@ -26,12 +24,7 @@ from rabbitry.flow.message import (
     REASON,
     ROUTING_KEY,
     STAGE,
-    Death,
-    Publication,
-    Role,
     attempt_of,
-    dead_properties,
-    origin,
     plain_headers,
     properties_of,
     text_header,
@@ -45,44 +38,6 @@ _OURS: Final = (ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY,
 def dead_queue(app: str) -> str:
     """Name the queue of an app's dead letters."""
     return f"{app}.dead"
-
-
-def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: bool = False) -> Publication:
-    """Make the dead letter of an input.
-
-    Args:
-        app: the app's name.
-        job: the input.
-        result: its reason, error and traceback.
-        limit: bytes that the properties may take.
-        is_bare: leave out what other programs wrote into the properties.
-    """
-    properties = properties_of(job.delivery)
-    exchange, key = origin(job.delivery, properties.headers or {})
-    death = Death(
-        result.reason, result.error, result.trace, job.stage.name, exchange, key, job.stage.queue, job.attempt
-    )
-    return Publication(
-        "",
-        dead_queue(app),
-        job.delivery.body,
-        dead_properties(Properties() if is_bare else properties, death, limit),
-        role=Role.BARE if is_bare else Role.DEAD,
-    )
-
-
-def dead_letter_of_result(app: str, job: Job, message: Publication, error: BaseException, limit: int) -> Publication:
-    """Make the dead letter of a result that no queue took, or that the broker refused. limit: see dead_letter_of."""
-    properties = message.properties
-    reason = "unroutable" if isinstance(error, PublishReturned) else "refused"
-    death = Death(reason, described(error), "", job.stage.name, message.exchange, message.routing_key, "", 1)
-    return Publication(
-        "",
-        dead_queue(app),
-        message.body,
-        dead_properties(properties if isinstance(properties, Properties) else properties.decoded(), death, limit),
-        role=Role.DEAD_RESULT,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery
 from rabbitry.exceptions import AccessRefused, ChannelClosed, ConnectionClosed, ConsumerCancelled, RequestTimeout
-from rabbitry.flow.job import Job
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._job import Job
 from rabbitry.runtime.backoff import Backoff
 
 _PAUSES: Final = Backoff(0.5, 30.0)

@@ -13,15 +13,15 @@ import msgspec
 
 from rabbitry._errors import described, sendable, text_of, traced
 from rabbitry.exceptions import Undecodable
-from rabbitry.flow import tracing
+from rabbitry.flow import _tracing
+from rabbitry.flow._hot import trace_fields
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.exceptions import Reject, Retry
-from rabbitry.flow.hot import trace_fields
-from rabbitry.flow.job import ABANDONED, DONE, Kind, Product, Result
 from rabbitry.flow.message import Message
-from rabbitry.flow.opened import OpenedBatch
 from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._executors.opened import OpenedBatch
+from rabbitry.flow.worker._job import ABANDONED, DONE, Kind, Product, Result
 
 Body: TypeAlias = bytes | list[bytes]
 """A message's body, or those of a batch."""
@@ -81,7 +81,7 @@ def _unknown(stage: Stage, body: Body) -> dict[str, msgspec.Raw]:
 
 
 def _context() -> bytes | None:
-    trace = tracing.current()
+    trace = _tracing.current()
     return trace_fields(trace) if trace else None
 
 
@@ -112,10 +112,10 @@ def _arguments(stage: Stage, body: Body, message: Metadata) -> tuple[dict[str, o
 
 def _single_arguments(stage: Stage, body: bytes, message: Metadata) -> dict[str, object]:
     value = stage.codec.decode(body)
-    if tracing.is_used():
+    if _tracing.is_used():
         found = message()
         assert isinstance(found, Message)  # noqa: S101 # a single body's; narrows the type
-        tracing.enter(found.headers)
+        _tracing.enter(found.headers)
     return stage.arguments(value, message)
 
 

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.client import Connection, Delivery, Properties
 from rabbitry.exceptions import Closed, PublishError, RequestTimeout
-from rabbitry.flow.intake import Intake
 from rabbitry.flow.message import Publication, properties_of
+from rabbitry.flow.worker._intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from rabbitry.flow.app import QueueType
-    from rabbitry.flow.job import Job
-    from rabbitry.flow.outlet import Outlet
+    from rabbitry.flow._outlet import Outlet
+    from rabbitry.flow.spec import QueueType
     from rabbitry.flow.stage import Stage
+    from rabbitry.flow.worker._job import Job
 
 LOOK: Final = 2.0
 """Seconds between two looks of a worker whether suspects wait for one that is active."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from rabbitry.flow import hot
-from rabbitry.flow.message import Message, Undecoded, metadata
+from rabbitry.flow import _hot
+from rabbitry.flow.message import Message, Publication, Undecoded, metadata
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
-    from rabbitry.flow.intake import Intake
     from rabbitry.flow.outgoing import Extra
     from rabbitry.flow.stage import Stage
-    from rabbitry.flow.stream import Stream
 
 Kind: TypeAlias = Literal["done", "yielded", "rejected", "retry", "failed", "given-back", "abandoned", "suspect"]
 
@@ -56,6 +54,37 @@ SUSPECT: Final = Result("suspect")
 """It was in a batch that failed, and nobody knows whether it was the cause: it is to be handled alone."""
 
 
+class Source(Protocol):
+    """The consumer that a job came from, as far as the job has to know it.
+
+    queue: the stage's, or that of its suspects. generation: counts the losses of what was delivered so far.
+    """
+
+    stage: Stage
+    queue: str
+    generation: int
+
+    def excuses(self, delivery: Delivery) -> bool:
+        """Return whether a redelivered message only waited, and was in no worker's hands."""
+
+
+class Stream(Protocol):
+    """The unconfirmed values of one run of a generator, as far as their job's settlement has to know them.
+
+    is_over: whether the input is settled, or given back. pending: the settlement of what the generator made. Both are
+    the I/O thread's.
+    """
+
+    is_over: bool
+    pending: Pending | None
+
+    def release(self) -> None:
+        """Take out a value: it is confirmed, or settled otherwise."""
+
+    def close(self) -> None:
+        """Have the generator closed at its next value."""
+
+
 class Job:
     """A delivery in hand. Made on the I/O thread, read by handlers' threads, settled on the I/O thread."""
 
@@ -64,22 +93,22 @@ class Job:
         "body",
         "delivery",
         "generation",
-        "intake",
         "received",
         "seconds",
+        "source",
         "stage",
         "stream",
         "trail",
     )
     is_overdue: ClassVar[bool] = False
 
-    def __init__(self, intake: Intake, delivery: Delivery) -> None:
-        self.intake = intake
-        self.stage: Stage = intake.stage
+    def __init__(self, source: Source, delivery: Delivery) -> None:
+        self.source = source
+        self.stage: Stage = source.stage
         self.delivery = delivery
         self.body = delivery.body
-        self.generation = intake.generation
-        self.trail = hot.read(delivery)
+        self.generation = source.generation
+        self.trail = _hot.read(delivery)
         self.attempt = self.trail.attempt
         self.received = time.monotonic()
         self.seconds = 0.0
@@ -95,12 +124,12 @@ class Job:
     @property
     def is_suspect(self) -> bool:
         """Whether it came to a worker before and was not settled there."""
-        return self.intake.queue != self.stage.queue
+        return self.source.queue != self.stage.queue
 
     @property
     def is_stale(self) -> bool:
         """Whether the link that brought it is gone, so that it can't be settled and will come again."""
-        return self.generation != self.intake.generation
+        return self.generation != self.source.generation
 
     @property
     def undecoded(self) -> Undecoded:
@@ -160,3 +189,22 @@ class BatchJob:
 
 Work: TypeAlias = Job | BatchJob
 """What one call of a handler gets."""
+
+
+class Pending:
+    """Deliveries to be acked together, what is not confirmed of what they led to, and what failed of it.
+
+    is_open: the handler may still yield. letters: dead letters of the inputs, each with whether it is to be published
+    alone. failure: why the inputs can't be settled, and have to come again.
+    """
+
+    __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")
+
+    def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
+        self.stage = stage
+        self.jobs = jobs
+        self.stream = stream
+        self.is_open = stream is not None
+        self.left = 0
+        self.letters: tuple[tuple[Publication, bool], ...] = ()
+        self.failure: BaseException | None = None

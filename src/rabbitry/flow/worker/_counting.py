@@ -7,18 +7,22 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rabbitry.amqp.protocol.tables import encode_text
-from rabbitry.flow.job import Job, Result
 from rabbitry.flow.message import Publication, Role, node_name
+from rabbitry.flow.worker._job import Job, Result
 from rabbitry.telemetry.histogram import BUCKETS, Histogram
 from rabbitry.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
 if TYPE_CHECKING:
-    from rabbitry.flow.app import App
-    from rabbitry.flow.intake import Intake
     from rabbitry.flow.stage import Stage
+
+
+class Taking(Protocol):
+    """A consumer that knows how many deliveries it took."""
+
+    taken: int
 
 
 class StageCounts:
@@ -28,8 +32,8 @@ class StageCounts:
                  "repeated", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
-        self.intakes: list[Intake] = []
-        """What takes its messages, and knows how many it took."""
+        self.intakes: list[Taking] = []
+        """The consumers of its messages."""
         self.redelivered = 0
         self.interrupted = 0
         self.repeated = 0
@@ -68,7 +72,7 @@ class StageCounts:
 class Counting:
     """Counts of a worker, by stage."""
 
-    def __init__(self, app: App, stages: Iterable[Stage]) -> None:
+    def __init__(self, app: str, stages: Iterable[Stage]) -> None:
         self.id = secrets.token_hex(4)
         self._app = app
         self._started = time.time()
@@ -128,7 +132,7 @@ class Counting:
             reports.append(
                 Report(
                     kind=kind,
-                    app=self._app.name,
+                    app=self._app,
                     role=name,
                     id=self.id,
                     host=node_name(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow.batch import Batch, failures_of
-from rabbitry.flow.job import Result
+from rabbitry.flow.worker._job import Result
 
 if TYPE_CHECKING:
     from rabbitry.flow.message import Message

@@ -10,8 +10,8 @@ from typing import Final
 
 from rabbitry.amqp.client import Connection
 from rabbitry.exceptions import ChannelClosed, RequestTimeout
-from rabbitry.flow.intake import Intake
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._intake import Intake
 
 LOOK: Final = 10.0
 """Seconds between two looks at the queues; a consumer is restarted at the second that finds it standing still."""

@@ -32,17 +32,15 @@ from rabbitry.exceptions import (
     PublishReturned,
     RequestTimeout,
 )
-from rabbitry.flow.dead import dead_letter_of
-from rabbitry.flow.job import SUSPECT, BatchJob, Job, Result, Work
+from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
-from rabbitry.flow.outcome import before_handling, instead_of, outgoing_of, outgoing_of_batch
-from rabbitry.flow.outlet import Outlet
+from rabbitry.flow.worker._job import SUSPECT, BatchJob, Job, Pending, Result, Work
+from rabbitry.flow.worker._outcome import before_handling, dead_letter_of, instead_of, outgoing_of, outgoing_of_batch
 
 if TYPE_CHECKING:
-    from rabbitry.flow.app import App
-    from rabbitry.flow.counting import Counting
+    from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
-    from rabbitry.flow.stream import Stream
+    from rabbitry.flow.worker._counting import Counting
 
 PAUSE: Final = 1.0
 """Seconds before a delivery that could not be settled is given back."""
@@ -52,31 +50,12 @@ REFUSED_PAUSES: Final = (0.5, 1.0, 2.0, 4.0)
 log = logging.getLogger("rabbitry.flow")
 
 
-class Pending:
-    """Deliveries to be acked together, what is not confirmed of what they led to, and what failed of it.
-
-    is_open: the handler may still yield. letters: dead letters of the inputs, each with whether it is to be published
-    alone. failure: why the inputs can't be settled, and have to come again.
-    """
-
-    __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")
-
-    def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
-        self.stage = stage
-        self.jobs = jobs
-        self.stream = stream
-        self.is_open = stream is not None
-        self.left = 0
-        self.letters: tuple[tuple[Publication, bool], ...] = ()
-        self.failure: BaseException | None = None
-
-
 class Settler:
     """Settles jobs over one outlet. `run` sends; confirms come by themselves."""
 
-    def __init__(self, app: App, outlet: Outlet, counting: Counting, waits: bool = True) -> None:
+    def __init__(self, spec: AppSpec, outlet: Outlet, counting: Counting, waits: bool = True) -> None:
         self.in_hand = 0
-        self._app = app
+        self._spec = spec
         self._outlet = outlet
         self._counting = counting
         self._waits = waits
@@ -100,7 +79,7 @@ class Settler:
         self.in_hand += 1
         self._idle.clear()
         try:
-            instead = before_handling(self._app, job, self._outlet.frame_limit)
+            instead = before_handling(self._spec, job, self._outlet.frame_limit)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             instead = self._unmade(job, error)
         if instead is None:
@@ -132,7 +111,7 @@ class Settler:
             if result.kind == "abandoned":
                 self._counting.interrupted(job)
         try:
-            outgoing = outgoing_of(self._app, job, result, self._outlet.frame_limit, self._waits)
+            outgoing = outgoing_of(self._spec, job, result, self._outlet.frame_limit, self._waits)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             outgoing = [self._unmade(job, error)]
         if is_done:
@@ -143,7 +122,7 @@ class Settler:
         """Settle a batch whose handler returned: single messages that failed each for itself, the others together."""
         failed = dict(result.failures)
         done = [job for place, job in enumerate(batch.jobs) if place not in failed]
-        outgoing = self._made(batch.jobs[0], partial(outgoing_of_batch, self._app, batch, result))
+        outgoing = self._made(batch.jobs[0], partial(outgoing_of_batch, self._spec, batch, result))
         for number, job in enumerate(done):
             self._counting.handled(job, result, outgoing if number == 0 else [])
         self._settle(batch, done, outgoing)
@@ -164,9 +143,9 @@ class Settler:
         for product in result.products:  # each for itself, so that each has its place in the stream
             one = result._replace(products=(product,)) if len(result.products) > 1 else result
             if isinstance(work, BatchJob):
-                make = partial(outgoing_of_batch, self._app, work, one)
+                make = partial(outgoing_of_batch, self._spec, work, one)
             else:
-                make = partial(outgoing_of, self._app, work, one, self._outlet.frame_limit)
+                make = partial(outgoing_of, self._spec, work, one, self._outlet.frame_limit)
             outgoing += self._made(work.jobs[0], make)
         self._counting.yielded(work.stage, outgoing)
         self._publish(stream.pending, outgoing)
@@ -199,7 +178,7 @@ class Settler:
         """Make the dead letter of an input for which nothing else can be made."""
         log.error("stage '%s': a message can't be settled and becomes a dead letter", job.stage.name, exc_info=error)
         result = Result("failed", reason="failed", error=described(error))
-        return dead_letter_of(self._app.name, job, result, self._outlet.frame_limit, is_bare=True)
+        return dead_letter_of(self._spec.name, job, result, self._outlet.frame_limit, is_bare=True)
 
     def _publish(self, pending: Pending, outgoing: list[Publication]) -> None:
         pending.left += len(outgoing)
@@ -346,7 +325,7 @@ class Settler:
             return None  # of a batch of which each message was settled for itself
         job, limit = pending.jobs[0], self._outlet.frame_limit
         try:
-            return instead_of(self._app, job, message, error, limit)
+            return instead_of(self._spec, job, message, error, limit)
         except Exception as failure:  # noqa: BLE001 - told in its dead letter and the log
             return None if message.role is Role.BARE else self._unmade(job, failure)
 

@@ -6,18 +6,16 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection
 from rabbitry.exceptions import NotFound, PreconditionFailed
-from rabbitry.flow.dead import dead_queue
-from rabbitry.flow.declarer import Declarer
 from rabbitry.flow.exceptions import TopologyMismatch
-from rabbitry.flow.retry import RETRY_QUEUES, retry_queue, suspects_queue
+from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Output, Stage
-
-if TYPE_CHECKING:
-    from rabbitry.flow.app import App
+from rabbitry.flow.wiring._retries import RETRY_QUEUES, retry_queue, suspects_queue
+from rabbitry.flow.wiring.dead_letters import dead_queue
+from rabbitry.flow.wiring.declarer import Declarer
 
 DELIVERY_LIMIT: Final = 1_000_000
 """Brokers throw a quorum queue's message away past its limit (20 by default since RabbitMQ 4.0). Attempts are counted
@@ -91,19 +89,19 @@ class Topology:
         }  # fmt: skip
 
 
-def derive(app: App) -> Topology:
+def derive(spec: AppSpec) -> Topology:
     """Return the topology that an app needs. It fits brokers from RabbitMQ 3.10 on, and the embedded one."""
-    durable = not app.plain
+    durable = not spec.plain
     arguments: dict[str, str | int] = (
-        {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if app.queue_type == "quorum" else {}
+        {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if spec.queue_type == "quorum" else {}
     )
-    passing = app.auto_delete if app.plain else frozenset()
-    exchanges = [Exchange(app.exchange, app.exchange_type, durable, app.exchange in passing)]
+    passing = spec.auto_delete if spec.plain else frozenset()
+    exchanges = [Exchange(spec.exchange, spec.exchange_type, durable, spec.exchange in passing)]
     queues: list[Queue] = []
     bindings: list[Binding] = []
-    items: list[Stage | Output] = [*app.stages.values(), *app.outputs.values()]
+    items: list[Stage | Output] = [*spec.stages.values(), *spec.outputs.values()]
     for item in items:
-        exchange = item.exchange or app.exchange
+        exchange = item.exchange or spec.exchange
         if exchange not in {known.name for known in exchanges}:
             exchanges.append(Exchange(exchange, "direct"))
         if item.queue is not None:
@@ -114,10 +112,10 @@ def derive(app: App) -> Topology:
                 is_durable = durable or item.exchange is not None
                 queues.append(Queue(item.queue, is_durable, own, is_required, item.queue in passing))
             bindings.append(Binding(exchange, item.queue, item.key))
-    queues.append(Queue(dead_queue(app.name)))
-    queues += [Queue(suspects_queue(app.name, stage.name)) for stage in app.stages.values()]
+    queues.append(Queue(dead_queue(spec.name)))
+    queues += [Queue(suspects_queue(spec.name, stage.name)) for stage in spec.stages.values()]
     for seconds, suffix in RETRY_QUEUES:
-        name = retry_queue(app.name, suffix)
+        name = retry_queue(spec.name, suffix)
         exchanges.append(Exchange(name, "fanout"))
         queues.append(Queue(name, True, _waiting(seconds)))
         bindings.append(Binding(name, name, ""))
@@ -139,28 +137,30 @@ def _waiting(seconds: int) -> dict[str, str | int]:
     }
 
 
-def misfits(app: App, version: tuple[int, ...]) -> list[str]:
+def misfits(spec: AppSpec, version: tuple[int, ...]) -> list[str]:
     """Return what a broker of this version will not do as the app needs it; version: () where it is unknown."""
     name = "RabbitMQ " + ".".join(str(part) for part in version)
     if () < version < _AT_LEAST_ONCE:
         return [f"{name} loses what waits for a retry where it dies: queues dead-letter at least once from 3.10 on"]
-    if app.plain and version >= _DURABLE_ONLY:
-        return [f"{name} refuses shared queues that are not durable: make app {app.name!r} without plain=True"]
+    if spec.plain and version >= _DURABLE_ONLY:
+        return [f"{name} refuses shared queues that are not durable: make app {spec.name!r} without plain=True"]
     return []
 
 
-async def declare(connection: Connection, app: App, *, strict: bool = False, declarer: Declarer | None = None) -> None:
+async def declare(
+    connection: Connection, spec: AppSpec, *, strict: bool = False, declarer: Declarer | None = None
+) -> None:
     """Declare everything; what exists with other flags is used as it is, and said as a warning.
 
     strict: raise TopologyMismatch instead, naming all that differs, before anything is declared. declarer: the one
     that declared before, so that a difference is said once. Raises AccessRefused where this user may not, and
     TopologyMismatch where the queue of a stage with one active worker exists otherwise, so that two would be active.
     """
-    topology = derive(app)
-    for text in misfits(app, connection.server_version):
+    topology = derive(spec)
+    for text in misfits(spec, connection.server_version):
         log.warning("%s", text)
     if strict:
-        findings = [finding for finding in await check(connection, app) if finding.is_different]
+        findings = [finding for finding in await check(connection, spec) if finding.is_different]
         if findings:
             raise TopologyMismatch("; ".join(str(finding) for finding in findings) + "; nothing was changed")
     declarer = declarer or Declarer()
@@ -204,13 +204,13 @@ class Finding:
 _MISSING: Final = "missing"
 
 
-async def check(connection: Connection, app: App) -> list[Finding]:
+async def check(connection: Connection, spec: AppSpec) -> list[Finding]:
     """Compare exchanges and queues with a broker, and change nothing.
 
     What is there is declared again as the app would: the broker says 406 where it differs and does nothing
     where it does not (AMQP 0-9-1, queue.declare). AMQP has no way to ask for bindings.
     """
-    topology = derive(app)
+    topology = derive(spec)
     findings: list[Finding] = []
     channel = await connection.channel()
     try:

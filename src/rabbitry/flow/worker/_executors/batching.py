@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rabbitry.flow.job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result, Work
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result, Work
 
 if TYPE_CHECKING:
-    from rabbitry.flow.executors import Report, WorkExecutor
+    from rabbitry.flow.worker._executors.executor import Report, WorkExecutor
 
 log = logging.getLogger("rabbitry.flow")
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rabbitry.amqp.client import BrokerURL, Connection, connect
 from rabbitry.amqp.client.recovery import RecoveryEvent
@@ -17,22 +17,20 @@ from rabbitry.exceptions import (
     RabbitryError,
     UsageError,
 )
-from rabbitry.flow import topology
-from rabbitry.flow.counting import Counting
-from rabbitry.flow.declarer import Declarer
-from rabbitry.flow.intake import Intake
-from rabbitry.flow.job import Job, Result, Work
+from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, node_name
-from rabbitry.flow.outlet import Outlet
-from rabbitry.flow.retry import suspects_queue
-from rabbitry.flow.settle import Settler
-from rabbitry.flow.single_active import ActiveIntake, SuspectsIntake, probe
+from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.standstill import watch_queues
+from rabbitry.flow.wiring import topology
+from rabbitry.flow.wiring._retries import suspects_queue
+from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.worker._counting import Counting
+from rabbitry.flow.worker._intake import Intake
+from rabbitry.flow.worker._job import Job, Result, Work
+from rabbitry.flow.worker._settlement import Settler
+from rabbitry.flow.worker._single_active import ActiveIntake, SuspectsIntake, probe
+from rabbitry.flow.worker._standstill import watch_queues
 from rabbitry.telemetry.reporter import Reporter
-
-if TYPE_CHECKING:
-    from rabbitry.flow.app import App
 
 _BLOCK_PATIENCE: Final = 10.0
 """Seconds that a broker has to stop delivering to stages with one active worker, while what is in hand is finished."""
@@ -51,15 +49,15 @@ class Engine:
 
     def __init__(
         self,
-        app: App,
+        spec: AppSpec,
         stages: Sequence[Stage],
         waits: bool,
         prefetch: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        self.app = app
-        self.counting = Counting(app, stages)
+        self._spec = spec
+        self.counting = Counting(spec.name, stages)
         self.intakes: list[Intake] = []
         self._url: BrokerURL | None = None
         self._stages = stages
@@ -82,7 +80,7 @@ class Engine:
     @property
     def exchange_type(self) -> str:
         """The type that the app's exchange has on the broker. It is known before the first delivery."""
-        return self._declarer.types.get(self.app.exchange, self.app.exchange_type)
+        return self._declarer.types.get(self._spec.exchange, self._spec.exchange_type)
 
     @property
     def is_healthy(self) -> bool:
@@ -101,13 +99,13 @@ class Engine:
         self._url = url
         consuming = await self._connect("consume", attempts, self._on_recovery)
         await self._connect("publish", attempts, None)
-        await topology.declare(consuming, self.app, strict=strict, declarer=self._declarer)
+        await topology.declare(consuming, self._spec, strict=strict, declarer=self._declarer)
 
     async def start(self) -> None:
         """Consume, once connected. Raises what ends an intake before it has begun."""
         consuming, publishing = self._connections
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
-        settler = self._settler = Settler(self.app, outlet, self.counting, self._waits)
+        settler = self._settler = Settler(self._spec, outlet, self.counting, self._waits)
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
         for stage in self._stages:
@@ -129,14 +127,14 @@ class Engine:
 
     def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
         """Make the consumers of a stage's queue and of its suspects."""
-        suspects, prefetch = suspects_queue(self.app.name, stage.name), self._prefetch(stage)
+        suspects, prefetch = suspects_queue(self._spec.name, stage.name), self._prefetch(stage)
         if not stage.single_active:
             return (
                 Intake(stage, stage.queue, connection, prefetch, self._take, self._declare_again),
                 Intake(stage, suspects, connection, 1, self._take, self._declare_again),
             )
         leader = ActiveIntake(
-            stage, stage.queue, connection, prefetch, self._take, self._declare_again, self.app.queue_type
+            stage, stage.queue, connection, prefetch, self._take, self._declare_again, self._spec.queue_type
         )
         self._spawn(probe(leader, suspects, connection, outlet))
         return leader, SuspectsIntake(leader, suspects, connection, self._take, self._declare_again)
@@ -144,7 +142,7 @@ class Engine:
     async def _connect(
         self, purpose: str, attempts: int | None, on_recovery: Callable[[RecoveryEvent], None] | None
     ) -> Connection:
-        name = f"{self.app.name} worker {node_name()} {self.counting.id} ({purpose})"
+        name = f"{self._spec.name} worker {node_name()} {self.counting.id} ({purpose})"
         connection = await connect(self._url, name=name, connect_attempts=attempts, on_recovery=on_recovery)
         self._connections.append(connection)
         return connection
@@ -155,7 +153,7 @@ class Engine:
                 intake.lose_connection()
 
     async def _declare_again(self) -> None:
-        await topology.declare(self._connections[0], self.app, declarer=self._declarer)
+        await topology.declare(self._connections[0], self._spec, declarer=self._declarer)
 
     async def _watch(self, connection: Connection) -> None:
         await connection.wait_closed()

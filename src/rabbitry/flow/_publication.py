@@ -1,0 +1,40 @@
+"""The message that publishes a value to an app."""
+
+from __future__ import annotations
+
+from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.codec import encode
+from rabbitry.flow.message import Publication, first_properties, with_given
+from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
+from rabbitry.flow.spec import AppSpec
+
+
+def publication_of(spec: AppSpec, value: object, key: str, headers: Table | None = None) -> tuple[str, Publication]:
+    """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
+
+    An Outgoing's own key and headers go before `key` and `headers`. Raises UsageError for a key that leads nowhere or a
+    value that can't be encoded.
+    """
+    given = Properties()
+    if isinstance(value, Outgoing):
+        extra_of(value, None)  # raises for what can't be published
+        given = properties_of(value)
+        key = key if value.key is None else value.key
+        value = value.value
+    try:
+        encoded = encode(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error
+    all_headers = {**(headers or {}), **(given.headers or {})}
+    properties = with_given(first_properties(spec.name, encoded.content_type, encoded.type_name, all_headers), given)
+    return properties.message_id or "", addressed(spec, encoded.body, properties, key)
+
+
+def addressed(spec: AppSpec, body: bytes, properties: Properties, key: str) -> Publication:
+    """Make the message that publishes an encoded body with `key`. Raises UsageError for a key that leads nowhere."""
+    if not spec.leads_somewhere(key):
+        keys = ", ".join(sorted(set(spec.keys)))
+        raise UsageError(f"key {key!r} leads nowhere in app {spec.name!r}; it has {keys}")
+    return Publication(spec.exchange_of(key), key, body, properties, mandatory=spec.is_required(key))

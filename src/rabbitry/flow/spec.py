@@ -1,0 +1,77 @@
+"""The frozen description of an app, derived from it: all that workers, publishers and the topology know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.stage import Output, Stage
+
+ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
+QueueType: TypeAlias = Literal["classic", "quorum"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AppSpec:
+    """What an app is called on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
+
+    stages: by name. outputs: by key. exchanges: by key, where it is not the app's own.
+    """
+
+    name: str
+    exchange: str
+    exchange_type: ExchangeType
+    queue_type: QueueType
+    plain: bool
+    auto_delete: frozenset[str]
+    stages: Mapping[str, Stage]
+    outputs: Mapping[str, Output]
+    exchanges: Mapping[str, str]
+
+    @property
+    def keys(self) -> list[str]:
+        """The routing keys of all stages and outputs."""
+        return [*(stage.key for stage in self.stages.values()), *self.outputs]
+
+    def select(self, names: Sequence[str] | None) -> list[Stage]:
+        """Return the stages of these names, or all. Raises UsageError for an unknown name."""
+        if unknown := sorted(set(names or ()) - set(self.stages)):
+            raise UsageError(f"app {self.name!r} has no stage {unknown[0]!r}; it has {', '.join(self.stages)}")
+        return [stage for stage in self.stages.values() if names is None or stage.name in names]
+
+    def leads_somewhere(self, key: str) -> bool:
+        """Return whether a stage or an output takes messages with `key`."""
+        keys = self.keys
+        if self.exchange_type == "fanout":
+            return bool(keys)
+        if self.exchange_type == "direct":
+            return key in keys
+        return any(topic_matches(pattern, key) for pattern in keys)
+
+    def exchange_of(self, key: str) -> str:
+        """Return the name of the exchange that messages with `key` are published to."""
+        return self.exchanges.get(key, self.exchange)
+
+    def is_required(self, key: str) -> bool:
+        """Return whether somebody must take a message with `key`."""
+        output = self.outputs.get(key)
+        return output is None or output.required
+
+
+def topic_matches(pattern: str, key: str) -> bool:
+    """Return whether a routing key matches a topic exchange's binding key: `*` is one word, `#` any number.
+
+    Each part of the pattern is taken once, with all the places that it may begin at, so that many `#` cost no more.
+    """
+    words = key.split(".")
+    places = {0}
+    for part in pattern.split("."):
+        if part == "#":
+            places = set(range(min(places), len(words) + 1))
+        else:
+            places = {place + 1 for place in places if place < len(words) and part in ("*", words[place])}
+        if not places:
+            return False
+    return len(words) in places

@@ -1,0 +1,5 @@
+"""An app's exchanges and queues on the broker, retry queues and dead letters included.
+
+Public modules: `topology` (derived from an app, declared, checked), `declarer` (declares what other programs may have
+declared with other flags), `dead_letters` (listed, replayed, dropped).
+"""

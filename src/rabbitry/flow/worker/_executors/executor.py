@@ -1,0 +1,50 @@
+"""What an executor is, and what all kinds of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias
+
+from rabbitry.flow.exceptions import TimeLimitExceeded
+from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._job import Job, Result, Work
+
+Report: TypeAlias = Callable[[Work, Result], None]
+LOOK: Final = 0.1
+"""Seconds between two looks at the time limits, at most."""
+
+
+class Executor(Protocol):
+    """Runs the handler of one stage."""
+
+    async def start(self) -> None:
+        """Make ready; before the first job. Raises AppError where the handler can't be run."""
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take jobs to run."""
+
+    async def stop(self, deadline: float) -> None:
+        """Return to the broker what has not begun, wait for the rest until `deadline` (the loop's clock), and end."""
+
+
+class WorkExecutor(Protocol):
+    """An executor that takes whatever one call of a handler gets. See Executor."""
+
+    async def start(self) -> None:
+        """See Executor."""
+
+    def submit(self, works: Sequence[Work]) -> None:
+        """Take what is to be run."""
+
+    def submit_first(self, works: Sequence[Work]) -> None:
+        """Take what is to be run before all else that waits; for who is told a result, in that thread."""
+
+    async def stop(self, deadline: float) -> None:
+        """See Executor."""
+
+
+def too_long(stage: Stage, cause: BaseException | None) -> TimeLimitExceeded:
+    """Return the error of a handler that took longer than its stage's time limit."""
+    error = TimeLimitExceeded(f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,163 @@
+"""Publications: for a result, in place of handling a message, and in place of a message that can't be published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rabbitry._errors import described
+from rabbitry.amqp.client import Properties
+from rabbitry.exceptions import PreconditionFailed, PublishReturned
+from rabbitry.flow._fitting import ERROR
+from rabbitry.flow._hot import Trail, next_properties, next_properties_with
+from rabbitry.flow.message import (
+    REASON,
+    Death,
+    Publication,
+    Role,
+    again,
+    dead_properties,
+    origin,
+    properties_of,
+    text_header,
+)
+from rabbitry.flow.wiring._retries import later, suspects_queue
+from rabbitry.flow.wiring.dead_letters import dead_queue
+from rabbitry.flow.worker._job import BatchJob, Job, Product, Result
+
+if TYPE_CHECKING:
+    from rabbitry.flow.spec import AppSpec
+
+FEWEST_DELIVERIES: Final = 3
+"""A suspect is a dead letter after this many attempts at least, also where its stage tries but once: the worker
+may have ended for a reason of its own."""
+_FIRST: Final = Trail(1, 0.0, b"", b"")
+"""The trail of what begins a chain of its own."""
+
+
+def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, waits: bool = True) -> list[Publication]:
+    """Return what is published for the result of a message.
+
+    limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
+    """
+    stage, delivery = job.stage, job.delivery
+    if result.kind in ("done", "yielded"):
+        return [_product(spec, job.trail, product, result.context) for product in result.products]
+    if result.kind in ("given-back", "abandoned"):
+        # Published anew, since a delivery that is given back comes redelivered, and is counted as an attempt.
+        properties = again(delivery, job.attempt, limit, is_interrupted=result.kind == "abandoned")
+        return [Publication("", job.source.queue, delivery.body, properties, role=Role.AGAIN)]
+    if result.kind == "suspect":
+        return [_among_suspects(spec, job, job.attempt, limit)]
+    if result.kind == "rejected" or job.attempt >= stage.attempts:
+        return [dead_letter_of(spec.name, job, result, limit)]
+    delay = stage.delay(job.attempt) if result.after is None else result.after
+    return [later(spec.name, stage.queue, delivery, job.attempt + 1, delay if waits else 0.0, limit)]
+
+
+def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Publication]:
+    """Return what is published for the values that the handler of a batch returned or yielded."""
+    outgoing = []
+    for product in result.products:
+        place = None if product.extra is None else product.extra.place
+        if place is None and len(batch.jobs) == 1:
+            place = 0
+        trail = _FIRST if place is None else batch.jobs[place].trail
+        outgoing.append(_product(spec, trail, product, result.context))
+    return outgoing
+
+
+def _product(spec: AppSpec, trail: Trail, product: Product, context: bytes | None) -> Publication:
+    if product.extra is None:
+        properties = next_properties(spec.name, trail, product.content_type, product.type_name, context)
+    else:
+        given = product.extra.given
+        properties = next_properties_with(spec.name, trail, product.content_type, product.type_name, given, context)
+    key = product.key
+    return Publication(
+        spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=Role.RESULT
+    )
+
+
+def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int) -> Publication:
+    properties = again(job.delivery, attempt, limit)
+    return Publication("", suspects_queue(spec.name, job.stage.name), job.delivery.body, properties, role=Role.AGAIN)
+
+
+def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
+    """Return what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
+
+    A redelivered message may have killed its worker, or was in hand there beside one that did. It is counted first, and
+    goes to the suspects, which workers take one at a time; therefore one that is redelivered from there was alone,
+    or only waited there when the broker crashed, which is not counted. A message that came from a retry queue with
+    seconds left goes to another one.
+    """
+    stage, delivery = job.stage, job.delivery
+    rest = job.trail.wait
+    if delivery.redelivered and not (job.is_suspect and job.source.excuses(delivery)):
+        attempt = job.attempt + 1
+        if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
+            text = f"delivered {job.attempt} times and never settled: it may kill its worker, or time out there"
+            return dead_letter_of(spec.name, job, Result("failed", reason="failed", error=text), limit)
+        if rest:
+            return later(spec.name, stage.queue, delivery, attempt, rest, limit)
+        return _among_suspects(spec, job, attempt, limit)
+    return later(spec.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
+
+
+def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseException, limit: int) -> Publication | None:
+    """Return what is published in place of a message that the broker refuses; None where nothing is left to try."""
+    match message.role:
+        case Role.RESULT if not isinstance(error, PreconditionFailed):  # which says that the body is too large
+            return dead_letter_of_result(spec.name, job, message, error, limit)
+        case Role.RESULT | Role.DEAD_RESULT:
+            key = message.routing_key if message.role is Role.RESULT else "of its dead letter"
+            text = f"a result of {len(message.body)} bytes (key {key!r}) can't be published: {described(error)}"
+            return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)
+        case Role.AGAIN:
+            text = f"the message can't be published for another attempt: {described(error)}"
+            return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)
+        case Role.DEAD:
+            headers = message.properties.headers if isinstance(message.properties, Properties) else None
+            why = text_header(headers or {}, ERROR) or ""
+            text = f"{why} (its properties can't be published: {described(error)})"
+            reason = text_header(headers or {}, REASON) or "failed"
+            return dead_letter_of(spec.name, job, Result("rejected", reason=reason, error=text), limit, is_bare=True)
+    return None
+
+
+def dead_letter_of(app: str, job: Job, result: Result, limit: int, *, is_bare: bool = False) -> Publication:
+    """Make the dead letter of an input.
+
+    Args:
+        app: the app's name.
+        job: the input.
+        result: its reason, error and traceback.
+        limit: bytes that the properties may take.
+        is_bare: leave out what other programs wrote into the properties.
+    """
+    properties = properties_of(job.delivery)
+    exchange, key = origin(job.delivery, properties.headers or {})
+    death = Death(
+        result.reason, result.error, result.trace, job.stage.name, exchange, key, job.stage.queue, job.attempt
+    )
+    return Publication(
+        "",
+        dead_queue(app),
+        job.delivery.body,
+        dead_properties(Properties() if is_bare else properties, death, limit),
+        role=Role.BARE if is_bare else Role.DEAD,
+    )
+
+
+def dead_letter_of_result(app: str, job: Job, message: Publication, error: BaseException, limit: int) -> Publication:
+    """Make the dead letter of a result that no queue took, or that the broker refused. limit: see dead_letter_of."""
+    properties = message.properties
+    reason = "unroutable" if isinstance(error, PublishReturned) else "refused"
+    death = Death(reason, described(error), "", job.stage.name, message.exchange, message.routing_key, "", 1)
+    return Publication(
+        "",
+        dead_queue(app),
+        message.body,
+        dead_properties(properties if isinstance(properties, Properties) else properties.decoded(), death, limit),
+        role=Role.DEAD_RESULT,
+    )
