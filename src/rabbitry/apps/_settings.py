@@ -6,12 +6,13 @@ import difflib
 import io
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from dotenv.parser import Original, parse_stream
+from dotenv import dotenv_values
 
 from rabbitry._decode import decode_text
 from rabbitry._words import reason
@@ -121,26 +122,63 @@ def _file(env_file: Path | None) -> dict[str, str]:
     except (OSError, Undecodable) as error:
         raise UsageError(f"{path} can't be read: {reason(error)}") from error
     found: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error or (binding.key and binding.value is None):
-            # Only what stands before a '=' is shown: the rest may be a password.
-            shown = binding.original.string.strip().partition("=")[0][:40]
-            raise UsageError(f"{path}, line {_line(binding.original)}: {shown!r} is no KEY=VALUE")
-        if not binding.key:
-            continue  # an empty line, or a comment
-        if binding.key in KEYS:
-            if binding.value:
-                found[binding.key] = binding.value
+    for key, value in _parsed(path, text).items():
+        if key in KEYS:
+            if value:
+                found[key] = value
             continue
-        close = difflib.get_close_matches(binding.key.upper(), KEYS, 1)
+        close = difflib.get_close_matches(key.upper(), KEYS, 1)
         hint = f"; is {close[0]} meant?" if close else ""
-        log.warning("%s: unknown key %s is ignored%s", path, binding.key[:40], hint)
+        log.warning("%s: unknown key %s is ignored%s", path, key[:40], hint)
     return found
 
 
-def _line(original: Original) -> int:
-    text = original.string
-    return original.line + text.count("\n", 0, len(text) - len(text.lstrip()))
+class _Complaints(logging.Handler):
+    """Keeps the lines at which python-dotenv could not parse a statement: it logs them, and parses on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[int] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        number = record.getMessage().rpartition(" ")[2]
+        self.lines.append(int(number) if number.isdecimal() else 1)
+
+
+def _parsed(path: Path, text: str) -> dict[str, str]:
+    """Return the keys and values of a file's text. Raises UsageError, which names the first malformed line."""
+    logger, complaints = logging.getLogger("dotenv"), _Complaints()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(complaints)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        values = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    finally:
+        logger.removeHandler(complaints)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    lines = re.split(r"\r\n|\r|\n", text)
+    malformed = [_statement(lines, number) for number in complaints.lines]
+    malformed += [_without_value(lines, key) for key, value in values.items() if value is None]
+    if malformed:
+        number = min(malformed)
+        # Only what stands before a '=' is shown: the rest may be a password.
+        shown = lines[number - 1].strip().partition("=")[0][:40]
+        raise UsageError(f"{path}, line {number}: {shown!r} is no KEY=VALUE")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _statement(lines: list[str], number: int) -> int:
+    """Return the line on which a statement begins: python-dotenv counts the empty lines before it as part of it."""
+    return next((later for later in range(number, len(lines) + 1) if lines[later - 1].strip()), 1)
+
+
+def _without_value(lines: list[str], key: str) -> int:
+    """Return the first line that has nothing but a key."""
+    bare = (key, f"'{key}'")
+    plain = [line.partition("#")[0].strip().removeprefix("export ").strip() for line in lines]
+    return next((number for number, line in enumerate(plain, 1) if line in bare), 1)
 
 
 def _port(found: Mapping[str, str], key: str, default: int) -> int:

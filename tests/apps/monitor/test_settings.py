@@ -75,6 +75,9 @@ def test_an_unknown_key_is_named_with_the_one_that_may_be_meant(
         ("RABBITMQ_PASSWORD='never closed\n", 1, "RABBITMQ_PASSWORD"),
         ("APP_PORT\n", 1, "APP_PORT"),
         ("=5\n", 1, "''"),
+        ("# one\n\n\nexport APP_PORT # two\n", 4, "export APP_PORT"),
+        ("APP_PORT=1\nAPP_HOST\nno assignment\n", 2, "APP_HOST"),
+        ("QUEUE_NAME='a\nb'\nAPP_PORT=1 \nAPP HOST=2", 4, "APP HOST"),
     ],
 )
 def test_a_malformed_line_is_named_without_its_value(env_file: Path, text: str, line: int, named: str) -> None:
@@ -84,6 +87,15 @@ def test_a_malformed_line_is_named_without_its_value(env_file: Path, text: str, 
     assert f"line {line}" in str(caught.value)
     assert named in str(caught.value)
     assert "never closed" not in str(caught.value)
+
+
+def test_a_malformed_line_is_an_error_whatever_is_logged(env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    env_file.write_text("not an assignment\n")
+    logger = logging.getLogger("dotenv")
+    with caplog.at_level(logging.CRITICAL), pytest.raises(UsageError, match="line 1"):
+        variables(env_file, {})
+    assert caplog.records == []
+    assert (logger.level, logger.propagate, logger.handlers) == (logging.NOTSET, True, [])
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "70000", "5672 ", "٣"])
