@@ -1,5 +1,6 @@
 """What Rabbitry says to install, in each way in which it may have been installed."""
 
+import importlib.metadata
 import json
 import sys
 from importlib.metadata import Distribution
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry import _installing
 from rabbitry._installing import how_to_install
 from rabbitry.exceptions import UsageError
 from rabbitry.testing import RunningBroker
@@ -68,7 +68,7 @@ def test_the_command_fits_the_installation(
         (tmp_path / mark).touch()
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "PYTHON")
-    monkeypatch.setattr(_installing, "distribution", lambda name: _Installed(**files))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: _Installed(**files))
     assert how_to_install("all") == command
 
 

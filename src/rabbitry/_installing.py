@@ -1,11 +1,15 @@
 """The command that installs a missing package, in the way in which Rabbitry was installed here."""
 
+from __future__ import annotations
+
 import json
 import shlex
 import sys
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 _EXTRAS: Final = {name: name for name in ("broker", "crawl", "grading", "monitor", "web")} | {"up": "all"}
 """Subcommand → the extra that brings what it needs, where that is more than `cli`."""
@@ -26,6 +30,8 @@ def missing(what: str, error: ModuleNotFoundError, extra: str) -> str:
 
 def how_to_install(extra: str) -> str:
     """Return the command that installs Rabbitry with an extra into the environment that runs this program."""
+    from importlib.metadata import PackageNotFoundError, distribution  # takes 1 MiB, and most programs need it never
+
     try:
         installed = distribution("rabbitry")
     except PackageNotFoundError:  # run from a folder of sources

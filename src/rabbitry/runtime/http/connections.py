@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from rabbitry.runtime.accepting import Visitor
 from rabbitry.runtime.addresses import network_of
@@ -131,7 +130,7 @@ class LimitedProtocol(H11Protocol):
         """Take the connection in, or refuse it."""
         super().connection_made(transport)
         self._enter(Phase.HEAD)
-        if not self.connections_in_use.admit(self, _peer(self.client)):
+        if not self.connections_in_use.admit(self, peer_of(self.client)):
             self.give_up("too many connections from your address", status="503 Service Unavailable")
 
     def data_received(self, data: bytes) -> None:
@@ -225,37 +224,6 @@ class LimitedProtocol(H11Protocol):
             self._timer = None
 
 
-class CountedWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, which counts as a connection until the last byte: a peer may never answer its closing."""
-
-    connections_in_use: ClassVar[Connections]
-
-    @property
-    def phase(self) -> Phase:
-        """What it waits for: one that is closed on this side waits for its peer alone."""
-        return Phase.BODY if self.close_sent else Phase.ANSWER
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection."""
-        super().connection_made(transport)
-        self.connections_in_use.add(self, _peer(self.client))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self.connections_in_use.leave(self)
-        super().connection_lost(exc)
-
-    async def send(self, message: Any) -> None:  # uvicorn's own type of it is private
-        """Send a message of the application."""
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # uvicorn leaves this out where a handshake is refused in words, and logs each such refusal as an error.
-            self.handshake_complete = True
-
-    def give_up(self, reason: str) -> None:
-        """Drop the connection; its close frame has said why."""
-        self.transport.abort()
-
-
-def _peer(client: tuple[str, int] | None) -> str:
+def peer_of(client: tuple[str, int] | None) -> str:
+    """Return the name under which the connections of a client are counted."""
     return network_of(client[0]) if client else ""

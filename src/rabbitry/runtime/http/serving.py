@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from rabbitry.runtime.accepting import Acceptor, Visitor
-from rabbitry.runtime.http.connections import Connections, CountedWebSocket, LimitedProtocol
+from rabbitry.runtime.http.connections import Connections, LimitedProtocol
 
 GRACE = 5
 """Seconds that open requests have to finish at the end."""
@@ -49,13 +49,10 @@ class Server(uvicorn.Server):
         class Http(LimitedProtocol):
             connections_in_use = limits
 
-        class WebSocket(CountedWebSocket):
-            connections_in_use = limits
-
         config = uvicorn.Config(
             app,
             http=Http,
-            ws=WebSocket if websockets else "none",
+            ws=_websocket(limits) if websockets else "none",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -82,6 +79,16 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to whoever runs this process."""
         yield
+
+
+def _websocket(limits: Connections) -> type[asyncio.Protocol]:
+    """Return the protocol of a server's WebSockets."""
+    from rabbitry.runtime.http.websockets import CountedWebSocket
+
+    class WebSocket(CountedWebSocket):
+        connections_in_use = limits
+
+    return WebSocket
 
 
 async def serve(
