@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import rabbitry
 from tests.flow._running import counts, eventually_consumed, eventually_holds
 from tests.support import commands
 from tests.support.commands import Service
+from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually_blocking
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "work_queue"
@@ -107,6 +109,30 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
         finally:
             process.kill()
     assert seen == set(range(count))
+
+
+def test_a_consumer_waits_for_its_broker_and_comes_back_after_it() -> None:
+    with BrokerProcess() as broker:  # in memory, so that nothing is delivered twice
+        more = {"RABBITRY_BROKER": broker.url}
+        broker.stop()
+        with commands.service("workqueue", "consume", "--json", more=more) as consumer:
+            consumer.wait_for("trying again in")
+            for losses in (1, 2):
+                broker.start()
+                _produce(broker.url, 10)
+                eventually_blocking(partial(_has_done, consumer, 10 * losses), "all to be done")
+                broker.kill()
+                eventually_blocking(partial(_has_lost, consumer, losses), "the loss to be logged")
+            consumer.process.terminate()  # while the broker is away
+            assert consumer.process.wait(90) == 0
+
+
+def _has_done(consumer: Service, total: int) -> bool:
+    return _done(consumer) == total
+
+
+def _has_lost(consumer: Service, losses: int) -> bool:
+    return consumer.output.count("connecting again") == losses
 
 
 def test_the_example_produces_all_numbers(embedded_url: str) -> None:

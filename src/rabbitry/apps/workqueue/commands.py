@@ -88,13 +88,12 @@ def consume_numbers(
     url = broker_url(context, broker)
 
     async def service(stop: asyncio.Event) -> int:
-        from rabbitry.apps._session import Patience
         from rabbitry.apps.workqueue.work import Worker
         from rabbitry.runtime.tasks import background
 
         worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
         async with background(_watch(worker, queue, url, management)):
-            await worker.run(url, stop, Patience(at_start=connect_attempts))
+            await worker.run(url, stop, connect_attempts=connect_attempts)
         return ExitCode.DONE
 
     raise typer.Exit(run_service(service))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, connect
-from rabbitry.apps._session import FOR_EVER, Patience, stay_connected
+from rabbitry.apps._connected import run_connected
+from rabbitry.exceptions import ChannelClosed, RequestTimeout
 from rabbitry.flow.message import node_name
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.tasks import background, until
@@ -24,6 +25,8 @@ PREFETCH: Final = 10
 APP: Final = "workqueue"
 LOOK: Final = 0.5
 """Seconds between two pictures of the progress."""
+_LOOK_TIMEOUT: Final = 5.0
+"""Seconds that the broker has to tell the queue's length."""
 _UNCONFIRMED: Final = 5_000
 
 
@@ -111,18 +114,28 @@ class Worker:
         self._collector = Collector()
         self._left: int | None = None
 
-    async def run(self, url: str, stop: asyncio.Event, patience: Patience = FOR_EVER) -> None:
-        """Consume until `stop` is set. Raises ConnectFailed past `patience`, LoginRefused, VirtualHostRefused."""
+    async def run(self, url: str, stop: asyncio.Event, *, connect_attempts: int | None = None) -> None:
+        """Consume until `stop` is set.
 
-        async def session(connection: Connection) -> None:
-            await self._session(connection, stop)
-
-        await stay_connected(url, session, name=f"rabbitry workqueue consume {self.id}", stop=stop, patience=patience)
+        Raises ConnectFailed past `connect_attempts` at the start (None: no limit), LoginRefused, VirtualHostRefused,
+        and PreconditionFailed where this worker is strict.
+        """
+        await run_connected(
+            url,
+            lambda connection: self._work(connection, stop),
+            name=f"rabbitry workqueue consume {self.id}",
+            stop=stop,
+            connect_attempts=connect_attempts,
+            declare=self._declare,
+        )
         self._picture()
 
-    async def _session(self, connection: Connection, stop: asyncio.Event) -> None:
+    async def _declare(self, connection: Connection) -> None:
+        async with await connection.channel() as channel:
+            await self._declarer.queue(channel, self._queue, durable=not self._plain)
+
+    async def _work(self, connection: Connection, stop: asyncio.Event) -> None:
         channel = await connection.channel(prefetch=self._prefetch)
-        await self._declarer.queue(channel, self._queue, durable=not self._plain)
         async with background(Reporter(connection, self._reports).run()), background(self._collector.run(connection)):
             async with background(self._look(connection)):
                 await until(stop, self._consume(channel))
@@ -135,9 +148,15 @@ class Worker:
                 delivery.ack()
 
     async def _look(self, connection: Connection) -> None:
+        """Look at the queue again and again; while the connection is lost, nothing is known of it."""
         async with await connection.channel() as channel:
             while True:
-                self._left = (await channel.declare_queue(self._queue, passive=True)).message_count
+                try:
+                    await channel.open(timeout=_LOOK_TIMEOUT)
+                    info = await channel.declare_queue(self._queue, passive=True, timeout=_LOOK_TIMEOUT)
+                    self._left = info.message_count
+                except (ChannelClosed, RequestTimeout):  # deleted, or the broker is away
+                    self._left = None
                 self._picture()
                 await asyncio.sleep(LOOK)
 
