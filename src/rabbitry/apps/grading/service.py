@@ -14,7 +14,7 @@ from rabbitry._decode import decode_object, json_decoder
 from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
-from rabbitry.apps._session import FOR_EVER, stay_connected
+from rabbitry.apps._connected import run_connected
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.records import Database, outbox
@@ -88,11 +88,11 @@ def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any,
     sides = []
     people = sorted({seat.role for seat in office.seats if seat.person})
     if people:
-        session = partial(publish_outbox, database, people, stop)
-        sides.append(stay_connected(url, session, name=f"{APP} outbox", stop=stop, patience=FOR_EVER))
+        work = partial(publish_outbox, database, people, stop)
+        sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if any(seat.role == "coordinator" for seat in office.seats):
-        session = partial(answer_questions, database, stop)
-        sides.append(stay_connected(url, session, name=f"{APP} status", stop=stop, patience=FOR_EVER))
+        work = partial(answer_questions, database, stop)
+        sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
     return sides
 
 
