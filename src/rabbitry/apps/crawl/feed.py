@@ -8,13 +8,14 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
-from rabbitry.amqp.client import BrokerURL, Channel, Connection
-from rabbitry.apps._session import FOR_EVER, stay_connected
+from rabbitry.amqp.client import BrokerURL, Channel, Connection, RecoveryEvent
+from rabbitry.apps._connected import run_connected
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.picture import Picture, Queue
 from rabbitry.exceptions import (
     ChannelClosed,
     Closed,
+    ConnectionClosed,
     PreconditionFailed,
     ProtocolViolation,
     RabbitryError,
@@ -57,30 +58,34 @@ async def _tick(picture: Picture) -> None:
 
 
 async def _feed(picture: Picture, url: str | BrokerURL, plain: bool) -> None:
-    async def lost(reason: str) -> None:
-        picture.set_broker("away", reason)
+    async def declare(connection: Connection) -> None:
+        async with await connection.channel() as channel:
+            with contextlib.suppress(PreconditionFailed):  # it exists otherwise, and is read as it is
+                await channel.declare_exchange(names.EXCHANGE, "topic", durable=not plain, auto_delete=plain)
+
+    def told(event: RecoveryEvent) -> None:
+        if event.kind == "recovered":
+            picture.set_broker("connected")
+        else:
+            picture.set_broker("away", str(event.error))
 
     try:
-        await stay_connected(
+        await run_connected(
             url,
-            lambda connection: _session(picture, connection, plain),
+            lambda connection: _work(picture, connection),
             name="rabbitry crawl page",
             stop=asyncio.Event(),
-            patience=FOR_EVER,
-            lost=lost,
-            level=logging.DEBUG,  # the dashboard, which waits for samples of the same broker, has told it
+            declare=declare,
+            on_recovery=told,
+            log_level=logging.DEBUG,  # the dashboard, which waits for samples of the same broker, has told it
         )
     except RabbitryError as error:  # of the login, or of permissions: the page says so, and the rest goes on
         log.warning("no live picture of the crawl: %s", error)
         picture.set_broker("refused", str(error))
 
 
-async def _session(picture: Picture, connection: Connection, plain: bool) -> None:
+async def _work(picture: Picture, connection: Connection) -> None:
     channel = await connection.channel(prefetch=PREFETCH)
-    with contextlib.suppress(PreconditionFailed):  # it exists otherwise, and is read as it is
-        await channel.declare_exchange(names.EXCHANGE, "topic", durable=not plain, auto_delete=plain)
-    if not channel.is_open:
-        await channel.open()
     bounds = {"x-max-length": LONGEST, "x-max-length-bytes": LARGEST}
     queue = (await channel.declare_queue("", exclusive=True, arguments=bounds)).name
     await channel.bind_queue(queue, names.EXCHANGE, names.LOG_KEY)
@@ -116,14 +121,16 @@ async def _collect(picture: Picture, connection: Connection) -> None:
 
 
 async def _look(picture: Picture, connection: Connection, own: str) -> None:
-    """Look at the queues again and again, until the connection is gone."""
-    with contextlib.suppress(Closed, RequestTimeout):
+    """Look at the queues again and again, until the connection is closed for good."""
+    with contextlib.suppress(ConnectionClosed):
         async with await connection.channel() as channel:
             while True:
-                found = {name: await _queue(channel, name) for name in LOOKED_AT}
-                waiting = (await channel.declare_queue(own, passive=True)).message_count
-                picture.totals.overrun |= waiting >= LONGEST // 2
-                picture.queues = found
+                with contextlib.suppress(ChannelClosed, RequestTimeout):  # the broker is away, or the queue was deleted
+                    await channel.open()
+                    found = {name: await _queue(channel, name) for name in LOOKED_AT}
+                    waiting = (await channel.declare_queue(own, passive=True)).message_count
+                    picture.totals.overrun |= waiting >= LONGEST // 2
+                    picture.queues = found
                 await asyncio.sleep(LOOK_EVERY)
 
 

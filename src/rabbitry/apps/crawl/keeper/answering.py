@@ -159,7 +159,7 @@ class _Answering:
         except Closed as error:
             log.debug("a question about the crawl is not answered: %s", error)  # `run` raises it
         finally:
-            if self._channel.is_open:
+            if delivery.is_open:  # else the connection was lost meanwhile
                 delivery.ack()
 
     async def _reply(self, delivery: Delivery) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from rabbitry.amqp.client import Connection, Properties, connect
-from rabbitry.apps._session import FOR_EVER, stay_connected
+from rabbitry.apps._connected import run_connected
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.crawl.keeper import identity
@@ -83,15 +83,10 @@ async def run(
                 worker.wait(),
                 _tick(role, worker),
                 _fail(role),
-                stay_connected(
-                    url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop, patience=FOR_EVER
-                ),
-                stay_connected(
-                    url, partial(answer_questions, database, stop), name=f"{names.APP} questions", stop=stop,
-                    patience=FOR_EVER,
-                ),
+                run_connected(url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop),
+                run_connected(url, partial(answer_questions, database, stop), name=f"{names.APP} questions", stop=stop),
             )
-        ]  # fmt: skip
+        ]
         try:
             await until(stop, asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
             tasks[_TICKING].cancel()  # a worker that has stopped publishes nothing
