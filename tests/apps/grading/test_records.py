@@ -225,15 +225,15 @@ def test_two_publishers_share_an_outbox(database: Database) -> None:
 
 def test_a_piece_of_work_that_fails_costs_the_others_nothing(database: Database) -> None:
     held = threading.Event()
-    blocked = database._submit(lambda connection: held.wait(20))
+    blocked = database._submit(lambda connection: held.wait(90))
     good = [database._submit(partial(course.record, assignment=_way(f"s{n}")[0])) for n in range(5)]
     bad = database._submit(lambda connection: connection.execute(text("SELECT 1 FROM nowhere")))
     held.set()
-    assert blocked.result(20)
+    assert blocked.result(90)
     for future in good:
-        future.result(20)
+        future.result(90)
     with pytest.raises(RecordsError, match="nowhere"):
-        bad.result(20)
+        bad.result(90)
     assert database.read_now(course.counts) == {"submitted": 5}
 
 
@@ -251,7 +251,7 @@ def test_several_processes_may_open_it_at_once(database_url: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(50)
+        thread.join(90)
     assert errors == []
     with Database(database_url) as database:
         assert database.read_now(course.counts) == {"submitted": 6}

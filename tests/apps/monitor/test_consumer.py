@@ -118,7 +118,7 @@ async def test_an_error_of_any_kind_reaches_the_reader(
         raise error
 
     monkeypatch.setattr("rabbitry.apps._connected.connect", fail)
-    async with asyncio.timeout(20), SampleFeed("amqp://127.0.0.1:1") as feed:
+    async with asyncio.timeout(90), SampleFeed("amqp://127.0.0.1:1") as feed:
         with pytest.raises(type(error)):
             await anext(feed)
 
