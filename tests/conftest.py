@@ -39,26 +39,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _vhosts = itertools.count(1)
 _LONGEST_NAME = 40
 # What takes minutes comes first, the longest at the head, so that none of it is still to be done when all else is.
-_FIRST = (
-    "docs",
-    "differential",
-    "flow/test_faults.py",
-    "apps/crawl",
-    "cli",
-    "interop",
-    "apps",
-    "flow",
-    "browser",
-    "deploy",
-    "amqp/client",
-)
+_FIRST = [
+    Path(__file__).parent / name
+    for name in (
+        "docs",
+        "differential",
+        "flow/test_faults.py",
+        "apps/crawl",
+        "cli",
+        "interop",
+        "apps",
+        "flow",
+        "browser",
+        "deploy",
+        "amqp/client",
+    )
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    tests = Path(__file__).parent
-    places = [(place, tests / name) for place, name in enumerate(_FIRST)]
-    last = len(_FIRST)
-    items.sort(key=lambda item: next((place for place, path in places if item.path.is_relative_to(path)), last))
+    files = {item.path for item in items}
+    places = {
+        file: next((n for n, path in enumerate(_FIRST) if file.is_relative_to(path)), len(_FIRST)) for file in files
+    }
+    items.sort(key=lambda item: places[item.path])
     if {"tests.support.commands", "tests.support.embedded", "tests.apps.monitor.program"} & sys.modules.keys():
         launcher.prepare()  # before the first test, which would take its socket for a leak
 
