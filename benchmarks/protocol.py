@@ -30,6 +30,8 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTune,
     ConnectionTuneOk,
     Method,
+    decode_method,
+    encode_method,
 )
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import encode_short
@@ -41,6 +43,7 @@ MESSAGES = 400
 ROUNDS = 60
 LIMIT = 131072 - 8
 _EXCHANGE, _KEY = "exchange", "routing.key"
+_DELIVER = encode_method(BasicDeliver("", 1, False, "", ""))[:4]
 
 
 class _NeverReady(set[int]):
@@ -98,8 +101,12 @@ def _scan_and_parse(core: Connection, chunk: bytes) -> None:
             hot.parse_publish(event[2])
             decode_header(event[3])
         elif event[0] == DELIVER:
-            hot.parse_deliver(event[2])
+            decode_method(_DELIVER + event[2])
             decode_header(event[3])
+
+
+def _content(core: Connection, method: Method, header: bytes) -> bytes:
+    return core.send_method(1, method) + hot.encode_content(1, header, BODY, core.frame_limit)
 
 
 def _frames(chunk: bytes) -> list[bytes]:
@@ -126,7 +133,7 @@ def _encode_hot() -> None:
 
 def _encode_plain(core: Connection) -> None:
     for _ in range(MESSAGES):
-        core.send_content(1, BasicPublish(_EXCHANGE, _KEY, True), encode_header(PROPERTIES, len(BODY)), BODY)
+        _content(core, BasicPublish(_EXCHANGE, _KEY, True), encode_header(PROPERTIES, len(BODY)))
 
 
 def _encode_pamqp() -> None:
@@ -146,10 +153,10 @@ def main() -> None:
     header = encode_header(PROPERTIES, len(BODY))
     client, broker = _pair()
     chunks = {
-        "publish": (Role.BROKER, client.send_content(1, BasicPublish(_EXCHANGE, _KEY, True), header, BODY) * MESSAGES),
+        "publish": (Role.BROKER, _content(client, BasicPublish(_EXCHANGE, _KEY, True), header) * MESSAGES),
         "deliver": (
             Role.CLIENT,
-            broker.send_content(1, BasicDeliver("ctag1", 7, False, _EXCHANGE, _KEY), header, BODY) * MESSAGES,
+            _content(broker, BasicDeliver("ctag1", 7, False, _EXCHANGE, _KEY), header) * MESSAGES,
         ),
     }
     for name, (role, chunk) in chunks.items():

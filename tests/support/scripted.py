@@ -121,17 +121,21 @@ class ScriptedLink:
         """Refuse a message, or all up to it."""
         self.send(1, BasicNack(tag, multiple, False))
 
+    def _send_content(self, method: Method, header: bytes, body: bytes) -> None:
+        content = hot.encode_content(1, header, body, self.core.frame_limit)
+        self.driver.write(self.core.send_method(1, method) + content)
+
     def give_back(self, tag: int) -> None:
         """Return a message as unroutable; its confirm is another matter."""
         exchange, routing_key, header, body = self.published[tag - 1]
         method = BasicReturn(312, "NO_ROUTE", exchange, routing_key)
-        self.driver.write(self.core.send_content(1, method, header, body))
+        self._send_content(method, header, body)
 
     def deliver(self, consumer_tag: str, delivery_tag: int, body: bytes) -> None:
         """Deliver a message without properties."""
         header = hot.encode_header(len(body), 0, b"")
         method = BasicDeliver(consumer_tag, delivery_tag, False, "", "q")
-        self.driver.write(self.core.send_content(1, method, header, body))
+        self._send_content(method, header, body)
 
 
 class ScriptedBroker:

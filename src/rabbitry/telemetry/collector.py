@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from rabbitry.amqp.client import Connection
 from rabbitry.exceptions import Undecodable
-from rabbitry.telemetry.histogram import Histogram
 from rabbitry.telemetry.report import EXCHANGE, SILENCE, Report, decode_report
 
 MOST_NODES: Final = 10_000
@@ -48,13 +47,6 @@ class Collector:
         for key in [key for key, node in self._nodes.items() if node.heard < oldest]:
             del self._nodes[key]
         return [self._nodes[key].report for key in sorted(self._nodes)]
-
-    def histogram(self, name: str, reports: Iterable[Report] | None = None) -> Histogram:
-        """Add up the histograms of one name over nodes (None: all that are alive)."""
-        total = Histogram()
-        for report in self.nodes() if reports is None else reports:
-            total += Histogram(report.histograms.get(name, ()))
-        return total
 
     async def run(self, connection: Connection, told: Callable[[Report], None] | None = None) -> None:
         """Listen until cancelled; `told` is called with each report. Raises ConnectionClosed, ChannelClosed."""

@@ -160,15 +160,14 @@ def test_one_byte_at_a_time() -> None:
 def test_hot_encoders_are_the_plain_ones() -> None:
     client, broker = _pair()
     header = encode_header(Properties(delivery_mode=2), 3)
-    assert _publish(1, b"abc", properties=Properties(delivery_mode=2)) == client.send_content(
-        1, BasicPublish("", "q", True), header, b"abc"
-    )
-    deliver = hot.deliver_payload(hot.deliver_prefix(b"\x01t"), 9, True, b"\x01e\x01k")
-    encoded = hot.encode_method_frame(1, deliver) + hot.encode_content(1, header, b"abc", 4088)
-    assert encoded == broker.send_content(1, BasicDeliver("t", 9, True, "e", "k"), header, b"abc")
+    content = hot.encode_content(1, header, b"abc", 4088)
+    published = client.send_method(1, BasicPublish("", "q", True)) + content
+    assert _publish(1, b"abc", properties=Properties(delivery_mode=2)) == published
+    deliver = BasicDeliver("t", 9, True, "e", "k")
+    encoded = hot.encode_method_frame(1, encode_method(deliver)) + content
+    assert encoded == broker.send_method(1, deliver) + content
     events = client.receive(encoded)
-    assert events[0][0] == DELIVER
-    assert hot.parse_deliver(events[0][2]) == ("t", 9, True, "e", "k")
+    assert [(event[0], event[2]) for event in events] == [(DELIVER, encode_method(deliver)[4:])]
 
 
 @given(st.binary(max_size=300))
@@ -402,7 +401,7 @@ def test_what_makes_no_sense_to_send_changes_nothing() -> None:
 @pytest.mark.parametrize("size", [0, 3])
 def test_content_of_the_wrong_side_is_refused_on_either_way(size: int) -> None:
     header = encode_header(Properties(), size)
-    deliver = hot.encode_method_frame(1, hot.deliver_payload(hot.deliver_prefix(b"\x00"), 1, False, b"\x00\x00"))
+    deliver = hot.encode_method_frame(1, encode_method(BasicDeliver("", 1, False, "", "")))
     for receiver, data in (
         (_pair()[0], _publish(1, b"x" * size)),
         (_pair()[1], deliver + hot.encode_content(1, header, b"x" * size, 4088)),
@@ -560,14 +559,12 @@ def test_a_client_takes_a_header_beyond_the_frame_size_and_a_broker_does_not() -
     client, broker = _pair()
     header = encode_header(Properties(headers={"baggage": "x" * 50_000}), 3)
     content = _frame(2, 1, header) + _frame(3, 1, b"abc")
-    prefix = hot.deliver_payload(hot.deliver_prefix(b"\x01c"), 1, False, b"\x00\x01q")
-    data = hot.encode_method_frame(1, prefix) + content
+    deliver = hot.encode_method_frame(1, encode_method(BasicDeliver("c", 1, False, "", "q")))
+    data = deliver + content
     for cut in (len(data), 100, 5000):
         taken = client.receive(data[:cut]) + (client.receive(data[cut:]) if cut < len(data) else [])
         assert [(event[0], *event[3:]) for event in taken] == [(DELIVER, header, b"abc")]
     published = hot.encode_method_frame(1, hot.publish_payload(b"\x00", b"\x01q", True)) + content
     assert "frame_too_large" in str(_violation(broker.receive(published)))
-    large_body = (
-        hot.encode_method_frame(1, prefix) + _frame(2, 1, encode_header(Properties(), 9000)) + _frame(3, 1, b"b" * 9000)
-    )
+    large_body = deliver + _frame(2, 1, encode_header(Properties(), 9000)) + _frame(3, 1, b"b" * 9000)
     assert "frame_too_large" in str(_violation(client.receive(large_body)))

@@ -264,10 +264,6 @@ class Connection:
             raise UsageError(f"can't send {name} on channel {channel}: {violation.reply_text}") from violation
         return hot.encode_method_frame(channel, payload)
 
-    def send_content(self, channel: int, method: Method, header: bytes, body: bytes) -> bytes:
-        """Return the frames of a method that carries content. Raises as `send_method` does."""
-        return self.send_method(channel, method) + hot.encode_content(channel, header, body, self.frame_limit)
-
     # -- receiving -------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:

@@ -178,11 +178,6 @@ def deliver_prefix(consumer_tag: bytes) -> bytes:
     return b"\x00\x3c\x00\x3c" + consumer_tag
 
 
-def deliver_payload(prefix: bytes, delivery_tag: int, redelivered: bool, destination: bytes) -> bytes:
-    """Encode a basic.deliver payload. `destination` is exchange and routing key as a publish carried them."""
-    return prefix + _DELIVER_MIDDLE.pack(delivery_tag, redelivered) + destination
-
-
 def get_ok_payload(delivery_tag: int, redelivered: bool, destination: bytes, message_count: int) -> bytes:
     """Encode a basic.get-ok payload; `message_count` is how many are left."""
     return b"\x00\x3c\x00\x47%b%b%b" % (
@@ -204,27 +199,6 @@ def parse_publish(arguments: bytes) -> tuple[str, str, bool, bool]:
         raise _malformed("basic.publish", 40)
     exchange, routing_key = decode_text(arguments[3:middle]), decode_text(arguments[middle + 1 : end])
     return exchange, routing_key, bits & 1 == 1, bits & 2 == 2
-
-
-def parse_deliver(arguments: bytes) -> tuple[str, int, bool, str, str]:
-    """Return consumer tag, delivery tag, redelivered, exchange, routing key. Raises ProtocolViolation (502)."""
-    try:
-        tag_end = 1 + arguments[0]
-        delivery_tag, redelivered = _DELIVER_MIDDLE.unpack_from(arguments, tag_end)
-        exchange_at = tag_end + 10
-        exchange_end = exchange_at + arguments[exchange_at - 1]
-        key_end = exchange_end + 1 + arguments[exchange_end]
-    except (IndexError, struct.error):
-        raise _malformed("basic.deliver", 60) from None
-    if key_end != len(arguments):
-        raise _malformed("basic.deliver", 60)
-    return (
-        decode_text(arguments[1:tag_end]),
-        delivery_tag,
-        redelivered & 1 == 1,
-        decode_text(arguments[exchange_at:exchange_end]),
-        decode_text(arguments[exchange_end + 1 : key_end]),
-    )
 
 
 def parse_return(arguments: bytes) -> tuple[int, str, str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.flow.worker._job import Job, Result
-from rabbitry.telemetry.histogram import BUCKETS, Histogram
+from rabbitry.telemetry.histogram import Histogram
 from rabbitry.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class Counting:
     def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
         """Count what a handler did, and where that goes."""
         counts = self.stages[job.stage.name]
-        number = int(job.seconds * 1e6).bit_length()  # as Histogram.observe does
-        counts.handling.counts[number if number < BUCKETS else -1] += 1
+        counts.handling.observe(job.seconds)
         for message in outgoing:
             if message.role is Role.RESULT:
                 counts.to[message.routing_key] += 1
@@ -121,8 +120,7 @@ class Counting:
 
     def settled(self, job: Job, now: float) -> None:
         """Count a delivery that is out of hand. now: on the monotonic clock."""
-        number = int((now - job.received) * 1e6).bit_length()
-        self.stages[job.stage.name].passing.counts[number if number < BUCKETS else -1] += 1
+        self.stages[job.stage.name].passing.observe(now - job.received)
 
     def reports(self, kind: Kind) -> list[Report]:
         """Make a report for each stage."""
