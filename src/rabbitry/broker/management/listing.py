@@ -4,11 +4,12 @@ Only what is shown is built: names and sort keys come from the objects themselve
 """
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Final, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar, cast
 
 from starlette.datastructures import QueryParams
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from rabbitry.broker.management.call import Answer, Call, bad, found_in, number, only
 from rabbitry.broker.management.encoding import Json, encode
@@ -18,8 +19,8 @@ from rabbitry.exceptions import UsageError
 
 T = TypeVar("T")
 _MOST_PAGE: Final = 500
-_RUN: Final = 1000
-"""Keys sorted in one step, which takes about 2 ms."""
+_RUN: Final = 500
+"""Keys sorted in one step, which takes about 1 ms."""
 _CHUNK: Final = 1 << 16
 """Bytes of an answer that are sent in one piece; its last object may be longer."""
 
@@ -36,10 +37,15 @@ class Listed(NamedTuple, Generic[T]):
     order: tuple[str, ...] = ("vhost", "name")
     has_pages: bool = False
 
-    def value(self, item: T, path: str) -> object:
-        """Return one field of an object; None where it has no such field."""
-        field = self.fields.get(path.partition(".")[0])
-        return found_in({path.partition(".")[0]: field(item)} if field is not None else self.view(item), path)
+    def getter(self, path: str) -> Callable[[T], object]:
+        """Return a function that returns one field of an object, None where it has no such field."""
+        name, _, rest = path.partition(".")
+        field = self.fields.get(name)
+        if field is None:
+            return lambda item: found_in(self.view(item), path)
+        if not rest:
+            return field
+        return lambda item: found_in({name: field(item)}, path)
 
     def with_columns(self, columns: str) -> Callable[[T], Json | list[object]]:
         """Return a function that shows only these fields of an object."""
@@ -95,7 +101,8 @@ async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -
         if len(piece) >= _CHUNK:
             chunks.append(bytes(piece))
             piece.clear()
-        await pace.rest()
+        if pace.is_over:
+            await pace.rest()
     if piece:
         chunks.append(bytes(piece))
     if chunks:
@@ -103,17 +110,29 @@ async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -
     return chunks
 
 
+class _Pieces(Response):
+    """A JSON answer that is sent piece by piece, as fast as the client takes it.
+
+    Starlette's StreamingResponse imports anyio's loop at the first answer, which takes 25 ms.
+    """
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self._chunks = chunks
+        size = sum(map(len, chunks))
+        super().__init__(media_type="application/json", headers={"content-length": str(size)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for chunk in self._chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def streamed(chunks: list[bytes]) -> Response:
-    """Return a JSON answer that is sent piece by piece, as fast as the client takes it."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-
-    size = sum(map(len, chunks))
-    if size < _CHUNK:
+    """Return a JSON answer, which is sent piece by piece where it is long."""
+    if sum(map(len, chunks)) < _CHUNK:
         return Response(b"".join(chunks), media_type="application/json")
-    return StreamingResponse(pieces(), media_type="application/json", headers={"content-length": str(size)})
+    return _Pieces(chunks)
 
 
 def _page(query: QueryParams) -> _Page:
@@ -146,13 +165,15 @@ async def _named(listed: Listed[T], page: _Page, pace: Pace) -> list[T]:
     """Return the objects whose names contain a text, or match a regular expression; its case does not matter."""
     found: list[T] = []
     is_wanted = _predicate(page)
+    name = listed.getter("name")
     for item in listed.items:
         try:
-            if is_wanted(str(listed.value(item, "name"))):
+            if is_wanted(str(name(item))):
                 found.append(item)
         except TimeoutError as error:
             raise bad("name takes too long as a regular expression") from error
-        await pace.rest()
+        if pace.is_over:
+            await pace.rest()
     return found
 
 
@@ -169,24 +190,28 @@ def _predicate(page: _Page) -> Callable[[str], bool]:
 async def _sorted(items: Sequence[T], listed: Listed[T], query: QueryParams, upto: int, pace: Pace) -> Sequence[T]:
     """Return the first `upto` objects in order: runs are sorted, then merged as far as is needed."""
     sort, is_reversed = query.get("sort"), query.get("sort_reverse") == "true" and "sort" in query
-    paths = listed.order if sort is None else (sort, *listed.order)
-    runs: list[list[tuple[tuple[tuple[int, object], ...], int]]] = []
+    getters = [listed.getter(path) for path in (listed.order if sort is None else (sort, *listed.order))]
+    # A key is one flat tuple of ranks, values and the place: nested ones let the garbage collector run meanwhile.
+    runs: list[list[tuple[object, ...]]] = []
     for start in range(0, len(items), _RUN):
         run = []
         for place in range(start, min(start + _RUN, len(items))):
-            run.append((tuple(_rank(listed.value(items[place], path)) for path in paths), place))
-            await pace.rest()
-        run.sort(reverse=is_reversed)
+            key: list[object] = []
+            for value_of in getters:
+                key += _rank(value_of(items[place]))
+            run.append((*key, place))
+            if pace.is_over:
+                await pace.rest()
+        run.sort(reverse=is_reversed)  # values of equal ranks can be compared
         runs.append(run)
         await pace.rest()
-    if len(runs) == 1:
-        return [items[place] for _, place in runs[0]]
     found: list[T] = []
-    for _, place in heapq.merge(*runs, reverse=is_reversed):
+    for *_, last in heapq.merge(*runs, reverse=is_reversed):
         if len(found) >= upto:
             break
-        found.append(items[place])
-        await pace.rest()
+        found.append(items[cast(int, last)])
+        if pace.is_over:
+            await pace.rest()
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from rabbitry.broker.store.journal import Journal
 
-_SLICE: Final = 0.004
+_SLICE: Final = 0.002
 """Seconds of each turn of the loop that all long requests together may take."""
 
 
