@@ -58,7 +58,8 @@ class Schema:
     app: names the SQLite file. migrations: the folder of Alembic's scripts. head: the newest migration.
     version_table: where the database's version is kept. lock: any number of the app's own, PostgreSQL's advisory lock
     of whoever brings the schema up to date. linger: seconds that work waits for more of its kind: most of what a commit
-    costs, on CPU and disk, it costs only once. pragmas: further settings of each SQLite connection.
+    costs, on CPU and disk, it costs only once. pragmas: further settings of each SQLite connection; writer_pragmas: of
+    the one that writes, in place of these.
     """
 
     app: str
@@ -68,6 +69,7 @@ class Schema:
     lock: int
     linger: float = 0.0
     pragmas: tuple[str, ...] = ()
+    writer_pragmas: tuple[str, ...] = ()
 
     def default_url(self) -> str:
         """Return RABBITRY_DATABASE, or SQLite in the folder of `rabbitry up`, or in the user's data folder."""
@@ -96,7 +98,9 @@ class Database:
         parsed = make_url(given)
         self._shown = parsed.render_as_string(hide_password=True)
         self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
-        self._writing = self._engine.execution_options(writes=True)
+        # A connection of its own: SQLite drops what a connection has in memory when another one has written.
+        self._writer = _engine(given, existing, schema.writer_pragmas or schema.pragmas)
+        self._writing = self._writer.execution_options(writes=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="records writer", daemon=True)
@@ -121,15 +125,13 @@ class Database:
                 if self._path is not None:
                     self._file = OpenedFile(self._path)
         except SQLAlchemyError as error:
-            self._readers.shutdown()
-            self._engine.dispose()
+            self._close()
             named = _named(error, str(self))
             if isinstance(error, ProgrammingError):  # no schema to make tables in, or no right to
                 named = RecordsError(f"{named}: this user must be allowed to make tables there")
             raise named from error
         except BaseException:
-            self._readers.shutdown()
-            self._engine.dispose()
+            self._close()
             raise
         self._thread.start()
         return self
@@ -148,8 +150,12 @@ class Database:
         """Finish the work that was given, and close."""
         self._work.put(None)
         self._thread.join()
+        self._close()
+
+    def _close(self) -> None:
         self._readers.shutdown()
         self._engine.dispose()
+        self._writer.dispose()
 
     async def write(self, work: Work[T]) -> T:
         """Do work in a transaction. Raises RecordsError, and what the work raises. After cancelling: unknown."""

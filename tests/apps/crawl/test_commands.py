@@ -273,13 +273,14 @@ def test_very_many_addresses_go_in_several_commands(
     run: Run, embedded_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rabbitry.apps.crawl.commands.add.AT_ONCE", 100)
+    monkeypatch.setattr("rabbitry.apps.crawl.commands.add.LIMITED", 200)
     seeds = tmp_path / "seeds"
     seeds.write_text("".join(f"http://h{number}.example/\n" for number in range(250)))
     with keeper(embedded_url, database_url, lambda _: Answer(["added"])) as came:
         assert run("add", "--file", str(seeds), "--broker", embedded_url).out == "added\n" * 3
     assert [len(command.urls) for command in came if isinstance(command, Add)] == [100, 100, 50]
     done = run("add", "--file", str(seeds), "--limit", "5", "--broker", embedded_url)
-    assert (done.code, "--limit holds for 100 addresses at once" in done.err) == (2, True)
+    assert (done.code, "--limit holds for 200 addresses at once" in done.err) == (2, True)
     monkeypatch.setattr("rabbitry.apps.crawl.commands.add.BYTES_AT_ONCE", 1_000)
     with keeper(embedded_url, database_url, lambda _: Answer(["added"])) as came:
         assert run("add", "--file", str(seeds), "--broker", embedded_url).code == 0

@@ -417,17 +417,52 @@ def pages_of(world: World) -> int:
     return sum(number for url, number in world.requests().items() if not url.endswith("/robots.txt"))
 
 
-def test_a_keeper_that_takes_over_looks_at_full_crawls_with_waiting_addresses_alone(simple: Database) -> None:
+def test_what_waits_for_a_crawl_with_all_its_pages_is_refused_some_addresses_at_a_time(
+    simple: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.apps.crawl.keeper.state.SWEPT", 20)
+    monkeypatch.setattr("rabbitry.apps.crawl.keeper.dispatch.SWEPT", 20)
     world = World(simple, site_of({}))
-    world.add("http://a.test/", limit=1)
-    world.add("http://b.test/", limit=1)
+    world.send = lambda batch: None  # type: ignore[method-assign]
+    world.add(*(f"http://a{number}.test/" for number in range(45)))
+    world.add(*(f"http://b{number}.test/" for number in range(45)), limit=1)
+    world.add(*(f"http://c{number}.test/" for number in range(45)), limit=1)
 
-    def full(connection: Connection) -> set[int]:
+    def fill(connection: Connection) -> None:
         connection.exec_driver_sql("UPDATE crawl_crawls SET pages = 1")
-        connection.exec_driver_sql("UPDATE crawl_addresses SET state = 3 WHERE crawl = 2")
-        return load(connection, 9).full
 
-    assert simple.write_now(full) == {1}
+    simple.write_now(fill)
+    world.keeper = Keeper("another", world.index)
+    refused = [0]
+    while refused[-1] < 90 and len(refused) < 20:
+        world.tell([])
+        refused.append(world.counts().get("outcome:limit", 0))
+    assert refused[-1] == 90, "all that waits for the two, and nothing of the first one"
+    assert max(after - before for before, after in itertools.pairwise(refused)) <= 20
+    for _ in range(20):
+        world.tell([])
+    assert world.counts()["outcome:limit"] == 90
+
+
+def test_very_many_rules_are_read_when_their_host_is_to_be_asked(database: Database) -> None:
+    rules = "".join(f"Disallow: /private/{number}\n" for number in range(2_000))
+    robots = f"User-agent: *\nCrawl-delay: 7\n{rules}Sitemap: /map.xml\n"
+    pages = {
+        "http://a.test/robots.txt": Answered(body=robots),
+        "http://a.test/": Answered("a", ["http://a.test/private/1999/x", "http://a.test/x"]),
+        "http://a.test/map.xml": Answered(links=["http://a.test/y"]),
+        "http://a.test/x": Answered("x"),
+        "http://a.test/y": Answered("y"),
+    }
+    world = World(database, site_of(pages))
+    world.add("http://a.test/")
+    world.tell([])
+    told = database.read_now(lambda connection: why(connection, "http://a.test/private/7", world.now))
+    assert told.would in ("disallowed", "queued")
+    world.run()
+    assert set(world.requests()) == set(pages)
+    assert world.gaps()["http://a.test"] >= 7 - 1e-6
+    assert world.counts()["outcome:disallowed"] == 1
 
 
 def test_a_limit_holds_to_the_page(simple: Database) -> None:

@@ -8,6 +8,7 @@ from rabbitry.apps.crawl.keeper.robots import (
     LARGEST_CACHED,
     MOST_SITEMAPS,
     MOST_WILDCARDS,
+    UNREAD,
     Robots,
     RobotsCache,
 )
@@ -17,6 +18,8 @@ def rules(body: str) -> Robots:
     """Return the rules of http://a.test."""
     robots = Robots("http://a.test", 1)
     robots.take(body, 1000.0)
+    if robots.state == UNREAD:
+        robots.read()
     return robots
 
 

@@ -19,10 +19,12 @@ ADDRESS: Final = 2
 """Of an address that is read, changed and written."""
 RULES: Final = 50
 """Bytes of a robots.txt that are parsed, for one unit; a file of 500 kB takes 170 ms."""
+HEEDED: Final = 100
+"""Rules that an address is looked for in, for one unit."""
 _MESSAGE: Final = 10
 _LETTERS: Final = 250
 _BYTES: Final = 4_000
-"""Of a page that is kept, for one unit."""
+"""Of a page or a robots.txt that is kept, for one unit."""
 
 
 def cost_of(one: Input, state: State) -> int:
@@ -32,7 +34,7 @@ def cost_of(one: Input, state: State) -> int:
     if isinstance(one, Page):
         return _MESSAGE + len(one.body) // _BYTES
     if isinstance(one, Outcome):
-        return _MESSAGE + (len(one.body) // RULES if one.body else 0)
+        return _MESSAGE + (len(one.body) // _BYTES if one.body else 0)
     if isinstance(one, Report):
         batch = state.batches.get(one.batch)
         return _MESSAGE + (ADDRESS * len(batch.addresses) if batch is not None else 0)

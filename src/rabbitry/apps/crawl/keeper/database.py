@@ -13,8 +13,10 @@ SCHEMA: Final = _records.Schema(
     head="2",
     version_table="crawl_version",
     lock=7_723_012,
-    # Links are looked up all over the seen set: 64 MiB of it in memory, and larger pieces written back at once.
-    pragmas=("cache_size = -65536", "wal_autocheckpoint = 8000", "temp_store = MEMORY"),
+    # Four connections read, for which the system's memory serves as well.
+    pragmas=("cache_size = -4096", "temp_store = MEMORY"),
+    # Links are looked up all over the seen set: 40 MiB of it in memory, and larger pieces written back at once.
+    writer_pragmas=("cache_size = -40960", "temp_store = MEMORY", "wal_autocheckpoint = 8000"),
 )
 
 

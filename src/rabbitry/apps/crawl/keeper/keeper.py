@@ -121,7 +121,7 @@ class Keeper:
 
     def next_due(self) -> float | None:
         """Return when there is something to do without a message."""
-        if self._state is None or self._state.pages or self._state.sitemaps:
+        if self._state is None or self._state.pages or self._state.sitemaps or self._state.full:
             return 0.0
         due = self._state.next_due()
         later = self._state.later_due()

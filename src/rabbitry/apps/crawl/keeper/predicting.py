@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import Address
 from rabbitry.apps.crawl.keeper.outcomes import WORDS
-from rabbitry.apps.crawl.keeper.robots import CLOSED, RULES, Robots
+from rabbitry.apps.crawl.keeper.robots import CLOSED, RULES, UNREAD, Robots
 from rabbitry.apps.crawl.keeper.scope import Crawl
 
 _MOST_CRAWLS = 1_000
@@ -29,7 +29,7 @@ def predict(connection: Connection, address: Address, now: float) -> str:
     ):
         if row.state == CLOSED and row.until > now:
             return WORDS.get(row.outcome, "disallowed")
-        if row.state == RULES and not Robots(address.origin, 0, RULES, body=row.body).allows(address.url):
+        if row.state in (RULES, UNREAD) and not Robots(address.origin, 0, RULES, body=row.body).allows(address.url):
             return "disallowed"
     return "queued"
 

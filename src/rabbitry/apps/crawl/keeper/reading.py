@@ -15,7 +15,7 @@ from rabbitry.apps.crawl.keeper.addresses import BadAddress, long_key, parse
 from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.predicting import predict
-from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE
+from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE, UNREAD
 from rabbitry.apps.crawl.keeper.seen import ref_of
 from rabbitry.apps.crawl.keeper.state import LATER, SENT, WAITING
 from rabbitry.apps.crawl.keeper.trail import steps
@@ -23,7 +23,7 @@ from rabbitry.apps.crawl.keeper.work import SLOT, state_word
 from rabbitry.apps.crawl.messages import OUTCOMES
 
 _MINUTE: Final = 60 // SLOT
-_ROBOTS: Final = {RULES: "robots", ALL_ALLOWED: "robots"}
+_ROBOTS: Final = {RULES: "robots", ALL_ALLOWED: "robots", UNREAD: "robots"}
 """The word for a robots.txt that is known; that of the others is why it is not."""
 
 

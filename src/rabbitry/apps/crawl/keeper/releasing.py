@@ -92,7 +92,7 @@ def count_page(work: Work, row: Row) -> None:
         crawl.pages += 1
         work.crawls.add(crawl.id)
         if crawl.is_full:
-            work.state.full.add(crawl.id)
+            work.state.fill(crawl)
 
 
 def fetch_again(work: Work, row: Row, *, is_changed: bool | None) -> None:

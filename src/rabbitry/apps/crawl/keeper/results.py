@@ -11,7 +11,7 @@ from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
 from rabbitry.apps.crawl.keeper.releasing import AWAITED, SITEMAP, count_page, fetch_again, release
-from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS
+from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS, UNREAD, Robots
 from rabbitry.apps.crawl.keeper.state import (
     DONE,
     LARGEST_WINDOW,
@@ -217,15 +217,7 @@ class CrawlResults:
         else:
             hosts.robots_failed(work, host, robots, batch, word, _with_status(outcome))
             return
-        work.robots[robots.origin] = robots
-        host.robots_delay = robots.delay
-        # The crawler left the delay that was known before.
-        host.due = max(host.due, work.now + host.pause)
-        work.hosts.add(host.id)
-        first = work.waiting(host, 1)
-        if first and robots.body:
-            for url in robots.sitemaps()[:MOST_SITEMAPS]:
-                self._links.add(url, first[0], first[0].depth, purpose=SITEMAP)
+        take_rules(work, host, robots, self._links)
 
     # -- ends of batches ---------------------------------------------------------------------------------
 
@@ -275,3 +267,16 @@ def _with_status(outcome: Outcome) -> str:
 
 def _short(value: str | None) -> str | None:
     return value if value is None or (len(value) <= 1_000 and value.isprintable()) else None
+
+
+def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
+    """Have the rules of an origin hold from now on, and follow the sitemaps that they name."""
+    work.robots[robots.origin] = robots
+    host.robots_delay = robots.delay
+    # The crawler left the delay that was known before.
+    host.due = max(host.due, work.now + host.pause)
+    work.hosts.add(host.id)
+    first = work.waiting(host, 1)
+    if first and robots.body and robots.state != UNREAD:
+        for url in robots.sitemaps()[:MOST_SITEMAPS]:
+            links.add(url, first[0], first[0].depth, purpose=SITEMAP)

@@ -35,6 +35,10 @@ UNAVAILABLE: Final = 3
 """No answer, or 5xx: nothing is allowed, and it is asked again."""
 CLOSED: Final = 4
 """Given up until a later time, or refused for good."""
+UNREAD: Final = 5
+"""Its rules came, and are many: they are read when its host is to be asked next."""
+_READ_AT_ONCE: Final = 20_000
+"""Bytes of rules that are read as they come, in 7 ms. 500 kB take 170 ms, and may come from many hosts at once."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,12 @@ class Robots:
         self._parsed()
         return self._lines + self._stars * len(url) // _LETTERS
 
+    @property
+    def cost_of_reading(self) -> int:
+        """Return the bytes of rules that are to be parsed before an address can be looked at."""
+        is_to_be = self._rules is None and self.state in (RULES, UNREAD)
+        return len(self.body) if is_to_be else 0
+
     def allows(self, url: str) -> bool:
         """Return whether an address of the origin may be fetched."""
         if self.state != RULES:
@@ -70,13 +80,21 @@ class Robots:
         return bool(self._parsed().can_fetch(url, AGENT))
 
     def take(self, body: str, now: float) -> None:
-        """Take the rules of a new robots.txt."""
+        """Take the rules of a new robots.txt. Where they are many, the state is UNREAD until `read`."""
         self.body = body[:LARGEST].removeprefix("\ufeff").replace("\0", "")
         self._rules = None
         self.state, self.at, self.until, self.tries, self.outcome, self.detail = RULES, now, now + KEPT, 0, 0, ""
         if _wildcards(self.body) > MOST_WILDCARDS:
             # Too costly to heed rule by rule, so that what they may forbid is all left alone.
             self.body, self.detail = _FORBID_ALL, f"more than {MOST_WILDCARDS} wildcards"
+        if len(self.body) > _READ_AT_ONCE:
+            self.state = UNREAD
+        else:
+            self.read()
+
+    def read(self) -> None:
+        """Read the rules that were taken."""
+        self.state = RULES
         delay = self._parsed().crawl_delay(AGENT)
         self.delay = min(max(0.0, float(delay or 0.0)), _LONGEST_DELAY)
         if "disallow" not in self.body.lower():

@@ -25,7 +25,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow import App, Batch, Message, Outgoing
 
-AT_ONCE: Final = 500
+AT_ONCE: Final = 128
 """Messages of one transaction."""
 BUSY: Final = 16
 """Messages from which on a transaction waits for its turn, while more gather for the next one."""

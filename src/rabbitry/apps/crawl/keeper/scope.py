@@ -31,7 +31,14 @@ class Crawl:
     recrawl: float | None = None
     pages: int = 0
     sent: int = 0
+    has_new_hosts: bool = False
+    """Whether its hosts are to be written again."""
     _verdicts: dict[str, bool] = field(default_factory=dict)
+    _hosts: set[str] = field(default_factory=set)
+    """Its hosts, of which there may be tens of thousands."""
+
+    def __post_init__(self) -> None:
+        self._hosts.update(self.hosts or ())
 
     def has_host(self, host: str) -> bool:
         """Return whether a host is in the crawl's scope."""
@@ -45,7 +52,7 @@ class Crawl:
         return found
 
     def _has_host(self, host: str) -> bool:
-        if host in (self.hosts or ()):
+        if host in self._hosts:
             return True
         name = host_name(host)
         return any(
@@ -55,8 +62,10 @@ class Crawl:
 
     def add_host(self, host: str) -> None:
         """Take a host into a scope of hosts: the one that a start leads to."""
-        if self.hosts is not None and host not in self.hosts:
+        if self.hosts is not None and host not in self._hosts:
             self.hosts.append(host)
+            self._hosts.add(host)
+            self.has_new_hosts = True
             self._verdicts.clear()
 
     @property
@@ -82,7 +91,7 @@ class Crawl:
             return False
         if mine == (None, None):
             return True
-        return not (set(self.hosts or ()) <= set(other.hosts or ()) and set(self.allow or ()) <= set(other.allow or ()))
+        return not (self._hosts <= other._hosts and set(self.allow or ()) <= set(other.allow or ()))
 
 
 def domain(text: str) -> str:

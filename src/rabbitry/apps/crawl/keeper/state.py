@@ -34,6 +34,8 @@ SMALLEST_WINDOW: Final = 32
 FIRST_UNTRIED: Final = 64
 SMALLEST_UNTRIED: Final = 16
 """Fewer than the names that a crawler looks up at once: those that hang leave room for others."""
+SWEPT: Final = 4_000
+"""Addresses that are looked at in one transaction for those of crawls that have all their pages."""
 _MOST_BETWEEN: Final = 3.0
 """Seconds between two transactions of a keeper that is not held up, at most: it has a tick five times a second."""
 GRACE: Final = 15.0
@@ -146,8 +148,10 @@ class State:
     contact: str | None = None
     clock_told_at: float = 0.0
     """When it was logged last that a crawler's clock is ahead."""
-    full: set[int] = field(default_factory=set)
-    """Crawls with all their pages, whose waiting addresses are still to be refused."""
+    full: dict[int, int] = field(default_factory=dict)
+    """Crawls with all their pages, whose waiting addresses are still to be refused, and how many to look at."""
+    swept: int = 0
+    """The address that was looked at last for these."""
     _meets: dict[int, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -210,6 +214,11 @@ class State:
         self._meets.clear()
         self.crawls[crawl.id] = crawl
 
+    def fill(self, crawl: Crawl) -> None:
+        """Note that a crawl has all its pages: the addresses that wait for it are refused from now on."""
+        # A round of all addresses, from wherever another crawl's round is.
+        self.full[crawl.id] = self.next_address + 2 * SWEPT
+
     def scope_grew(self) -> None:
         """Note that a crawl goes further than before: all links are looked at anew."""
         self._meets.clear()
@@ -246,12 +255,9 @@ def load(connection: Connection, epoch: int) -> State:
     state.next_address = _next(connection, "crawl_addresses")
     state.next_host = _next(connection, "crawl_hosts")
     state.next_crawl = _next(connection, "crawl_crawls")
-    state.full = {crawl.id for crawl in state.crawls.values() if crawl.is_full}
-    if state.full:
-        # One look at all that waits, and not one for each crawl that ended at its limit.
-        statement = "SELECT DISTINCT crawl FROM crawl_addresses WHERE state = 0 AND counted <> crawl"
-        waiting = sets.rows(connection, statement)
-        state.full &= {row.crawl for row in waiting}
+    for crawl in state.crawls.values():
+        if crawl.is_full:
+            state.fill(crawl)
     for host in state.hosts.values():
         if host.waiting:
             state.list_host(host)

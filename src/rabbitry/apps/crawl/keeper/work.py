@@ -143,14 +143,6 @@ class Work:
         )
         return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit, first)]
 
-    def waiting_of(self, crawl: Crawl, limit: int) -> list[Row]:
-        """Return waiting addresses of a crawl that its limit does not count yet, in no order."""
-        statement = (
-            f"SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
-            " WHERE state = 0 AND crawl = ? AND counted <> crawl LIMIT ?"
-        )
-        return [self._have(values) for values in sets.rows(self.connection, statement, crawl.id, limit)]
-
     def _have(self, values: Sequence[Any]) -> Row:
         row = self.rows.get(values[0])
         if row is None:
@@ -292,9 +284,14 @@ class Work:
         crawls = [state.crawls[one] for one in self.crawls if one in state.crawls]
         sets.change_many(
             connection,
-            "UPDATE crawl_crawls SET pages = ?, sent = ?, hosts = ? WHERE id = ?",
-            [(one.pages, one.sent, as_json(one.hosts), one.id) for one in crawls],
+            "UPDATE crawl_crawls SET pages = ?, sent = ? WHERE id = ?",
+            [(one.pages, one.sent, one.id) for one in crawls],
         )
+        for crawl in crawls:
+            if crawl.has_new_hosts:
+                values = as_json(crawl.hosts), crawl.id
+                sets.change(connection, "UPDATE crawl_crawls SET hosts = ? WHERE id = ?", *values)
+                crawl.has_new_hosts = False
         self.crawls.clear()
         batches = {one: state.batches.get(one) for one in self.batches}
         sets.change_many(connection, _PUT_BATCH, [_batch_values(one) for one in batches.values() if one])
