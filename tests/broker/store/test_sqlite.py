@@ -13,7 +13,7 @@ from zlib import crc32
 import pytest
 
 from rabbitry.broker.queues import Entry, Message
-from rabbitry.broker.store.batch import Batch, Dropped, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.batch import DELETED, Batch, Dropped, StoreFailed, StoreFull, Wanted
 from rabbitry.broker.store.room import RESERVE
 from rabbitry.broker.store.schema import VERSION
 from rabbitry.broker.store.sqlite import SQLiteStore
@@ -269,6 +269,44 @@ def test_dropped_entries_are_deleted_over_several_batches(store: SQLiteStore, mo
     assert _read(store)[9:] == [b"body 9", b"body 95", b"body 96", b"body 97", b"body 98", b"body 99"]
     (bodies,) = store._open_connection().execute("SELECT COUNT(*) FROM bodies").fetchone()
     assert bodies == 15
+    store.close()
+
+
+def test_many_queues_are_deleted_with_their_records(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 40)
+    filled = {7: 5, 300: 90, 400: 3}
+    for queue, count in filled.items():
+        store.apply(Batch(added={_entry(queue * 100 + n): queue for n in range(count)}))
+    store.apply(Batch(records={("queue", f"q{n}"): {"id": n} for n in range(1, 401)}))
+    batch = Batch(
+        records={("queue", f"q{n}"): None for n in range(1, 400)}, dropped=[Dropped(n) for n in range(1, 400)]
+    )
+    store.apply(batch)
+    crashed = SQLiteStore(_crashed(store))
+    left = {number for kind, number in crashed.open().records if kind == DELETED}
+    assert left == {str(dropped.queue) for dropped in batch.dropped}, "the queues whose deletion is to be continued"
+    assert "300" in left
+    rest = batch.dropped
+    while rest:
+        batch = Batch(dropped=rest, noted=len(rest))
+        crashed.apply(batch)
+        rest = batch.dropped
+    assert [len(_read(crashed, queue)) for queue in filled] == [0, 0, 3]
+    crashed.close()
+    after = SQLiteStore(crashed.path.parent)
+    assert after.open().records == {("queue", "q400"): {"id": 400}}
+    after.close()
+
+
+def test_entries_of_many_queues_are_read_in_their_order(store: SQLiteStore) -> None:
+    added: dict[Entry, int] = {}
+    for position in range(50):
+        first = _entry(position)
+        for queue in (3, 1, 2):
+            added[first if queue == 3 else _entry(position, message=first.message)] = queue
+    store.apply(Batch(added=added))
+    for queue in (1, 2, 3):
+        assert _read(store, queue) == [b"body %d" % position for position in range(50)]
     store.close()
 
 

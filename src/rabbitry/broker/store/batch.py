@@ -59,8 +59,9 @@ class Batch:
     """Changes that become durable together. No entry that is added is also removed or dropped.
 
     records: (kind, key) → value, None to delete. added, changed, removed: entries, with the number of their
-    queue. dropped: what goes without a look. wanted: readings that see all of this. A queue's number is never
-    used again, so nothing that is added can belong to a queue that is dropped in an earlier batch.
+    queue. dropped: what goes without a look; the first `noted` of these are left over from an earlier batch, so the
+    store knows of them. wanted: readings that see all of this. A queue's number is never used again, so nothing that
+    is added can belong to a queue that is dropped in an earlier batch.
     """
 
     records: dict[tuple[str, str], Table | None] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class Batch:
     changed: dict[Entry, int] = field(default_factory=dict)
     removed: dict[Entry, int] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
+    noted: int = 0
     wanted: list[Wanted] = field(default_factory=list)
 
     def is_empty(self) -> bool:

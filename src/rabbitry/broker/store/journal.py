@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
 """Bytes of bodies in the gathering batch above which publishers are not read; less where the disk is short of room."""
-_MOST_ROWS: Final = 10_000
-"""Changes in the gathering batch above which publishers are not read: its confirms wait for all of it."""
+_MOST_ROWS: Final = 5_000
+"""Changes in the gathering batch above which publishers are not read: its confirms wait for all of it.
+
+A batch of so many takes 30 ms to write, and a confirm waits for two: its own and the one that is being written.
+"""
 _FEWEST_WAITING: Final = 1 << 20
 """Bytes of bodies that may always wait in the gathering batch: they fit into the reserve of the store's log."""
 _WRITTEN: Final = 2
@@ -440,6 +443,7 @@ class Journal:
         """
         following = self._open()
         following.batch.dropped[:0] = writing.batch.dropped
+        following.batch.noted = len(writing.batch.dropped)
         if any(dropped.priority is not None for dropped in writing.batch.dropped):
             following.callbacks[:0] = writing.callbacks
             writing.callbacks = []

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from rabbitry.broker.store.files import head_of, log_path, mark_path
 from rabbitry.broker.store.room import is_no_room
-from rabbitry.broker.store.rows import put
+from rabbitry.broker.store.rows import write_records
 from rabbitry.broker.store.schema import record_checksum
 
 _NOTE: Final = struct.Struct(">16sI8sI")
@@ -104,7 +104,7 @@ def stored_identity(connection: sqlite3.Connection) -> bytes:
 def make_identity(connection: sqlite3.Connection) -> bytes:
     """Store a new identity, and return it. Raises sqlite3.Error."""
     identity = secrets.token_hex(_IDENTITY_SIZE // 2).encode()
-    put(connection, *IDENTITY, {"id": identity.decode()})
+    write_records(connection, {IDENTITY: {"id": identity.decode()}})
     return identity
 
 

@@ -8,8 +8,8 @@ bytearray, since the sqlite3 module asks for an adapter of every bytes object (0
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
@@ -37,11 +37,9 @@ Place = tuple[int, int, int]
 def write(connection: Connection, batch: Batch) -> None:
     """Write a batch's records and its removed, added and changed entries, and note the queues that it deletes."""
     # Deleting first frees pages: a message that moves between queues then needs no further room.
-    for (kind, key), value in batch.records.items():
-        put(connection, kind, key, value)
-    for dropped in batch.dropped:
-        if dropped.priority is None:
-            put(connection, DELETED, str(dropped.queue), {})
+    write_records(connection, batch.records)
+    deleted = [str(dropped.queue) for dropped in batch.dropped[batch.noted :] if dropped.priority is None]
+    write_records(connection, {(DELETED, number): {} for number in deleted})
     if batch.removed:
         remove(connection, batch.removed)
     if batch.added:
@@ -53,14 +51,28 @@ def write(connection: Connection, batch: Batch) -> None:
         )
 
 
-def put(connection: Connection, kind: str, key: str, value: Table | None) -> None:
-    """Write a record; None deletes it."""
-    if value is None:
-        connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
-        return
+def write_records(connection: Connection, records: dict[tuple[str, str], Table | None]) -> None:
+    """Write records; those whose value is None are deleted."""
+    gone: defaultdict[str, list[str]] = defaultdict(list)
+    for (kind, key), value in records.items():
+        if value is None:
+            gone[kind].append(key)
+    for kind, keys in gone.items():
+        _forget_records(connection, kind, keys)
+    kept = (_record_row(kind, key, value) for (kind, key), value in records.items() if value is not None)
+    _insert_rows(connection, "records", 4, kept, "INSERT OR REPLACE")
+
+
+def _record_row(kind: str, key: str, value: Table) -> tuple[str, str, bytes, int]:
     packed = encode_table(value)
-    crc = record_checksum(kind, key, packed)
-    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (kind, key, packed, crc))
+    return kind, key, packed, record_checksum(kind, key, packed)
+
+
+def _forget_records(connection: Connection, kind: str, keys: Sequence[str]) -> None:
+    for start in range(0, len(keys), _ROWS):
+        some = keys[start : start + _ROWS]
+        marks = ", ".join("?" * len(some))
+        connection.execute(f"DELETE FROM records WHERE kind = ? AND key IN ({marks})", (kind, *some))  # noqa: S608 # marks
 
 
 def _insert(connection: Connection, added: dict[Entry, int]) -> None:
@@ -69,13 +81,24 @@ def _insert(connection: Connection, added: dict[Entry, int]) -> None:
         message = entry.message
         refs[message] = refs.get(message, 0) + 1 if message.copies > 1 else 1
     _insert_rows(connection, "bodies", 4, (_body_row(message, count) for message, count in refs.items()))
-    _insert_rows(connection, "entries", 8, (_entry_row(entry, queue) for entry, queue in added.items()))
+    entries: Iterable[tuple[Entry, int]] = added.items()
+    if len(set(added.values())) > 1:
+        # Queue by queue, each page of the table is looked for once: a fanout's rows take two thirds of the CPU time.
+        entries = sorted(entries, key=_place)
+    _insert_rows(connection, "entries", 8, (_entry_row(entry, queue) for entry, queue in entries))
 
 
-def _insert_rows(connection: Connection, table: str, columns: int, rows: Iterator[tuple[object, ...]]) -> None:
+def _place(added: tuple[Entry, int]) -> Place:
+    entry, queue = added
+    return queue, entry.priority, entry.position
+
+
+def _insert_rows(
+    connection: Connection, table: str, columns: int, rows: Iterator[tuple[object, ...]], verb: str = "INSERT"
+) -> None:
     one = "(" + ", ".join("?" * columns) + ")"
     while chunk := list(islice(rows, _ROWS)):
-        many = f"INSERT INTO {table} VALUES " + ", ".join([one] * len(chunk))  # noqa: S608 # names from this file
+        many = f"{verb} INTO {table} VALUES " + ", ".join([one] * len(chunk))
         connection.execute(many, list(chain.from_iterable(chunk)))
 
 
@@ -106,7 +129,12 @@ def _release_body(connection: Connection, body: int) -> None:
 
 
 def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
-    """Delete entries of the first item of `dropped`, and remove the item when none is left. Return how many."""
+    """Delete entries of the first item of `waiting`, and remove the item when none is left. Return how many.
+
+    Queues at the front that have no entries are removed together, in a few statements.
+    """
+    if _drop_empty(connection, waiting):
+        return 0
     queue, priority, after, before = waiting[0]
     condition, values = "queue = ?", [queue]
     if priority is not None:
@@ -117,10 +145,23 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
     if last is None:
         del waiting[0]
         if priority is None:
-            put(connection, DELETED, str(queue), None)
+            _forget_records(connection, DELETED, [str(queue)])
     else:
         condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
     return delete_entries(connection, condition, values)
+
+
+def _drop_empty(connection: Connection, waiting: list[Dropped]) -> int:
+    """Remove queues without entries from the front of `waiting`, of which some are looked at. Return how many."""
+    queues = [dropped.queue for dropped in takewhile(lambda dropped: dropped.priority is None, waiting[:_ROWS])]
+    if len(queues) < 2:
+        return 0
+    numbers = ", ".join(["(?)"] * len(queues))
+    found = f"SELECT column1 FROM (VALUES {numbers}) WHERE NOT EXISTS (SELECT 1 FROM entries WHERE queue = column1)"  # noqa: S608 # marks
+    empty = {queue for (queue,) in connection.execute(found, queues)}
+    waiting[: len(queues)] = [dropped for dropped in waiting[: len(queues)] if dropped.queue not in empty]
+    _forget_records(connection, DELETED, [str(queue) for queue in empty])
+    return len(empty)
 
 
 def delete_entries(connection: Connection, condition: str, values: Sequence[int]) -> int:

@@ -508,7 +508,8 @@ class SQLiteStore:
                 del batch.removed[entry]
         self._in_transaction(functools.partial(rows.write, self._open_connection(), Batch(changed=batch.changed)))
         batch.changed.clear()
-        self._in_transaction(functools.partial(rows.write, self._open_connection(), Batch(records=batch.records)))
+        rest = Batch(records=batch.records, dropped=batch.dropped, noted=batch.noted)
+        self._in_transaction(functools.partial(rows.write, self._open_connection(), rest))
         batch.records.clear()
 
     def _checkpoint(self) -> bool:
