@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from types import TracebackType
 from typing import Self
 
+from rabbitry.amqp.client.blocking._outbox import PassedOn
 from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
@@ -19,6 +21,7 @@ class BlockingPublisher:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self.spec = publisher.spec
         self._io: IOThread | None = None
 
     def __enter__(self) -> Self:
@@ -42,6 +45,29 @@ class BlockingPublisher:
 
     def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
+        return self._entered().run(self._publisher.publish(value, key=key, headers=headers))
+
+    def send(
+        self, value: object, *, key: str, headers: Table | None = None
+    ) -> tuple[str, concurrent.futures.Future[None]]:
+        """Publish a value; return the message's id, and a future that is done when it is confirmed.
+
+        Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
+        """
+        io = self._entered()
+        return io.run(self._send(io, value, key, headers))
+
+    async def _send(
+        self, io: IOThread, value: object, key: str, headers: Table | None
+    ) -> tuple[str, concurrent.futures.Future[None]]:
+        identity, receipt = await self._publisher.send(value, key=key, headers=headers)
+        return identity, PassedOn(receipt, io)
+
+    def wait_for_confirms(self) -> None:
+        """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
+        self._entered().run(self._publisher.wait_for_confirms())
+
+    def _entered(self) -> IOThread:
         if self._io is None:
             raise UsageError("enter the publisher first: `with app.publisher_blocking() as publisher:`")
-        return self._io.run(self._publisher.publish(value, key=key, headers=headers))
+        return self._io

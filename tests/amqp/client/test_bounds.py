@@ -22,8 +22,8 @@ _AHEAD = _BOUND + _SIZE + _LOOK + (1 << 18)
 def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consuming, "_BUFFER_BYTES", _BOUND)
     monkeypatch.setattr(consuming, "LOOK_EVERY", _LOOK)
-    monkeypatch.setattr(blocking, "_INBOX_BYTES", _BOUND)
-    monkeypatch.setattr(blocking, "_UNSENT_BYTES", _BOUND)
+    monkeypatch.setattr(blocking.consuming, "_INBOX_BYTES", _BOUND)
+    monkeypatch.setattr(blocking._outbox, "_UNSENT_BYTES", _BOUND)
 
 
 def _body(number: int) -> bytes:

@@ -165,7 +165,7 @@ async def test_a_close_that_is_cancelled_while_it_recovers_has_closed(
 
 
 def test_many_threads_take_from_a_consumer_that_was_held(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocking, "_INBOX_MESSAGES", 20)
+    monkeypatch.setattr(blocking.consuming, "_INBOX_MESSAGES", 20)
     with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel(prefetch=0)
         queue = channel.declare_queue(exclusive=True).name

@@ -1,7 +1,16 @@
 """The asyncio client: connection, channel, publishing, consuming."""
 
-from rabbitry.amqp.client._blocking_delivery import BlockingDelivery
-from rabbitry.amqp.client.blocking import BlockingChannel, BlockingConnection, BlockingConsumer, connect_blocking
+from rabbitry.amqp.client._consumers import Consumers
+from rabbitry.amqp.client._transaction import Transaction
+from rabbitry.amqp.client.blocking import (
+    BlockingChannel,
+    BlockingConnection,
+    BlockingConsumer,
+    BlockingConsumers,
+    BlockingDelivery,
+    BlockingTransaction,
+    connect_blocking,
+)
 from rabbitry.amqp.client.channel import Channel
 from rabbitry.amqp.client.connection import Connection, Credentials, connect
 from rabbitry.amqp.client.consuming import Consumer, Delivery
@@ -15,16 +24,20 @@ __all__ = [
     "BlockingChannel",
     "BlockingConnection",
     "BlockingConsumer",
+    "BlockingConsumers",
     "BlockingDelivery",
+    "BlockingTransaction",
     "BrokerURL",
     "Channel",
     "Connection",
     "Consumer",
+    "Consumers",
     "Credentials",
     "Delivery",
     "Properties",
     "QueueInfo",
     "RecoveryEvent",
+    "Transaction",
     "connect",
     "connect_blocking",
     "parse_url",

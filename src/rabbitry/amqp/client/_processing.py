@@ -21,7 +21,7 @@ class _Settled(Protocol):
     def reject(self, *, requeue: bool = True) -> None: ...
 
 
-class Processing:
+class _Settling:
     """The block of one delivery. Made by `Delivery.process` and `BlockingDelivery.process`."""
 
     def __init__(self, delivery: _Settled, requeue: Requeue, requeue_once: bool) -> None:
@@ -46,7 +46,7 @@ class Processing:
             delivery.reject(requeue=requeue and not (self._once and delivery.redelivered))
 
 
-class AsyncProcessing(Processing):
+class Processing(_Settling):
     """The block of one delivery, for `async with`."""
 
     async def __aenter__(self) -> Self:
@@ -58,7 +58,7 @@ class AsyncProcessing(Processing):
         self.settle(error)
 
 
-class BlockingProcessing(Processing):
+class BlockingProcessing(_Settling):
     """The block of one delivery, for `with`."""
 
     def __enter__(self) -> Self:

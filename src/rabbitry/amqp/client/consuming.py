@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rabbitry.amqp.client._loops import check_loop
-from rabbitry.amqp.client._processing import AsyncProcessing, Requeue
+from rabbitry.amqp.client._processing import Processing, Requeue
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header
@@ -193,7 +193,7 @@ class Delivery:
         """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
         self._settlements.reject(self.delivery_tag, requeue)
 
-    def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> AsyncProcessing:
+    def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> Processing:
         """Acknowledge this delivery at the end of an `async with` block, or reject it where the block raises.
 
         The exception is passed on. A delivery that the block has settled itself, or whose channel is closed, is left
@@ -204,7 +204,7 @@ class Delivery:
                 alone. A message that is not requeued is dropped, or dead-lettered where its queue says so.
             requeue_once: reject a redelivered message without requeuing it.
         """
-        return AsyncProcessing(self, requeue, requeue_once)
+        return Processing(self, requeue, requeue_once)
 
 
 class Consumer:

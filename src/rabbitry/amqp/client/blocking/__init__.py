@@ -1,0 +1,19 @@
+"""The client for scripts: the same names without `await`, safe to use from many threads.
+
+All of it runs on one I/O thread. What waits for an answer (declaring, `publish`, `get`) costs a turn of that
+thread; what does not (`send`, `ack`, the next delivery) is handed over in batches (`benchmarks/blocking.py`).
+"""
+
+from rabbitry.amqp.client.blocking.channel import BlockingChannel, BlockingTransaction
+from rabbitry.amqp.client.blocking.connection import BlockingConnection, connect_blocking
+from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
+
+__all__ = [
+    "BlockingChannel",
+    "BlockingConnection",
+    "BlockingConsumer",
+    "BlockingConsumers",
+    "BlockingDelivery",
+    "BlockingTransaction",
+    "connect_blocking",
+]

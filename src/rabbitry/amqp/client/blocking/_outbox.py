@@ -1,0 +1,195 @@
+"""Messages on their way from the threads of a script to the I/O thread."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple
+
+from rabbitry.amqp.client._receipts import Receipt
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.exceptions import ConnectionClosed, UsageError
+
+_UNSENT_MESSAGES: Final = 10_000
+_UNSENT_BYTES: Final = 64 << 20
+
+
+class _Room:
+    """The room for more messages that wait to be sent. For any thread."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for a message of `size` bytes; one that never fits waits until it is alone."""
+        with self._changed:
+            while self._messages >= _UNSENT_MESSAGES or (self._messages and self._bytes + size > _UNSENT_BYTES):
+                self._changed.wait()
+            self._messages += 1
+            self._bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Undo `take`."""
+        with self._changed:
+            self._messages -= 1
+            self._bytes -= size
+            self._changed.notify()
+
+
+class Confirm(concurrent.futures.Future[None]):
+    """The result of `send`. failure: why the message was not confirmed; reading it here is not a look."""
+
+    failure: Exception | None = None
+    _was_asked = False
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        self.failure = error
+        self.set_exception(error)
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it has failed and nobody has asked for its result or exception since."""
+        return self.failure is not None and not self._was_asked
+
+    def result(self, timeout: float | None = None) -> None:
+        try:
+            super().result(timeout)
+        finally:
+            self._was_asked = self.done()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        try:
+            return super().exception(timeout)
+        finally:
+            self._was_asked = self.done()
+
+
+class PassedOn(Confirm):
+    """The result of a message that was sent in the I/O thread, for other threads. Made in the I/O thread."""
+
+    def __init__(self, receipt: asyncio.Future[None], io: IOThread) -> None:
+        super().__init__()
+        self._receipt = receipt
+        self._io = io
+        self.set_running_or_notify_cancel()  # from here on it can't be cancelled, and is free to be set
+        receipt.add_done_callback(self._pass_on)
+
+    def _pass_on(self, receipt: asyncio.Future[None]) -> None:
+        error = receipt.failure if isinstance(receipt, Receipt) else receipt.exception()
+        if isinstance(error, Exception):
+            self.fail(error)
+        else:
+            self.set_result(None)
+
+    def result(self, timeout: float | None = None) -> None:
+        try:
+            super().result(timeout)
+        finally:
+            self._note_look()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        try:
+            return super().exception(timeout)
+        finally:
+            self._note_look()
+
+    def _note_look(self) -> None:
+        """Count a look at a failure in this thread as a look at the receipt."""
+        if self.failure is not None and self._io.is_running:
+            with contextlib.suppress(UsageError):  # the publisher was closed meanwhile
+                self._io.post(self._look)
+
+    def _look(self) -> None:
+        self._receipt.exception()
+
+
+class _Unsent(NamedTuple):
+    """A message on its way to the I/O thread."""
+
+    send: Callable[[], Coroutine[Any, Any, Receipt]]
+    confirm: Confirm
+    size: int
+
+
+class Outbox:
+    """The messages of one channel that are to be sent, in order."""
+
+    def __init__(self, io: IOThread, failed: Callable[[Confirm], None]) -> None:
+        """failed: called in the I/O thread with each message that was not confirmed."""
+        self._io = io
+        self._failed = failed
+        self._unsent: deque[_Unsent | asyncio.Future[None]] = deque()
+        """What is to be sent, and among it the futures of who waits until all before them is sent."""
+        self._room = _Room()
+        self._sending: asyncio.Task[None] | None = None
+
+    def put(self, send: Callable[[], Coroutine[Any, Any, Receipt]], size: int) -> Confirm:
+        """Have a message of `size` bytes sent by `send` in the I/O thread; wait only for room. For any thread."""
+        self._room.take(size)
+        confirm = Confirm()
+        self._unsent.append(_Unsent(send, confirm, size))
+        self._io.post(self._go_on)
+        return confirm
+
+    async def sent(self) -> None:
+        """Wait until all that was put before is sent. Other threads may go on sending for ever."""
+        place: asyncio.Future[None] = self._io.loop.create_future()
+        self._unsent.append(place)
+        self._go_on()
+        await place
+
+    def abandon(self) -> None:
+        """End the futures of what was never sent, once the I/O thread has ended."""
+        while self._unsent:
+            unsent = self._unsent.popleft()
+            if isinstance(unsent, _Unsent):
+                unsent.confirm.cancel()
+                self._room.give_back(unsent.size)
+
+    def _go_on(self) -> None:
+        if self._unsent and (self._sending is None or self._sending.done()):
+            self._sending = self._io.loop.create_task(self._send_all(), name="sending")
+
+    async def _send_all(self) -> None:
+        while self._unsent:
+            unsent = self._unsent.popleft()
+            if not isinstance(unsent, _Unsent):
+                if not unsent.done():
+                    unsent.set_result(None)
+                continue
+            send, confirm, size = unsent
+            is_failed = False
+            try:
+                # From here on its owner can't cancel it any more, so that it is free to be set when the outcome comes.
+                if confirm.set_running_or_notify_cancel():
+                    sent = await send()
+                    sent.add_done_callback(functools.partial(self._pass_on, confirm))
+            except asyncio.CancelledError:
+                self._fail(confirm, ConnectionClosed(0, "not sent: the connection was closed by this program"))
+                raise
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
+                self._fail(confirm, error)
+                is_failed = True
+            finally:
+                self._room.give_back(size)
+            if is_failed:
+                # Nothing was awaited: a thread that goes on sending over what is closed would keep the loop to itself.
+                await asyncio.sleep(0)
+
+    def _pass_on(self, confirm: Confirm, sent: asyncio.Future[None]) -> None:
+        """Pass the outcome of a publish to the other thread."""
+        error = sent.exception()
+        if isinstance(error, Exception):
+            self._fail(confirm, error)
+        else:
+            confirm.set_result(None)
+
+    def _fail(self, confirm: Confirm, error: Exception) -> None:
+        confirm.fail(error)
+        self._failed(confirm)

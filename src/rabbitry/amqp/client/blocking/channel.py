@@ -1,0 +1,230 @@
+"""A channel for scripts."""
+
+import asyncio
+import concurrent.futures
+import functools
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from rabbitry.amqp.client._consumers import Consumers
+from rabbitry.amqp.client._receipts import Failures, raise_all
+from rabbitry.amqp.client._transaction import Transaction
+from rabbitry.amqp.client.blocking._outbox import Outbox
+from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
+from rabbitry.amqp.client.channel import Channel
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.client.publishing import as_body, header_too_large
+from rabbitry.amqp.protocol.properties import EncodedProperties, Properties, encode_header
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import Closed, PublishTimeout
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _blocking(
+    method: Callable[Concatenate[Channel, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate["BlockingChannel", _P], _R]:
+    """Make a method of the blocking channel from the one of the same name that is awaited."""
+
+    def call(self: "BlockingChannel", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return self._io.run(method(self._channel, *args, **kwargs))
+
+    return functools.update_wrapper(call, method)
+
+
+class BlockingChannel:
+    """A channel. Made by `BlockingConnection.channel`; a context manager that closes it.
+
+    Its methods are those of the asyncio client's channel; each waits until it is done. Leaving its block without an
+    error waits until all that was sent is confirmed, and raises what failed and nobody has looked at as one
+    ExceptionGroup. Leaving it with an error closes at once.
+    """
+
+    def __init__(self, channel: Channel, io: IOThread, failures: Failures, owner: object) -> None:
+        """failures: of the connection's messages. owner: the connection, which lives as long as its channels."""
+        self._channel = channel
+        self._io = io
+        self._failures = failures
+        self._owner = owner
+        self._outbox = Outbox(io, lambda confirm: failures.add(self, confirm))
+        self._checked: Properties | None = None
+
+    def __repr__(self) -> str:
+        return repr(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Else it was closed with its connection, which told of what was not confirmed, or is the parent process's.
+        if self._io.is_running:
+            self._io.run(self._leave(error))
+
+    async def _leave(self, error: BaseException | None) -> None:
+        if error is not None:
+            await self._channel.__aexit__(type(error), error, None)
+            return
+        try:
+            await self.settled()
+        finally:
+            await self._channel.close()
+        raise_all(self._failures.take_unseen(self))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel can be used."""
+        return self._channel.is_open
+
+    @property
+    def close_reason(self) -> Closed | None:
+        """Why the channel is closed; None while it is open."""
+        return self._channel.close_reason
+
+    @property
+    def number(self) -> int:
+        """The channel's number on the connection."""
+        return self._channel.number
+
+    open = _blocking(Channel.open)
+    close = _blocking(Channel.close)
+    qos = _blocking(Channel.qos)
+    limit = _blocking(Channel.limit)
+    declare_exchange = _blocking(Channel.declare_exchange)
+    delete_exchange = _blocking(Channel.delete_exchange)
+    bind_exchange = _blocking(Channel.bind_exchange)
+    unbind_exchange = _blocking(Channel.unbind_exchange)
+    declare_queue = _blocking(Channel.declare_queue)
+    delete_queue = _blocking(Channel.delete_queue)
+    purge_queue = _blocking(Channel.purge_queue)
+    bind_queue = _blocking(Channel.bind_queue)
+    unbind_queue = _blocking(Channel.unbind_queue)
+    publish = _blocking(Channel.publish)
+
+    def send(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        properties: Properties | EncodedProperties | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> concurrent.futures.Future[None]:
+        """Publish a message and return its future, which is done when the broker has confirmed it.
+
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
+        UsageError is raised at once, the others come from the future, and from `wait_for_confirms`.
+        """
+        body = as_body(body)
+        self._check_properties(properties)
+        self._io.check()  # before anything waits to be sent, which then nobody would take
+        send = functools.partial(
+            self._channel.send_untracked, body, exchange, routing_key, properties, mandatory, timeout
+        )
+        return self._outbox.put(send, len(body))
+
+    def _check_properties(self, properties: Properties | EncodedProperties | None) -> None:
+        """Refuse what can't be sent in the caller's thread, where the error belongs; the I/O thread would be late."""
+        link = self._channel.connection.link
+        if not isinstance(properties, Properties) or properties is self._checked or link is None:
+            return
+        header = encode_header(properties, 0)
+        if len(header) > link.core.frame_limit:
+            raise header_too_large(header, link.core.frame_limit)
+        # Headers are the one part that the caller can change in place.
+        self._checked = properties if properties.headers is None else None
+
+    def wait_for_confirms(self, *, timeout: float | None = None) -> None:
+        """Wait until everything sent before is confirmed.
+
+        Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
+        seconds (None: no limit but the messages' own) have passed.
+        """
+        self._io.run(self._confirmed(timeout))
+
+    def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> BlockingDelivery | None:
+        """Take one message from a queue, or None where it is empty."""
+        delivery = self._io.run(self._channel.get(queue, no_ack=no_ack, timeout=timeout))
+        return None if delivery is None else BlockingDelivery(delivery, self._io)
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: Table | None = None,
+        restore: bool = False,
+    ) -> BlockingConsumer:
+        """Make a consumer of `queue`, to be entered with `with`, which starts it. See the asyncio client's."""
+        consumer = self._channel.consume(
+            queue, no_ack=no_ack, exclusive=exclusive, consumer_tag=consumer_tag, arguments=arguments, restore=restore
+        )
+        return BlockingConsumer(consumer, self._io, self)
+
+    def transaction(self) -> "BlockingTransaction":
+        """Return a transaction, to be entered with `with`. See `Channel.transaction`."""
+        return BlockingTransaction(self._channel.transaction(), self._io, self._outbox)
+
+    def consume_all(self, queues: Iterable[str], *, no_ack: bool = False, restore: bool = False) -> BlockingConsumers:
+        """Return consumers of several queues as one context manager and iterator. See `Channel.consume_all`."""
+
+        async def make() -> Consumers:  # in the I/O thread, whose loop they belong to
+            return self._channel.consume_all(queues, no_ack=no_ack, restore=restore)
+
+        return BlockingConsumers(self._io.run(make()), self._io, self)
+
+    def abandon(self) -> None:
+        """End the futures of what was never sent; for the connection, once its thread has ended."""
+        self._outbox.abandon()
+
+    async def settled(self) -> None:
+        """Wait until all that was handed over before is sent, and then confirmed or failed; for the connection."""
+        await self._outbox.sent()
+        await self._outcomes(None)
+
+    async def _outcomes(self, timeout: float | None) -> None:
+        """Wait until all that was sent before is confirmed or has failed, and `_failures` knows what failed."""
+        await self._channel.window.wait_idle(timeout)
+        # asyncio calls `_pass_on` in the turn of the loop after the outcome. Without a turn of our own here, an outcome
+        # that came in this very turn would be missing from what is raised next.
+        await asyncio.sleep(0)
+
+    async def _confirmed(self, timeout: float | None) -> None:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._outbox.sent()
+        except TimeoutError as error:
+            raise PublishTimeout(f"not all messages were sent within {timeout} s: the broker takes no more") from error
+        left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
+        await self._outcomes(left)
+        raise_all(self._failures.take(self))
+
+
+class BlockingTransaction:
+    """One transaction, a context manager. Made by `BlockingChannel.transaction`."""
+
+    def __init__(self, transaction: Transaction, io: IOThread, outbox: Outbox) -> None:
+        self._transaction = transaction
+        self._io = io
+        self._outbox = outbox
+
+    def __enter__(self) -> Self:
+        self._io.run(self._transaction.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._io.run(self._end(error))
+
+    async def _end(self, error: BaseException | None) -> None:
+        await self._outbox.sent()  # `send` only queues: its messages belong to the transaction too
+        await self._transaction.__aexit__(None if error is None else type(error), error, None)

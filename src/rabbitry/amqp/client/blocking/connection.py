@@ -1,0 +1,262 @@
+"""A connection for scripts, and `connect_blocking`, which makes one."""
+
+import asyncio
+import functools
+import logging
+import ssl as _ssl
+import warnings
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rabbitry.amqp.client._receipts import Failures, raise_all
+from rabbitry.amqp.client.blocking.channel import BlockingChannel
+from rabbitry.amqp.client.channel import DEFAULT_PREFETCH
+from rabbitry.amqp.client.connection import (
+    CLOSE_TIMEOUT,
+    PUBLISH_TIMEOUT,
+    REQUEST_TIMEOUT,
+    Connection,
+    Credentials,
+    connect,
+)
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.exceptions import ConnectionClosed, UsageError
+
+
+class BlockingConnection:
+    """A connection to a broker. Made by `connect_blocking`; a context manager that closes it and ends its thread.
+
+    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
+    looked at as one ExceptionGroup. Leaving it with an error closes at once; what was not confirmed is counted in the
+    log. One that is dropped without `close` is closed, with a ResourceWarning.
+    """
+
+    def __init__(self, connection: Connection, io: IOThread) -> None:
+        self._connection = connection
+        self._io = io
+        self._failures = Failures(io.loop, str(connection.url))
+        self._channels: weakref.WeakSet[BlockingChannel] = weakref.WeakSet()
+        """Touched in the I/O thread alone. What a channel has sent keeps it here until it is confirmed."""
+
+    def __repr__(self) -> str:
+        return repr(self._connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        errors: ExceptionGroup[Exception] | None = None
+        try:
+            if error is None and self._io.is_running:
+                errors = self._io.run(self._settled())
+        finally:
+            self.close()
+        raise_all(errors)
+
+    def __del__(self) -> None:
+        if self._io.is_running:
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, source=self, stacklevel=2)
+            self._io.end_soon(functools.partial(_close_dropped, self._connection, self._failures))
+
+    async def _settled(self) -> "ExceptionGroup[Exception] | None":
+        for channel in list(self._channels):
+            await channel.settled()
+        return self._failures.take_unseen()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be used at this moment."""
+        return self._connection.is_open
+
+    @property
+    def close_reason(self) -> ConnectionClosed | None:
+        """Why the connection is closed for good; None while it is not."""
+        return self._connection.close_reason
+
+    @property
+    def url(self) -> BrokerURL:
+        """The broker's URL, with the password of the next login."""
+        return self._connection.url
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds that methods wait for the broker's answer where they are not told otherwise."""
+        return self._connection.request_timeout
+
+    @request_timeout.setter
+    def request_timeout(self, seconds: float) -> None:
+        self._connection.request_timeout = seconds
+
+    @property
+    def publish_timeout(self) -> float:
+        """Seconds that `publish` and `send` wait for a confirm where they are not told otherwise."""
+        return self._connection.publish_timeout
+
+    @publish_timeout.setter
+    def publish_timeout(self, seconds: float) -> None:
+        self._connection.publish_timeout = seconds
+
+    @property
+    def frame_limit(self) -> int:
+        """The most bytes that one frame may carry, and so a message's properties, as agreed with the broker."""
+        return self._connection.frame_limit
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's version as numbers, empty where it says none."""
+        return self._connection.server_version
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker blocks publishers; None while it does not."""
+        return self._connection.blocked
+
+    @property
+    def server_properties(self) -> dict[str, FieldValue]:
+        """The broker's description of itself: product, version, capabilities and more."""
+        return self._connection.server_properties
+
+    def update_secret(self, secret: str, *, reason: str = "", timeout: float | None = None) -> None:
+        """Replace the connection's password, such as an OAuth token. See `Connection.update_secret`."""
+        self._io.run(self._connection.update_secret(secret, reason=reason, timeout=timeout))
+
+    def channel(
+        self, prefetch: int = DEFAULT_PREFETCH, *, confirms: bool = True, timeout: float | None = None
+    ) -> BlockingChannel:
+        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
+
+        confirms: False lets `publish` and `send` return once a message is written; see `Connection.channel`.
+        """
+        return self._io.run(self._open_channel(prefetch, confirms, timeout))
+
+    async def _open_channel(self, prefetch: int, confirms: bool, timeout: float | None) -> BlockingChannel:
+        opened = await self._connection.channel(prefetch, confirms=confirms, timeout=timeout)
+        channel = BlockingChannel(opened, self._io, self._failures, self)
+        self._channels.add(channel)
+        return channel
+
+    def wait_for_confirms(self) -> None:
+        """Wait until everything sent before over any channel is confirmed.
+
+        Raises what failed since the last call as one ExceptionGroup. There is no limit but the messages' own deadlines.
+        """
+        self._io.run(self._confirmed())
+
+    async def _confirmed(self) -> None:
+        for channel in list(self._channels):
+            await channel.settled()
+        raise_all(self._failures.take())
+
+    def wait_closed(self, *, timeout: float | None = None) -> None:
+        """Wait until the connection is closed for good, by whomever; `close_reason` then says why.
+
+        Raises RequestTimeout past `timeout` seconds (None: no limit).
+        """
+        if self._io.is_running:
+            try:
+                self._io.run(self._connection.wait_closed(timeout=timeout))
+            except UsageError:
+                if self._io.is_running:  # else another thread has closed it
+                    raise
+
+    def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Close in order and end the I/O thread; what was not confirmed fails.
+
+        A broker that does not answer within `timeout` seconds is hung up on. Does nothing where it is closed, and in a
+        child that fork made: the connection is the parent's.
+        """
+        if not self._io.is_running:
+            return
+        try:
+            self._io.run(self._close(timeout))
+        finally:
+            self._io.stop()
+            for channel in list(self._channels):
+                channel.abandon()
+
+    async def _close(self, timeout: float) -> None:
+        try:
+            await self._connection.close(timeout=timeout)
+            for channel in list(self._channels):
+                await channel.settled()  # at once: what is not sent yet fails as the rest did
+        finally:
+            self._failures.tell()
+
+
+async def _close_dropped(connection: Connection, failures: Failures) -> None:
+    """Close a connection whose owner dropped it, and tell of what was not confirmed."""
+    await connection.close()
+    await asyncio.sleep(0)  # failures are passed on in the turn of the loop after
+    failures.tell()
+
+
+def connect_blocking(
+    url: str | BrokerURL | None = None,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    request_timeout: float = REQUEST_TIMEOUT,
+    publish_timeout: float = PUBLISH_TIMEOUT,
+    recover: bool = True,
+    recovery_timeout: float | None = None,
+    on_recovery: Callable[[RecoveryEvent], None] | None = None,
+    on_blocked: Callable[[str | None], None] | None = None,
+    connect_attempts: int | None = 1,
+    recovery_attempts: int | None = None,
+    declare: "Callable[[BlockingConnection], None] | None" = None,
+    log_level: int = logging.WARNING,
+    heartbeat: int | None = None,
+    ssl: _ssl.SSLContext | None = None,
+    credentials: Credentials | None = None,
+    client_properties: Table | None = None,
+) -> BlockingConnection:
+    """Connect to a broker, for programs without an event loop: `with connect_blocking(url) as connection`.
+
+    Arguments and errors are those of `connect`; `on_recovery` and `on_blocked` are called in the I/O thread, and
+    `declare` in another one.
+    """
+    io = IOThread()
+    made: list[BlockingConnection] = []
+
+    def blocking(connection: Connection) -> BlockingConnection:
+        if not made:
+            made.append(BlockingConnection(connection, io))
+        return made[0]
+
+    async def declare_in_thread(connection: Connection) -> None:
+        if declare is not None:
+            await asyncio.to_thread(declare, blocking(connection))
+
+    async def open_connection() -> Connection:
+        return await connect(
+            url,
+            name=name,
+            timeout=timeout,
+            request_timeout=request_timeout,
+            publish_timeout=publish_timeout,
+            recover=recover,
+            recovery_timeout=recovery_timeout,
+            on_recovery=on_recovery,
+            on_blocked=on_blocked,
+            connect_attempts=connect_attempts,
+            recovery_attempts=recovery_attempts,
+            declare=None if declare is None else declare_in_thread,
+            log_level=log_level,
+            heartbeat=heartbeat,
+            ssl=ssl,
+            credentials=credentials,
+            client_properties=client_properties,
+        )
+
+    try:
+        return blocking(io.run(open_connection()))
+    except BaseException:
+        io.stop()
+        raise

@@ -1,0 +1,302 @@
+"""Consuming in scripts: deliveries that any thread may settle, and the iterator over them."""
+
+import asyncio
+import functools
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from rabbitry.amqp.client._consumers import Consumers
+from rabbitry.amqp.client._processing import BlockingProcessing, Requeue
+from rabbitry.amqp.client.consuming import Consumer, Delivery
+from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import AlreadySettled, ChannelClosed, Closed, RabbitryError, RequestTimeout, UsageError
+
+_INBOX_MESSAGES: Final = 10_000
+_INBOX_BYTES: Final = 64 << 20
+_log = logging.getLogger(__name__)
+
+
+class BlockingDelivery:
+    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`, from any thread."""
+
+    __slots__ = ("_delivery", "_io", "_is_settled")
+
+    def __init__(self, delivery: Delivery, io: IOThread) -> None:
+        self._delivery = delivery
+        self._io = io
+        self._is_settled = False
+
+    def __repr__(self) -> str:
+        return repr(self._delivery)
+
+    @property
+    def consumer_tag(self) -> str:
+        """The tag of the consumer that the message came to; empty for one that was got."""
+        return self._delivery.consumer_tag
+
+    @property
+    def header(self) -> bytes:
+        """The content header's payload, as it came."""
+        return self._delivery.header
+
+    @property
+    def body(self) -> bytes:
+        """The message's body."""
+        return self._delivery.body
+
+    @property
+    def properties(self) -> Properties:
+        """The message's properties. Raises ProtocolViolation where they are malformed."""
+        return self._delivery.properties
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that the message was published to."""
+        return self._delivery.exchange
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that the message was published with."""
+        return self._delivery.routing_key
+
+    @property
+    def delivery_tag(self) -> int:
+        """The delivery's number on its channel."""
+        return self._delivery.delivery_tag
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the message was delivered before."""
+        return self._delivery.redelivered
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        return self._delivery.is_lost
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this delivery can be settled: it needs an acknowledgement, has none yet, and its channel is open."""
+        return not self._is_settled and self._delivery.is_open
+
+    def ack(self, *, multiple: bool = False) -> None:
+        """Acknowledge this delivery; with `multiple`, all before it on its channel too.
+
+        Raises AlreadySettled where it was settled, or came over a channel or connection that is gone.
+        """
+        self._settle(functools.partial(self._delivery.ack, multiple=multiple))
+
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
+        """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settle(functools.partial(self._delivery.nack, requeue=requeue, multiple=multiple))
+
+    def reject(self, *, requeue: bool = True) -> None:
+        """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settle(functools.partial(self._delivery.reject, requeue=requeue))
+
+    def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> BlockingProcessing:
+        """Acknowledge this delivery at the end of a `with` block, or reject it where the block raises.
+
+        The exception is passed on; KeyboardInterrupt always requeues the message. Arguments as for `Delivery.process`.
+        """
+        return BlockingProcessing(self, requeue, requeue_once)
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        if self._is_settled:
+            raise AlreadySettled(f"delivery {self.delivery_tag} was settled before")
+        self._delivery.check_open()
+        self._is_settled = True
+        self._io.post(functools.partial(_quietly, settle))
+
+
+def _quietly(settle: Callable[[], None]) -> None:
+    """Settle in the I/O thread. A channel that went since the caller's check delivers again what it brought."""
+    try:
+        settle()
+    except AlreadySettled as error:
+        _log.info("%s", error)
+
+
+class _Deliveries:
+    """A block that consumes, and an iterator over its deliveries."""
+
+    def __init__(self, consumer: Consumer | Consumers, io: IOThread, channel: object) -> None:
+        """channel: the one it belongs to, which lives as long as its consumers."""
+        self._inner = consumer
+        self._io = io
+        self._channel = channel
+        self._inbox: queue.SimpleQueue[BlockingDelivery | None] = queue.SimpleQueue()
+        self._error: RabbitryError | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._may_go_on = asyncio.Event()
+        self._is_held = False
+        self._low = 0
+
+    def __enter__(self) -> Self:
+        self._io.run(self._enter())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._io.is_running:  # else closed with its connection, or the parent process's
+            self._io.run(self._leave(error))
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue; of several, separated by commas."""
+        return self._inner.queue
+
+    @property
+    def no_ack(self) -> bool:
+        """Whether the broker counts deliveries as acknowledged once they are sent."""
+        return self._inner.no_ack
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> BlockingDelivery:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> BlockingDelivery:
+        """Wait for the next delivery, for `timeout` seconds (None: for ever).
+
+        What waited here when the connection was lost is left out: it comes again. Raises RequestTimeout when
+        none came, StopIteration when the consumer was cancelled here.
+        """
+        if self._pump is None:
+            raise UsageError("iterate within the `with` block of what channel.consume(…) or consume_all(…) returned")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        delivery = self._take(timeout)
+        while delivery.is_lost and not self._inner.no_ack:
+            delivery = self._take(None if deadline is None else max(deadline - time.monotonic(), 0))
+        return delivery
+
+    def _take(self, timeout: float | None) -> BlockingDelivery:
+        try:
+            delivery = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            raise RequestTimeout(f"no delivery within {timeout} s") from None
+        if self._is_held and self._inbox.qsize() <= self._low:
+            self._is_held = False
+            self._io.post(self._may_go_on.set)
+        if delivery is None:
+            self._inbox.put(None)  # for other threads, and for whoever asks again
+            if self._error is None:
+                raise StopIteration
+            raise self._error.fresh() if isinstance(self._error, Closed) else self._error
+        return delivery
+
+    async def _enter(self) -> None:
+        await self._inner.__aenter__()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pump = asyncio.create_task(self._hand_over(), name=f"deliveries of {self._inner.queue}")
+
+    async def _leave(self, error: BaseException | None) -> None:
+        await self._end()
+        await self._inner.__aexit__(None if error is None else type(error), error, None)
+
+    async def _end(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait((self._pump,))
+
+    async def _hand_over(self) -> None:
+        inbox, io = self._inbox, self._io
+        sizes: deque[int] = deque()  # of what is in the inbox, and of what was taken since the last look
+        total = 0
+        try:
+            async for delivery in self._inner:
+                inbox.put(BlockingDelivery(delivery, io))
+                size = len(delivery.body) + len(delivery.header)
+                sizes.append(size)
+                total += size
+                if total < _INBOX_BYTES and len(sizes) < _INBOX_MESSAGES:
+                    continue
+                waiting = inbox.qsize()
+                while len(sizes) > waiting:
+                    total -= sizes.popleft()
+                if total >= _INBOX_BYTES or waiting >= _INBOX_MESSAGES:
+                    self._may_go_on.clear()
+                    self._low = waiting // 2
+                    self._is_held = True
+                    # Whoever takes one after this line sees that the consumer is held; before it, so do we.
+                    if inbox.qsize() > self._low:
+                        await self._may_go_on.wait()
+        except RabbitryError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 - whoever iterates gets it: nobody awaits this task
+            self._error = ChannelClosed(0, f"the consumer of {self._inner.queue!r} failed: {error!r}")
+            self._error.__cause__ = error
+        finally:
+            inbox.put(None)
+
+
+class BlockingConsumer(_Deliveries):
+    """One consumer: a context manager, and an iterator over its deliveries.
+
+    Leaving the block cancels the consumer and gives back what was not settled. The iteration raises
+    ConsumerCancelled when the broker cancelled it, ChannelClosed or ConnectionClosed when its channel is gone.
+    """
+
+    def __init__(self, consumer: Consumer, io: IOThread, channel: object) -> None:
+        """channel: the one it belongs to, which lives as long as its consumers."""
+        super().__init__(consumer, io, channel)
+        self._consumer = consumer
+
+    @property
+    def consumer_tag(self) -> str:
+        """The consumer's tag on its channel."""
+        return self._consumer.consumer_tag
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it wants to be the queue's only consumer."""
+        return self._consumer.exclusive
+
+    @property
+    def arguments(self) -> Table | None:
+        """The arguments that it was made with."""
+        return self._consumer.arguments
+
+    @property
+    def restore(self) -> bool:
+        """Whether it comes back when the broker cancels it."""
+        return self._consumer.restore
+
+    def start(self, *, timeout: float | None = None) -> None:
+        """Start consuming; what entering the block does. timeout: seconds, as for the channel's methods."""
+        self._io.run(self._start(timeout))
+
+    async def _start(self, timeout: float | None) -> None:
+        await self._consumer.start(timeout=timeout)
+        self._begin()
+
+    def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
+        """Stop consuming and give back what was not settled. Does nothing where it has ended already.
+
+        Arguments and errors are those of `Consumer.cancel`.
+        """
+        self._io.run(self._cancel(give_back, timeout))
+
+    async def _cancel(self, give_back: bool, timeout: float | None) -> None:
+        if give_back:
+            await self._end()
+        await self._consumer.cancel(give_back=give_back, timeout=timeout)
+
+
+class BlockingConsumers(_Deliveries):
+    """The consumers of several queues: a context manager, and an iterator over the deliveries of all.
+
+    Made by `BlockingChannel.consume_all`. Leaving the block cancels the consumers and returns unsettled deliveries to
+    their queues. The iteration raises the error of the first consumer that fails.
+    """
