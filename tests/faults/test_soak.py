@@ -24,9 +24,11 @@ from tests.support.waiting import eventually
 _SHORT: Final = 10
 _LONG: Final = 600
 _FEWEST: Final = 2
-"""Measures that can be compared, however long a busy machine takes for them."""
+"""Measures, of tasks and descriptors too, however long a busy machine takes for them."""
 _LINKS: Final = 3
 """Connections: those of the load, and the one that hears."""
+_MANY: Final = 10
+"""Measures from which memory is compared: what an allocator keeps after a few rounds says nothing."""
 _FLAT: Final = 8.0
 """MiB by which resident memory may differ between the middle and the end: what an allocator keeps, not what grows."""
 
@@ -157,7 +159,8 @@ async def _soak(broker_url: str, seconds: float, each_round: int, broker: int | 
                     measures.append(measure)
                     load.go_on()
                 await load.settle()
-    _check_flat(measures)
+    if len(measures) >= _MANY:
+        _check_flat(measures)
     print(
         f"{suffered.total()} faults in {seconds:g} s; {load.account}; after the first round, in the middle, at the "
         f"end: {measures[0]}, {measures[len(measures) // 2]}, {measures[-1]}",
