@@ -15,7 +15,7 @@ from rabbitry.amqp.client.consuming import Delivery
 from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishError, PublishRefused
-from tests.support.waiting import eventually
+from tests.support.waiting import WITHIN, eventually
 
 _TURN: Final = 0.02
 """Seconds between two batches."""
@@ -107,7 +107,7 @@ class Load:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def settle(self, within: float = 60.0) -> None:
+    async def settle(self, within: float = WITHIN) -> None:
         """Publish no more, and wait until all that was confirmed has arrived and the queue is empty."""
         self._goes_on.clear()
         await self._until(self._rests.is_set, "the publisher rests", within)
@@ -126,7 +126,7 @@ class Load:
         self._rests.clear()
         self._goes_on.set()
 
-    async def arrives(self, more: int, within: float = 60.0) -> None:
+    async def arrives(self, more: int, within: float = WITHIN) -> None:
         """Wait until `more` messages have arrived from now on."""
         wanted = len(self.account.arrived) + more
         await self._until(lambda: len(self.account.arrived) >= wanted, f"{more} more messages", within)

@@ -194,7 +194,7 @@ async def kill_again_and_again(folder: Path, kills: int, module: str = "rabbitry
         for round_ in range(kills):
             wanted = len(confirmed) + 20 + 30 * (round_ % 7)
             work = asyncio.create_task(_publish_until_lost(broker.url, confirmed, unknown, number))
-            await eventually(lambda wanted=wanted: len(confirmed) >= wanted, f"{wanted} confirms", within=60)  # type: ignore[misc] # bound now
+            await eventually(lambda wanted=wanted: len(confirmed) >= wanted, f"{wanted} confirms", within=90)  # type: ignore[misc] # bound now
             broker.kill()
             number = await work
             broker.start()
