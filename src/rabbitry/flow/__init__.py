@@ -1,4 +1,9 @@
-"""App and its stages, workers, settlement, retries and dead letters."""
+"""App and its stages, workers, settlement, retries and dead letters.
+
+Public modules: `app`, `stage`, `message`, `batch`, `outgoing`, `codec` and `exceptions` for handlers; `publisher` and
+`blocking` for programs that publish; `spec` (an app, frozen), `worker` and `wiring` for programs that run or look at
+apps.
+"""
 
 from rabbitry.flow.app import App
 from rabbitry.flow.batch import Batch

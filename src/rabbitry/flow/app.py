@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from rabbitry.flow._signature import Handler
@@ -95,7 +96,7 @@ class App:
 
         The handler returns None, one value, or a list of values, each published as a message of its own. Or it yields
         values: each is published as it comes, and the input acked after the last one is confirmed. A value with a key
-        or properties of its own is an `Outgoing`.
+        or properties of its own is an `Outgoing`. Raises AppError for an invalid function or option.
 
         Args:
             key: The routing key, or with a topic exchange the pattern, that the queue is bound with.
@@ -103,8 +104,7 @@ class App:
             then: The key of the results, or a function that returns it for a result (None: that result goes nowhere).
             name: The stage's name; None for the function's.
             processes: Run the handler, a `def`, in processes of its own.
-            batch: The handler takes a list of at most so many messages, which are settled together; see `Batch` for
-                single ones. None: it takes one message.
+            batch: The handler takes a list of at most so many messages; see `Batch`. None: it takes one message.
             within: Seconds after the first message when a batch that is not full is handed over; None for 0.05.
             attempts: How often a message is tried before it becomes a dead letter.
             delays: Seconds to wait after the first, second, … failed attempt; the last one holds for all further ones.
@@ -112,40 +112,28 @@ class App:
             concurrency: Calls at once in one worker. None: 100 of an `async def`, 8 threads, a process for each CPU;
                 with `batch` one, or a process for each CPU.
             keep_unknown: Add the fields of a JSON object that the handler's type does not know to what it returns.
-            exchange: A direct, durable exchange beside the app's own, for messages that its other stages must not
-                see, as they would over a fanout exchange. None for the app's.
-            single_active: Of all workers one at a time handles this stage's messages; the next takes over when that
-                one has stopped, or has lost its connection.
-
-        Returns:
-            A decorator, which returns the function as it is.
-
-        Raises:
-            AppError: The function or an option is invalid; the text names file, line and function.
+            exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
+            single_active: Of all workers one handles this stage's messages; another takes over when that one is gone.
         """
-
-        def register(handler: _H) -> _H:
-            stage = make_stage(
-                handler,
-                name=name,
-                key=key,
-                queue=queue or f"{self.name}.{name or handler.__name__}",
-                then=then,
-                processes=processes,
-                batch=batch,
-                within=within,
-                attempts=attempts,
-                delays=delays,
-                time_limit=time_limit,
-                concurrency=concurrency,
-                keep_unknown=keep_unknown,
-                exchange=exchange,
-                single_active=single_active,
-            )
-            self._add(stage)
-            return handler
-
-        return register
+        make = partial(
+            make_stage,
+            app=self.name,
+            name=name,
+            key=key,
+            queue=queue,
+            then=then,
+            processes=processes,
+            batch=batch,
+            within=within,
+            attempts=attempts,
+            delays=delays,
+            time_limit=time_limit,
+            concurrency=concurrency,
+            keep_unknown=keep_unknown,
+            exchange=exchange,
+            single_active=single_active,
+        )
+        return lambda handler: self._register(handler, make(handler))
 
     def output(
         self,
@@ -174,7 +162,7 @@ class App:
         if exchange:
             self._exchanges.setdefault(key, exchange)
 
-    def _add(self, stage: Stage) -> None:
+    def _register(self, handler: _H, stage: Stage) -> _H:
         self._check_plain(stage)
         for other in self.stages.values():
             if other.name == stage.name:
@@ -186,6 +174,7 @@ class App:
             self._exchanges.setdefault(stage.key, stage.exchange)
         if stage.kind == "process":
             stage.handler.__rabbitry_stage__ = stage  # type: ignore[attr-defined] # worker processes find it there
+        return handler
 
     def validate(self) -> None:
         """Check the app as a whole. Raises AppError where there is no stage, or a `then` leads nowhere."""

@@ -108,9 +108,10 @@ class Stage:
 def make_stage(
     handler: Handler,
     *,
+    app: str,
     name: str | None,
     key: str,
-    queue: str,
+    queue: str | None,
     then: Then,
     processes: bool,
     batch: int | None,
@@ -120,10 +121,10 @@ def make_stage(
     time_limit: float,
     concurrency: int | None,
     keep_unknown: bool,
-    exchange: str | None = None,
-    single_active: bool = False,
+    exchange: str | None,
+    single_active: bool,
 ) -> Stage:
-    """Make a stage of a handler and its options. Raises AppError, naming file and function, where they are invalid."""
+    """Make a stage of the app of this name. Raises AppError, naming file and function, for what is invalid."""
     written = inspect.unwrap(handler)
     is_async = inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(written)
     if processes and is_async:
@@ -146,7 +147,7 @@ def make_stage(
     return Stage(
         name=name or handler.__name__,
         key=key,
-        queue=queue,
+        queue=queue or f"{app}.{name or handler.__name__}",
         then=then,
         handler=handler,
         kind=kind,

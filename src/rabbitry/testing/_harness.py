@@ -18,8 +18,7 @@ from rabbitry.flow import App
 from rabbitry.flow.codec import JSON, TEXT, Codec
 from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.wiring import dead_letters
-from rabbitry.flow.worker import Worker
-from rabbitry.flow.worker._job import Result, Work
+from rabbitry.flow.worker import Result, Work, Worker
 from rabbitry.testing.broker import RunningBroker
 
 TIMEOUT = 10.0

@@ -1,5 +1,9 @@
-"""Workers: they take the messages of an app's stages, run the handlers, and settle. Public is `Worker` alone."""
+"""Workers: they take the messages of an app's stages, run the handlers, and settle.
 
+`Worker` is public, with what it tells of: `Work` is what one call of a handler got, `Result` what it led to.
+"""
+
+from rabbitry.flow.worker._job import Result, Work
 from rabbitry.flow.worker._worker import Worker
 
-__all__ = ["Worker"]
+__all__ = ["Result", "Work", "Worker"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from tests.flow._killed import app, expected
 from tests.flow._running import bodies, counts, dead_of, eventually_holds, gathered
+from tests.flow.worker._killed import app, expected
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.launcher import Launched, launch
@@ -32,7 +32,7 @@ async def publish(url: str, inputs: int) -> None:
 def worker(url: str, number: int) -> Launched:
     with open(os.devnull, "wb") as nowhere:
         output = nowhere.fileno()
-        return launch([url, str(number)], commands.environment(), output, output, module="tests.flow._killed")
+        return launch([url, str(number)], commands.environment(), output, output, module="tests.flow.worker._killed")
 
 
 async def kill(url: str, number: int) -> None:

@@ -16,7 +16,7 @@ from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.flow.wiring.dead_letters import DeadLetter
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
-from tests.flow.test_worker import take_and_die
+from tests.flow.worker.test_worker import take_and_die
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tests.flow._running import bodies, gathered
-from tests.flow._victim import app
+from tests.flow.worker._victim import app
 from tests.support import commands
 from tests.support.launcher import Launched, launch
 
@@ -19,7 +19,7 @@ def victim(url: str, *arguments: str) -> Launched:
     """Start a worker that kills itself."""
     with open(os.devnull, "wb") as nowhere:
         output = nowhere.fileno()
-        return launch([url, *arguments], commands.environment(), output, output, module="tests.flow._victim")
+        return launch([url, *arguments], commands.environment(), output, output, module="tests.flow.worker._victim")
 
 
 async def publish(url: str, names: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
-from tests.flow.test_worker import take_and_die
+from tests.flow.worker.test_worker import take_and_die
 from tests.support import commands
 from tests.support.waiting import eventually, eventually_blocking
 

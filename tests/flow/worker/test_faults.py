@@ -10,9 +10,9 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
-from tests.flow._accounts import lose_nothing, publish, settled
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, gathered, put
-from tests.flow._victim import STEPS, app
+from tests.flow.worker._accounts import lose_nothing, publish, settled
+from tests.flow.worker._victim import STEPS, app
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy, Way
@@ -165,7 +165,7 @@ async def test_a_signal_under_load_loses_and_repeats_nothing(broker_url: str) ->
     names = [f"take {n}" for n in range(5000)]
     await publish(broker_url, names)
     more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with commands.service("worker", "tests.flow._victim:app", more=more) as worker:
+    with commands.service("worker", "tests.flow.worker._victim:app", more=more) as worker:
         worker.wait_for("in, out|victim: handle")
         worker.process.terminate()
         code = await asyncio.get_running_loop().run_in_executor(None, worker.process.wait, 60)

@@ -1,0 +1,43 @@
+"""The public names and modules of rabbitry.flow, word for word."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import rabbitry
+import rabbitry.flow
+import rabbitry.flow.wiring
+import rabbitry.flow.worker
+
+_MODULES = {
+    "rabbitry.flow": {
+        "app", "batch", "blocking", "codec", "exceptions", "message", "outgoing", "publisher", "spec", "stage",
+        "wiring", "worker",
+    },
+    "rabbitry.flow.wiring": {"dead_letters", "declarer", "topology"},
+    "rabbitry.flow.worker": set(),
+}  # fmt: skip
+
+
+def test_the_names_are_these() -> None:
+    assert set(rabbitry.flow.__all__) == {"App", "Batch", "Message", "Outgoing"}
+    assert set(rabbitry.flow.worker.__all__) == {"Result", "Work", "Worker"}
+    for name in rabbitry.flow.__all__:
+        assert getattr(rabbitry.flow, name) is getattr(rabbitry, name)
+
+
+@pytest.mark.parametrize("package", _MODULES)
+def test_the_public_modules_are_these_and_the_package_names_each(package: str) -> None:
+    module = importlib.import_module(package)
+    found = {item.name for item in pkgutil.iter_modules(module.__path__) if not item.name.startswith("_")}
+    assert found == _MODULES[package]
+    assert all(f"`{name}`" in (module.__doc__ or "") for name in found)
+
+
+def test_an_app_shows_its_users_what_users_call() -> None:
+    shown = {name for name in dir(rabbitry.App("shown")) if not name.startswith("_")}
+    assert shown == {
+        "auto_delete", "exchange", "exchange_type", "name", "output", "outputs", "plain", "publish", "publish_blocking",
+        "publisher", "publisher_blocking", "queue_type", "spec", "stage", "stages", "validate", "worker", "workers",
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Tests of rabbitry.flow.wiring: exchanges, queues and bindings of apps, retry queues and dead letters."""
