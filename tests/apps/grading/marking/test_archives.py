@@ -21,6 +21,8 @@ from rabbitry.apps.grading.marking import _bubblewrap, is_archive
 from rabbitry.apps.grading.marking.archives import MAX_ENTRIES, MAX_SUBMISSION, safe_name, unpack
 
 _ROOM = 4 * 1024 * 1024
+_STOPPED = r"used more than \d+ s of CPU time|ran longer than \d+ s"
+"""What ends an unpacking that costs much time; on a busy machine the second comes first."""
 
 
 def _zip(*entries: tuple[str, bytes], mode: int = 0) -> bytes:
@@ -330,7 +332,7 @@ def test_a_header_that_costs_much_time_is_refused(tmp_path: Path) -> None:
 def test_headers_that_cost_much_time_together_are_stopped(tmp_path: Path) -> None:
     # By the limit of time where Python's tarfile is slow with them, else by the room that the files take.
     data = gzip.compress(b"".join(_pax(b"1" * 8000) + _tar((f"x{n}", b""))[:512] for n in range(2000)))
-    with pytest.raises(SubmissionRefused, match=r"within bounds: .* used more than 5 s of CPU time|more room"):
+    with pytest.raises(SubmissionRefused, match=rf"within bounds: .* (?:{_STOPPED})|more room"):
         unpack(data, "a.tgz", tmp_path, room=_ROOM)
 
 
@@ -347,7 +349,7 @@ def _needs_4_gib() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("a.tgz", gzip.compress(b"") * 800_000, "empty file|CPU time"),  # members without content
+        ("a.tgz", gzip.compress(b"") * 800_000, f"empty file|{_STOPPED}"),  # members without content
         ("a.tgz", gzip.compress(b"".join(_pax(b"") for _ in range(3000))), "nested too deeply"),
         ("a.zip", _needs_4_gib(), "too much memory"),
     ],
