@@ -110,16 +110,3 @@ def test_stages_and_keys_that_make_no_sense() -> None:
 def test_apps_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(rabbitry.AppError):
         rabbitry.App(**options)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "key", "matches"),
-    [("a.*", "a.b", True), ("a.*", "a.b.c", False), ("a.#", "a", True), ("#.c", "a.b.c", True), ("a", "b", False)],
-)
-def test_a_then_is_matched_as_a_topic_exchange_does(pattern: str, key: str, matches: bool) -> None:
-    app = rabbitry.App("topics", exchange_type="topic")
-
-    async def handler(value: str) -> None: ...
-
-    app.stage(pattern)(handler)
-    assert app.spec().leads_somewhere(key) is matches
