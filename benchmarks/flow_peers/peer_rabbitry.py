@@ -12,7 +12,7 @@ from benchmarks.flow_peers import IN, OUT, URL, Item
 from rabbitry.flow.message import Publication
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._job import Job, Result
-from rabbitry.telemetry.report import Kind, Report
+from rabbitry.telemetry.report import Report, ReportKind
 
 app = rabbitry.App("bench")
 handled = 0
@@ -46,7 +46,7 @@ class Silent(Counting):
 
     def settled(self, job: Job, now: float) -> None: ...
 
-    def reports(self, kind: Kind) -> list[Report]:
+    def reports(self, kind: ReportKind) -> list[Report]:
         """Give none."""
         return []
 

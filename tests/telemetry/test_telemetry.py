@@ -7,7 +7,7 @@ import pytest
 import rabbitry
 from rabbitry.exceptions import Undecodable
 from rabbitry.telemetry import Collector, Histogram, Report, decode_report
-from rabbitry.telemetry.report import Kind, Passage, encode_report
+from rabbitry.telemetry.report import Passage, ReportKind, encode_report
 from tests.support.waiting import eventually
 
 
@@ -28,7 +28,7 @@ def test_a_duration_is_counted_in_the_bucket_of_its_size(seconds: float, bucket:
     assert histogram.trimmed() == [*[0] * bucket, 1]
 
 
-def _report(kind: Kind = "heartbeat", id: str = "a", **more: object) -> Report:
+def _report(kind: ReportKind = "heartbeat", id: str = "a", **more: object) -> Report:
     return Report(kind=kind, app="my.app", role="in out", id=id, host="h", pid=1, at=1.0, started=0.5, **more)  # type: ignore[arg-type] # tests' own
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_short
 from rabbitry.exceptions import UsageError
-from rabbitry.flow._hot import Given, given_of
+from rabbitry.flow._trail import Given, given_of
 from rabbitry.flow.message import check_headers
 
 _NOTHING: Final = given_of(Properties())

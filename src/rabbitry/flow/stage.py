@@ -17,7 +17,7 @@ from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
 
 Then: TypeAlias = "str | Callable[[Any], str | None] | None"
-Kind: TypeAlias = Literal["async", "thread", "process"]
+HandlerKind: TypeAlias = Literal["async", "thread", "process"]
 
 ATTEMPTS: Final = 5
 DELAYS: Final = (1.0, 5.0, 30.0, 300.0)
@@ -25,8 +25,8 @@ TIME_LIMIT: Final = 10 * 60.0
 """Seconds; brokers close the channel of a consumer that keeps a message for 30 minutes, also before it is handled."""
 WITHIN: Final = 0.05
 """Seconds that a batch waits for more after its first message."""
-CONCURRENCY: Final[dict[Kind, int]] = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
-BATCHES: Final[dict[Kind, int]] = {"async": 1, "thread": 1, "process": os.cpu_count() or 1}
+CONCURRENCY: Final[dict[HandlerKind, int]] = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
+BATCHES: Final[dict[HandlerKind, int]] = {"async": 1, "thread": 1, "process": os.cpu_count() or 1}
 """The same for handlers of batches: with more at once, each fills more slowly and the worker holds more messages."""
 _MOST_UNACKED: Final = 65_535
 """The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
@@ -53,7 +53,7 @@ class Stage:
     queue: str
     then: Then
     handler: Handler
-    kind: Kind
+    kind: HandlerKind
     yields: bool
     """Whether the handler is a generator."""
     codec: Codec
@@ -129,7 +129,7 @@ def make_stage(
     is_async = inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(written)
     if processes and is_async:
         raise AppError(f"{where(handler)}: processes=True is for `def`; an `async def` handler can't use it")
-    kind: Kind = "async" if is_async else "process" if processes else "thread"
+    kind: HandlerKind = "async" if is_async else "process" if processes else "thread"
     number = (CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency
     if attempts < 1 or number < 1 or time_limit <= 0 or not all(0 <= delay < math.inf for delay in delays):
         raise AppError(f"{where(handler)}: attempts, concurrency and time_limit are positive, delays not negative")

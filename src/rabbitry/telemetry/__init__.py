@@ -2,7 +2,7 @@
 
 from rabbitry.telemetry.collector import Collector, Node
 from rabbitry.telemetry.histogram import Histogram
-from rabbitry.telemetry.report import EXCHANGE, Kind, Passage, Report, decode_report
+from rabbitry.telemetry.report import EXCHANGE, Passage, Report, ReportKind, decode_report
 from rabbitry.telemetry.reporter import Reporter
 
-__all__ = ["EXCHANGE", "Collector", "Histogram", "Kind", "Node", "Passage", "Report", "Reporter", "decode_report"]
+__all__ = ["EXCHANGE", "Collector", "Histogram", "Node", "Passage", "Report", "ReportKind", "Reporter", "decode_report"]

@@ -9,7 +9,7 @@ import msgspec
 from rabbitry._decode import json_decoder
 from rabbitry.exceptions import Undecodable
 
-Kind: TypeAlias = Literal["start", "heartbeat", "stop"]
+ReportKind: TypeAlias = Literal["start", "heartbeat", "stop"]
 
 EXCHANGE: Final = "rabbitry.telemetry"
 INTERVAL: Final = 2.0
@@ -36,7 +36,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
     """
 
-    kind: Kind
+    kind: ReportKind
     app: str
     role: str
     id: str

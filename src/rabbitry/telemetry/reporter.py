@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.exceptions import ChannelClosed, ConnectionClosed, PublishError, RequestTimeout
-from rabbitry.telemetry.report import EXCHANGE, INTERVAL, Kind, Report, encode_report
+from rabbitry.telemetry.report import EXCHANGE, INTERVAL, Report, ReportKind, encode_report
 
 _PROPERTIES = Properties(content_type="application/json", delivery_mode=1)
 _TIMEOUT = 5.0
@@ -22,7 +22,7 @@ class Reporter:
     A broker that refuses (no right to the exchange) is told once, and nothing is reported any more.
     """
 
-    def __init__(self, connection: Connection, reports: Callable[[Kind], Sequence[Report]]) -> None:
+    def __init__(self, connection: Connection, reports: Callable[[ReportKind], Sequence[Report]]) -> None:
         self._connection = connection
         self._reports = reports
         self._channel: Channel | None = None
@@ -46,7 +46,7 @@ class Reporter:
         except (ConnectionClosed, RequestTimeout) as error:
             log.debug("no more reports: %s", error)
 
-    async def _send(self, kind: Kind) -> None:
+    async def _send(self, kind: ReportKind) -> None:
         if self._channel is None or not self._connection.is_open:
             return  # counters are totals: the next one says it all
         for report in self._reports(kind):

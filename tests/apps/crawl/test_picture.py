@@ -7,7 +7,7 @@ import pytest
 
 from rabbitry.apps.crawl.lines import LONGEST_SAID, parse_line
 from rabbitry.apps.crawl.picture import AT_ONCE, MOST_NODES, SILENCE, Page, Picture, Update
-from rabbitry.telemetry import Kind, Report
+from rabbitry.telemetry import Report, ReportKind
 
 
 class _Clock:
@@ -121,7 +121,7 @@ def test_pages_are_counted_by_kind_and_outcome(picture: Picture) -> None:
     assert totals.outcomes["other"] == 1
 
 
-def _report(role: str, identity: str, kind: Kind = "heartbeat", **counters: int) -> Report:
+def _report(role: str, identity: str, kind: ReportKind = "heartbeat", **counters: int) -> Report:
     named = {name.replace("_", "."): number for name, number in counters.items()}
     return Report(kind, "crawl", role, identity, "machine-1", 7, 1.0, 1.0, counters=named)
 

@@ -24,7 +24,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Channel, parse_url
 from rabbitry.apps.monitor.client import StatisticsClient
-from rabbitry.apps.monitor.statistics import Counts, Host
+from rabbitry.apps.monitor.statistics import Counts, HostSeries
 from rabbitry.exceptions import PublishReturned
 from tests.apps.monitor.program import Program
 from tests.apps.monitor.wire import Tap, as_options, through
@@ -222,7 +222,7 @@ async def test_a_sample_that_comes_before_its_consumer_has_started_is_counted(br
             asked.set()
             proxy.pause(Way.TO_CLIENT)
 
-    async def show(key: str, host: Host) -> None: ...
+    async def show(key: str, host: HostSeries) -> None: ...
 
     async with (
         rabbitry.connect(broker_url) as connection,

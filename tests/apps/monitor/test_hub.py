@@ -10,7 +10,7 @@ import pytest
 from rabbitry.apps._live import PAGE_LIMIT, PEER_PAGE_LIMIT
 from rabbitry.apps.exceptions import TooManyPages
 from rabbitry.apps.monitor import hub as limits
-from rabbitry.apps.monitor.hub import Host, Hub
+from rabbitry.apps.monitor.hub import HostState, Hub
 from rabbitry.apps.monitor.reading import source
 
 
@@ -35,7 +35,7 @@ def _sample(host: str, cpu: float = 0.5) -> bytes:
     return json.dumps({"hostname": host, "cpu": cpu, "net": {"eth0": {"rx": 1, "tx": 2}}}).encode()
 
 
-def _known(hub: Hub, name: str, key: str = "k") -> Host | None:
+def _known(hub: Hub, name: str, key: str = "k") -> HostState | None:
     return hub.whole(source(name, "", key).id)
 
 

@@ -12,7 +12,7 @@ from rabbitry.apps.monitor.statistics import (
     MAX_INTERFACES,
     RELATIVE_ERROR,
     Counts,
-    Host,
+    HostSeries,
     Percentiles,
     Series,
 )
@@ -72,7 +72,7 @@ def test_numbers_outside_the_histogram_count_at_its_ends() -> None:
 
 
 def test_interfaces_are_bounded_and_the_longest_silent_goes() -> None:
-    host = Host()
+    host = HostSeries()
     host.add(0.5, {"old": (1, 1)})
     host.add(0.5, {"busy": (1, 1)})
     for number in range(MAX_INTERFACES):
@@ -94,7 +94,7 @@ def test_hosts_are_bounded_and_the_longest_silent_goes() -> None:
 
 
 def test_the_latest_interfaces_are_those_of_the_last_sample() -> None:
-    host = Host()
+    host = HostSeries()
     host.add(0.5, {"eth0": (1, 1), "usb0": (1, 1)})
     host.add(0.5, {"eth0": (1, 1)})
     assert host.latest == ["eth0"]

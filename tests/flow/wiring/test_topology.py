@@ -104,9 +104,9 @@ def test_a_plain_app_declares_auto_delete_what_it_names() -> None:
 
 def test_plain_declares_as_programs_do_that_say_nothing() -> None:
     shape = topology.derive(_app(plain=True).spec())
-    assert shape.exchanges[0] == topology.Exchange("shape", "direct", durable=False)
-    assert shape.queues[0] == topology.Queue("in_queue", durable=False)
-    assert shape.queues[2] == topology.Queue("shape.dead", durable=True)
+    assert shape.exchanges[0] == topology.ExchangeSpec("shape", "direct", durable=False)
+    assert shape.queues[0] == topology.QueueSpec("in_queue", durable=False)
+    assert shape.queues[2] == topology.QueueSpec("shape.dead", durable=True)
 
 
 def test_missing_bindings_are_told_from_those_that_a_management_api_lists() -> None:

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from rabbitry.apps.crawl import names
 from rabbitry.flow import App, Outgoing
 
-Kind: TypeAlias = Literal["crawler", "processor", "keeper"]
+RoleName: TypeAlias = Literal["crawler", "processor", "keeper"]
 
 _LONGEST_URL: Final = 2_000
 _LONGEST_TEXT: Final = 300
@@ -23,7 +23,7 @@ class Node:
     id: three to six hexadecimal digits; None draws one.
     """
 
-    def __init__(self, kind: Kind, identity: str | None = None) -> None:
+    def __init__(self, kind: RoleName, identity: str | None = None) -> None:
         self.kind: Final = kind
         self.id: Final = identity or secrets.token_hex(3)
 

@@ -12,7 +12,7 @@ from rabbitry.exceptions import NotFound, PreconditionFailed, RabbitryError, Res
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Connection
-    from rabbitry.apps.monitor.names import Exchange
+    from rabbitry.apps.monitor.names import SampleExchange
 
 
 async def _connected(connection: Connection, seconds: float) -> AsyncIterator[Finding]:
@@ -26,7 +26,7 @@ async def _connected(connection: Connection, seconds: float) -> AsyncIterator[Fi
         yield await _samples(connection, seconds)
 
 
-async def _exchange(connection: Connection, exchange: Exchange) -> Finding:
+async def _exchange(connection: Connection, exchange: SampleExchange) -> Finding:
     name = f"exchange {exchange.name}"
     try:
         async with await connection.channel() as channel:

@@ -10,7 +10,7 @@ from rabbitry.amqp.client import BrokerURL, Channel, Connection, Consumer, Recov
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.monitor.decode import InvalidSample, decode, printable, utilization
 from rabbitry.apps.monitor.names import UTILIZATION
-from rabbitry.apps.monitor.statistics import Counts, Host
+from rabbitry.apps.monitor.statistics import Counts, HostSeries
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.tasks import background, until
 
@@ -25,7 +25,7 @@ _WARNINGS = 100
 
 log = logging.getLogger("rabbitry.apps.monitor")
 
-Show = Callable[[str, Host], Awaitable[None]]
+Show = Callable[[str, HostSeries], Awaitable[None]]
 
 
 class StatisticsClient:

@@ -15,7 +15,7 @@ import msgspec
 
 from rabbitry.apps.monitor.client import Show
 from rabbitry.apps.monitor.decode import printable
-from rabbitry.apps.monitor.statistics import Counts, Host, Series, Summary
+from rabbitry.apps.monitor.statistics import Counts, HostSeries, Series, Summary
 from rabbitry.exceptions import RabbitryError
 from rabbitry.runtime.tasks import background
 
@@ -36,7 +36,7 @@ _COLUMNS = {
 }
 
 
-def plain_sample(key: str, host: Host) -> str:
+def plain_sample(key: str, host: HostSeries) -> str:
     """Current, highest and lowest of the latest sample's quantities, a line each, units as in the contract."""
     lines = [f"cpu {_range(host.cpu)}"]
     for name in host.latest:
@@ -54,7 +54,7 @@ def plain_summary(counts: Counts) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def json_sample(key: str, host: Host) -> str:
+def json_sample(key: str, host: HostSeries) -> str:
     """The statistics of the latest sample's quantities: one JSON object on a line."""
     return _json({"type": "sample", "routing_key": key, **_as_dict(host, host.latest)})
 
@@ -110,7 +110,7 @@ async def display(counts: Counts, *, as_json: bool) -> AsyncIterator[Show]:
     printer = ThreadPoolExecutor(1, "stdout")
     loop = asyncio.get_running_loop()
 
-    async def show(key: str, host: Host) -> None:
+    async def show(key: str, host: HostSeries) -> None:
         await loop.run_in_executor(printer, _write, of_sample(key, host))
 
     try:
@@ -130,7 +130,7 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _nothing(key: str, host: Host) -> None:
+async def _nothing(key: str, host: HostSeries) -> None:
     """The table is drawn by the clock, not by samples."""
 
 
@@ -198,7 +198,7 @@ def _for_people(value: float, unit: str) -> str:
     return f"{value:.3g} {prefix}{unit}"
 
 
-def _as_dict(host: Host, interfaces: Sequence[str]) -> dict[str, Any]:
+def _as_dict(host: HostSeries, interfaces: Sequence[str]) -> dict[str, Any]:
     net = {
         name: {
             direction: msgspec.structs.asdict(series.summary())

@@ -41,7 +41,7 @@ BrokerState = Literal["connecting", "connected", "away", "refused"]
 """`away` will be tried again; `refused` (login, virtual host) will not."""
 
 
-class Sample(msgspec.Struct, frozen=True):
+class SampleState(msgspec.Struct, frozen=True):
     """A sample on its way to the page.
 
     `id` stands for the machine. Its name `host`, the routing key `key` and the machine's own id `machine` are for
@@ -61,12 +61,12 @@ class Sample(msgspec.Struct, frozen=True):
     clock: float | None = None
 
 
-class Host(msgspec.Struct, frozen=True):
+class HostState(msgspec.Struct, frozen=True):
     """All that is known of a host, for a page that was just opened."""
 
     id: str
     host: str
-    latest: Sample
+    latest: SampleState
     history: list[tuple[float, Values]]
 
 
@@ -95,8 +95,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that the page knew before is void."""
     broker: Broker | None = None
     unread: Unread | None = None
-    hosts: list[Host] = []
-    samples: list[Sample] = []
+    hosts: list[HostState] = []
+    samples: list[SampleState] = []
     gone: list[str] = []
     skipped: int = 0
     """Samples that this page missed since it was opened, because it reads too slowly."""
@@ -104,7 +104,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(slots=True)
 class _Known:
-    latest: Sample
+    latest: SampleState
     history: deque[tuple[float, Values]]
     ahead: deque[float]
     """Seconds that the clock of the machine was ahead in its last samples."""
@@ -153,7 +153,7 @@ class Hub:
         ahead = deque[float](maxlen=CLOCK_SAMPLES) if known is None else known.ahead
         if reading.timestamp is not None:
             ahead.append(reading.timestamp - now)
-        sample = Sample(
+        sample = SampleState(
             id=source.id,
             host=source.host,
             key=source.key,
@@ -195,10 +195,10 @@ class Hub:
         """Open a page's subscription, until the block is left. peer: the browser's address; see `OpenPages`."""
         return self._pages.opened(lambda: Page(self), peer)
 
-    def whole(self, host: str) -> Host | None:
+    def whole(self, host: str) -> HostState | None:
         """Return all that is known of one host, by its id; None where it is forgotten."""
         known = self._hosts.get(host)
-        return None if known is None else Host(host, known.latest.host, known.latest, list(known.history))
+        return None if known is None else HostState(host, known.latest.host, known.latest, list(known.history))
 
     def ids(self) -> list[str]:
         """Return the ids of all hosts."""
@@ -229,12 +229,12 @@ class Page:
     def _start_over(self) -> None:
         self._reset = self._broker = self._unread = True
         self._whole = dict.fromkeys(self._hub.ids())  # a dict, since a set has no order
-        self._samples: list[Sample] = []
+        self._samples: list[SampleState] = []
         self._bytes = 0
         self._gone: list[str] = []
         self._wake.set()
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: SampleState) -> None:
         """Queue a sample. Where too many wait, their hosts are sent whole instead, with the newest of each."""
         if sample.id in self._whole:
             return

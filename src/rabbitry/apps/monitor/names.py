@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class SampleExchange:
     """An exchange that samples go to. `persistent` is about the messages (delivery mode 2)."""
 
     name: str
@@ -15,7 +15,7 @@ class Exchange:
     persistent: bool
 
 
-UTILIZATION = Exchange("pi_utilization", "direct", durable=False, persistent=False)
-SYSTEM_INFO = Exchange("system_info", "fanout", durable=True, persistent=True)
+UTILIZATION = SampleExchange("pi_utilization", "direct", durable=False, persistent=False)
+SYSTEM_INFO = SampleExchange("system_info", "fanout", durable=True, persistent=True)
 CONSUMER_QUEUE = "Consumer"
 """The exclusive queue of the page that shows `system_info`."""

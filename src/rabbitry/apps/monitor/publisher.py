@@ -16,7 +16,7 @@ import msgspec
 from rabbitry._words import reason
 from rabbitry.amqp.client import BrokerURL, Channel, Connection, Properties, RecoveryEvent, parse_url
 from rabbitry.apps._connected import run_connected
-from rabbitry.apps.monitor.names import Exchange
+from rabbitry.apps.monitor.names import SampleExchange
 from rabbitry.apps.monitor.sample import Sample
 from rabbitry.apps.monitor.sampling import MeasuringHangs, Meter, Reading, sample
 from rabbitry.exceptions import NotFound, PublishError, PublishReturned, RabbitryError
@@ -51,7 +51,7 @@ class Publisher:
 
     def __init__(
         self,
-        exchanges: Iterable[Exchange],
+        exchanges: Iterable[SampleExchange],
         routing_key: str,
         *,
         strict: bool = False,
@@ -121,7 +121,7 @@ class Publisher:
         if self._on_connected is not None:
             self._on_connected()
 
-    async def publish(self, exchange: Exchange, measured: Sample) -> None:
+    async def publish(self, exchange: SampleExchange, measured: Sample) -> None:
         """Publish a sample; returns when the broker has confirmed it.
 
         Raises:
@@ -161,7 +161,7 @@ class Publisher:
 class _Audience:
     """Whether samples arrive on one exchange, and what was said of it."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: SampleExchange) -> None:
         self.exchange = exchange
         self.absent = False
         """The last sample came back: nobody listens."""
@@ -181,7 +181,7 @@ class Agent:
     def __init__(
         self,
         publisher: Publisher,
-        exchanges: Iterable[Exchange],
+        exchanges: Iterable[SampleExchange],
         *,
         interval: float = INTERVAL,
         probe: float = PROBE,

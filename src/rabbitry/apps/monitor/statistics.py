@@ -128,7 +128,7 @@ def _rate() -> Series:
     return Series(1.0, 1e12)
 
 
-class Host:
+class HostSeries:
     """The series of one routing key: `cpu`, and `rx` and `tx` of each interface."""
 
     def __init__(self) -> None:
@@ -156,17 +156,17 @@ class Counts:
     """All that was counted: the series of each routing key, in a bounded number."""
 
     def __init__(self) -> None:
-        self.hosts: OrderedDict[str, Host] = OrderedDict()
+        self.hosts: OrderedDict[str, HostSeries] = OrderedDict()
         self.counted = 0
         self.skipped = 0
         """Messages that were no samples."""
 
-    def add(self, routing_key: str, cpu: float, net: Mapping[str, tuple[float, float]]) -> Host:
+    def add(self, routing_key: str, cpu: float, net: Mapping[str, tuple[float, float]]) -> HostSeries:
         """Count one sample in, and return the host that it is of."""
         self.counted += 1
         host = self.hosts.get(routing_key)
         if host is None:
-            host = self.hosts[routing_key] = Host()
+            host = self.hosts[routing_key] = HostSeries()
             if len(self.hosts) > MAX_HOSTS:
                 self.hosts.popitem(last=False)
         self.hosts.move_to_end(routing_key)

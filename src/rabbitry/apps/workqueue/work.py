@@ -17,7 +17,7 @@ from rabbitry.exceptions import ChannelClosed, RequestTimeout
 from rabbitry.flow.message import node_name
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.runtime.tasks import background, until
-from rabbitry.telemetry import Collector, Kind, Report, Reporter
+from rabbitry.telemetry import Collector, Report, Reporter, ReportKind
 
 QUEUE: Final = "worker_queue"
 COUNT: Final = 100_001
@@ -165,7 +165,7 @@ class Worker:
         shares = {report.id: report.counters.get("done", 0) for report in reports} | {self.id: self.done}
         self._tell(Progress(self.done, self._rate.at(self.done), self._left, shares))
 
-    def _reports(self, kind: Kind) -> list[Report]:
+    def _reports(self, kind: ReportKind) -> list[Report]:
         return [
             Report(
                 kind=kind,

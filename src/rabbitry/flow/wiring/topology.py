@@ -30,7 +30,7 @@ log = logging.getLogger("rabbitry.flow")
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class ExchangeSpec:
     """An exchange to be declared."""
 
     name: str
@@ -40,7 +40,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueueSpec:
     """A queue to be declared; never exclusive."""
 
     name: str
@@ -61,11 +61,11 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
-class Topology:
+class AppTopology:
     """All that an app declares, in the order in which it can be."""
 
-    exchanges: Sequence[Exchange]
-    queues: Sequence[Queue]
+    exchanges: Sequence[ExchangeSpec]
+    queues: Sequence[QueueSpec]
     bindings: Sequence[Binding]
 
     def definitions(self, vhost: str = "/") -> dict[str, list[dict[str, object]]]:
@@ -89,37 +89,37 @@ class Topology:
         }  # fmt: skip
 
 
-def derive(spec: AppSpec) -> Topology:
+def derive(spec: AppSpec) -> AppTopology:
     """Return the topology that an app needs. It fits brokers from RabbitMQ 3.10 on, and the embedded one."""
     durable = not spec.plain
     arguments: dict[str, str | int] = (
         {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if spec.queue_type == "quorum" else {}
     )
     passing = spec.auto_delete if spec.plain else frozenset()
-    exchanges = [Exchange(spec.exchange, spec.exchange_type, durable, spec.exchange in passing)]
-    queues: list[Queue] = []
+    exchanges = [ExchangeSpec(spec.exchange, spec.exchange_type, durable, spec.exchange in passing)]
+    queues: list[QueueSpec] = []
     bindings: list[Binding] = []
     items: list[Stage | Output] = [*spec.stages.values(), *spec.outputs.values()]
     for item in items:
         exchange = item.exchange or spec.exchange
         if exchange not in {known.name for known in exchanges}:
-            exchanges.append(Exchange(exchange, "direct"))
+            exchanges.append(ExchangeSpec(exchange, "direct"))
         if item.queue is not None:
             if item.queue not in {queue.name for queue in queues}:
                 # An exchange of its own is no plain program's, and so is its queue.
                 own = arguments | {"x-single-active-consumer": True} if item.single_active else arguments
                 is_required = isinstance(item, Stage) and item.single_active
                 is_durable = durable or item.exchange is not None
-                queues.append(Queue(item.queue, is_durable, own, is_required, item.queue in passing))
+                queues.append(QueueSpec(item.queue, is_durable, own, is_required, item.queue in passing))
             bindings.append(Binding(exchange, item.queue, item.key))
-    queues.append(Queue(dead_queue(spec.name)))
-    queues += [Queue(suspects_queue(spec.name, stage.name)) for stage in spec.stages.values()]
+    queues.append(QueueSpec(dead_queue(spec.name)))
+    queues += [QueueSpec(suspects_queue(spec.name, stage.name)) for stage in spec.stages.values()]
     for seconds, suffix in RETRY_QUEUES:
         name = retry_queue(spec.name, suffix)
-        exchanges.append(Exchange(name, "fanout"))
-        queues.append(Queue(name, True, _waiting(seconds)))
+        exchanges.append(ExchangeSpec(name, "fanout"))
+        queues.append(QueueSpec(name, True, _waiting(seconds)))
         bindings.append(Binding(name, name, ""))
-    return Topology(exchanges, queues, bindings)
+    return AppTopology(exchanges, queues, bindings)
 
 
 def _waiting(seconds: int) -> dict[str, str | int]:
@@ -229,7 +229,7 @@ async def check(connection: Connection, spec: AppSpec) -> list[Finding]:
     return findings
 
 
-def missing_bindings(topology: Topology, present: Sequence[Mapping[str, object]]) -> list[Finding]:
+def missing_bindings(topology: AppTopology, present: Sequence[Mapping[str, object]]) -> list[Finding]:
     """Compare bindings with those that a management API listed (`GET /api/bindings/VHOST`)."""
     known = {(item.get("source"), item.get("destination"), item.get("routing_key")) for item in present}
     return [
@@ -242,7 +242,7 @@ def missing_bindings(topology: Topology, present: Sequence[Mapping[str, object]]
 _Act = Callable[[], Awaitable[object]]
 
 
-def _declarations(channel: Channel, topology: Topology) -> list[tuple[str, _Act, _Act]]:
+def _declarations(channel: Channel, topology: AppTopology) -> list[tuple[str, _Act, _Act]]:
     """Return, for each exchange and queue, its name, a passive check, and its declaration."""
     steps: list[tuple[str, _Act, _Act]] = []
     for exchange in topology.exchanges:

@@ -13,7 +13,7 @@ from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.flow.worker._job import Job, Result
 from rabbitry.telemetry.histogram import Histogram
-from rabbitry.telemetry.report import MOST_PASSAGES, Kind, Passage, Report
+from rabbitry.telemetry.report import MOST_PASSAGES, Passage, Report, ReportKind
 
 if TYPE_CHECKING:
     from rabbitry.flow.stage import Stage
@@ -122,7 +122,7 @@ class Counting:
         """Count a delivery that is out of hand. now: on the monotonic clock."""
         self.stages[job.stage.name].passing.observe(now - job.received)
 
-    def reports(self, kind: Kind) -> list[Report]:
+    def reports(self, kind: ReportKind) -> list[Report]:
         """Make a report for each stage."""
         reports = []
         for name, counts in self.stages.items():

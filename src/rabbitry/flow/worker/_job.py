@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from rabbitry.flow import _hot
+from rabbitry.flow import _trail
 from rabbitry.flow.message import Message, Publication, Undecoded, metadata
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rabbitry.flow.outgoing import Extra
     from rabbitry.flow.stage import Stage
 
-Kind: TypeAlias = Literal["done", "yielded", "rejected", "retry", "failed", "given-back", "abandoned", "suspect"]
+ResultKind: TypeAlias = Literal["done", "yielded", "rejected", "retry", "failed", "given-back", "abandoned", "suspect"]
 
 
 class Product(NamedTuple):
@@ -35,7 +35,7 @@ class Result(NamedTuple):
     failures: results of single messages of a batch, by their places in it.
     """
 
-    kind: Kind
+    kind: ResultKind
     products: tuple[Product, ...] = ()
     reason: str = ""
     error: str = ""
@@ -108,7 +108,7 @@ class Job:
         self.delivery = delivery
         self.body = delivery.body
         self.generation = source.generation
-        self.trail = _hot.read(delivery)
+        self.trail = _trail.read(delivery)
         self.attempt = self.trail.attempt
         self.received = time.monotonic()
         self.seconds = 0.0

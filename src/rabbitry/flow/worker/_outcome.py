@@ -8,7 +8,7 @@ from rabbitry._errors import described
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PreconditionFailed, PublishReturned
 from rabbitry.flow._fitting import ERROR
-from rabbitry.flow._hot import Trail, next_properties, next_properties_with
+from rabbitry.flow._trail import Trail, next_properties, next_properties_with
 from rabbitry.flow.message import (
     REASON,
     Death,

@@ -12,7 +12,7 @@ import pytest
 from rabbitry.apps.crawl.crawler import batches
 from rabbitry.apps.crawl.crawler.batches import Crawler, Item, Means
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
-from rabbitry.apps.crawl.crawler.fetching import Host, Page
+from rabbitry.apps.crawl.crawler.fetching import BatchHosts, Page
 from rabbitry.apps.crawl.crawler.line import Line
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
 from rabbitry.apps.crawl.node import Node
@@ -49,10 +49,10 @@ class Script:
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked]
 
-    def host(self, batch: Batch) -> Host:
-        return cast(Host, None)
+    def host(self, batch: Batch) -> BatchHosts:
+        return cast(BatchHosts, None)
 
-    async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+    async def fetch(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         path = address.url.rpartition("/")[2]
         self.asked.append((path, time.monotonic()))
         self.running += 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from rabbitry.apps.crawl.crawler.budgets import CPU, Bandwidth, Room
-from rabbitry.apps.crawl.crawler.fetching import Host, Page
+from rabbitry.apps.crawl.crawler.fetching import BatchHosts, Page
 from rabbitry.apps.crawl.crawler.line import Line
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Report
 from rabbitry.apps.crawl.node import Node
@@ -42,10 +42,10 @@ _UNASKED: Final = frozenset({"private", "no-contact", "no-such-host", "bad-addre
 class Fetches(Protocol):
     """What a crawler needs of a `Fetcher`."""
 
-    async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+    async def fetch(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         """See Fetcher."""
 
-    def host(self, batch: Batch) -> Host:
+    def host(self, batch: Batch) -> BatchHosts:
         """See Fetcher."""
 
 

@@ -64,7 +64,7 @@ class _Place(NamedTuple):
     addresses: Sequence[str]
 
 
-class Host:
+class BatchHosts:
     """The hosts of a batch, each resolved once, so that DNS rebinding changes nothing."""
 
     def __init__(self, fetcher: Fetcher, batch: Batch) -> None:
@@ -131,7 +131,7 @@ class Fetcher:
             handle.close()
         self._transfers.close()
 
-    async def fetch(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+    async def fetch(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         """Fetch one address, and return the page or the outcome. Cancelling ends the request.
 
         host: made by `host`, once for all addresses of the batch.
@@ -144,9 +144,9 @@ class Fetcher:
         except Problem as problem:
             return self._outcome(address, batch, problem.outcome, detail=problem.detail, took=time.monotonic() - begun)
 
-    def host(self, batch: Batch) -> Host:
+    def host(self, batch: Batch) -> BatchHosts:
         """Return the cache of the addresses of a batch's hosts."""
-        return Host(self, batch)
+        return BatchHosts(self, batch)
 
     async def look_up(self, target: Target, is_known: bool) -> _Place:
         """Find a host. Raises Problem: no-such-host, private, no-contact.
@@ -174,7 +174,7 @@ class Fetcher:
 
     # -- pages and sitemaps ------------------------------------------------------------------------------
 
-    async def _page(self, address: Address, batch: Batch, host: Host) -> Page | Outcome:
+    async def _page(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         target = host.targets.target_of(address.url)
         headers = []
         if address.etag and _is_sendable(address.etag):
@@ -262,7 +262,7 @@ class Fetcher:
 
     # -- robots.txt --------------------------------------------------------------------------------------
 
-    async def _robots(self, address: Address, batch: Batch, host: Host) -> Outcome:
+    async def _robots(self, address: Address, batch: Batch, host: BatchHosts) -> Outcome:
         """Fetch the rules of an origin, over redirects; each hop is resolved and checked as the first one."""
         target = target_of(address.url)
         wire, took = 0, 0.0
@@ -298,7 +298,7 @@ class Fetcher:
     # -- both --------------------------------------------------------------------------------------------
 
     async def _ask(
-        self, target: Target, batch: Batch, host: Host, collect: Collect, headers: Sequence[str]
+        self, target: Target, batch: Batch, host: BatchHosts, collect: Collect, headers: Sequence[str]
     ) -> Response:
         place = await host.place(target)
         handle = self._handles.pop() if self._handles else self._new_handle()

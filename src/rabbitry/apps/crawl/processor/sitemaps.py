@@ -13,7 +13,7 @@ from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG, Base, shortened
 from rabbitry.apps.crawl.processor.encodings import decoder_of, encoding_of
 from rabbitry.apps.crawl.processor.pages import LONGEST_BODY
-from rabbitry.apps.crawl.processor.xml import Entry, Kind, XmlReader, kind_of
+from rabbitry.apps.crawl.processor.xml import DocumentKind, Entry, XmlReader, kind_of
 
 AT_ONCE: Final = 1_000
 """Links of a document."""
@@ -72,7 +72,7 @@ class Sitemap:
     def _entries(self) -> Iterator[Entry]:
         first = next(self._parts, b"")
         encoding, start = encoding_of(first, self._content_type)
-        kind: Kind | None = kind_of(decoder_of(encoding).decode(first[start:]))
+        kind: DocumentKind | None = kind_of(decoder_of(encoding).decode(first[start:]))
         self.is_index = kind == "index"
         if kind in ("html", "other"):
             raise Problem("unreadable", "no sitemap: it is HTML" if kind == "html" else "no sitemap: other XML")

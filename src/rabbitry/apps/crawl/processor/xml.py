@@ -16,7 +16,7 @@ from rabbitry.apps.crawl.problems import Problem
 from rabbitry.apps.crawl.processor.encodings import decoder_of, encoding_of
 from rabbitry.apps.crawl.processor.times import seconds_of
 
-Kind: TypeAlias = Literal["sitemap", "index", "feed", "html", "other"]
+DocumentKind: TypeAlias = Literal["sitemap", "index", "feed", "html", "other"]
 
 _CHUNK: Final = 64 * 1024
 _HEAD: Final = 8 * 1024
@@ -27,7 +27,7 @@ _ROOT: Final = re.compile(r"<([A-Za-z_][^\s/<>]*)")
 _PROLOGUE: Final = re.compile(
     r"<\?[^>]*+>|<!--(?:[^-]|-(?!->))*+-->|<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>", re.IGNORECASE
 )
-_KINDS: Final[dict[str, Kind]] = {
+_KINDS: Final[dict[str, DocumentKind]] = {
     "urlset": "sitemap",
     "sitemapindex": "index",
     "rss": "feed",
@@ -53,7 +53,7 @@ class Entry:
     text: str = ""
 
 
-def kind_of(head: str) -> Kind | None:
+def kind_of(head: str) -> DocumentKind | None:
     """Return what an XML document is by its first element; None for what does not begin as XML does."""
     head = head.lstrip("\ufeff \t\r\n")
     if not head.startswith("<"):

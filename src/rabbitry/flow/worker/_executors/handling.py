@@ -14,14 +14,14 @@ import msgspec
 from rabbitry._errors import described, sendable, text_of, traced
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow import _tracing
-from rabbitry.flow._hot import trace_fields
+from rabbitry.flow._trail import trace_fields
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.exceptions import Reject, Retry
 from rabbitry.flow.message import Message
 from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._executors.opened import OpenedBatch
-from rabbitry.flow.worker._job import ABANDONED, DONE, Kind, Product, Result
+from rabbitry.flow.worker._job import ABANDONED, DONE, Product, Result, ResultKind
 
 Body: TypeAlias = bytes | list[bytes]
 """A message's body, or those of a batch."""
@@ -87,7 +87,7 @@ def _context() -> bytes | None:
 
 def failed(error: BaseException) -> Result:
     """Return what an error of a handler, or of its body, leads to; it never raises."""
-    kind: Kind
+    kind: ResultKind
     kind, reason, after = "failed", "failed", None
     trace = traced(error)
     match error:

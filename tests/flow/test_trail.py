@@ -12,7 +12,7 @@ from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import CONTENT_HEADER, EncodedProperties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ProtocolViolation, UsageError
-from rabbitry.flow import _hot
+from rabbitry.flow import _trail
 from rabbitry.flow._tracing import TRACEPARENT, TRACESTATE
 from rabbitry.flow.codec import BYTES, JSON, TEXT
 from rabbitry.flow.message import ATTEMPT, WAIT, first_properties, with_given
@@ -44,18 +44,18 @@ def _with_id(encoded: EncodedProperties) -> bytes:
 def by_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often a message was read by name."""
     calls: list[object] = []
-    plain = _hot._read_by_name
+    plain = _trail._read_by_name
 
-    def count(delivery: Delivery) -> _hot.Trail:
+    def count(delivery: Delivery) -> _trail.Trail:
         calls.append(delivery)
         return plain(delivery)
 
-    monkeypatch.setattr(_hot, "_read_by_name", count)
+    monkeypatch.setattr(_trail, "_read_by_name", count)
     return lambda: len(calls)
 
 
 TRACED = {ATTEMPT: 1, TRACEPARENT: TRACE}
-FIELDS = _hot.trace_fields({TRACEPARENT: TRACE})
+FIELDS = _trail.trace_fields({TRACEPARENT: TRACE})
 
 
 @pytest.mark.parametrize("content_type", [JSON, TEXT, BYTES])
@@ -63,8 +63,8 @@ FIELDS = _hot.trace_fields({TRACEPARENT: TRACE})
 def test_what_stages_and_publishers_write_is_read_without_names(
     content_type: str, headers: dict[str, str] | None, by_name: Callable[[], int]
 ) -> None:
-    first = _hot.read(_delivery(encode_header(first_properties("app", content_type, "Item", headers), 7)))
-    following = _hot.read(_delivery(_with_id(_hot.next_properties("app", first, content_type, "Item"))))
+    first = _trail.read(_delivery(encode_header(first_properties("app", content_type, "Item", headers), 7)))
+    following = _trail.read(_delivery(_with_id(_trail.next_properties("app", first, content_type, "Item"))))
     assert by_name() == 0
     assert following == first
     assert following.trace == (FIELDS if headers else b"")
@@ -82,8 +82,8 @@ def test_what_stages_and_publishers_write_is_read_without_names(
 )
 @pytest.mark.parametrize("correlation", [b"c", b""])
 def test_what_is_written_as_bytes_says_what_it_should(headers: dict[str, str], correlation: bytes) -> None:
-    cause = _hot.Trail(3, 0.0, correlation, _hot.trace_fields(headers))
-    encoded = _hot.next_properties("app", cause, JSON, "Item")
+    cause = _trail.Trail(3, 0.0, correlation, _trail.trace_fields(headers))
+    encoded = _trail.next_properties("app", cause, JSON, "Item")
     properties = decode_header(_with_id(encoded))
     assert properties == encoded.decoded()._replace(message_id="id")
     assert properties.headers == {ATTEMPT: 1, **headers}
@@ -91,13 +91,13 @@ def test_what_is_written_as_bytes_says_what_it_should(headers: dict[str, str], c
     assert (properties.content_type, properties.delivery_mode) == (JSON, 2)
     assert (properties.type, properties.app_id) == ("Item", "app")
     assert abs(properties.timestamp.timestamp() - time.time()) < 60  # type: ignore[union-attr] # it is there
-    assert _hot.read(_delivery(_with_id(encoded))).trace == cause.trace
+    assert _trail.read(_delivery(_with_id(encoded))).trace == cause.trace
 
 
 def test_the_trace_context_of_a_handler_goes_before_that_of_its_message() -> None:
-    cause = _hot.Trail(1, 0.0, b"c", FIELDS)
+    cause = _trail.Trail(1, 0.0, b"c", FIELDS)
     other = {TRACEPARENT: TRACE.replace("b7ad", "ffff"), TRACESTATE: "v=2"}
-    encoded = _hot.next_properties("app", cause, JSON, "Item", _hot.trace_fields(other))
+    encoded = _trail.next_properties("app", cause, JSON, "Item", _trail.trace_fields(other))
     assert decode_header(_with_id(encoded)).headers == {ATTEMPT: 1, **other}
 
 
@@ -106,11 +106,11 @@ def test_the_trace_context_of_a_handler_goes_before_that_of_its_message() -> Non
     [{TRACEPARENT: 1}, {TRACESTATE: "v=1"}, {TRACEPARENT: b"00"}, {TRACEPARENT: "x" * 513}, {TRACEPARENT: [TRACE]}],
 )
 def test_what_is_no_trace_context_is_not_carried_on(headers: Table) -> None:
-    assert _hot.read(_delivery(encode_header(Properties(headers=headers), 7))).trace == b""
+    assert _trail.read(_delivery(encode_header(Properties(headers=headers), 7))).trace == b""
 
 
 def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:
-    encoded = _hot.next_properties("app", _hot.Trail(1, 0.0, b"c", b""), JSON, "Ü" * 300)
+    encoded = _trail.next_properties("app", _trail.Trail(1, 0.0, b"c", b""), JSON, "Ü" * 300)
     assert decode_header(_with_id(encoded)).type == "Ü" * 60
 
 
@@ -132,7 +132,7 @@ def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:
     ],
 )
 def test_whatever_else_comes_is_read_by_name(properties: Properties, by_name: Callable[[], int]) -> None:
-    _hot.read(_delivery(encode_header(properties, 7)))
+    _trail.read(_delivery(encode_header(properties, 7)))
     assert by_name() == 1
 
 
@@ -145,9 +145,9 @@ def test_what_has_properties_of_its_own_is_read_without_names(
     given_ = Properties(
         "text/html", content_encoding, {"x-url": "http://é", "n": {"a": 7}}, priority=priority, type="Page"
     )
-    trail = _hot.Trail(1, 0.0, b"first", _hot.trace_fields(headers))
-    encoded = _hot.next_properties_with("app", trail, JSON, "Thing", _hot.given_of(given_))
-    assert _hot.read(_delivery(_with_id(encoded))) == trail
+    trail = _trail.Trail(1, 0.0, b"first", _trail.trace_fields(headers))
+    encoded = _trail.next_properties_with("app", trail, JSON, "Thing", _trail.given_of(given_))
+    assert _trail.read(_delivery(_with_id(encoded))) == trail
     assert by_name() == 0
 
 
@@ -163,11 +163,11 @@ def test_a_header_that_was_tampered_with_is_read_as_by_name_or_as_a_first_attemp
     try:
         decode_header(bytes(header))
     except ProtocolViolation:
-        assert _hot.read(_delivery(bytes(header))).attempt == 1
+        assert _trail.read(_delivery(bytes(header))).attempt == 1
     else:
         # Their trace contexts may differ where neither is one.
         delivery = _delivery(bytes(header))
-        assert _hot.read(delivery)[:3] == _hot._read_by_name(delivery)[:3]
+        assert _trail.read(delivery)[:3] == _trail._read_by_name(delivery)[:3]
 
 
 @given(
@@ -189,15 +189,15 @@ def test_given_properties_take_the_place_of_our_own(
         content_type=content_type, content_encoding=content_encoding, headers=headers, delivery_mode=mode,
         priority=priority, expiration=expiration, type=type_,
     )  # fmt: skip
-    trail = _hot.Trail(1, 0.0, correlation, FIELDS if traced else b"")
-    ours = _hot.next_properties("app", trail, JSON, "Thing").decoded()
+    trail = _trail.Trail(1, 0.0, correlation, FIELDS if traced else b"")
+    ours = _trail.next_properties("app", trail, JSON, "Thing").decoded()
     wanted = with_given(ours, properties)
-    found = _hot.next_properties_with("app", trail, JSON, "Thing", _hot.given_of(properties)).decoded()
+    found = _trail.next_properties_with("app", trail, JSON, "Thing", _trail.given_of(properties)).decoded()
     assert found._replace(timestamp=None) == wanted._replace(timestamp=None)
 
 
 @pytest.mark.parametrize("priority", [1.0, "1", [1], 256, -1])
 def test_a_priority_that_is_none_is_refused_after_one_that_equals_it(priority: object) -> None:
-    _hot.given_of(Properties(priority=1))
+    _trail.given_of(Properties(priority=1))
     with pytest.raises(UsageError, match="priority"):
-        _hot.given_of(Properties(priority=priority))  # type: ignore[arg-type] # on purpose
+        _trail.given_of(Properties(priority=priority))  # type: ignore[arg-type] # on purpose
