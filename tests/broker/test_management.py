@@ -46,6 +46,11 @@ def _published(**changed: object) -> dict[str, object]:
     return {"properties": {}, "routing_key": "got", "payload": "hello", "payload_encoding": "string"} | changed
 
 
+_WRONG_TYPES: Final[tuple[tuple[str, object], ...]] = (
+    *(("priority", "high"), ("priority", 1.5), ("priority", None), ("priority", True), ("timestamp", "now")),
+    *(("timestamp", {}), ("delivery_mode", "2"), ("message_id", 5), ("message_id", None), ("message_id", [])),
+    *(("expiration", 5), ("expiration", True)),
+)
 _CHANGES: Final[tuple[tuple[str, str, object], ...]] = (
     ("PUT", "/api/queues/%2F/new", {"durable": True}),
     ("PUT", "/api/queues/%2F/new", {"durable": True}),
@@ -97,6 +102,11 @@ _CHANGES: Final[tuple[tuple[str, str, object], ...]] = (
     ("PUT", "/api/users/u4", {"password_hash": 7, "tags": ""}),
     ("PUT", "/api/users/u4", {"password": "secret", "password_hash": "AAAA", "tags": ""}),
     ("PUT", "/api/users/u4", []),
+    ("PUT", "/api/users/u4", {"password": "a", "tags": "", "limits": {"max-channels": -1, "max-connections": 2}}),
+    ("PUT", "/api/users/u4", {"password": "a", "tags": "", "limits": {"max-channels": 3}}),
+    ("PUT", "/api/users/u4", {"password": "a", "tags": "", "limits": {}}),
+    ("GET", "/api/user-limits/u4", None),
+    ("GET", "/api/definitions/nowhere", None),
     ("PUT", "/api/permissions/%2F/nobody", {"configure": "", "write": "", "read": ""}),
     ("PUT", "/api/permissions/nowhere/u4", {"configure": "", "write": "", "read": ""}),
     ("PUT", "/api/permissions/%2F/u4", {}),
@@ -113,6 +123,10 @@ _CHANGES: Final[tuple[tuple[str, str, object], ...]] = (
     ("POST", "/api/exchanges/%2F/amq.default/publish", _published(payload=5)),
     ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"nosuch": 1})),
     ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"delivery_mode": 7})),
+    *(
+        ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={name: value}))
+        for name, value in _WRONG_TYPES
+    ),
     ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"user_id": "somebody"})),
     ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"expiration": "soon"})),
     ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"headers": {"BCC": ["elsewhere"]}})),

@@ -63,7 +63,11 @@ def make_app(broker: "Broker", rates: Rates, pace: Pace) -> ASGIApp:
         status = 404 if request.url.path.endswith("rabbitmqadmin") else 200
         return HTMLResponse(_CLI, status)
 
-    routes = [Route("/", root), *(Route(path, cli) for path in ("/cli", "/cli/index.html", "/cli/rabbitmqadmin"))]
+    routes = [
+        Route("/", root),
+        Route("/api", root),
+        *(Route(path, cli) for path in ("/cli", "/cli/index.html", "/cli/rabbitmqadmin")),
+    ]
     for path, methods, handler in ROUTES:
         routes.append(Route(path, _endpoint(broker, rates, pace, handler), methods=list(methods)))
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _DIGITS: Final = 10
 _WAIT: Final = 0.01
 """Seconds between two checks of a queue to which many messages are being requeued."""
+_INTEGERS: Final = ("delivery_mode", "priority", "timestamp")
+"""Properties that are integers; the others, but for the headers, are strings."""
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
@@ -93,12 +95,21 @@ def _content(payload: object, encoding: object) -> bytes:
 
 
 def _properties(given: object) -> Properties:
-    """Read a message's properties; what is none is left out, as RabbitMQ does. An empty list stands for none too."""
+    """Read a message's properties; what is none is left out, as RabbitMQ does. An empty list stands for none too.
+
+    Raises Answer (400) in RabbitMQ's words for a value of another type.
+    """
     if given == []:
         given = {}
     if not isinstance(given, dict):
         raise BadDefinition("properties must be an object")
     values = {name: value for name, value in given.items() if name in Properties._fields}
+    for name, value in values.items():
+        if name in _INTEGERS:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise bad(["not_int", name])
+        elif name != "headers" and not isinstance(value, str):
+            raise bad(["not_string", name])
     if "headers" in values:
         values["headers"] = table(values["headers"])
     return Properties(**values)

@@ -141,7 +141,10 @@ def _user(call: Call) -> object:
         body = call.body()
         if body.get("tags") is None:
             raise bad("tags_not_present")
-        access.put_user(name, *accounts.read(body))
+        account, limits = accounts.read(body), definitions.limits(body.get("limits", {}), USER_LIMITS, "user-limits")
+        access.put_user(name, *account)
+        if limits:
+            access.put_limits(name, {**access.users[name].limits, **limits})
         return CREATED if is_new else DONE
     if name not in access.users:
         raise not_found()

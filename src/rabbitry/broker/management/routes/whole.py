@@ -144,7 +144,7 @@ async def _definitions(call: Call) -> object:
     if "vhost" in call.request.path_params:
         only = call.broker.vhosts.get(call.path("vhost"))
         if only is None:
-            raise Answer(404, "not_found", "vhost_not_found") if call.method == "POST" else not_found()
+            raise Answer(404, "not_found", "vhost_not_found") if call.method == "POST" else bad("vhost_not_found")
     if call.method == "GET":
         return streamed(await definitions.export(call.broker, call.pace, only))
     await importing.load(call.broker, await call.document(), call.pace, only)
