@@ -16,14 +16,16 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt
 from rabbitry.broker import Broker
 from rabbitry.broker.errors import Refusal
 from rabbitry.broker.exchanges import TYPES, Binding, Exchange
-from rabbitry.broker.queues import Queue
+from rabbitry.broker.queues import ClassicQueue, Queue
 from rabbitry.broker.queues.arguments import Rules
 from rabbitry.broker.vhost import VirtualHost
 
 
 def _queue(name: str) -> Queue:
     vhost = Broker().vhosts["/"]
-    return Queue(vhost, name, durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS, rules=Rules())
+    return ClassicQueue(
+        vhost, name, durable=False, auto_delete=False, owner=None, arguments=NO_ARGUMENTS, rules=Rules()
+    )
 
 
 _known_queue = functools.cache(_queue)

@@ -172,7 +172,7 @@ async def test_others_are_served_while_a_large_transaction_is_committed(
 async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW", 10)
+    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW", 10)
     monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 20)
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as client:
         channel = await client.channel()

@@ -15,7 +15,7 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.policies import Policy
-from rabbitry.broker.queues import Queue
+from rabbitry.broker.queues import ClassicQueue
 from rabbitry.broker.queues.arguments import Rules
 from rabbitry.exceptions import PreconditionFailed
 from tests.support import programs, rabbitmq
@@ -220,7 +220,9 @@ def test_whatever_changes_the_policy_of_highest_priority_holds(
     names = ("a", "b", "ab", "aab")
     rules = Rules()
     for name in names:
-        vhost.queues[name] = Queue(vhost, name, durable=False, auto_delete=False, owner=None, arguments={}, rules=rules)
+        vhost.queues[name] = ClassicQueue(
+            vhost, name, durable=False, auto_delete=False, owner=None, arguments={}, rules=rules
+        )
     known: dict[str, Policy] = {}
     for name, change in changes:
         if change is not None:

@@ -9,12 +9,12 @@ import rabbitry
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.queues import Entry, Message, Queue
+from rabbitry.broker.queues import ClassicQueue, Entry, Message, Queue
 from rabbitry.broker.queues.arguments import Rules
 
 
 def _queue(count: int) -> Queue:
-    queue = Queue(
+    queue = ClassicQueue(
         Broker().vhosts["/"],
         "q",
         durable=False,

@@ -59,6 +59,8 @@ class Recovery:
         if self._unusable:
             await self._journal.set_aside(self._unusable)
         self._broker.journal = self._journal
+        for vhost in self._broker.vhosts.values():
+            vhost.journal = self._journal
         self._restore_backlogs()
 
     # -- users, virtual hosts, parameters --------------------------------------------------------------

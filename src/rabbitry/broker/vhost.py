@@ -3,7 +3,7 @@
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.protocol.constants import Reply
@@ -21,8 +21,8 @@ from rabbitry.broker.errors import (
 )
 from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
-from rabbitry.broker.queues import Message, Queue
-from rabbitry.broker.queues.arguments import check_locator, compared, read_rules
+from rabbitry.broker.queues import ClassicQueue, Message, Queue, QuorumQueue
+from rabbitry.broker.queues.arguments import Rules, check_locator, compared, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from rabbitry.broker.records import (
     BINDING,
@@ -35,7 +35,6 @@ from rabbitry.broker.records import (
     key,
     queue_record,
 )
-from rabbitry.broker.store.journal import Journal
 
 if TYPE_CHECKING:
     from rabbitry.broker.broker import Broker
@@ -57,6 +56,8 @@ class VirtualHost:
     def __init__(self, name: str, broker: "Broker") -> None:
         self.name = name
         self.broker = broker
+        self.journal = broker.journal
+        """Where what is durable is written down."""
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
@@ -73,11 +74,6 @@ class VirtualHost:
         self.exchanges["amq.rabbitmq.trace"] = TYPES["topic"](
             "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
         )
-
-    @property
-    def journal(self) -> Journal:
-        """Where what is durable is written down."""
-        return self.broker.journal
 
     def follow_policies(self, changed: str) -> Iterator[None]:
         """Apply a policy that was set or cleared to the queues and exchanges that it matches or was in force for.
@@ -213,7 +209,7 @@ class VirtualHost:
             if user is not None:
                 check_locator(rules, arguments)
             owner = user if exclusive else None
-            queue = Queue(
+            queue = _kind(rules)(
                 self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
             )
             if durable and not exclusive and self.journal.is_on:
@@ -244,7 +240,9 @@ class VirtualHost:
         name, arguments = str(value["name"]), arguments_of(value)
         auto_delete = value["auto_delete"] is True
         rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
-        queue = Queue(self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules)
+        queue = _kind(rules)(
+            self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules
+        )
         number, recovered_to = value["id"], value["recovered_to"]
         if not isinstance(number, int) or not isinstance(recovered_to, int):
             raise TypeError("its numbers are none")
@@ -372,6 +370,28 @@ class VirtualHost:
                     waiting.append(target)
         return list(queues.values()), by_headers
 
+    # -- what queues need ------------------------------------------------------------------------------
+
+    def touch(self, queue: Queue) -> None:
+        """Note that a queue may have something to deliver."""
+        self.broker.touch(queue)
+
+    def dispatch(self) -> None:
+        """Deliver from every queue that was touched."""
+        self.broker.dispatch()
+
+    def dispatch_later(self) -> None:
+        """Deliver from every queue that was touched, when it is the turn of what takes long."""
+        self.broker.dispatch_later()
+
+    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        """Call back when it is the turn of what takes long."""
+        self.broker.shares.wait(go_on)
+
+    def work(self, steps: Iterator[None]) -> None:
+        """Take the steps of a long operation in turns with clients, and while the store may be given more."""
+        self.broker.shares.work(steps, lambda: None, self.journal.may_grow)
+
     def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
         """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
 
@@ -399,6 +419,10 @@ class VirtualHost:
         for target in self.route(exchange, keys, headers)[0]:
             if reason == REJECTED or not is_cycle(target.name, headers):
                 target.push_letter(letter)
+
+
+def _kind(rules: Rules) -> type[Queue]:
+    return QuorumQueue if rules.quorum else ClassicQueue
 
 
 def _flag(value: bool | str) -> str:

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 @pytest.fixture(autouse=True)
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that a test fills quickly."""
-    monkeypatch.setattr("rabbitry.broker.queues.queue.WINDOW", 32)
+    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW", 32)
 
 
 async def _fill(channel: Channel, queue: str, bodies: list[bytes], priority: int | None = None) -> None:

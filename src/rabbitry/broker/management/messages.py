@@ -115,7 +115,7 @@ def _properties(given: object) -> Properties:
     return Properties(**values)
 
 
-async def get(queue: Queue, body: Json) -> list[Json]:
+async def get(vhost: "VirtualHost", queue: Queue, body: Json) -> list[Json]:
     """Take messages from a queue and give them as JSON, as a body with count, ackmode and encoding asks.
 
     Raises Answer for one that makes no sense.
@@ -135,12 +135,12 @@ async def get(queue: Queue, body: Json) -> list[Json]:
             continue
         if entry is None and not queue.ready:
             queue.got_nothing += 1
-            queue.vhost.totals.count("get_empty")
+            vhost.totals.count("get_empty")
             break
         if entry is None:
-            await queue.vhost.journal.loaded_now(queue)  # the store gives what it has
+            await vhost.journal.loaded_now(queue)  # the store gives what it has
             continue
-        _count_get(queue, entry, no_ack=mode == "ack_requeue_false")
+        _count_get(vhost, queue, entry, no_ack=mode == "ack_requeue_false")
         entries.append(entry)
         shown.append(_shown(queue, entry, encoding, truncate))
     for entry in entries:
@@ -150,18 +150,18 @@ async def get(queue: Queue, body: Json) -> list[Json]:
             queue.rejected(entry)
         else:
             queue.settled(entry)
-    queue.vhost.broker.touch(queue)
+    vhost.touch(queue)
     return shown
 
 
-def _count_get(queue: Queue, entry: Entry, *, no_ack: bool) -> None:
+def _count_get(vhost: "VirtualHost", queue: Queue, entry: Entry, *, no_ack: bool) -> None:
     queue.delivered += 1
     queue.sent_no_ack += no_ack
     queue.got_no_ack += no_ack
-    queue.vhost.totals.count("get_no_ack" if no_ack else "get")
+    vhost.totals.count("get_no_ack" if no_ack else "get")
     if entry.redelivered:
         queue.redelivered += 1
-        queue.vhost.totals.count("redeliver")
+        vhost.totals.count("redeliver")
 
 
 def _integer(value: object) -> int:
@@ -204,5 +204,5 @@ def aliveness(vhost: "VirtualHost") -> None:
     entry = queue.get()
     if entry is None:
         raise BadDefinition("the message did not come back")
-    _count_get(queue, entry, no_ack=True)
+    _count_get(vhost, queue, entry, no_ack=True)
     queue.settled(entry)

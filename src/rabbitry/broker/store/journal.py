@@ -10,15 +10,11 @@ import functools
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker.queues.message import Entry
 from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFailed, StoreFull, Unusable, Wanted
-
-if TYPE_CHECKING:
-    from rabbitry.broker.channel import Channel
-    from rabbitry.broker.queues.queue import Queue
 
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
@@ -40,6 +36,31 @@ _RETRY: Final = 1.0
 """Seconds between two attempts to write where there was no room."""
 
 
+class StoredQueue(Protocol):
+    """A queue whose entries are kept, as far as the journal needs it."""
+
+    id: int
+    ready: int
+
+    def loaded(self, wanted: Wanted, found: Found) -> None:
+        """Take entries that were read from the store."""
+
+    def withdraw(self, entries: list[Entry]) -> None:
+        """Take back entries for which the store had no room."""
+
+
+class Confirming(Protocol):
+    """A channel that waits for the commit of its publishes."""
+
+    waits_for: int
+
+    def confirm(self, up_to: int) -> None:
+        """Confirm the publishes up to a delivery tag."""
+
+    def refuse(self, up_to: int) -> None:
+        """Nack the publishes up to a delivery tag that are not confirmed yet."""
+
+
 class Waiting:
     """A batch with those who wait for its commit, and those whose entries it holds."""
 
@@ -49,9 +70,9 @@ class Waiting:
         self.size = 0
         self.moved: set[Entry] = set()
         """Entries that may only be removed with the commit of the messages that replace them."""
-        self.queues: dict[int, Queue] = {}
-        self.readers: list[Queue] = []
-        self.confirms: dict[Channel, int] = {}
+        self.queues: dict[int, StoredQueue] = {}
+        self.readers: list[StoredQueue] = []
+        self.confirms: dict[Confirming, int] = {}
         self.callbacks: list[Callable[[], None]] = []
         self.oldest: Entry | None = None
         self.has_put_off = False
@@ -142,7 +163,7 @@ class Journal:
         self.is_stuck = False
         """Whether something waits for room: messages put off to the gathering batch, or all of the written one."""
         self._is_reading = False
-        self._when_loaded: dict[Queue, list[Callable[[], None]]] = {}
+        self._when_loaded: dict[StoredQueue, list[Callable[[], None]]] = {}
         self._failed: Exception | None = None
         self._scheduled = False
         self._throttled: list[Callable[[], None]] = []
@@ -215,7 +236,7 @@ class Journal:
         self.changes += 1
         self._open().batch.records[kind, key] = value
 
-    def add(self, queue: "Queue", entry: Entry) -> None:
+    def add(self, queue: StoredQueue, entry: Entry) -> None:
         """Keep an entry, and its message."""
         waiting = self._gathering if self._scheduled else self._open()
         message = entry.message
@@ -228,13 +249,13 @@ class Journal:
         waiting.queues[queue.id] = queue
         waiting.size += len(message.body) + _OVERHEAD
 
-    def change(self, queue: "Queue", entry: Entry) -> None:
+    def change(self, queue: StoredQueue, entry: Entry) -> None:
         """Keep what changed of an entry: how often it was delivered."""
         waiting = self._open()
         if queue.id and entry not in waiting.batch.added:
             waiting.batch.changed[entry] = queue.id
 
-    def remove(self, queue: "Queue", entry: Entry, *, is_moving: bool = False) -> None:
+    def remove(self, queue: StoredQueue, entry: Entry, *, is_moving: bool = False) -> None:
         """Delete an entry. An entry that is not written yet never will be.
 
         is_moving: whether a message added in the same turn of the loop replaces the entry. The entry is then deleted
@@ -251,7 +272,7 @@ class Journal:
             if is_moving or self.is_moving:
                 waiting.moved.add(entry)
 
-    def drop_tail(self, queue: "Queue", priority: int, after: int, before: int) -> None:
+    def drop_tail(self, queue: StoredQueue, priority: int, after: int, before: int) -> None:
         """Forget entries of one priority at positions above `after` and below `before`."""
         self._open().drop(Dropped(queue.id, priority, after, before))
 
@@ -260,7 +281,7 @@ class Journal:
         self.changes += 1
         self._open().drop(Dropped(number))
 
-    def load(self, queue: "Queue", wanted: Wanted) -> None:
+    def load(self, queue: StoredQueue, wanted: Wanted) -> None:
         """Read entries; the queue's `loaded` is called with them."""
         waiting = self._open()
         waiting.batch.wanted.append(wanted)
@@ -280,7 +301,7 @@ class Journal:
         """The number of the batch that changes go to now."""
         return self._gathering.number
 
-    def confirm(self, channel: "Channel", up_to: int) -> None:
+    def confirm(self, channel: Confirming, up_to: int) -> None:
         """Confirm a channel's publishes when all that it published is durable."""
         if channel.waits_for <= self.committed:
             channel.confirm(up_to)
@@ -304,11 +325,11 @@ class Journal:
         self.after_commit(lambda: None if done.done() else done.set_result(None))
         await done
 
-    def when_loaded(self, queue: "Queue", callback: Callable[[], None]) -> None:
+    def when_loaded(self, queue: StoredQueue, callback: Callable[[], None]) -> None:
         """Call `callback` once the pending reading of a queue is answered."""
         self._when_loaded.setdefault(queue, []).append(callback)
 
-    async def loaded_now(self, queue: "Queue") -> None:
+    async def loaded_now(self, queue: StoredQueue) -> None:
         """Wait until the pending reading of a queue is answered. Cancelling ends the wait, not the reading."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.when_loaded(queue, lambda: None if done.done() else done.set_result(None))
@@ -452,7 +473,7 @@ class Journal:
         assert self._store is not None  # noqa: S101 # it was opened
         self._most_waiting = max(_FEWEST_WAITING, min(MOST_WAITING, self._store.free // 8))
 
-    def _loaded(self, readers: Iterable["Queue"], wanted: Iterable[Wanted], found: Iterable[Found]) -> None:
+    def _loaded(self, readers: Iterable[StoredQueue], wanted: Iterable[Wanted], found: Iterable[Found]) -> None:
         for queue, reading, answer in zip(readers, wanted, found, strict=True):
             if self.is_stuck and not answer.entries and not answer.damaged:
                 # The messages to read wait for room themselves: the next batch answers.
@@ -532,7 +553,7 @@ class Journal:
         """
         if self._retry is None or self._writing is None or self._is_reading:
             return
-        readers: list[Queue] = []
+        readers: list[StoredQueue] = []
         batch = Batch()
         for waiting in (self._writing, self._gathering):
             readers += waiting.readers
@@ -545,7 +566,7 @@ class Journal:
         future = asyncio.get_running_loop().run_in_executor(self._thread, self._store.apply, batch)
         future.add_done_callback(functools.partial(self._read, readers, batch.wanted))
 
-    def _read(self, readers: list["Queue"], wanted: list[Wanted], future: "asyncio.Future[list[Found]]") -> None:
+    def _read(self, readers: list[StoredQueue], wanted: list[Wanted], future: "asyncio.Future[list[Found]]") -> None:
         self._is_reading = False
         if future.cancelled():
             return

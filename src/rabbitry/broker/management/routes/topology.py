@@ -163,7 +163,7 @@ def _queue(call: Call) -> object:
             raise bad(f"{where} not empty")
         if query.get("if-unused") == "true" and len(queue.turns):
             raise bad(f"{where} in use")
-        queue.vhost.delete_queue(queue)
+        call.vhost().delete_queue(queue)
         return DONE
     if call.disables_stats:
         return views.queue_as_declared(queue, has_totals=False)
@@ -172,24 +172,24 @@ def _queue(call: Call) -> object:
 
 @route("/api/queues/{vhost}/{name}/bindings")
 def _queue_bindings(call: Call) -> object:
-    queue = call.queue()
-    found: list[Binding | Queue] = [queue, *queue.vhost.bindings_to(queue)]
-    return _answer_bindings(call, [(queue.vhost, item) for item in found])
+    vhost, queue = call.vhost(), call.queue()
+    found: list[Binding | Queue] = [queue, *vhost.bindings_to(queue)]
+    return _answer_bindings(call, [(vhost, item) for item in found])
 
 
 @route("/api/queues/{vhost}/{name}/contents", "DELETE")
 async def _contents(call: Call) -> object:
-    queue = call.queue()
-    call.need("read", queue.vhost.name, queue.name)
+    vhost, queue = call.vhost(), call.queue()
+    call.need("read", vhost.name, queue.name)
     purged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def then() -> None:
         if not purged.done():  # the client may have gone
             purged.set_result(None)
 
-    journal = queue.vhost.journal
+    journal = vhost.journal
     _, steps = queue.purge()
-    if not queue.vhost.broker.shares.work(steps, then, journal.may_grow):
+    if not vhost.broker.shares.work(steps, then, journal.may_grow):
         await purged
     if queue.id:
         await journal.committed_now()
@@ -203,7 +203,7 @@ def _get(call: Call) -> object:
     call.need("read", vhost.name, name)
     if name not in vhost.queues:
         raise Answer(404, "not_found", f"NOT_FOUND - no queue '{name}' in vhost '{vhost.name}'")
-    return messages.get(vhost.queues[name], body)
+    return messages.get(vhost, vhost.queues[name], body)
 
 
 @route("/api/queues/{vhost}/{name}/actions", "POST")

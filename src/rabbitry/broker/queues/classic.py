@@ -1,0 +1,13 @@
+"""Classic queues: a message that comes back goes to its place (RabbitMQ's docs/classic-queues)."""
+
+from rabbitry.broker.queues.message import Entry
+from rabbitry.broker.queues.queue import Queue
+
+
+class ClassicQueue(Queue):
+    """A classic queue, which keeps the order in which messages were published."""
+
+    __slots__ = ()
+
+    def _take_back(self, entry: Entry, *, asked: bool) -> None:
+        self._put_back(entry, entry.position)
