@@ -31,8 +31,8 @@ _HOSTS: Final = 50
 _BATCH: Final = 50
 _PAGES: Final = 10_000
 _ROUNDS: Final = 3
-_FIRST_WITHIN: Final = 240.0
-_AGAIN_WITHIN: Final = 420.0
+_FIRST_WITHIN: Final = 600.0
+_AGAIN_WITHIN: Final = 900.0
 """Seconds for the first crawl of the recrawl's pages, and from its end for the second one. The rows say how many pages
 there were in these."""
 
