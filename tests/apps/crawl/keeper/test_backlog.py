@@ -16,7 +16,7 @@ from rabbitry.apps.crawl.keeper.answers import AskStatus, Status
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.documents import Documents
 from rabbitry.apps.crawl.keeper.inputs import Asked, Page
-from rabbitry.apps.crawl.keeper.keeper import MOST_WAITING, Keeper
+from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.taking import MOST_LINKS
 from rabbitry.apps.crawl.messages import Add, Document, Link, Pause
 from rabbitry.exceptions import RequestTimeout
@@ -146,14 +146,15 @@ def test_pages_do_not_wait_for_sitemaps_and_sitemaps_not_for_ever(world: World) 
     assert len(world.index.documents) == 11
 
 
-def test_no_batch_is_sent_while_very_many_pages_wait(database: Database) -> None:
+def test_no_batch_is_sent_while_very_many_pages_wait(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.apps.crawl.keeper.keeper.MOST_WAITING", 20)
     world = World(database, lambda url: MISSING, limit=1)
-    world.apply([page(number, words(number, 3)) for number in range(MOST_WAITING + 3)])
+    world.apply([page(number, words(number, 3)) for number in range(24)])
     assert not world.apply([Asked(Add([START], delay=0.0), "m1")]).batches
     world.limit = costs.LIMIT
-    batches = [batch for _ in range(20) for batch in world.apply([]).batches]
+    batches = [batch for _ in range(3) for batch in world.apply([]).batches]
     assert [batch.origin for batch in batches] == ["http://a.test"]
-    assert len(world.index.documents) == MOST_WAITING + 3
+    assert len(world.index.documents) == 24
 
 
 async def test_a_document_at_fault_that_waited_goes_back_to_the_broker_and_fails_there_alone(
