@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from rabbitry.apps.crawl.asking import Asking, Waiting
 from rabbitry.apps.crawl.keeper import answering, index
 from rabbitry.apps.crawl.keeper.answering import answer_questions
 from rabbitry.apps.crawl.keeper.answers import (
+    Answered,
     AskExport,
     AskHosts,
     AskSearch,
@@ -40,6 +43,7 @@ from rabbitry.flow.wiring import topology
 from tests.support import logs
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import WITHIN
 
 Reply = Callable[[bytes], bytes | None]
 
@@ -265,6 +269,36 @@ async def test_asking_connects_anew_after_the_connection_was_closed(embedded_url
         await keeper.ask(AskStatus())
         await keeper.close()
         assert isinstance(await keeper.ask(AskStatus()), Status)
+
+
+async def test_answering_outlives_a_connection_that_is_lost_with_questions_in_hand(
+    no_leaks: None,
+    broker_url: str,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    def answer(*arguments: Any, **keywords: Any) -> Answered:
+        began.set()
+        assert goes_on.wait(WITHIN)
+        return real(*arguments, **keywords)
+
+    real = answering.answer
+    monkeypatch.setattr(answering, "answer", answer)
+    port = parse_url(broker_url).hosts[0][1]
+    async with FaultProxy(port) as proxy, answered(broker_url.replace(f":{port}/", f":{proxy.port}/"), database):
+        async with Asking(broker_url) as keeper:
+            lost = asyncio.create_task(keeper.find(AskWhy("http://h1.example/x"), Why))
+            assert await asyncio.to_thread(began.wait, WITHIN)
+            await proxy.reset()
+            goes_on.set()
+            assert (await keeper.find(AskWhy("http://h2.example/x"), Why)).url == "http://h2.example/x"
+            lost.cancel()
+            await asyncio.wait((lost,))
+    gc.collect()
+    assert not any("never retrieved" in text for text in caplog.messages)
 
 
 async def test_asking_outlives_lost_connections(broker_url: str, database: Database) -> None:
