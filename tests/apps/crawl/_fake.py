@@ -11,7 +11,7 @@ from rabbitry.apps.crawl.keeper.answers import (
     Decision,
     Found,
     Hit,
-    Host,
+    HostAnswer,
     Hosts,
     Question,
     Refused,
@@ -51,7 +51,7 @@ class FakeKeeper:
             case AskHosts(limit, offset):
                 last = [Decision(1.0, "document"), Decision(0.5, "too-slow", detail=EVIL)]
                 found = [
-                    Host(f"http://site-{number}.example.org", 10, 1, number, 1.0, robots="robots", last=last)
+                    HostAnswer(f"http://site-{number}.example.org", 10, 1, number, 1.0, robots="robots", last=last)
                     for number in range(offset, min(offset + limit, self.hosts))
                 ]
                 return Hosts(found, self.hosts)

@@ -138,7 +138,7 @@ class Why(_Answered, frozen=True, tag="why"):
     cut: int = 0
 
 
-class Host(msgspec.Struct, frozen=True, omit_defaults=True):
+class HostAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host of the crawl: `scheme://host:port`.
 
     delay: seconds between requests. next_at: when it is due. is_out: a batch of it is out. robots: an outcome's word,
@@ -159,7 +159,7 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True):
 class Hosts(_Answered, frozen=True, tag="hosts"):
     """Hosts of a crawl, and how many there are in all."""
 
-    hosts: list[Host]
+    hosts: list[HostAnswer]
     total: int
 
 

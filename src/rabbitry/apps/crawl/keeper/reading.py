@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, long_key, parse
-from rabbitry.apps.crawl.keeper.answers import Decision, Host, Hosts, Status, Why
+from rabbitry.apps.crawl.keeper.answers import Decision, HostAnswer, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.predicting import predict
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE, UNREAD
@@ -164,9 +164,9 @@ def hosts(connection: Connection, limit: int, offset: int = 0) -> Hosts:
     return Hosts([_host(row, robots.get(row.id)) for row in found], total)
 
 
-def _host(row: Row[*tuple[Any, ...]], robots: Row[*tuple[Any, ...]] | None) -> Host:
+def _host(row: Row[*tuple[Any, ...]], robots: Row[*tuple[Any, ...]] | None) -> HostAnswer:
     last = msgspec.json.decode(row.outcomes or "[]", type=list[tuple[float, str]])
-    return Host(
+    return HostAnswer(
         origin=robots.origin if robots is not None else row.name,
         queued=row.waiting + row.later,
         sent=row.sent,

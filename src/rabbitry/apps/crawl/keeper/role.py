@@ -24,6 +24,7 @@ from rabbitry.apps.crawl.node import Node, crawl_app
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow import App, Batch, Message, Outgoing
+from rabbitry.runtime.backoff import Backoff
 
 AT_ONCE: Final = 128
 """Messages of one transaction."""
@@ -40,8 +41,8 @@ MOST_ANSWERS: Final = 1_000
 TICK: Final = 0.2
 """Seconds between two ticks."""
 _TICK_LASTS: Final = 1.0
-_LONGEST_PAUSE: Final = 15.0
-"""Seconds until a database that can't be reached is tried again, at most."""
+_PAUSES: Final = Backoff(1.0, 15.0)
+"""Until a database that can't be reached is tried again."""
 PATIENCE: Final = 20 * 60.0
 """Seconds that messages wait for a database that can't be reached; past 30 minutes the broker closes the channel."""
 _TIME_LIMIT: Final = PATIENCE + 5 * 60.0
@@ -149,8 +150,9 @@ class Role:
         Where it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
         the fault of a message.
         """
-        begun, pause = time.monotonic(), 0.5
+        begun, attempt = time.monotonic(), 0
         while True:
+            attempt += 1
             work = partial(self._write, inputs=inputs, comes_again=comes_again, limit=limit, is_alone=is_alone)
             try:
                 return await self._database.write(work)
@@ -161,12 +163,12 @@ class Role:
                     raise
                 if failure is Failure.LASTING or time.monotonic() - begun > self._patience:
                     await self._end(error)
+                pause = _PAUSES.pause(attempt)
                 log.warning("%s; trying again in %.1f s", error, pause)
             except BaseException:
                 self._keeper.forget()
                 raise
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _end(self, error: RecordsError) -> NoReturn:
         """End the keeper. What is in hand stays so until the worker gives it back to the broker, and is no attempt."""
