@@ -477,3 +477,31 @@ def channel_prefetch_over_several_queues(peer: Peer) -> None:
         peer.send(m.BasicAck(0, True))
     peer.quiet()
     peer.log = [f"{queue}: {any(f'consumer_tag={queue!r}' in line for line in peer.log)}" for queue in "abc"]
+
+
+def _limits(steps: tuple[tuple[int, bool] | str, ...], peer: Peer) -> None:
+    """Set limits, (prefetch, whether for the channel), and start consumers of the named queues, step by step."""
+    for name in ("a", "b"):
+        peer.queue(name)
+        for number in range(6):
+            peer.publish("", name, b"%d" % number)
+    peer.carried_out()
+    for index, step in enumerate(steps):
+        if isinstance(step, str):
+            peer.consume(step, f"c{index}")
+        else:
+            peer.call(m.BasicQos(0, *step))
+        peer.quiet()
+
+
+for _index, _steps in enumerate(
+    (
+        ((0, True), "a", "b"),
+        ((5, True), "a", (2, True), "b"),
+        ((2, False), (3, True), "a", "b"),
+        ((3, True), "a", (2, False), (4, True), "b"),
+        ((4, True), (0, False), (0, True), "a"),
+        ((1, False), "a", "a", "b"),
+    )
+):
+    add(f"limits_of_channel_and_consumers_{_index}", of(_limits, _steps))

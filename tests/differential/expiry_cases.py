@@ -198,3 +198,33 @@ for _name, _messages, _gone in (
     ("behind_its_own_head", ((b"a", None, 2), (b"b", 1, 2), (b"c", 1, 1)), 0),
 ):
     add(f"priority_expiry_{_name}", of(_at_the_head_of_a_priority_queue, _messages, _gone))
+
+
+def _comes_back_twice(arguments: Table, peer: Peer) -> None:
+    _queue(arguments, peer)
+    _publish(peer, b"1", 2 * _SOON)
+    peer.until_it_has("q", 1)
+    for tag in (1, 2):
+        peer.get("q", no_ack=False)
+        peer.send(m.BasicReject(tag, True))
+    peer.until_it_has("dead", 1)
+    for queue in ("dead", "q"):
+        peer.get(queue)
+
+
+def _comes_back_after_a_purge(arguments: Table, peer: Peer) -> None:
+    _queue(arguments, peer)
+    for body in (b"1", b"2"):
+        _publish(peer, body, 2 * _SOON)
+    peer.until_it_has("q", 2)
+    peer.get("q", no_ack=False)
+    peer.call(m.QueuePurge("q"))
+    peer.send(m.BasicNack(1, False, True))
+    peer.until_it_has("dead", 1)
+    for queue in ("dead", "dead", "q"):
+        peer.get(queue)
+
+
+for _kind in ("classic", "quorum"):
+    add(f"expires_when_it_came_back_twice_{_kind}", of(_comes_back_twice, _KINDS[_kind]))
+    add(f"expires_when_it_came_back_after_a_purge_{_kind}", of(_comes_back_after_a_purge, _KINDS[_kind]))
