@@ -64,6 +64,27 @@ def test_every_folder_of_modules_is_a_package(folder: Path) -> None:
     assert (folder / "__init__.py").is_file()
 
 
+def _private_imports(module: Path) -> list[str]:
+    """Return the private modules and names of other libraries that a module imports."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found += [name for name in names if re.search(r"\._(?!_)", name) and not name.startswith("rabbitry.")]
+    return found
+
+
+def test_no_private_name_of_another_library_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("from uvicorn._types import X\nimport a._b\nfrom c import _d, __version__\n")
+    assert _private_imports(tmp_path / "bad.py") == ["uvicorn._types.X", "a._b", "c._d"]
+    modules = (ROOT / "src/rabbitry").rglob("*.py")
+    assert {str(module): names for module in modules if (names := _private_imports(module))} == {}
+
+
 def _locked(name: str) -> dict[str, str]:
     """The pinned versions of a lock file by canonical name."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", (ROOT / name).read_text(), re.MULTILINE)
