@@ -156,3 +156,42 @@ async def test_others_are_served_while_a_connection_with_much_is_closed(
             got = await other.get("q", no_ack=True)
             bodies.append(got.body if got is not None else None)
         assert bodies == [b"%d" % number for number in range(3 * _MANY)]
+
+
+@pytest.mark.parametrize("method", [m.QueueDelete("q"), m.ExchangeDelete("e")])
+@pytest.mark.parametrize("vanishes", [False, True])
+async def test_others_are_served_while_what_has_many_bindings_is_deleted(
+    method: m.QueueDelete | m.ExchangeDelete, vanishes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        Broker(BrokerConfig(port=0, data=tmp_path)) as broker,
+        rabbitry.connect(broker.url) as client,
+        await client.channel() as other,
+    ):
+        vhost = broker.vhosts["/"]
+        await other.declare_exchange("e", "topic", durable=True)
+        await other.declare_queue("q", durable=True)
+        await other.publish(b"x", routing_key="q")
+        for number in range(4 * _MANY):
+            vhost.bind("e", vhost.queues["q"], f"k.{number}", {})
+        exchange = vhost.exchanges["e"]
+        peer = await asyncio.to_thread(Peer, broker.url)
+        stack.callback(peer.drop)
+        peer.send(method)
+        await at_once(lambda: len(exchange.bindings) < 4 * _MANY)
+        if vanishes:
+            peer.drop()
+        await other.declare_queue("another")
+        assert exchange.bindings, "the other was served in between"
+        await eventually(lambda: ("q" in vhost.queues) + ("e" in vhost.exchanges) == 1, "one of both is deleted")
+        assert not list(vhost.all_bindings())
+        if not vanishes:
+            await asyncio.to_thread(peer.carried_out)
+            wanted = "1: QueueDeleteOk(message_count=1)" if "q" not in vhost.queues else "1: ExchangeDeleteOk()"
+            assert peer.log[0] == wanted
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        vhost = broker.vhosts["/"]
+        assert ("q" in vhost.queues) + ("e" in vhost.exchanges) == 1
+        assert not list(vhost.all_bindings())

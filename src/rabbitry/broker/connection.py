@@ -227,6 +227,20 @@ class ClientConnection:
         elif self._held is None:
             self._hold(Reason.TURN, [])
 
+    def change(self, number: int, steps: Iterator[None], answer: Callable[[], Method | None]) -> None:
+        """Take the steps of a change as `work` does, and answer on channel `number` when all of it is durable."""
+        journal = self.broker.journal
+        before = journal.changes
+
+        def changed() -> None:
+            method = answer()
+            if journal.changes != before:
+                self.wait_for_commit(number, method)
+            elif method is not None:
+                self.tell(number, method)
+
+        self.work(steps, changed)
+
     def _worked(self, then: Callable[[], None]) -> None:
         events = self._take_out()
         if self.closed.done():
@@ -337,7 +351,9 @@ class ClientConnection:
             journal = self.broker.journal
             changes = journal.changes
             answer = handler(self.channels[number], method)
-            if journal.changes != changes:
+            if self._is_held():
+                pass  # whoever holds the client's frames answers
+            elif journal.changes != changes:
                 self.wait_for_commit(number, answer)
             elif answer is not None:
                 self.tell(number, answer)
@@ -571,8 +587,7 @@ class ClientConnection:
 
     def _delete_exclusive(self) -> Iterator[None]:
         for queue in list(self.exclusive_queues):
-            self.vhost.delete_queue(queue)
-            yield
+            yield from self.vhost.deleting_queue(queue)
 
 
 def _short(text: str) -> str:

@@ -152,6 +152,14 @@ class VirtualHost:
             raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
         self._drop(*self._remove_exchange(exchange))
 
+    def deleting_exchange(self, name: str, if_unused: bool) -> Iterator[None]:
+        """Delete an exchange as `delete_exchange` does, in steps: first its bindings, unless it has to be unused."""
+        exchange = self.exchanges.get(name)
+        if exchange is not None and not if_unused and not name.startswith("amq.") and name:
+            yield from self.unbinding(exchange)
+        if self.exchanges.get(name) is exchange:  # an auto-delete exchange may have gone with its last binding
+            self.delete_exchange(name, if_unused)
+
     def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
         """Take an exchange away; gives its bindings, which go with it."""
         del self.exchanges[exchange.name]
@@ -275,11 +283,16 @@ class VirtualHost:
     def clearing(self) -> Iterator[None]:
         """Delete all queues, exchanges and bindings, in steps."""
         for queue in list(self.queues.values()):
-            self.delete_queue(queue)
-            yield
+            yield from self.deleting_queue(queue)
         for exchange in list(self.exchanges.values()):
             if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
                 yield from self._dropping(*self._remove_exchange(exchange))
+
+    def deleting_queue(self, queue: Queue) -> Iterator[None]:
+        """Delete a queue in steps: first its bindings, then the rest at once."""
+        yield from self.unbinding(queue)
+        self.delete_queue(queue)
+        yield
 
     # -- bindings --------------------------------------------------------------------------------------
 
@@ -301,6 +314,15 @@ class VirtualHost:
         self.refuse_default(source)
         exchange = self.exchange(source)
         self._drop(Binding(exchange, destination, routing_key, arguments))
+
+    def unbinding(self, end: Destination) -> Iterator[None]:
+        """Undo the bindings of a queue or exchange that is to be deleted, one in each step.
+
+        Its record goes last, so after a crash it is still there: a binding's record that outlived it would bind
+        whatever has its name later.
+        """
+        of_source = end.bindings.values() if isinstance(end, Exchange) else ()
+        return self._dropping(*of_source, *self.bindings_to(end))
 
     def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
         """Whether there is such a binding."""

@@ -38,12 +38,12 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
     return None if method.nowait else ExchangeDeclareOk()
 
 
-def delete(channel: Channel, method: ExchangeDelete) -> ExchangeDeleteOk | None:
+def delete(channel: Channel, method: ExchangeDelete) -> None:
     """Delete an exchange."""
     channel.vhost.refuse_default(method.exchange)
     channel.connection.check("configure", "exchange", method.exchange)
-    channel.vhost.delete_exchange(method.exchange, method.if_unused)
-    return None if method.nowait else ExchangeDeleteOk()
+    steps = channel.vhost.deleting_exchange(method.exchange, method.if_unused)
+    channel.connection.change(channel.number, steps, lambda: None if method.nowait else ExchangeDeleteOk())
 
 
 def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:

@@ -1,5 +1,7 @@
 """Class queue: declare, bind, unbind, purge, delete (section 1.7)."""
 
+from collections.abc import Iterator
+
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import (
     QueueBind,
@@ -118,13 +120,13 @@ def purge(channel: Channel, method: QueuePurge) -> None:
     connection.work(steps, purged)
 
 
-def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
+def delete(channel: Channel, method: QueueDelete) -> None:
     """Delete a queue; one that is not there is no error."""
     vhost = channel.vhost
     channel.connection.check("configure", "queue", method.queue or channel.last_queue)
-    count = 0
     if not method.queue and not channel.last_queue:
         named(channel, "")  # says so
+    queue = None
     if (method.queue or channel.last_queue) in vhost.queues:
         queue = named(channel, method.queue)
         for flag, given in (("if-unused", method.if_unused), ("if-empty", method.if_empty)):
@@ -137,8 +139,16 @@ def delete(channel: Channel, method: QueueDelete) -> QueueDeleteOk | None:
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' in use")
         if method.if_empty and len(queue):
             raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")
-        count = vhost.delete_queue(queue)
-    return None if method.nowait else QueueDeleteOk(count)
+    count = 0
+
+    def deleting() -> Iterator[None]:
+        nonlocal count
+        if queue is not None:
+            if not (method.if_unused or method.if_empty):  # what was checked holds only now
+                yield from vhost.unbinding(queue)
+            count = vhost.delete_queue(queue)
+
+    channel.connection.change(channel.number, deleting(), lambda: None if method.nowait else QueueDeleteOk(count))
 
 
 def _check_binding(channel: Channel, method: QueueBind | QueueUnbind) -> None:

@@ -66,8 +66,7 @@ def _exchange(call: Call) -> object:
         raise not_found()
     if call.method == "DELETE":
         call.need("configure", vhost.name, name)
-        vhost.delete_exchange(name, call.request.query_params.get("if-unused") == "true")
-        return DONE
+        return call.carry_out(vhost.deleting_exchange(name, call.request.query_params.get("if-unused") == "true"))
     shown = views.exchange_with_stats(vhost.exchanges[name], vhost, call.rates, call.ranges)
     return {**shown, "incoming": [], "outgoing": []}
 
@@ -163,8 +162,10 @@ def _queue(call: Call) -> object:
             raise bad(f"{where} not empty")
         if query.get("if-unused") == "true" and len(queue.turns):
             raise bad(f"{where} in use")
-        call.vhost().delete_queue(queue)
-        return DONE
+        if "true" in (query.get("if-empty"), query.get("if-unused")):  # what was checked holds only now
+            call.vhost().delete_queue(queue)
+            return DONE
+        return call.carry_out(call.vhost().deleting_queue(queue))
     if call.disables_stats:
         return views.queue_as_declared(queue, has_totals=False)
     return views.queue_details(queue, call.rates, call.ranges)
