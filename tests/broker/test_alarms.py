@@ -64,6 +64,7 @@ def _reason(connection: Connection) -> str:
 
 async def test_an_alarm_on_the_embedded_broker() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
+        await broker.alarms.stop()  # it would look at the memory that there is
 
         async def switch(is_on: bool) -> None:
             broker.alarms.set(Reason.MEMORY, is_on)
@@ -89,6 +90,7 @@ async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
         paths = ("health/checks/alarms", "health/checks/local-alarms", "healthchecks/node")
         for path in paths:
             assert await asyncio.to_thread(api, "GET", f"/api/{path}") == (200, {"status": "ok"})
+        await broker.alarms.stop()  # it would look at the memory that there is
         broker.alarms.set(Reason.MEMORY, True)
         broker.alarms.set(Reason.DISK, True)
         alarms = [{"node": name, "resource": "disk space"}, {"node": name, "resource": "memory"}]
@@ -164,6 +166,7 @@ async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> Non
 
 async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
+        await broker.alarms.stop()  # it would look at the memory that there is
         async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:
             for connection in (first, second):
                 channel = await connection.channel()

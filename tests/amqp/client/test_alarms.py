@@ -35,10 +35,9 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
             yield _AlarmedBroker(server.url, alarm)
         else:
             broker = await stack.enter_async_context(Broker(BrokerConfig(port=0)))
-            enough = broker.alarms.memory_limit
+            await broker.alarms.stop()  # it would look at the memory that there is
 
             async def alarm(is_on: bool) -> None:
-                broker.alarms.memory_limit = 0 if is_on else enough  # else it would be lifted at the next look
                 broker.alarms.set(Reason.MEMORY, is_on)
 
             yield _AlarmedBroker(broker.url, alarm)
