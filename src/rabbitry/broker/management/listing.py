@@ -3,6 +3,7 @@
 Only what is shown is built: names and sort keys come from the objects themselves where they can.
 """
 
+import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar, cast
@@ -125,6 +126,7 @@ class _Pieces(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)  # `send` returns at once for as long as the socket takes everything
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
