@@ -39,7 +39,12 @@ def test_passwords_are_not_shown() -> None:
         ({"heartbeat": 65536}, "heartbeat=65536 is out of range"),
         ({"frame_max": 4095}, "frame_max=4095 is out of range: use 4096 to"),
         ({"channel_max": 0}, "channel_max=0 is out of range"),
-        ({"vhosts": ()}, "a broker needs a virtual host"),
+        ({"max_message_size": -1}, "max_message_size=-1 is out of range: use at least 0"),
+        ({"memory_limit": -1}, "memory_limit=-1 is out of range"),
+        ({"disk_free_limit": -1}, "disk_free_limit=-1 is out of range"),
+        ({"close_timeout": float("nan")}, "close_timeout=nan is out of range"),
+        ({"vhosts": ()}, "a broker needs a list of virtual hosts"),
+        ({"vhosts": "work"}, "a broker needs a list of virtual hosts"),
         ({"host": ""}, "all addresses can be reached by others"),
         ({"host": "0.0.0.0", "users": {"guest": "other"}}, "0.0.0.0 can be reached by others"),
     ],
@@ -48,6 +53,16 @@ def test_settings_that_no_broker_can_have_are_refused(settings: dict[str, Any], 
     with pytest.raises(UsageError) as refused:
         BrokerConfig(**settings)
     assert why in str(refused.value)
+
+
+def test_an_ipv6_address_is_in_brackets_in_the_url() -> None:
+    assert Broker(BrokerConfig(host="::1")).url == "amqp://guest:guest@[::1]:5672/"
+
+
+def test_each_given_socket_is_checked_for_who_can_reach_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("0.0.0.0", 0)) as reached:
+        with pytest.raises(UsageError, match=r"a broker on 0\.0\.0\.0 can be reached by others"):
+            BrokerConfig(listeners=[own, reached])
 
 
 async def test_the_broker_listens_on_the_sockets_that_it_is_given_and_closes_them() -> None:

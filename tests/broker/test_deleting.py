@@ -99,6 +99,28 @@ async def test_closing_the_broker_finishes_the_deletion_of_a_virtual_host(tmp_pa
         assert not broker.access.may_enter("v", "guest")
 
 
+async def test_whoever_gives_up_waiting_for_a_deletion_does_not_end_it(tmp_path: Path) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        _fill(broker, "v")
+        next(broker.deleting_vhost("v"))
+        waiting = broker.rest_of_deletion("v")
+        next(waiting)
+        del waiting
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        assert set(broker.vhosts) == {"/"}
+
+
+async def test_a_program_that_makes_a_virtual_host_ends_the_deletion_of_one_of_its_name() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker:
+        _fill(broker, "v")
+        steps = broker.deleting_vhost("v")
+        next(steps)
+        url = _fill(broker, "v")
+        assert next(steps, "over") == "over"
+        async with rabbitry.connect(url) as client:
+            assert await (await client.channel()).purge_queue("q1") == 0
+
+
 async def test_a_user_is_gone_at_once_and_the_connections_one_by_one() -> None:
     config = BrokerConfig(port=0, users={"guest": "guest", "ann": "secret"})
     async with Broker(config) as broker, contextlib.AsyncExitStack() as stack:

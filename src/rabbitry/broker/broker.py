@@ -105,7 +105,7 @@ class Broker:
         user, password = next(iter((self._given or {"guest": "guest"}).items()))
         vhost = next(iter(self.vhosts))
         path = "" if vhost == "/" else quote(vhost, safe="")
-        return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{path}"
+        return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{in_url(self.host)}:{self.port}/{path}"
 
     # -- start and stop --------------------------------------------------------------------------------
 
@@ -269,7 +269,9 @@ class Broker:
     # -- virtual hosts, users, policies, parameters -----------------------------------------------------
 
     def add_vhost(self, name: str) -> None:
-        """Make a virtual host; one that is there stays as it is."""
+        """Make a virtual host; one that is there stays as it is. The deletion of one of its name is ended first."""
+        for _ in self.rest_of_deletion(name):
+            pass
         if name not in self.vhosts:
             self.vhosts[name] = VirtualHost(name, self)
             self.vhost_changed(self.vhosts[name])
@@ -325,7 +327,8 @@ class Broker:
     def rest_of_deletion(self, name: str) -> Iterator[None]:
         """Return the steps that are left of a virtual host's deletion: to be taken before one of its name is made."""
         while name in self._leaving:
-            yield from self._leaving[name]
+            for _ in self._leaving[name]:  # `yield from` would end the deletion where whoever waits for it gives up
+                yield
 
     def _deleting_vhost(self, vhost: VirtualHost) -> Iterator[None]:
         name, access = vhost.name, self.access

@@ -1,5 +1,6 @@
 """The settings of an embedded broker."""
 
+import math
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -76,15 +77,21 @@ class BrokerConfig:
             ("heartbeat", 0, 0xFFFF),
             ("frame_max", FRAME_MIN_SIZE, 0xFFFF_FFFF),
             ("channel_max", 1, 0xFFFF),
+            ("max_message_size", 0, math.inf),
+            ("memory_limit", 0, math.inf),
+            ("disk_free_limit", 0, math.inf),
+            ("close_timeout", 0, math.inf),
         ):
             value = getattr(self, name)
             if value is not None and not lowest <= value <= highest:
-                raise UsageError(f"broker setting {name}={value!r} is out of range: use {lowest} to {highest}")
-        if not self.vhosts:
-            raise UsageError("a broker needs a virtual host: name one in vhosts, '/' for the usual one")
-        address = str(self.listeners[0].getsockname()[0]) if self.listeners else self.host
-        if set(self.users or {GUEST: ""}) == {GUEST} and not is_loopback(address):
+                wanted = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
+                raise UsageError(f"broker setting {name}={value!r} is out of range: use {wanted}")
+        if not self.vhosts or isinstance(self.vhosts, str):
+            raise UsageError("a broker needs a list of virtual hosts: name one in vhosts, '/' for the usual one")
+        addresses = [str(listener.getsockname()[0]) for listener in self.listeners] or [self.host]
+        reached = [address for address in addresses if not is_loopback(address)]
+        if set(self.users or {GUEST: ""}) == {GUEST} and reached:
             raise UsageError(
-                f"a broker on {self.host or 'all addresses'} can be reached by others, and the user {GUEST!r} may log "
+                f"a broker on {reached[0] or 'all addresses'} can be reached by others, and the user {GUEST!r} may log "
                 "in from this machine only: give it another user and a password"
             )
