@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
-from rabbitry.apps.crawl.keeper import sets
+from rabbitry.apps.crawl.keeper import index, sets
+from rabbitry.apps.crawl.keeper import role as role_module
+from rabbitry.apps.crawl.keeper.costs import LIMIT
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
+from rabbitry.apps.crawl.keeper.inputs import Input
+from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
 from rabbitry.apps.crawl.keeper.role import Role
+from rabbitry.apps.crawl.messages import Document
 from rabbitry.apps.crawl.node import Node
 from rabbitry.apps.exceptions import RecordsError
-from rabbitry.flow import Batch
+from rabbitry.flow import App, Batch
+from rabbitry.runtime.backoff import Backoff
 from tests.support.postgresql import PostgreSQL
 
 
@@ -100,15 +107,18 @@ def test_a_cut_connection_to_postgresql_passes_and_lost_rights_last(postgresql_s
 def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: str) -> Iterator[list[int]]:
     """Let each transaction of the keeper do these statements first; yields a list, one entry for each transaction."""
     begun: list[int] = []
-    write = Role._write
+    apply = Keeper.apply
 
-    def work(role: Role, connection: Connection, inputs: list[object], **options: object) -> object:
+    def work(
+        keeper: Keeper, connection: Connection, inputs: Sequence[Input], now: float, *, comes_again: bool = False,
+        limit: int = LIMIT, is_alone: bool = False,
+    ) -> Decided:  # fmt: skip
         begun.append(len(inputs))
         for statement in statements:
             connection.execute(text(statement))
-        return write(role, connection, inputs, **options)  # type: ignore[arg-type] # as they came
+        return apply(keeper, connection, inputs, now, comes_again=comes_again, limit=limit, is_alone=is_alone)
 
-    monkeypatch.setattr(Role, "_write", work)
+    monkeypatch.setattr(Keeper, "apply", work)
     yield begun
 
 
@@ -174,3 +184,38 @@ def test_who_may_not_make_tables_is_told_so(postgresql_server: PostgreSQL) -> No
         database.write_now(lambda connection: [connection.execute(text(each)) for each in statements])
     with pytest.raises(RecordsError, match="this user must be allowed to make tables"):
         Database(url.replace("rabbitry@", f"{weak}@")).__enter__()
+
+
+async def test_documents_that_are_given_back_leave_the_database_once_it_can_be_written(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [Document(f"http://a.test/{number}", 1.0, "p", "c", 1.0) for number in range(3)]
+    given_back: list[object] = []
+    apply, drop = Keeper.apply, Keeper.drop_waiting
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    errors: list[Exception] = [OperationalError("COMMIT", None, full)]
+
+    def fail(*_: object, **__: object) -> Decided:
+        monkeypatch.setattr(Keeper, "apply", apply)
+        raise ZeroDivisionError
+
+    def drop_and_fail(keeper: Keeper, connection: Connection, now: float, documents: Sequence[Document]) -> None:
+        drop(keeper, connection, now, documents)
+        if errors:
+            raise errors.pop()
+
+    async def publish(app: App, value: object, *, key: str) -> str:
+        given_back.append(value)
+        return key
+
+    with Database(f"sqlite:///{file}") as database:
+        database.write_now(lambda connection: Keeper("one", index).apply(connection, documents, 1.0, limit=0))
+        monkeypatch.setattr(Keeper, "apply", fail)
+        monkeypatch.setattr(Keeper, "drop_waiting", drop_and_fail)
+        monkeypatch.setattr(App, "publish", publish)
+        monkeypatch.setattr(role_module, "_PAUSES", Backoff(0.001, 0.001))
+        await Role(Node("keeper"), database).keep([], [], Batch(0))
+        assert not errors
+        assert given_back == documents
+        assert database.write_now(lambda connection: Keeper("two", index).first_waiting(connection, 1.0)) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from sqlalchemy import Connection
 
@@ -47,6 +47,7 @@ PATIENCE: Final = 20 * 60.0
 """Seconds that messages wait for a database that can't be reached; past 30 minutes the broker closes the channel."""
 _TIME_LIMIT: Final = PATIENCE + 5 * 60.0
 
+T = TypeVar("T")
 log = logging.getLogger("rabbitry.apps.crawl")
 
 
@@ -136,26 +137,33 @@ class Role:
 
     async def _give_back(self) -> None:
         """Publish documents that waited longest again, one of which may be at fault: it becomes a dead letter then."""
-        documents = await self._database.write(partial(self._keeper.first_waiting, now=time.time()))
+        documents = await self._transact(partial(self._keeper.first_waiting, now=time.time()))
         for document in documents:
             await self._app.publish(document, key=names.KEEPER_KEY)
         if documents:
-            await self._database.write(partial(self._keeper.drop_waiting, now=time.time(), documents=documents))
+            await self._transact(partial(self._keeper.drop_waiting, now=time.time(), documents=documents))
 
     async def _apply(
         self, inputs: Sequence[Input], *, comes_again: bool = False, limit: int = LIMIT, is_alone: bool = False
     ) -> Decided:
-        """Apply inputs in one transaction; where the database can't be reached, wait for it.
+        """Apply inputs in one transaction; see `_transact`."""
+        return await self._transact(
+            lambda connection: self._keeper.apply(
+                connection, inputs, time.time(), comes_again=comes_again, limit=limit, is_alone=is_alone
+            )
+        )
+
+    async def _transact(self, work: Callable[[Connection], T]) -> T:
+        """Do work of the keeper in one transaction; where the database can't be reached, wait for it.
 
         Where it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
-        the fault of a message.
+        the fault of a message. A keeper whose transaction failed reads everything anew in the next one.
         """
         begun, attempt = time.monotonic(), 0
         while True:
             attempt += 1
-            work = partial(self._write, inputs=inputs, comes_again=comes_again, limit=limit, is_alone=is_alone)
             try:
-                return await self._database.write(work)
+                return await self._database.write(partial(self._checked, work))
             except RecordsError as error:
                 self._keeper.forget()
                 failure = failure_of(error)
@@ -177,13 +185,10 @@ class Role:
         await asyncio.Event().wait()
         raise AssertionError("cancelled before")
 
-    def _write(
-        self, connection: Connection, inputs: Sequence[Input], *, comes_again: bool, limit: int, is_alone: bool
-    ) -> Decided:
+    def _checked(self, work: Callable[[Connection], T], connection: Connection) -> T:
+        """Do work, after which the next transaction may run at once, before the loop knows that this one failed."""
         try:
-            return self._keeper.apply(
-                connection, inputs, time.time(), comes_again=comes_again, limit=limit, is_alone=is_alone
-            )
+            return work(connection)
         except BaseException:
             self._keeper.forget()
             raise
