@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Channel, parse_url
-from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
+from rabbitry.amqp.client import Channel, Delivery, parse_url
+from rabbitry.amqp.client.consuming import Settlements
+from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed, _Events
 from rabbitry.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed, ResourceLocked
 from tests.apps.monitor.wire import through
 from tests.support.proxy import FaultProxy
@@ -89,6 +90,23 @@ async def _takes(channel: Channel, queue: str) -> bool:
         await channel.open()
         return False
     return True
+
+
+async def test_events_of_connections_that_are_lost_again_and_again_are_no_heap() -> None:
+    events = _Events()
+    settlements = Settlements(asyncio.get_running_loop(), 1, lambda data: None, lambda method: None)
+
+    def connect(body: bytes) -> None:
+        events.put(Connected())
+        events.put(Delivery(settlements, b"\0\0", 0, 1, False, "", b"", body))
+
+    connect(b"first")
+    for number in range(3):
+        events.put(Lost(f"{number}"))
+        events.put(Lost(f"attempt {number}"))
+        connect(b"%d" % number)
+    wanted = [Connected(), Received(b"first", ""), Lost("attempt 2"), Connected(), Received(b"2", "")]
+    assert [await events.get() for _ in wanted] == wanted
 
 
 async def test_flags_that_differ_are_used_as_they_are_unless_strict(broker_url: str, no_leaks: None) -> None:

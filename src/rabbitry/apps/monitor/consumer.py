@@ -117,10 +117,10 @@ class SampleFeed:
 
 
 class _Events:
-    """What the reader has not taken yet, in order.
+    """The events that the reader has not taken yet, in order.
 
-    Bounded: messages by the channel's prefetch, since they are acked when they are taken; between two messages there
-    are two states at most.
+    Bounded: those of one connection by the channel's prefetch, since messages are acked when they are taken. Where
+    several connections were lost meanwhile, only those of the first and of the last one are kept.
     """
 
     def __init__(self) -> None:
@@ -128,13 +128,11 @@ class _Events:
         self._filled = asyncio.Event()
 
     def put(self, event: Connected | Lost | Delivery | Exception) -> None:
-        """Add an event; a loss replaces the loss before it, with the connection between them."""
+        """Add an event; a loss replaces the one before it that waits, with all that came between them."""
         waiting = self._waiting
-        if isinstance(event, Lost):
-            if len(waiting) > 1 and isinstance(waiting[-1], Connected) and isinstance(waiting[-2], Lost):
-                waiting.pop()
-            if waiting and isinstance(waiting[-1], Lost):
-                waiting.pop()
+        if isinstance(event, Lost) and any(isinstance(known, Lost) for known in waiting):
+            while not isinstance(waiting.pop(), Lost):
+                pass
         waiting.append(event)
         self._filled.set()
 
