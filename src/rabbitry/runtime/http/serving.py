@@ -117,6 +117,7 @@ async def serve(
     finally:
         stopping.cancel()
         serving.cancel()
+        await asyncio.wait((serving, stopping))
         for listener in listeners:
             acceptor.remove(listener)
         await acceptor.close()
