@@ -5,13 +5,10 @@ fanout brought to several) go with their entry; the others count how many entrie
 """
 
 import ctypes
-import fcntl
 import functools
 import logging
-import os
 import shutil
 import sqlite3
-import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +18,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote
 
-from rabbitry.amqp.protocol.tables import Table, decode_table
 from rabbitry.broker.store import rows
 from rabbitry.broker.store.batch import (
     Backlog,
@@ -35,9 +31,9 @@ from rabbitry.broker.store.batch import (
     Wanted,
 )
 from rabbitry.broker.store.errors import code, failure, is_damage, is_full
+from rabbitry.broker.store.locking import lock_folder
 from rabbitry.broker.store.looking import look, part_from_foreign_log
 from rabbitry.broker.store.mark import (
-    IDENTITY,
     Mark,
     Note,
     make_identity,
@@ -46,10 +42,10 @@ from rabbitry.broker.store.mark import (
     read_note,
     stored_identity,
 )
+from rabbitry.broker.store.records import read_records
 from rabbitry.broker.store.rescue import Survey, finish, rebuild, set_records_aside
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
-from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION, record_checksum
-from rabbitry.exceptions import RabbitryError
+from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION
 
 _log = logging.getLogger(__name__)
 _MOST_LINES: Final = 50
@@ -93,7 +89,7 @@ class SQLiteStore:
 
     def open(self) -> Contents:
         """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file untouched."""
-        self._lock_folder(self.path.parent)
+        self._lock = lock_folder(self.path.parent, self._address)
         try:
             finish(self.path.parent)
             self._had_log = self._room.has_log() or not self.path.exists()
@@ -212,32 +208,6 @@ class SQLiteStore:
             self._mend(error)
             return act()
 
-    def _lock_folder(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._lock = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 # held until close
-        except OSError as error:
-            why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
-            raise StoreFailed(f"the data folder {folder} can't be used: {why}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            process, _, address = self._lock.read(200).decode(errors="replace").strip().partition(" ")
-            self._lock.close()
-            raise StoreFailed(
-                f"another broker uses the data folder {folder} (process {process or 'unknown'}): give another one "
-                f"(--port 0 --data DIR), or use that broker (--broker {address or 'URL'})"
-            ) from error
-        try:
-            written = self._lock.write(f"{os.getpid()} {self._address}\n".encode())  # in place: it needs no room
-            self._lock.truncate(written)
-        except OSError as error:
-            if is_no_room(error):
-                return  # its text only tells others which process holds it
-            self._abandon()
-            raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
-
     def _connect(self) -> None:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=256)
         self._connection = connection  # where the rest fails, the caller closes it, or leaves it without a checkpoint
@@ -270,7 +240,7 @@ class SQLiteStore:
         except StoreFull as error:
             # An older version, which reserved no blocks, has closed this folder. Its messages are served all the same.
             _log.warning("%s; transient messages of the last run are still there", error)
-        records, damaged = self._read_records()
+        records, damaged = read_records(connection)
         if damaged:
             self.set_aside(damaged)
         backlogs = [
@@ -282,21 +252,6 @@ class SQLiteStore:
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM bodies").fetchone()
         self._was_clean = bool(clean)
         return Contents(records, backlogs, last, self._was_clean)
-
-    def _read_records(self) -> tuple[dict[tuple[str, str], Table], list[Unusable]]:
-        records: dict[tuple[str, str], Table] = {}
-        damaged: list[Unusable] = []
-        for kind, key, value, crc in self._open_connection().execute("SELECT kind, key, value, crc FROM records"):
-            if (kind, key) == IDENTITY:
-                continue
-            if not isinstance(value, bytes) or record_checksum(str(kind), str(key), value) != crc:
-                damaged.append(Unusable(str(kind), str(key), "it does not have its checksum"))
-                continue
-            try:
-                records[kind, key] = decode_table(value)[0]
-            except (RabbitryError, ValueError, IndexError, struct.error) as error:
-                damaged.append(Unusable(kind, key, str(error)))
-        return records, damaged
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
         """Move unusable records to a file, and log each. Raises StoreFailed."""

@@ -1,0 +1,45 @@
+"""The lock of a data folder, which one broker at a time holds."""
+
+import fcntl
+import os
+from io import FileIO
+from pathlib import Path
+
+from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.store.room import is_no_room
+
+
+def lock_folder(folder: Path, address: str) -> FileIO:
+    """Lock a data folder, and make it where there is none. Return the open file, which holds the lock until its close.
+
+    Args:
+        folder: The data folder.
+        address: The broker's URL, which a second broker names when it is refused the folder.
+
+    Raises:
+        StoreFailed: Another broker holds the lock, or the folder can't be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 # the caller closes it
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise StoreFailed(f"the data folder {folder} can't be used: {why}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        process, _, holder = lock.read(200).decode(errors="replace").strip().partition(" ")
+        lock.close()
+        raise StoreFailed(
+            f"another broker uses the data folder {folder} (process {process or 'unknown'}): give another one "
+            f"(--port 0 --data DIR), or use that broker (--broker {holder or 'URL'})"
+        ) from error
+    try:
+        written = lock.write(f"{os.getpid()} {address}\n".encode())  # in place: it needs no room
+        lock.truncate(written)
+    except OSError as error:
+        if not is_no_room(error):  # else another broker is not told which process holds the folder
+            lock.close()
+            raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
+    return lock
