@@ -97,7 +97,7 @@ class Broker:
         self.acceptor = Acceptor()
         self._failed: asyncio.Future[Exception] | None = None
         self._running = AsyncExitStack()
-        """What stops the broker, in the reverse order of its start."""
+        """The steps that stop the broker, in the reverse order of its start."""
 
     @property
     def url(self) -> str:

@@ -15,7 +15,7 @@ QueueType: TypeAlias = Literal["classic", "quorum"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppSpec:
-    """What an app is called on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
+    """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
     stages: by name. outputs: by key. exchanges: by key, where it is not the app's own.
     """

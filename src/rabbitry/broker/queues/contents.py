@@ -24,7 +24,7 @@ _FORGOTTEN_AT_ONCE: Final = 500
 
 
 class Contents:
-    """What a queue holds and nobody has taken.
+    """The ready messages of a queue, which no consumer has taken.
 
     id: its number in the store, 0 where it is not stored (it is not durable, or exclusive, or the broker keeps
     everything in memory). recovered_to: up to this position messages may have been delivered before a crash, so they

@@ -1,4 +1,4 @@
-"""What a queue needs of its virtual host and of the store."""
+"""The parts of a virtual host and of the store that a queue needs."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol

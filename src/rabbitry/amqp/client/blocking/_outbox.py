@@ -125,7 +125,7 @@ class Outbox:
         self._io = io
         self._failed = failed
         self._unsent: deque[_Unsent | asyncio.Future[None]] = deque()
-        """What is to be sent, and among it the futures of who waits until all before them is sent."""
+        """Messages to be sent, and among them the futures of callers that wait until all before them is sent."""
         self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
 

@@ -1,4 +1,4 @@
-"""What an executor is, and what all kinds of them share."""
+"""The interface of executors, and what all kinds of them share."""
 
 from __future__ import annotations
 

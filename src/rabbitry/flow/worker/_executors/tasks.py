@@ -41,7 +41,7 @@ class AsyncExecutor:
         self._waiting: deque[Work] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[None], tuple[Work, float]] = {}
-        """What runs now, and since when, oldest first. Whoever takes a job out reports it."""
+        """The jobs that run now, and since when, oldest first. Whoever takes a job out reports it."""
         self._late: set[asyncio.Task[None]] = set()
         """Tasks whose handler was cancelled because its time is up, or its input comes again."""
         self._look: asyncio.TimerHandle | None = None
