@@ -76,3 +76,30 @@ def test_a_signal_at_any_line_of_the_start_ends_a_service(loop: str) -> None:
     lines, code = (int(word) for word in done.stdout.split())
     assert code == 7, f"lost at line {lines}: {done.stderr}"  # 7: the service ran before that line
     assert lines > 20
+
+
+_HALF_MADE: Final = """
+import os, signal
+from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted
+
+class Half:
+    def __init__(self, is_interrupted):
+        if is_interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+    def __del__(self):
+        self.missing
+
+raise_when_interrupted()
+try:
+    Half(INTERRUPTED)
+except Interrupted:
+    pass
+"""
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_what_a_signal_left_half_made_prints_no_error_at_its_end(is_interrupted: bool) -> None:
+    program = _HALF_MADE.replace("INTERRUPTED", str(is_interrupted))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0
+    assert ("missing" in done.stderr) is not is_interrupted

@@ -59,7 +59,9 @@ def raise_when_interrupted() -> None:
 
     def dropped(unraisable: sys.UnraisableHookArgs) -> None:
         if not isinstance(unraisable.exc_value, Interrupted):
-            report(unraisable)
+            # Finalizers of what Interrupted left half made (an event loop, for one) fail, and the command ends anyway.
+            if not is_interrupted():
+                report(unraisable)
             return
         # By then this hook has returned, which would drop the next Interrupted as well.
         handle()
