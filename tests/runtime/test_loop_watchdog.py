@@ -72,13 +72,15 @@ async def test_a_loop_is_told_of_once_by_its_shortest_limit_until_the_last_watch
     told: list[str] = []
     alarm = _alarm(told)
     watches = [Watch(limit, alarm) for limit in (3600, 0.1, 3600)]
-    block_the_loop_until(lambda: bool(told))
-    block_the_loop(0.3)
-    assert len(told) == 1
-    await eventually(lambda: "resumed" in told, "the end of the stall")
-    for watch in watches:
-        watch.stop()
-        watch.stop()
+    try:
+        block_the_loop_until(lambda: bool(told))
+        block_the_loop(0.3)
+        assert len(told) == 1
+        await eventually(lambda: "resumed" in told, "the end of the stall")
+    finally:
+        for watch in watches:
+            watch.stop()
+            watch.stop()
     assert (id(asyncio.get_running_loop()), alarm) not in loop_watchdog._watched
 
 

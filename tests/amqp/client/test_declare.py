@@ -145,13 +145,12 @@ async def test_a_consumer_with_restore_gets_its_queue_from_it(broker_url: str) -
 
     async with rabbitry.connect(broker_url, declare=declare) as connection:
         channel, other = await connection.channel(), await connection.channel()
-        async with channel.consume("restored", restore=True) as deliveries:
+        async with channel.consume("restored", restore=True) as deliveries, asyncio.TaskGroup() as group:
             await other.delete_queue("restored")
-            publishing = asyncio.create_task(_publish_until_routed(other, b"again", "restored"))
+            group.create_task(_publish_until_routed(other, b"again", "restored"))
             delivery = await anext(deliveries)
             assert delivery.body == b"again"
             delivery.ack()
-            await publishing
         await other.delete_queue("restored")
 
 
