@@ -254,6 +254,8 @@ class Worker:
         now = asyncio.get_running_loop().time()
         await asyncio.gather(*(executor.stop(now) for executor in self._executors.values()))
         await self._on_io(self._engine.drain(_SETTLING))
+        # The broker answers that when it has read everything: a process that ends at once could take acks with it.
+        await self._on_io(self._engine.close())
 
     # -- publishing for handlers -----------------------------------------------------------------------
 
