@@ -103,3 +103,27 @@ def test_what_a_signal_left_half_made_prints_no_error_at_its_end(is_interrupted:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0
     assert ("missing" in done.stderr) is not is_interrupted
+
+
+_TO_ANOTHER_THREAD: Final = """
+import os, signal, threading
+from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.runtime.interrupt import SIGNALS
+from rabbitry.runtime.service import run_service
+
+async def service(stop):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in this thread
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+    return 0
+
+raise SystemExit(run_service(service, new_loop=LOOP))
+"""
+
+
+@pytest.mark.parametrize("loop", ["None", "new_event_loop"])
+def test_a_signal_that_another_thread_gets_ends_an_idle_service(loop: str) -> None:
+    program = _TO_ANOTHER_THREAD.replace("LOOP", loop)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,11 +7,13 @@ once. The end of the process that started it (`_parent`) counts as SIGTERM.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -47,13 +49,33 @@ def run_service(
     above = parent()
     if above is not None:
         above.watch(deadline + 2 * GRACE)
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        supervisor = _Supervisor(runner.get_loop(), deadline, give_up)
+    with _wakeups() as wakeups, asyncio.Runner(loop_factory=new_loop) as runner:
+        loop = runner.get_loop()
+        loop.add_reader(wakeups, wakeups.recv, 4096)
+        supervisor = _Supervisor(loop, deadline, give_up)
         for number in SIGNALS:
             # Before the loop runs, which would log and drop an Interrupted that is raised in one of its callbacks; and
-            # not by the loop's add_signal_handler, since closing the loop takes such a handler away.
+            # not by the loop's add_signal_handler: uvloop's works in a loop that runs alone, and asyncio's goes with
+            # the loop, while Python may still wait for a thread.
             signal.signal(number, supervisor.on_signal)
         return runner.run(supervisor.run(service))
+
+
+@contextlib.contextmanager
+def _wakeups() -> Iterator[socket.socket]:
+    """Make each signal send a byte to a socket.
+
+    It wakes up the loop that reads there, also where the kernel has given the signal to another thread.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(-1)
 
 
 def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int:
@@ -110,12 +132,13 @@ class _Supervisor:
             return ExitCode.FAILED
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle a signal: in the loop, which it wakes up, and at once where the loop has been closed."""
+        """Handle a signal: in the loop, and at once where the loop has been closed."""
         if self._loop.is_closed():  # and Python waits for a thread
             _exit_at_once(ExitCode.INTERRUPTED)
         self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
+        """Ask the service to finish; the second time, end the process at once."""
         if not self._stop.is_set():
             self._stop.set()
             self._loop.call_later(self._deadline, self._expire)
@@ -123,8 +146,13 @@ class _Supervisor:
             _exit_at_once(ExitCode.INTERRUPTED)
         else:
             self._giving_up = asyncio.create_task(self._give_up())
-            self._giving_up.add_done_callback(lambda _: _exit_at_once(ExitCode.INTERRUPTED))
+            self._giving_up.add_done_callback(self._gave_up)
             self._loop.call_later(HURRY, _exit_at_once, ExitCode.INTERRUPTED)
+
+    def _gave_up(self, giving_up: asyncio.Task[None]) -> None:
+        if not giving_up.cancelled() and (error := giving_up.exception()) is not None:
+            log.error("not everything in hand was given back", exc_info=error)
+        _exit_at_once(ExitCode.INTERRUPTED)
 
     def _is_done(self) -> bool:
         return self._task is not None and self._task.done()
