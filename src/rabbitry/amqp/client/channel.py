@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 DEFAULT_PREFETCH: Final = 100
 _REQUEST_ATTEMPTS: Final = 3
+_FROM_THE_QUEUE: Final = ((BasicConsumeOk,), (BasicCancelOk,))
 _T = TypeVar("_T")
 _GET_OK = struct.Struct(">QB")
 
@@ -113,6 +114,8 @@ class Channel(Declaring):
         self._link: Link | None = None
         self._closed: Closed | None = ChannelClosed(0, "the channel was never opened")
         self._requests: deque[_Request] = deque()
+        self._starting: dict[bytes, asyncio.Future[None]] = {}
+        """Consumers whose consume-ok has not come, by tag; done when it has, or when the link is lost."""
         self.window = PublishWindow(self.loop, connection.failures)
         self.window.confirms = confirms
         self.in_transaction = False
@@ -260,6 +263,9 @@ class Channel(Declaring):
         requests, self._requests = self._requests, deque()
         for request in requests:
             fail(request.future, error.fresh())
+        starting, self._starting = self._starting, {}
+        for answered in starting.values():
+            answered.set_result(None)
 
     # -- for the connection ----------------------------------------------------------------------------
 
@@ -507,11 +513,10 @@ class Channel(Declaring):
             raise UsageError(f"consumer tag {consumer.consumer_tag!r} is in use on this channel")
         await self._until_usable(timeout)
 
-        def started(_: Method | Delivery) -> None:
+        def started() -> None:
             consumer.has_started = True
 
-        future = self._ask(self._consume_method(consumer), (BasicConsumeOk,), started)
-        self._consumers[key] = consumer  # before the answer: deliveries come right behind it
+        future = self._ask_to_consume(consumer, started)
         try:
             try:
                 await self._until_answered(future, "basic.consume", timeout)
@@ -523,8 +528,8 @@ class Channel(Declaring):
             consumer.end(None)
             if self._link is None:
                 self._consumers.pop(key, None)  # nothing to cancel; recovery must not start it
-            elif self._closed is None:
-                self._ask_to_cancel(consumer)  # the caller gave up; the broker starts it all the same
+            else:
+                self._cancel_once_started(consumer)  # the caller gave up; the broker starts it all the same
             raise
 
     async def start_again(self, consumer: Consumer) -> None:
@@ -534,14 +539,26 @@ class Channel(Declaring):
             return
         key = encode_short(consumer.consumer_tag)
 
-        def started(_: Method | Delivery) -> None:
+        def started() -> None:
             # It is one of the others again: from now on recovery starts it with them.
             self._restoring.pop(key, None)
 
         # No time limit: a consumer that starts late must not be started twice.
+        await self._ask_to_consume(consumer, started)
+
+    def _ask_to_consume(self, consumer: Consumer, then: Callable[[], None]) -> "asyncio.Future[Method | Delivery]":
+        key = encode_short(consumer.consumer_tag)
+        answered: asyncio.Future[None] = self.loop.create_future()
+
+        def started(_: Method | Delivery) -> None:
+            del self._starting[key]
+            answered.set_result(None)
+            then()
+
         future = self._ask(self._consume_method(consumer), (BasicConsumeOk,), started)
+        self._starting[key] = answered
         self._consumers[key] = consumer  # before the answer: deliveries come right behind it
-        await future
+        return future
 
     def _bring_back(self, key: bytes, consumer: Consumer, *, after_recovery: bool) -> None:
         """Have a consumer started again. Owned by `_restoring`."""
@@ -567,11 +584,32 @@ class Channel(Declaring):
         restoring = self._restoring.pop(key, None)
         if restoring is not None:
             restoring[1].cancel()
+        if (starting := self._starting.get(key)) is not None:
+            # RabbitMQ ends the connection with 541 where basic.cancel reaches it before it has sent consume-ok.
+            try:
+                await self._until_answered(asyncio.shield(starting), "basic.consume", timeout)
+            except BaseException:
+                self._cancel_once_started(consumer)
+                raise
         if self._link is None or not self._link.is_open:
             self._consumers.pop(key, None)  # there is nothing to cancel; it will not be restored
             self.connection.consumer_gone(consumer)
         elif self._closed is None and key in self._consumers:
             await self._until_answered(self._ask_to_cancel(consumer), "basic.cancel", timeout)
+
+    def _cancel_once_started(self, consumer: Consumer) -> None:
+        """Cancel a consumer that nobody waits for, as soon as the broker has answered basic.consume."""
+        key = encode_short(consumer.consumer_tag)
+
+        def cancel(_: object = None) -> None:
+            if self._closed is None and self._link is not None and self._link.is_open and key in self._consumers:
+                self._ask_to_cancel(consumer)
+
+        starting = self._starting.get(key)
+        if starting is None:
+            cancel()
+        else:
+            starting.add_done_callback(cancel)
 
     def _consume_method(self, consumer: Consumer) -> BasicConsume:
         return BasicConsume(
@@ -693,9 +731,7 @@ class Channel(Declaring):
         assert isinstance(answer, kind)  # noqa: S101 # on_method lets nothing else through; narrows the type
         return answer
 
-    async def _until_answered(
-        self, future: "asyncio.Future[Method | Delivery]", what: str, timeout: float | None
-    ) -> "Method | Delivery":
+    async def _until_answered(self, future: "asyncio.Future[_T]", what: str, timeout: float | None) -> _T:
         seconds = self.connection.request_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
@@ -705,8 +741,8 @@ class Channel(Declaring):
 
     def on_method(self, method: Method) -> None:
         """Take a method from the link: an answer, or something of the broker's own accord."""
-        if self._requests and isinstance(method, self._requests[0].kinds):
-            self._answer(method)
+        if (request := self._asked_for(type(method))) is not None:
+            self._answer(request, method)
         elif isinstance(method, BasicNack):
             self.window.refuse(method.delivery_tag, method.multiple)
         elif isinstance(method, BasicCancel):
@@ -720,8 +756,20 @@ class Channel(Declaring):
                 Reply.COMMAND_INVALID, f"COMMAND_INVALID - {type(method).__name__} was not asked for"
             )
 
-    def _answer(self, answer: "Method | Delivery") -> None:
-        request = self._requests.popleft()
+    def _asked_for(self, kind: type) -> _Request | None:
+        """Return the request that such an answer is to: the first one.
+
+        Answers that RabbitMQ's queue sends, and not its channel, may come after the answers to later requests.
+        """
+        for request in self._requests:
+            if issubclass(kind, request.kinds):
+                return request
+            if request.kinds not in _FROM_THE_QUEUE:
+                break
+        return None
+
+    def _answer(self, request: _Request, answer: "Method | Delivery") -> None:
+        self._requests.remove(request)
         if request.then is not None:
             request.then(answer)
         if not request.future.done():
@@ -812,8 +860,9 @@ class Channel(Declaring):
         )
 
     def _on_got(self, arguments: bytes, header: bytes, body: bytes) -> None:
-        if len(arguments) < 15 or not self._requests or BasicGetOk not in self._requests[0].kinds:
+        request = self._asked_for(BasicGetOk)
+        if len(arguments) < 15 or request is None:
             raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - basic.get-ok was not asked for", 60, 71)
         tag, redelivered = _GET_OK.unpack_from(arguments)
         delivery = Delivery(self._settlements, arguments, 9, tag, redelivered & 1 == 1, "", header, body)
-        self._answer(delivery)
+        self._answer(request, delivery)
