@@ -246,7 +246,8 @@ async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) 
     async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:
         options = as_options(through(proxy, broker_url))
         with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1") as client:
-            await eventually(lambda: "basic.consume" in tap.methods, "it consumes")
+            # What is stopped while its consumer starts waits for that first.
+            await eventually(lambda: "connected to" in client.err, "it consumes")
             proxy.pause(Way.TO_CLIENT)
             client.send()
             await eventually(lambda: "basic.cancel" in tap.methods, "it waits for the broker's answer")
