@@ -44,7 +44,7 @@ def page(number: int, text: str = "") -> Document:
 def world(database: Database) -> World:
     """A keeper that has begun with START, whose batches nobody takes."""
     found = World(database, lambda url: MISSING)
-    found.send = lambda batch: None  # type: ignore[method-assign]
+    found.send = lambda batch: None  # type: ignore[method-assign] # there is no broker
     found.add(START)
     return found
 

@@ -423,7 +423,7 @@ def test_what_waits_for_a_crawl_with_all_its_pages_is_refused_some_addresses_at_
     monkeypatch.setattr("rabbitry.apps.crawl.keeper.state.SWEPT", 20)
     monkeypatch.setattr("rabbitry.apps.crawl.keeper.dispatch.SWEPT", 20)
     world = World(simple, site_of({}))
-    world.send = lambda batch: None  # type: ignore[method-assign]
+    world.send = lambda batch: None  # type: ignore[method-assign] # there is no broker
     world.add(*(f"http://a{number}.test/" for number in range(45)))
     world.add(*(f"http://b{number}.test/" for number in range(45)), limit=1)
     world.add(*(f"http://c{number}.test/" for number in range(45)), limit=1)
