@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rabbitry.amqp.client import Connection, RecoveryEvent, parse_url, pause
+from rabbitry.amqp.client import Connection, RecoveryEvent, parse_url
 from rabbitry.apps._connected import run_connected
 from rabbitry.exceptions import (
     AccessRefused,
@@ -20,6 +20,7 @@ from rabbitry.exceptions import (
     ResourceLocked,
     VirtualHostRefused,
 )
+from rabbitry.runtime import backoff
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.tasks import until
 from tests.apps.monitor.wire import through
@@ -29,8 +30,8 @@ from tests.support.proxy import FaultProxy
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pause, "AT_START", Backoff(0.01, 0.01))
-    monkeypatch.setattr(pause, "AGAIN", Backoff(0.01, 0.01))
+    monkeypatch.setattr(backoff, "AT_START", Backoff(0.01, 0.01))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(0.01, 0.01))
 
 
 class Work:
@@ -182,8 +183,8 @@ async def test_stop_ends_the_waiting_for_the_broker(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch, is_first: bool
 ) -> None:
     """At the start and after a loss, in the pause between two attempts."""
-    monkeypatch.setattr(pause, "AT_START", Backoff(1000.0, 1000.0))
-    monkeypatch.setattr(pause, "AGAIN", Backoff(1000.0, 1000.0))
+    monkeypatch.setattr(backoff, "AT_START", Backoff(1000.0, 1000.0))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(1000.0, 1000.0))
     stop, ended = asyncio.Event(), False
 
     def told(event: RecoveryEvent) -> None:

@@ -28,7 +28,7 @@ def test_a_second_signal_ends_at_once_also_what_is_ending() -> None:
 
 _AT_EACH_LINE: Final = """
 import os, signal, sys
-from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.runtime.io_thread import new_event_loop
 from rabbitry.runtime.interrupt import Interrupted, raise_when_interrupted
 from rabbitry.runtime.service import run_service
 
@@ -107,7 +107,7 @@ def test_what_a_signal_left_half_made_prints_no_error_at_its_end(is_interrupted:
 
 _TO_ANOTHER_THREAD: Final = """
 import os, signal, threading
-from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.runtime.io_thread import new_event_loop
 from rabbitry.runtime.interrupt import SIGNALS
 from rabbitry.runtime.service import run_service
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.runtime.io_thread import new_event_loop
 
 # With its first loop uvloop opens a pipe for signals, and keeps it for the life of the process.
 new_event_loop().close()

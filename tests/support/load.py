@@ -10,9 +10,8 @@ from functools import partial
 from typing import Final
 
 import rabbitry
-from rabbitry.amqp.client import BrokerURL, Channel
+from rabbitry.amqp.client import BrokerURL, Channel, RecoveryEvent
 from rabbitry.amqp.client.consuming import Delivery
-from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishError, PublishRefused
 from tests.support.waiting import WITHIN, eventually

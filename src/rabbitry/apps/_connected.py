@@ -7,8 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect, pause
-from rabbitry.amqp.client.connection import Declare
+from rabbitry.amqp.client import BrokerURL, Connection, Declare, RecoveryEvent, connect
 from rabbitry.exceptions import (
     ConnectionClosed,
     ConsumerCancelled,
@@ -18,6 +17,7 @@ from rabbitry.exceptions import (
     RequestTimeout,
     ResourceLocked,
 )
+from rabbitry.runtime import backoff
 from rabbitry.runtime.tasks import background, until
 
 HELD: Final = 30.0
@@ -92,7 +92,7 @@ async def run_connected(
         if cause is not None and not isinstance(cause, OSError | ProtocolViolation):
             raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
         failures = 1 if loop.time() - started > HELD else failures + 1
-        seconds = pause.AT_START.pause(failures)
+        seconds = backoff.AT_START.pause(failures)
         log.log(log_level, "%s; trying again in %.0f s", error, seconds)
         told(RecoveryEvent("lost", 0, error))
         await until(stop, asyncio.sleep(seconds))

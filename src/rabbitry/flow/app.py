@@ -295,7 +295,7 @@ class App:
 
         Of several it is the newest, and in a handler the newest that is connected where the handler's worker is.
         """
-        from rabbitry.amqp.client.default import current
+        from rabbitry.amqp.client.url import current
 
         newest_first = self.workers[::-1]
         here = [worker for worker in newest_first if worker.url == current.get()]

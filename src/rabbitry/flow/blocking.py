@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from rabbitry.amqp.client.blocking._outbox import PassedOn
-from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.publisher import Publisher
+from rabbitry.runtime.io_thread import IOThread
 
 
 class BlockingPublisher:

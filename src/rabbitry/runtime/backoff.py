@@ -27,3 +27,9 @@ class Backoff:
         """Return the seconds to wait after the failed attempt of this number, 1 for the first."""
         most = min(self.first * self.growth ** min(attempt - 1, _MOST_STEPS), self.longest)
         return most * random.uniform(1 - self.spread, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+
+AGAIN: Final = Backoff(0.4, 15.0)
+"""Pauses between attempts to bring back a connection or consumer that was lost."""
+AT_START: Final = Backoff(2.0, 30.0, growth=1.5, spread=0.2)
+"""Pauses between a program's first attempts to connect: it may have started before its broker."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rabbitry._decode import decode_text
 from rabbitry._words import counted
 from rabbitry.amqp.client import Consumer, Delivery, connect, parse_url
-from rabbitry.amqp.client.default import entered
+from rabbitry.amqp.client.url import entered
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.runtime.io_thread import IOThread
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import WITHIN, eventually_blocking
 

@@ -6,8 +6,7 @@ import threading
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Channel, Connection, blocking, consuming
-from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client import Channel, Connection, RecoveryEvent, blocking, consuming
 from tests.support.waiting import eventually, eventually_blocking
 
 _SIZE = 100_000

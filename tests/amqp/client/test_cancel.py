@@ -6,9 +6,9 @@ import pika
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import pause
 from rabbitry.amqp.protocol.methods import BasicCancel, BasicConsumeOk
 from rabbitry.exceptions import DeliveryTimeoutCancelled, DeliveryTimeoutClosed, PreconditionFailed, channel_closed
+from rabbitry.runtime import backoff
 from rabbitry.runtime.backoff import Backoff
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.scripted import ScriptedBroker
@@ -66,7 +66,7 @@ async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: Non
 
 async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second basic.consume with its tag would cost the connection (530)."""
-    monkeypatch.setattr(pause, "AGAIN", Backoff(0.4, 0.02))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(0.4, 0.02))
     async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         async with channel.consume("q", restore=True) as deliveries:

@@ -10,8 +10,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import BrokerURL, parse_url
+from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client.connection import Connection
-from rabbitry.amqp.client.link import Link
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import ConnectFailed, LoginRefused, UsageError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import BlockingConnection, BrokerURL, Channel, Connection, RecoveryEvent, parse_url, pause
+from rabbitry.amqp.client import BlockingConnection, BrokerURL, Channel, Connection, RecoveryEvent, parse_url
 from rabbitry.exceptions import (
     ConnectFailed,
     ConnectionClosed,
@@ -20,6 +20,7 @@ from rabbitry.exceptions import (
     RequestTimeout,
     VirtualHostRefused,
 )
+from rabbitry.runtime import backoff
 from rabbitry.runtime.backoff import Backoff
 from tests.support.logs import messages
 from tests.support.ports import free_port
@@ -29,8 +30,8 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pause, "AT_START", Backoff(0.01, 0.01))
-    monkeypatch.setattr(pause, "AGAIN", Backoff(0.01, 0.01))
+    monkeypatch.setattr(backoff, "AT_START", Backoff(0.01, 0.01))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(0.01, 0.01))
 
 
 class Events:

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import BrokerURL, parse_url, pause, recovery
-from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client import BrokerURL, RecoveryEvent, _recovery, parse_url
 from rabbitry.exceptions import (
     ConnectFailed,
     ConnectionClosed,
@@ -17,6 +16,7 @@ from rabbitry.exceptions import (
     RequestTimeout,
     ResourceLocked,
 )
+from rabbitry.runtime import backoff
 from rabbitry.runtime.backoff import Backoff
 from tests.support.load import running_load
 from tests.support.proxy import FaultProxy, Way
@@ -130,7 +130,7 @@ async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt is broken a little later than the one before, until one comes through."""
-    monkeypatch.setattr(pause, "AGAIN", Backoff(0.4, 0.3))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(0.4, 0.3))
     events: list[RecoveryEvent] = []
     async with rabbitry.connect(url, on_recovery=events.append) as connection:
         channel = await connection.channel()
@@ -296,8 +296,8 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client's machine lost its power, as the broker sees it: 405 until a heartbeat is missed."""
-    monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
-    monkeypatch.setattr(recovery, "LOCKED_HEARTBEATS", 20)  # a busy broker may notice late
+    monkeypatch.setattr(_recovery, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
+    monkeypatch.setattr(_recovery, "LOCKED_HEARTBEATS", 20)  # a busy broker may notice late
     async with rabbitry.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("mine", exclusive=True)
@@ -313,8 +313,8 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
 async def test_an_exclusive_queue_that_stays_locked_ends_its_consumer_alone(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(recovery, "LOCKED_PATIENCE", 0.2)
-    monkeypatch.setattr(recovery, "LOCKED_PAUSE", 0.05)
+    monkeypatch.setattr(_recovery, "LOCKED_PATIENCE", 0.2)
+    monkeypatch.setattr(_recovery, "LOCKED_PAUSE", 0.05)
     async with rabbitry.connect(replace(url, heartbeat=0)) as connection:  # the broker will never notice
         channel, other = await connection.channel(), await connection.channel()
         await channel.declare_queue("mine", exclusive=True)

@@ -13,8 +13,8 @@ import rabbitry
 from rabbitry.amqp.client import Connection, _receipts, connect, parse_url
 from rabbitry.amqp.client._receipts import Failures, Receipt
 from rabbitry.amqp.client.blocking import BlockingChannel, BlockingConnection
-from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.exceptions import ConnectionClosed, PublishReturned, PublishTimeout, UsageError
+from rabbitry.runtime.io_thread import IOThread
 from tests.support import logs
 from tests.support.proxy import FaultProxy, Way
 from tests.support.scripted import ScriptedBroker

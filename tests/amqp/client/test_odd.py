@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client import RecoveryEvent
 from rabbitry.exceptions import UsageError
 from tests.support.waiting import eventually
 

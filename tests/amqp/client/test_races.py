@@ -9,10 +9,10 @@ from contextlib import suppress
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import BrokerURL, Channel, blocking, pause, publishing
-from rabbitry.amqp.client.io_thread import IOThread
-from rabbitry.runtime import loop_watchdog
+from rabbitry.amqp.client import BrokerURL, Channel, _window, blocking
+from rabbitry.runtime import backoff, loop_watchdog
 from rabbitry.runtime.backoff import Backoff
+from rabbitry.runtime.io_thread import IOThread
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually, eventually_awaited, eventually_blocking
 
@@ -131,7 +131,7 @@ async def test_properties_that_cannot_be_encoded_leave_the_next_message_whole(br
 async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 1)
+    monkeypatch.setattr(_window, "WINDOW_MESSAGES", 1)
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -253,7 +253,7 @@ async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_bac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The loss comes in every step of declaring, looking and consuming again."""
-    monkeypatch.setattr(pause, "AGAIN", Backoff(0.4, 0.02))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(0.4, 0.02))
     proxy.delay(0.005)
     async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:
         looking = await other.channel()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import BrokerURL
-from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client import BrokerURL, RecoveryEvent
 from rabbitry.exceptions import AlreadySettled, ConnectionClosed, PublishTimeout, RequestTimeout
 from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy

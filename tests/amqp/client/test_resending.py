@@ -8,12 +8,12 @@ from typing import ClassVar
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Channel, pause, recovery
-from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client import Channel, RecoveryEvent, _recovery
 from rabbitry.amqp.protocol.events import PUBLISH, Event
 from rabbitry.amqp.protocol.methods import BasicAck, ChannelClose, ChannelOpen, ConnectionClose, Method, QueueDeclare
 from rabbitry.amqp.protocol.properties import FLAG_HEADERS, FLAG_MESSAGE_ID, EncodedProperties
 from rabbitry.exceptions import ConnectionClosed, ConnectionForced, InternalError
+from rabbitry.runtime import backoff
 from rabbitry.runtime.backoff import Backoff
 from tests.support.scripted import ScriptedBroker, ScriptedLink
 from tests.support.waiting import eventually
@@ -111,7 +111,7 @@ async def test_the_others_on_their_way_are_confirmed_in_order(end: type[Connecti
 
 async def test_a_network_that_breaks_all_the_time_is_no_fault_of_the_publish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost a moment after each publish, five times, whatever was published."""
-    monkeypatch.setattr(pause, "AGAIN", Backoff(0.01, 0.01))
+    monkeypatch.setattr(backoff, "AGAIN", Backoff(0.01, 0.01))
     losses = 0
 
     class Flapping(ScriptedLink):
@@ -145,8 +145,8 @@ class _Pauses(Backoff):
 async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load balancer that takes every connection and drops it."""
     pauses = _Pauses(0.001, 0.001)
-    monkeypatch.setattr(pause, "AGAIN", pauses)
-    monkeypatch.setattr(recovery, "HELD", 3600.0)
+    monkeypatch.setattr(backoff, "AGAIN", pauses)
+    monkeypatch.setattr(_recovery, "HELD", 3600.0)
     kinds: list[str] = []
 
     def note(event: RecoveryEvent) -> None:
@@ -159,7 +159,7 @@ async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pyte
         broker.links[0].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 6, "the last recovery")
         assert pauses.asked == [1, 2, 3, 4], "two are made at once"
-        monkeypatch.setattr(recovery, "HELD", 0.0)
+        monkeypatch.setattr(_recovery, "HELD", 0.0)
         broker.links[-1].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 7, "a recovery after one that held")
         assert pauses.asked == [1, 2, 3, 4]
@@ -169,8 +169,8 @@ async def test_a_peer_that_hangs_up_after_each_handshake_is_tried_with_growing_p
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pauses = _Pauses(0.001, 0.001)
-    monkeypatch.setattr(pause, "AGAIN", pauses)
-    monkeypatch.setattr(recovery, "HELD", 3600.0)
+    monkeypatch.setattr(backoff, "AGAIN", pauses)
+    monkeypatch.setattr(_recovery, "HELD", 3600.0)
 
     class Closing(ScriptedLink):
         def _on_method(self, channel: int, method: Method) -> None:

@@ -56,7 +56,7 @@ def test_the_broker_on_uvloop() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
 def test_the_blocking_client_takes_it() -> None:
-    from rabbitry.amqp.client.io_thread import new_event_loop
+    from rabbitry.runtime.io_thread import new_event_loop
 
     loop = new_event_loop()
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Properties, consuming, publishing
+from rabbitry.amqp.client import Properties, _window, consuming
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.wiring import dead_letters
@@ -160,7 +160,7 @@ async def test_more_dead_letters_than_are_read_ahead_are_replayed_over_their_one
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consuming, "_BUFFER_MESSAGES", 100)
-    monkeypatch.setattr(publishing, "WINDOW_MESSAGES", 20)
+    monkeypatch.setattr(_window, "WINDOW_MESSAGES", 20)
     app = rabbitry.App("much")
 
     @app.stage("in", name="h", queue="much.h")

@@ -1,6 +1,8 @@
 """The asyncio client: connection, channel, publishing, consuming."""
 
 from rabbitry.amqp.client._consumers import Consumers
+from rabbitry.amqp.client._declaring import QueueInfo
+from rabbitry.amqp.client._recovery import RecoveryEvent
 from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client.blocking import (
     BlockingChannel,
@@ -12,10 +14,8 @@ from rabbitry.amqp.client.blocking import (
     connect_blocking,
 )
 from rabbitry.amqp.client.channel import Channel
-from rabbitry.amqp.client.connection import Connection, Credentials, connect
+from rabbitry.amqp.client.connection import Connection, Credentials, Declare, connect
 from rabbitry.amqp.client.consuming import Consumer, Delivery
-from rabbitry.amqp.client.declaring import QueueInfo
-from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
 from rabbitry.amqp.protocol.properties import Properties
 
@@ -33,6 +33,7 @@ __all__ = [
     "Consumer",
     "Consumers",
     "Credentials",
+    "Declare",
     "Delivery",
     "Properties",
     "QueueInfo",

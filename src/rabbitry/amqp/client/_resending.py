@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from rabbitry.amqp.client.publishing import PublishWindow, Unconfirmed
+from rabbitry.amqp.client._window import PublishWindow, Unconfirmed
 from rabbitry.exceptions import ConnectionClosed
 
 PROOF: Final = 1.0

@@ -16,15 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from rabbitry.amqp.client._consumers import Consumers
+from rabbitry.amqp.client._declaring import Declaring
+from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client._loops import check_loop
 from rabbitry.amqp.client._receipts import Receipt, fail, raise_all
+from rabbitry.amqp.client._restoring import consume_again
+from rabbitry.amqp.client._topology import Topology
 from rabbitry.amqp.client._transaction import Transaction
+from rabbitry.amqp.client._window import PublishWindow
 from rabbitry.amqp.client.consuming import LEAVE_TIMEOUT, Consumer, Delivery, Settlements
-from rabbitry.amqp.client.declaring import Declaring
-from rabbitry.amqp.client.link import Link
-from rabbitry.amqp.client.publishing import PublishWindow
-from rabbitry.amqp.client.restoring import consume_again
-from rabbitry.amqp.client.topology import Topology
 from rabbitry.amqp.protocol import events
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.events import ContentEvent

@@ -11,15 +11,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-from rabbitry.amqp.client import fork
+from rabbitry.amqp.client import _fork
+from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client._loops import check_asyncio, check_loop
 from rabbitry.amqp.client._receipts import Failures, raise_all
-from rabbitry.amqp.client._resending import Resending
-from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
-from rabbitry.amqp.client.consuming import Consumer
-from rabbitry.amqp.client.default import default_url
-from rabbitry.amqp.client.link import Link
-from rabbitry.amqp.client.recovery import (
+from rabbitry.amqp.client._recovery import (
     RECOVERABLE,
     Listener,
     Recovery,
@@ -27,8 +23,11 @@ from rabbitry.amqp.client.recovery import (
     connect_first,
     restore_topology,
 )
-from rabbitry.amqp.client.topology import Topology
-from rabbitry.amqp.client.url import BrokerURL, parse_url
+from rabbitry.amqp.client._resending import Resending
+from rabbitry.amqp.client._topology import Topology
+from rabbitry.amqp.client.channel import DEFAULT_PREFETCH, Channel
+from rabbitry.amqp.client.consuming import Consumer
+from rabbitry.amqp.client.url import BrokerURL, default_url, parse_url
 from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, FRAME_OVERHEAD
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.exceptions import (
@@ -107,7 +106,7 @@ class Connection:
         self._close_reason: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._timeout = CONNECT_TIMEOUT
-        fork.note(self)
+        _fork.note(self)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed" if self._close_reason else "recovering"
@@ -538,7 +537,7 @@ def connect(
     request_timeout, publish_timeout: seconds, see Connection.
 
     recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
-    channels, what was declared over it, consumers and unconfirmed publishes; see `rabbitry.amqp.client.recovery`.
+    channels, what was declared over it, consumers and unconfirmed publishes; see `rabbitry.amqp.client._recovery`.
     recovery_timeout: seconds that one recovery may take (None: no end). recovery_attempts: how often one recovery tries
     all hosts (None: no limit). on_recovery: called with each RecoveryEvent, those of the first connection included;
     what it raises is logged. log_level: the level at which losses and failed attempts are logged.

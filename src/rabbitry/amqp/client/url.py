@@ -1,4 +1,4 @@
-"""Broker URLs: where to connect, as whom, and how.
+"""Broker URLs: where to connect, as whom, and how; and the default one, where a program names none.
 
     amqp://user:password@host:port/vhost,host2:port2…?heartbeat=30&connection_timeout=10000
 
@@ -7,9 +7,15 @@ docs/uri-query-parameters): everything may be left out, and `%2F` in the path is
 there, and as most clients have it, a path of `/` alone is the default virtual host too, not one with the
 empty name. Several hosts stand after each other, separated by commas, behind the first or behind the virtual
 host. Errors show nothing of the URL that could be a piece of the password.
+
+A worker runs its handlers, and a test harness its block, in a context whose broker is `current`. `entered` does the
+same for a whole process. Elsewhere the environment decides (`environment_url`).
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
@@ -65,6 +71,11 @@ class BrokerURL:
         return f"{scheme}://{names}/{vhost}"
 
 
+current: Final[ContextVar[BrokerURL | None]] = ContextVar("rabbitry_broker", default=None)
+"""The broker of this context."""
+_entered: Final[list[BrokerURL]] = []
+
+
 def environment_url() -> str:
     """Return the URL in RABBITRY_BROKER, or the one of guest on this machine where that is unset or empty.
 
@@ -81,6 +92,30 @@ def environment_url() -> str:
             "or set RABBITRY_BROKER in the test"
         )
     return DEFAULT_URL
+
+
+@contextmanager
+def entered(url: BrokerURL) -> Iterator[None]:
+    """Make `url` the broker of this context, and of all code of this process whose context has none.
+
+    A thread begins with an empty context, so the context variable alone would not reach the threads that a test starts.
+    """
+    before = current.get()
+    current.set(url)
+    _entered.append(url)
+    try:
+        yield
+    finally:
+        _entered.remove(url)
+        # Not `reset`: a fixture may be left in another context than the one it was entered in.
+        if current.get() is url:
+            current.set(before)
+
+
+def default_url() -> BrokerURL:
+    """Return the default broker. Raises as `environment_url` does."""
+    here = current.get() or (_entered[-1] if _entered else None)
+    return here if here is not None else parse_url(environment_url())
 
 
 def parse_url(url: str | None = None) -> BrokerURL:

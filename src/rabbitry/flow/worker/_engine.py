@@ -8,8 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from rabbitry.amqp.client import BrokerURL, Connection, connect
-from rabbitry.amqp.client.recovery import RecoveryEvent
+from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect
 from rabbitry.exceptions import (
     ChannelClosed,
     ConnectionClosed,

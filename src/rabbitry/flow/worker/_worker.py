@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from rabbitry.amqp.client import BrokerURL, parse_url
-from rabbitry.amqp.client.default import current, default_url
-from rabbitry.amqp.client.io_thread import IOThread
+from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._publication import publication_of
@@ -24,6 +23,7 @@ from rabbitry.flow.worker._executors import Executor, make_executor
 from rabbitry.flow.worker._health import Health
 from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.worker._mailbox import Mailbox
+from rabbitry.runtime.io_thread import IOThread
 from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
 DEADLINE: Final = 10.0

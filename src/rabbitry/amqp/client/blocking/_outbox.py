@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
 from rabbitry.amqp.client._receipts import Receipt
-from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.exceptions import ConnectionClosed, UsageError
+from rabbitry.runtime.io_thread import IOThread
 
 _UNSENT_MESSAGES: Final = 10_000
 _UNSENT_BYTES: Final = 64 << 20

@@ -11,14 +11,14 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from rabbitry.amqp.client._consumers import Consumers
 from rabbitry.amqp.client._receipts import Failures, raise_all
 from rabbitry.amqp.client._transaction import Transaction
+from rabbitry.amqp.client._window import as_body, header_too_large
 from rabbitry.amqp.client.blocking._outbox import Outbox
 from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
 from rabbitry.amqp.client.channel import Channel
-from rabbitry.amqp.client.io_thread import IOThread
-from rabbitry.amqp.client.publishing import as_body, header_too_large
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties, encode_header
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import Closed, PublishTimeout
+from rabbitry.runtime.io_thread import IOThread
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from rabbitry.amqp.client._receipts import Failures, raise_all
+from rabbitry.amqp.client._recovery import RecoveryEvent
 from rabbitry.amqp.client.blocking.channel import BlockingChannel
 from rabbitry.amqp.client.channel import DEFAULT_PREFETCH
 from rabbitry.amqp.client.connection import (
@@ -21,11 +22,10 @@ from rabbitry.amqp.client.connection import (
     Credentials,
     connect,
 )
-from rabbitry.amqp.client.io_thread import IOThread
-from rabbitry.amqp.client.recovery import RecoveryEvent
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.exceptions import ConnectionClosed, UsageError
+from rabbitry.runtime.io_thread import IOThread
 
 
 class BlockingConnection:

@@ -13,10 +13,10 @@ from typing import Final, Self
 from rabbitry.amqp.client._consumers import Consumers
 from rabbitry.amqp.client._processing import BlockingProcessing, Requeue
 from rabbitry.amqp.client.consuming import Consumer, Delivery
-from rabbitry.amqp.client.io_thread import IOThread
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import AlreadySettled, ChannelClosed, Closed, RabbitryError, RequestTimeout, UsageError
+from rabbitry.runtime.io_thread import IOThread
 
 _INBOX_MESSAGES: Final = 10_000
 _INBOX_BYTES: Final = 64 << 20

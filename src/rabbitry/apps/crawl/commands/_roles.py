@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from rabbitry.amqp.client.io_thread import new_event_loop
+from rabbitry.runtime.io_thread import new_event_loop
 from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.service import GRACE, run_service
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from rabbitry._errors import described
 from rabbitry.amqp.client import BrokerURL
-from rabbitry.amqp.client.default import entered
+from rabbitry.amqp.client.url import entered
 from rabbitry.flow.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from rabbitry.amqp.client.default import current
+from rabbitry.amqp.client.url import current
 from rabbitry.flow.exceptions import WorkerStuck
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._executors import handling

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 from rabbitry._version import __version__
 from rabbitry.amqp.client import consuming
 from rabbitry.amqp.client._receipts import fail
-from rabbitry.amqp.client.tls import make_context
+from rabbitry.amqp.client._tls import make_context
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol.connection import Connection as Core

@@ -4,7 +4,7 @@ import abc
 import asyncio
 from typing import NamedTuple, TypeVar
 
-from rabbitry.amqp.client.topology import Topology
+from rabbitry.amqp.client._topology import Topology
 from rabbitry.amqp.protocol.methods import (
     NO_ARGUMENTS,
     ExchangeBind,

@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from rabbitry.amqp.client import pause
+from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client.channel import Channel
-from rabbitry.amqp.client.link import Link
 from rabbitry.exceptions import (
     ChannelClosed,
     ConnectFailed,
@@ -29,6 +28,7 @@ from rabbitry.exceptions import (
     UsageError,
     VirtualHostRefused,
 )
+from rabbitry.runtime import backoff
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client.connection import Connection
@@ -110,7 +110,7 @@ async def connect_first(connection: "Connection", most: int | None, listener: Li
                 if isinstance(error, ConnectionClosed) and error.reply_code in RECOVERABLE:
                     raise ConnectFailed(f"{error}, before the connection could be used") from error
                 raise
-            seconds = pause.AT_START.pause(attempt)
+            seconds = backoff.AT_START.pause(attempt)
             listener.log_failure(error, attempt, most, seconds)
             listener.tell(RecoveryEvent("connecting", attempt + 1, error))
             if connection.link is not None:
@@ -144,7 +144,7 @@ class Recovery:
         is_new = self._recovered_at is not None and loop.time() - self._recovered_at < HELD
         self._short_lived = self._short_lived + 1 if is_new else 0
         if self._short_lived > 1:  # one may be chance
-            await asyncio.sleep(pause.AGAIN.pause(self._short_lived - 1))
+            await asyncio.sleep(backoff.AGAIN.pause(self._short_lived - 1))
         attempt = 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -161,7 +161,7 @@ class Recovery:
                             connection.link.driver.abort()
                         if attempt == self._most:
                             raise
-                        seconds = pause.AGAIN.pause(self._short_lived + attempt)
+                        seconds = backoff.AGAIN.pause(self._short_lived + attempt)
                         self._listener.log_failure(failed, attempt, self._most, seconds)
                         attempt += 1
                         self._listener.tell(RecoveryEvent("recovering", attempt, failed))

@@ -5,9 +5,9 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from rabbitry.amqp.client import pause
 from rabbitry.amqp.client.consuming import Consumer
 from rabbitry.exceptions import ChannelClosed, ConnectionClosed, RequestTimeout, UsageError
+from rabbitry.runtime import backoff
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client.channel import Channel
@@ -24,7 +24,7 @@ async def consume_again(channel: "Channel", consumer: Consumer, *, after_recover
     connection = channel.connection
     for attempt in itertools.count(0 if after_recovery else 1):
         if attempt:
-            await asyncio.sleep(pause.AGAIN.pause(attempt))
+            await asyncio.sleep(backoff.AGAIN.pause(attempt))
         if consumer.has_ended or not channel.is_open:
             return
         try:
