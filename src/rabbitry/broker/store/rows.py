@@ -7,7 +7,7 @@ bytearray, since the sqlite3 module asks for an adapter of every bytes object (0
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from pathlib import Path
@@ -28,6 +28,8 @@ _REDELIVERED: Final = 1
 _DELIVERIES: Final = 3
 """Bits of an entry's flags; the number of deliveries is above them."""
 _ROWS: Final = 128
+_LONG_RUN: Final = 32
+"""Numbers without gaps from which on a statement of their own finds them faster than a list."""
 
 _Row = tuple[int, int, int, int, int, float, int, int]
 Place = tuple[int, int, int]
@@ -45,10 +47,7 @@ def write(connection: Connection, batch: Batch) -> None:
     if batch.added:
         _insert(connection, batch.added)
     if batch.changed:
-        connection.executemany(
-            "UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position = ?",
-            [(_flags(entry), queue, entry.priority, entry.position) for entry, queue in batch.changed.items()],
-        )
+        _update(connection, batch.changed)
 
 
 def write_records(connection: Connection, records: dict[tuple[str, str], Table | None]) -> None:
@@ -102,6 +101,19 @@ def _insert_rows(
         connection.execute(many, list(chain.from_iterable(chunk)))
 
 
+def _update(connection: Connection, changed: dict[Entry, int]) -> None:
+    """Write the flags of entries, each given with its queue's number."""
+    positions: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
+    for entry, queue in changed.items():
+        positions[_flags(entry), queue, entry.priority].append(entry.position)
+    for place, numbers in positions.items():
+        for condition, values in _conditions(numbers):
+            connection.execute(
+                f"UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position {condition}",  # noqa: S608 # marks
+                (*place, *values),
+            )
+
+
 def remove(connection: Connection, removed: dict[Entry, int]) -> None:
     """Delete entries, each given with its queue's number, and the bodies that no other entry has."""
     positions: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
@@ -111,21 +123,26 @@ def remove(connection: Connection, removed: dict[Entry, int]) -> None:
         positions[queue, entry.priority].append(entry.position)
         message = entry.message
         (own if message.copies < 2 else shared).append(message.id)
-    for (queue, priority), numbers in positions.items():
-        for first, last in _runs(numbers):
+    for place, numbers in positions.items():
+        for condition, values in _conditions(numbers):
             connection.execute(
-                "DELETE FROM entries WHERE queue = ? AND priority = ? AND position BETWEEN ? AND ?",
-                (queue, priority, first, last),
+                f"DELETE FROM entries WHERE queue = ? AND priority = ? AND position {condition}",  # noqa: S608 # marks
+                (*place, *values),
             )
-    for first, last in _runs(own):
-        connection.execute("DELETE FROM bodies WHERE id BETWEEN ? AND ?", (first, last))
-    for body in shared:
-        _release_body(connection, body)
+    for condition, values in _conditions(own):
+        connection.execute(f"DELETE FROM bodies WHERE id {condition}", values)  # noqa: S608 # marks
+    _release(connection, shared)
 
 
-def _release_body(connection: Connection, body: int) -> None:
-    connection.execute("UPDATE bodies SET refs = refs - 1 WHERE id = ?", (body,))
-    connection.execute("DELETE FROM bodies WHERE id = ? AND refs <= 0", (body,))
+def _release(connection: Connection, bodies: list[int]) -> None:
+    """Take entries off the counts of their bodies, given once for each entry, and delete those that none is left of."""
+    by_count: defaultdict[int, list[int]] = defaultdict(list)
+    for body, count in Counter(bodies).items():
+        by_count[count].append(body)
+    for count, numbers in by_count.items():
+        for condition, values in _conditions(numbers):
+            connection.execute(f"UPDATE bodies SET refs = refs - ? WHERE id {condition}", (count, *values))  # noqa: S608 # marks
+            connection.execute(f"DELETE FROM bodies WHERE id {condition} AND refs <= 0", values)  # noqa: S608 # marks
 
 
 def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
@@ -166,9 +183,11 @@ def _drop_empty(connection: Connection, waiting: list[Dropped]) -> int:
 
 def delete_entries(connection: Connection, condition: str, values: Sequence[int]) -> int:
     """Delete entries by an SQL condition, and the bodies that no other entry has. Return the number of entries."""
-    shared = f"SELECT body FROM entries WHERE {condition} AND flags & {SHARED}"  # noqa: S608 # see above
-    for (body,) in connection.execute(shared, values).fetchall():
-        _release_body(connection, body)
+    shared = f"SELECT body, COUNT(*) AS count FROM entries WHERE {condition} AND flags & {SHARED} GROUP BY body"  # noqa: S608 # see above
+    counted = f"UPDATE bodies SET refs = refs - gone.count FROM ({shared}) AS gone WHERE id = gone.body"  # noqa: S608 # see above
+    if connection.execute(counted, values).rowcount:
+        unused = f"DELETE FROM bodies WHERE refs <= 0 AND id IN (SELECT body FROM ({shared}))"  # noqa: S608 # see above
+        connection.execute(unused, values)
     own = f"SELECT body FROM entries WHERE {condition} AND NOT flags & {SHARED}"  # noqa: S608 # see above
     connection.execute(f"DELETE FROM bodies WHERE id IN ({own})", values)  # noqa: S608 # see above
     return connection.execute(f"DELETE FROM entries WHERE {condition}", values).rowcount  # noqa: S608 # see above
@@ -264,18 +283,28 @@ def _flags(entry: Entry) -> int:
     return flags
 
 
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Sort numbers and join them into runs without gaps: (first, last)."""
-    if not numbers:
-        return
+def _conditions(numbers: list[int]) -> Iterator[tuple[str, Sequence[int]]]:
+    """Sort different numbers, and yield SQL conditions that cover them together, each with its values.
+
+    These are a range for each long run without gaps, and lists of the other numbers. A statement for each number would
+    wait for the interpreter's lock each time, while the event loop is busy for up to its switch interval.
+    """
     numbers.sort()
-    first = last = numbers[0]
-    if numbers[-1] - first == len(numbers) - 1:
-        yield first, numbers[-1]
+    if numbers and numbers[-1] - numbers[0] == len(numbers) - 1:
+        yield "BETWEEN ? AND ?", (numbers[0], numbers[-1])
         return
-    for number in numbers[1:]:
-        if number > last + 1:
-            yield first, last
-            first = number
-        last = number
-    yield first, last
+    scattered: list[int] = []
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
+            continue
+        if end - start < _LONG_RUN:
+            scattered += numbers[start:end]
+        else:
+            yield "BETWEEN ? AND ?", (numbers[start], numbers[end - 1])
+        start = end
+    for start in range(0, len(scattered), _ROWS):
+        some = scattered[start : start + _ROWS]
+        size = 1 << (len(some) - 1).bit_length()  # few different statements, which SQLite parses once
+        some += some[-1:] * (size - len(some))
+        yield "IN (" + ", ".join("?" * size) + ")", some
