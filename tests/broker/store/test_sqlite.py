@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import random
 import resource
 import shutil
 import sqlite3
@@ -110,6 +111,35 @@ def test_a_shared_body_stays_until_its_last_queue_is_done(store: SQLiteStore) ->
     assert _read(store, 3) == [b"shared"]
     store.apply(Batch(removed={third: 3}))
     assert _bodies(store) == 0
+    store.close()
+
+
+def test_entries_at_scattered_positions_are_changed_and_removed(store: SQLiteStore) -> None:
+    chance = random.Random(5)
+    messages = [Message(b"\0\0", HEADER, b"body %d" % number, True) for number in range(700)]
+    for number, message in enumerate(messages):
+        message.id = number + 1
+    added = {_entry(number, message=messages[number]): 1 for number in range(700)}
+    added |= {_entry(number, message=messages[number]): 2 for number in range(0, 700, 2)}
+    added |= {_entry(number, message=messages[number]): 3 for number in range(0, 700, 4)}
+    store.apply(Batch(added=added))
+    changed = {entry: queue for entry, queue in added.items() if chance.random() < 0.4}
+    for entry in changed:
+        entry.redelivered, entry.deliveries = True, chance.randrange(3)
+    store.apply(Batch(changed=changed))
+    left = dict(added)
+    for count in (1, 2, 3, 40, 129, 300, 0):
+        some = chance.sample(sorted(left, key=lambda entry: (left[entry], entry.position)), count)
+        first = [entry for entry, queue in left.items() if queue == 1 and entry not in some][5:50]  # a run without gaps
+        store.apply(Batch(removed={entry: left.pop(entry) for entry in (*some, *first)}))
+        for queue in (1, 2, 3):
+            (found,) = store.apply(Batch(wanted=[Wanted(queue, 0, 1, -1, 1000, 1 << 30)]))
+            assert [(entry.position, entry.redelivered, entry.deliveries) for entry in found.entries] == sorted(
+                (entry.position, entry.redelivered, entry.deliveries) for entry, of in left.items() if of == queue
+            )
+        assert _bodies(store) == len({entry.message for entry in left})
+    store.apply(Batch(dropped=[Dropped(2), Dropped(3)]))
+    assert _bodies(store) == len({entry.message for entry, queue in left.items() if queue == 1})
     store.close()
 
 
