@@ -1,5 +1,7 @@
-"""Imports that import-linter's contracts (pyproject.toml) do not see: of a package by its own modules, and of private
-modules by others."""
+"""Imports that the import contracts in pyproject.toml do not cover.
+
+These are imports of a package by its own modules, and imports of private modules by other packages.
+"""
 
 import grimp
 import pytest

@@ -3,6 +3,8 @@
 The public names, imported when first used, so that `import rabbitry` costs next to nothing.
 """
 
+from __future__ import annotations
+
 import importlib
 from typing import TYPE_CHECKING, Final
 

@@ -31,7 +31,7 @@ def json_decoder(
 ) -> Callable[[bytes | bytearray | memoryview], T]:
     """Make a function that decodes JSON to a type, as `msgspec.json.Decoder` does, and raises Undecodable alone.
 
-    It costs no more than msgspec's decoder where the input is good.
+    It costs no more than msgspec's decoder if the input is good.
     """
     decoder = msgspec.json.Decoder(type_, dec_hook=dec_hook)
 

@@ -28,8 +28,8 @@ def pick(given: str, ids: Iterable[str], what: str, *, least: int = 1, typed: st
         given: an id, or the beginning of one.
         ids: the ids to choose from; the same one may be there several times.
         what: what has these ids, for the error.
-        typed: what the user typed, where it is kept as another text.
-        least: letters that a beginning has at least. More than one where who asks must not learn others' ids: the
+        typed: what the user typed, if it is kept as another text.
+        least: letters that a beginning has at least. More than one if who asks must not learn others' ids: the
             error then names none.
 
     Raises:

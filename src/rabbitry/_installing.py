@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 _EXTRAS: Final = {name: name for name in ("broker", "crawl", "grading", "monitor", "web")} | {"up": "all"}
-"""Subcommand → the extra that brings what it needs, where that is more than `cli`."""
+"""Subcommand → the extra that brings what it needs, if that is more than `cli`."""
 
 
 def extra_of(command: str | None) -> str:
@@ -50,7 +50,7 @@ def how_to_install(extra: str) -> str:
 
 
 def _origin(installed: Distribution) -> dict[str, dict[str, object]]:
-    """Return where it was installed from (PEP 610); nothing where it came from an index."""
+    """Return where it was installed from (PEP 610); empty if that is a package index."""
     found: object = json.loads(installed.read_text("direct_url.json") or "{}")
     return found if isinstance(found, dict) else {}
 

@@ -1,5 +1,7 @@
 """Words that messages for people have in common: counted things, and why something can't be read."""
 
+from __future__ import annotations
+
 
 def counted(number: int, thing: str) -> str:
     """Return a number with its thing in the singular or plural: `1 message`, `2 messages`."""

@@ -27,6 +27,8 @@ Every other error lives with its owner, under the same base: those of apps, hand
 correction in `rabbitry.apps.grading.exceptions`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import ClassVar, Self, TypeVar
 
@@ -34,7 +36,7 @@ from typing import ClassVar, Self, TypeVar
 class RabbitryError(Exception):
     """Every error that Rabbitry raises on purpose."""
 
-    def __reduce__(self) -> tuple[Callable[..., "RabbitryError"], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., RabbitryError], tuple[object, ...]]:
         # Copies and other processes: Exception's own way would call the class with the text alone.
         return _restore, (type(self), self.args, vars(self))
 
@@ -83,7 +85,7 @@ class VirtualHostRefused(ConnectFailed):
 class Closed(RabbitryError):
     """A connection or channel is closed.
 
-    `reply_code` is 0 where no Close was received (a lost connection, or our own orderly close);
+    `reply_code` is 0 if no Close was received (a lost connection, or our own orderly close);
     `class_id` and `method_id` name the method that the broker found at fault, or are 0.
     """
 

@@ -48,9 +48,8 @@ def test_an_output_that_is_closed_is_no_failure() -> None:
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_a_log_has_colours_where_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
-    program = (
-        "import logging; from rabbitry.runtime.logging import *; configure(Level.INFO, False); logging.warning('said')"
-    )
+    start = "from rabbitry.runtime.logging import *; configure(Level.INFO, as_json=False)"
+    program = f"{start}; import logging; logging.warning('said')"
     environment = commands.environment({"TERM": "xterm"} | more)
     shown, _ = shown_by([sys.executable, "-c", program], environment=environment)
     assert b"said" in shown

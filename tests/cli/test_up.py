@@ -181,7 +181,7 @@ def test_without_its_extra_a_crawl_is_left_out_and_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(hosting, "find_spec", lambda name: None if name == "pycurl" else find_spec(name))
-    caplog.set_level("INFO", logger="rabbitry.cli.up")
+    caplog.set_level("INFO", logger="rabbitry")
     assert _running(None) == ["monitor", "grading"]
     (line,) = logs.messages(caplog)
     assert "'pycurl', which is not installed" in line

@@ -211,7 +211,7 @@ def large_bodies(server: RabbitMQ, parameters: pika.ConnectionParameters) -> Non
 
 @conversation
 def dead_letters(server: RabbitMQ, parameters: pika.ConnectionParameters) -> None:
-    """A message rejected into another queue: the headers x-death, x-first-death-…"""
+    """A message rejected into another queue: the headers x-death and x-first-death-*."""
     with channel_of(parameters) as channel:
         channel.queue_declare("dead")
         channel.queue_declare("q", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"})

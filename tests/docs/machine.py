@@ -49,11 +49,13 @@ def why_missing() -> str | None:
 
 
 def run_page(blocks: Sequence[Block], folder: Path, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Write the files that the blocks are to `folder`, run the blocks there, and return what came of it.
+    """Write the page's files to a folder, run the page's blocks there, and return the result.
 
     Args:
-        before: Commands that run before the first block, and again before each that is run anew; what the page takes
-            for granted, a broker for example.
+        blocks: The blocks of the page, those that are files included.
+        folder: Where the blocks run.
+        before: Commands for what the page takes for granted, such as a broker. They run before the first block, and
+            again before each block that is repeated.
     """
     for block in blocks:
         if block.name:

@@ -278,7 +278,7 @@ def test_plain_declares_an_app_as_programs_with_the_defaults_do(broker_url: str,
             asyncio.run(eventually_holds(broker_url, "shop.paid", number))
             worker.process.terminate()
             assert worker.process.wait(60) == 0, worker.output
-            assert "exists otherwise" not in worker.output
+            assert "exists with other flags" not in worker.output
 
 
 async def _declare_plain(url: str) -> None:

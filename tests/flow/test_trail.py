@@ -32,7 +32,7 @@ class _Delivered:
 
 
 def _delivery(header: bytes) -> Delivery:
-    return cast(Delivery, _Delivered(header))
+    return cast("Delivery", _Delivered(header))
 
 
 def _with_id(encoded: EncodedProperties) -> bytes:

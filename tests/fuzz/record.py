@@ -1,4 +1,4 @@
-"""Records the sessions of corpus/:  .venv/bin/python -m tests.fuzz.record
+"""Record the sessions of corpus/ with `.venv/bin/python -m tests.fuzz.record`.
 
 corpus/broker/NAME.bin is all that a client sent: scripts of the differential suite, and conversations of pika from
 tests/data. corpus/client/NAME.bin is what a broker sent to the client of `session.py`, in steps (see `replay.py`).

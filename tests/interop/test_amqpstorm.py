@@ -48,7 +48,7 @@ DIFFERENT: Final[dict[str, str]] = {}
 
 @pytest.fixture(scope="module")
 def suite(request: pytest.FixtureRequest) -> Path:
-    """amqpstorm's source distribution, unpacked."""
+    """Amqpstorm's source distribution, unpacked."""
     cache = request.config.cache
     assert cache is not None
     folder = cache.mkdir("amqpstorm")

@@ -287,7 +287,7 @@ def test_the_broadcast_form_beside_our_roles(broker_url: str, tmp_path: Path, fi
         if first == "originals":
             # Not told of it: the roles see what the exchange is.
             roles = stack.enter_context(_grading(tmp_path, broker_url, "run"))
-            assert roles.output.count("exchange 'assignment_exchange' exists otherwise") == 1
+            assert roles.output.count("exchange 'assignment_exchange' exists with other flags") == 1
         with originals.run("broadcast_student", broker_url) as student:
             assert student.process.wait(90) == 0, student.output
         (found,) = _confirmed(tmp_path, 1)
@@ -331,7 +331,7 @@ def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
         consumer.wait_for(f"received {hostname()}")
         worker.wait_for("received 3")
         reader.wait_for(r"(?s)(received .*confirmed.*){2}")
-        assert "exists otherwise" not in up.output
+        assert "exists with other flags" not in up.output
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(90) == 0, up.output
 
@@ -348,4 +348,4 @@ def test_up_that_ran_without_plain_before_does_not_matter(tmp_path: Path) -> Non
                     assert student.process.wait(90) == 0, student.output
             up.process.send_signal(signal.SIGTERM)
             assert up.process.wait(90) == 0, up.output
-            assert "exists otherwise" not in up.output
+            assert "exists with other flags" not in up.output

@@ -18,7 +18,7 @@ async def test_a_child_that_is_ended_while_it_waits_to_be_started_again_stays_en
 ) -> None:
     monkeypatch.setattr(children, "PAUSES", Backoff(600.0, 600.0))
     child = Child("broker", ["broker", "--memory", "--port", "0", "--no-management"], {}, ())
-    with caplog.at_level(logging.WARNING, "rabbitry.cli.up"):
+    with caplog.at_level(logging.WARNING, "rabbitry.runtime.children"):
         keeping = asyncio.create_task(child.keep())
         await eventually(lambda: child._process is not None, "the child to be started")
         first = child._process
@@ -51,7 +51,7 @@ async def test_a_child_that_ends_soon_each_time_is_given_up(
         "import os, signal\nfrom rabbitry.runtime.parent import ready\nready()\nos.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     child = Child("broker", ["broker"], {"PYTHONPATH": str(tmp_path)})
-    with caplog.at_level(logging.INFO, "rabbitry.cli.up"):
+    with caplog.at_level(logging.INFO, "rabbitry.runtime.children"):
         assert await asyncio.wait_for(child.keep(), 240) == -signal.SIGSEGV
     assert caplog.text.count("started again") == SHORT_RUNS - 1
     assert caplog.text.count("is back") == SHORT_RUNS - 1

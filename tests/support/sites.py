@@ -203,7 +203,7 @@ class _Connection(asyncio.Protocol):
         self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._address = str(transport.get_extra_info("sockname")[0])
         self._open_ones.add(self)
 
@@ -459,7 +459,7 @@ class SitesProcess(_Addresses):
         assert telling is not None
         pickle.dump(what, asking)
         asking.flush()
-        return cast(int, pickle.load(telling))  # noqa: S301 - our own child
+        return cast("int", pickle.load(telling))  # noqa: S301 - our own child
 
 
 def _certify(authority: trustme.CA, setting: Setting) -> None:

@@ -94,7 +94,7 @@ class Driver(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
         if self._on_connected is not None:
             self._on_connected()

@@ -18,7 +18,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import Closed, ConnectFailed, PublishError, RequestTimeout, UsageError
 from rabbitry.flow.exceptions import Reject
 
-log = logging.getLogger("rabbitry.apps")
+_logger = logging.getLogger(__name__)
 
 
 def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
@@ -47,7 +47,7 @@ def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
                 except HTTPException as error:  # of the parser of forms
                     return JSONResponse({"error": error.detail}, error.status_code)
                 except (ConnectFailed, PublishError, RecordsError, Closed, RequestTimeout) as error:
-                    log.warning("%s %s: %s", request.method, request.url.path, error)
+                    _logger.warning("%s %s: %s", request.method, request.url.path, error)
                     return JSONResponse({"error": str(error)}, 503)
                 return answered
 
@@ -63,7 +63,7 @@ def json_response(data: object) -> Response:
 
 def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "")
-    # Where both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
+    # If both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
     if not (length.isascii() and length.isdigit() and len(length) <= 18) or "transfer-encoding" in request.headers:
         raise UsageError("the request has no Content-Length: send one")
     if int(length) > limit:

@@ -23,10 +23,10 @@ from rabbitry.runtime.tasks import background, until
 HELD: Final = 30.0
 """Seconds after which work that fails counts as having worked, so that the pauses begin anew."""
 
-log = logging.getLogger("rabbitry.apps")
+_logger = logging.getLogger(__name__)
 
 
-async def run_connected(
+async def run_connected(  # noqa: PLR0913 - most are passed on to `connect`
     url: str | BrokerURL,
     work: Callable[[Connection], Awaitable[None]],
     *,
@@ -51,7 +51,7 @@ async def run_connected(
         connect_attempts: See `connect`; None is for ever.
         recovery_attempts: See `connect`.
         declare: See `connect`.
-        on_recovery: Called as `connect` does, and with `lost` where the work failed.
+        on_recovery: Called as `connect` does, and with `lost` if the work failed.
         log_level: The level at which losses and failures are logged.
 
     Raises:
@@ -93,7 +93,7 @@ async def run_connected(
             raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
         failures = 1 if loop.time() - started > HELD else failures + 1
         seconds = backoff.AT_START.pause(failures)
-        log.log(log_level, "%s; trying again in %.0f s", error, seconds)
+        _logger.log(log_level, "%s; trying again in %.0f s", error, seconds)
         told(RecoveryEvent("lost", 0, error))
         await until(stop, asyncio.sleep(seconds))
 

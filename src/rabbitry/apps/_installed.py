@@ -15,7 +15,7 @@ from rabbitry.apps.exceptions import PluginError
 
 GROUP: Final = "rabbitry.apps"
 OWN: Final = "rabbitry"
-"""The distribution whose apps win where another has one of the same name."""
+"""The distribution whose apps win if another has one of the same name."""
 RESERVED: Final = frozenset(
     {
         "apps", "bindings", "broker", "channels", "connections", "consumers", "dead", "doctor", "exchanges", "publish",
@@ -60,7 +60,7 @@ class Installed:
     broken: list[Broken] = field(default_factory=list)
 
     def broken_named(self, name: str) -> Broken | None:
-        """Return why the app of this name does not load; None where there is none such."""
+        """Return why the app of this name does not load; None if there is none such."""
         return next((broken for broken in self.broken if broken.name == name), None)
 
 

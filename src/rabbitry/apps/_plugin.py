@@ -59,7 +59,7 @@ class Plugin:
         is_home: The router and the first view lie at `/`, the dashboard's first page. One app has it.
         services: A function of an `Up` that returns `Services`, which `rabbitry up` runs. Further parameters become
             options of `rabbitry up`, as for `router`.
-        joins: Whether `rabbitry up --broker URL` runs the services too where `--apps` names none.
+        joins: Whether `rabbitry up --broker URL` runs the services too if `--apps` names none.
         checks: A `Checks`, which `rabbitry doctor` asks.
 
     `commands`, `router`, `services` and `checks` are written `module:attribute`.
@@ -98,7 +98,7 @@ class Site:
         broker: The broker's URL, password included.
         plain: Whether exchanges and queues are declared as the original programs do.
         variables: The settings of the environment and of `.env`, by name.
-        refused: Called where the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
+        refused: Called when the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
     """
 
     broker: str = field(repr=False)
@@ -117,7 +117,7 @@ class Service:
             RABBITRY_LOG_JSON, which the commands' shared options read.
         is_quiet: Whether only warnings are logged while `rabbitry up` logs at level info.
         after_page: Whether it starts once the dashboard is served.
-        is_needed: Whether `rabbitry up` ends where it ends for good. Any other is named and left out, as long as one
+        is_needed: Whether `rabbitry up` ends if it ends for good. Any other is named and left out, as long as one
             of the apps' services runs.
     """
 
@@ -143,8 +143,8 @@ class Up:
     Attributes:
         is_wanted: Whether the app's services are to run; its `Services.web` counts in any case.
         plain, strict: Whether these options were given.
-        free_port: Returns a port for a service, seen to be free, or 0 where it is to take any: of a port that was asked
-            for or None, the usual port, and the option that asks. Raises UsageError where it is taken.
+        free_port: Returns a port for a service, seen to be free, or 0 if it is to take any: of a port that was asked
+            for or None, the usual port, and the option that asks. Raises UsageError if it is taken.
     """
 
     is_wanted: bool
@@ -163,7 +163,7 @@ Verdict = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check of `rabbitry doctor`, and where something is wrong, what to do."""
+    """The result of one check of `rabbitry doctor`, and if something is wrong, what to do."""
 
     check: str
     verdict: Verdict
@@ -194,8 +194,8 @@ class Checks:
 
     Attributes:
         connected: Checks over a connection to the broker, within so many seconds.
-        untaken: Queue name → what is wrong where nobody consumes it: (whether it is bad, what, what to do), or None
-            where nothing is.
+        untaken: Queue name → what is wrong if nobody consumes it: (whether it is bad, what, what to do), or None
+            if nothing is.
     """
 
     connected: Callable[[Connection, float], AsyncIterator[Finding]] | None = None

@@ -47,7 +47,7 @@ class Look:
 
 
 async def look(management: str | None, login: BrokerURL) -> Look:
-    """Look at all queues of the login's virtual host. Raises ConnectFailed where there is no management API."""
+    """Look at all queues of the login's virtual host. Raises ConnectFailed if there is no management API."""
     vhost = quote(login.virtual_host, safe="")
     async with open_client(management_url(management, login), login) as client:
         queues = await get(client, f"/api/queues/{vhost}")
@@ -72,7 +72,7 @@ def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingPr
     Args:
         first: The earlier one.
         second: The later one.
-        untaken: Queue name → what an app says where nobody consumes it; see `Checks`.
+        untaken: Queue name → what an app says if nobody consumes it; see `Checks`.
     """
     found: list[Problem] = []
     seconds = second.at - first.at
@@ -112,7 +112,7 @@ def _judge(waiting: Untaken) -> tuple[bool, str, str]:
     name = waiting.queue
     if name.endswith(".dead"):
         return False, f"it has {_messages(waiting.ready)}", f"rabbitry dead list {name.removesuffix('.dead')}"
-    return (waiting.grown > 0, waiting.what, "start its consumer, or delete the queue where nobody needs it any more")
+    return (waiting.grown > 0, waiting.what, "start its consumer, or delete the queue if nobody needs it any more")
 
 
 def _messages(number: int) -> str:

@@ -1,7 +1,7 @@
 """An app's database: SQLite or PostgreSQL, its schema brought up to date, and work on it off the event loop.
 
 Work that writes goes to one thread, which puts all that waits into one transaction: a commit costs a write to
-disk whatever it holds. Where one piece fails, each of that transaction's is done anew in a transaction of its own.
+disk whatever it holds. If one piece fails, each of that transaction's is done anew in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Schema:
 class Database:
     """An app's database. A context manager; entering brings the schema up to date.
 
-    Work is a function of a SQLAlchemy connection, which may be called again where a transaction failed.
+    Work is a function of a SQLAlchemy connection, which may be called again if a transaction failed.
     """
 
     def __init__(self, schema: Schema, url: str | None = None, *, existing: bool = False) -> None:
@@ -94,12 +94,12 @@ class Database:
         self._schema = schema
         self._existing = existing
         given = url or schema.default_url()
-        self._engine = _engine(given, existing, schema.pragmas)
+        self._engine = _engine(given, existing=existing, pragmas=schema.pragmas)
         parsed = make_url(given)
         self._shown = parsed.render_as_string(hide_password=True)
         self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         # A connection of its own: SQLite drops what a connection has in memory when another one has written.
-        self._writer = _engine(given, existing, schema.writer_pragmas or schema.pragmas)
+        self._writer = _engine(given, existing=existing, pragmas=schema.writer_pragmas or schema.pragmas)
         self._writing = self._writer.execution_options(writes=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -113,7 +113,7 @@ class Database:
     def __enter__(self) -> Self:
         """Bring the schema up to date, and start the writer.
 
-        Raises RecordsError where the database can't be reached, or is newer than this program; NoRecords where it must
+        Raises RecordsError if the database can't be reached, or is newer than this program; NoRecords if it must
         be there and is not.
         """
         try:
@@ -220,7 +220,7 @@ class Database:
             future.set_result(result)
 
 
-def _engine(url: str, existing: bool, pragmas: tuple[str, ...]) -> Engine:
+def _engine(url: str, *, existing: bool, pragmas: tuple[str, ...]) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -257,7 +257,7 @@ def _prepare_sqlite(pragmas: tuple[str, ...], connection: Any, _: object) -> Non
 
 
 def _set_wal(connection: Any, _: object) -> None:
-    # SQLite's own waiting ("timeout") does not cover this statement: it fails at once where another process is
+    # SQLite's own waiting ("timeout") does not cover this statement: it fails at once if another process is
     # just making the database, or is the last to close it.
     deadline = time.monotonic() + _BUSY_SECONDS
     attempt = 0
@@ -274,7 +274,7 @@ def _set_wal(connection: Any, _: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes then would fail, and not wait, where another one writes.
+    # A transaction that reads first and writes then would fail, and not wait, if another one writes.
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -302,7 +302,7 @@ def _upgrade(connection: Connection, schema: Schema) -> None:
 
 
 def _version(connection: Connection, schema: Schema) -> str | None:
-    """Return the schema's version; None where there are no tables."""
+    """Return the schema's version; None if there are no tables."""
     if not inspect(connection).has_table(schema.version_table):
         return None
     version = column("version_num", String)

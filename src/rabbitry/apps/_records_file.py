@@ -11,7 +11,7 @@ from rabbitry.exceptions import UsageError
 
 
 def make(file: Path) -> None:
-    """Make the file of a database, and its folder, where they are not there.
+    """Make the file of a database, and its folder, if they are not there.
 
     Nobody else may read it, wherever it lies; SQLite's own further files are as this one is. Raises UsageError for a
     path that can't be a file's, RecordsError for one that can't be written to. SQLite would only say that it is
@@ -43,7 +43,7 @@ def make(file: Path) -> None:
 def is_at_rest(file: Path) -> bool:
     """Return whether a database that is to be read lies where nothing can be written, and nobody is writing to it.
 
-    SQLite makes files beside a database that it reads, and fails where it can't, unless it is told that the database
+    SQLite makes files beside a database that it reads, and fails if it can't, unless it is told that the database
     does not change (sqlite.org/wal.html#readonly).
     """
     log = Path(f"{file}-wal")
@@ -65,7 +65,7 @@ class OpenedFile:
         self._identity = self._found()
 
     def check(self) -> None:
-        """Raise RecordsError where the file, or the log of its last changes, was removed or replaced."""
+        """Raise RecordsError if the file, or the log of its last changes, was removed or replaced."""
         if self._identity is None or self._found() != self._identity:
             raise RecordsError(
                 f"the database {self._file} (or its -wal) was removed or replaced while it was in use: "

@@ -36,7 +36,7 @@ KEYS = frozenset(
     }
 )
 
-log = logging.getLogger("rabbitry.apps")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int
     password: str | None = field(default=None, repr=False)
-    """Asked for over HTTP where it is set; needed for a `host` that is not this machine alone."""
+    """Asked for over HTTP if it is set; needed for a `host` that is not this machine alone."""
 
     def __post_init__(self) -> None:
         if self.password is None and not is_loopback(self.host):
@@ -65,7 +65,7 @@ def from_environment(
     host: str | None = None,
     port: int | None = None,
 ) -> Settings:
-    """Settings from what `variables` found; the other arguments go before it where they are not None.
+    """Settings from what `variables` found; the other arguments go before it if they are not None.
 
     Raises:
         UsageError: a value makes no sense. The text names its key.
@@ -81,7 +81,7 @@ def from_environment(
 def variables(env_file: Path | None = None, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our variables: those of the process's environment go before those of `env_file`. Empty ones are unset.
 
-    `env_file` is `.env` in the working directory where it is None, and may then be missing. RABBITMQ_…
+    `env_file` is `.env` in the working directory if it is None, and may then be missing. RABBITMQ_…
     variables of the environment go before a RABBITRY_BROKER of the file.
 
     Raises:
@@ -96,7 +96,7 @@ def variables(env_file: Path | None = None, environment: Mapping[str, str] | Non
 
 
 def broker_url(found: Mapping[str, str]) -> str | None:
-    """The broker that RABBITRY_BROKER, or else the RABBITMQ_… variables tell of; None where none is set.
+    """The broker that RABBITRY_BROKER, or else the RABBITMQ_… variables tell of; None if none is set.
 
     Raises:
         UsageError: RABBITMQ_PORT is no port.
@@ -129,7 +129,7 @@ def _file(env_file: Path | None) -> dict[str, str]:
             continue
         close = difflib.get_close_matches(key.upper(), KEYS, 1)
         hint = f"; is {close[0]} meant?" if close else ""
-        log.warning("%s: unknown key %s is ignored%s", path, key[:40], hint)
+        _logger.warning("%s: unknown key %s is ignored%s", path, key[:40], hint)
     return found
 
 

@@ -1,5 +1,7 @@
 """The errors that all apps share: of plug-ins, records and pages."""
 
+from __future__ import annotations
+
 from rabbitry.exceptions import RabbitryError, UsageError
 
 

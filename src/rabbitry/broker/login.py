@@ -43,7 +43,7 @@ def certificate_name(driver: Driver) -> str | None:
     certificate = tls.getpeercert()
     if not certificate:
         return None
-    return distinguished_name(cast(Name, certificate["subject"]))  # as ssl's documentation has it
+    return distinguished_name(cast("Name", certificate["subject"]))  # as ssl's documentation has it
 
 
 def distinguished_name(subject: Name) -> str:

@@ -25,7 +25,7 @@ _PARAMETER = "app_options"
 def with_app_options(command: Callable[..., None], kind: Literal["router", "services"]) -> Callable[..., None]:
     """Return a command that takes the options of the installed apps too, and hands them over as `app_options`.
 
-    The options of an app are left out where one of them is another's, which is said on stderr. Whoever calls the apps
+    The options of an app are left out if one of them is another's, which is said on stderr. Whoever calls the apps
     names those that do not load.
 
     Args:
@@ -83,7 +83,7 @@ def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
 
 
 def _info(parameter: inspect.Parameter) -> ParameterInfo | None:
-    """Return what Typer is told of a parameter; None where that is nothing."""
+    """Return what Typer is told of a parameter; None if that is nothing."""
     return next((each for each in get_args(parameter.annotation) if isinstance(each, ParameterInfo)), None)
 
 

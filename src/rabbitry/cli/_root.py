@@ -84,7 +84,7 @@ def _missing(wanted: str | None, error: ModuleNotFoundError) -> str:
 
 
 class _Root(TyperGroup):
-    """The subcommands: each is imported when it is called, and apps are looked for where none of ours is meant.
+    """The subcommands: each is imported when it is called, and apps are looked for if none of ours is meant.
 
     Importing all of them would cost `rabbitry --help` and `rabbitry broker` half a second for nothing.
     """
@@ -108,7 +108,7 @@ class _Root(TyperGroup):
         if cmd_name in COMMANDS:
             module = "listings" if cmd_name in _LISTINGS else cmd_name
             app = importlib.import_module(f"rabbitry.cli.{module}").app
-            # Where its options depend on the apps that are installed, it is a function.
+            # If its options depend on the apps that are installed, it is a function.
             return _mounted(app if isinstance(app, typer.Typer) else app(), cmd_name, COMMANDS[cmd_name])
         from rabbitry.apps._installed import resolve
         from rabbitry.apps.exceptions import PluginError
@@ -166,7 +166,7 @@ def _plain_typer(**more: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **more)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(*, wanted: bool) -> None:
     if wanted:
         print(f"rabbitry {__version__}")
         raise typer.Exit
@@ -181,6 +181,7 @@ root = _plain_typer(
 
 @root.callback()
 def _options(
+    *,
     _: Annotated[
         bool,
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),

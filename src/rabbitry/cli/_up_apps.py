@@ -13,7 +13,7 @@ from rabbitry.apps._installed import Broken, attempt, installed, resolve
 from rabbitry.apps.exceptions import PluginError
 from rabbitry.exceptions import UsageError
 
-log = logging.getLogger("rabbitry.cli.up")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def wanted(text: str | None, *, has_broker: bool) -> Wanted:
     if text is None:
         names = frozenset(name for name in known if not has_broker or installed().plugins[name].joins)
         for broken in installed().broken:
-            log.warning("%s", broken)
+            _logger.warning("%s", broken)
         return Wanted(names, is_asked=False)
     names = frozenset(name for name in (part.strip() for part in text.split(",")) if name)
     for name in sorted(names - {*known}):
@@ -48,15 +48,19 @@ def services(
     strict: bool,
     free_port: Callable[[int | None, int, str], int],
 ) -> dict[str, Services]:
-    """Return what each installed app brings. One that does not load is logged, and left out where it was not asked for.
+    """Return the services that each installed app brings.
+
+    An app that does not load is logged, and left out unless the user asked for it.
 
     Args:
-        chosen: The apps to run; of the others, only their options of the dashboard count.
+        chosen: The apps to run. Of the others, only the options for the dashboard are used.
         options: App → the values of its own options.
-        plain, strict, free_port: See `Up`.
+        plain: See `Up`.
+        strict: See `Up`.
+        free_port: See `Up`.
 
     Raises:
-        UsageError: An option makes no sense, a port is taken, or an app that was asked for does not load.
+        UsageError: An option is invalid, a port is taken, or an app that the user asked for does not load.
     """
     found: dict[str, Services] = {}
     for name in _with_services():
@@ -70,9 +74,9 @@ def services(
         elif chosen.is_asked and name in chosen.names:
             raise UsageError(f"--apps {name}: {_how(brought)}") from brought.error
         elif isinstance(brought.error, ModuleNotFoundError):
-            log.info("without app %r: %s", name, _how(brought))
+            _logger.info("without app %r: %s", name, _how(brought))
         else:
-            log.warning("%s", brought)
+            _logger.warning("%s", brought)
     return found
 
 

@@ -17,7 +17,7 @@ app = typer.Typer()
 
 
 @app.command("apps")
-def show(as_json: Json = False) -> None:
+def show(*, as_json: Json = False) -> None:
     """List the apps that are installed: where each comes from, what it brings, and why one does not load.
 
     Example: rabbitry apps

@@ -34,7 +34,7 @@ MANAGEMENT_PORT = 15672
 _YOUNG = 10_000
 """Objects made and not gone from which on the garbage collector looks for cycles (a closed connection leaves some).
 
-It looks through those, and each second time through three times as many, which takes 10 ms where they are queues.
+It looks through those, and each second time through three times as many, which takes 10 ms if they are queues.
 """
 _OLD = 300
 """Such second times after which it looks through all objects, which takes 0.1 s for each million of them."""
@@ -45,7 +45,7 @@ Data = Annotated[
 ]
 Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it goes with the process.")]
 
-log = logging.getLogger("rabbitry.cli.broker")
+_logger = logging.getLogger(__name__)
 app = typer.Typer()
 app.add_typer(broker_store.app)
 
@@ -83,7 +83,7 @@ TLSCert = Annotated[
     typer.Option(metavar="FILE", help="The certificate and its chain (PEM): listen for TLS too.", show_default=False),
 ]
 TLSKey = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Its key, where it is not in --tls-cert.", show_default=False)
+    Path | None, typer.Option(metavar="FILE", help="Its key, if it is not in --tls-cert.", show_default=False)
 ]
 TLSCA = Annotated[
     Path | None,
@@ -100,6 +100,7 @@ def serve(
     password_file: PasswordFile = None,
     vhost: VirtualHosts = None,
     data: Data = None,
+    *,
     memory: Memory = False,
     management_port: ManagementPort = None,
     no_management: NoManagement = False,
@@ -116,7 +117,7 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     from rabbitry.broker import Broker, BrokerConfig
 
     gc.freeze()
@@ -132,7 +133,7 @@ def serve(
         users=users,
         vhosts=list(dict.fromkeys(["/", *(vhost or [])])),
         listeners=listeners,
-        data=data_folder(data, memory),
+        data=data_folder(data, memory=memory),
         tls=tls,
         tls_listeners=() if tls is None else listen(host, tls_port),
     )
@@ -152,22 +153,22 @@ async def _serve(broker: Broker, management: list[socket.socket], stop: asyncio.
             page = f" http://{name}:{management[0].getsockname()[1]}/" if management else ""
             print(f"rabbitry broker ready amqp://{name}:{broker.port}/{page}", flush=True)
             if broker.has_tls:
-                log.info("TLS on amqps://%s:%d/", name, broker.tls_port)
+                _logger.info("TLS on amqps://%s:%d/", name, broker.tls_port)
             if management:
                 await broker.start_management(management)
             ready()
             return await _until(stop, broker)
 
 
-def check_data(data: Path | None, memory: bool) -> None:
-    """Raise UsageError where both are asked for."""
+def check_data(data: Path | None, *, memory: bool) -> None:
+    """Raise UsageError if both are asked for."""
     if memory and data is not None:
         raise UsageError("--data keeps messages on disk and --memory does not: give one of them")
 
 
-def data_folder(data: Path | None, memory: bool) -> Path | None:
-    """Return the folder for what is durable: None for memory. Raises UsageError where both are asked for."""
-    check_data(data, memory)
+def data_folder(data: Path | None, *, memory: bool) -> Path | None:
+    """Return the folder for what is durable: None for memory. Raises UsageError if both are asked for."""
+    check_data(data, memory=memory)
     if memory:
         return None
     return usual_folder() if data is None else data
@@ -203,7 +204,7 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
 
 
 def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
-    """Raise UsageError for an address that others can reach where nobody could log in from there."""
+    """Raise UsageError for an address that others can reach if nobody could log in from there."""
     from rabbitry.broker.login import GUEST
 
     if is_loopback(str(listener.getsockname()[0])) or user not in (None, GUEST):
@@ -216,7 +217,7 @@ def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
 
 
 def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
-    """The context of the TLS listener; None where no certificate is given. Clients need not show one."""
+    """The context of the TLS listener; None if no certificate is given. Clients need not show one."""
     if cert is None:
         if key is not None or ca is not None:
             raise UsageError("--tls-key and --tls-ca go with --tls-cert")
@@ -240,5 +241,5 @@ def _management_listeners(host: str, port: int | None) -> list[socket.socket]:
     except PortTaken as error:
         if port is not None:
             raise
-        log.warning("no management API: %s (--management-port)", error)
+        _logger.warning("no management API: %s (--management-port)", error)
         return []

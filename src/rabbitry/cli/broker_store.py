@@ -20,7 +20,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The broker's data f
 
 
 @app.command("check")
-def check(folder: Folder, as_json: Json = False) -> None:
+def check(folder: Folder, *, as_json: Json = False) -> None:
     """Check the data folder of a stopped broker for damage. Nothing is changed.
 
     Exit code 0: no damage; 1: damage, or a folder that can't be read.
@@ -31,12 +31,12 @@ def check(folder: Folder, as_json: Json = False) -> None:
 
     with alone(folder):
         found = survey(folder, _progress())
-    _print(found, as_json, None)
+    _print(found, as_json=as_json, aside=None)
     raise typer.Exit(ExitCode.DONE if found.is_whole else ExitCode.FAILED)
 
 
 @app.command("repair")
-def repair(folder: Folder, as_json: Json = False) -> None:
+def repair(folder: Folder, *, as_json: Json = False) -> None:
     """Rebuild a damaged store from everything that can still be read, and list what was lost.
 
     The damaged files are kept in a folder damaged-… beside it, with the list of lost messages. An undamaged store is
@@ -54,10 +54,10 @@ def repair(folder: Folder, as_json: Json = False) -> None:
             needed, free = room_for_repair(folder)
             say(f"the repair needs at most {needed / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are free")
             found, aside = rebuild(folder, _progress(), despite_errors=True)
-    _print(found, as_json, aside)
+    _print(found, as_json=as_json, aside=aside)
 
 
-def _print(found: Survey, as_json: bool, aside: Path | None) -> None:
+def _print(found: Survey, *, as_json: bool, aside: Path | None) -> None:
     if as_json:
         print_json(
             {

@@ -39,13 +39,14 @@ def list_(
     reason: Reason = None,
     stage: Stage = None,
     broker: Broker = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """List dead letters, oldest first; all stay where they are.
 
     Example: rabbitry dead list shop --reason failed
     """
-    wanted = _which(None, reason, stage, True)
+    wanted = _which(None, reason, stage, everything=True)
 
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.wiring.dead_letters import letters
@@ -70,6 +71,7 @@ def show(
     name: AppName,
     id: Annotated[str, typer.Argument(metavar="ID", help="The message's id, or a unique beginning.")],
     broker: Broker = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """Show one dead letter with its traceback and its body; it stays where it is.
@@ -80,10 +82,10 @@ def show(
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.wiring.dead_letters import letters
 
-        wanted = await _chosen(connection, app, id, None, None, False)
+        wanted = await _chosen(connection, app, id, None, None, everything=False)
         async with aclosing(letters(connection, app, wanted)) as found:
             async for letter in found:
-                _print_whole(letter, as_json)
+                _print_whole(letter, as_json=as_json)
                 return ExitCode.DONE
         raise NoSuchID(f"the dead letter {id!r} of app {app!r} was taken away just now")
 
@@ -97,25 +99,26 @@ def replay(
     id: Id = None,
     reason: Reason = None,
     stage: Stage = None,
+    *,
     all_: All = False,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
     """Send dead letters to where they failed, and remove each once the broker has confirmed it.
 
-    Exit code 1 where some could not be sent; these stay. Example: rabbitry dead replay shop --stage validate
+    Exit code 1 if some could not be sent; these stay. Example: rabbitry dead replay shop --stage validate
     """
-    _which(id, reason, stage, all_)
+    _which(id, reason, stage, everything=all_)
 
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.wiring.dead_letters import replay
 
-        wanted = await _chosen(connection, app, id, reason, stage, all_)
+        wanted = await _chosen(connection, app, id, reason, stage, everything=all_)
         with _progress() as told:
             replayed, problems = await replay(connection, app, wanted, told)
         for problem in problems:
             warn(problem)
-        _say("replayed", replayed, as_json)
+        _say("replayed", replayed, as_json=as_json)
         return ExitCode.FAILED if problems else ExitCode.DONE
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))
@@ -128,6 +131,7 @@ def drop(
     id: Id = None,
     reason: Reason = None,
     stage: Stage = None,
+    *,
     all_: All = False,
     broker: Broker = None,
     as_json: Json = False,
@@ -136,19 +140,19 @@ def drop(
 
     Example: rabbitry dead drop shop --id 3f2a
     """
-    _which(id, reason, stage, all_)
+    _which(id, reason, stage, everything=all_)
 
     async def work(connection: Connection, app: str) -> int:
         from rabbitry.flow.wiring.dead_letters import drop
 
-        wanted = await _chosen(connection, app, id, reason, stage, all_)
-        _say("dropped", await drop(connection, app, wanted), as_json)
+        wanted = await _chosen(connection, app, id, reason, stage, everything=all_)
+        _say("dropped", await drop(connection, app, wanted), as_json=as_json)
         return ExitCode.DONE
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))
 
 
-def _print_whole(letter: DeadLetter, as_json: bool) -> None:
+def _print_whole(letter: DeadLetter, *, as_json: bool) -> None:
     data = _described(letter)
     if as_json:
         print_json(data)
@@ -160,7 +164,7 @@ def _print_whole(letter: DeadLetter, as_json: bool) -> None:
     print(one_line(str(data["body"])) if sys.stdout.isatty() else str(data["body"]))
 
 
-def _which(id: str | None, reason: str | None, stage: str | None, everything: bool) -> Which:
+def _which(id: str | None, reason: str | None, stage: str | None, *, everything: bool) -> Which:
     from rabbitry.flow.wiring.dead_letters import which
 
     try:
@@ -170,13 +174,13 @@ def _which(id: str | None, reason: str | None, stage: str | None, everything: bo
 
 
 async def _chosen(
-    connection: Connection, app: str, id: str | None, reason: str | None, stage: str | None, everything: bool
+    connection: Connection, app: str, id: str | None, reason: str | None, stage: str | None, *, everything: bool
 ) -> Which:
-    """Choose dead letters, with the whole id where a beginning was given. Raises NoSuchID."""
+    """Choose dead letters, with the whole id if a beginning was given. Raises NoSuchID."""
     from rabbitry.flow.wiring.dead_letters import find_id
 
     whole = None if id is None else await find_id(connection, app, id)
-    return _which(whole, reason, stage, everything)
+    return _which(whole, reason, stage, everything=everything)
 
 
 async def _connected(
@@ -208,7 +212,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
     return data
 
 
-def _say(what: str, number: int, as_json: bool) -> None:
+def _say(what: str, number: int, *, as_json: bool) -> None:
     if as_json:
         print_json({what: number})
     else:

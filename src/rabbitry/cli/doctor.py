@@ -44,9 +44,10 @@ def doctor(
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for samples.")
     ] = LISTEN_FOR,
     management: Management = None,
+    *,
     as_json: Json = False,
 ) -> None:
-    """Check broker, login, exchanges, samples, queues and page, one after the other. Exit 1 where something is wrong.
+    """Check broker, login, exchanges, samples, queues and page, one after the other. Exit 1 if something is wrong.
 
     Without --broker and RABBITRY_BROKER it reads RABBITMQ_HOST and the like, from the environment and .env too.
 
@@ -61,7 +62,7 @@ def doctor(
     async def work() -> int:
         code = ExitCode.DONE
         async for finding in _examine(url, page, seconds, management):
-            _show(finding, as_json)
+            _show(finding, as_json=as_json)
             if finding.verdict == "bad":
                 unreachable = finding.check in ("broker", "login", "virtual host")
                 code = ExitCode.BROKER if unreachable else code or ExitCode.FAILED
@@ -70,7 +71,7 @@ def doctor(
     raise typer.Exit(run_once(work()))
 
 
-def _show(finding: Finding, as_json: bool) -> None:
+def _show(finding: Finding, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(finding))
         return
@@ -163,7 +164,7 @@ def _untaken() -> dict[str, Callable[[Untaken], tuple[bool, str, str] | None]]:
 
 
 async def _other_scheme(url: BrokerURL) -> Finding | None:
-    """Return what is wrong where the port speaks TLS and the URL does not, or the other way round."""
+    """Return what is wrong if the port speaks TLS and the URL does not, or the other way round."""
     import ssl
 
     host, port = url.hosts[0]

@@ -93,15 +93,15 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Listing → its columns: heading → path in an item of the API."""
 
 
-_WHERE = "Those of the virtual host that --broker names; where that is / or none, of all that the user may see."
+_WHERE = "Those of the virtual host that --broker names; if that is / or none, of all that the user may see."
 
 
 def _add_command(what: str, doc: str) -> None:
     def command(
-        context: typer.Context, broker: Broker = None, management: Management = None, as_json: Json = False,
+        context: typer.Context, broker: Broker = None, management: Management = None, *, as_json: Json = False,
         watch: Watch = False,
     ) -> None:  # fmt: skip
-        _list(context, what, broker, management, as_json, watch)
+        _list(context, what, broker, management, as_json=as_json, watch=watch)
 
     summary, example = doc.split("\n\n")
     app.command(what, help=f"{summary}\n\n{_WHERE}\n\n{example}")(command)
@@ -119,7 +119,7 @@ for _what, _doc in {
 
 
 def _list(
-    context: typer.Context, what: str, broker: str | None, management: str | None, as_json: bool, watch: bool
+    context: typer.Context, what: str, broker: str | None, management: str | None, *, as_json: bool, watch: bool
 ) -> None:
     from rabbitry.amqp.client import parse_url
 
@@ -131,9 +131,9 @@ def _list(
         async with open_client(url, login) as client:
             items = await _get(client, what, vhost)
             if not watch:
-                _show(what, items, as_json)
+                _show(what, items, as_json=as_json)
                 return ExitCode.DONE
-            with _Screen(what, as_json) as screen:
+            with _Screen(what, as_json=as_json) as screen:
                 while True:
                     screen.show(items)
                     await asyncio.sleep(_PERIOD)
@@ -146,7 +146,7 @@ def _list(
 
 
 async def _get(client: httpx.AsyncClient, what: str, vhost: str | None) -> list[dict[str, Any]]:
-    """Get a listing, of a virtual host where one is named. Raises ConnectFailed, also where there is no such one."""
+    """Get a listing, of a virtual host if one is named. Raises ConnectFailed, also if there is no such one."""
     if vhost is None:
         return await get(client, f"/api/{what}")
     name = quote(vhost, safe="")
@@ -160,7 +160,7 @@ async def _get(client: httpx.AsyncClient, what: str, vhost: str | None) -> list[
 class _Screen:
     """Shows a listing in place on a terminal, one after the other elsewhere."""
 
-    def __init__(self, what: str, as_json: bool) -> None:
+    def __init__(self, what: str, *, as_json: bool) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -179,7 +179,7 @@ class _Screen:
 
     def show(self, items: list[dict[str, Any]]) -> None:
         if self._live is None:
-            _show(self._what, items, self._as_json)
+            _show(self._what, items, as_json=self._as_json)
         else:
             self._live.update(_table(self._what, items) if items else f"no {self._what}", refresh=True)
 
@@ -187,7 +187,7 @@ class _Screen:
         say(text)
 
 
-def _show(what: str, items: list[dict[str, Any]], as_json: bool) -> None:
+def _show(what: str, items: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         for item in items:
             print_json(item)

@@ -29,6 +29,7 @@ def publish(
     context: typer.Context,
     path: AppPath,
     key: str = typer.Argument(metavar="KEY", help="The routing key: that of the stage to begin with."),
+    *,
     plain: Plain = False,
     strict: Strict = False,
     broker: Broker = None,
@@ -36,15 +37,15 @@ def publish(
 ) -> None:
     """Publish each line of stdin as a message, and end when all are confirmed.
 
-    Lines are JSON, or text where the stage takes text. A line that the stage could not decode ends it with
+    Lines are JSON, or text if the stage takes text. A line that the stage could not decode ends it with
     exit code 1, with all before it published. Example: rabbitry publish shop.flow:app order < orders.jsonl
     """
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
-    raise typer.Exit(run_once(_publish(flow, key, url, strict, as_json)))
+    raise typer.Exit(run_once(_publish(flow, key, url, strict=strict, as_json=as_json)))
 
 
-async def _publish(flow: App, key: str, url: str, strict: bool, as_json: bool) -> int:
+async def _publish(flow: App, key: str, url: str, *, strict: bool, as_json: bool) -> int:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -21,7 +21,7 @@ app = typer.Typer()
 
 
 @app.command("show")
-def show(path: AppPath, as_json: Json = False) -> None:
+def show(path: AppPath, *, as_json: Json = False) -> None:
     """Print the exchanges, queues and bindings of an app.
 
     Example: rabbitry topology show shop.flow:app
@@ -59,11 +59,12 @@ def check(
     path: AppPath,
     broker: Broker = None,
     management: Management = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """Compare an app with a broker, and change nothing: what is missing, and what is declared otherwise.
 
-    Exit code 1 where something is. Example: rabbitry topology check shop.flow:app
+    Exit code 1 if something is. Example: rabbitry topology check shop.flow:app
     """
     url = broker_url(context, broker)
     flow = load_app(path)

@@ -36,7 +36,7 @@ WEB_PORT: Final = 8003
 _ANSWER_WITHIN: Final = 5.0
 """Seconds that another program's broker has to answer: while it starts, it accepts connections but reads nothing."""
 
-log = logging.getLogger("rabbitry.cli.up")
+_logger = logging.getLogger(__name__)
 
 Broker = Annotated[
     str | None,
@@ -53,7 +53,7 @@ Port = Annotated[
     typer.Option(
         min=0,
         max=65535,
-        help="The broker's port. 0 takes a free one, also for the other ports where they are not given and taken.",
+        help="The broker's port. 0 takes a free one, also for the other ports if they are not given and taken.",
         show_default=str(PORT),
     ),
 ]
@@ -103,6 +103,7 @@ def up(
     web_port: WebPort = None,
     management_port: ManagementPort = None,
     apps: Apps = None,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     data: Data = None,
@@ -118,17 +119,17 @@ def up(
 
     Example: rabbitry up --port 0 --web-port 9000
     """
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     chosen = wanted(apps, has_broker=broker is not None)
-    check_data(data, memory)
+    check_data(data, memory=memory)
     # Beside another `rabbitry up`, which has the usual ports, the next best will do.
     beside = broker is not None or port == 0
     listener = _broker_listener(PORT if port is None else port) if broker is None else None
     url = f"amqp://guest:guest@{HOST}:{listener.getsockname()[1]}/" if listener else broker_url(context, broker)
-    page = _listen(web_port, WEB_PORT, "--web-port", beside)
+    page = _listen(web_port, WEB_PORT, "--web-port", beside=beside)
 
     def free_port(given: int | None, usual: int, option: str) -> int:
-        with _listen(given, usual, option, beside) as found:
+        with _listen(given, usual, option, beside=beside) as found:
             number: int = found.getsockname()[1]
             # Any other number is one that this machine chose, and may choose for somebody else before a child uses it.
             return number if number in (given, usual) else 0
@@ -136,7 +137,7 @@ def up(
     brought = services(chosen, app_options, plain=plain, strict=strict, free_port=free_port)
     own: list[str] = []
     if listener is not None:
-        own = ["--memory"] if memory else _folder(data, plain)
+        own = ["--memory"] if memory else _folder(data, plain=plain)
         if management_port is not None or beside:
             number = (
                 free_port(None, MANAGEMENT_PORT, "--management-port") if management_port is None else management_port
@@ -145,13 +146,13 @@ def up(
     plan = _Plan(listener, page, url, brought, plain, own, log_level, log_json)
 
     async def service(stop: asyncio.Event) -> int:
-        with _records(data, memory) as folder:
+        with _records(data, memory=memory) as folder:
             return await _run(plan, plan.children(folder), stop)
 
     raise typer.Exit(run_service(service, deadline=30.0))
 
 
-def _folder(data: Path | None, plain: bool) -> list[str]:
+def _folder(data: Path | None, *, plain: bool) -> list[str]:
     """Return the folder of the broker's data, as an option of `broker`.
 
     The original programs would be refused (406) by what a start without --plain left durable, so --plain has a folder
@@ -189,7 +190,9 @@ class _Plan:
         children: list[_Kept] = []
         for brought in reversed([*self.apps.values()]):
             for service in reversed(brought.children):
-                child = Child(service.name, [*service.arguments], environment | self._logging(service.is_quiet))
+                child = Child(
+                    service.name, [*service.arguments], environment | self._logging(is_quiet=service.is_quiet)
+                )
                 children.append(_Kept(child, service))
         web = ["web", *(word for brought in self.apps.values() for word in brought.web)]
         web += ["--plain"] if self.plain else []
@@ -203,10 +206,10 @@ class _Plan:
         self, name: str, arguments: list[str], listener: socket.socket, environment: dict[str, str]
     ) -> Child:
         number = listener.fileno()
-        more = environment | self._logging(True) | {LISTENER: str(number)}
+        more = environment | self._logging(is_quiet=True) | {LISTENER: str(number)}
         return Child(name, arguments, more, (number,))
 
-    def _logging(self, is_quiet: bool) -> dict[str, str]:
+    def _logging(self, *, is_quiet: bool) -> dict[str, str]:
         # A healthy start is quiet: of most children only what is wrong is of interest.
         level = Level.WARNING if is_quiet and self.level is Level.INFO else self.level
         return {LOG_LEVEL: level.value, LOG_JSON: "1" if self.as_json else "0"}
@@ -228,7 +231,7 @@ class _Kept:
 async def _run(plan: _Plan, children: list[_Kept], stop: asyncio.Event) -> int:
     names = ", ".join(kept.child.name for kept in reversed(children))
     where = "" if plan.listener is None else f"broker on amqp://{HOST}:{plan.listener.getsockname()[1]}/; "
-    log.info("%sstarting %s", where, names)
+    _logger.info("%sstarting %s", where, names)
     dashboard = next(kept.child for kept in children if kept.child.name == "the dashboard")
     announcing = asyncio.create_task(_announce(dashboard, plan.page.getsockname()[1]), name="announce")
     # The broker first: its socket listens already, so the others may connect before it has begun to accept.
@@ -238,7 +241,7 @@ async def _run(plan: _Plan, children: list[_Kept], stop: asyncio.Event) -> int:
     try:
         ended = await _first_end(running, stopping)
         if ended is None:
-            log.info("stopping %s; a second Ctrl-C ends them at once", names)
+            _logger.info("stopping %s; a second Ctrl-C ends them at once", names)
     finally:
         announcing.cancel()
         stopping.cancel()
@@ -257,7 +260,7 @@ async def _run(plan: _Plan, children: list[_Kept], stop: asyncio.Event) -> int:
 async def _first_end(
     running: Mapping[asyncio.Task[int], _Kept], stopping: asyncio.Task[bool]
 ) -> tuple[Child, int] | None:
-    """Wait for the end of a child that ends all of it, and return it with its exit code; None where we are stopped.
+    """Wait for the end of a child that ends all of it, and return it with its exit code; None if we are stopped.
 
     An app's service that ends for good, and that is not needed, is named and left out, as long as others run.
     """
@@ -271,7 +274,7 @@ async def _first_end(
         kept, code = running[task], task.result()
         if kept.is_needed or not any(running[other].service is not None for other in waiting):
             return kept.child, code
-        log.warning("%s is left out: %s", kept.child.name, kept.child.why(code))
+        _logger.warning("%s is left out: %s", kept.child.name, kept.child.why(code))
 
 
 async def _keep(kept: _Kept, announcing: asyncio.Task[None]) -> int:
@@ -289,7 +292,7 @@ async def _announce(dashboard: Child, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _records(data: Path | None, memory: bool) -> Iterator[Path | None]:
+def _records(data: Path | None, *, memory: bool) -> Iterator[Path | None]:
     """Yield the folder of the apps' records; None for the usual one.
 
     The pages and the roles are processes of their own, so what is in memory is a folder that goes at the end.
@@ -304,8 +307,8 @@ def _records(data: Path | None, memory: bool) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def _listen(port: int | None, default: int, option: str, beside: bool) -> socket.socket:
-    """Return a socket that listens on a port, or on the default one; on a free one where `beside` and that is taken."""
+def _listen(port: int | None, default: int, option: str, *, beside: bool) -> socket.socket:
+    """Return a socket that listens on a port, or on the default one; on a free one if `beside` and that is taken."""
     try:
         return listen(HOST, default if port is None else port)[0]
     except PortTaken as error:
@@ -323,7 +326,7 @@ def _broker_listener(port: int) -> socket.socket:
         if greeting is None:
             text = (
                 f"port {port} is taken{by_whom(port)}, and nothing answered there within {_ANSWER_WITHIN:g} s. "
-                "Try again where that is a broker that starts, or take another port: --port 0"
+                "Try again if that is a broker that starts, or take another port: --port 0"
             )
         elif greeting[:3] == b"\x01\x00\x00" and greeting[7:] == b"\x00\x0a\x00\x0a":  # connection.start
             text = (
@@ -336,7 +339,7 @@ def _broker_listener(port: int) -> socket.socket:
 
 
 def _greeting(port: int) -> bytes | None:
-    """Return the first bytes (11 at most) of a server's answer to the AMQP protocol header; None where none comes."""
+    """Return the first bytes (11 at most) of a server's answer to the AMQP protocol header; None if none comes."""
     deadline = time.monotonic() + _ANSWER_WITHIN
     answer = b""
     try:

@@ -12,7 +12,7 @@ app = typer.Typer()
 
 
 @app.command("version")
-def show(as_json: Json = False) -> None:
+def show(*, as_json: Json = False) -> None:
     """Print the version."""
     if as_json:
         print_json({"version": __version__})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rabbitry.apps._settings import Settings
     from rabbitry.exceptions import ConnectFailed
 
-log = logging.getLogger("rabbitry.cli.web")
+_logger = logging.getLogger(__name__)
 
 Host = Annotated[
     str | None,
@@ -61,6 +61,7 @@ def serve(
     broker: Broker = None,
     host: Host = None,
     port: Port = None,
+    *,
     plain: Plain = False,
     env_file: EnvFile = None,
     log_level: LogLevel = Level.INFO,
@@ -70,7 +71,7 @@ def serve(
 
     Example: rabbitry web --broker amqp://rabbit.example/ --port 8003
     """
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     from rabbitry.apps import Site
     from rabbitry.apps._settings import from_environment, variables
     from rabbitry.web.server import PORT, create_app, mounts
@@ -105,7 +106,7 @@ async def _serve(
 
     refusals.stop = stop
     name = in_url(settings.host)
-    log.info("dashboard on http://%s:%d/", name, listeners[0].getsockname()[1])
+    _logger.info("dashboard on http://%s:%d/", name, listeners[0].getsockname()[1])
     await serve_http(dashboard, listeners, stop, ready)
     if refusals.first is not None:
         raise refusals.first

@@ -32,7 +32,7 @@ from rabbitry.runtime.service import GRACE, run_service
 if TYPE_CHECKING:
     from rabbitry.flow.worker import Worker
 
-log = logging.getLogger("rabbitry.cli.worker")
+_logger = logging.getLogger(__name__)
 app = typer.Typer()
 
 
@@ -64,6 +64,7 @@ def work(
     processes: Processes = 1,
     health_port: HealthPort = None,
     deadline: Deadline = 10.0,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
@@ -75,7 +76,7 @@ def work(
 
     Example: rabbitry worker shop.flow:app --stage validate --concurrency 20
     """
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
     worker = flow.worker(
@@ -109,7 +110,7 @@ async def _run(worker: Worker, health_port: int | None, deadline: float, stop: a
         entering.result()
         if health_port is not None:
             port = await worker.serve_health(health_port)
-            log.info("health: http://127.0.0.1:%d/health", port)
+            _logger.info("health: http://127.0.0.1:%d/health", port)
         ready(f"{worker.spec.name}: {', '.join(stage.name for stage in worker.stages)}")
         waiting = asyncio.ensure_future(worker.wait())
         await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -5,6 +5,8 @@ Public modules: `app`, `stage`, `message`, `batch`, `outgoing`, `codec` and `exc
 apps.
 """
 
+from __future__ import annotations
+
 from rabbitry.flow.app import App
 from rabbitry.flow.batch import Batch
 from rabbitry.flow.message import Message

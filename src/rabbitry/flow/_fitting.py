@@ -20,9 +20,9 @@ CUT: Final = "x-rabbitry-cut"
 """Names and sizes of the headers that were cut."""
 
 _GIVEN_ID: Final = 40
-"""Bytes of the message id that the client gives where there is none, and some to spare."""
+"""Bytes of the message id that the client gives if there is none, and some to spare."""
 _LEAST_ERROR: Final = 250
-"""Bytes of an error's text that are kept, even where headers of other programs have to be cut for them."""
+"""Bytes of an error's text that are kept, even if headers of other programs have to be cut for them."""
 _LONGEST_CUT: Final = 200
 _CUT_FIELD: Final = len(CUT) + 6 + _LONGEST_CUT
 
@@ -44,7 +44,7 @@ def fit(
         own: Rabbitry's, which go before `foreign` and are never cut.
         limit: bytes of a frame's payload.
         error: an error's text, for a dead letter. Its end is cut.
-        trace: an error's traceback, where `error` is given. Its beginning is cut.
+        trace: an error's traceback, if `error` is given. Its beginning is cut.
 
     Returns:
         The properties with all headers.

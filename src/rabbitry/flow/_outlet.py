@@ -14,7 +14,7 @@ from rabbitry.flow.message import Publication
 _LEAST_AGE: Final = 0.5
 """Seconds that a channel serves before another one takes its place."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class Outlet:
@@ -22,7 +22,7 @@ class Outlet:
 
     A channel that the broker closed is opened again, after everything was declared. One over which it refused a
     message is replaced before the next: RabbitMQ up to 3.10 asks the leader of a quorum queue once, at the first
-    publish of a channel, and where its node has just died refuses all that this channel publishes until the node
+    publish of a channel, and if its node has just died refuses all that this channel publishes until the node
     is back (rabbit_fifo_client). Another channel asks anew.
     """
 
@@ -71,7 +71,7 @@ class Outlet:
     async def send_alone(self, message: Publication) -> None:
         """Publish over a channel on which nothing else is on its way, and wait until it is confirmed.
 
-        Raises as `Channel.publish` does. Where the broker then closes the channel, it was for this message. To be
+        Raises as `Channel.publish` does. If the broker then closes the channel, it was for this message. To be
         called by one task.
         """
         try:
@@ -108,11 +108,11 @@ class Outlet:
         async with self._lock:
             channel = self._channel
             if not channel.is_open:
-                log.warning("the publishing channel was closed (%s); opened again", channel.close_reason)
+                _logger.warning("the publishing channel was closed (%s); opened again", channel.close_reason)
                 await self._redeclare()
                 await channel.open()
             elif self._is_refused and self._loop.time() >= self._old_at:
-                log.warning("the broker refuses what is published; publishing over another channel from now on")
+                _logger.warning("the broker refuses what is published; publishing over another channel from now on")
                 self._channel = await self._connection.channel()
                 self._replaced.append(channel)
                 self._is_refused = False

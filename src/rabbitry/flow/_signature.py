@@ -18,7 +18,7 @@ Handler: TypeAlias = Callable[..., Any]
 class Signature(NamedTuple):
     """Names of a handler's parameters, and the type of one message's value.
 
-    message: of the metadata, None where the handler does not ask for it. batch: the same for `rabbitry.Batch`.
+    message: of the metadata, None if the handler does not ask for it. batch: the same for `rabbitry.Batch`.
     """
 
     value: str
@@ -28,12 +28,12 @@ class Signature(NamedTuple):
 
 
 def signature_of(handler: Handler, *, takes_batches: bool) -> Signature:
-    """Read a handler's parameters. Raises AppError, naming file and function, where they are invalid."""
+    """Read a handler's parameters. Raises AppError, naming file and function, if they are invalid."""
     asked = _annotated(handler)
     wanted: object = list[Message] if takes_batches else Message
     values = {name: type_ for name, type_ in asked.items() if type_ not in (Message, list[Message], Batch)}
     if len(values) != 1:
-        more = " (and rabbitry.Message, where it wants the metadata)" if not takes_batches else ""
+        more = " (and rabbitry.Message, if it wants the metadata)" if not takes_batches else ""
         raise AppError(f"{where(handler)}: it must take one value{more}")
     messages = [name for name, type_ in asked.items() if type_ in (Message, list[Message])]
     batches = [name for name, type_ in asked.items() if type_ is Batch]

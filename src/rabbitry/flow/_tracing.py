@@ -1,6 +1,6 @@
 """Trace context (W3C Trace Context): the current OpenTelemetry span's, or a message's, which is carried on as it came.
 
-OpenTelemetry is used where the program has imported it, and never imported by Rabbitry: without it no span is current.
+OpenTelemetry is used if the program has imported it, and never imported by Rabbitry: without it no span is current.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_used() -> bool:
 
 
 def current() -> dict[str, str]:
-    """Return the headers that name the current span as the parent; empty where there is no span."""
+    """Return the headers that name the current span as the parent; empty if there is no span."""
     carrier: dict[str, str] = {}
     if is_used():
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -34,7 +34,7 @@ def current() -> dict[str, str]:
 def enter(headers: Table) -> None:
     """Make the span that a message names the current one, for the rest of this context.
 
-    Spans that are begun in it are its children. Does nothing where the message names none.
+    Spans that are begun in it are its children. Does nothing if the message names none.
     """
     if is_used() and (carrier := carried(headers)):
         from opentelemetry import context

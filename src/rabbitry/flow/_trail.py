@@ -58,7 +58,7 @@ class Trail(NamedTuple):
     """The properties of a message that a worker needs to pass it on.
 
     wait: seconds that it has still to wait. correlation: the id of the first message of its chain. trace: its
-    W3C trace context, as the fields of a table; empty where it has none.
+    W3C trace context, as the fields of a table; empty if it has none.
     """
 
     attempt: int
@@ -142,7 +142,7 @@ def next_properties(
 ) -> EncodedProperties:
     """Return the properties of what a stage makes of a message; the client gives the id.
 
-    trace: the trace context in the handler at its end, None where that is the message's.
+    trace: the trace context in the handler at its end, None if that is the message's.
     """
     trace = cause.trace if trace is None else trace
     before = _head(content_type, len(trace)) + trace + _PERSISTENT
@@ -153,7 +153,7 @@ def next_properties(
 
 
 class Given(NamedTuple):
-    """Properties that a handler gives, encoded; empty where it gives none.
+    """Properties that a handler gives, encoded; empty if it gives none.
 
     flags: of those that `next_properties` does not have. has_trace: whether a trace context is among the headers.
     """

@@ -1,4 +1,4 @@
-"""App: the stages of a distributed system, and what they are called on the broker."""
+"""App: the stages of a distributed system, and their names on the broker."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class App:
         if exchange_type not in _EXCHANGE_TYPES:
             raise AppError(f"app {name!r}: exchange_type is one of {', '.join(_EXCHANGE_TYPES)}")
         if queue_type not in ("classic", "quorum") or (plain and queue_type != "classic"):
-            raise AppError(f"app {name!r}: queue_type is classic or quorum, and classic where plain")
+            raise AppError(f"app {name!r}: queue_type is classic or quorum, and classic if plain")
         self.name = name
         self.exchange = name if exchange is None else exchange
         self.exchange_type: ExchangeType = exchange_type
@@ -66,7 +66,7 @@ class App:
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}
-        """By key, where it is not the app's."""
+        """By key, if it is not the app's."""
         self.workers: list[Worker] = []
         """Those that run in this process, oldest first; each is in it from before its first handler begins until its
         last has ended."""
@@ -74,7 +74,7 @@ class App:
     def __repr__(self) -> str:
         return f"<App {self.name!r}: {', '.join(self.stages) or 'no stages'}>"
 
-    def stage(
+    def stage(  # noqa: PLR0913 - the options of a stage, each a keyword with a default
         self,
         key: str,
         *,
@@ -94,9 +94,9 @@ class App:
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
 
-        The handler returns None, one value, or a list of values, each published as a message of its own. Or it yields
-        values: each is published as it comes, and the input acked after the last one is confirmed. A value with a key
-        or properties of its own is an `Outgoing`. Raises AppError for an invalid function or option.
+        The handler returns None, one value, or a list of values; each value is published as a message. Or it yields
+        values: each is published as it comes, and the input is acknowledged after the last one is confirmed. To give a
+        value its own key or properties, return an `Outgoing`.
 
         Args:
             key: The routing key, or with a topic exchange the pattern, that the queue is bound with.
@@ -104,16 +104,20 @@ class App:
             then: The key of the results, or a function that returns it for a result (None: that result goes nowhere).
             name: The stage's name; None for the function's.
             processes: Run the handler, a `def`, in processes of its own.
-            batch: The handler takes a list of at most so many messages; see `Batch`. None: it takes one message.
-            within: Seconds after the first message when a batch that is not full is handed over; None for 0.05.
+            batch: The most messages of the list that the handler takes; see `Batch`. None: it takes one message.
+            within: Seconds after its first message at which a batch is handed over even if it is not full; None for
+                0.05.
             attempts: How often a message is tried before it becomes a dead letter.
             delays: Seconds to wait after the first, second, … failed attempt; the last one holds for all further ones.
             time_limit: Seconds that one call of the handler may take, for a message or for a batch.
-            concurrency: Calls at once in one worker. None: 100 of an `async def`, 8 threads, a process for each CPU;
-                with `batch` one, or a process for each CPU.
-            keep_unknown: Add the fields of a JSON object that the handler's type does not know to what it returns.
+            concurrency: Calls at once in one worker. None: 100 of an `async def`, 8 threads, or a process for each CPU;
+                with `batch`, one call, or a process for each CPU.
+            keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
-            single_active: Of all workers one handles this stage's messages; another takes over when that one is gone.
+            single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
+
+        Raises:
+            AppError: The function or an option is invalid.
         """
         make = partial(
             make_stage,
@@ -149,7 +153,7 @@ class App:
         Args:
             key: The routing key.
             queue: A queue to declare and bind, so that what is published waits there; None for none.
-            required: False lets messages with this key go nowhere where nobody has bound a queue.
+            required: False lets messages with this key go nowhere if nobody has bound a queue.
             exchange: As for a stage.
             single_active: The queue is that of another app's stage with single_active=True.
 
@@ -177,7 +181,11 @@ class App:
         return handler
 
     def validate(self) -> None:
-        """Check the app as a whole. Raises AppError where there is no stage, or a `then` leads nowhere."""
+        """Check the app as a whole.
+
+        Raises:
+            AppError: There is no stage, or a `then` leads nowhere.
+        """
         spec = self.spec()
         if not self.stages:
             raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
@@ -186,7 +194,7 @@ class App:
             if isinstance(stage.then, str) and not spec.leads_somewhere(stage.then):
                 raise AppError(
                     f"{stage.where}: then={stage.then!r} leads nowhere: no stage has this key; "
-                    f"say app.output({stage.then!r}) where another program reads it"
+                    f"say app.output({stage.then!r}) if another program reads it"
                 )
 
     def _check_plain(self, stage: Stage) -> None:
@@ -197,7 +205,7 @@ class App:
             )
 
     def spec(self) -> AppSpec:
-        """Return the app as it is now, frozen: what a worker or a publisher that is made now goes by."""
+        """Return the app's frozen description, which workers and publishers made now will use."""
         return AppSpec(
             name=self.name,
             exchange=self.exchange,
@@ -222,13 +230,13 @@ class App:
         connect_attempts: int | None = None,
         id: str | None = None,
     ) -> Worker:
-        """Make a worker, to be entered with `async with`: it handles messages until the block is left.
+        """Return a worker, to be entered with `async with`; it handles messages until the block is left.
 
         Args:
-            url: The broker's; None: see `rabbitry.connect`.
+            url: The broker; None: see `rabbitry.connect`.
             stages: Names of the stages to run; None for all.
-            concurrency: In place of the stages' own.
-            strict: Raise TopologyMismatch where something exists on the broker with other flags.
+            concurrency: Calls at once of each stage; None for the stage's own number.
+            strict: Raise TopologyMismatch if something exists on the broker with other flags.
             connect_attempts: See `Worker`.
             id: See `Worker`.
 
@@ -251,9 +259,12 @@ class App:
         )
 
     def publisher(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> Publisher:
-        """Make a publisher, to be entered with `async with`; it declares the app's topology first.
+        """Return a publisher, to be entered with `async with`; it declares the app's topology first.
 
-        url: None means the broker of the app's worker, where one runs in this process; else see `rabbitry.connect`.
+        Args:
+            url: The broker. None means that of the app's worker if one runs in this process; otherwise see
+                `rabbitry.connect`.
+            strict: Raise TopologyMismatch if something exists on the broker with other flags.
         """
         from rabbitry.flow.publisher import Publisher
 
@@ -261,7 +272,7 @@ class App:
         return Publisher(self.spec(), lambda: self._default_url() if url is None else url, strict=strict)
 
     def publisher_blocking(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> BlockingPublisher:
-        """Make a publisher for scripts, to be entered with `with`; see `publisher`."""
+        """Return a publisher for programs without asyncio, to be entered with `with`; see `publisher`."""
         from rabbitry.flow.blocking import BlockingPublisher
 
         return BlockingPublisher(self.publisher(url, strict=strict))
@@ -269,12 +280,22 @@ class App:
     async def publish(
         self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
     ) -> str:
-        """Publish one value; returns the message's id once it is confirmed.
+        """Publish one value and return the message's id once the broker has confirmed it.
 
-        headers: see `Publisher.publish`. url: None means the broker of the app's worker, over its connection, where one
-        runs in this process (as in a handler); else see `rabbitry.connect`. Then it takes a connection of its own: for
-        more than a few, keep a `publisher`. Raises UsageError for a key that leads nowhere, PublishError,
-        ConnectFailed. After cancelling, the outcome is unknown.
+        After cancelling, the outcome is unknown.
+
+        Args:
+            value: The body: a value of a stage's type, text, or bytes.
+            key: The routing key.
+            headers: See `Publisher.publish`.
+            url: The broker. None uses the connection of the app's worker if one runs in this process, as in a handler;
+                otherwise see `rabbitry.connect`. Without such a worker, each call opens a connection: to publish more
+                than a few messages, keep a `publisher`.
+
+        Raises:
+            UsageError: The key leads nowhere, or the value can't be encoded.
+            PublishError: The broker did not take the message.
+            ConnectFailed: No broker can be reached.
         """
         if url is None and (worker := self._worker()) is not None:
             return await worker.publish(value, key=key, headers=headers)
@@ -284,16 +305,16 @@ class App:
     def publish_blocking(
         self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
     ) -> str:
-        """Do as `publish` does, without an event loop."""
+        """Publish one value as `publish` does, without an event loop."""
         if url is None and (worker := self._worker()) is not None:
             return worker.publish_blocking(value, key=key, headers=headers)
         with self.publisher_blocking(url) as publisher:
             return publisher.publish(value, key=key, headers=headers)
 
     def _worker(self) -> Worker | None:
-        """Return the worker that the app publishes through where it is given no URL; None where none runs here.
+        """Return the worker that the app publishes through if it is given no URL; None if none runs here.
 
-        Of several it is the newest, and in a handler the newest that is connected where the handler's worker is.
+        Of several it is the newest, and in a handler the newest that is connected if the handler's worker is.
         """
         from rabbitry.amqp.client.url import current
 

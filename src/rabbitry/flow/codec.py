@@ -31,7 +31,11 @@ class Encoded(NamedTuple):
 
 
 def encode(value: object) -> Encoded:
-    """Encode a value. Raises TypeError for what is neither bytes, text, a model nor plain JSON data."""
+    """Encode a value.
+
+    Raises:
+        TypeError: The value is neither bytes, text, a model nor plain JSON data.
+    """
     name = type(value).__name__
     if isinstance(value, bytes | bytearray):
         return Encoded(bytes(value), BYTES, name)

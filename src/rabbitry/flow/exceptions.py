@@ -1,5 +1,7 @@
 """The errors of apps, handlers and workers; see also `rabbitry.exceptions`."""
 
+from __future__ import annotations
+
 import math
 
 from rabbitry.exceptions import RabbitryError, UsageError
@@ -10,7 +12,7 @@ class AppError(UsageError):
 
 
 class TopologyMismatch(RabbitryError):
-    """An exchange or queue exists otherwise than the app declares it. Nothing was changed."""
+    """An exchange or queue exists with other flags than the app declares. Nothing was changed."""
 
 
 def _text_of(name: str, text: object) -> str:

@@ -51,8 +51,8 @@ class Message:
     """A message's metadata, for a handler that asks for it by annotation.
 
     exchange, routing_key: where it was published to first, also where it comes again after a retry.
-    attempt: 1 at first. timestamp: when it was published, None where it does not say. headers: all of them. type,
-    content_type, content_encoding, app_id, reply_to: as the publisher gave them, None where it did not.
+    attempt: 1 at first. timestamp: when it was published, None if it does not say. headers: all of them. type,
+    content_type, content_encoding, app_id, reply_to: as the publisher gave them, None if it did not.
     """
 
     id: str
@@ -108,12 +108,12 @@ class Undecoded(NamedTuple):
 
     @property
     def properties(self) -> Properties:
-        """The properties, decoded. Raises ProtocolViolation where malformed."""
+        """The properties, decoded. Raises ProtocolViolation if malformed."""
         return decode_header(self.header)
 
 
 def properties_of(delivery: Delivery | Undecoded) -> Properties:
-    """Return a delivery's properties; none where they are malformed, so that the body at least can be kept."""
+    """Return a delivery's properties; none if they are malformed, so that the body at least can be kept."""
     try:
         return delivery.properties
     except ProtocolViolation:
@@ -182,8 +182,14 @@ def check_headers(headers: Table | None) -> None:
 def first_properties(app: str, content_type: str, type_name: str, headers: Table | None = None) -> Properties:
     """Return the properties of a message that begins a chain: its id is the correlation id of all that follow.
 
-    headers: of the caller, before which the trace context of the current span gives way. Raises UsageError for one of
-    Rabbitry's own.
+    Args:
+        app: The app's name.
+        content_type: The content type of the body.
+        type_name: The name of the value's type.
+        headers: The caller's headers. They replace the trace context of the current span.
+
+    Raises:
+        UsageError: One of the headers is Rabbitry's own.
     """
     check_headers(headers)
     identity = uuid.uuid4().hex
@@ -212,7 +218,12 @@ def again(
 ) -> Properties:
     """Return the properties of the same message, published anew as attempt number `attempt`.
 
-    limit: bytes that they may take; headers of other programs are cut where it is too little.
+    Args:
+        delivery: The delivery to publish again.
+        attempt: The number of the attempt.
+        limit: Bytes that the properties may take. Headers of other programs that do not fit are cut.
+        wait: Seconds of the delay that are left after the retry queue.
+        is_interrupted: Whether a worker that had to stop gave the message back.
     """
     properties = properties_of(delivery)
     headers = plain_headers(properties)
@@ -228,7 +239,7 @@ def again(
 
 
 class Death(NamedTuple):
-    """Why and where a message became a dead letter. queue: where it failed; empty where it never came to one."""
+    """Why and where a message became a dead letter. queue: empty if it never reached a queue."""
 
     reason: str
     error: str

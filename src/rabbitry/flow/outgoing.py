@@ -60,8 +60,13 @@ class Extra(NamedTuple):
 def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
     """Return the properties of an Outgoing.
 
-    places: by the index in the list that a handler of batches got, the place in the batch; None for other handlers.
-    Raises UsageError for what AMQP can't carry, IndexError.
+    Args:
+        outgoing: The value with its properties.
+        places: For a handler of batches, the place in the batch of each message of its list; None for other handlers.
+
+    Raises:
+        UsageError: AMQP can't carry a property.
+        IndexError: The batch has no message of this index.
     """
     index, place = outgoing.index, None
     if index is not None:

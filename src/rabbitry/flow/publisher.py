@@ -21,16 +21,27 @@ from rabbitry.flow.wiring.declarer import Declarer
 
 
 class Publisher:
-    """Publishes values to an app's stages. Made by `App.publisher`; an async context manager.
+    """Publishes values to an app's stages. An async context manager; create one with `App.publisher`.
 
-    Leaving the block without an error waits for what is not confirmed yet, and raises what failed and nobody has looked
-    at as one ExceptionGroup. Leaving it with an error closes at once.
+    Leaving the block without an error waits until every message is confirmed, and raises the failures that no caller
+    has seen yet as one ExceptionGroup. Leaving it with an error closes the connection at once.
 
-    Entering raises ConnectFailed, LoginRefused, VirtualHostRefused, TopologyMismatch (strict), AccessRefused.
+    Raises:
+        ConnectFailed: On entering: no broker can be reached.
+        LoginRefused: On entering: the broker refused the login.
+        VirtualHostRefused: On entering: the virtual host does not exist, or the user may not use it.
+        TopologyMismatch: On entering: strict, and a queue or exchange exists with other flags.
+        AccessRefused: On entering: the user may not declare the app's queues and exchanges.
     """
 
     def __init__(self, spec: AppSpec, find_url: Callable[[], str | BrokerURL | None], *, strict: bool) -> None:
-        """find_url: returns the broker's URL when the block is entered; None: see `rabbitry.connect`."""
+        """Create a publisher that connects when its block is entered.
+
+        Args:
+            spec: The app.
+            find_url: Returns the broker's URL when the block is entered; None: see `rabbitry.connect`.
+            strict: Raise TopologyMismatch instead of using a queue or exchange that exists with other flags.
+        """
         self.spec = spec
         self._find_url = find_url
         self._strict = strict
@@ -64,18 +75,28 @@ class Publisher:
     async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value and return the message's id once the broker has confirmed it.
 
-        headers: of the message, such as a `traceparent` in place of the current span's. Raises UsageError for a key
-        that leads nowhere or a value that can't be encoded, PublishReturned, PublishRefused, PublishTimeout. After
-        cancelling, the outcome is unknown.
+        After cancelling, the outcome is unknown.
+
+        Args:
+            value: The body: a value of a stage's type, text, or bytes.
+            key: The routing key.
+            headers: Headers of the message, such as a `traceparent` in place of the current span's.
+
+        Raises:
+            UsageError: The key leads nowhere, or the value can't be encoded.
+            PublishReturned: No queue takes the message.
+            PublishRefused: The broker refused the message.
+            PublishTimeout: The broker did not confirm in time.
         """
         identity, future = await self.send(value, key=key, headers=headers)
         await future
         return identity
 
     async def send(self, value: object, *, key: str, headers: Table | None = None) -> tuple[str, asyncio.Future[None]]:
-        """Publish a value; returns the message's id, and a future that is done when it is confirmed.
+        """Send a value, and return the message's id and a future that is done once the broker has confirmed it.
 
-        Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
+        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the future raises those
+        that the broker causes.
         """
         identity, message = publication_of(self.spec, value, key, headers)
         return identity, await self._send(message)

@@ -17,7 +17,7 @@ QueueType: TypeAlias = Literal["classic", "quorum"]
 class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
-    stages: by name. outputs: by key. exchanges: by key, where it is not the app's own.
+    stages: by name. outputs: by key. exchanges: by key, if it is not the app's own.
     """
 
     name: str
@@ -36,7 +36,11 @@ class AppSpec:
         return [*(stage.key for stage in self.stages.values()), *self.outputs]
 
     def select(self, names: Sequence[str] | None) -> list[Stage]:
-        """Return the stages of these names, or all. Raises UsageError for an unknown name."""
+        """Return the stages of these names, or all.
+
+        Raises:
+            UsageError: The app has no stage of such a name.
+        """
         if unknown := sorted(set(names or ()) - set(self.stages)):
             raise UsageError(f"app {self.name!r} has no stage {unknown[0]!r}; it has {', '.join(self.stages)}")
         return [stage for stage in self.stages.values() if names is None or stage.name in names]

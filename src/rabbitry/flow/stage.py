@@ -59,7 +59,7 @@ class Stage:
     codec: Codec
     signature: Signature
     batch: int | None
-    """Messages that the handler gets at once at most; None where it gets one."""
+    """Messages that the handler gets at once at most; None if it gets one."""
     within: float
     attempts: int
     delays: Sequence[float]
@@ -75,14 +75,19 @@ class Stage:
         return where(self.handler)
 
     def arguments(self, value: object, message: Callable[[], Message | list[Message]]) -> dict[str, object]:
-        """Return the arguments to call the handler with; `message` is called where the handler asks for it."""
+        """Return the arguments to call the handler with; `message` is called if the handler asks for it."""
         arguments: dict[str, object] = {self.signature.value: value}
         if self.signature.message is not None:
             arguments[self.signature.message] = message()
         return arguments
 
     def prefetch(self, running: int, *, ahead: bool) -> int:
-        """Return how many messages a worker holds that runs so many handlers at once. ahead: as many again wait."""
+        """Return the prefetch of a worker.
+
+        Args:
+            running: How many calls of the handler run at once.
+            ahead: Whether as many messages again wait in the worker.
+        """
         return min(running * (self.batch or 1) * (2 if ahead else 1), _MOST_UNACKED)
 
     def delay(self, attempt: int) -> float:
@@ -90,9 +95,12 @@ class Stage:
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
     def key_for(self, result: object) -> str | None:
-        """Return the key that a result is published with; None where it goes nowhere.
+        """Return the key that a result is published with; None if it goes nowhere.
 
-        Raises TypeError or UsageError for one that can't be sent, as well as what `then` raises.
+        Raises:
+            TypeError: `then` returned something other than a string or None.
+            UsageError: AMQP can't carry the key.
+            Exception: Whatever a function `then` raises.
         """
         if not callable(self.then):
             return self.then
@@ -105,7 +113,7 @@ class Stage:
         return str(key)
 
 
-def make_stage(
+def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     handler: Handler,
     *,
     app: str,
@@ -133,7 +141,7 @@ def make_stage(
     number = (CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency
     if attempts < 1 or number < 1 or time_limit <= 0 or not all(0 <= delay < math.inf for delay in delays):
         raise AppError(f"{where(handler)}: attempts, concurrency and time_limit are positive, delays not negative")
-    _check_batch(handler, batch, within, keep_unknown)
+    _check_batch(handler, batch, within, keep_unknown=keep_unknown)
     if processes:
         _check_importable(handler)
     signature = signature_of(handler, takes_batches=batch is not None)
@@ -166,7 +174,7 @@ def make_stage(
     )
 
 
-def _check_batch(handler: Handler, batch: int | None, within: float | None, keep_unknown: bool) -> None:
+def _check_batch(handler: Handler, batch: int | None, within: float | None, *, keep_unknown: bool) -> None:
     if batch is None:
         if within is not None:
             raise AppError(f"{where(handler)}: within=… is for stages with batch=…")

@@ -18,9 +18,9 @@ import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 KEPT: Final = 32
-"""File descriptors kept for files, threads and connections to elsewhere; a quarter of them all where that is less."""
+"""File descriptors kept for files, threads and connections to elsewhere; a quarter of them all if that is less."""
 _AT_ONCE: Final = 4
 """Connections that a socket accepts in one turn of the event loop; fewer than half of what is kept."""
 _LOOK_AGAIN: Final = 1.0
@@ -65,7 +65,7 @@ Factory = Callable[[Visitor], asyncio.BaseProtocol]
 class Acceptor:
     """Accepts the connections of a program's listening sockets, and keeps file descriptors for everything else.
 
-    kept: how many descriptors; None means 32, or a quarter of the process's limit where that is less. The limit is read
+    kept: how many descriptors; None means 32, or a quarter of the process's limit if that is less. The limit is read
     again for each connection, since it may be changed while the process runs.
     """
 
@@ -138,7 +138,7 @@ class Acceptor:
                 connection.close()
 
     def _makes_room(self, number: int, accepted: int) -> bool:
-        """Return whether a new connection may stay. Where descriptors are short, drop one without a login for it.
+        """Return whether a new connection may stay. If descriptors are short, drop one without a login for it.
 
         The system gives a new descriptor the lowest free number. A number below the reserve therefore proves that the
         reserve is untouched; from the first higher number on, the descriptors in use are counted. A dropped connection
@@ -187,9 +187,9 @@ class Acceptor:
                 lambda: factory(visitor), connection, ssl=tls, ssl_handshake_timeout=within
             )
             # A stream's transport can be aborted in every event loop; uvloop's is no subclass of it.
-            visitor.transport = cast(asyncio.WriteTransport, transport)
+            visitor.transport = cast("asyncio.WriteTransport", transport)
         except (OSError, EOFError) as error:  # ssl.SSLError is an OSError
-            log.debug("a connection ended in its handshake: %s", error)
+            _logger.debug("a connection ended in its handshake: %s", error)
             visitor.leave()
             connection.close()
 
@@ -197,7 +197,7 @@ class Acceptor:
         if self._look is None:
             self._in_use = _descriptors_in_use()
             self._closed_before = self.closed
-            log.error(
+            _logger.error(
                 "out of file descriptors for connections (%s, and some are kept for files): those without a login "
                 "are closed, and then the newest, until others end; raise the limit (ulimit -n, LimitNOFILE=)",
                 why,
@@ -210,7 +210,7 @@ class Acceptor:
         if _descriptors_in_use() < limit - kept - kept // 2:
             self._look = None
             closed = self.closed - self._closed_before
-            log.warning(
+            _logger.warning(
                 "there are file descriptors for connections again; %d connections were closed meanwhile", closed
             )
         else:
@@ -220,7 +220,7 @@ class Acceptor:
 
 
 def _descriptors_in_use() -> int:
-    """Return how many file descriptors this process has open; 1 << 30 where none is left to open the listing."""
+    """Return how many file descriptors this process has open; 1 << 30 if none is left to open the listing."""
     try:
         return len(os.listdir("/dev/fd")) - 1  # without the one that lists them
     except OSError:

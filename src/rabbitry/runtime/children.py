@@ -27,7 +27,7 @@ PATIENCE: Final = 6.0
 _REST: Final = 1.0
 """Seconds to read the last report of a child that has ended."""
 
-log = logging.getLogger("rabbitry.cli.up")
+_logger = logging.getLogger(__name__)
 
 
 class Child:
@@ -42,9 +42,14 @@ class Child:
         *,
         prints: bool = False,
     ) -> None:
-        """`environment` is added to ours, passwords included, which never are arguments. `descriptors` stay open.
+        """Start nothing yet; see `keep`.
 
-        prints: what it prints goes where ours does, and is dropped otherwise.
+        Args:
+            name: The name that messages give it.
+            arguments: The subcommand and its arguments.
+            environment: Variables added to those of this process. Passwords are passed here, never as arguments.
+            descriptors: File descriptors that stay open in the child.
+            prints: Whether the child's stdout is shown; otherwise it is dropped.
         """
         self.name = name
         self.ready = asyncio.Event()
@@ -59,11 +64,13 @@ class Child:
         self._error: Report | None = None
 
     async def keep(self) -> int:
-        """Run the child, again whenever it dies. Return its exit code where that is of no use.
+        """Run the child and restart it whenever it dies; return its exit code once a restart is of no use.
 
-        That is where it was ended, where its command line or the broker's refusal (exit codes 2 and 3) would be the
-        same the next time, where it failed before it was ready, for another reason than a lost connection, and
-        where it was not ready in STARTS starts in a row, or ended SHORT_RUNS times in a row soon after its start.
+        A restart is of no use if
+        - the child was told to end;
+        - it exited with 2 or 3: its command line or the broker's refusal would be the same the next time;
+        - it failed before it was ready, for another reason than a lost connection;
+        - it was not ready in STARTS starts in a row, or ended SHORT_RUNS times in a row soon after its start.
         """
         starts, short = 0, 0
         loop = asyncio.get_running_loop()
@@ -76,18 +83,18 @@ class Child:
             if self._ending.is_set() or self._is_permanent(code) or starts == STARTS or short == SHORT_RUNS:
                 return code
             pause = PAUSES.pause(max(short, 1))
-            log.warning("%s ended with %s; started again in %.1f s", self.name, self._how(code), pause)
+            _logger.warning("%s ended with %s; started again in %.1f s", self.name, self._how(code), pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._ending.wait()
                 return ExitCode.DONE
 
     def say_end(self, code: int) -> None:
-        """Print why the child ended for good, in its own words where it had some."""
+        """Print why the child ended for good, in its own words if it had some."""
         say(self.why(code))
 
     def why(self, code: int) -> str:
-        """Return why the child ended for good, in its own words where it had some."""
+        """Return why the child ended for good, in its own words if it had some."""
         return f"{self.name} ended with {self._how(code)}" if self._error is None else self._error.error or ""
 
     def _is_permanent(self, code: int) -> bool:
@@ -121,7 +128,7 @@ class Child:
             listening = asyncio.create_task(self._listen(reader))
             try:
                 code = await process.wait()
-                # The child's end is closed, but where a process that it forked holds it still.
+                # The child's end is closed, unless a process that it forked still holds it.
                 await asyncio.wait((listening,), timeout=_REST)
             finally:
                 listening.cancel()
@@ -136,12 +143,12 @@ class Child:
                     self._error = report
                     continue
                 if self.ready.is_set():
-                    log.info("%s is back", self.name)
+                    _logger.info("%s is back", self.name)
                 self._is_ready = True
                 self.ready.set()
 
     async def end(self, patience: float = PATIENCE) -> None:
-        """Ask the child to end, and kill it where it has not within `patience` seconds."""
+        """Ask the child to end, and kill it if it has not within `patience` seconds."""
         self._ending.set()
         process = self._process
         if process is None or process.returncode is not None:
@@ -152,7 +159,7 @@ class Child:
             async with asyncio.timeout(patience):
                 await process.wait()
         except TimeoutError:
-            log.warning("%s did not end within %g s and is killed", self.name, patience)
+            _logger.warning("%s did not end within %g s and is killed", self.name, patience)
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()

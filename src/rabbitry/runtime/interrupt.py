@@ -29,7 +29,7 @@ _AGAIN: Final = 0.05
 
 
 def is_interrupted() -> bool:
-    """Return whether Interrupted was raised, also where a library has turned it into an error of its own.
+    """Return whether Interrupted was raised, also if a library has turned it into an error of its own.
 
     pydantic does so while it is imported.
     """

@@ -3,6 +3,8 @@
 What others hand over is gathered: however many calls come while the loop is on its way, it is woken once.
 """
 
+from __future__ import annotations
+
 import asyncio
 import concurrent.futures
 import contextlib

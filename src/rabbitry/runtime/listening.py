@@ -1,4 +1,4 @@
-"""Listening sockets, and who has the port where it is taken. Imports nothing heavy."""
+"""Listening sockets, and who has the port if it is taken. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _TRIES: Final = 20
 
 
 class PortTaken(UsageError):
-    """Another program listens on the port; the text names the port and, where it can be seen, the program."""
+    """Another program listens on the port; the text names the port and, if it can be seen, the program."""
 
 
 def open_listeners(host: str, port: int, backlog: int = 1024) -> list[socket.socket]:
     """Return sockets that listen on a port: for `localhost` on 127.0.0.1 and ::1, as far as the machine has both.
 
-    Port 0 takes a free one, the same for both. Raises OSError where it can't listen.
+    Port 0 takes a free port, the same for both.
+
+    Raises:
+        OSError: The port can't be listened on.
     """
     if host != "localhost":
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -58,7 +61,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def inherit_or_listen(host: str, port: int) -> list[socket.socket]:
-    """Return the socket that `rabbitry up` listens on for this process; where there is none, as `listen` does.
+    """Return the socket that `rabbitry up` listens on for this process; if there is none, as `listen` does.
 
     Raises:
         PortTaken, UsageError: as `listen` raises them.
@@ -68,7 +71,7 @@ def inherit_or_listen(host: str, port: int) -> list[socket.socket]:
 
 
 def by_whom(port: int) -> str:
-    """Return ` by COMMAND (process ID)` where this user may see who listens on a port, else nothing."""
+    """Return ` by COMMAND (process ID)` if this user may see who listens on a port, else nothing."""
     import psutil
 
     try:
@@ -86,7 +89,7 @@ def command(words: list[str], name: str) -> str:
     """Return a process's command without what may be a secret: `rabbitry broker`, `python3 serve.py`, `beam.smp`.
 
     Args:
-        words: Its command line; empty where it can't be seen.
+        words: Its command line; empty if it can't be seen.
         name: What the system calls the process.
     """
     if not words:

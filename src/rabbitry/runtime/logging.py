@@ -43,7 +43,7 @@ def redact(text: str) -> str:
 
 
 def _shown(text: str, *, escape: bool) -> str:
-    """`text` as the log shows it: cut where it is too long, and without passwords. escape: on one line."""
+    """`text` as the log shows it: cut if it is too long, and without passwords. escape: on one line."""
     rest = len(text) - LONGEST
     text = text[:LONGEST] if rest > 0 else text
     text = redact(_escaped(text) if escape else text)
@@ -63,6 +63,7 @@ class LineFormatter(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line for an event."""
         at = datetime.fromtimestamp(record.created).astimezone()
         level = record.levelname
         if self._colours:
@@ -76,9 +77,10 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object an event: time, level, logger, message, and error and traceback where there was one."""
+    """One JSON object an event: time, level, logger, message, and error and traceback if there was one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the JSON object for an event."""
         event = {
             "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -91,7 +93,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(event, ensure_ascii=False)
 
 
-def configure(level: Level, as_json: bool) -> None:
+def configure(level: Level, *, as_json: bool) -> None:
     """Send every log of this process to stderr: our own, and those of libraries from warning up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter(colours=_has_colours()))
@@ -111,7 +113,8 @@ def _has_colours() -> bool:
 
 
 def _where(record: logging.LogRecord) -> str:
-    return record.name.removeprefix("rabbitry.")
+    """Return the public module that logged an event, such as `flow.worker` for `rabbitry.flow.worker._engine`."""
+    return record.name.removeprefix("rabbitry.").partition("._")[0]
 
 
 def _cause(record: logging.LogRecord) -> str:

@@ -87,7 +87,12 @@ class Watch:
     """A running loop that is watched, until `stop`."""
 
     def __init__(self, limit: float, alarm: Alarm) -> None:
-        """Watch the running loop. limit: seconds after which `alarm` is raised, by the shortest of its watches."""
+        """Watch the running loop.
+
+        Args:
+            limit: Seconds after which `alarm` is raised, by the shortest of its watches.
+            alarm: What to call when the loop is blocked and when it goes on.
+        """
         global _thread
         loop = asyncio.get_running_loop()
         self._limit = limit
@@ -121,7 +126,7 @@ class Watch:
 
 
 def stack_of(thread: int | None) -> str:
-    """Return the stack of a thread, innermost last; empty where it has ended."""
+    """Return the stack of a thread, innermost last; empty if it has ended."""
     frame = sys._current_frames().get(thread or 0)
     return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
 

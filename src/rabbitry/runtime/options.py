@@ -31,7 +31,7 @@ Broker = Annotated[
         "--broker",
         envvar="RABBITRY_BROKER",
         metavar="URL",
-        help=f"The broker, amqp[s]://user:password@host:port/vhost; {DEFAULT_BROKER} where nothing is said.",
+        help=f"The broker, amqp[s]://user:password@host:port/vhost; {DEFAULT_BROKER} if nothing is said.",
         show_default=False,
     ),
 ]
@@ -81,9 +81,9 @@ LogLevel = Annotated[
 LogJson = Annotated[bool, typer.Option("--log-json", envvar=LOG_JSON, help="Log one JSON object a line.")]
 
 
-def start_logging(level: Level, as_json: bool) -> None:
+def start_logging(level: Level, *, as_json: bool) -> None:
     """Send the log of this process to stderr. Each command that logs calls it first."""
-    configure(level, as_json)
+    configure(level, as_json=as_json)
 
 
 def broker_url(context: typer.Context, broker: str | None) -> str:
@@ -121,7 +121,7 @@ def read_password(file: Path) -> str:
 
 
 def named_database(context: typer.Context, url: str | None) -> str | None:
-    """Return the database's URL where one was named, with a warning about a password on the command line."""
+    """Return the database's URL if one was named, with a warning about a password on the command line."""
     source = context.get_parameter_source("database")
     if url is not None and source is not None and source.name == "COMMANDLINE" and _has_password(url):
         warn(

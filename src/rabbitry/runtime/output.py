@@ -70,7 +70,9 @@ def say(what: str) -> None:
 def say_last(what: str, *, is_transient: bool = False) -> None:
     """Print why this process ends. A child of `rabbitry up` tells its parent instead, which prints it last.
 
-    is_transient: another start may go better.
+    Args:
+        what: What happened and what to do.
+        is_transient: Whether another start may succeed.
     """
     above = parent()
     if above is None:

@@ -37,7 +37,7 @@ class Report:
     is_transient: bool = False
 
 
-log = logging.getLogger("rabbitry.cli")
+_logger = logging.getLogger(__name__)
 _LONGEST: Final = 8000
 """Letters of an error that are reported; a line has to fit the parent's buffer (64 KiB)."""
 
@@ -65,13 +65,13 @@ class Parent:
             time.sleep(patience)
             os._exit(1)
 
-        # A thread, so that it works even where the event loop hangs; daemon, since it waits for ever.
+        # A thread, so that it works even if the event loop hangs; daemon, since it waits for ever.
         threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @functools.cache
 def parent() -> Parent | None:
-    """Return this process's parent where RABBITRY_PARENT names one, which no process that it starts inherits."""
+    """Return this process's parent if RABBITRY_PARENT names one, which no process that it starts inherits."""
     number = os.environ.pop(PARENT, None)
     if number is None:
         return None
@@ -83,13 +83,14 @@ def parent() -> Parent | None:
 def ready(what: str = "") -> None:
     """Report that this process has started well: what fails from here on may go better after a restart.
 
-    what: a line for the log, at debug level under a parent, which speaks for its children.
+    Args:
+        what: A line for the log. It is logged at debug level if `rabbitry up` started this process, which logs itself.
     """
     found = parent()
     if found is not None:
         found.report(Report())
     if what:
-        log.log(logging.INFO if found is None else logging.DEBUG, "%s", what)
+        _logger.log(logging.INFO if found is None else logging.DEBUG, "%s", what)
 
 
 def read_report(line: bytes) -> Report:

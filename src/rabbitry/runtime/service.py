@@ -28,7 +28,7 @@ GRACE = 2.0
 HURRY = 1.0
 """Seconds that it has to give up what is in hand after a second signal."""
 
-log = logging.getLogger("rabbitry.cli")
+_logger = logging.getLogger(__name__)
 
 
 def run_service(
@@ -40,11 +40,15 @@ def run_service(
 ) -> int:
     """Run `service(stop)` in an event loop of its own and return its exit code.
 
-    new_loop: makes the event loop; None for asyncio's own.
+    `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is cancelled,
+    which counts as failed (1). The second signal ends the process at once with 130, also while it waits for threads
+    that do not end; `give_up` is awaited before, for HURRY seconds at most, or until a third one.
 
-    `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is
-    cancelled, which counts as failed (1). The second signal ends the process at once with 130, also while it waits
-    for threads that do not end; `give_up` is awaited before, for HURRY seconds at most, or until a third one.
+    Args:
+        service: The service, called with the event that tells it to stop.
+        deadline: Seconds after the first signal at which the service is cancelled.
+        give_up: Called at the second signal, to return unfinished work to the broker.
+        new_loop: Makes the event loop; None for asyncio's own.
     """
     above = parent()
     if above is not None:
@@ -65,7 +69,7 @@ def run_service(
 def _wakeups() -> Iterator[socket.socket]:
     """Make each signal send a byte to a socket.
 
-    It wakes up the loop that reads there, also where the kernel has given the signal to another thread.
+    It wakes up the loop that reads there, also if the kernel has given the signal to another thread.
     """
     reader, writer = socket.socketpair()
     with reader, writer:
@@ -81,7 +85,7 @@ def _wakeups() -> Iterator[socket.socket]:
 def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int:
     """Run `work` in an event loop of its own and return its exit code.
 
-    The first SIGINT or SIGTERM cancels it and ends the process, with 130 since the work is left undone; where it
+    The first SIGINT or SIGTERM cancels it and ends the process, with 130 since the work is left undone; if it
     `is_endless`, as what follows or watches something, with 0. It has GRACE seconds to close what it opened.
     """
 
@@ -132,7 +136,7 @@ class _Supervisor:
             return ExitCode.FAILED
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle a signal: in the loop, and at once where the loop has been closed."""
+        """Handle a signal: in the loop, and at once if the loop has been closed."""
         if self._loop.is_closed():  # and Python waits for a thread
             _exit_at_once(ExitCode.INTERRUPTED)
         self._loop.call_soon_threadsafe(self._end)
@@ -151,7 +155,7 @@ class _Supervisor:
 
     def _gave_up(self, giving_up: asyncio.Task[None]) -> None:
         if not giving_up.cancelled() and (error := giving_up.exception()) is not None:
-            log.error("not everything in hand was given back", exc_info=error)
+            _logger.error("not everything in hand was given back", exc_info=error)
         _exit_at_once(ExitCode.INTERRUPTED)
 
     def _is_done(self) -> bool:
@@ -159,7 +163,7 @@ class _Supervisor:
 
     def _expire(self) -> None:
         self._is_expired = True
-        log.error("not finished %g s after the signal: cancelled", self._deadline)
+        _logger.error("not finished %g s after the signal: cancelled", self._deadline)
         if self._task is not None:
             self._task.cancel()
         self._loop.call_later(GRACE, _exit_at_once, ExitCode.FAILED)

@@ -15,7 +15,7 @@ from rabbitry.telemetry.report import EXCHANGE, SILENCE, Report, decode_report
 MOST_NODES: Final = 10_000
 """More nodes than this are left out: anybody who may publish could make them up."""
 
-log = logging.getLogger("rabbitry.telemetry")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,12 @@ class Collector:
         return [self._nodes[key].report for key in sorted(self._nodes)]
 
     async def run(self, connection: Connection, told: Callable[[Report], None] | None = None) -> None:
-        """Listen until cancelled; `told` is called with each report. Raises ConnectionClosed, ChannelClosed."""
+        """Listen until cancelled; `told` is called with each report.
+
+        Raises:
+            ConnectionClosed: The connection was closed, or lost for good.
+            ChannelClosed: The broker closed the channel.
+        """
         async with await connection.channel() as channel:
             await channel.declare_exchange(EXCHANGE, "topic", durable=True)
             queue = (await channel.declare_queue("", exclusive=True)).name
@@ -59,7 +64,7 @@ class Collector:
                     try:
                         report = decode_report(delivery.body)
                     except Undecodable as error:
-                        log.debug("%s", error)
+                        _logger.debug("%s", error)
                         continue
                     self.take(report)
                     if told is not None:

@@ -13,7 +13,7 @@ from rabbitry.telemetry.report import EXCHANGE, INTERVAL, Report, ReportKind, en
 _PROPERTIES = Properties(content_type="application/json", delivery_mode=1)
 _TIMEOUT = 5.0
 
-log = logging.getLogger("rabbitry.telemetry")
+_logger = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -42,9 +42,9 @@ class Reporter:
                     await self._send("stop")
                 raise
         except ChannelClosed as error:
-            log.warning("this node does not report itself: %s", error)
+            _logger.warning("this node does not report itself: %s", error)
         except (ConnectionClosed, RequestTimeout) as error:
-            log.debug("no more reports: %s", error)
+            _logger.debug("no more reports: %s", error)
 
     async def _send(self, kind: ReportKind) -> None:
         if self._channel is None or not self._connection.is_open:
@@ -60,4 +60,4 @@ class Reporter:
                     timeout=_TIMEOUT,
                 )
             except PublishError as error:
-                log.debug("a report was lost: %s", error)
+                _logger.debug("a report was lost: %s", error)

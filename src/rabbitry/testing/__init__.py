@@ -5,6 +5,8 @@ The pytest plugin is in plugin.py.
 The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
 """
 
+from __future__ import annotations
+
 import importlib
 from typing import TYPE_CHECKING, Final
 

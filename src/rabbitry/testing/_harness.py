@@ -29,7 +29,7 @@ _LOOK: Final = 0.01
 class Harness:
     """A running app in the hands of a test. Made by `harness`."""
 
-    def __init__(self, app: App, url: str, raise_errors: bool) -> None:
+    def __init__(self, app: App, url: str, *, raise_errors: bool) -> None:
         self.app = app
         self.url = url
         self.errors: list[str] = []
@@ -79,12 +79,12 @@ class Harness:
     async def published(self, key: str, *, type: Any = None, timeout: float = TIMEOUT) -> Any:
         """Return the next message published with `key`, by the test or by a stage, in their order.
 
-        key: where the exchange is a topic one, it may be a stage's or an output's pattern, which takes the next
+        key: if the exchange is a topic one, it may be a stage's or an output's pattern, which takes the next
         message that matches it. Each key and each pattern goes over all messages for itself.
 
         It is decoded to `type`; without, to the type of the stage that takes this key, or as its content type
         says. Raises TimeoutError after `timeout` seconds, UsageError for a key that neither stage nor output has
-        and after the harness's block has ended, AssertionError where a handler failed meanwhile, and what the worker
+        and after the harness's block has ended, AssertionError if a handler failed meanwhile, and what the worker
         failed with.
         """
         if self._is_over:
@@ -131,7 +131,7 @@ class Harness:
                 await asyncio.sleep(_LOOK)
 
     def check(self) -> None:
-        """Raise AssertionError with the traceback where a handler failed, unless `raise_errors` is off."""
+        """Raise AssertionError with the traceback if a handler failed, unless `raise_errors` is off."""
         if self.errors and self._raise_errors:
             raise AssertionError(f"{counted(len(self.errors), 'handler')} failed; the first:\n{self.errors[0]}")
 
@@ -189,7 +189,7 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
     """
     app.validate()
     with RunningBroker() as broker, entered(parse_url(broker.url)):
-        running = Harness(app, broker.url, raise_errors)
+        running = Harness(app, broker.url, raise_errors=raise_errors)
         async with running.run():
             yield running
         running.check()

@@ -1,5 +1,7 @@
 """The embedded broker for tests, in a thread with an event loop of its own, so that any client can use it."""
 
+from __future__ import annotations
+
 import asyncio
 import sys
 import threading
@@ -37,7 +39,7 @@ class RunningBroker:
         self._failures: list[BaseException] = []
 
     def __enter__(self) -> Self:
-        """Start it. Raises OSError where this machine gives it no port."""
+        """Start it. Raises OSError if this machine gives it no port."""
         self._thread.start()
         self._broker, self._loop, self._ended = self._started.result(_DEADLINE)
         self.url, self.host, self.port = self._broker.url, self._broker.host, self._broker.port

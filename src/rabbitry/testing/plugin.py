@@ -6,6 +6,8 @@ During the run, what names no broker reaches none: neither the one of this machi
 shell (`rabbitry.amqp.client.url.environment_url`). A test names its broker by the harness, a URL, or RABBITRY_BROKER.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -45,7 +47,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 @pytest.fixture
-def rabbitry_broker() -> "Iterator[RunningBroker]":
+def rabbitry_broker() -> Iterator[RunningBroker]:
     """A running broker of this test's own, empty, on a free port of 127.0.0.1.
 
     It has `url`, `host`, `port` and `management_url`.

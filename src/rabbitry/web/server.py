@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 PORT: Final = 8003
 
-log = logging.getLogger("rabbitry.web")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """An app in the dashboard: its routes, where it has some, and its views."""
+    """An app in the dashboard: its routes, if it has some, and its views."""
 
     plugin: Plugin
     router: APIRouter | None = None
@@ -52,17 +52,17 @@ def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None
 
     Args:
         site: What the pages are told.
-        options: App → the values of its own options; the defaults where there are none.
+        options: App → the values of its own options; the defaults if there are none.
     """
     found: list[Mount] = []
     for broken in installed().broken:
-        log.warning("%s", broken)
+        _logger.warning("%s", broken)
     for name, plugin in installed().plugins.items():
         if plugin.router is None and not plugin.views:
             continue
         made = attempt(plugin, partial(_mount, plugin, site, (options or {}).get(name, {})))
         if isinstance(made, Broken):
-            log.warning("%s", made)
+            _logger.warning("%s", made)
         else:
             found.append(made)
     return found
@@ -89,16 +89,16 @@ def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     async def first() -> HTMLResponse:
-        """Return the first page where no app brings one."""
+        """Return the first page if no app brings one."""
         return HTMLResponse(overview([(mount.place(view), view.title) for mount, view in _views(live)]))
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
-        """Return that the dashboard runs, where no app says more."""
+        """Return that the dashboard runs, when no app says more."""
         return JSONResponse({"broker": "unknown"})
 
     app.mount("/static", StaticFiles(directory=STATIC))
-    # In place of the one that `include_router` put together, which ends the dashboard where one app's fails.
+    # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
     app.router.lifespan_context = partial(_running, live)
     return app
 
@@ -113,7 +113,7 @@ async def _running(live: list[Mount], app: FastAPI) -> AsyncIterator[None]:
             try:
                 await stack.enter_async_context(mount.router.lifespan_context(app))
             except Exception:
-                log.exception("app %r is left out: it does not start", mount.plugin.name)
+                _logger.exception("app %r is left out: it does not start", mount.plugin.name)
                 live.remove(mount)
         yield
 

@@ -181,7 +181,7 @@ async def test_misuse_is_named(broker_url: str) -> None:
 
 
 async def test_flags_of_a_settlement_are_keywords_so_that_ported_ones_settle_nothing(broker_url: str) -> None:
-    """pika and aio-pika have `nack(multiple, requeue)`: their `nack(False)` would drop the message here."""
+    """Pika and aio-pika have `nack(multiple, requeue)`: their `nack(False)` would drop the message here."""
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name

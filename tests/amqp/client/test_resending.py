@@ -209,8 +209,11 @@ async def _published(channel: Channel, body: bytes) -> None:
 async def test_what_is_published_while_a_recovery_fails_goes_out_once_and_after_confirm_select(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A link lost within its recovery: else a publish went out over the next link before that was restored, was counted
-    by the broker alone, and each confirm from then on settled the message behind the one that it was for."""
+    """The link is lost again during its recovery.
+
+    A publish once went out over the next link before that one was restored. Only the broker counted it, and each later
+    confirm settled the message after the one that it belonged to.
+    """
     waits = asyncio.Event()
 
     class Second(ScriptedLink):

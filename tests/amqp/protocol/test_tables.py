@@ -220,11 +220,11 @@ def test_deep_nesting_is_refused_both_ways(kind: bytes) -> None:
         value = {"k": value} if kind == b"F" else [value]
     allowed, refused = {"k": value}, {"k": {"k": value} if kind == b"F" else [value]}
     assert decode_table(one_field(kind + packed))[0] == allowed
-    assert encode_table(cast(Table, allowed)) == one_field(kind + packed)
+    assert encode_table(cast("Table", allowed)) == one_field(kind + packed)
     with pytest.raises(ProtocolViolation, match="nested deeper"):
         decode_table(one_field(kind + table_bytes((b"\x01k" if kind == b"F" else b"") + kind + packed)))
     with pytest.raises(UsageError, match="nested deeper"):
-        encode_table(cast(Table, refused))
+        encode_table(cast("Table", refused))
 
 
 def test_very_deep_nesting_is_a_violation_too() -> None:
@@ -254,7 +254,7 @@ def test_it_is_a_usage_error(value: object) -> None:
 
 
 def test_nan_of_other_software_is_read() -> None:
-    assert math.isnan(cast(float, the_value(b"d\x7f\xf8\x00\x00\x00\x00\x00\x01")))
+    assert math.isnan(cast("float", the_value(b"d\x7f\xf8\x00\x00\x00\x00\x00\x01")))
 
 
 def test_the_key_is_named() -> None:

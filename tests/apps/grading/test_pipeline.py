@@ -360,7 +360,7 @@ async def test_an_exchange_that_exists_otherwise_is_used_as_it_is(
             await _running.submit(broker_url)
             (result,) = await asyncio.to_thread(plain.take, "results_queue")
     assert result["status"] == "confirmed"
-    assert "exchange 'assignment_exchange' exists otherwise and is used as it is" in caplog.text
+    assert "exchange 'assignment_exchange' exists with other flags and is used as it is" in caplog.text
 
 
 async def test_results_may_go_nowhere(broker_url: str, one_database: Database) -> None:
@@ -467,7 +467,7 @@ async def test_each_role_says_a_line_for_each_assignment(
     caplog.set_level("INFO", "rabbitry.apps.grading")
 
     def lines() -> list[str]:
-        return [record.getMessage() for record in caplog.records if record.name == "rabbitry.apps.grading"]
+        return [record.getMessage() for record in caplog.records if record.name.startswith("rabbitry.apps.grading.")]
 
     def marked(solution: bytes, name: str) -> Decision:
         return Decision("automatic", 8.5, 10.0)

@@ -293,7 +293,7 @@ def test_an_exchange_with_other_flags_is_used_as_it_is_unless_strict(broker_url:
     connection.channel().exchange_declare(EXCHANGE, "topic", durable=True)
     connection.close()
     with Program(tmp_path, "monitor", "stats", "-k", "pi-1", url=broker_url) as client:
-        client.wait_for("WARNING.*'pi_utilization' exists otherwise and is used as it is")
+        client.wait_for("WARNING.*'pi_utilization' exists with other flags and is used as it is")
         assert client.end() == 0
     with Program(tmp_path, "monitor", "stats", "-k", "pi-1", "--strict", url=broker_url) as client:
         assert client.wait() == 1

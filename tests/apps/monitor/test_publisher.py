@@ -163,7 +163,7 @@ def test_exchanges_with_other_flags_are_used_as_they_are_unless_strict(broker_ur
     connection.channel().exchange_declare("system_info", "fanout")
     connection.close()
     with Program(tmp_path, "monitor", "publish", url=broker_url) as agent:
-        agent.wait_for("'system_info' exists otherwise and is used as it is")
+        agent.wait_for("'system_info' exists with other flags and is used as it is")
         agent.wait_for("nobody listens on exchange 'system_info'")
         assert agent.end() == 0
     with Program(tmp_path, "monitor", "publish", "--strict", url=broker_url) as agent:

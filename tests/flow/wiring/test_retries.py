@@ -19,7 +19,7 @@ class _Delivered:
 
 
 def _delivery(**headers: Any) -> Delivery:
-    return cast(Delivery, _Delivered(headers))
+    return cast("Delivery", _Delivered(headers))
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ async def test_what_exists_otherwise_is_used_and_said(broker_url: str, caplog: p
         await channel.declare_queue("in_queue", durable=True, arguments={"x-max-length": 10})
         with caplog.at_level(logging.WARNING):
             await topology.declare(connection, app.spec())
-        assert "exchange 'shape' exists otherwise and is used as it is" in caplog.text
-        assert "queue 'in_queue' exists otherwise and is used as it is" in caplog.text
+        assert "exchange 'shape' exists with other flags and is used as it is" in caplog.text
+        assert "queue 'in_queue' exists with other flags and is used as it is" in caplog.text
         await app.publish("x", key="in", url=broker_url)
     assert (await counts(broker_url, ["in_queue"]))["in_queue"] == 1
 

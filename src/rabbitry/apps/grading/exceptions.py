@@ -1,5 +1,7 @@
 """The errors of the assignment correction: of marking schemes, submissions, and the sandbox that they run in."""
 
+from __future__ import annotations
+
 from rabbitry.exceptions import RabbitryError, UsageError
 
 

@@ -26,7 +26,11 @@ def router(site: Site, exchange_type: Type = ExchangeType.DIRECT) -> APIRouter:
 
 
 def services(up: Up, person: People = None, exchange_type: Type = ExchangeType.DIRECT) -> Services:
-    """Return the process that runs all roles. Raises UsageError for people of roles that are not run."""
+    """Return the process that runs all roles.
+
+    Raises:
+        UsageError: People are named for a role that is not run.
+    """
     web = ("--exchange-type", exchange_type.value)
     if not up.is_wanted:
         if person:

@@ -14,14 +14,14 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.stages import BY_ITSELF, BrokenMarker, Marker, Seat
 from rabbitry.exceptions import UsageError
 
-log = logging.getLogger("rabbitry.apps.grading")
+_logger = logging.getLogger(__name__)
 
 
 def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
     """Load the schemes that the demonstrators among these seats need, and see that their sandbox works here.
 
     A scheme that does not load stops the demonstrator of its module alone: its marker is a BrokenMarker, and the
-    reason is logged. Raises SchemeInvalid (file, line, and why) or SandboxUnavailable (what to install) where that
+    reason is logged. Raises SchemeInvalid (file, line, and why) or SandboxUnavailable (what to install) if that
     leaves no seat to run.
     """
     deciding = [seat for seat in seats if seat.role == "demonstrator" and not seat.person]
@@ -33,7 +33,7 @@ def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
         raise type(marker.error)(f"the demonstrator of module {name!r} can't run: {marker.error}") from marker.error
     for seat in deciding:
         if seat.module is not None and seat.module.name in broken:
-            log.error(
+            _logger.error(
                 "the demonstrator of module %r does not run: %s; its submissions wait in queue %r until the scheme is "
                 "mended and the role is started again",
                 seat.module.name,
@@ -46,12 +46,12 @@ def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
 def _load(path: Path, course: Course) -> Marker:
     try:
         confinement(allow_weak=course.weak_sandbox)
-        return _marker(path, course.weak_sandbox)
+        return _marker(path, allow_weak=course.weak_sandbox)
     except UsageError as error:
         return BrokenMarker(error)
 
 
-def _marker(path: Path, allow_weak: bool) -> Marker:
+def _marker(path: Path, *, allow_weak: bool) -> Marker:
     scheme = load_scheme(path)
 
     def marked(solution: bytes, name: str) -> Decision:

@@ -45,7 +45,7 @@ _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A role's decision. mark out of out_of; None where it gives none. remark: why it was sent back."""
+    """A role's decision. mark out of out_of; None if it gives none. remark: why it was sent back."""
 
     who: str
     mark: float | None = None
@@ -66,7 +66,7 @@ class Assignment(dict[str, Any]):
 
     @classmethod
     def received(cls, fields: dict[str, Any], message: Message) -> Self:
-        """Take a message's body, which gets an id where it has none. Raises Reject, naming the field.
+        """Take a message's body, which gets an id if it has none. Raises Reject, naming the field.
 
         The id is that of the first message, and stands in the body, since other programs keep a body's fields, but
         not a message's properties.
@@ -96,18 +96,18 @@ class Assignment(dict[str, Any]):
 
     @property
     def module(self) -> str:
-        """The module; empty where it says none."""
+        """The module; empty if it says none."""
         return self.get(MODULE) or ""
 
     @property
     def status(self) -> str:
-        """The status; empty where it says none."""
+        """The status; empty if it says none."""
         status = self.get(STATUS)
         return status if isinstance(status, str) else ""
 
     @property
     def name(self) -> str:
-        """The name of the file; empty where it says nothing."""
+        """The name of the file; empty if it says nothing."""
         name = self.get(NAME)
         return name if isinstance(name, str) else ""
 
@@ -127,7 +127,11 @@ class Assignment(dict[str, Any]):
         return len(self.history)
 
     def solution(self) -> bytes:
-        """Return the file, or the answer. Raises Reject where it can't be decoded."""
+        """Return the file, or the answer.
+
+        Raises:
+            Reject: The content can't be decoded.
+        """
         value = self[SOLUTION] if SOLUTION in self else self.get(ANSWER, "")
         text = value if isinstance(value, str) else str(value)
         if self.get(ENCODING) != "base64":
@@ -223,7 +227,7 @@ def submission(
 
 
 def identity(text: str) -> str:
-    """Return an id that can be shown and typed: the text itself where possible, else a digest of it."""
+    """Return an id that can be shown and typed: the text itself if possible, else a digest of it."""
     return text if _GOOD_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
@@ -238,7 +242,7 @@ def now() -> str:
 
 
 def number(value: object) -> float | None:
-    """Return a number from the wire where it is a finite one."""
+    """Return a number from the wire if it is a finite one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -24,7 +24,7 @@ from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.exceptions import Undecodable, UsageError
 
 LARGEST_SUBMISSION: Final = 10_000_000
-"""Bytes of a file that is handed in, where the configuration says nothing else."""
+"""Bytes of a file that is handed in, if the configuration says nothing else."""
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _KEYS: Final = ("modules", "largest_submission", "weak_sandbox", "student_number")
 VARIABLE: Final = "RABBITRY_GRADING"
@@ -59,7 +59,7 @@ def _originals() -> dict[str, Module]:
 class Course:
     """The modules by name, those of the original programs by default.
 
-    student_number: a regular expression for students' numbers; None where they are digits.
+    student_number: a regular expression for students' numbers; None if they are digits.
     """
 
     modules: dict[str, Module] = field(default_factory=_originals)
@@ -76,9 +76,9 @@ class Course:
 
 
 def load_course(path: Path | None = None) -> Course:
-    """Read the configuration: the file that is named, by RABBITRY_GRADING otherwise, or the user's where there is one.
+    """Read the configuration: the file that is named, by RABBITRY_GRADING otherwise, or the user's if there is one.
 
-    Raises UsageError with file, line where it is known, and what is wrong.
+    Raises UsageError with file, line if it is known, and what is wrong.
     """
     named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     file = named or platformdirs.user_config_path("rabbitry") / "grading.toml"

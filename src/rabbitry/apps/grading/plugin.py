@@ -1,5 +1,7 @@
 """The assignment correction as a plug-in."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Final
 

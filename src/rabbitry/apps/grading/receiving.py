@@ -48,7 +48,7 @@ def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignm
 
     Args:
         fields: the body.
-        message: its metadata; its id serves where the body has none.
+        message: its metadata; its id serves if the body has none.
         first: the role takes submissions, so that all but a submission that was sent back begins here.
 
     Raises:
@@ -68,7 +68,7 @@ def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignm
 def was_sent_back(fields: Mapping[str, Any]) -> bool:
     """Whether a submission's History says that an assistant sent it back.
 
-    Its last hop is then an assistant's with the last remark; or, where another program is the assistant and writes no
+    Its last hop is then an assistant's with the last remark; or, if another program is the assistant and writes no
     hops, the demonstrator's correction.
     """
     hops, remarks = fields.get(HISTORY), fields.get(REMARKS)
@@ -83,7 +83,7 @@ def was_sent_back(fields: Mapping[str, Any]) -> bool:
 
 
 def taken_at(hops: list[dict[str, Any]]) -> object:
-    """Return when the first role took a submission, as it says itself; None where the hops do not tell.
+    """Return when the first role took a submission, as it says itself; None if the hops do not tell.
 
     They do while that role's correction is the only one: afterwards they came along a way on which anybody could
     have written them.
@@ -100,7 +100,7 @@ def new_id(fields: Mapping[str, Any]) -> str:
 
 
 def sealed(given: str, fields: Mapping[str, Any]) -> str:
-    """Return an id that belongs to what was handed in: the given one where it does, else one that begins with it."""
+    """Return an id that belongs to what was handed in: the given one if it does, else one that begins with it."""
     if given[-_SEAL:] == _seal(given[:-_SEAL], fields):
         return given
     stem = identity(given)

@@ -27,7 +27,7 @@ Action: TypeAlias = Literal["correct", "validate", "send-back", "confirm"]
 class Role:
     """A role. key: the one its queue is bound with; a demonstrator's are those of its module. then: publishes with.
 
-    actions: what a person can decide; the first is what happens where it decides by itself.
+    actions: what a person can decide; the first is what happens if it decides by itself.
     """
 
     name: RoleName
@@ -58,7 +58,11 @@ ROLES: Final[dict[RoleName, Role]] = {
 
 
 def role_named(name: str) -> Role:
-    """Return a role. Raises UsageError for another name."""
+    """Return a role.
+
+    Raises:
+        UsageError: No role has this name.
+    """
     for role in ROLES.values():
         if role.name == name:
             return role
@@ -66,7 +70,7 @@ def role_named(name: str) -> Role:
 
 
 def demonstrator_key(assignment: Assignment, course: Course) -> str:
-    """Return the key of the demonstrators who take an assignment: its module's, `correction` where it has none."""
+    """Return the key of the demonstrators who take an assignment: its module's, `correction` if it has none."""
     module = course.modules.get(assignment.module)
     return CORRECTION_KEY if module is None else module.key
 

@@ -33,7 +33,7 @@ PAUSE: Final = 5.0
 LEAST: Final = 4
 """Letters of an id that a question needs: with fewer, students would find each other's ids by trying."""
 
-log = logging.getLogger("rabbitry.apps.grading")
+_logger = logging.getLogger(__name__)
 
 
 async def run(
@@ -76,7 +76,7 @@ async def run(
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
     for name, number in sorted(office.left_alone.items()):
-        log.info("%s: %s of others left alone", name, counted(number, "message"))
+        _logger.info("%s: %s of others left alone", name, counted(number, "message"))
     return is_done
 
 
@@ -102,7 +102,8 @@ def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any,
 async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio.Event, connection: Connection) -> None:
     """Publish what these roles' people decided, until `stop` is set; a letter leaves the outbox once confirmed.
 
-    Raises ConnectionClosed.
+    Raises:
+        ConnectionClosed: The connection was closed, or lost for good.
     """
     channel = await connection.channel()
     while not stop.is_set():
@@ -112,7 +113,7 @@ async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio
                 letters = await database.write(partial(outbox.claim, roles=roles))
                 pause = 0.0 if await _publish(database, channel, letters) else PAUSE
         except RecordsError as error:
-            log.warning("the outbox: %s; trying again in %g s", error, PAUSE)
+            _logger.warning("the outbox: %s; trying again in %g s", error, PAUSE)
             pause = PAUSE
         if pause:
             await until(stop, asyncio.sleep(pause))
@@ -136,12 +137,12 @@ async def _publish(database: Database, channel: Channel, letters: list[outbox.Le
             try:
                 await future
             except PublishError as error:
-                log.warning("assignment %s stays in the outbox: %s", letter.submission, error)
+                _logger.warning("assignment %s stays in the outbox: %s", letter.submission, error)
             else:
                 confirmed.append(letter.id)
                 if letter.type == Assignment.__name__:
                     decided = Assignment(decode_object(letter.body))
-                    log.info("%s: %s, by %s", letter.role, decided, decided.history[-1].get("who"))
+                    _logger.info("%s: %s, by %s", letter.role, decided, decided.history[-1].get("who"))
     finally:
         left = [letter.id for letter in letters if letter.id not in confirmed]
         if confirmed:
@@ -169,7 +170,11 @@ _decode_question = json_decoder(Question)
 
 
 async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
-    """Answer questions about submissions from the records, until `stop` is set. Raises ConnectionClosed."""
+    """Answer questions about submissions from the records, until `stop` is set.
+
+    Raises:
+        ConnectionClosed: The connection was closed, or lost for good.
+    """
     async with await connection.channel() as channel:
         await channel.declare_queue(STATUS_QUEUE, durable=True)
         await until(stop, _answer_all(database, channel))
@@ -192,13 +197,13 @@ async def _answer_all(database: Database, channel: Channel) -> None:
                         mandatory=False,
                     )
             except (Undecodable, RecordsError, PublishError, ProtocolViolation) as error:
-                log.warning("a question about a submission is not answered: %s", error)
+                _logger.warning("a question about a submission is not answered: %s", error)
 
 
 async def answer(database: Database, identity: str) -> bytes:
     """Return what is known of a submission as JSON, by its id or its beginning.
 
-    It is an object; `null` where nothing is known; a text that says why where that many begin so.
+    It is an object; `null` if nothing is known; a text that says why if that many begin so.
     """
     try:
         found = await database.read(partial(described, given=identity, least=LEAST))

@@ -40,9 +40,9 @@ APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
 """Where students ask what became of their submissions; the coordinators answer from the records."""
 BY_ITSELF: Final = "automatic"
-"""Who decided, where no person did."""
+"""Who decided, if no person did."""
 
-log = logging.getLogger("rabbitry.apps.grading")
+_logger = logging.getLogger(__name__)
 
 Marker: TypeAlias = Callable[[bytes, str], Decision]
 """Marks a solution (a file and its name). It blocks, and raises what no other attempt would mend as Reject."""
@@ -94,7 +94,7 @@ class Office:
 
     markers: module → what marks its solutions; the demonstrator of a module whose marker is broken does not run, and
     its submissions wait. left_alone: how many messages of others each stage saw. found_type:
-    says the type that the exchange has on the broker, where another program may have declared it first.
+    says the type that the exchange has on the broker, if another program may have declared it first.
     """
 
     wiring: Wiring
@@ -141,7 +141,7 @@ class Office:
             name=seat.name,
             then=self._key,
             concurrency=os.cpu_count() if marks else None,
-        )(self._handler(seat, role, marks))
+        )(self._handler(seat, role, marks=marks))
 
     def _markers(self, seat: Seat) -> list[Marker]:
         names = self.markers if seat.module is None else {seat.module.name} & set(self.markers)
@@ -178,7 +178,7 @@ class Office:
 
     # -- handling --------------------------------------------------------------------------------------
 
-    def _handler(self, seat: Seat, role: Role, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
+    def _handler(self, seat: Seat, role: Role, *, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
         async def to_inbox(fields: dict[str, Any], message: Message) -> Products:
             with _telling_of_refusals(seat):
                 return await self._to_inbox(seat, role, fields, message)
@@ -202,7 +202,7 @@ class Office:
         return marked if marks else passed_on
 
     def _take(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
-        """Return the assignment where it is this seat's; None where it is to be left alone. Raises Reject."""
+        """Return the assignment if it is this seat's; None if it is to be left alone. Raises Reject."""
         status = fields.get("status")
         if self.is_broadcast:
             if status != role.takes or not self._is_for(seat, fields.get("Module")):
@@ -212,7 +212,7 @@ class Office:
             said = repr(status)[:60] if "status" in fields else "none"
             raise Reject(f"status {said}, and the {role.name} takes {role.takes!r}", reason="wrong-status")
         assignment = receive(fields, message, first=role.takes == "submitted")
-        log.debug("%s: received %s", seat.name, assignment)
+        _logger.debug("%s: received %s", seat.name, assignment)
         return assignment
 
     def _is_for(self, seat: Seat, module: object) -> bool:
@@ -231,7 +231,7 @@ class Office:
         if marker is not None:
             decision = marker(assignment.solution(), assignment.name)
         moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
-        log.info("%s: %s", seat.name, moved)
+        _logger.info("%s: %s", seat.name, moved)
         return [moved, Progress.of(moved)]
 
     async def _confirm(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
@@ -242,7 +242,7 @@ class Office:
             return []
         moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
         is_first = await self._db.write(partial(confirm, assignment=moved, message=message.id or uuid4().hex))
-        log.info("%s: %s%s", seat.name, moved, "" if is_first else ", once before already")
+        _logger.info("%s: %s%s", seat.name, moved, "" if is_first else ", once before already")
         return [moved] if is_first else []
 
     async def _to_inbox(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
@@ -254,7 +254,9 @@ class Office:
             exchange = self.wiring.exchange
             work = partial(put, role=role, assignment=assignment, exchange=exchange, message=identity)
             is_new = await self._db.write(work)
-            log.info("%s: %s, %s", seat.name, assignment, "waits for a person" if is_new else "is in the inbox already")
+            _logger.info(
+                "%s: %s, %s", seat.name, assignment, "waits for a person" if is_new else "is in the inbox already"
+            )
         return []
 
     async def _record(self, fields: dict[str, Any], message: Message) -> None:
@@ -277,5 +279,5 @@ def _telling_of_refusals(seat: Seat) -> Iterator[None]:
     try:
         yield
     except Reject as error:
-        log.warning("%s: an assignment becomes a dead letter: %s", seat.name, error)
+        _logger.warning("%s: an assignment becomes a dead letter: %s", seat.name, error)
         raise

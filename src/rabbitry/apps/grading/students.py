@@ -49,9 +49,10 @@ class Entry:
 
 
 def student_number(text: str, course: Course | None = None) -> int | str:
-    """Read a student's number: a number where it is digits that begin with no zero, text otherwise.
+    """Read a student's number: a number if it is digits that begin with no zero, text otherwise.
 
-    Raises UsageError where it is none: no digits, or not what the course's configuration says.
+    Raises:
+        UsageError: The text is no student's number: not digits, or not what the course's configuration says.
     """
     is_number = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
     if course is None or course.student_number is None:
@@ -76,8 +77,14 @@ def _matched(pattern: str, text: str) -> str | None:
 def entries(path: Path, student: str | None, module: str, course: Course) -> list[Entry]:
     """Return what is handed in: a file, or each file of a folder (hidden ones and its folders are left out).
 
-    student: None takes the number that a file's name begins with. Raises UsageError for the first file that can't
-    be, and for all that is wrong, so that nothing is sent where something is.
+    Args:
+        path: A file or a folder.
+        student: None takes the number that a file's name begins with.
+        module: The module that it is handed in for.
+        course: The course's configuration.
+
+    Raises:
+        UsageError: A file can't be handed in. All files are checked first, so nothing is sent if one is wrong.
     """
     known = course.module(module)
     number = None if student is None else student_number(student, course)
@@ -99,7 +106,11 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def read(path: Path, course: Course) -> bytes:
-    """Read a file that is handed in. Raises UsageError where it is unreadable, empty, or too large."""
+    """Read a file that is handed in.
+
+    Raises:
+        UsageError: It is unreadable, empty, or too large.
+    """
     try:
         if not path.is_file():  # a pipe or a device could be endless
             raise UsageError(f"{path}: {'no regular file' if path.exists() else 'no such file'}")
@@ -111,7 +122,11 @@ def read(path: Path, course: Course) -> bytes:
 
 
 def checked(data: bytes, name: str, course: Course) -> bytes:
-    """Return a solution that can be handed in. Raises UsageError where it is empty or too large."""
+    """Return a solution that can be handed in.
+
+    Raises:
+        UsageError: It is empty or too large.
+    """
     if not data:
         raise UsageError(f"{name} is empty")
     if len(data) > course.largest_submission:
@@ -155,7 +170,11 @@ class Desk:
     ) -> str:
         """Hand in a solution; returns its id once the broker has confirmed it.
 
-        Raises ConnectFailed, PublishError. After cancelling, the outcome is unknown.
+        After cancelling, the outcome is unknown.
+
+        Raises:
+            ConnectFailed: No broker can be reached.
+            PublishError: The broker did not take the message.
         """
         identity, confirmed = await self.send(student, module, solution, name, who=who)
         await confirmed
@@ -191,9 +210,14 @@ class Desk:
 async def submit_all(
     wiring: Wiring, url: str, wanted: Sequence[Entry], tell: Callable[[Entry, str], None], *, strict: bool = False
 ) -> None:
-    """Hand in files; `tell` is called with each entry and its id, once confirmed.
+    """Submit files. Raises the errors of `Desk.submit`, and TopologyMismatch.
 
-    strict: what exists on the broker with other flags is an error. Raises as `Desk.submit` does, and TopologyMismatch.
+    Args:
+        wiring: How the broker is reached and what is declared.
+        url: The broker.
+        wanted: The files to hand in.
+        tell: Called with each entry and the submission's id, once the broker has confirmed it.
+        strict: Raise TopologyMismatch if something exists on the broker with other flags.
     """
     pending: deque[tuple[Entry, str, asyncio.Future[tuple[None, None]]]] = deque()
     async with Desk(wiring, url, strict=strict) as desk:
@@ -239,9 +263,11 @@ class Asking:
         await self._stack.aclose()
 
     async def ask(self, identity: str) -> dict[str, Any] | None:
-        """Return what is known of a submission with its history, by its id or its beginning; None where nothing is.
+        """Return what is known of a submission with its history, by its id or its beginning; None if nothing is.
 
-        Raises NoSuchID where several begin so, RequestTimeout where no coordinator answers.
+        Raises:
+            NoSuchID: Several ids begin so.
+            RequestTimeout: No coordinator answers.
         """
         properties = Properties(
             content_type=JSON,
@@ -268,7 +294,14 @@ class Asking:
 async def results(wiring: Wiring, url: str, *, strict: bool = False) -> AsyncGenerator[dict[str, Any], None]:
     """Yield results as they come, from a queue of its own that is gone afterwards.
 
-    strict: an exchange that exists with other flags is an error. Raises ConnectFailed, PreconditionFailed.
+    Args:
+        wiring: How the broker is reached and what is declared.
+        url: The broker.
+        strict: Raise PreconditionFailed if the exchange exists with other flags.
+
+    Raises:
+        ConnectFailed: No broker can be reached.
+        PreconditionFailed: A queue or exchange exists with other flags.
     """
     async with connect(url, name=f"{APP} results") as connection:
         channel = await connection.channel()

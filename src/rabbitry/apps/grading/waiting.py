@@ -13,10 +13,13 @@ from rabbitry.exceptions import ConnectFailed, NotFound
 
 
 async def missing_role(url: str, found: Mapping[str, Any], course: Course) -> str | None:
-    """Return advice where nobody takes a submission in its status; None where somebody does, or that is not known.
+    """Return advice if nobody takes a submission in its status; None if somebody does, or that is not known.
 
-    url: the broker's. found: what is recorded of the submission. The role's consumers are those of its queue,
-    whichever program they are of.
+    Args:
+        url: The broker's.
+        found: What is recorded of the submission. The role's consumers are those of its queue, whichever program they
+            are of.
+        course: The course's configuration.
     """
     role = next((role for role in ROLES.values() if role.takes == found["status"]), None)
     if role is None:
@@ -43,7 +46,7 @@ async def missing_role(url: str, found: Mapping[str, Any], course: Course) -> st
 
 
 def _queue(role: Role, found: Mapping[str, Any], course: Course) -> tuple[str, str] | None:
-    """Return the queue in which it waits, and the options of the role that takes it; None where it is not known."""
+    """Return the queue in which it waits, and the options of the role that takes it; None if it is not known."""
     name = found["module"]
     if role.name != "demonstrator" or not name:
         return role.queue, ""

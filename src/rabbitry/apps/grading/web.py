@@ -38,7 +38,7 @@ _LONGEST_SHOWN: Final = 200_000
 
 PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
 T = TypeVar("T")
-log = logging.getLogger("rabbitry.apps.grading")
+_logger = logging.getLogger(__name__)
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,7 +116,7 @@ class Pages:
         return json_response(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
 
     async def submission(self, identity: str) -> Response:
-        """Return a submission with its history, and whether its file is here; `null` where nothing is known of it."""
+        """Return a submission with its history, and whether its file is here; `null` if nothing is known of it."""
         from rabbitry.apps.grading.records import course, inbox
         from rabbitry.apps.grading.service import LEAST
 
@@ -145,7 +145,7 @@ class Pages:
         return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
     async def item(self, role: str, identity: str) -> Response:
-        """Return what waits, with the solution where it is text."""
+        """Return what waits, with the solution if it is text."""
         found = await self._item(role, identity)
         assignment = found.assignment
         text = "" if assignment.is_binary else assignment.solution_text()
@@ -224,7 +224,7 @@ class Pages:
         return (await self._known()).largest_submission + _FORM_BYTES
 
     async def _records(self) -> Database | None:
-        """Open the database; None where no role has made it yet: who looks at the page makes none."""
+        """Open the database; None if no role has made it yet: who looks at the page makes none."""
         from rabbitry.apps.grading.records import Database
 
         async with self._opening:

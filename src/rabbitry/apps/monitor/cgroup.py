@@ -34,7 +34,7 @@ class _Group:
 
 
 def limits(memory: int, processors: int, root: Path = Path("/")) -> Limits | None:
-    """Return the limits below what the machine has; None where there are none.
+    """Return the limits below what the machine has; None if there are none.
 
     Args:
         memory: bytes that the machine has.
@@ -101,7 +101,7 @@ def _quota(folder: Path, *, unified: bool) -> float | None:
 
 
 def _group(controller: str, root: Path) -> _Group | None:
-    """Return this process's group for a controller: of version 1 where that has it, else of version 2."""
+    """Return this process's group for a controller: of version 1 if that has it, else of version 2."""
     paths = dict[str, str]()
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -147,7 +147,7 @@ def _unescaped(text: str) -> str:
 
 
 def _listed(path: Path) -> int:
-    """Count the processors of a list such as `0-3,8`; 0 where there is none."""
+    """Count the processors of a list such as `0-3,8`; 0 if there is none."""
     number = 0
     for part in _text(path).split(","):
         first, _, last = part.partition("-")

@@ -23,7 +23,7 @@ SILENCE = 5.0
 _WARNINGS = 100
 """Different warnings that are shown, so that a hostile publisher can't flood the terminal."""
 
-log = logging.getLogger("rabbitry.apps.monitor")
+_logger = logging.getLogger(__name__)
 
 Show = Callable[[str, HostSeries], Awaitable[None]]
 
@@ -53,7 +53,6 @@ class StatisticsClient:
             ConnectFailed: the first attempt to connect failed; or the login was refused at a later one.
             AccessRefused, PreconditionFailed: see `Declarer`.
         """
-
         broker = parse_url(url) if isinstance(url, str) else url
 
         def told(event: RecoveryEvent) -> None:
@@ -76,7 +75,7 @@ class StatisticsClient:
             await self._declarer.exchange(channel, UTILIZATION.name, UTILIZATION.type, durable=UTILIZATION.durable)
 
     def _log_connected(self, broker: BrokerURL) -> None:
-        log.info("connected to %s: counting %s", broker, _named(self._silence))
+        _logger.info("connected to %s: counting %s", broker, _named(self._silence))
 
     async def _work(self, connection: Connection, stop: asyncio.Event) -> None:
         """Count until `stop`; then stop consuming, empty the queue of what is left, close the channel.
@@ -129,7 +128,7 @@ class StatisticsClient:
         await self._show(routing_key, self._counts.add(routing_key, sample.cpu, sample.net))
 
     def _tell_apart(self, key: str, machine: str) -> None:
-        """Warn where two machines take turns with one routing key. One that takes over for good is no mistake."""
+        """Warn if two machines take turns with one routing key. One that takes over for good is no mistake."""
         latest, before = self._machines.get(key, ("", ""))
         if machine == latest:
             return
@@ -142,16 +141,16 @@ class StatisticsClient:
             return
         self._warned.add((key, problem))
         if len(self._warned) > _WARNINGS:
-            log.warning("further malformed samples are counted, but not named")
+            _logger.warning("further malformed samples are counted, but not named")
         else:
-            log.warning("a message of '%s' %s", printable(key), problem)
+            _logger.warning("a message of '%s' %s", printable(key), problem)
 
     def _hear(self, key: str) -> None:
         if key in self._heard:
             self._heard[key] = asyncio.get_running_loop().time()
             if key in self._silent:
                 self._silent.discard(key)
-                log.info("samples of '%s' come", printable(key))
+                _logger.info("samples of '%s' come", printable(key))
 
     async def _say_silence(self) -> None:
         """Log for each routing key when nothing came for some time, and what to look at."""
@@ -168,7 +167,7 @@ class StatisticsClient:
             ]
             if not silent:
                 continue
-            log.warning(
+            _logger.warning(
                 "nothing came from %s for %.0f s: does a publisher run with this routing key, "
                 "on this broker and virtual host? `rabbitry doctor` looks",
                 _named(silent),

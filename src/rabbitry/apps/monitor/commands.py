@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.monitor.publisher import Publisher
     from rabbitry.apps.monitor.settings import Settings
 
-log = logging.getLogger("rabbitry.apps.monitor.commands")
+_logger = logging.getLogger(__name__)
 app = typer.Typer()
 
 BrokerOption = Annotated[
@@ -114,6 +114,7 @@ def publish(
     interval: Interval = 1.0,
     probe_interval: ProbeInterval = 5.0,
     connect_attempts: Attempts = None,
+    *,
     strict: Strict = False,
     plain: Plain = False,
     env_file: EnvFile = None,
@@ -126,7 +127,7 @@ def publish(
 
     Example: RABBITMQ_PASSWORD=… rabbitry monitor publish -b rabbit.example -c alice -k pi-1
     """
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     from dataclasses import replace
 
     from rabbitry.apps._settings import variables
@@ -172,6 +173,7 @@ def stats(
     more_keys: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY]...", help="More of them.", show_default=False)
     ] = None,
+    *,
     strict: Strict = False,
     plain: Plain = False,
     as_json: Json = False,
@@ -184,7 +186,7 @@ def stats(
 
     Example: rabbitry monitor stats -k pi-1 pi-2
     """
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     # An option of the field's parsers takes one value; what follows it arrives as arguments.
     keys = _routing_keys([*(key or []), *(more_keys or [])])
     if not keys:
@@ -213,7 +215,7 @@ def _listen(settings: Settings) -> list[socket]:
     from rabbitry.runtime.listening import listen
 
     listeners = listen(settings.host, settings.port)
-    log.info("serving http://%s:%d/publish", settings.host, listeners[0].getsockname()[1])
+    _logger.info("serving http://%s:%d/publish", settings.host, listeners[0].getsockname()[1])
     return listeners
 
 

@@ -41,7 +41,7 @@ class SampleFeed:
 
     `async with SampleFeed(url) as feed: async for event in feed: …`. The iteration ends only by an exception:
     LoginRefused or VirtualHostRefused, ConnectFailed past `connect_attempts`, PreconditionFailed with `strict`,
-    AccessRefused where this user may not read there, or any other error that ends the feed. Cancelling a reader
+    AccessRefused if this user may not read there, or any other error that ends the feed. Cancelling a reader
     loses no event; leaving the block closes the connection, and with it the queue.
     """
 
@@ -119,7 +119,7 @@ class SampleFeed:
 class _Events:
     """The events that the reader has not taken yet, in order.
 
-    Bounded: those of one connection by the channel's prefetch, since messages are acked when they are taken. Where
+    Bounded: those of one connection by the channel's prefetch, since messages are acked when they are taken. If
     several connections were lost meanwhile, only those of the first and of the last one are kept.
     """
 

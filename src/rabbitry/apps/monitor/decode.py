@@ -41,7 +41,7 @@ class Utilization(msgspec.Struct, frozen=True):
     problems: list[str]
     """One text for each interface that was skipped."""
     machine: str = ""
-    """The id of the machine, empty where the sample has none."""
+    """The id of the machine, empty if the sample has none."""
 
 
 def printable(name: str) -> str:

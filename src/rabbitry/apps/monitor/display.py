@@ -97,8 +97,10 @@ def table(counts: Counts) -> Table:
 async def display(counts: Counts, *, as_json: bool) -> AsyncIterator[Show]:
     """Show statistics on stdout while the block runs, and a summary at its end; gives what shows one sample.
 
-    JSON lines, or a table where stdout is a terminal, plain lines otherwise. Raises BrokenPipeError where
-    nobody reads stdout any more.
+    JSON lines, or a table if stdout is a terminal, plain lines otherwise.
+
+    Raises:
+        BrokenPipeError: Nobody reads stdout any more.
     """
     if not as_json and sys.stdout.isatty():
         async with _live_table(counts):

@@ -46,8 +46,8 @@ class SampleState(msgspec.Struct, frozen=True):
 
     `id` stands for the machine. Its name `host`, the routing key `key` and the machine's own id `machine` are for
     people: machines of one name differ in one of the others. `seq` grows over all machines; `at` is when it came, in
-    Unix seconds. `clock` is how many seconds the machine's clock is ahead of this one's (behind, where it is below 0),
-    None where they agree or it does not say.
+    Unix seconds. `clock` is how many seconds the machine's clock is ahead of this one's (behind, if it is below 0),
+    None if they agree or it does not say.
     """
 
     id: str
@@ -71,7 +71,7 @@ class HostState(msgspec.Struct, frozen=True):
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the samples come from: `since` when it is in this state, and why, where it is away."""
+    """The broker that the samples come from: its state, since when, and why it is away if it is."""
 
     state: BrokerState
     since: float
@@ -192,11 +192,15 @@ class Hub:
             page.tell_broker()
 
     def page(self, peer: str | None = None) -> AbstractContextManager[Page]:
-        """Open a page's subscription, until the block is left. peer: the browser's address; see `OpenPages`."""
+        """Open a page's subscription, until the block is left.
+
+        Args:
+            peer: The browser's address; see `OpenPages`.
+        """
         return self._pages.opened(lambda: Page(self), peer)
 
     def whole(self, host: str) -> HostState | None:
-        """Return all that is known of one host, by its id; None where it is forgotten."""
+        """Return all that is known of one host, by its id; None if it is forgotten."""
         known = self._hosts.get(host)
         return None if known is None else HostState(host, known.latest.host, known.latest, list(known.history))
 
@@ -235,7 +239,7 @@ class Page:
         self._wake.set()
 
     def add(self, sample: SampleState) -> None:
-        """Queue a sample. Where too many wait, their hosts are sent whole instead, with the newest of each."""
+        """Queue a sample. If too many wait, their hosts are sent whole instead, with the newest of each."""
         if sample.id in self._whole:
             return
         self._samples.append(sample)
@@ -294,6 +298,6 @@ class Page:
 
 
 def _clock_error(ahead: deque[float]) -> float | None:
-    """Return how far ahead a clock is, None where that may be nothing: the smallest of the last differences counts."""
+    """Return how far ahead a clock is, None if that may be nothing: the smallest of the last differences counts."""
     error = min(ahead, key=abs, default=0.0)
     return round(error, 1) if abs(error) > CLOCK_TOLERANCE else None

@@ -46,9 +46,9 @@ def uplinks(counters: Mapping[str, float], sysfs: Path = SYSFS) -> list[str]:
 
 
 def by_name(traffic: Mapping[str, float]) -> list[str]:
-    """Return the interfaces that are network cards by their names, in order; bonds, where there are no cards.
+    """Return the interfaces that are network cards by their names, in order; bonds, if there are no cards.
 
-    Where all of them are bridges, VLANs or tunnels, it is the busiest: one may carry what the others do.
+    If all of them are bridges, VLANs or tunnels, it is the busiest: one may carry what the others do.
 
     Args:
         traffic: interface → bytes, or bytes a second.

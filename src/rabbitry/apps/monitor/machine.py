@@ -14,7 +14,7 @@ _SEEDS = ("etc/machine-id", "var/lib/dbus/machine-id", "proc/sys/kernel/random/b
 
 @functools.cache
 def machine_id(root: Path = Path("/")) -> str:
-    """Return 16 hexadecimal digits that tell this machine from others of its name; empty where nothing does.
+    """Return 16 hexadecimal digits that tell this machine from others of its name; empty if nothing does.
 
     It is a keyed hash, since machine-id(5) asks to keep the id itself from the network. The hardware address of the
     first network card goes into it too: cloned virtual machines and SD cards share their machine-id.
@@ -26,7 +26,7 @@ def machine_id(root: Path = Path("/")) -> str:
 
 
 def _card_address(root: Path) -> str:
-    """Return the address of the first network card that has one of its own, empty where none has."""
+    """Return the address of the first network card that has one of its own, empty if none has."""
     found: list[tuple[int, str]] = []
     try:
         interfaces = list((root / "sys/class/net").iterdir())

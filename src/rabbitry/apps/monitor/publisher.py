@@ -37,7 +37,7 @@ CONFIRM = 10.0
 SHORT = 0.2
 """Seconds that a measurement on demand is over, and the agent's first one."""
 
-log = logging.getLogger("rabbitry.apps.monitor")
+_logger = logging.getLogger(__name__)
 
 Work = Callable[[], Awaitable[object]]
 
@@ -75,7 +75,11 @@ class Publisher:
     ) -> None:
         """Keep a connection until `stop` is set, and run `work` over it, which ends then.
 
-        connect_attempts: how often to try in a row, at the start and after each loss. None: for ever.
+        Args:
+            url: The broker.
+            stop: Ends the connection.
+            work: Called with the connection.
+            connect_attempts: How often to try in a row, at the start and after each loss. None: for ever.
 
         Raises:
             ConnectFailed: the login was refused, or `connect_attempts` failed in a row.
@@ -112,7 +116,7 @@ class Publisher:
 
     def _connected(self, broker: BrokerURL) -> None:
         self.away = None
-        log.info(
+        _logger.info(
             "connected to %s: routing key '%s', exchanges %s",
             broker,
             self.routing_key,
@@ -174,7 +178,7 @@ class _Audience:
 class Agent:
     """Publishes a sample each `interval` seconds to some exchanges of a publisher.
 
-    Where a sample comes back because nobody listens, that exchange gets one each `probe` seconds, until one is
+    When a sample comes back because nobody listens, that exchange gets one each `probe` seconds, until one is
     routed. When the broker is slow, samples are left out, not queued.
     """
 
@@ -224,7 +228,7 @@ class Agent:
             reading = await self._meter.read()
         except (MeasuringHangs, OSError) as error:
             if not self._blind:
-                log.warning("no samples for now: %s", reason(error, is_named=False))
+                _logger.warning("no samples for now: %s", reason(error, is_named=False))
             self._blind = True
             return None
         self._blind = False
@@ -237,7 +241,7 @@ class Agent:
         except PublishReturned:
             audience.next_at = asyncio.get_running_loop().time() + self._probe - self._interval / 2
             if not audience.absent:
-                log.info(
+                _logger.info(
                     "nobody listens on exchange '%s' with routing key '%s': paused, trying again every %g s",
                     exchange,
                     key,
@@ -250,11 +254,11 @@ class Agent:
             if self._publisher.away is not None:
                 return  # the connection was lost meanwhile, which is logged
             if not audience.trouble:
-                log.warning("exchange '%s' does not take samples: %s", exchange, error)
+                _logger.warning("exchange '%s' does not take samples: %s", exchange, error)
             audience.trouble = True
         else:
             if audience.absent or audience.trouble:
-                log.info("samples arrive on exchange '%s' again", exchange)
+                _logger.info("samples arrive on exchange '%s' again", exchange)
             audience.absent = audience.trouble = False
 
 

@@ -46,13 +46,13 @@ class Reading:
     raw: str
     values: Values
     timestamp: float | None
-    """When it was measured by the machine's own clock, in Unix seconds; None where it does not say."""
+    """When it was measured by the machine's own clock, in Unix seconds; None if it does not say."""
 
 
 def read(body: bytes, routing_key: str) -> Reading:
     """Read a message that came with `routing_key`.
 
-    A host is named by the field `hostname`; where there is none, by the routing key. Fields of another type
+    A host is named by the field `hostname`; if there is none, by the routing key. Fields of another type
     than expected are left out of the values, never an error: the page shows the JSON all the same.
 
     Raises:
@@ -115,12 +115,12 @@ def _timestamp(text: object) -> float | None:
 
 
 def _rate(value: object) -> float:
-    """Return `value` where it is a number of bytes a second, else 0."""
+    """Return `value` if it is a number of bytes a second, else 0."""
     return max(_number(value) or 0.0, 0.0)
 
 
 def _portion(value: object) -> float | None:
-    """Return `value` where it is a percentage from 0 to 100, but for what rounding makes of one; else None."""
+    """Return `value` if it is a percentage from 0 to 100, but for what rounding makes of one; else None."""
     percent = _number(value)
     if percent is None or not -_ROUNDING <= percent <= 100 + _ROUNDING:
         return None
@@ -128,7 +128,7 @@ def _portion(value: object) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    """`value` where it is a finite number that is no bool, else None."""
+    """`value` if it is a finite number that is no bool, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

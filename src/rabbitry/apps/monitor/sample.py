@@ -66,7 +66,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     `cpu_percent` is 100 times `cpu`. `uplinks` are the interfaces of `net` whose traffic is the machine's own, each
     byte in one of them. `disk` is the file system at `/`, `filesystems` are all local ones by mount point, `disks`
     whole block devices. `load` is over 1, 5 and 15 minutes, `temperatures` are in °C, `uptime` in seconds. `container`
-    is None where the agent runs without limits of its own.
+    is None if the agent runs without limits of its own.
     """
 
     timestamp: str

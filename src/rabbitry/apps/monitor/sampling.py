@@ -125,12 +125,17 @@ def sample(before: Reading, after: Reading) -> Sample:
 
 
 class Meter:
-    """Takes readings in a thread of its own, at most one at a time, so that a hanging file system stops
-    neither the event loop nor, the thread being a daemon, the end of the process.
+    """Takes readings in a daemon thread, one at a time.
+
+    A file system that hangs therefore stops neither the event loop nor the exit of the process.
     """
 
     def __init__(self, patience: float = 5.0) -> None:
-        """`patience`: seconds after which a reading is given up for this time."""
+        """Start no thread yet.
+
+        Args:
+            patience: Seconds that `read` waits for a reading.
+        """
         self._patience = patience
         self._pending: asyncio.Future[Reading] | None = None
 
@@ -252,7 +257,7 @@ def _temperatures() -> dict[str, float]:
         return {}
     found: dict[str, float] = {}
     try:
-        groups = cast(Mapping[str, Sequence[_Sensor]], sensors())
+        groups = cast("Mapping[str, Sequence[_Sensor]]", sensors())
     except OSError:  # a driver that fails is no reason to publish nothing
         return found
     for chip, group in groups.items():
@@ -262,7 +267,7 @@ def _temperatures() -> dict[str, float]:
 
 
 def _unused(name: str, names: Collection[str]) -> str:
-    """Return `name`, numbered where it is taken: a machine with two processors has `coretemp Core 0` twice."""
+    """Return `name`, numbered if it is taken: a machine with two processors has `coretemp Core 0` twice."""
     numbered = (f"{name} #{number}" for number in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in names)
 

@@ -25,7 +25,7 @@ from rabbitry.runtime.http.origins import is_from_another_site
 
 PORT = 8000
 
-log = logging.getLogger("rabbitry.apps.monitor")
+_logger = logging.getLogger(__name__)
 
 
 def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
@@ -41,7 +41,7 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
 
     @app.api_route("/publish", methods=["GET", "POST"])
     async def publish(request: Request) -> Response:
-        """Measure now and publish: 200 `success`; 503 `unheard` where nobody listens, `failed` otherwise.
+        """Measure now and publish: 200 `success`; 503 `unheard` if nobody listens, `failed` otherwise.
 
         The contract has a GET with an effect. It has none as HEAD, and none for another site's page, which can make a
         browser send a GET without asking it for anything.
@@ -103,7 +103,7 @@ async def _keep_connected(publisher: Publisher, settings: Settings, stop: asynci
         await publisher.run(settings.broker, stop, stop.wait)
     except RabbitryError as error:
         # The service stays up, so that whoever asks it is told too; uvicorn can't be made to end from here.
-        log.error("nothing can be published, and this is not tried again: %s", error)  # noqa: TRY400
+        _logger.error("nothing can be published, and this is not tried again: %s", error)  # noqa: TRY400
 
 
 def _answer(status: str, message: str, measured: Sample | None, code: int | None = None) -> Response:

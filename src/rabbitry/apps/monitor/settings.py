@@ -25,7 +25,7 @@ def from_environment(
     host: str | None = None,
     port: int | None = None,
 ) -> Settings:
-    """Return the settings of what `variables` found; the other arguments go before it where they are not None.
+    """Return the settings of what `variables` found; the other arguments go before it if they are not None.
 
     Raises:
         UsageError: A value makes no sense. The text names its key.

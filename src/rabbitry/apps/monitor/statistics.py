@@ -98,7 +98,7 @@ class Series:
         self.current = value
         self.low = min(self.low, value)
         self.high = max(self.high, value)
-        # Welford: no sum of squares, which would lose all digits where the mean is large.
+        # Welford: no sum of squares, which would lose all digits if the mean is large.
         difference = value - self._mean
         self._mean += difference / self.count
         self._squares += difference * (value - self._mean)

@@ -25,7 +25,7 @@ SHORTEST_PAUSE: Final = 0.05
 Event: TypeAlias = Connected | Lost | Received
 Feed: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
 
-log = logging.getLogger("rabbitry.apps.monitor")
+_logger = logging.getLogger(__name__)
 
 
 def feed_of(broker: str, exchange: str, queue: str) -> Feed:
@@ -86,7 +86,7 @@ async def _feed(hub: Hub, feed: Feed, refused: Callable[[ConnectFailed], None] |
                         hub.receive(body, routing_key)
                     case Connected():
                         hub.set_broker("connected")
-                        log.info("broker connected: %s", hub.broker.where)
+                        _logger.info("broker connected: %s", hub.broker.where)
                     case Lost(reason):
                         hub.set_broker("away", reason)
     except RabbitryError as error:
@@ -94,5 +94,5 @@ async def _feed(hub: Hub, feed: Feed, refused: Callable[[ConnectFailed], None] |
         if isinstance(error, ConnectFailed) and refused is not None:
             refused(error)
         else:
-            log.warning("no samples will come, this is not tried again: %s", error)
+            _logger.warning("no samples will come, this is not tried again: %s", error)
         raise

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _IDLE: Final = 6.0
 """Seconds without a message after which the queue is looked at: a broker's figures are up to 5 s old."""
 
-log = logging.getLogger("rabbitry.apps.workqueue.commands")
+_logger = logging.getLogger(__name__)
 app = typer.Typer()
 Queue = Annotated[str, typer.Option(help="The queue.")]
 
@@ -44,6 +44,7 @@ def produce_numbers(
     context: typer.Context,
     count: Annotated[int, typer.Option(min=1, help="How many numbers, from 0 on.")] = 100_001,
     queue: Queue = "worker_queue",
+    *,
     plain: Plain = False,
     strict: Strict = False,
     broker: Broker = None,
@@ -58,7 +59,7 @@ def produce_numbers(
     async def work() -> int:
         from rabbitry.apps.workqueue.work import produce
 
-        await produce(url, _teller(as_json), count=count, queue=queue, plain=plain, strict=strict)
+        await produce(url, _teller(as_json=as_json), count=count, queue=queue, plain=plain, strict=strict)
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))
@@ -69,6 +70,7 @@ def consume_numbers(
     context: typer.Context,
     queue: Queue = "worker_queue",
     prefetch: Annotated[int, typer.Option(min=1, max=65535, help="Messages in hand; equal ones share equally.")] = 10,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
@@ -80,18 +82,18 @@ def consume_numbers(
 ) -> None:
     """Take numbers and ack each, one of any number of consumers, until SIGTERM or Ctrl-C.
 
-    Where none comes although the queue has some, it says why, as far as the broker's management API shows it.
+    If none comes although the queue has some, it says why, as far as the broker's management API shows it.
 
     Example: rabbitry workqueue consume
     """
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     url = broker_url(context, broker)
 
     async def service(stop: asyncio.Event) -> int:
         from rabbitry.apps.workqueue.work import Worker
         from rabbitry.runtime.tasks import background
 
-        worker = Worker(_teller(as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
+        worker = Worker(_teller(as_json=as_json), queue=queue, prefetch=prefetch, plain=plain, strict=strict)
         async with background(_watch(worker, queue, url, management)):
             await worker.run(url, stop, connect_attempts=connect_attempts)
         return ExitCode.DONE
@@ -100,7 +102,7 @@ def consume_numbers(
 
 
 async def _watch(worker: Worker, queue: str, url: str, management: str | None) -> None:
-    """Print once what is wrong with the queue while nothing comes. Ends where there is no management API."""
+    """Print once what is wrong with the queue while nothing comes. Ends if there is no management API."""
     from rabbitry.amqp.client import parse_url
 
     login, said = parse_url(url), set[str]()
@@ -116,16 +118,16 @@ async def _watch(worker: Worker, queue: str, url: str, management: str | None) -
         try:
             second = await look(management, login)
         except ConnectFailed as error:
-            log.log(logging.DEBUG if management is None else logging.WARNING, "%s", error)
+            _logger.log(logging.DEBUG if management is None else logging.WARNING, "%s", error)
             return
         for problem in problems(first, second) if first is not None else ():
             if problem.queue == queue and problem.todo not in said:
                 said.add(problem.todo)
-                log.warning("queue '%s': %s: %s", queue, problem.what, problem.todo)
+                _logger.warning("queue '%s': %s: %s", queue, problem.what, problem.todo)
         first = second
 
 
-def _teller(as_json: bool) -> Callable[[Progress], None]:
+def _teller(*, as_json: bool) -> Callable[[Progress], None]:
     """Return a function that prints a picture: a line that is written over on a terminal, else a line each."""
     end = "\r" if sys.stdout.isatty() else "\n"
 

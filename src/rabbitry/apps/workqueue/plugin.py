@@ -1,5 +1,7 @@
 """The work queue as a plug-in."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from rabbitry.apps import Plugin

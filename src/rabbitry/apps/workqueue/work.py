@@ -32,7 +32,7 @@ _UNCONFIRMED: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress. done: by this program. rate: messages a second, lately. left: None where that is not known.
+    """The progress. done: by this program. rate: messages a second, lately. left: None if that is not known.
 
     shares: what each consumer that is alive has done, by its id; empty for the producer.
     """
@@ -67,8 +67,18 @@ async def produce(
 ) -> None:
     """Publish the numbers from 0 on, and return when all are confirmed.
 
-    plain: declare the queue as the original programs do, not durable. strict: a queue that exists with other flags is
-    an error, and not used as it is. Raises ConnectFailed, PublishError, PreconditionFailed.
+    Args:
+        url: The broker.
+        tell: Called with the progress.
+        count: How many numbers.
+        queue: The queue's name.
+        plain: Declare the queue as the original programs do, not durable.
+        strict: Raise PreconditionFailed if the queue exists with other flags, instead of using it as it is.
+
+    Raises:
+        ConnectFailed: No broker can be reached.
+        PublishError: The broker did not take the message.
+        PreconditionFailed: A queue or exchange exists with other flags.
     """
     rate, told = _Rate(), time.monotonic()
     pending: deque[asyncio.Future[None]] = deque()
@@ -118,7 +128,7 @@ class Worker:
         """Consume until `stop` is set.
 
         Raises ConnectFailed past `connect_attempts` at the start (None: no limit), LoginRefused, VirtualHostRefused,
-        and PreconditionFailed where this worker is strict.
+        and PreconditionFailed if this worker is strict.
         """
         await run_connected(
             url,

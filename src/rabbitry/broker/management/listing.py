@@ -211,7 +211,7 @@ async def _sorted(items: Sequence[T], listed: Listed[T], query: QueryParams, upt
     for *_, last in heapq.merge(*runs, reverse=is_reversed):
         if len(found) >= upto:
             break
-        found.append(items[cast(int, last)])
+        found.append(items[cast("int", last)])
         if pace.is_over:
             await pace.rest()
     return found

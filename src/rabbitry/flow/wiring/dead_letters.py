@@ -42,9 +42,9 @@ def dead_queue(app: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter, as `list` and `show` give it. queue: where it failed; empty where it never came to one.
+    """A dead letter, as `list` and `show` print it. queue: where it failed; empty if it never reached a queue.
 
-    cut: names and sizes of the headers that were left out because they fit no frame; empty where all are there.
+    cut: names and sizes of the headers that were left out because they fit no frame; empty if all are there.
     """
 
     id: str
@@ -99,7 +99,11 @@ Which: TypeAlias = Callable[[DeadLetter], bool]
 def which(
     *, id: str | None = None, reason: str | None = None, stage: str | None = None, everything: bool = False
 ) -> Which:
-    """Choose dead letters. Raises UsageError where nothing is chosen, so that nothing means all by accident."""
+    """Choose dead letters.
+
+    Raises:
+        UsageError: Nothing is chosen. Choosing all must be explicit.
+    """
     if not everything and id is None and reason is None and stage is None:
         raise UsageError("which dead letters? by id, reason or stage, or all of them")
     return lambda letter: (
@@ -112,15 +116,18 @@ def which(
 async def find_id(connection: Connection, app: str, beginning: str) -> str:
     """Return the whole id of a dead letter, given its beginning.
 
-    Raises NoSuchID where no or several letters have such an id, NotFound where the app has no such queue yet.
+    Raises:
+        NoSuchID: No dead letter, or more than one, has an id that begins so.
+        NotFound: The app has no such queue yet.
     """
     return pick(beginning, [letter.id async for letter in letters(connection, app)], f"dead letter of app {app!r}")
 
 
 async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncGenerator[DeadLetter, None]:
-    """Yield the dead letters that are there now, oldest first. Looking takes nothing away: all go back.
+    """Yield the dead letters that are in the queue now, oldest first. All of them stay there.
 
-    Raises NotFound where the app has no such queue yet.
+    Raises:
+        NotFound: The app has no such queue yet.
     """
     async with _looking(connection, app) as walk:
         async for delivery in walk:
@@ -143,12 +150,21 @@ async def drop(connection: Connection, app: str, chosen: Which) -> int:
 async def replay(
     connection: Connection, app: str, chosen: Which, progress: Callable[[int], None] | None = None
 ) -> tuple[int, list[str]]:
-    """Publish the chosen dead letters to where they came from, and remove each once that is confirmed.
+    """Publish the chosen dead letters to where they came from, and remove each once its copy is confirmed.
 
-    One that came to a queue goes to that queue, at attempt 1; one that came to none goes to its exchange again.
-    Killed or cancelled in between, nothing is lost; what was confirmed and not yet removed is there twice.
-    progress: called with the number done so far. Returns how many were replayed, and why others were not:
-    no queue took them, or the broker refused them; these stay.
+    A message that failed in a queue goes to that queue, as attempt 1. A message that never reached a queue is published
+    to its exchange again. If this is cancelled or killed, no message is lost; one whose copy was confirmed but which
+    was not removed yet exists twice.
+
+    Args:
+        connection: An open connection.
+        app: The app's name.
+        chosen: Selects the dead letters.
+        progress: Called with the number of messages replayed so far.
+
+    Returns:
+        The number of replayed messages, and for each other one why it stays: no queue took it, or the broker refused
+        it.
     """
     async with await connection.channel() as publishing:
         replaying = _Replaying(progress)

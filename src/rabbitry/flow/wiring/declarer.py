@@ -20,18 +20,22 @@ _REFUSES_OTHERS: Final = (
 _REMEMBERED: Final = 1000
 """Differences that are logged, once each. More come only from names that are made up without end."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class Declarer:
     """Declares exchanges and queues; one that exists with other flags is used as it is.
 
-    Each difference is said once as a warning, however often the same thing is declared again after a reconnect:
-    the declarer lives as long as the program's wish to use them, over all its connections.
+    Each difference is logged once as a warning, however often the same thing is declared again after a reconnect: one
+    declarer serves all connections of a program, one after the other.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        """strict: raise PreconditionFailed for what exists with other flags."""
+        """Create a declarer.
+
+        Args:
+            strict: Raise PreconditionFailed if a queue or exchange exists with other flags.
+        """
         self._strict = strict
         self._said: set[str] = set()
         self.types: dict[str, str] = {}
@@ -40,7 +44,7 @@ class Declarer:
     async def exchange(
         self, channel: Channel, name: str, type_: str, *, durable: bool, auto_delete: bool = False
     ) -> None:
-        """Declare an exchange. The channel is open again afterwards where the broker closed it.
+        """Declare an exchange. The channel is open again afterwards if the broker closed it.
 
         Raises:
             PreconditionFailed: it exists with another type or flags, and the declarer is strict.
@@ -68,29 +72,38 @@ class Declarer:
     ) -> None:
         """Declare a queue; see `exchange`.
 
-        is_required: raise TopologyMismatch for one that exists with other flags, since it can't be used as it is.
+        Args:
+            channel: An open channel.
+            name: The queue's name.
+            durable: Whether the queue survives a restart of the broker.
+            auto_delete: Whether the queue goes with its last consumer.
+            arguments: The queue's arguments.
+            is_required: Raise TopologyMismatch if the queue exists with other flags, since it can't be used as it is.
         """
         try:
             await channel.declare_queue(name, durable=durable, auto_delete=auto_delete, arguments=dict(arguments or {}))
         except PreconditionFailed as error:
             if is_required and not self._strict:
                 raise TopologyMismatch(
-                    f"queue '{name}' exists otherwise and can't be used by a stage with single_active=True "
+                    f"queue '{name}' exists with other flags and can't be used by a stage with single_active=True "
                     f"({error.reply_text}): delete it once it is empty, or give the stage another with queue=…"
                 ) from error
             await self._use(channel, f"queue '{name}'", error)
 
     async def exclusive_queue(self, channel: Channel, name: str) -> str:
-        """Declare an exclusive queue and return its name: one of the broker's where `name` can't be had (405).
+        """Declare an exclusive queue and return its name: one of the broker's if `name` can't be had (405).
 
-        The channel is open again afterwards where the broker closed it. Raises AccessRefused.
+        The channel is open again afterwards if the broker closed it.
+
+        Raises:
+            AccessRefused: The user lacks a permission.
         """
         try:
             return (await channel.declare_queue(name, exclusive=True)).name
         except ResourceLocked:
             self._say(
-                f"queue '{name}' can't be had for this connection alone, since another one holds it or declared it "
-                "otherwise; a queue named by the broker serves instead"
+                f"queue '{name}' can't be exclusive to this connection: another one holds it, or declared it with "
+                "other flags; using a queue named by the broker instead"
             )
             await channel.open()
             return (await channel.declare_queue("", exclusive=True)).name
@@ -103,10 +116,10 @@ class Declarer:
         if self._strict:
             raise error
         advice = _REFUSES_OTHERS if _NOW_DURABLE.search(error.reply_text) else ""
-        self._say(f"{what} exists otherwise and is used as it is ({error.reply_text}){advice}")
+        self._say(f"{what} exists with other flags and is used as it is ({error.reply_text}){advice}")
         await channel.open()
 
     def _say(self, text: str) -> None:
         if text not in self._said and len(self._said) < _REMEMBERED:
             self._said.add(text)
-            log.warning("%s", text)
+            _logger.warning("%s", text)

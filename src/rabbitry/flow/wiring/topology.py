@@ -26,7 +26,7 @@ DELIVERY_TIMEOUT: Final = 30 * 60.0
 _AT_LEAST_ONCE: Final = (3, 10)
 _DURABLE_ONLY: Final = (4, 3)
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,12 @@ def _waiting(seconds: int) -> dict[str, str | int]:
 
 
 def misfits(spec: AppSpec, version: tuple[int, ...]) -> list[str]:
-    """Return what a broker of this version will not do as the app needs it; version: () where it is unknown."""
+    """Return warnings of what a broker of this version does not do as the app needs it; () is an unknown version."""
     name = "RabbitMQ " + ".".join(str(part) for part in version)
     if () < version < _AT_LEAST_ONCE:
-        return [f"{name} loses what waits for a retry where it dies: queues dead-letter at least once from 3.10 on"]
+        return [
+            f"{name} loses messages that wait for a retry if it dies; from 3.10 on queues dead-letter at least once"
+        ]
     if spec.plain and version >= _DURABLE_ONLY:
         return [f"{name} refuses shared queues that are not durable: make app {spec.name!r} without plain=True"]
     return []
@@ -150,15 +152,22 @@ def misfits(spec: AppSpec, version: tuple[int, ...]) -> list[str]:
 async def declare(
     connection: Connection, spec: AppSpec, *, strict: bool = False, declarer: Declarer | None = None
 ) -> None:
-    """Declare everything; what exists with other flags is used as it is, and said as a warning.
+    """Declare everything. A queue or exchange that exists with other flags is used as it is, with a warning.
 
-    strict: raise TopologyMismatch instead, naming all that differs, before anything is declared. declarer: the one
-    that declared before, so that a difference is said once. Raises AccessRefused where this user may not, and
-    TopologyMismatch where the queue of a stage with one active worker exists otherwise, so that two would be active.
+    Args:
+        connection: An open connection.
+        spec: The app.
+        strict: Raise TopologyMismatch instead, naming all differences, before anything is declared.
+        declarer: The declarer of an earlier call, so that each difference is logged once.
+
+    Raises:
+        AccessRefused: The user may not declare something.
+        TopologyMismatch: Strict, and something exists with other flags; or the queue of a stage with one active worker
+            does, so that two would be active.
     """
     topology = derive(spec)
     for text in misfits(spec, connection.server_version):
-        log.warning("%s", text)
+        _logger.warning("%s", text)
     if strict:
         findings = [finding for finding in await check(connection, spec) if finding.is_different]
         if findings:
@@ -207,8 +216,8 @@ _MISSING: Final = "missing"
 async def check(connection: Connection, spec: AppSpec) -> list[Finding]:
     """Compare exchanges and queues with a broker, and change nothing.
 
-    What is there is declared again as the app would: the broker says 406 where it differs and does nothing
-    where it does not (AMQP 0-9-1, queue.declare). AMQP has no way to ask for bindings.
+    What is there is declared again as the app would: the broker says 406 if it differs and does nothing
+    if it does not (AMQP 0-9-1, queue.declare). AMQP has no way to ask for bindings.
     """
     topology = derive(spec)
     findings: list[Finding] = []

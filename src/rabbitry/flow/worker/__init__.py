@@ -3,6 +3,8 @@
 `Worker` is public, with what it tells of: `Work` is what one call of a handler got, `Result` what it led to.
 """
 
+from __future__ import annotations
+
 from rabbitry.flow.worker._job import Result, Work
 from rabbitry.flow.worker._worker import Worker
 

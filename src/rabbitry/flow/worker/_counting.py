@@ -83,7 +83,7 @@ class Counting:
         self.stages[job.stage.name].redelivered += 1
 
     def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
-        """Count what a handler did, and where that goes."""
+        """Count what a handler did, and where its results go."""
         counts = self.stages[job.stage.name]
         counts.handling.observe(job.seconds)
         for message in outgoing:

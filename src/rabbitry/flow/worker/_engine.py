@@ -36,7 +36,7 @@ _BLOCK_PATIENCE: Final = 10.0
 _CLOSE_PATIENCE: Final = 1.0
 """Seconds that a broker has to answer when a connection is closed."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -50,6 +50,7 @@ class Engine:
         self,
         spec: AppSpec,
         stages: Sequence[Stage],
+        *,
         waits: bool,
         prefetch: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
@@ -90,7 +91,7 @@ class Engine:
             and all(intake.is_ready for intake in self.intakes)
         )
 
-    async def connect(self, url: BrokerURL, strict: bool, attempts: int | None) -> None:
+    async def connect(self, url: BrokerURL, *, strict: bool, attempts: int | None) -> None:
         """Connect, and declare the topology. Raises what `connect` and `topology.declare` raise.
 
         attempts: to connect, 2 s apart at first and growing; None goes on for ever.
@@ -104,7 +105,7 @@ class Engine:
         """Consume, once connected. Raises what ends an intake before it has begun."""
         consuming, publishing = self._connections
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
-        settler = self._settler = Settler(self._spec, outlet, self.counting, self._waits)
+        settler = self._settler = Settler(self._spec, outlet, self.counting, waits=self._waits)
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
         for stage in self._stages:
@@ -171,7 +172,7 @@ class Engine:
         error = task.exception()
         if error is not None and not self._is_stopping:
             if not isinstance(error, RabbitryError):
-                log.error("the worker's I/O failed", exc_info=error)
+                _logger.error("the worker's I/O failed", exc_info=error)
             self._failed(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
     # -- jobs ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rabbitry.runtime.backoff import Backoff
 
 _PAUSES: Final = Backoff(0.5, 30.0)
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class Intake:
@@ -31,8 +31,15 @@ class Intake:
         take: Callable[[Job], None],
         redeclare: Callable[[], Awaitable[None]],
     ) -> None:
-        """queue: the stage's, or that of its suspects. take: called with each job. redeclare: declares the topology
-        again, for a queue that was deleted.
+        """Create an intake; `run` starts it.
+
+        Args:
+            stage: The stage whose handler gets the messages.
+            queue: The stage's queue, or the queue of its suspects.
+            connection: The worker's connection for consuming.
+            prefetch: How many deliveries may be unacknowledged.
+            take: Called with each job.
+            redeclare: Declares the app's topology again when the queue was deleted.
         """
         self.stage = stage
         self.queue = queue
@@ -58,7 +65,7 @@ class Intake:
     async def run(self) -> None:
         """Consume until `stop`, again whenever the broker ends the consumer or its channel.
 
-        Raises ConnectionClosed where the connection is closed for good, and AccessRefused where this user may not
+        Raises ConnectionClosed if the connection is closed for good, and AccessRefused if this user may not
         consume the queue, or declare what is missing.
         """
         failures = 0
@@ -77,7 +84,7 @@ class Intake:
                 if self.taken > taken:
                     failures = 0
                 pause = _PAUSES.pause(failures + 1)
-                log.warning(
+                _logger.warning(
                     "stage '%s', queue '%s': %s; consuming again in %.1f s", self.stage.name, self.queue, error, pause
                 )
             else:
@@ -106,7 +113,7 @@ class Intake:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it consumes, where it shall."""
+        """Whether it consumes, if it shall."""
         return self.consuming.is_set()
 
     @property
@@ -159,7 +166,7 @@ class Intake:
 
 
 def _identity(delivery: Delivery) -> bytes | str:
-    """Return what is the same when a message is delivered again: its id, or its body where it has none."""
+    """Return what is the same when a message is delivered again: its id, or its body if it has none."""
     return properties_of(delivery).message_id or delivery.body
 
 

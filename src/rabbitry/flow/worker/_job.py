@@ -31,7 +31,7 @@ class Result(NamedTuple):
     """The outcome of handling a message or a batch. Plain data, since worker processes send it.
 
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
-    trace context that was current when the handler returned or yielded, encoded; None where that is the message's.
+    trace context that was current when the handler returned or yielded, encoded; None if that is the message's.
     failures: results of single messages of a batch, by their places in it.
     """
 

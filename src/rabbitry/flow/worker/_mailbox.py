@@ -23,7 +23,7 @@ class Mailbox(Generic[_T]):
         self._is_scheduled = False
 
     def put(self, item: _T) -> None:
-        """Put an item in. Dropped where the loop is closed, which nobody reads any more."""
+        """Put an item in. Dropped if the loop is closed, which nobody reads any more."""
         self._items.append(item)
         # `_empty` resets the flag before it looks, so an item put in after its look schedules the next one.
         if not self._is_scheduled:

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
 
 FEWEST_DELIVERIES: Final = 3
-"""A suspect is a dead letter after this many attempts at least, also where its stage tries but once: the worker
+"""A suspect is a dead letter after this many attempts at least, also if its stage tries but once: the worker
 may have ended for a reason of its own."""
 _FIRST: Final = Trail(1, 0.0, b"", b"")
 """The trail of what begins a chain of its own."""
 
 
-def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, waits: bool = True) -> list[Publication]:
+def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: bool = True) -> list[Publication]:
     """Return what is published for the result of a message.
 
     limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
@@ -84,7 +84,7 @@ def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int) -> Public
 
 
 def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
-    """Return what is published in place of handling a job; None where it can be handled. limit: see outgoing_of.
+    """Return what is published in place of handling a job; None if it can be handled. limit: see outgoing_of.
 
     A redelivered message may have killed its worker, or was in hand there beside one that did. It is counted first, and
     goes to the suspects, which workers take one at a time; therefore one that is redelivered from there was alone,
@@ -105,7 +105,7 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
 
 
 def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseException, limit: int) -> Publication | None:
-    """Return what is published in place of a message that the broker refuses; None where nothing is left to try."""
+    """Return what is published in place of a message that the broker refuses; None if nothing is left to try."""
     match message.role:
         case Role.RESULT if not isinstance(error, PreconditionFailed):  # which says that the body is too large
             return dead_letter_of_result(spec.name, job, message, error, limit)

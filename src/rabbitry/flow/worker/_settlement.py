@@ -5,9 +5,9 @@ A result that nobody takes, or that is refused to the end, becomes a dead letter
 
 A message that can't be published for what it is (headers that no frame holds, a body larger than the broker takes, a
 name that AMQP can't carry) must neither end the worker nor come again for ever. Something smaller takes its place: the
-dead letter of a result, then that of the input, then that without the properties of other programs. Where the broker
+dead letter of a result, then that of the input, then that without the properties of other programs. If the broker
 closed the channel, each message that was on its way goes alone over another one, so that the one at fault is found and
-its neighbours are settled. Where the fault lies elsewhere (no confirm in time), the delivery is given back after a
+its neighbours are settled. If the fault lies elsewhere (no confirm in time), the delivery is given back after a
 pause, to come again with one attempt more.
 """
 
@@ -47,13 +47,13 @@ PAUSE: Final = 1.0
 REFUSED_PAUSES: Final = (0.5, 1.0, 2.0, 4.0)
 """Seconds before what the broker refused is published again: a quorum queue may be without a leader, or full."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class Settler:
     """Settles jobs over one outlet. `run` sends; confirms come by themselves."""
 
-    def __init__(self, spec: AppSpec, outlet: Outlet, counting: Counting, waits: bool = True) -> None:
+    def __init__(self, spec: AppSpec, outlet: Outlet, counting: Counting, *, waits: bool = True) -> None:
         self.in_hand = 0
         self._spec = spec
         self._outlet = outlet
@@ -75,7 +75,7 @@ class Settler:
         self._loop = asyncio.get_running_loop()
 
     def take(self, job: Job) -> bool:
-        """Note that a job is in hand. Returns whether it can be handled; where not, it is settled from here on."""
+        """Note that a job is in hand. Returns whether it can be handled; if not, it is settled from here on."""
         self.in_hand += 1
         self._idle.clear()
         try:
@@ -111,7 +111,7 @@ class Settler:
             if result.kind == "abandoned":
                 self._counting.interrupted(job)
         try:
-            outgoing = outgoing_of(self._spec, job, result, self._outlet.frame_limit, self._waits)
+            outgoing = outgoing_of(self._spec, job, result, self._outlet.frame_limit, waits=self._waits)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             outgoing = [self._unmade(job, error)]
         if is_done:
@@ -176,7 +176,9 @@ class Settler:
 
     def _unmade(self, job: Job, error: Exception) -> Publication:
         """Make the dead letter of an input for which nothing else can be made."""
-        log.error("stage '%s': a message can't be settled and becomes a dead letter", job.stage.name, exc_info=error)
+        _logger.error(
+            "stage '%s': a message can't be settled and becomes a dead letter", job.stage.name, exc_info=error
+        )
         result = Result("failed", reason="failed", error=described(error))
         return dead_letter_of(self._spec.name, job, result, self._outlet.frame_limit, is_bare=True)
 
@@ -200,7 +202,7 @@ class Settler:
     def hold(self) -> None:
         """Keep jobs of stages with one active worker. What was not done would come here again, published anew.
 
-        What was done is acked later too: an ack makes room for deliveries, and where those of a quorum queue are still
+        What was done is acked later too: an ack makes room for deliveries, and if those of a quorum queue are still
         on their way when the consumer is cancelled, RabbitMQ gives them to the next one as redelivered.
         """
         self._is_holding = True
@@ -290,7 +292,7 @@ class Settler:
         if letter is None:
             pending.failure = error
             return False
-        log.error("stage '%s': %s became a dead letter: %s", pending.stage.name, _WORDS[message.role], error)
+        _logger.error("stage '%s': %s became a dead letter: %s", pending.stage.name, _WORDS[message.role], error)
         is_at_fault = isinstance(error, Closed)
         if letter.role is Role.DEAD_RESULT:
             self._counting.dead(pending.stage, 1)
@@ -340,9 +342,9 @@ class Settler:
 
     def _say_unsettled(self, stage: Stage, error: BaseException) -> None:
         if isinstance(error, PublishError | Closed):
-            log.warning("stage '%s': not published, so the message comes again: %s", stage.name, error)
+            _logger.warning("stage '%s': not published, so the message comes again: %s", stage.name, error)
         else:
-            log.error("stage '%s': can't publish, so the message comes again", stage.name, exc_info=error)
+            _logger.error("stage '%s': can't publish, so the message comes again", stage.name, exc_info=error)
 
     def _ack(self, job: Job) -> None:
         if self._is_holding and job.stage.single_active:
@@ -353,7 +355,7 @@ class Settler:
             job.delivery.ack()
         except AlreadySettled as error:
             # It was done, and comes again: at least once.
-            log.debug("stage '%s': %s", job.stage.name, error)
+            _logger.debug("stage '%s': %s", job.stage.name, error)
             self._counting.lost(job)
         self._ended(job)
 
@@ -361,7 +363,7 @@ class Settler:
         try:
             job.delivery.nack()
         except (AlreadySettled, Closed) as error:
-            log.debug("stage '%s': %s", job.stage.name, error)
+            _logger.debug("stage '%s': %s", job.stage.name, error)
         self._ended(job)
 
     def _ended(self, job: Job) -> None:

@@ -6,12 +6,12 @@ consumer at another worker. Therefore a worker takes suspects only while it is a
 tells no consumer that it is active, but a delivery does, and it stays active until its consumer, channel or connection
 ends.
 
-RabbitMQ before 3.12 has a defect (rabbitmq-server issue 5460): where the active consumer of a classic queue is
+RabbitMQ before 3.12 has a defect (rabbitmq-server issue 5460): if the active consumer of a classic queue is
 cancelled, the next one is not served, and with the next publish the queue crashes. Closing the channel does neither,
 but what is on its way over it then comes redelivered. Therefore a worker that stops first blocks its channel: it takes
 a message from a queue of its own over that channel, limits the channel to one unsettled delivery, and never settles it.
 
-Where suspects wait and the stage's queue is empty, no delivery tells. Then a worker publishes a probe to the stage's
+If suspects wait and the stage's queue is empty, no delivery tells. Then a worker publishes a probe to the stage's
 queue: an empty message that the active worker drops.
 """
 
@@ -42,7 +42,7 @@ _MENDED: Final = (3, 12)
 _PROBE_LIFE: Final = "10000"
 """Milliseconds after which the queue drops a probe that nobody took."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class ActiveIntake(Intake):
@@ -80,7 +80,7 @@ class ActiveIntake(Intake):
         self.inactive.set()
 
     async def block(self) -> None:
-        """Stop deliveries where cancelling the consumer would harm its queue; see the module."""
+        """Stop deliveries if cancelling the consumer would harm its queue; see the module."""
         channel = self._channel
         has_defect = () < self._connection.server_version < _MENDED and self._queue_type == "classic"
         if channel is None or not has_defect or not self.active.is_set():
@@ -142,7 +142,7 @@ class SuspectsIntake(Intake):
             consuming = asyncio.create_task(super().run())
             leaving = asyncio.create_task(self._leader.inactive.wait())
             try:
-                # Where the connection was lost, the consumer is ended before recovery, which has to connect first,
+                # If the connection was lost, the consumer is ended before recovery, which has to connect first,
                 # would bring it back.
                 await asyncio.wait((consuming, leaving), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -154,8 +154,9 @@ class SuspectsIntake(Intake):
 
 
 async def probe(leader: ActiveIntake, suspects: str, connection: Connection, outlet: Outlet) -> None:
-    """Publish probes while suspects wait and nobody takes them, so that the active worker knows that it is. Runs until
-    it is cancelled.
+    """Publish probes while suspects wait and no worker takes them, until cancelled.
+
+    The worker that receives a probe knows that it is the active one.
     """
     message = Publication(
         "",
@@ -174,4 +175,4 @@ async def probe(leader: ActiveIntake, suspects: str, connection: Connection, out
             if found.message_count and not found.consumer_count:
                 await (await outlet.send(message))
         except (Closed, PublishError, RequestTimeout) as error:
-            log.debug("stage '%s': its active worker can't be asked: %s", leader.stage.name, error)
+            _logger.debug("stage '%s': its active worker can't be asked: %s", leader.stage.name, error)

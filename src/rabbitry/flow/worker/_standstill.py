@@ -16,7 +16,7 @@ from rabbitry.flow.worker._intake import Intake
 LOOK: Final = 10.0
 """Seconds between two looks at the queues; a consumer is restarted at the second that finds it standing still."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 async def watch_queues(
@@ -35,7 +35,9 @@ async def watch_queues(
                 suspects.discard(name)
             elif name in suspects:
                 suspects.discard(name)
-                log.error("stage '%s': queue '%s' has messages and none comes; consuming anew", intake.stage.name, name)
+                _logger.error(
+                    "stage '%s': queue '%s' has messages and none comes; consuming anew", intake.stage.name, name
+                )
                 await intake.restart()
             else:
                 suspects.add(name)

@@ -39,38 +39,49 @@ BLOCKED: Final = 2.0
 _NOT_ENTERED: Final = "the worker does not run: use it within `async with app.worker() as worker:`"
 
 _T = TypeVar("_T")
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 def _on_loop_blocked(_seconds: float, limit: float, stack: str) -> None:
-    log.error("a handler keeps the worker's loop for %g s and more:\n%s", limit, stack)
+    _logger.error("a handler keeps the worker's loop for %g s and more:\n%s", limit, stack)
 
 
 def _on_loop_resumed(seconds: float) -> None:
-    log.warning("the worker's loop goes on after %.1f s", seconds)
+    _logger.warning("the worker's loop goes on after %.1f s", seconds)
 
 
 _ALARM: Final = Alarm(_on_loop_blocked, _on_loop_resumed)
 
 
 class Worker:
-    """Handles messages while its block is entered. Made by `App.worker`.
+    """Handles messages inside an `async with` block. Create one with `App.worker`.
 
-    Handlers that are `async def` run in the loop that enters it; connections are driven by an I/O thread of
-    its own, so that no handler can cost a heartbeat. connect_attempts: how often to try to connect at the
-    start, 2 s apart and growing (None: for ever). waits: False lets retries come at once, for tests. on_result: told
-    of each result, in the handlers' loop. id: its name in telemetry; one is drawn by default. running: the app's
-    workers in this process; this one is in it from before its first handler begins until its last has ended.
+    Handlers that are `async def` run in the event loop of the block. The connections are driven by an I/O thread, so a
+    handler that blocks the loop does not cost a heartbeat. Handlers run in copies of the context in which the block
+    was entered.
 
-    Handlers run in copies of the context in which it is entered.
+    If the worker fails for good inside the block, the block is cancelled, and leaving it raises the cause (see `wait`):
+    ConnectionClosed, AccessRefused or WorkerStuck.
 
-    Entering a second time, and what needs an entered worker before, raise UsageError.
-    Entering raises AppError where a process can't import its handler; ConnectFailed, LoginRefused,
-    VirtualHostRefused, TopologyMismatch, AccessRefused. Where the worker fails for good later, the block is cancelled,
-    and leaving it raises the cause (see `wait`): ConnectionClosed, AccessRefused, WorkerStuck.
+    Args:
+        spec: The app.
+        url: The broker; None for RABBITRY_BROKER, or this machine.
+        stages: The names of the stages to work for; None for all.
+        running: The app's workers in this process. The worker is in it while any of its handlers can run.
+        concurrency: Calls at once of each stage; None for the stage's own number.
+        strict: Raise TopologyMismatch instead of using a queue or exchange that exists with other flags.
+        connect_attempts: How often to try to connect at the start, with pauses of 2 s and growing; None for ever.
+        waits: False to deliver retries at once, for tests.
+        on_result: Called with each result, in the loop of the handlers.
+        id: The worker's name in telemetry; None for a random one.
+
+    Raises:
+        UsageError: The worker is entered a second time, or a method needs a worker that was entered.
+        AppError: On entering: a child process can't import its handler.
+        ConnectFailed: On entering, as are LoginRefused, VirtualHostRefused, TopologyMismatch and AccessRefused.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of `App.worker`
         self,
         spec: AppSpec,
         url: str | BrokerURL | None,
@@ -96,7 +107,9 @@ class Worker:
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
         self._io: IOThread | None = None
-        self._engine = Engine(spec, self.stages, waits, self._prefetch, self._hand_over, self._on_failed)
+        self._engine = Engine(
+            spec, self.stages, waits=waits, prefetch=self._prefetch, hand_over=self._hand_over, failed=self._on_failed
+        )
         if id is not None:
             self._engine.counting.id = id
         self._failure: asyncio.Future[None] | None = None
@@ -127,7 +140,7 @@ class Worker:
 
     @property
     def exchange_type(self) -> str:
-        """The type that the app's exchange has on the broker, where another program may have declared it first."""
+        """The type that the app's exchange has on the broker, if another program may have declared it first."""
         return self._engine.exchange_type
 
     async def __aenter__(self) -> Self:
@@ -148,7 +161,7 @@ class Worker:
             context.run(self._make_executors)
             for executor in self._executors.values():
                 await executor.start()
-            await self._on_io(self._engine.connect(self.url, self._strict, self._attempts))
+            await self._on_io(self._engine.connect(self.url, strict=self._strict, attempts=self._attempts))
             self._running.append(self)
             await self._on_io(self._engine.start())
             if self._failure.done():
@@ -201,7 +214,7 @@ class Worker:
 
         A worker whose messages may be another one's soon, since the broker hears nothing of it, does not learn that
         from what it publishes, which goes over another connection. timeout: seconds. Raises RequestTimeout,
-        ConnectionClosed, and UsageError where the worker does not run.
+        ConnectionClosed, and UsageError if the worker does not run.
         """
         await self._on_io(self._engine.ping(timeout))
 
@@ -216,7 +229,7 @@ class Worker:
     async def stop(self, deadline: float = DEADLINE) -> bool:
         """Stop taking, finish what is in hand within `deadline` seconds, give the rest back, close in order.
 
-        Returns whether everything in hand was finished. Does nothing where it has stopped.
+        Returns whether everything in hand was finished. Does nothing if it has stopped.
         """
         if self._is_stopped or self._io is None:
             return True
@@ -235,7 +248,7 @@ class Worker:
         left = max(0.0, until - loop.time()) + _SETTLING
         is_done = await self._on_io(self._engine.drain(left))
         if not is_done:
-            log.error("%s: not everything in hand was finished in time; it will come again", self.spec.name)
+            _logger.error("%s: not everything in hand was finished in time; it will come again", self.spec.name)
         if self._health is not None:
             await self._on_io(self._health.stop())
         if self in self._running:
@@ -294,8 +307,10 @@ class Worker:
             self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
 
     def _prefetch(self, stage: Stage) -> int:
-        """Return twice what can run: while one is settled the next is here. Where handlers may take so long that the
-        next would be past the broker's delivery timeout before its turn ends, none waits.
+        """Return the prefetch of a stage: twice the calls that can run at once.
+
+        The next message is then here while the last one is settled. If a handler may take so long that a waiting
+        message could exceed the broker's delivery timeout, no message waits.
         """
         running = self._concurrency or stage.concurrency
         return stage.prefetch(running, ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
@@ -333,7 +348,7 @@ class Worker:
             self._failure.set_exception(error)
             self._failure.exception()  # nobody has to wait for it
             if not self._waiting:
-                log.error("%s: the worker has failed: %s", self.spec.name, error)
+                _logger.error("%s: the worker has failed: %s", self.spec.name, error)
                 if self._block is not None:
                     self._block.cancel()
 
@@ -354,7 +369,7 @@ class Worker:
     def _say_limits(self) -> None:
         for stage in self.stages:
             if stage.time_limit >= DELIVERY_TIMEOUT:
-                log.warning(
+                _logger.warning(
                     "stage '%s': its time limit of %g s is beyond the broker's delivery timeout (%g s by default), "
                     "which closes the channel: lower the limit, or raise consumer_timeout there",
                     stage.name,
@@ -364,5 +379,5 @@ class Worker:
 
 
 def _say_failed(job: Work, result: Result) -> None:
-    log.warning("stage '%s', attempt %d: %s", job.stage.name, job.attempt, result.error)
-    log.debug("%s", result.trace)
+    _logger.warning("stage '%s', attempt %d: %s", job.stage.name, job.attempt, result.error)
+    _logger.debug("%s", result.trace)

@@ -69,11 +69,11 @@ class Connections:
         self._open[connection] = peer
 
     def admit(self, connection: Connection, peer: str) -> bool:
-        """Admit a new connection; where there are too many, close one that waits for its peer.
+        """Admit a new connection; if there are too many, close one that waits for its peer.
 
-        That is the oldest of the peer's own where the peer has too many, else of the peer that has the most. Within it,
+        That is the oldest of the peer's own if the peer has too many, else of the peer that has the most. Within it,
         one without a request goes before one whose body is still coming. A connection that is being answered stays;
-        where there are no others, the new one is refused, and False is returned.
+        if there are no others, the new one is refused, and False is returned.
         """
         of_peer = [other for other, owner in self._open.items() if owner == peer]
         if len(of_peer) >= self._most_of_peer:
@@ -116,7 +116,7 @@ class Connections:
 class LimitedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol within these limits. A subclass for each server says which connections it is of.
 
-    visitor: how the acceptor counts the connection. Where file descriptors are short, the acceptor may close it, unless
+    visitor: how the acceptor counts the connection. If file descriptors are short, the acceptor may close it, unless
     a request is being answered.
     """
 
@@ -165,7 +165,7 @@ class LimitedProtocol(H11Protocol):
         self.transport.abort()
 
     def give_up(self, reason: str, status: str = "408 Request Timeout") -> None:
-        """Close the connection, with an error as answer where none has begun. The peer can't keep it open."""
+        """Close the connection, with an error as answer if none has begun. The peer can't keep it open."""
         self._forget()
         cycle = self.cycle
         begun = cycle is not None and cycle.response_started and not cycle.response_complete

@@ -41,7 +41,7 @@ COOKIE = "rabbitry_page_"
 HEAD = "rabbitry.head"
 """The key of a request's scope that says that it came as HEAD."""
 
-log = logging.getLogger("rabbitry.apps")
+_logger = logging.getLogger(__name__)
 
 
 class Guard:
@@ -61,6 +61,7 @@ class Guard:
         self._session = secrets.token_urlsafe(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -80,7 +81,7 @@ class Guard:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            log.debug("%s hung up within a request", peer_of(scope))
+            _logger.debug("%s hung up within a request", peer_of(scope))
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         if self._password is None and not _within_this_machine(scope):
@@ -129,7 +130,7 @@ class Guard:
         return secrets.compare_digest(password, self._password.encode())
 
     def _has_cookie(self, scope: Scope, headers: Headers) -> bool:
-        # Not by http.cookies: that drops the whole header where another service's cookie breaks RFC 6265, as many do.
+        # Not by http.cookies: that drops the whole header if another service's cookie breaks RFC 6265, as many do.
         pairs = [pair.partition("=") for header in headers.getlist("cookie") for pair in header.split(";")]
         given = [value.strip().encode() for name, _, value in pairs if name.strip() == _cookie_name(scope)]
         return any(secrets.compare_digest(value, self._session.encode()) for value in given)
@@ -171,7 +172,7 @@ def _cookie_name(scope: Scope) -> str:
 
 
 async def _refuse_websocket(refusal: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a handshake with a status and the reason, where the server can, else by 403."""
+    """Answer a handshake with a status and the reason, if the server can, else by 403."""
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await refusal(scope, receive, send)
     else:

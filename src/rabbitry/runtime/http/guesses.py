@@ -27,7 +27,7 @@ class Guesses:
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the last one came
 
     def wait(self, peer: str) -> float:
-        """Return the seconds that `peer` has to wait still; 0 where it may try."""
+        """Return the seconds that `peer` has to wait still; 0 if it may try."""
         number, last = self._wrong.get(peer, (0, 0.0))
         if number < FREE:
             return 0.0

@@ -40,7 +40,7 @@ def is_from_another_site(headers: Headers) -> bool:
     """Return whether a browser sent this for a page of another origin, which must not cause anything here.
 
     Programs that are no browsers send none of these headers, and what a person types has no page. A browser leaves
-    out Sec-Fetch-Site where it takes the address for untrustworthy, http://192.0.2.7 for one. What it sends there has
+    out Sec-Fetch-Site if it takes the address for untrustworthy, http://192.0.2.7 for one. What it sends there has
     no password: that is asked for beyond this machine, and browsers keep it apart for each site.
     """
     hosts, sites, origins = headers.getlist("host"), headers.getlist("sec-fetch-site"), headers.getlist("origin")

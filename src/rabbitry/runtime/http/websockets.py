@@ -34,7 +34,7 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         """Send a message of the application."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # uvicorn leaves this out where a handshake is refused in words, and logs each such refusal as an error.
+            # uvicorn leaves this out when a handshake is refused in words, and logs each such refusal as an error.
             self.handshake_complete = True
 
     def give_up(self, reason: str) -> None:

@@ -50,7 +50,7 @@ class Script:
         return [path for path, _ in self.asked]
 
     def host(self, batch: Batch) -> BatchHosts:
-        return cast(BatchHosts, None)
+        return cast("BatchHosts", None)
 
     async def fetch(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         path = address.url.rpartition("/")[2]

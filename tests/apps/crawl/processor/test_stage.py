@@ -215,7 +215,7 @@ def test_a_processor_joins_the_original_programs(broker_url: str, plain: list[st
     _declare_as_originals(channel)
     with service("crawl", "processor", "--broker", broker_url, *plain) as processor:
         processor.wait_for("processor [0-9a-f]+")
-        assert ("exists otherwise" in processor.output) is not bool(plain)
+        assert ("exists with other flags" in processor.output) is not bool(plain)
         channel.basic_publish("exchtopic", "rproc", b"crawler|a3f|2026-11-21T10:00:00|<p>x")
         assert _get(channel, "logq")[1].startswith(b"processor|")
     connection.close()

@@ -110,7 +110,7 @@ def crawler(
     """
     from rabbitry.apps.crawl.crawler.service import Options, run
 
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     options = Options(networks(allow_private), cpu_limit, bytes_a_second(bandwidth), concurrency, plain)
     url = broker_url(context, broker)
 

@@ -51,7 +51,7 @@ def keeper(
     """
     from rabbitry.apps.crawl.keeper.service import Options, run
 
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     options = Options(database, per_host, plain)
     url = broker_url(context, broker)
 

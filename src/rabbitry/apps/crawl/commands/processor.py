@@ -46,7 +46,7 @@ def processor(
     """
     from rabbitry.apps.crawl.processor.service import run
 
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     url = broker_url(context, broker)
 
     run_role(

@@ -55,7 +55,7 @@ def run(
     from rabbitry.apps.crawl.keeper.service import Options as KeeperOptions
     from rabbitry.apps.crawl.service import Options, run
 
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     options = Options(
         CrawlerOptions(networks(allow_private), cpu_limit, bytes_a_second(bandwidth), concurrency, plain),
         KeeperOptions(database, per_host, plain),

@@ -41,6 +41,7 @@ def list_(
     limit: Limit = None,
     offset: Offset = 0,
     database: DatabaseURL = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """List what waits for a decision, role by role, oldest first.
@@ -75,7 +76,7 @@ def list_(
 
 @app.command("show")
 def show(
-    context: typer.Context, id: ItemId, role: RoleOption = None, database: DatabaseURL = None, as_json: Json = False
+    context: typer.Context, id: ItemId, role: RoleOption = None, database: DatabaseURL = None, *, as_json: Json = False
 ) -> None:
     """Show what waits with an id: the solution, and its history.
 
@@ -123,6 +124,7 @@ def save(
         ),
     ] = None,
     database: DatabaseURL = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """Save the file as it was handed in, decided or not; an existing file is not overwritten.
@@ -157,6 +159,7 @@ def decide(
     role: RoleOption = None,
     mark: Annotated[float | None, typer.Option(help="The demonstrator's mark.", show_default=False)] = None,
     out_of: Annotated[float | None, typer.Option(help="What the mark is out of.", show_default=False)] = None,
+    *,
     no_mark: Annotated[bool, typer.Option("--no-mark", help="Correct it without a mark.")] = False,
     feedback: Annotated[str | None, typer.Option(metavar="TEXT", help="Why that mark.", show_default=False)] = None,
     send_back: Annotated[
@@ -169,7 +172,7 @@ def decide(
     """Decide: the demonstrator corrects, the assistant validates or sends back, the coordinator confirms.
 
     It is recorded, and published by the role that runs with --person. Of a submission that was sent back, the
-    demonstrator's mark and feedback stay where no others are given. Example:
+    demonstrator's mark and feedback stay if no others are given. Example:
     rabbitry grading inbox decide 3f2a --mark 8 --out-of 10 --feedback "Good, but slow"
     """
     from rabbitry.apps.grading.message import Decision, user_name
@@ -186,7 +189,7 @@ def decide(
         found = records.read_now(partial(item, identity=id, role=wanted))
         action = "send-back" if send_back is not None else role_named(found.role).actions[0]
         if action == "correct":
-            decision = _with_mark(found, decision, no_mark)
+            decision = _with_mark(found, decision, no_mark=no_mark)
         done = records.write_now(partial(settle, found=found, action=action, decision=decision, course=course))
     if as_json:
         print_json({"id": done.id, "role": found.role, "status": done.status, "mark": decision.mark})
@@ -197,8 +200,8 @@ def decide(
         )
 
 
-def _with_mark(found: Item, decision: Decision, no_mark: bool) -> Decision:
-    """Complete a correction by the mark and feedback of the round before; ask where there is no mark at all."""
+def _with_mark(found: Item, decision: Decision, *, no_mark: bool) -> Decision:
+    """Complete a correction by the mark and feedback of the round before; ask if there is no mark at all."""
     from dataclasses import replace
 
     from rabbitry.apps.grading.message import number

@@ -50,8 +50,12 @@ People = Annotated[
 ]
 
 
-def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, plain: bool) -> Wiring:
-    """Return the course and its exchange. Raises UsageError for an exchange that can't be bound to."""
+def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, *, plain: bool) -> Wiring:
+    """Return the course and its exchange.
+
+    Raises:
+        UsageError: Queues can't be bound to the exchange.
+    """
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.stages import Wiring
 

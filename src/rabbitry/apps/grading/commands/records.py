@@ -55,7 +55,7 @@ def database_url(context: typer.Context, url: str | None) -> str:
 
 @contextlib.contextmanager
 def existing(context: typer.Context, url: str | None) -> Iterator[Database | None]:
-    """Open the records that are there; None, said on stderr, where there are none yet: looking makes none."""
+    """Open the records that are there; None, said on stderr, if there are none yet: looking makes none."""
     from rabbitry.apps.grading.records import Database
 
     with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def existing(context: typer.Context, url: str | None) -> Iterator[Database | Non
 
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Return the source of facts on a submission: the course's database where one is named, else a coordinator."""
+    """Return the source of facts on a submission: the course's database if one is named, else a coordinator."""
     if database is None:
         from rabbitry.apps.grading.students import Asking
 
@@ -106,6 +106,7 @@ def mark_of(mark: object, out_of: object) -> str:
 @app.command("results")
 def results(
     context: typer.Context,
+    *,
     follow: Annotated[bool, typer.Option("--follow", help="Print results as they come over the broker.")] = False,
     exchange: Annotated[str, typer.Option(metavar="NAME", help="The exchange.")] = "assignment_exchange",
     exchange_type: Annotated[str, typer.Option(metavar="TYPE", help="direct or fanout.")] = "direct",
@@ -211,8 +212,9 @@ _LIKE_NUMBERS: Final = re.compile(
 
 
 def _cell(value: object) -> object:
-    """Keep a spreadsheet from taking text for a formula (OWASP, CSV injection) or for another number, and a terminal
-    from acting on it.
+    """Return a value that no spreadsheet takes for a formula or another number, and on which no terminal acts.
+
+    See https://owasp.org/www-community/attacks/CSV_Injection.
     """
     if isinstance(value, float):
         return round(value, 2)

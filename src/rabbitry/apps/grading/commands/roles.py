@@ -48,6 +48,7 @@ def demonstrator(
     module: Annotated[
         str | None, typer.Option("--module", metavar="NAME", help="The module; without, the queue for all.")
     ] = None,
+    *,
     person: Person = False,
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
@@ -66,15 +67,23 @@ def demonstrator(
     """
     from rabbitry.apps.grading.stages import Seat
 
-    start_logging(log_level, log_json)
-    wiring = wiring_of(config, exchange, exchange_type, plain)
+    start_logging(log_level, as_json=log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
     seat = Seat("demonstrator", None if module is None else wiring.course.module(module), person)
-    _serve(wiring, [seat], broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+    _serve(
+        wiring,
+        [seat],
+        broker_url(context, broker),
+        database_url(context, database),
+        strict=strict,
+        connect_attempts=connect_attempts,
+    )
 
 
 @app.command("assistant")
 def assistant(
     context: typer.Context,
+    *,
     person: Person = False,
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
@@ -93,15 +102,23 @@ def assistant(
     """
     from rabbitry.apps.grading.stages import Seat
 
-    start_logging(log_level, log_json)
-    wiring = wiring_of(config, exchange, exchange_type, plain)
+    start_logging(log_level, as_json=log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
     seats = [Seat("assistant", person=person)]
-    _serve(wiring, seats, broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+    _serve(
+        wiring,
+        seats,
+        broker_url(context, broker),
+        database_url(context, database),
+        strict=strict,
+        connect_attempts=connect_attempts,
+    )
 
 
 @app.command("coordinator")
 def coordinator(
     context: typer.Context,
+    *,
     person: Person = False,
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
@@ -120,10 +137,17 @@ def coordinator(
     """
     from rabbitry.apps.grading.stages import Seat
 
-    start_logging(log_level, log_json)
-    wiring = wiring_of(config, exchange, exchange_type, plain)
+    start_logging(log_level, as_json=log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
     seats = [Seat("coordinator", person=person)]
-    _serve(wiring, seats, broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+    _serve(
+        wiring,
+        seats,
+        broker_url(context, broker),
+        database_url(context, database),
+        strict=strict,
+        connect_attempts=connect_attempts,
+    )
 
 
 @app.command("run")
@@ -133,6 +157,7 @@ def run_all(
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
     exchange_type: Type = ExchangeType.DIRECT,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
@@ -147,17 +172,24 @@ def run_all(
     """
     from rabbitry.apps.grading.stages import Seat
 
-    start_logging(log_level, log_json)
-    wiring = wiring_of(config, exchange, exchange_type, plain)
+    start_logging(log_level, as_json=log_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
     people = {choice.value for choice in person or ()}
     modules = [*wiring.course.modules.values(), None]
     seats = [Seat("demonstrator", module, "demonstrator" in people) for module in modules]
     seats += [Seat("assistant", person="assistant" in people), Seat("coordinator", person="coordinator" in people)]
-    _serve(wiring, seats, broker_url(context, broker), database_url(context, database), strict, connect_attempts)
+    _serve(
+        wiring,
+        seats,
+        broker_url(context, broker),
+        database_url(context, database),
+        strict=strict,
+        connect_attempts=connect_attempts,
+    )
 
 
 def _serve(
-    wiring: Wiring, seats: list[Seat], url: str, database: str, strict: bool, connect_attempts: int | None
+    wiring: Wiring, seats: list[Seat], url: str, database: str, *, strict: bool, connect_attempts: int | None
 ) -> None:
     """Run roles until a signal; ends the command."""
     from rabbitry.apps.grading.marks import markers_for

@@ -58,6 +58,7 @@ def submit(
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
     exchange_type: Type = ExchangeType.DIRECT,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     broker: Broker = None,
@@ -70,7 +71,7 @@ def submit(
     from rabbitry.apps.grading.students import entries, submit_all
 
     url = broker_url(context, broker)
-    wiring = wiring_of(config, exchange, exchange_type, plain)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
     if not path:  # an empty variable of a script, which as a Path would be the folder it runs in
         raise UsageError("the file's name is empty")
     wanted = entries(Path(path), student, module, wiring.course)
@@ -98,7 +99,7 @@ def submit(
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """Yield a function to call for each file that is done; it moves a bar where stderr is a terminal."""
+    """Yield a function to call for each file that is done; it moves a bar if stderr is a terminal."""
     if total == 1 or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -118,14 +119,15 @@ def status(
     id: Annotated[
         str, typer.Argument(metavar="ID", help="What submit printed, or a unique beginning of 4 letters or more.")
     ],
+    *,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until it is confirmed; print each change.")] = False,
     database: DatabaseURL = None,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Show what became of a submission: asks the coordinator over the broker, or the course's database where named.
+    """Show what became of a submission: asks the coordinator over the broker, or the course's database if named.
 
-    Exit code 1 where nothing is known of it. Example: rabbitry grading status 3f2a --watch
+    Exit code 1 if nothing is known of it. Example: rabbitry grading status 3f2a --watch
     """
     named = named_database(context, database)
     url = broker_url(context, broker)
@@ -153,7 +155,7 @@ def status(
                         is_told = True
                 wanted = id if found is None else found["id"]  # a beginning may become that of another, too
                 if found is not None and (shown is None or found["history"] != shown["history"]):
-                    _show_status(found, shown, as_json)
+                    _show_status(found, shown, as_json=as_json)
                     shown = found
                     look_at = clock()
                 if not watch and found is None:
@@ -170,7 +172,7 @@ def status(
     raise typer.Exit(run_once(work(), is_endless=watch))
 
 
-def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, as_json: bool) -> None:
+def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, as_json: bool) -> None:
     if as_json:
         print_json(dict(found))
         return

@@ -1,5 +1,7 @@
 """Shuts a submission into bubblewrap's namespaces, which hold it whatever it does."""
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -192,7 +194,7 @@ def _readable() -> list[Path]:
 
 
 def _links() -> list[str]:
-    """Make what this Python's names link to, where that lies outside of the folders that a submission sees."""
+    """Make what this Python's names link to, if that lies outside of the folders that a submission sees."""
     shown, made = _readable(), dict[Path, Path]()
     for name in (interpreter().name, "python3", "python"):
         link = interpreter().with_name(name)
@@ -229,7 +231,7 @@ def _read_pid(info: FileIO) -> int:
 
 @lru_cache(1)
 def _socket_buffer() -> int:
-    """Return the bytes that a socket holds at most, where it can't ask for more (see _seccomp.py)."""
+    """Return the bytes that a socket holds at most, if it can't ask for more (see _seccomp.py)."""
     try:
         return max(int(Path(f"/proc/sys/net/core/{end}_default").read_text()) for end in ("wmem", "rmem"))
     except OSError:  # these files are the machine's own: most containers do not show them
@@ -305,7 +307,7 @@ class _InNamespace(Running):
         except OSError:
             return None
         try:
-            # The root has not been changed yet where it is this machine's own.
+            # The root has not been changed yet if it is this machine's own.
             is_own = Path(place).exists() and os.fstat(folder).st_dev == os.stat(place).st_dev
             return None if is_own else os.fstatvfs(folder)
         except OSError:

@@ -1,5 +1,7 @@
 """The base of all sandboxes of submissions: the limits, the user, and how much it uses."""
 
+from __future__ import annotations
+
 import random
 import subprocess
 import sys
@@ -53,7 +55,7 @@ class Running(ABC):
         """Return the bytes and the number of files that it has."""
 
     def memory(self, bound: int, most_mappings: int) -> Memory:
-        """Return what all its processes use together, exactly where it is more than `bound`."""
+        """Return what all its processes use together, exactly if it is more than `bound`."""
         pids: list[int] = []
         with suppress(psutil.NoSuchProcess):
             pids = [process.pid for process in psutil.Process(self.process.pid).children(recursive=True)]
@@ -67,7 +69,7 @@ class Confinement(ABC):
     def inside(self, folder: Path) -> str:
         """Return how what runs sees `folder`."""
 
-    def for_own_programs(self) -> "Confinement":
+    def for_own_programs(self) -> Confinement:
         """Return the way to shut in programs of Rabbitry's own, which other users may not be able to read."""
         return self
 
@@ -80,7 +82,7 @@ class Confinement(ABC):
 
 
 def limited(argv: Sequence[str], limits: Limits) -> list[str]:
-    """Put a command under the kernel's limits; the first victim where memory runs out all the same."""
+    """Put a command under the kernel's limits; the first victim if memory runs out all the same."""
     return [
         "choom", "-n", "1000", "--",
         "prlimit", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", f"--data={limits.memory}",

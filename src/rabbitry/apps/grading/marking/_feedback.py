@@ -1,5 +1,7 @@
 """The feedback that a student reads: text of bounded length, whose beginning and end are kept."""
 
+from __future__ import annotations
+
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Why a part did not pass, and what it printed; each is empty where there is nothing."""
+    """Why a part did not pass, and what it printed; each is empty if there is nothing."""
 
     why: str
     stdout: str
@@ -121,5 +123,5 @@ def _cut_lines(text: str) -> str:
 
 
 def cut_line(line: str) -> str:
-    """Return a line's beginning and end where it is long."""
+    """Return a line's beginning and end if it is long."""
     return line if len(line) <= _MAX_LINE else f"{line[:200]} {_CUT} {line[-(_MAX_LINE - 203) :]}"

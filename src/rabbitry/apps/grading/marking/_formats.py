@@ -1,5 +1,7 @@
 """Tells archives, and files that can't be what a scheme asks for, by their names and first bytes."""
 
+from __future__ import annotations
+
 import unicodedata
 from pathlib import PurePath
 from typing import Final

@@ -3,6 +3,8 @@
 A script of its own that imports nothing of Rabbitry's. bubblewrap does this by itself.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal

@@ -1,5 +1,7 @@
 """The memory that the processes of a submission use together, as far as the kernel says."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterable
@@ -23,16 +25,16 @@ class Memory(NamedTuple):
 class MemoryWatch:
     """Looks at the memory of processes again and again.
 
-    Shared memory without a file is no process's own: it stays where the process that filled it has ended, and where
+    Shared memory without a file is no process's own: it stays if the process that filled it has ended, and if
     all have given its pages back, as long as any has a piece of it mapped. So the objects are counted, by what is
-    allocated in each where this user may ask (root), by the largest size that was seen of it otherwise.
+    allocated in each if this user may ask (root), by the largest size that was seen of it otherwise.
     """
 
     def __init__(self) -> None:
         self._objects: dict[int, int] = {}
 
     def look(self, pids: Iterable[int], bound: int, most_mappings: int) -> Memory:
-        """Return what processes use, exactly where that matters: pages that they share count once.
+        """Return what processes use, exactly if that matters: pages that they share count once.
 
         Counting ends beyond `most_mappings`, since it would take long.
         """
@@ -57,7 +59,7 @@ class MemoryWatch:
 
 
 def _read(pid: int, name: str, wanted: re.Pattern[bytes]) -> dict[bytes, int]:
-    """Return figures of a process in bytes, none where it is gone."""
+    """Return figures of a process in bytes, none if it is gone."""
     try:
         text = Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:

@@ -1,5 +1,7 @@
 """Reads the signed report of a pytest run; what was not reported did not pass."""
 
+from __future__ import annotations
+
 import hashlib
 import hmac
 from typing import Literal
@@ -22,7 +24,7 @@ class TestReport(Struct):
     broken: str | None = None
     """Why the tests could not be collected."""
     tests: dict[str, str | None] = msgspec.field(default_factory=dict)
-    """Each test (its number and name) with why it failed, or None where it passed."""
+    """Each test (its number and name) with why it failed, or None if it passed."""
 
     @property
     def passed(self) -> int:

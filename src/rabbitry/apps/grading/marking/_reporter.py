@@ -5,6 +5,8 @@ line of the report is signed with the key, which is read before anything of the 
 is in no variable that the submission meets by accident, and numbered, so that no line counts twice.
 """
 
+from __future__ import annotations
+
 import hashlib
 import hmac
 import json
@@ -87,7 +89,7 @@ def _sendable(text: str) -> str:
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _reason(report: "object") -> str:
+def _reason(report: object) -> str:
     crash = getattr(getattr(report, "longrepr", None), "reprcrash", None)
     if crash is not None:
         return str(crash.message)

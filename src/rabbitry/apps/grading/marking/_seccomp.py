@@ -7,6 +7,8 @@ and interfaces of the kernel that no homework needs. Sockets keep the size of bu
 their number says how much memory they may take.
 """
 
+from __future__ import annotations
+
 import errno
 import platform
 import socket
@@ -35,7 +37,7 @@ _MACHINES: Final = {
 _EVERYWHERE: Final = {
     "io_uring_setup": 425, "landlock_create_ruleset": 444, "memfd_secret": 447, "setxattrat": 463,
 }  # fmt: skip
-# What programs are told where another error than "not permitted" makes them do without: kernels and file systems that
+# What programs are told if another error than "not permitted" makes them do without: kernels and file systems that
 # have no such thing answer so.
 _ERRORS: Final = {
     "io_setup": errno.ENOSYS,

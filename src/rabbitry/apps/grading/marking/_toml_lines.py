@@ -1,5 +1,7 @@
 """Line numbers in a TOML file; tomllib gives them for errors of syntax alone."""
 
+from __future__ import annotations
+
 import re
 import tomllib
 

@@ -1,5 +1,7 @@
 """Programs that a part finds before the system's: they start these so that they fit into its limits."""
 
+from __future__ import annotations
+
 import shlex
 import shutil
 from pathlib import Path
@@ -18,7 +20,7 @@ _MIB: Final = 1024 * 1024
 def put_tools(part: Path, limits: Limits) -> None:
     """Write the tools for a part with these limits into its folder."""
     put(part, FOLDER)
-    # A JVM takes its sizes from the memory of the whole machine, and fails where it may not have as much.
+    # A JVM takes its sizes from the memory of the whole machine, and fails if it may not have as much.
     heap = max(4, limits.memory // _MIB // 2)
     options = [f"-Xmx{heap}m", f"-Xms{max(2, heap // 32)}m", f"-XX:ReservedCodeCacheSize={max(8, min(64, heap // 4))}m"]
     options += ["-XX:CompressedClassSpaceSize=64m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]

@@ -1,6 +1,6 @@
 """Reads an archive within a sandbox and writes the entries to stdout; the program outside checks and stores them.
 
-A script of its own that imports nothing of Rabbitry's: `unpacker.py KIND NAME < ARCHIVE`. KIND is "tar" where the
+A script of its own that imports nothing of Rabbitry's: `unpacker.py KIND NAME < ARCHIVE`. KIND is "tar" if the
 archive's name says so, and "any" otherwise; NAME is what a single compressed file is called. Its output are records:
 a byte for the kind, four for the length, and the payload.
 
@@ -8,6 +8,8 @@ B  it began                      E  an entry, as JSON: name, what it is, whether
 C  a piece of that file          W  why the archive can't be read
 Z  the end of the archive
 """
+
+from __future__ import annotations
 
 import bz2
 import gzip
@@ -100,7 +102,7 @@ def _unzip(file: IO[bytes]) -> Iterator[Entry]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Decode an entry's name; Windows programs may write `\\` between its components."""
+    r"""Decode an entry's name; Windows programs may write `\` between its components."""
     name = info.orig_filename
     if not info.flag_bits & 0x800:  # not said to be UTF-8, though macOS writes it so
         try:
@@ -127,7 +129,7 @@ _BROKEN_HEADER: Final = (
 
 class _Member(tarfile.TarInfo):
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(archive)
         except _BROKEN_HEADER as error:

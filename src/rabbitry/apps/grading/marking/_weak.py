@@ -1,5 +1,7 @@
 """Shuts a submission in as well as a machine without bubblewrap can; for submissions that are trusted."""
 
+from __future__ import annotations
+
 import errno
 import os
 import shutil
@@ -38,9 +40,9 @@ _DISK_PATIENCE: Final = 300.0  # for removing as many files as a part may have f
 
 
 class Weak(Confinement):
-    """A user of its own where we are root, other namespaces where the kernel lets us, and the limits.
+    """A user of its own if we are root, other namespaces if the kernel lets us, and the limits.
 
-    The submission sees this machine's files as any user does, and as this user's own where we are
+    The submission sees this machine's files as any user does, and as this user's own if we are
     not root.
     """
 

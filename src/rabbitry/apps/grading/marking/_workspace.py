@@ -1,5 +1,7 @@
 """The folder of one marking, and files in it that the sandbox's user can read."""
 
+from __future__ import annotations
+
 import contextlib
 import shutil
 import tempfile

@@ -4,6 +4,8 @@ No archive is parsed in this process: a sandbox reads it (`_unpacker.py`) and te
 are checked here, links and devices are never made, and what counts is what comes out, not what the archive says.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import unicodedata
@@ -114,7 +116,7 @@ def _check_size(size: int) -> None:
         raise SubmissionRefused(f"the submission has {size} bytes, more than {MAX_SUBMISSION}")
 
 
-def _unpack_one(data: bytes, name: str, writer: "_Writer", file: str | None, shut_in: Confinement) -> None:
+def _unpack_one(data: bytes, name: str, writer: _Writer, file: str | None, shut_in: Confinement) -> None:
     if why := unsuitable(name, data, None):
         raise SubmissionRefused(why)
     seconds = 5 + writer.room // (16 * _MIB)
@@ -165,7 +167,7 @@ _decode_entry = json_decoder(_Entry)
 class _Entries:
     """Takes the records of `_unpacker.py`, in pieces of any size, and stores what they tell."""
 
-    def __init__(self, writer: "_Writer") -> None:
+    def __init__(self, writer: _Writer) -> None:
         self._writer = writer
         self._left = bytearray()
         self._is_junk = False
@@ -219,7 +221,7 @@ def _is_junk(name: str) -> bool:
 
 
 def _components(name: str, *, may_be_top: bool) -> tuple[str, ...]:
-    """Check an entry's name and split it. Empty for the archive's top folder, where that may be."""
+    """Check an entry's name and split it. Empty for the archive's top folder, if that may be."""
     if name.startswith("/") or name[1:2] == ":":
         raise _refused(name, "an absolute name")
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
@@ -306,7 +308,7 @@ class _Writer:
 
 
 def _lift_only_folder(folder: Path) -> None:
-    """Where all is in one folder, as most programs pack it, that folder's content is the submission."""
+    """If all is in one folder, as most programs pack it, that folder's content is the submission."""
     inside = list(folder.iterdir())
     if len(inside) != 1 or not inside[0].is_dir():
         return

@@ -1,5 +1,7 @@
 """Marks a submission: every part of a scheme is run in a sandbox of its own, and its points are given."""
 
+from __future__ import annotations
+
 import json
 import secrets
 import shutil
@@ -53,11 +55,14 @@ class Marking(Struct):
 def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False) -> Marking:
     """Run a submission, which may be hostile, and mark it. Blocks for up to the wall clocks of all parts.
 
-    `name` is the submission's file name; an archive (`is_archive`) is unpacked. With `allow_weak`, a
-    machine that can't hold a submission in bounds does what it can (docs/marking.md says what that is).
-    Nothing that ran is left when this returns or raises, in processes or in files.
-    Raises SubmissionRefused for what can't be marked, SandboxUnavailable where it can't be run safely,
-    and SandboxFailed when the machine failed, not the submission.
+    `name` is the submission's file name; an archive (`is_archive`) is unpacked. With `allow_weak`, a machine that can't
+    hold a submission in bounds does what it can (docs/marking.md says what that is). Nothing that ran is left when this
+    returns or raises, in processes or in files.
+
+    Raises:
+        SubmissionRefused: The submission can't be marked.
+        SandboxUnavailable: The submission can't be run safely on this machine.
+        SandboxFailed: The machine failed, not the submission.
     """
     shut_in = confinement(allow_weak=allow_weak)
     if shown_to_submissions(scheme.folder) and not allow_weak:

@@ -1,5 +1,7 @@
 """Runs one command on a submission, in bounds: what it printed, how it ended, or why it was stopped."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import selectors
@@ -34,7 +36,7 @@ class Outcome(Struct, frozen=True):
     """The outcome of a command."""
 
     code: int
-    """What it exited with; 128 and the signal's number where one ended it."""
+    """What it exited with; 128 and the signal's number if one ended it."""
     stopped: str | None
     """Why it was stopped from outside, as the end of a sentence, or None."""
     stdout: bytes
@@ -44,7 +46,7 @@ class Outcome(Struct, frozen=True):
 
 
 def why_it_ended(outcome: Outcome, limits: Limits) -> str | None:
-    """Return why a command did not come to its own end, as the end of a sentence, or None where it did."""
+    """Return why a command did not come to its own end, as the end of a sentence, or None if it did."""
     if outcome.stopped is not None:
         return outcome.stopped
     number = outcome.code - 128
@@ -56,7 +58,8 @@ def why_it_ended(outcome: Outcome, limits: Limits) -> str | None:
 def confinement(*, allow_weak: bool) -> Confinement:
     """Return the strongest way that works here; it is tried once.
 
-    Raises SandboxUnavailable where bubblewrap does not work and `allow_weak` is not set.
+    Raises:
+        SandboxUnavailable: Bubblewrap does not work and `allow_weak` is not set.
     """
     try:
         return bubblewrap()
@@ -77,10 +80,13 @@ def run_in_bounds(
 ) -> Outcome:
     """Run a command in a copy of `folder`/submission, with `folder`/part/stdin as stdin. Blocks.
 
-    With `key`, the command gets two more arguments: a descriptor to read the key from, and one to
-    write a report to. `take_stdout` is called with what is printed to stdout, as it comes; it is neither kept
-    nor bounded then. Every process of it is gone when this returns or raises.
-    Raises SandboxFailed when the sandbox broke, not the command, and what `take_stdout` raises.
+    With `key`, the command gets two more arguments: a descriptor to read the key from, and one to write a report to.
+    `take_stdout` is called with what is printed to stdout, as it comes; it is neither kept nor bounded then. Every
+    process of it is gone when this returns or raises.
+
+    Raises:
+        SandboxFailed: The sandbox failed, not the command.
+        Exception: Whatever `take_stdout` raises.
     """
     token = secrets.token_hex(16).encode()
     with ExitStack() as stack:
@@ -110,7 +116,7 @@ def run_in_bounds(
 
 
 class _Watch:
-    """Reads what a command prints and stops it where it goes too far."""
+    """Reads what a command prints and stops it if it goes too far."""
 
     def __init__(
         self,
@@ -159,7 +165,7 @@ class _Watch:
             if now >= look_at:
                 self._stopped = self._gone_too_far()
                 took = time.monotonic() - now
-                # Where looking takes long, because of very many processes, it is not all that is done.
+                # If looking takes long, because of very many processes, it is not all that is done.
                 look_at = now + max(_LOOK_EVERY, min(20 * took, _LOOK_WITHIN))
             for key, _ in selector.select(max(0.0, min(look_at, self._deadline) - now)):
                 if key.fd == ended:

@@ -3,6 +3,8 @@
 The format is described in docs/marking.md.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import re
 import sys

@@ -122,8 +122,11 @@ def record(connection: Connection, assignment: Assignment) -> None:
 def confirm(connection: Connection, assignment: Assignment, message: str) -> bool:
     """Record a confirmation, once for each submission; says whether its result is to be published.
 
-    assignment: as it is confirmed. message: the id of the one that led to it. When that comes again, the result
-    is published again, since it may not have been; another one, of a hop done twice, changes nothing.
+    Args:
+        connection: An open connection.
+        assignment: The assignment as it is confirmed.
+        message: The id of the one that led to it. When that comes again, the result is published again, since it may
+            not have been; another one, of a hop done twice, changes nothing.
     """
     message = text(message, 300)
     known = connection.execute(
@@ -153,14 +156,20 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
 def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
     """Return the whole id of a submission, given that id or its beginning.
 
-    least: letters that a beginning has at least. Raises NoSuchID.
+    Args:
+        connection: An open connection.
+        given: What the user typed.
+        least: Letters that a beginning has at least.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins so.
     """
     ids = select(submissions.c.id).where(_begins(submissions.c.id, given)).order_by(submissions.c.id).limit(_LOOKED_AT)
     return pick(known_as(given), connection.execute(ids).scalars(), "submission", typed=given, least=least)
 
 
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
-    """Return a submission with its hops, oldest first; None where it is not known."""
+    """Return a submission with its hops, oldest first; None if it is not known."""
     identity = known_as(identity)
     own = select(submissions.c.student, submissions.c.module).where(submissions.c.id == identity).subquery()
     found = _with_attempts(and_(submissions.c.student == own.c.student, submissions.c.module == own.c.module))
@@ -173,7 +182,11 @@ def submission(connection: Connection, identity: str) -> tuple[Submission, list[
 
 
 def described(connection: Connection, given: str, *, least: int = 1) -> dict[str, Any]:
-    """Return a submission with its history as JSON data, by its id or its beginning. Raises NoSuchID."""
+    """Return a submission with its history as JSON data, by its id or its beginning.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins so.
+    """
     found = submission(connection, find_id(connection, given, least=least))
     if found is None:
         raise NoSuchID(f"the submission {given!r} was taken away just now")
@@ -182,7 +195,7 @@ def described(connection: Connection, given: str, *, least: int = 1) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries of a list are wanted; all where nothing is said.
+    """Which entries of a list are wanted; all if nothing is said.
 
     find: the beginning of a student's number, or of an id. limit: how many, after the first `offset` of them.
     """
@@ -280,7 +293,7 @@ def _row(assignment: Assignment, submitted_at: str) -> dict[str, Any]:
 
 
 def _taken_at(hops: list[dict[str, Any]]) -> str:
-    """Return when the first role took a submission, where the hops tell it; now otherwise, and never later."""
+    """Return when the first role took a submission, if the hops tell it; now otherwise, and never later."""
     told = taken_at(hops)
     return now() if told is None else min(_time(told), now())
 
@@ -306,7 +319,7 @@ def _optional(value: object) -> str | None:
 
 
 def _time(value: object) -> str:
-    """Return a time from the wire in our own form; now, where it is none."""
+    """Return a time from the wire in our own form; now, if it is none."""
     if isinstance(value, str) and len(value) < 64:
         try:
             found = datetime.fromisoformat(value)

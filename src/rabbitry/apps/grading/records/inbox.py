@@ -86,7 +86,8 @@ def newest(connection: Connection) -> dict[str, int]:
 def item(connection: Connection, identity: str, role: RoleName | None = None) -> Item:
     """Find a waiting entry by the submission's id or its beginning.
 
-    Raises NoSuchID where nothing waits with it, saying who decided last, or where several do.
+    Raises:
+        NoSuchID: No entry waits with such an id (the text then says who decided last), or several do.
     """
     wanted = _waiting()
     if role is not None:
@@ -103,7 +104,11 @@ def item(connection: Connection, identity: str, role: RoleName | None = None) ->
 
 
 def handed_in(connection: Connection, given: str) -> Item:
-    """Find the latest inbox entry of a submission, decided or not, by its id or its beginning. Raises NoSuchID."""
+    """Find the latest inbox entry of a submission, decided or not, by its id or its beginning.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins so.
+    """
     rows = connection.execute(select(inbox).where(_begins(given)).order_by(inbox.c.id.desc()).limit(_LOOKED_AT)).all()
     identity = pick(known_as(given), [row.submission for row in rows], "assignment in an inbox", typed=given)
     return _item(next(row for row in rows if row.submission == identity))
@@ -131,7 +136,8 @@ def _begins(given: str) -> ColumnElement[bool]:
 def settle(connection: Connection, found: Item, action: str, decision: Decision, course: Course) -> Assignment:
     """Record a decision and put what it leads to into the outbox.
 
-    Raises UsageError where the role can't decide so, or somebody decided before.
+    Raises:
+        UsageError: The role can't make this decision, or somebody decided before.
     """
     role = role_named(found.role)
     next_ = decide(found.assignment, role, action, decision)

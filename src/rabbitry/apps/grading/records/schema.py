@@ -111,8 +111,9 @@ def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sql
 
 
 def text(value: object, limit: int = 10_000) -> str:
-    """Return text from the wire as the databases take it: no zero byte, UTF-8 alone (names in AMQP may be other
-    bytes), and not endless.
+    """Return text from the wire in a form that both databases store.
+
+    It has no zero byte, is valid UTF-8 (a name in AMQP may be other bytes), and has at most `limit` characters.
     """
     found = value if isinstance(value, str) else "" if value is None else str(value)
     return found.replace("\0", "\ufffd").encode(errors="replace").decode()[:limit]

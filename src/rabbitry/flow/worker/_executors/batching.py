@@ -3,7 +3,7 @@
 A batch is handed over when it is full, or `within` seconds after its first message came; while all handlers are at
 work it goes on filling. One that fails as a whole is handled again in halves, at once, and these in halves again, so
 that in the end the message at fault fails alone, and it alone is charged an attempt: among 500 that takes about 18
-calls. Where the time limit of the whole is over before that, the rest goes to the queue of suspects, and is handled
+calls. If the time limit of the whole is over before that, the rest goes to the queue of suspects, and is handled
 alone.
 """
 
@@ -23,7 +23,7 @@ from rabbitry.flow.worker._job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result
 if TYPE_CHECKING:
     from rabbitry.flow.worker._executors.executor import Report, WorkExecutor
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class Batcher:
@@ -108,13 +108,13 @@ class Batcher:
             work.jobs[0].stream = work.stream
             self._tell(work.jobs[0], result)
         elif time.monotonic() < work.until:
-            log.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
+            _logger.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
             with self._lock:
                 self._running += 1  # two in place of one
             self._executor.submit_first(work.halves())
             return
         else:
-            log.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
+            _logger.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
             for job in work.jobs:
                 self._tell(job, SUSPECT)
         with self._lock:

@@ -18,7 +18,7 @@ class Executor(Protocol):
     """Runs the handler of one stage."""
 
     async def start(self) -> None:
-        """Make ready; before the first job. Raises AppError where the handler can't be run."""
+        """Make ready; before the first job. Raises AppError if the handler can't be run."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs to run."""

@@ -26,11 +26,11 @@ from rabbitry.flow.worker._job import ABANDONED, DONE, Product, Result, ResultKi
 Body: TypeAlias = bytes | list[bytes]
 """A message's body, or those of a batch."""
 Metadata: TypeAlias = Callable[[], Message | list[Message]]
-"""Reads the metadata of the message, or of all of a batch, where the handler asks for it."""
+"""Reads the metadata of the message, or of all of a batch, if the handler asks for it."""
 Put: TypeAlias = Callable[[Result | None], bool]
 """Publishes what a handler yielded (None: it goes nowhere), and waits while too much is unconfirmed.
 
-Returns False where the handler has to be closed."""
+Returns False if the handler has to be closed."""
 PutAsync: TypeAlias = Callable[[Result | None], Awaitable[bool]]
 
 _UNBEGUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
@@ -61,7 +61,7 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
 
 
 def _product(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], places: list[int] | None) -> Product | None:
-    """Encode a value that a handler returned or yielded; None where it goes nowhere. Raises as `succeeded` does."""
+    """Encode a value that a handler returned or yielded; None if it goes nowhere. Raises as `succeeded` does."""
     if isinstance(value, Outgoing):
         extra, key = extra_of(value, places), value.key
         value = value.value
@@ -185,7 +185,7 @@ def _run(stage: Stage, body: Body, arguments: dict[str, object], places: list[in
 
 
 def _yielded(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], places: list[int] | None) -> Result | None:
-    """Encode a value that a handler yielded; None where it goes nowhere."""
+    """Encode a value that a handler yielded; None if it goes nowhere."""
     product = _product(stage, value, unknown, places)
     return None if product is None else Result("yielded", (product,), context=_context())
 

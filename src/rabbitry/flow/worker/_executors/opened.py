@@ -50,7 +50,7 @@ class OpenedBatch:
             self.arguments[signature.batch] = self._batch
 
     def settled(self, result: Result) -> Result:
-        """Return the result of a handler, with the results of single messages added where it is done."""
+        """Return the result of a handler, with the results of single messages added when it is done."""
         if result.kind != "done":
             return result
         single = ((self.places[index], self._failed(error)) for index, error in failures_of(self._batch).items())

@@ -62,7 +62,7 @@ class ProcessSlot:
     def start(self) -> None:
         """Start the process, which imports the handler.
 
-        Raises AppError where it can't, WorkerProcessDied where it ends or is not ready in time.
+        Raises AppError if it can't, WorkerProcessDied if it ends or is not ready in time.
         """
         try:
             self._start()
@@ -70,7 +70,7 @@ class ProcessSlot:
             raise self._died(error, "before it was ready; what it printed says why") from error
 
     def start_again(self) -> None:
-        """Start the process where there is none, so that `call` need not; `call` tells of what failed."""
+        """Start the process if there is none, so that `call` need not; `call` tells of what failed."""
         if self._pipe is None:
             with suppress(EOFError, OSError, AppError):
                 self._start()
@@ -91,7 +91,7 @@ class ProcessSlot:
         return result
 
     def _answer(self, stage: Stage, pipe: Connection, put: handling.Put) -> Result:
-        """Publish what the handler yields, and return its result. Raises EOFError and OSError where the process dies.
+        """Publish what the handler yields, and return its result. Raises EOFError and OSError if the process dies.
 
         Each group of values is answered: True lets the generator go on, False has it closed.
         """
@@ -221,7 +221,7 @@ class _Values:
     """What handlers yield, one after the other, on its way to the worker; in the process.
 
     A value is sent at once, unless another one was a moment ago: those that follow each other so closely are sent
-    together, by a thread of their own where no further one comes. Each on its own would cost both sides two system
+    together, by a thread of their own if no further one comes. Each on its own would cost both sides two system
     calls, a pickle and turns of their threads (`make bench-crawl`).
     """
 
@@ -307,7 +307,7 @@ class _Values:
 class _Sent(NamedTuple):
     """What a process sends at once: values that its handler yielded, and its result if it ended.
 
-    number: of values, which are answered where there is no result. yielded: those of them that go somewhere.
+    number: of values, which are answered if there is no result. yielded: those of them that go somewhere.
     """
 
     number: int

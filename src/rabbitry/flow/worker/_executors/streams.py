@@ -88,7 +88,7 @@ class Stream(ABC):
         self._wake()
 
     def _next_woken(self) -> list[Stream]:
-        """Take from the line who may go on: all where half of the common room is free, else the first one."""
+        """Take from the line who may go on: all if half of the common room is free, else the first one."""
         bound = self._bound
         if not bound.waiting or bound.size >= LARGEST_TOGETHER:
             return []
@@ -99,7 +99,7 @@ class Stream(ABC):
         return woken
 
     def _has_room(self) -> bool:
-        """Return whether a value may be added; where not, `_wake` will be called."""
+        """Return whether a value may be added; if not, `_wake` will be called."""
         bound = self._bound
         with bound.lock:
             # Under the lock, so that no release between the look and the note that somebody waits is missed.
@@ -125,7 +125,7 @@ class ThreadStream(Stream):
         self._news = threading.Event()
 
     def wait(self) -> bool:
-        """Wait for room. Returns False where the generator has to be closed instead."""
+        """Wait for room. Returns False if the generator has to be closed instead."""
         while not self.is_closed:
             self._news.clear()
             # A `close` before the clearing is seen by `is_closed`, and one after it sets the event.
@@ -147,7 +147,7 @@ class LoopStream(Stream):
         self._loop = asyncio.get_running_loop()
 
     async def wait(self) -> bool:
-        """Wait for room. Returns False where the generator has to be closed instead."""
+        """Wait for room. Returns False if the generator has to be closed instead."""
         while not self.is_closed:
             self._news.clear()
             if self._has_room():

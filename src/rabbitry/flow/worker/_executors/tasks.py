@@ -127,7 +127,7 @@ class AsyncExecutor:
                 began = turn = monotonic()
 
     async def _handle(self, me: asyncio.Task[None], job: Work) -> Result:
-        """Run the handler, and tell by whom it was cancelled where it was: what a handler does costs its message."""
+        """Run the handler, and tell by whom it was cancelled if it was: what a handler does costs its message."""
         stage = self._stage
         put = _goes_nowhere
         if stage.yields:

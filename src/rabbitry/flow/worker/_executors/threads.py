@@ -27,7 +27,7 @@ from rabbitry.runtime.loop_watchdog import stack_of
 _CANCELLING: Final = 0.5
 """Seconds that a generator which is closed has to end, and a killed process."""
 
-log = logging.getLogger("rabbitry.flow")
+_logger = logging.getLogger(__name__)
 
 
 class ThreadExecutor:
@@ -87,7 +87,7 @@ class ThreadExecutor:
                 self._turns.put(True)
 
     async def stop(self, deadline: float) -> None:
-        """See Executor. What runs past the deadline is left; its process, where it has one, is killed."""
+        """See Executor. What runs past the deadline is left; its process, if it has one, is killed."""
         with self._lock:
             self._is_stopping = True
         while (work := self._next()) is not None:
@@ -214,7 +214,7 @@ class ThreadExecutor:
         self._stuck += 1
         job.seconds = seconds
         error = too_long(self._stage, None)
-        log.error(
+        _logger.error(
             "%s; its thread is left to itself: %d of %d that may hang, with one more the worker ends\n%s",
             error,
             self._stuck,
