@@ -1,1 +1,1 @@
-"""What every long-running program here needs: options, output, logging, signals, child processes."""
+"""The parts that all long-running programs of Rabbitry share: options, output, logging, signals, child processes."""
