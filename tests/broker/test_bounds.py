@@ -11,6 +11,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.policies import Policy
 from tests.differential.peer import Peer
+from tests.support.steps import take_all
 from tests.support.waiting import at_once, eventually
 
 
@@ -60,12 +61,13 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
         stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
         await asyncio.to_thread(peer.call, m.ConfirmSelect())
         (connection,) = broker.connections
-        channel = connection.channels[1]
-        channel.published = 300_000
-        channel.refuse(200_000)
-        assert channel.unconfirmed == 100_000
-        channel.confirm(300_000)
-        assert channel.unconfirmed == 0
+        confirms = connection.channels[1].confirms
+        assert confirms is not None
+        confirms.published = 300_000
+        confirms.refuse(200_000)
+        assert confirms.unconfirmed == 100_000
+        confirms.confirm(300_000)
+        assert confirms.unconfirmed == 0
         assert connection.driver.bytes_sent + connection.driver.unsent > 200_000 * 21
 
 
@@ -91,7 +93,7 @@ async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, m
         queues = broker.vhosts["/"].queues
         assert len(queues["q"]) + len(queues["dead"]) == 200  # on a busy machine the first have expired by now
         if reason == "maxlen":
-            broker.put_policy(Policy("/", "short", "^q$", {"max-length": 0}))
+            take_all(broker.putting_policy(Policy("/", "short", "^q$", {"max-length": 0})))
         else:
             await at_once(lambda: len(queues["dead"]))
         assert 0 < len(queues["dead"]) < 200, "the rest waits for a next turn"

@@ -15,6 +15,7 @@ from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
 from rabbitry.amqp.protocol.methods import Method, decode_method, encode_method
 from rabbitry.broker import Broker, BrokerConfig
+from tests.support.steps import take_all
 from tests.support.waiting import eventually
 
 _MUCH = bytes(4 << 20)
@@ -119,7 +120,7 @@ async def test_the_reason_arrives_when_the_broker_stops_or_deletes_the_virtual_h
     async with Broker(BrokerConfig(port=0, vhosts=("/", "other"))) as broker:
         one = await _Client.open(broker.port)
         one.go_on_sending()
-        broker.delete_vhost("/")
+        take_all(broker.deleting_vhost("/"))
         one.go_on_sending()
         method = await one.method()
         assert isinstance(method, m.ConnectionClose)

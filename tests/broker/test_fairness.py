@@ -23,7 +23,7 @@ from rabbitry.amqp.protocol.methods import (
 )
 from rabbitry.amqp.protocol.properties import encode_header
 from rabbitry.broker import Broker, BrokerConfig, connection, shares
-from rabbitry.broker.queues import Message
+from rabbitry.broker.message import Message
 from rabbitry.broker.queues import queue as queue_module
 from rabbitry.broker.shares import Shares
 from rabbitry.broker.store.journal import Journal

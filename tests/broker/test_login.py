@@ -6,6 +6,7 @@ import rabbitry
 from rabbitry.amqp.protocol.tables import encode_table
 from rabbitry.broker.access import Permission, initial_access
 from rabbitry.broker.login import credentials, distinguished_name, may_come_from
+from rabbitry.broker.store.journal import Journal
 
 _USERS = {"guest": "guest", "ann": "pässword"}
 
@@ -40,12 +41,12 @@ def test_credentials(mechanism: str, response: bytes, expected: tuple[str, str] 
     ],
 )
 def test_who_may_log_in(user: str, password: str, peer: str, expected: bool) -> None:
-    access = initial_access(_USERS, ["/"])
+    access = initial_access(_USERS, ["/"], Journal())
     assert (access.is_password(user, password) and may_come_from(user, peer)) is expected
 
 
 def test_permissions_are_patterns() -> None:
-    access = initial_access({"ann": "secret"}, ["/"])
+    access = initial_access({"ann": "secret"}, ["/"], Journal())
     assert access.may("read", "/", "ann", "anything")
     assert not access.may("read", "other", "ann", "anything")
     access.put_permission("/", "ann", Permission("^a", "", "b"))
@@ -61,7 +62,7 @@ def test_permissions_are_patterns() -> None:
 
 
 def test_a_hash_of_rabbitmq_is_understood() -> None:
-    access = initial_access({}, [])
+    access = initial_access({}, [], Journal())
     access.put_user("guest", "TbAuApfHTi+XS4jK6oAyyCcYAOSr6LmSY2e/JkYljo7INF+2")
     assert access.is_password("guest", "guest")
     assert not access.is_password("guest", "other")

@@ -19,6 +19,7 @@ from rabbitry.broker.store.batch import Batch, Found
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.exceptions import Undecodable
 from tests.support.management import Api
+from tests.support.steps import take_all
 
 _OBJECTS: Final = 60
 
@@ -104,7 +105,7 @@ async def test_what_was_deleted_since_the_check_does_not_end_an_import(
     carry_out = importing._Plan.carry_out
 
     def interrupted(plan: importing._Plan) -> None:
-        broker.delete_vhost("short-lived")
+        take_all(broker.deleting_vhost("short-lived"))
         broker.vhosts["/"].delete_exchange("e", if_unused=False)
         broker.vhosts["/"].declare_exchange(
             "e", "headers", durable=False, auto_delete=False, internal=False, arguments={}

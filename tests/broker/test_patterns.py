@@ -12,6 +12,7 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission
 from rabbitry.broker.patterns import Pattern, check_pattern, matches
 from rabbitry.broker.policies import Policy
+from tests.support.steps import take_all
 
 EVIL = r"^(a|aa)+$"
 VICTIM = "a" * 100 + "!"
@@ -61,7 +62,7 @@ async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCa
     caplog.set_level(logging.WARNING, "rabbitry.broker.patterns")
     async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         broker.access.put_permission("/", "guest", Permission(configure=EVIL))
-        broker.put_policy(Policy("/", "evil", f"(?:){EVIL}", {"max-length": 1}))
+        take_all(broker.putting_policy(Policy("/", "evil", f"(?:){EVIL}", {"max-length": 1})))
         async with rabbitry.connect(broker.url) as connection:
             for number in range(30):
                 channel = await connection.channel()

@@ -20,6 +20,7 @@ from rabbitry.broker.queues.arguments import Rules
 from rabbitry.exceptions import PreconditionFailed
 from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.steps import take_all
 
 
 class Server:
@@ -228,9 +229,9 @@ def test_whatever_changes_the_policy_of_highest_priority_holds(
         if change is not None:
             pattern, priority, apply_to = change
             known[name] = Policy("/", name, pattern, {"max-length": 1}, priority, apply_to)
-            broker.put_policy(known[name])
+            take_all(broker.putting_policy(known[name]))
         elif known.pop(name, None) is not None:
-            broker.delete_policy("/", name)
+            take_all(broker.deleting_policy("/", name))
         for things, kind in ((vhost.queues, "queues"), (vhost.exchanges, "exchanges")):
             for thing in things.values():
                 mine = [one for one in known.values() if one.apply_to in ("all", kind) and thing.name]

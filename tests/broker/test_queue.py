@@ -9,7 +9,8 @@ import rabbitry
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.queues import ClassicQueue, Entry, Message, Queue
+from rabbitry.broker.message import Entry, Message
+from rabbitry.broker.queues import ClassicQueue, Queue
 from rabbitry.broker.queues.arguments import Rules
 
 

@@ -95,7 +95,7 @@ class _Fuzzed:
 
     async def _say(self, chunks: Iterator[bytes]) -> bytes:
         socket = _Socket()
-        connection = ClientConnection(self.broker)
+        connection = ClientConnection(self.broker.shared, self.broker.host, self.broker.port)
         connection.driver.connection_made(socket)
         try:
             for chunk in chunks:
@@ -108,8 +108,8 @@ class _Fuzzed:
         await self._turns(socket)
         assert connection.closed.done()
         assert not self.broker.connections
-        assert not self.broker.dirty
-        assert not self.broker.replies
+        assert not self.broker.dispatcher.touched
+        assert not self.broker.shared.replies
         self._tidy()
         if self._failures:
             raise AssertionError(f"in the broker's loop: {self._failures}") from self._failures[0].get("exception")

@@ -2,7 +2,7 @@
 
 import time
 
-from rabbitry.broker.channel import Channel
+from rabbitry.broker.confirms import Confirms
 from rabbitry.broker.store.batch import Batch, Found
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import SQLiteStore
@@ -11,8 +11,8 @@ from rabbitry.cli import main
 _apply = SQLiteStore.apply
 
 
-def _confirm_at_once(journal: Journal, channel: Channel, up_to: int) -> None:
-    channel.confirm(up_to)
+def _confirm_at_once(journal: Journal, confirms: Confirms, up_to: int) -> None:
+    confirms.confirm(up_to)
 
 
 def _apply_later(store: SQLiteStore, batch: Batch) -> list[Found]:

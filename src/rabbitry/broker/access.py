@@ -9,8 +9,8 @@ from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.patterns import check_pattern, matches
-from rabbitry.broker.records import key
 from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.store.schema import record_key
 
 USER: Final = "user"
 PERMISSION: Final = "permission"
@@ -68,31 +68,42 @@ def hash_password(password: str) -> str:
 
 
 class Access:
-    """The users and their permissions. `generation` counts changes, for those who remember answers."""
+    """The users and their permissions. `generation` counts changes, for those who remember answers.
 
-    def __init__(self) -> None:
+    Args:
+        journal: Keeps them.
+    """
+
+    def __init__(self, journal: Journal) -> None:
         self.users: dict[str, User] = {}
         self.permissions: dict[tuple[str, str], Permission] = {}
         self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
         """Virtual host, user and exchange → what the user may do there; where nothing is set, everything."""
         self.generation = 0
-        self.journal = Journal()
+        self._journal = journal
 
-    def restore(self, records: Iterable[tuple[str, Table]]) -> None:
-        """Take users and permissions that the store holds: (kind, value)."""
-        for kind, value in records:
-            if kind == USER:
-                tags = value.get("tags")
-                names = tuple(map(str, tags)) if isinstance(tags, list) else ()
-                name, hashing = str(value["name"]), str(value.get("hashing", HASHING))
-                limits = read_limits(value.get("limits"))
-                self.users[name] = User(name, str(value["password_hash"]), names, hashing, limits)
-            elif kind == PERMISSION:
-                patterns = Permission(str(value["configure"]), str(value["write"]), str(value["read"]))
-                self.permissions[str(value["vhost"]), str(value["user"])] = patterns
-            elif kind == TOPIC_PERMISSION:
-                place = str(value["vhost"]), str(value["user"]), str(value["exchange"])
-                self.topic_permissions[place] = TopicPermission(str(value["write"]), str(value["read"]))
+    def clear(self) -> tuple[dict[str, User], dict[tuple[str, str], Permission]]:
+        """Forget the users and permissions that the broker starts with, and return them."""
+        forgotten = dict(self.users), dict(self.permissions)
+        self.users.clear()
+        self.permissions.clear()
+        self.generation += 1
+        return forgotten
+
+    def restore(self, kind: str, value: Table) -> None:
+        """Take a record that the store holds: a user, a permission or a topic permission."""
+        if kind == USER:
+            tags = value.get("tags")
+            names = tuple(map(str, tags)) if isinstance(tags, list) else ()
+            name, hashing = str(value["name"]), str(value.get("hashing", HASHING))
+            limits = read_limits(value.get("limits"))
+            self.users[name] = User(name, str(value["password_hash"]), names, hashing, limits)
+        elif kind == PERMISSION:
+            patterns = Permission(str(value["configure"]), str(value["write"]), str(value["read"]))
+            self.permissions[str(value["vhost"]), str(value["user"])] = patterns
+        elif kind == TOPIC_PERMISSION:
+            place = str(value["vhost"]), str(value["user"]), str(value["exchange"])
+            self.topic_permissions[place] = TopicPermission(str(value["write"]), str(value["read"]))
 
     # -- changes ---------------------------------------------------------------------------------------
 
@@ -109,7 +120,7 @@ class Access:
     def _put_user(self, user: User) -> None:
         self.users[user.name] = user
         self.generation += 1
-        if self.journal.is_on:
+        if self._journal.is_on:
             value: Table = {
                 "name": user.name,
                 "password_hash": user.password_hash,
@@ -117,14 +128,14 @@ class Access:
                 "hashing": user.hashing,
                 "limits": dict(user.limits),
             }
-            self.journal.put(USER, key(user.name), value)
+            self._journal.put(USER, record_key(user.name), value)
 
     def delete_user(self, name: str) -> None:
         """Delete a user with the permissions."""
         del self.users[name]
         self.generation += 1
-        if self.journal.is_on:
-            self.journal.put(USER, key(name), None)
+        if self._journal.is_on:
+            self._journal.put(USER, record_key(name), None)
         for vhost, user in list(self.permissions):
             if user == name:
                 self.delete_permission(vhost, user)
@@ -138,16 +149,16 @@ class Access:
             check_pattern(pattern)
         self.permissions[vhost, user] = permission
         self.generation += 1
-        if self.journal.is_on:
+        if self._journal.is_on:
             value: Table = {"vhost": vhost, "user": user, **permission._asdict()}
-            self.journal.put(PERMISSION, key(vhost, user), value)
+            self._journal.put(PERMISSION, record_key(vhost, user), value)
 
     def delete_permission(self, vhost: str, user: str) -> None:
         """Take from a user what was allowed in a virtual host."""
         del self.permissions[vhost, user]
         self.generation += 1
-        if self.journal.is_on:
-            self.journal.put(PERMISSION, key(vhost, user), None)
+        if self._journal.is_on:
+            self._journal.put(PERMISSION, record_key(vhost, user), None)
 
     def put_topic_permission(self, vhost: str, user: str, exchange: str, permission: TopicPermission) -> None:
         """Set which routing keys a user may use with an exchange. Raises UsageError for an invalid pattern."""
@@ -155,16 +166,16 @@ class Access:
             check_pattern(pattern)
         self.topic_permissions[vhost, user, exchange] = permission
         self.generation += 1
-        if self.journal.is_on:
+        if self._journal.is_on:
             value: Table = {"vhost": vhost, "user": user, "exchange": exchange, **permission._asdict()}
-            self.journal.put(TOPIC_PERMISSION, key(vhost, user, exchange), value)
+            self._journal.put(TOPIC_PERMISSION, record_key(vhost, user, exchange), value)
 
     def delete_topic_permission(self, vhost: str, user: str, exchange: str) -> None:
         """Delete a topic permission, so that the user may use any routing key with the exchange."""
         del self.topic_permissions[vhost, user, exchange]
         self.generation += 1
-        if self.journal.is_on:
-            self.journal.put(TOPIC_PERMISSION, key(vhost, user, exchange), None)
+        if self._journal.is_on:
+            self._journal.put(TOPIC_PERMISSION, record_key(vhost, user, exchange), None)
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -217,9 +228,9 @@ def read_limits(value: object) -> Mapping[str, int]:
     return {str(name): limit for name, limit in items if isinstance(limit, int)}
 
 
-def initial_access(users: Mapping[str, str], vhosts: Iterable[str]) -> Access:
+def initial_access(users: Mapping[str, str], vhosts: Iterable[str], journal: Journal) -> Access:
     """Let users (name → password) do everything in some virtual hosts."""
-    access = Access()
+    access = Access(journal)
     for name, password in users.items():
         access.put_user(name, hash_password(password), ("administrator",))
         for vhost in vhosts:

@@ -8,18 +8,15 @@ to be written counts, so that publishers are blocked before the disk is full how
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from rabbitry.amqp.protocol.methods import ConnectionBlocked, ConnectionUnblocked
-from rabbitry.broker.reading import Reason
+from rabbitry.amqp.protocol.methods import ConnectionBlocked, ConnectionUnblocked, Method
+from rabbitry.broker.reading import ReadingGate, Reason
 from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import free_bytes
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.connection import ClientConnection
 
 _log = logging.getLogger(__name__)
 PERIOD: Final = 2.5
@@ -34,18 +31,51 @@ _MARGIN: Final = 0.1
 """The share of the limit that must be free above the limit before the disk alarm ends."""
 
 
-class Alarms:
-    """Which alarms are on, and who is blocked by them.
+class Blockable(Protocol):
+    """A connection that may be blocked by an alarm."""
 
-    memory_limit, disk_free_limit: bytes; None takes RabbitMQ's defaults.
+    @property
+    def gate(self) -> ReadingGate:
+        """Says whether the client is read."""
+
+    @property
+    def wants_blocked(self) -> bool:
+        """Whether the client is told of being blocked."""
+
+    def tell(self, channel: int, method: Method) -> None:
+        """Send a method, unless the connection has been closed meanwhile."""
+
+
+class Alarms:
+    """The alarms that are on, and the connections that they block.
+
+    Args:
+        connections: The connections that are open now.
+        journal: The store's, whose disk is watched.
+        folder: The data folder; None where nothing is stored.
+        fail: Ends the broker, called where the data folder is gone.
+        memory_limit: Bytes; None takes RabbitMQ's default.
+        disk_free_limit: Bytes; None takes RabbitMQ's default.
     """
 
-    def __init__(self, broker: "Broker", memory_limit: int | None, disk_free_limit: int | None) -> None:
+    def __init__(
+        self,
+        connections: Collection[Blockable],
+        journal: Journal,
+        folder: Path | None,
+        fail: Callable[[Exception], None],
+        *,
+        memory_limit: int | None,
+        disk_free_limit: int | None,
+    ) -> None:
         self.on: set[Reason] = set()
         """The alarms that are on: of memory, of disk."""
         self.memory_limit = memory_limit if memory_limit is not None else int(total_memory() * MEMORY_SHARE)
         self.disk_free_limit = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
-        self._broker = broker
+        self._connections = connections
+        self._journal = journal
+        self._folder = folder
+        self._fail = fail
         self._most_room = 0
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
@@ -66,26 +96,26 @@ class Alarms:
             return
         if is_on:
             self.on.add(what)
-            for connection in self._broker.connections:
+            for connection in self._connections:
                 if connection.gate.is_blocked:  # by the other alarm; others are blocked when they publish
                     connection.gate.pause(what)
         else:
             self.on.discard(what)
-            for connection in list(self._broker.connections):
+            for connection in list(self._connections):
                 self._unblock(connection, what)
 
     @property
     def disk_free(self) -> int:
         """Free bytes, which are compared with the limit. A broker without a data folder has the working folder's."""
-        return max(self._broker.journal.room, 0) if self._broker.config.data is not None else free_bytes(Path())
+        return max(self._journal.room, 0) if self._folder is not None else free_bytes(Path())
 
     def count_disk(self) -> None:
         """Raise the disk alarm where the bytes that wait to be written leave less room than the limit."""
-        if self._broker.journal.room < self.disk_free_limit and Reason.DISK not in self.on:
+        if self._journal.room < self.disk_free_limit and Reason.DISK not in self.on:
             _log.warning(
                 "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
                 "until there are %s: consume messages, or free space there",
-                self._broker.config.data,
+                self._folder,
                 *map(_megabytes, (self.disk_free, self.disk_free_limit, self._enough())),
             )  # fmt: skip
             self.set(Reason.DISK, True)
@@ -102,14 +132,14 @@ class Alarms:
         limit = self.disk_free_limit
         return max(limit, min(int(limit * (1 + _MARGIN)), (limit + self._most_room) // 2))
 
-    def block(self, connection: "ClientConnection") -> None:
+    def block(self, connection: Blockable) -> None:
         """Block a connection that publishes in spite of an alarm: it is told, where it wants to know, and not read."""
         if not connection.gate.is_blocked:
             if connection.wants_blocked:
                 connection.tell(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))
             connection.gate.pause(*self.on)
 
-    def _unblock(self, connection: "ClientConnection", what: Reason) -> None:
+    def _unblock(self, connection: Blockable, what: Reason) -> None:
         was_blocked = connection.gate.is_blocked
         connection.gate.resume(what)
         if was_blocked and connection.wants_blocked and not connection.gate.is_blocked:
@@ -118,15 +148,13 @@ class Alarms:
     async def _watch(self) -> None:
         while True:
             self._look_at_memory()
-            if self._broker.config.data is not None:
+            if self._folder is not None:
                 try:
-                    await asyncio.to_thread(free_bytes, self._broker.config.data)
+                    await asyncio.to_thread(free_bytes, self._folder)
                 except OSError as error:
-                    self._broker.fail(
-                        StoreFailed(f"the data folder {self._broker.config.data} is gone: {error.strerror}")
-                    )
+                    self._fail(StoreFailed(f"the data folder {self._folder} is gone: {error.strerror}"))
                     return
-                await self._broker.journal.tidy(self._broker.journal.room < 2 * self.disk_free_limit)
+                await self._journal.tidy(self._journal.room < 2 * self.disk_free_limit)
                 self._look_at_disk()
             await asyncio.sleep(_PERIOD_OF_ALARMS if self.on else PERIOD)
 
@@ -144,13 +172,13 @@ class Alarms:
         self.set(Reason.MEMORY, is_on)
 
     def _look_at_disk(self) -> None:
-        journal = self._broker.journal
+        journal = self._journal
         room = journal.room
         self._most_room = max(self._most_room, room)
         self.count_disk()
         if Reason.DISK in self.on and room >= self._enough() and not journal.is_stuck:
             self._is_full = False
-            _log.warning("there is room for the store again: %s has %s", self._broker.config.data, _megabytes(room))
+            _log.warning("there is room for the store again: %s has %s", self._folder, _megabytes(room))
             self.set(Reason.DISK, False)
 
 

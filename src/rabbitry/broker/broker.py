@@ -2,9 +2,7 @@
 
 import asyncio
 import importlib
-import json
 import logging
-import platform
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,24 +10,25 @@ from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Protocol, Self
 from urllib.parse import quote
 
 from rabbitry._installing import how_to_install, missing
-from rabbitry._version import __version__
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker.access import initial_access
 from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.config import BrokerConfig
-from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker.connection import ClientConnection, Shared
 from rabbitry.broker.counts import Churn
+from rabbitry.broker.dispatcher import Dispatcher
+from rabbitry.broker.login import GUEST
+from rabbitry.broker.parameters import Parameters
 from rabbitry.broker.policies import Policies, Policy
-from rabbitry.broker.queues import Queue, ReplyTo
-from rabbitry.broker.records import PARAMETER, VHOST, key, vhost_record
+from rabbitry.broker.records import VHOST
 from rabbitry.broker.recovery import Recovery
 from rabbitry.broker.shares import Shares
 from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.store.schema import record_key
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import RabbitryError, UsageError
@@ -37,13 +36,17 @@ from rabbitry.runtime.accepting import Acceptor, Visitor
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import open_listeners
 
-if TYPE_CHECKING:
-    from rabbitry.broker.management.server import ManagementServer
-
 _log = logging.getLogger(__name__)
-_LONGEST_DISPATCH: Final = 0.02
-"""Seconds after which dead letters that go from queue to queue wait for the others' turn."""
-CLUSTER_NAME: Final = "cluster_name"
+
+
+class Service(Protocol):
+    """The management API, which stands on the broker and is loaded only where it is wanted."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self) -> None:
+        """Finish what is in hand, and stop."""
 
 
 class ManagementFailed(RabbitryError):
@@ -73,27 +76,42 @@ class Broker:
         """The AMQP port that it listens on, once it does."""
         self.tls_port = config.tls_port
         self.management_port = config.management_port
-        self._given = dict(config.users) if config.users is not None else None
-        self.policies = Policies()
-        self.access = initial_access(self._given or {"guest": "guest"}, config.vhosts)
-        self.journal = Journal()
-        self.parameters: dict[str, object] = {}
-        """Global parameters: the cluster's name, and values that operators keep for their own tools."""
+        self._users = dict(config.users) if config.users is not None else {GUEST: GUEST}
+        self.journal = Journal(on_failure=self.fail, on_full=lambda why: self.alarms.set_full(why))
+        self.policies = Policies(self.journal)
+        self.access = initial_access(self._users, config.vhosts, self.journal)
+        self.parameters = Parameters(self.journal)
         self.churn = Churn()
-        self.last_queue = 0
-        self.vhosts = {name: VirtualHost(name, self) for name in config.vhosts}
+        self.shares = Shares()
+        self.dispatcher = Dispatcher(self.shares)
+        self.vhosts = {name: self._new_vhost(name) for name in config.vhosts}
         self._leaving: dict[str, Iterator[None]] = {}
         """Names of virtual hosts that are being deleted → the steps that are left."""
-        self.nowhere = VirtualHost("", self)
         self.connections: set[ClientConnection] = set()
-        self.dirty: dict[Queue | ReplyTo, None] = {}
-        self.replies: dict[str, ReplyTo] = {}
-        self.shares = Shares()
+        self.alarms = Alarms(
+            self.connections,
+            self.journal,
+            config.data,
+            self.fail,
+            memory_limit=config.memory_limit,
+            disk_free_limit=config.disk_free_limit,
+        )
+        self.shared = Shared(
+            config=config,
+            parameters=self.parameters,
+            access=self.access,
+            vhosts=self.vhosts,
+            nowhere=self._new_vhost(""),
+            connections=self.connections,
+            journal=self.journal,
+            dispatcher=self.dispatcher,
+            shares=self.shares,
+            replies={},
+            alarms=self.alarms,
+            churn=self.churn,
+        )
         self.started_at = time.time()
         """POSIX seconds."""
-        self._dispatches_later = False
-        self.server_properties: dict[str, FieldValue] = dict(_server_properties())
-        self.alarms = Alarms(self, config.memory_limit, config.disk_free_limit)
         self.acceptor = Acceptor()
         self._failed: asyncio.Future[Exception] | None = None
         self._running = AsyncExitStack()
@@ -102,7 +120,7 @@ class Broker:
     @property
     def url(self) -> str:
         """URL of the first virtual host, with the first user's name and password."""
-        user, password = next(iter((self._given or {"guest": "guest"}).items()))
+        user, password = next(iter(self._users.items()))
         vhost = next(iter(self.vhosts))
         path = "" if vhost == "/" else quote(vhost, safe="")
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{in_url(self.host)}:{self.port}/{path}"
@@ -170,17 +188,27 @@ class Broker:
         return listeners
 
     def _serve(self, visitor: Visitor) -> asyncio.BaseProtocol:
-        return ClientConnection(self, visitor.leave).driver
+        return ClientConnection(self.shared, self.host, self.port, visitor.leave).driver
 
     async def _open_store(self, stack: AsyncExitStack, folder: Path) -> None:
         """Open the store and restore what it holds; where that fails, let go of it as it was found."""
-        store = SQLiteStore(folder, f"amqp://{in_url(self.host)}:{self.port}/")
-        journal = Journal(store, on_failure=self.fail, on_full=self.alarms.set_full)
+        journal = self.journal
         async with AsyncExitStack() as opening:
-            contents = await journal.open()
+            contents = await journal.open(SQLiteStore(folder, f"amqp://{in_url(self.host)}:{self.port}/"))
             opening.push_async_callback(journal.give_back)
             opening.callback(self._close_queues)
-            await Recovery(self, journal, contents).run()
+            recovery = Recovery(
+                contents,
+                journal,
+                folder,
+                access=self.access,
+                parameters=self.parameters,
+                policies=self.policies,
+                vhosts=self.vhosts,
+                new_vhost=self._new_vhost,
+                has_users=self.config.users is not None,
+            )
+            await recovery.run()
             opening.pop_all()
         stack.push_async_callback(journal.close)
 
@@ -240,7 +268,7 @@ class Broker:
             try:
                 # A web framework takes a while to load; AMQP clients are served meanwhile.
                 module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
-                server: ManagementServer = module.ManagementServer(self, listeners)
+                server: Service = module.ManagementServer(self, listeners)
                 starting.push_async_callback(server.stop)
                 await server.start()
             # Packages may raise anything while they are loaded; uvicorn calls sys.exit where it can't load something.
@@ -268,57 +296,38 @@ class Broker:
 
     # -- virtual hosts, users, policies, parameters -----------------------------------------------------
 
+    def _new_vhost(self, name: str) -> VirtualHost:
+        return VirtualHost(
+            name,
+            journal=self.journal,
+            policies=self.policies,
+            dispatcher=self.dispatcher,
+            shares=self.shares,
+            churn=self.churn,
+        )
+
     def add_vhost(self, name: str) -> None:
         """Make a virtual host; one that is there stays as it is. The deletion of one of its name is ended first."""
         for _ in self.rest_of_deletion(name):
             pass
         if name not in self.vhosts:
-            self.vhosts[name] = VirtualHost(name, self)
-            self.vhost_changed(self.vhosts[name])
-
-    def vhost_changed(self, vhost: VirtualHost) -> None:
-        """Store the description, tags and limits of a virtual host."""
-        if self.journal.is_on:
-            self.journal.put(VHOST, key(vhost.name), vhost_record(vhost))
-
-    @property
-    def cluster_name(self) -> str:
-        """The name of this broker for clients and operators: the global parameter cluster_name."""
-        name = self.parameters.get(CLUSTER_NAME)
-        return name if isinstance(name, str) else f"rabbitry@{platform.node()}"
-
-    def put_parameter(self, name: str, value: object) -> None:
-        """Set a global parameter to a JSON value; None clears it. The broker itself uses only cluster_name."""
-        if value is None:
-            self.parameters.pop(name, None)
-        else:
-            self.parameters[name] = value
-        self.server_properties["cluster_name"] = self.cluster_name
-        if self.journal.is_on:
-            record: Table | None = None if value is None else {"name": name, "value": json.dumps(value)}
-            self.journal.put(PARAMETER, key(name), record)
-
-    def delete_user(self, name: str) -> None:
-        """Delete a user; its connections are closed (320). Raises KeyError where there is none."""
-        for _ in self.deleting_user(name):
-            pass
+            self.vhosts[name] = self._new_vhost(name)
+            self.vhosts[name].store()
 
     def deleting_user(self, name: str) -> Iterator[None]:
-        """Delete a user at once, and close its connections in small steps that the caller has to take."""
+        """Delete a user at once, and close its connections (320) in small steps that the caller has to take.
+
+        Raises KeyError where there is none.
+        """
         self.access.delete_user(name)
         found = [connection for connection in self.connections if connection.user == name]
         return _hanging_up(found, f"user '{name}' is deleted")
 
-    def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; connections to it are closed (320)."""
-        for _ in self.deleting_vhost(name):
-            pass
-
     def deleting_vhost(self, name: str) -> Iterator[None]:
-        """Delete a virtual host as `delete_vhost` does, in small steps that the caller has to take.
+        """Delete a virtual host with all that is in it, in small steps that the caller has to take.
 
-        No client can connect to it from now on, even before the first step. Closing the broker takes the steps that
-        are left.
+        Connections to it are closed (320). No client can connect to it from now on, even before the first step. Closing
+        the broker takes the steps that are left.
         """
         vhost = self.vhosts.pop(name)
         steps = self._leaving[name] = self._deleting_vhost(vhost)
@@ -349,24 +358,14 @@ class Broker:
                     access.delete_topic_permission(*place)
                     yield
             if self.journal.is_on:  # last, so that after a crash the virtual host is there with the rest of it
-                self.journal.put(VHOST, key(name), None)
+                self.journal.put(VHOST, record_key(name), None)
         finally:
             del self._leaving[name]
-
-    def put_policy(self, policy: Policy) -> None:
-        """Set a policy for existing and future queues and exchanges. Raises UsageError for an invalid one."""
-        for _ in self.putting_policy(policy):
-            pass
 
     def putting_policy(self, policy: Policy) -> Iterator[None]:
         """Set a policy at once, and apply it in small steps that the caller has to take. Raises UsageError."""
         self.policies.put(policy)
         return self.vhosts[policy.vhost].follow_policies(policy.name)
-
-    def delete_policy(self, vhost: str, name: str) -> None:
-        """Clear a policy. Raises KeyError where there is none."""
-        for _ in self.deleting_policy(vhost, name):
-            pass
 
     def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
         """Clear a policy at once, and apply that in small steps that the caller has to take. Raises KeyError."""
@@ -385,41 +384,6 @@ class Broker:
         if not self.failed.done():
             self.failed.set_result(error)
 
-    # -- delivering ------------------------------------------------------------------------------------
-
-    def touch(self, queue: Queue) -> None:
-        """Note that a queue may have something to deliver."""
-        self.dirty[queue] = None
-
-    def dispatch(self) -> None:
-        """Deliver from every queue that was touched, in that order.
-
-        What goes from queue to queue as a dead letter goes on in later turns of the loop where it takes long.
-        """
-        ends_at = 0.0
-        while self.dirty:
-            touched, self.dirty = self.dirty, {}
-            for queue in touched:
-                queue.dispatch()
-            if not self.dirty:
-                return
-            now = time.monotonic()
-            if not ends_at:
-                ends_at = now + _LONGEST_DISPATCH
-            elif now > ends_at:
-                self.dispatch_later()
-                return
-
-    def dispatch_later(self) -> None:
-        """Deliver from every queue that was touched when it is the turn of what takes long."""
-        if not self._dispatches_later:
-            self._dispatches_later = True
-            self.shares.wait(self._dispatch_on)
-
-    def _dispatch_on(self) -> None:
-        self._dispatches_later = False
-        self.dispatch()
-
 
 def _hanging_up(connections: Iterable[ClientConnection], why: str) -> Iterator[None]:
     """Close connections (320), one in each step."""
@@ -427,29 +391,6 @@ def _hanging_up(connections: Iterable[ClientConnection], why: str) -> Iterator[N
         if not connection.closed.done():
             connection.hang_up(Reply.CONNECTION_FORCED, f"CONNECTION_FORCED - {why}")
         yield
-
-
-def _server_properties() -> Table:
-    """What clients are told. They decide by product and version, so these are RabbitMQ's whose behaviour this has."""
-    return {
-        "capabilities": {
-            "publisher_confirms": True,
-            "exchange_exchange_bindings": True,
-            "basic.nack": True,
-            "consumer_cancel_notify": True,
-            "connection.blocked": True,
-            "consumer_priorities": True,
-            "authentication_failure_close": True,
-            "per_consumer_qos": True,
-            "direct_reply_to": True,
-        },
-        "cluster_name": f"rabbitry@{platform.node()}",
-        "copyright": "Apache-2.0",
-        "information": f"Rabbitry {__version__}, an embedded broker; not RabbitMQ",
-        "platform": f"Rabbitry {__version__} on Python {platform.python_version()}",
-        "product": "RabbitMQ",
-        "version": "3.10.8",
-    }
 
 
 def _need_management() -> None:

@@ -1,24 +1,25 @@
 """A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
 
 import asyncio
-import enum
 import functools
 import itertools
 import struct
-from collections import deque
+import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import hot
-from rabbitry.amqp.protocol.methods import BasicCancel
+from rabbitry.amqp.protocol.connection import Connection as Core
+from rabbitry.amqp.protocol.methods import BasicCancel, Method
 from rabbitry.amqp.protocol.properties import decode_header, encode_header
-from rabbitry.amqp.protocol.tables import TaggedInt
+from rabbitry.amqp.protocol.tables import Table, TaggedInt, encode_short
+from rabbitry.broker.confirms import Confirms
 from rabbitry.broker.errors import precondition_failed
-from rabbitry.broker.queues import Consumer, Entry, Message, Queue, ReplyTo
-from rabbitry.broker.transaction import Transaction
-
-if TYPE_CHECKING:
-    from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker.message import Entry, Message
+from rabbitry.broker.queues import Queue, ReplyTo
+from rabbitry.broker.transaction import Held, Outcome, Transaction
+from rabbitry.broker.vhost import VirtualHost
 
 _MOST_UNREAD: Final = 32 << 20
 """Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
@@ -26,18 +27,129 @@ _STEP: Final = 200
 """Deliveries settled in one step, where many are settled at once."""
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
-Held = tuple[Queue, Consumer | None, Entry]
-"""A delivery that is not settled: where it came from, and the consumer that has it (None for basic.get)."""
+
+class Connection(Protocol):
+    """The connection of a channel, as far as the channel needs it."""
+
+    @property
+    def name(self) -> str:
+        """What operators know it by."""
+
+    @property
+    def user(self) -> str:
+        """The name of the user."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+
+    @property
+    def driver(self) -> Driver:
+        """Writes to the client."""
+
+    @property
+    def core(self) -> Core:
+        """Knows the largest frame that was agreed on."""
+
+    @property
+    def wants_cancel(self) -> bool:
+        """Whether the client is told of consumers that end because their queue is gone."""
+
+    def stop_delivering(self) -> None:
+        """Let no channel deliver until the socket takes data again."""
+
+    def tell(self, channel: int, method: Method) -> None:
+        """Send a method, unless the connection or the channel has been closed meanwhile."""
+
+    def work(self, steps: Iterator[None], then: Callable[[], None] = ...) -> None:
+        """Take the steps of a long operation in turns with other clients, then call back."""
 
 
-class Outcome(enum.Enum):
-    """The outcome of a delivery."""
+class Consumer:
+    """A consumer: which channel it is on, what it may have, and what it has."""
 
-    ACKED = enum.auto()
-    REQUEUED = enum.auto()
-    RETURNED = enum.auto()
-    """Put back as nobody can settle it any more: the channel is gone."""
-    REJECTED = enum.auto()
+    __slots__ = (
+        "arguments",
+        "channel",
+        "exclusive",
+        "most",
+        "no_ack",
+        "parked",
+        "prefetch",
+        "prefix",
+        "priority",
+        "queue",
+        "tag",
+        "unsettled",
+    )
+
+    def __init__(
+        self,
+        channel: "Channel",
+        queue: Queue,
+        tag: str,
+        *,
+        no_ack: bool,
+        exclusive: bool,
+        prefetch: int,
+        priority: int,
+        arguments: Table,
+    ) -> None:
+        self.channel = channel
+        self.queue = queue
+        self.tag = tag
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.prefetch = prefetch
+        self.most = prefetch if prefetch and not no_ack else sys.maxsize
+        """The number of unsettled deliveries that it may have; one without acknowledgements never has any."""
+        self.priority = priority
+        self.arguments = arguments
+        self.unsettled = 0
+        self.parked = False
+        self.prefix = hot.deliver_prefix(encode_short(tag))
+
+    def has_room(self) -> bool:
+        """Whether it may get another message: prefetch of consumer and channel, and room in the socket's buffer."""
+        channel = self.channel
+        # The channel's prefetch holds for consumers without acknowledgements too, though they never fill it.
+        return (
+            channel.can_deliver
+            and self.unsettled < self.most
+            and (not channel.channel_prefetch or channel.unsettled_by_consumers < channel.channel_prefetch)
+        )
+
+    def park(self) -> None:
+        """Take no turns until the channel has room."""
+        self.parked = True
+        self.channel.parked[self] = None
+
+    def deliver(self, entry: Entry) -> None:
+        """Send it a message."""
+        channel = self.channel
+        if self.no_ack or entry.redelivered:
+            tag = channel.hold(self.queue, None if self.no_ack else self, entry, self.no_ack)
+        else:  # as `hold` does
+            tag = channel.next_tag
+            channel.next_tag = tag + 1
+            queue = self.queue
+            queue.delivered += 1
+            channel.unsettled[tag] = (queue, self, entry)
+            self.unsettled += 1
+        message = entry.message
+        payload = self.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + message.destination
+        connection = channel.connection
+        if entry.deliveries or len(message.body) > connection.core.frame_limit:
+            channel.write(payload, entry)
+            return
+        driver = connection.driver
+        driver.write(hot.encode_message(channel.number, payload, message.header, message.body))
+        if not driver.can_write:
+            connection.stop_delivering()
+
+    def on_queue_deleted(self) -> None:
+        """End, since the queue is gone, and tell the client if it wants to know."""
+        self.channel.on_queue_deleted(self)
 
 
 class Channel:
@@ -47,41 +159,39 @@ class Channel:
     __slots__ = (
         "__weakref__",
         "_acked",
-        "_confirmed",
         "_got",
         "_got_no_ack",
         "_got_nothing",
-        "_nacked",
-        "_next_tag",
         "_redelivered",
-        "_rejected",
         "_replies",
         "_sent_no_ack",
         "_settled_by_consumers",
         "can_deliver",
         "channel_prefetch",
-        "confirming",
+        "confirms",
         "connection",
         "consumer_prefetch",
         "consumers",
         "dropped",
         "is_open",
         "last_queue",
+        "next_tag",
         "number",
         "parked",
-        "published",
         "published_unconfirmed",
+        "replies",
         "reply_to",
         "returned",
         "transaction",
         "unsettled",
         "vhost",
-        "waits_for",
     )
 
-    def __init__(self, connection: "ClientConnection", number: int) -> None:
+    def __init__(self, connection: Connection, number: int, vhost: VirtualHost, replies: dict[str, ReplyTo]) -> None:
         self.connection = connection
-        self.vhost = connection.vhost
+        self.vhost = vhost
+        self.replies = replies
+        """The consumers of direct replies of all channels of the broker, by name."""
         self.number = number
         self.consumers: dict[str, Consumer] = {}
         self.parked: dict[Consumer, None] = {}
@@ -90,22 +200,17 @@ class Channel:
         self.consumer_prefetch = 0
         self.channel_prefetch = 0
         self.last_queue = ""
-        self.confirming = False
+        self.confirms: Confirms | None = None
+        """None outside of confirm mode."""
         self.transaction: Transaction | None = None
         self.reply_to: ReplyTo | None = None
         self.is_open = True
         self.can_deliver = True
-        self.published = 0
         self.published_unconfirmed = 0
-        """Publishes outside of confirm mode, which are not in `published`."""
+        """Publishes outside of confirm mode, which nobody is told of."""
         self.returned = self.dropped = 0
-        self.waits_for = 0
-        """The batch of the store with the channel's last durable publish."""
-        self._rejected: deque[int] = deque()
-        self._confirmed = 0
-        self._nacked = 0
         self._settled_by_consumers = 0
-        self._next_tag = 1
+        self.next_tag = 1
         self._replies = 0
         self._sent_no_ack = self._got = self._got_no_ack = self._got_nothing = 0
         self._acked = self._redelivered = 0
@@ -120,39 +225,17 @@ class Channel:
     @property
     def _delivered(self) -> int:
         """The number of deliveries to consumers that acknowledge."""
-        return self._next_tag - 1 - self._replies - self._got - (self._sent_no_ack - self._got_no_ack)
-
-    def deliver(self, consumer: Consumer, entry: Entry) -> None:
-        """Send a message to a consumer."""
-        if consumer.no_ack or entry.redelivered:
-            tag = self._hold(consumer.queue, None if consumer.no_ack else consumer, entry, consumer.no_ack)
-        else:  # as `_hold` does
-            tag = self._next_tag
-            self._next_tag = tag + 1
-            queue = consumer.queue
-            queue.delivered += 1
-            self.unsettled[tag] = (queue, consumer, entry)
-            consumer.unsettled += 1
-        message = entry.message
-        payload = consumer.prefix + _DELIVER_MIDDLE.pack(tag, entry.redelivered) + message.destination
-        connection = self.connection
-        if entry.deliveries or len(message.body) > connection.core.frame_limit:
-            self._write(payload, entry)
-            return
-        driver = connection.driver
-        driver.write(hot.encode_message(self.number, payload, message.header, message.body))
-        if not driver.can_write:
-            connection.stop_delivering()
+        return self.next_tag - 1 - self._replies - self._got - (self._sent_no_ack - self._got_no_ack)
 
     def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
         """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
-        tag = self._hold(queue, None, entry, no_ack)
+        tag = self.hold(queue, None, entry, no_ack)
         self._got += 1
         if no_ack:
             self._got_no_ack += 1
             queue.got_no_ack += 1
         payload = hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue))
-        self._write(payload, entry, counted=queue.rules.quorum)
+        self.write(payload, entry, counted=queue.rules.quorum)
 
     def got_nothing(self, queue: Queue) -> None:
         """Count a basic.get that found its queue empty."""
@@ -162,13 +245,14 @@ class Channel:
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
         """Send a direct reply; to a client that has left too many unread it is lost, as to one that is gone."""
         if self.is_open and self.connection.driver.unsent < _MOST_UNREAD:
-            tag = self._next_tag
-            self._next_tag = tag + 1
+            tag = self.next_tag
+            self.next_tag = tag + 1
             self._replies += 1
             entry = Entry(0, message)
-            self._write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
+            self.write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
 
-    def _write(self, payload: bytes, entry: Entry, *, counted: bool = False) -> None:
+    def write(self, payload: bytes, entry: Entry, *, counted: bool = False) -> None:
+        """Send a method that carries a message; `counted`: with the number of its deliveries, even if that is 0."""
         message = entry.message
         header = message.header
         if counted or entry.deliveries:
@@ -184,9 +268,10 @@ class Channel:
         if not driver.can_write:
             connection.stop_delivering()
 
-    def _hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
-        tag = self._next_tag
-        self._next_tag = tag + 1
+    def hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
+        """Give a delivery its tag, and keep it until it is settled where it has to be."""
+        tag = self.next_tag
+        self.next_tag = tag + 1
         queue.delivered += 1
         if entry.redelivered:
             queue.redelivered += 1
@@ -284,7 +369,7 @@ class Channel:
         finally:
             for queue in returning:
                 queue.returning -= 1
-                self.connection.broker.touch(queue)
+                self.vhost.dispatcher.touch(queue)
 
     def _unpark_some(self) -> None:
         if self.parked:
@@ -305,10 +390,10 @@ class Channel:
             queue.settled(entry)
         elif outcome is Outcome.REQUEUED:
             queue.requeue(entry)
-            self.connection.broker.touch(queue)
+            self.vhost.dispatcher.touch(queue)
         elif outcome is Outcome.RETURNED:
             queue.requeue(entry, asked=False)
-            self.connection.broker.touch(queue)
+            self.vhost.dispatcher.touch(queue)
         else:
             queue.rejected(entry)
 
@@ -332,7 +417,7 @@ class Channel:
         for consumer in sorted(waiting, key=lambda consumer: consumer.queue is last):
             self.parked.pop(consumer, None)
             consumer.queue.turns.unpark(consumer)
-            self.connection.broker.touch(consumer.queue)
+            self.vhost.dispatcher.touch(consumer.queue)
 
     # -- consumers -------------------------------------------------------------------------------------
 
@@ -352,7 +437,7 @@ class Channel:
             # Behind the answer to whoever deleted it, which waits for the commit.
             tell = functools.partial(self._tell_cancelled, consumer.tag)
             loop = asyncio.get_running_loop()
-            loop.call_soon(self.connection.broker.journal.after_commit, tell)
+            loop.call_soon(self.vhost.journal.after_commit, tell)
 
     def _tell_cancelled(self, tag: str) -> None:
         if self.is_open:
@@ -360,48 +445,38 @@ class Channel:
 
     # -- publishing ------------------------------------------------------------------------------------
 
-    def not_taken(self) -> None:
-        """Note that a queue refused the last publish, so that it is nacked."""
-        self._rejected.append(self.published)
+    def start_confirming(self) -> None:
+        """Confirm what is published from now on."""
+        if self.confirms is None:
+            self.confirms = Confirms(self.number, self.connection.driver.write)
 
-    def confirm(self, up_to: int) -> None:
-        """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
-        if not self.is_open:
-            return
-        frames: list[bytes] = []
-        while self._rejected and self._rejected[0] <= up_to:
-            tag = self._rejected.popleft()
-            frames += (self._ack_up_to(tag - 1), hot.encode_nack(self.number, tag))
-            self._confirmed = tag
-            self._nacked += 1
-        self.connection.driver.write(b"".join((*frames, self._ack_up_to(up_to))))
+    def consume_replies(self, reply_to: ReplyTo) -> None:
+        """Set the channel's one consumer of direct replies."""
+        self.reply_to = reply_to
+        self.replies[reply_to.name] = reply_to
 
-    @property
-    def unconfirmed(self) -> int:
-        """The number of publishes that wait for their confirm."""
-        return self.published - self._confirmed
+    def forget_replies(self) -> None:
+        """End the consumer of direct replies, where there is one."""
+        if self.reply_to is not None:
+            self.replies.pop(self.reply_to.name, None)
+            self.reply_to = None
 
-    def refuse(self, up_to: int) -> None:
-        """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""
-        self._rejected = deque(sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)}))
-        self.confirm(up_to)
-
-    def _ack_up_to(self, tag: int) -> bytes:
-        if tag <= self._confirmed:
-            return b""
-        multiple = tag - self._confirmed > 1
-        self._confirmed = tag
-        return hot.encode_ack(self.number, tag, multiple)
+    def roll_back(self, transaction: Transaction) -> None:
+        """Forget the publishes of a transaction; what was settled is open again, under its old tags."""
+        _, settled = transaction.take()
+        open_again = {tag: held for tag, held, _ in settled}
+        self.unsettled = dict(sorted({**self.unsettled, **open_again}.items()))
 
     # -- counting --------------------------------------------------------------------------------------
 
     def counts(self) -> tuple[int, ...]:
         """Return the channel's counts in the order of `counts.CHANNEL`. Some are derived from the delivery tags."""
         got = self._got
+        confirms = self.confirms
         deliver_no_ack = self._sent_no_ack - self._got_no_ack
         return (
-            self.published + self.published_unconfirmed,
-            self._confirmed - self._nacked,
+            self.published_unconfirmed + (confirms.published if confirms is not None else 0),
+            confirms.acked if confirms is not None else 0,
             self.returned,
             self.dropped,
             self._delivered,
@@ -422,10 +497,9 @@ class Channel:
         """
         self.is_open = self.can_deliver = False
         self.vhost.totals.add_channel(self.counts())
-        self.connection.broker.churn.channel_closed += 1
-        if self.reply_to is not None:
-            self.connection.broker.replies.pop(self.reply_to.name, None)
-            self.reply_to = None
+        if self.confirms is not None:
+            self.confirms.stop()
+        self.forget_replies()
         return self._closing()
 
     def _closing(self) -> Iterator[None]:
@@ -433,7 +507,7 @@ class Channel:
             self.remove_consumer(next(iter(self.consumers.values())))
             yield
         if self.transaction is not None:
-            self.transaction.roll_back(self)
+            self.roll_back(self.transaction)
         yield from self.settling(self._take_all(), Outcome.RETURNED)
 
 

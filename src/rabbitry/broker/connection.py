@@ -7,13 +7,13 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, islice
 from operator import length_hint
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final
 
 from rabbitry.amqp.driver import Driver
-from rabbitry.amqp.protocol import amqp_0_8
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.connection import Role
 from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
@@ -28,7 +28,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionCloseOk,
     ConnectionOpen,
     ConnectionOpenOk,
-    ConnectionStart,
     ConnectionStartOk,
     ConnectionTune,
     ConnectionTuneOk,
@@ -38,20 +37,33 @@ from rabbitry.amqp.protocol.methods import (
 )
 from rabbitry.amqp.protocol.states import ChannelState, ConnectionState
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker.access import Kind
+from rabbitry.broker.access import Access
+from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.channel import Channel
-from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal, access_refused
-from rabbitry.broker.exchanges import Exchange
+from rabbitry.broker.config import BrokerConfig
+from rabbitry.broker.confirms import Confirms
+from rabbitry.broker.counts import Churn
+from rabbitry.broker.dispatcher import Dispatcher
+from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, Refusal
 from rabbitry.broker.handlers import HANDLERS
-from rabbitry.broker.login import MECHANISMS, certificate_name, credentials, may_come_from
+from rabbitry.broker.handshake import (
+    capabilities_of,
+    check_channel_limit,
+    check_limits,
+    check_tuned,
+    find_vhost,
+    log_in,
+    start,
+)
+from rabbitry.broker.parameters import Parameters
+from rabbitry.broker.permissions import Permissions
 from rabbitry.broker.publishing import Publishing
-from rabbitry.broker.queues import Queue
+from rabbitry.broker.queues import Queue, ReplyTo
 from rabbitry.broker.reading import ReadingGate, Reason
+from rabbitry.broker.shares import Shares
+from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import ProtocolViolation
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.vhost import VirtualHost
 
 _log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
@@ -64,7 +76,6 @@ _LOOK: Final = 16
 """Plain publishes and single acks between two readings of the clock."""
 _MOST_UNSENT: Final = 32 << 20
 """Bytes of answers that a client has not read above which the broker stops reading from it."""
-_REMEMBERED: Final = 10_000
 _OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which a connection takes nothing but the end of closing it."""
 _PUBLISH_IDS: Final = (60, 40)
@@ -74,41 +85,81 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The parts of a broker that its connections share.
+
+    Attributes:
+        config: The settings.
+        parameters: Name the broker for clients.
+        access: The users and their permissions.
+        vhosts: The virtual hosts, by name.
+        nowhere: The virtual host of a client that has not opened one yet.
+        connections: The connections that are open; each adds and removes itself.
+        journal: Keeps what is durable.
+        dispatcher: The round of deliveries.
+        shares: Gives clients with much to do their turns.
+        replies: The consumers of direct replies, by name.
+        alarms: Block clients that publish while one is on.
+        churn: Counts connections and channels.
+    """
+
+    config: BrokerConfig
+    parameters: Parameters
+    access: Access
+    vhosts: Mapping[str, VirtualHost]
+    nowhere: VirtualHost
+    connections: "set[ClientConnection]"
+    journal: Journal
+    dispatcher: Dispatcher
+    shares: Shares
+    replies: dict[str, ReplyTo]
+    alarms: Alarms
+    churn: Churn
+
+
 class ClientConnection:
     """One client, from its protocol header to its last byte.
 
-    on_login: called when the client has opened a virtual host, and when it is gone.
+    Args:
+        shared: The parts of the broker that its connections share.
+        host: The broker's host, as operators know it.
+        port: The AMQP port.
+        on_login: Called when the client has opened a virtual host, and when it is gone.
     """
 
-    def __init__(self, broker: "Broker", on_login: Callable[[], None] | None = None) -> None:
-        self.broker = broker
+    def __init__(self, shared: Shared, host: str, port: int, on_login: Callable[[], None] | None = None) -> None:
+        self._shared = shared
+        self._journal = shared.journal
+        self._dispatcher = shared.dispatcher
+        self._shares = shared.shares
+        self.host = host
+        self.port = port
         self._on_login = on_login or _nothing
         self.core = Core(
             Role.BROKER,
             frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
-            channel_max=broker.config.channel_max,
-            max_body_size=broker.config.max_message_size,
+            channel_max=shared.config.channel_max,
+            max_body_size=shared.config.max_message_size,
         )
         self.driver = Driver(self.core, self, self._on_connected)
-        self.vhost: VirtualHost = broker.nowhere
+        self.vhost = shared.nowhere
         self.user = ""
         self.peer = ""
         self.client_properties: Table = {}
         self.wants_cancel = False
         self.channels: dict[int, Channel] = {}
         self.exclusive_queues: set[Queue] = set()
-        self.to_confirm: set[Channel] = set()
-        self._publishing = Publishing(self)
+        self._to_confirm: set[Confirms] = set()
+        self.wants_blocked = False
         self.gate = ReadingGate(self.driver)
+        self._enter(shared.nowhere)
         self._held: list[Event] | None = None
         """Events that wait, for one of the gate's reasons, until those before them are carried out."""
         self._is_known = False
-        self._allowed: set[tuple[Kind, str]] = set()
-        self._answers_of = -1
         self.connected_at = time.time()
         self.mechanism = ""
         self.heartbeat = 0
-        self.wants_blocked = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_HANDSHAKE_TIMEOUT, self._give_up)
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -116,13 +167,13 @@ class ClientConnection:
     # -- the driver's events ---------------------------------------------------------------------------
 
     def _on_connected(self) -> None:
-        self.broker.connections.add(self)
+        self._shared.connections.add(self)
 
     def on_events(self, events: list[Event]) -> None:
         """Carry out what one chunk brought: little at once, much when there is a turn for it."""
         if self._held is not None:
             self._held += events  # what the socket had read already; the next chunk waits in the socket
-        elif len(events) > _MUCH and not self.broker.shares.may_go_on(len(events)):
+        elif len(events) > _MUCH and not self._shares.may_go_on(len(events)):
             self._yield(events)
         elif self._loop.time() - self.driver.read_at > _TURN:
             self._yield(events)  # a later part of one chunk
@@ -134,26 +185,26 @@ class ClientConnection:
 
         A client that adds to a store with much to write is not read for a while. One that only settles or queries is.
         """
-        journal = self.broker.journal
+        journal = self._journal
         before = journal.unwritten
         self._take(events)
-        for channel in self.to_confirm:
-            journal.confirm(channel, channel.published)
-        self.to_confirm.clear()
-        self.broker.dispatch()
+        for confirms in self._to_confirm:
+            journal.confirm(confirms, confirms.published)
+        self._to_confirm.clear()
+        self._dispatcher.dispatch()
         if journal.is_on:
-            self.broker.alarms.count_disk()
+            self._shared.alarms.count_disk()
         if self._held is None and journal.unwritten > before and journal.is_crowded:
             self.gate.pause(Reason.FLOW)
             journal.when_taken(functools.partial(self.gate.resume, Reason.FLOW))
 
     def _take(self, events: list[Event]) -> None:
         ends_at = time.monotonic() + _TURN
-        before = self.broker.journal.unwritten
+        before = self._journal.unwritten
         rest = iter(events)
         while self._take_some(rest) and length_hint(rest):
             if time.monotonic() > ends_at:
-                self._yield([*rest], adds=self.broker.journal.unwritten > before)
+                self._yield([*rest], adds=self._journal.unwritten > before)
                 return
 
     def _take_some(self, rest: Iterator[Event]) -> bool:
@@ -180,8 +231,8 @@ class ClientConnection:
                         channel.settle(event[2], True)
                         return self._has_taken(rest)
                 elif event[0] == METHOD:
-                    if self.broker.dirty:
-                        self.broker.dispatch()  # what came before it is with its consumers when it is carried out
+                    if self._dispatcher.touched:
+                        self._dispatcher.dispatch()  # what came before it is with its consumers when it is carried out
                     self._on_method(event[1], event[2])
                     return self._has_taken(rest)
                 elif event[0] == HEADER:
@@ -209,12 +260,12 @@ class ClientConnection:
         Its answers so stay in order; changes of what is durable are rare.
         """
         self._hold(Reason.COMMIT, [])
-        self.broker.journal.after_commit(functools.partial(self._take_held, number, answer))
+        self._journal.after_commit(functools.partial(self._take_held, number, answer))
 
     def carry_out_when_loaded(self, number: int, method: Method, queue: Queue) -> None:
         """Hold a method and the client's later frames until the store has answered the reading of a queue."""
         self._hold(Reason.LOADING, [(METHOD, number, method)])
-        self.broker.journal.when_loaded(queue, self._take_held)
+        self._journal.when_loaded(queue, self._take_held)
 
     def carry_out_again(self, number: int, method: Method) -> None:
         """Hold a method and the client's later frames until other clients have had their turn."""
@@ -222,14 +273,14 @@ class ClientConnection:
 
     def work(self, steps: Iterator[None], then: Callable[[], None] = _nothing) -> None:
         """Take the steps of a long operation in turns with other clients, then call back. Later frames are held."""
-        if self.broker.shares.work(steps, functools.partial(self._worked, then), self.broker.journal.may_grow):
+        if self._shares.work(steps, functools.partial(self._worked, then), self._journal.may_grow):
             then()
         elif self._held is None:
             self._hold(Reason.TURN, [])
 
     def change(self, number: int, steps: Iterator[None], answer: Callable[[], Method | None]) -> None:
         """Take the steps of a change as `work` does, and answer on channel `number` when all of it is durable."""
-        journal = self.broker.journal
+        journal = self._journal
         before = journal.changes
 
         def changed() -> None:
@@ -244,7 +295,7 @@ class ClientConnection:
     def _worked(self, then: Callable[[], None]) -> None:
         events = self._take_out()
         if self.closed.done():
-            self.broker.dispatch()  # delivers the messages that the steps requeued
+            self._dispatcher.dispatch()  # delivers the messages that the steps requeued
             return
         then()
         if self._is_held():  # `then` has held the connection again
@@ -261,11 +312,11 @@ class ClientConnection:
         adds: whether the client adds to the store, so that it waits until that may be given more.
         """
         self._hold(Reason.TURN, events)
-        if not adds or self.broker.journal.may_grow(self._wait_for_turn):
+        if not adds or self._journal.may_grow(self._wait_for_turn):
             self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
-        self.broker.shares.wait(self._take_held)
+        self._shares.wait(self._take_held)
 
     def _wait_for_room(self, events: list[Event]) -> None:
         """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""
@@ -296,14 +347,14 @@ class ClientConnection:
         self._timer.cancel()
         self._on_login()
         self._release()
-        self.broker.connections.discard(self)
-        self.broker.churn.connection_closed += 1
+        self._shared.connections.discard(self)
+        self._shared.churn.connection_closed += 1
         self.vhost.totals.add_octets(self.driver.bytes_received, self.driver.bytes_sent)
         if self.user and self.core.state is not ConnectionState.CLOSED:
             _log.debug("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
         if not self.closed.done():
             self.closed.set_result(None)
-        self.broker.dispatch()
+        self._dispatcher.dispatch()
         # Breaking the reference cycles frees the connection at once, without the garbage collector.
         del self._publishing
         self._on_login = _nothing
@@ -311,14 +362,14 @@ class ClientConnection:
     @property
     def name(self) -> str:
         """What operators know it by: both ends' addresses."""
-        return f"{self.peer} -> {self.broker.host}:{self.broker.port}"
+        return f"{self.peer} -> {self.host}:{self.port}"
 
     def on_writable(self) -> None:
         """Deliver again."""
         for channel in self.channels.values():
             channel.can_deliver = True
             channel.unpark()
-        self.broker.dispatch()
+        self._dispatcher.dispatch()
         if Reason.UNREAD in self.gate.reasons:
             self._take_held()
 
@@ -337,9 +388,9 @@ class ClientConnection:
         if number == 0:
             self._on_connection_method(method)
         elif isinstance(method, ChannelOpen):
-            self._check_channel_limit()
-            self.channels[number] = Channel(self, number)
-            self.broker.churn.channel_created += 1
+            check_channel_limit(self.user, self._shared.connections, self._shared.access)
+            self.channels[number] = Channel(self, number, self.vhost, self._shared.replies)
+            self._shared.churn.channel_created += 1
             self.channels[number].can_deliver = self.driver.can_write
             self.tell(number, ChannelOpenOk())
         elif isinstance(method, ChannelClose):
@@ -348,9 +399,9 @@ class ClientConnection:
             handler = HANDLERS.get(type(method))
             if handler is None:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
-            journal = self.broker.journal
+            journal = self._journal
             changes = journal.changes
-            answer = handler(self.channels[number], method)
+            answer = handler(self, self.channels[number], method)
             if self._is_held():
                 pass  # whoever holds the client's frames answers
             elif journal.changes != changes:
@@ -372,31 +423,6 @@ class ClientConnection:
         if channel and self.core.channel_state(channel) not in (ChannelState.OPENING, ChannelState.OPEN):
             return
         self.send(channel, method)
-
-    def check(self, kind: Kind, what: str, name: str) -> None:
-        """See that the user may configure, write to or read from an exchange or queue. Raises 403."""
-        access = self.broker.access
-        if self._answers_of != access.generation:
-            self._allowed.clear()
-            self._answers_of = access.generation
-        question = (kind, name)
-        if question in self._allowed:
-            return
-        if not access.may(kind, self.vhost.name, self.user, name or "amq.default"):
-            where = f"{what} '{name or 'amq.default'}' in vhost '{self.vhost.name}'"
-            raise access_refused(f"access to {where} refused for user '{self.user}'")
-        if len(self._allowed) >= _REMEMBERED:
-            self._allowed.clear()
-        self._allowed.add(question)
-
-    def check_topic(self, kind: Literal["write", "read"], exchange: Exchange, routing_key: str) -> None:
-        """Check the user's permission for a routing key of a topic exchange; other exchanges need none. Raises 403."""
-        access, vhost = self.broker.access, self.vhost.name
-        if not access.topic_permissions or exchange.type != "topic":
-            return
-        if not access.may_use_topic(kind, vhost, self.user, exchange.name, routing_key):
-            where = f"topic '{routing_key}' in exchange '{exchange.name}' in vhost '{vhost}'"
-            raise access_refused(f"access to {where} refused for user '{self.user}'")
 
     def _on_connection_method(self, method: Method) -> None:
         match method:
@@ -424,98 +450,64 @@ class ClientConnection:
     def _start(self) -> None:
         peer = self.driver.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
-        mechanisms = MECHANISMS if certificate_name(self.driver) is None else MECHANISMS + b" EXTERNAL"
-        start = ConnectionStart(server_properties=self.broker.server_properties, mechanisms=mechanisms)
-        if self.core.is_0_8:
-            major, minor = amqp_0_8.VERSION
-            # Its clients can't read the booleans in there; RabbitMQ sends an empty table.
-            properties = {**start.server_properties, "capabilities": {}}
-            start = start._replace(version_major=major, version_minor=minor, server_properties=properties)
-        self.tell(0, start)
+        self.tell(0, start(self.driver, self._shared.parameters.cluster_name, is_0_8=self.core.is_0_8))
 
     def _login(self, method: ConnectionStartOk) -> None:
         self.client_properties = method.client_properties
-        capabilities = method.client_properties.get("capabilities")
-        known: Table = capabilities if isinstance(capabilities, dict) else {}
+        known = capabilities_of(method.client_properties)
         self.wants_cancel = known.get("consumer_cancel_notify") is True
         self.wants_blocked = (
             known.get("connection.blocked") is True and not self.core.is_0_8
         )  # which has no such method
-        given = credentials(method.mechanism, method.response)
-        address = self.peer.rpartition(":")[0]
-        access = self.broker.access
-        certified = certificate_name(self.driver) if method.mechanism == "EXTERNAL" else None
-        if certified is not None:
-            given = (certified, "")
-        is_right = certified in access.users if certified is not None else given and access.is_password(*given)
-        if given is None or not (is_right and may_come_from(given[0], address)):
-            _log.warning("refused a login from %s as %r", self.peer, given[0] if given else "?")
+        user, is_right = log_in(method, self.driver, self.peer.rpartition(":")[0], self._shared.access)
+        if user is None or not is_right:
+            _log.warning("refused a login from %s as %r", self.peer, "?" if user is None else user)
             text = (
                 f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
                 "For details see the broker logfile."
             )
-            self._is_known = given is not None and known.get("authentication_failure_close") is True
+            self._is_known = user is not None and known.get("authentication_failure_close") is True
             raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
-        self.user = given[0]
+        self.user = user
         self.mechanism = method.mechanism
-        config = self.broker.config
+        config = self._shared.config
         self.tell(0, ConnectionTune(config.channel_max, config.frame_max, config.heartbeat))
 
     def _tuned(self, method: ConnectionTuneOk) -> None:
-        config = self.broker.config
-        for name, given, offered, least in (
-            ("frame_max", method.frame_max, config.frame_max, FRAME_MIN_SIZE),
-            ("channel_max", method.channel_max, config.channel_max, 1),
-        ):
-            if (offered and not 0 < given <= offered) or 0 < given < least:
-                text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
-                raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+        config = self._shared.config
+        check_tuned(method, config)
         self.core.tuned(method.frame_max or config.frame_max, method.channel_max or config.channel_max)
         self.heartbeat = method.heartbeat
         self.driver.start_heartbeat(method.heartbeat)
 
     def _open(self, method: ConnectionOpen) -> None:
-        vhost = self.broker.vhosts.get(method.virtual_host)
-        if vhost is None:
-            self._is_known = True
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
-        if not self.broker.access.may_enter(vhost.name, self.user):
-            self._is_known = True
-            text = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+        shared = self._shared
         self._is_known = True
-        self._check_limits(vhost)
-        self.vhost = vhost
-        self.broker.churn.connection_created += 1
+        vhost = find_vhost(method.virtual_host, self.user, shared.vhosts, shared.access)
+        others = (known for known in shared.connections if known.vhost is not shared.nowhere)
+        check_limits(vhost, self.user, others, shared.access)
+        self._enter(vhost)
+        shared.churn.connection_created += 1
         self._timer.cancel()
         self._on_login()
         self.tell(0, ConnectionOpenOk())
         _log.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
-    def _check_limits(self, vhost: "VirtualHost") -> None:
-        """Check the limits on connections of the virtual host and the user. Raises 530."""
-        others = [known for known in self.broker.connections if known.vhost is not self.broker.nowhere]
-        limit = vhost.limits.get("max-connections", -1)
-        if 0 <= limit <= sum(known.vhost is vhost for known in others):
-            where = f"access to vhost '{vhost.name}' refused for user '{self.user}'"
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"{where}: connection limit ({limit}) is reached")
-        limit = self._limit_of_user("max-connections")
-        if 0 <= limit <= sum(known.user == self.user for known in others):
-            text = f"connection refused for user '{self.user}': user connection limit ({limit}) is reached"
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
-
-    def _limit_of_user(self, name: str) -> int:
-        user = self.broker.access.users.get(self.user)
-        return user.limits.get(name, -1) if user is not None else -1
-
-    def _check_channel_limit(self) -> None:
-        """Check the limit on channels of the user, over all its connections. Raises 530."""
-        limit = self._limit_of_user("max-channels")
-        if limit < 0:
-            return
-        if limit <= sum(len(known.channels) for known in self.broker.connections if known.user == self.user):
-            text = f"number of channels opened for user '{self.user}' has reached the maximum allowed user limit of"
-            raise ConnectionRefusal(Reply.NOT_ALLOWED, f"{text} ({limit})")
+    def _enter(self, vhost: VirtualHost) -> None:
+        """Use a virtual host from now on, with the permissions that the user has there."""
+        shared = self._shared
+        self.vhost = vhost
+        self.permissions = Permissions(shared.access, vhost.name, self.user)
+        self._publishing = Publishing(
+            self,
+            vhost,
+            access=shared.access,
+            permissions=self.permissions,
+            replies=shared.replies,
+            alarms=shared.alarms,
+            max_message_size=shared.config.max_message_size,
+            to_confirm=self._to_confirm,
+        )
 
     def _give_up(self) -> None:
         _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)
@@ -573,17 +565,22 @@ class ClientConnection:
         if channel is None:
             then()
         else:
-            if channel in self.to_confirm:
-                self.to_confirm.discard(channel)
+            confirms = channel.confirms
+            if confirms is not None and confirms in self._to_confirm:
+                self._to_confirm.discard(confirms)
                 # What came before the error is kept, so it is confirmed, where that can be said by now.
-                self.broker.journal.confirm(channel, channel.published)
-            self.work(channel.closing(), then)
+                self._journal.confirm(confirms, confirms.published)
+            self.work(self._closing(channel), then)
 
     def _release(self, then: Callable[[], None] = _nothing) -> None:
         """Close the client's channels and delete its exclusive queues, then call back."""
-        channels = [channel.closing() for channel in self.channels.values()]
+        channels = [self._closing(channel) for channel in self.channels.values()]
         self.channels.clear()
         self.work(chain(*channels, self._delete_exclusive()), then)
+
+    def _closing(self, channel: Channel) -> Iterator[None]:
+        self._shared.churn.channel_closed += 1
+        return channel.closing()
 
     def _delete_exclusive(self) -> Iterator[None]:
         for queue in list(self.exclusive_queues):

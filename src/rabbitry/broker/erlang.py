@@ -12,6 +12,9 @@ _ESCAPES: Final = {
     **{code: f"\\{chr(code)}" for code in b'"\\'},
 }
 
+_LONGEST_TIMER: Final = 10 * 365 * 86_400_000
+"""The longest time that RabbitMQ waits for, in milliseconds: ten years."""
+
 
 def erlang_term(value: FieldValue) -> str:
     """Print a value as Erlang's ~p does, on one line."""
@@ -88,3 +91,12 @@ def _float(value: float) -> str:
         return f"{minus}{digits[:point]}.{digits[point:]}"
     plain = f"0.{'0' * -point}{digits}" if point <= 0 else f"{digits}{'0' * (point - len(digits))}.0"
     return minus + (plain if point == 0 or len(plain) <= len(scientific) else scientific)
+
+
+def check_timer(number: int) -> str | None:
+    """Return what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
+    if number < 0:
+        return f"{{value_negative,{number}}}"
+    if number > _LONGEST_TIMER:
+        return f"{{value_too_large,{number}}}"
+    return None

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.broker.erlang import erlang_json
+from rabbitry.broker.erlang import check_timer, erlang_json
 from rabbitry.broker.patterns import check_pattern, matches
-from rabbitry.broker.queues.arguments import check_timer
-from rabbitry.broker.records import key
 from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.store.schema import record_key
 from rabbitry.exceptions import UsageError
 
 POLICY: Final = "policy"
@@ -116,10 +115,14 @@ _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
 
 
 class Policies:
-    """The policies of a broker."""
+    """The policies of a broker.
 
-    def __init__(self) -> None:
-        self.journal = Journal()
+    Args:
+        journal: Keeps them.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._known: dict[tuple[str, str], Policy] = {}
         self._ranked: dict[str, list[Policy]] = {}
         """Virtual host → its policies, those of a higher priority first."""
@@ -148,8 +151,8 @@ class Policies:
     def put(self, policy: Policy) -> None:
         """Set a policy. Raises UsageError for a pattern, a setting or a value that makes no sense."""
         check(policy)
-        if self.journal.is_on:
-            self.journal.put(POLICY, key(policy.vhost, policy.name), dict(policy._asdict()))
+        if self._journal.is_on:
+            self._journal.put(POLICY, record_key(policy.vhost, policy.name), dict(policy._asdict()))
         self._known[policy.vhost, policy.name] = policy
         self._ranked.clear()
 
@@ -157,8 +160,8 @@ class Policies:
         """Clear a policy. Raises KeyError where there is none."""
         del self._known[vhost, name]
         self._ranked.clear()
-        if self.journal.is_on:
-            self.journal.put(POLICY, key(vhost, name), None)
+        if self._journal.is_on:
+            self._journal.put(POLICY, record_key(vhost, name), None)
 
     def matching(self, vhost: str, name: str, kind: Literal["queues", "exchanges"]) -> Policy | None:
         """Return the policy that holds for a queue or exchange."""

@@ -7,9 +7,12 @@ and reply-to are looked at.
 """
 
 import functools
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
+from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import BasicReturn, encode_method
 from rabbitry.amqp.protocol.properties import (
@@ -23,19 +26,19 @@ from rabbitry.amqp.protocol.properties import (
     encode_header,
 )
 from rabbitry.amqp.protocol.tables import FieldValue, Table, is_finite, type_name
+from rabbitry.broker.access import Access
+from rabbitry.broker.alarms import Alarms, Blockable
 from rabbitry.broker.channel import Channel
-from rabbitry.broker.erlang import erlang_string
+from rabbitry.broker.confirms import Confirms
+from rabbitry.broker.erlang import check_timer, erlang_string
 from rabbitry.broker.errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
 from rabbitry.broker.exchanges import Exchange
-from rabbitry.broker.queues import Message, Queue, ReplyTo
-from rabbitry.broker.queues.arguments import check_timer
-from rabbitry.broker.queues.message import check_delivery_mode, delivery_mode
+from rabbitry.broker.message import Message, check_delivery_mode, delivery_mode
+from rabbitry.broker.permissions import Permissions
+from rabbitry.broker.queues import Queue, ReplyTo
 from rabbitry.broker.queues.reply_to import REPLY_TO
+from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import ProtocolViolation
-
-if TYPE_CHECKING:
-    from rabbitry.broker.connection import ClientConnection
-    from rabbitry.broker.vhost import VirtualHost
 
 _CACHED_ROUTES: Final = 4096
 _SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
@@ -45,19 +48,61 @@ _Route = tuple[list[Queue | ReplyTo], bytes, bool, Exchange]
 """A publish's queues, exchange and routing key as encoded, whether it is mandatory, and its exchange."""
 
 
-class Publishing:
-    """The publishes of one connection."""
+class Publisher(Blockable, Protocol):
+    """The connection of a client that publishes, as far as its publishes need it."""
 
-    def __init__(self, connection: "ClientConnection") -> None:
+    @property
+    def driver(self) -> Driver:
+        """Writes to the client."""
+
+    @property
+    def core(self) -> Core:
+        """Knows the largest frame that was agreed on."""
+
+
+class Publishing:
+    """The publishes of one connection.
+
+    Args:
+        connection: The connection: told of alarms, and sent the messages that come back.
+        vhost: The virtual host that the client publishes to.
+        access: The users and permissions; a change of them empties the cache of routes.
+        permissions: Checks what the client's user may publish to.
+        replies: The consumers of direct replies, by name.
+        alarms: Blocks a connection that publishes while one is on.
+        max_message_size: The largest body, in bytes.
+        to_confirm: Gets the confirms of the channels that have published, to be sent at the end of the chunk.
+    """
+
+    def __init__(
+        self,
+        connection: Publisher,
+        vhost: VirtualHost,
+        *,
+        access: Access,
+        permissions: Permissions,
+        replies: Mapping[str, ReplyTo],
+        alarms: Alarms,
+        max_message_size: int,
+        to_confirm: set[Confirms],
+    ) -> None:
         self._connection = connection
-        self._alarms = connection.broker.alarms.on
+        self._vhost = vhost
+        self._dispatcher = vhost.dispatcher
+        self._journal = vhost.journal
+        self._access = access
+        self._permissions = permissions
+        self._replies = replies
+        self._alarms = alarms
+        self._alarms_on = alarms.on
+        self._max_message_size = max_message_size
+        self._to_confirm = to_confirm
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
 
     def follow_changes(self) -> None:
         """Empty the cache where something changed that routing depends on. Called before publishes, in each turn."""
-        connection = self._connection
-        generation = connection.vhost.generation + connection.broker.access.generation  # both only ever rise
+        generation = self._vhost.generation + self._access.generation  # both only ever rise
         if self._routes_of != generation:
             self._routes.clear()
             self._routes_of = generation
@@ -68,9 +113,8 @@ class Publishing:
         In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue: that
         may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is malformed.
         """
-        connection = self._connection
-        if self._alarms:
-            connection.broker.alarms.block(connection)
+        if self._alarms_on:
+            self._alarms.block(self._connection)
         flags = header[12] << 8 | header[13]
         route = self._routes.get(arguments)
         if route is None or flags & _SPECIAL or not body or channel.transaction is not None:
@@ -87,15 +131,15 @@ class Publishing:
         properties = _NOTHING
         if flags & _SPECIAL:
             if route is None:  # RabbitMQ looks at the exchange first
-                self._exchange_of(channel.vhost, hot.parse_publish(arguments)[0])
+                self._exchange_of(hot.parse_publish(arguments)[0])
             properties = _read(header)
             self._check(channel, properties)
         is_new = route is None or _has_copies(properties.headers)
         if route is None or is_new:
-            route = self._route(channel, arguments, properties.headers or {})
+            route = self._route(arguments, properties.headers or {})
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
-            limit = self._connection.broker.config.max_message_size
+            limit = self._max_message_size
             raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
         if properties is _NOTHING:
             message = Message(route[1], header, body, delivery_mode(header, flags) == 2)
@@ -118,11 +162,11 @@ class Publishing:
         exchange, whose bindings are the queues, is looked at only now (as on RabbitMQ).
         """
         if arguments[2]:  # the length of the exchange's name
-            known = channel.vhost.queues
+            known = self._vhost.queues
             route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
         else:
             try:
-                route = self._route(channel, arguments, headers)
+                route = self._route(arguments, headers)
             except ChannelRefusal:
                 return  # what the user may do has changed
         self._deliver(channel, route, message, arguments)
@@ -130,30 +174,29 @@ class Publishing:
     def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
         """Put a message into its queues, and count it. Return whether it took longer than one for one queue does."""
         queues, _, mandatory, exchange = route
-        connection = self._connection
         taken = True
         exchange.published_in += 1
         if queues:
-            broker = connection.broker
-            dirty = broker.dirty
+            touched = self._dispatcher.touched
             for queue in queues:
                 if not queue.push(message):
                     taken = False
-                dirty[queue] = None
-            if message.id:
-                channel.waits_for = broker.journal.gathering
+                touched[queue] = None
         elif mandatory:
             channel.returned += 1
             self._return(channel, arguments, message)
         else:
             channel.dropped += 1
-        if not channel.confirming:
+        confirms = channel.confirms
+        if confirms is None:
             channel.published_unconfirmed += 1
         else:
-            channel.published += 1
-            connection.to_confirm.add(channel)
+            confirms.published += 1
+            if message.id:
+                confirms.waits_for = self._journal.gathering
+            self._to_confirm.add(confirms)
             if not taken:
-                channel.not_taken()
+                confirms.reject()
         if len(queues) == 1:
             return False
         # RabbitMQ counts the missing queue of the default exchange too.
@@ -162,31 +205,26 @@ class Publishing:
 
     def _check(self, channel: Channel, properties: Properties) -> None:
         """Refuse properties that the broker itself has to understand (406)."""
-        user = self._connection.user
         if properties.delivery_mode is not None:
             check_delivery_mode(properties.delivery_mode)
-        if properties.user_id not in (None, user) and not self._connection.broker.access.may_impersonate(user):
-            raise precondition_failed(
-                f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
-            )
+        self._permissions.check_user_id(properties.user_id)
         if properties.expiration is not None:
             read_expiration(properties.expiration)
         if properties.reply_to == REPLY_TO and channel.reply_to is None:
             raise precondition_failed("fast reply consumer does not exist")
 
-    def _route(self, channel: Channel, arguments: bytes, headers: Table) -> _Route:
+    def _route(self, arguments: bytes, headers: Table) -> _Route:
         """Find a message's queues the long way."""
         name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
-        vhost = channel.vhost
-        exchange = self._exchange_of(vhost, name)
+        exchange = self._exchange_of(name)
         if not name and routing_key.startswith(f"{REPLY_TO}."):
-            reply_to = self._connection.broker.replies.get(routing_key)
+            reply_to = self._replies.get(routing_key)
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange
-        self._connection.check_topic("write", exchange, routing_key)
+        self._permissions.check_topic("write", exchange, routing_key)
         keys = routing_keys(routing_key, headers)
-        queues, by_headers = vhost.route(exchange, keys, headers)
+        queues, by_headers = self._vhost.route(exchange, keys, headers)
         route: _Route = ([*queues], arguments[2:-1], mandatory, exchange)
         if len(keys) == 1 and not by_headers:
             if len(self._routes) >= _CACHED_ROUTES:
@@ -194,12 +232,12 @@ class Publishing:
             self._routes[arguments] = route
         return route
 
-    def _exchange_of(self, vhost: "VirtualHost", name: str) -> Exchange:
+    def _exchange_of(self, name: str) -> Exchange:
         """Return the exchange that a publish names. Raises Refusal where it is missing or not for this client."""
-        self._connection.check("write", "exchange", name)
-        exchange = vhost.exchange(name)
+        self._permissions.check("write", "exchange", name)
+        exchange = self._vhost.exchange(name)
         if exchange.internal:
-            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{vhost.name}'")
+            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{self._vhost.name}'")
         return exchange
 
     def _return(self, channel: Channel, arguments: bytes, message: Message) -> None:

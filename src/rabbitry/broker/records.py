@@ -1,31 +1,22 @@
 """Exchanges, queues and bindings as records of the store."""
 
 import hashlib
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import Final
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, decode_table, encode_table
 from rabbitry.broker.exchanges import TYPES, Binding, Exchange
-from rabbitry.broker.queues.queue import Queue
-
-if TYPE_CHECKING:
-    from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker.queues import Queue
+from rabbitry.broker.store.schema import record_key
 
 EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
 BINDING: Final = "binding"
 VHOST: Final = "vhost"
-PARAMETER: Final = "global-parameter"
-
-
-def key(*parts: str) -> str:
-    """Join names to a record's key; names may be any bytes (see decode_text)."""
-    return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
 
 
 def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
     """Return an exchange's key and value."""
-    return key(vhost, exchange.name), {
+    return record_key(vhost, exchange.name), {
         "vhost": vhost,
         "name": exchange.name,
         "type": exchange.type,
@@ -37,8 +28,8 @@ def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
 
 def read_exchange(value: Table) -> Exchange:
     """Make an exchange of its record."""
-    return TYPES[_text(value, "type")](
-        _text(value, "name"),
+    return TYPES[text_of(value, "type")](
+        text_of(value, "name"),
         auto_delete=value.get("auto_delete") is True,
         internal=value.get("internal") is True,
         arguments=arguments_of(value),
@@ -47,7 +38,7 @@ def read_exchange(value: Table) -> Exchange:
 
 def queue_record(vhost: str, queue: Queue) -> tuple[str, Table]:
     """Return a queue's key and value."""
-    return key(vhost, queue.name), {
+    return record_key(vhost, queue.name), {
         "vhost": vhost,
         "name": queue.name,
         "id": queue.id,
@@ -61,7 +52,7 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
     """Return a binding's key and value."""
     kind = "queue" if isinstance(binding.destination, Queue) else "exchange"
     digest = hashlib.sha256(encode_table(binding.arguments)).hexdigest()
-    name = key(vhost, binding.source.name, kind, binding.destination.name, binding.routing_key, digest)
+    name = record_key(vhost, binding.source.name, kind, binding.destination.name, binding.routing_key, digest)
     return name, {
         "vhost": vhost,
         "source": binding.source.name,
@@ -72,26 +63,6 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
     }
 
 
-def vhost_record(vhost: "VirtualHost") -> Table:
-    """Return the value of a virtual host's record."""
-    return {
-        "name": vhost.name,
-        "description": vhost.description,
-        "tags": list(vhost.tags),
-        "limits": dict(vhost.limits),
-    }
-
-
-def read_vhost(vhost: "VirtualHost", value: Table) -> None:
-    """Set a virtual host's description, tags and limits from its record; older records have only the name."""
-    tags = value.get("tags")
-    vhost.description = str(value.get("description", vhost.description))
-    vhost.tags = tuple(map(str, tags)) if isinstance(tags, list) else ()
-    limits = value.get("limits")
-    items = limits.items() if isinstance(limits, dict) else ()
-    vhost.limits = {name: limit for name, limit in items if isinstance(limit, int)}
-
-
 def is_durable(binding: Binding) -> bool:
     """Whether a binding outlives a restart: both of its ends do."""
     destination = binding.destination
@@ -99,15 +70,7 @@ def is_durable(binding: Binding) -> bool:
     return kept and binding.source.durable
 
 
-def restore_binding(vhost: "VirtualHost", value: Table) -> None:
-    """Bind again what a record says; where an end is missing there is nothing to bind."""
-    name = _text(value, "destination")
-    destination = vhost.queues.get(name) if value.get("kind") == "queue" else vhost.exchanges.get(name)
-    if destination is not None and _text(value, "source") in vhost.exchanges:
-        vhost.bind(_text(value, "source"), destination, _text(value, "routing_key"), arguments_of(value))
-
-
-def _text(value: Table, name: str) -> str:
+def text_of(value: Table, name: str) -> str:
     text = value[name]
     return text if isinstance(text, str) else str(text)
 

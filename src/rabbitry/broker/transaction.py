@@ -1,13 +1,36 @@
-"""Class tx: what a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
+"""What a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
 
-import itertools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+import enum
+from collections.abc import Callable
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rabbitry.broker.channel import Channel, Held, Outcome
+from rabbitry.broker.message import Entry
+from rabbitry.broker.queues import Queue
 
-_OVER: Final = object()
+
+class Outcome(enum.Enum):
+    """The outcome of a delivery."""
+
+    ACKED = enum.auto()
+    REQUEUED = enum.auto()
+    RETURNED = enum.auto()
+    """Put back as nobody can settle it any more: the channel is gone."""
+    REJECTED = enum.auto()
+
+
+class Holder(Protocol):
+    """The consumer that has a delivery."""
+
+    @property
+    def tag(self) -> str:
+        """Its tag."""
+
+    unsettled: int
+    """The number of its deliveries that are not settled."""
+
+
+Held = tuple[Queue, Holder | None, Entry]
+"""A delivery that is not settled: where it came from, and the consumer that has it (None for basic.get)."""
 
 
 class Transaction:
@@ -17,47 +40,8 @@ class Transaction:
         self.publishes: list[Callable[[], None]] = []
         self.settled: list[tuple[int, Held, Outcome]] = []
 
-    def commit(self, channel: "Channel", then: Callable[[], None]) -> None:
-        """Carry out the transaction in steps, begin the next one, and call back.
-
-        It is in one batch for the store, except where it is so much that others have their turns in between: as on
-        RabbitMQ, a crash may leave a part of that (docs/semantics).
-        """
-
-        def committed() -> None:
-            channel.unpark()
-            then()
-
-        publishes, settled = self.publishes, self.settled
+    def take(self) -> tuple[list[Callable[[], None]], list[tuple[int, Held, Outcome]]]:
+        """Return the publishes and settlements, and begin the next transaction."""
+        taken = self.publishes, self.settled
         self.publishes, self.settled = [], []
-        channel.connection.work(self._committing(channel, publishes, settled), committed)
-
-    def _committing(
-        self, channel: "Channel", publishes: list[Callable[[], None]], settled: "list[tuple[int, Held, Outcome]]"
-    ) -> Iterator[None]:
-        journal = channel.vhost.journal
-        is_moving = bool(publishes)
-        publishes.reverse()
-        while publishes:
-            publishes.pop()()
-            yield
-        for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
-            held = {tag: held for tag, held, _ in group}
-            if len({consumer for _, consumer, _ in held.values()}) > 1:
-                held = dict(sorted(held.items()))  # each consumer's in the order of their tags (RabbitMQ 3.10)
-            steps = channel.settling(held, outcome)
-            is_over = False
-            while not is_over:
-                journal.is_moving = is_moving
-                try:
-                    is_over = next(steps, _OVER) is _OVER
-                finally:
-                    journal.is_moving = False
-                yield
-
-    def roll_back(self, channel: "Channel") -> None:
-        """Forget the publishes; what was settled is open again, under its old tags."""
-        self.publishes.clear()
-        open_again = {tag: held for tag, held, _ in self.settled}
-        self.settled.clear()
-        channel.unsettled = dict(sorted({**channel.unsettled, **open_again}.items()))
+        return taken

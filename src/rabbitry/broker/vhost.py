@@ -3,14 +3,15 @@
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.comparing import compare_arguments, inequivalent
-from rabbitry.broker.counts import Totals
+from rabbitry.broker.counts import Churn, Totals
+from rabbitry.broker.dispatcher import Dispatcher
 from rabbitry.broker.errors import (
     ConnectionRefusal,
     access_refused,
@@ -21,24 +22,27 @@ from rabbitry.broker.errors import (
 )
 from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
-from rabbitry.broker.queues import ClassicQueue, Message, Queue, QuorumQueue
+from rabbitry.broker.message import Message
+from rabbitry.broker.policies import Policies
+from rabbitry.broker.queues import ClassicQueue, Owner, Queue, QuorumQueue
 from rabbitry.broker.queues.arguments import Rules, check_locator, compared, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from rabbitry.broker.records import (
     BINDING,
     EXCHANGE,
     QUEUE,
+    VHOST,
     arguments_of,
     binding_record,
     exchange_record,
     is_durable,
-    key,
     queue_record,
+    read_exchange,
+    text_of,
 )
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker.shares import Shares
+from rabbitry.broker.store.journal import Journal
+from rabbitry.broker.store.schema import record_key
 
 VHOST_LIMITS: Final = ("max-connections", "max-queues")
 _PREDECLARED: Final = {
@@ -51,13 +55,26 @@ _PREDECLARED: Final = {
 
 
 class VirtualHost:
-    """A virtual host. `generation` counts changes that routing depends on, for caches of routes."""
+    """A virtual host. `generation` counts changes that routing depends on, for caches of routes.
 
-    def __init__(self, name: str, broker: "Broker") -> None:
+    Args:
+        name: Its name.
+        journal: Keeps what is durable.
+        policies: Those of all virtual hosts.
+        dispatcher: The round of deliveries in which its queues have their turns.
+        shares: Gives long operations their turns.
+        churn: Counts the queues that come and go.
+    """
+
+    def __init__(
+        self, name: str, *, journal: Journal, policies: Policies, dispatcher: Dispatcher, shares: Shares, churn: Churn
+    ) -> None:
         self.name = name
-        self.broker = broker
-        self.journal = broker.journal
-        """Where what is durable is written down."""
+        self.journal = journal
+        self.dispatcher = dispatcher
+        self._policies = policies
+        self._shares = shares
+        self._churn = churn
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
         self.generation = 0
@@ -75,12 +92,40 @@ class VirtualHost:
             "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
         )
 
+    # -- the virtual host itself -----------------------------------------------------------------------
+
+    def store(self) -> None:
+        """Keep its description, tags and limits."""
+        if self.journal.is_on:
+            value: Table = {
+                "name": self.name,
+                "description": self.description,
+                "tags": list(self.tags),
+                "limits": dict(self.limits),
+            }
+            self.journal.put(VHOST, record_key(self.name), value)
+
+    def restore(self, value: Table) -> None:
+        """Set description, tags and limits from a record of the store; older records have only the name."""
+        tags = value.get("tags")
+        self.description = str(value.get("description", self.description))
+        self.tags = tuple(map(str, tags)) if isinstance(tags, list) else ()
+        limits = value.get("limits")
+        items = limits.items() if isinstance(limits, dict) else ()
+        self.limits = {name: limit for name, limit in items if isinstance(limit, int)}
+
+    def restore_exchange(self, value: Table) -> None:
+        """Create an exchange from its record in the store."""
+        exchange = read_exchange(value)
+        exchange.policy = self._policies.matching(self.name, exchange.name, "exchanges")
+        self.exchanges[exchange.name] = exchange
+
     def follow_policies(self, changed: str) -> Iterator[None]:
         """Apply a policy that was set or cleared to the queues and exchanges that it matches or was in force for.
 
         In steps, one for each exchange and queue: what they are and which policies there are may change between them.
         """
-        policies = self.broker.policies
+        policies = self._policies
         policy = policies.get(self.name, changed)
         for exchange in list(self.exchanges.values()):
             yield
@@ -124,7 +169,7 @@ class VirtualHost:
                 name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
             )
             self.exchanges[name] = exchange
-            exchange.policy = self.broker.policies.matching(self.name, name, "exchanges")
+            exchange.policy = self._policies.matching(self.name, name, "exchanges")
             self.generation += 1
             if durable and self.journal.is_on:
                 self.journal.put(EXCHANGE, *exchange_record(self.name, exchange))
@@ -165,7 +210,7 @@ class VirtualHost:
         del self.exchanges[exchange.name]
         self.generation += 1
         if exchange.durable and self.journal.is_on:
-            self.journal.put(EXCHANGE, key(self.name, exchange.name), None)
+            self.journal.put(EXCHANGE, record_key(self.name, exchange.name), None)
         return [*exchange.bindings.values(), *self.bindings_to(exchange)]
 
     def refuse_default(self, *names: str) -> None:
@@ -175,7 +220,7 @@ class VirtualHost:
 
     # -- queues ----------------------------------------------------------------------------------------
 
-    def queue(self, name: str, user: "ClientConnection | None") -> Queue:
+    def queue(self, name: str, user: Owner | None) -> Queue:
         """Return a queue that connection `user` may use. Raises 404, or 405 for another connection's."""
         queue = self.queues.get(name)
         if queue is None:
@@ -198,7 +243,7 @@ class VirtualHost:
     def declare_queue(
         self,
         name: str,
-        user: "ClientConnection | None",
+        user: Owner | None,
         *,
         durable: bool,
         exclusive: bool,
@@ -207,7 +252,7 @@ class VirtualHost:
         is_generated: bool = False,
     ) -> Queue:
         """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
-        self.broker.churn.queue_declared += 1
+        self._churn.queue_declared += 1
         if name.startswith("amq.") and not is_generated and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         if name not in self.queues:
@@ -221,13 +266,12 @@ class VirtualHost:
                 self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
             )
             if durable and not exclusive and self.journal.is_on:
-                self.broker.last_queue += 1
-                queue.id = self.broker.last_queue
+                queue.id = self.journal.new_queue_number()
                 self.journal.put(QUEUE, *queue_record(self.name, queue))
             self.queues[name] = queue
-            queue.follow(self.broker.policies.matching(self.name, name, "queues"))
+            queue.follow(self._policies.matching(self.name, name, "queues"))
             self.generation += 1
-            self.broker.churn.queue_created += 1
+            self._churn.queue_created += 1
             return queue
         queue = self.queue(name, user)
         if exclusive != (queue.owner is not None):
@@ -244,7 +288,7 @@ class VirtualHost:
         return queue
 
     def restore_queue(self, value: Table) -> Queue:
-        """Make a queue of its record in the store."""
+        """Create a queue from its record in the store."""
         name, arguments = str(value["name"]), arguments_of(value)
         auto_delete = value["auto_delete"] is True
         rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
@@ -255,8 +299,9 @@ class VirtualHost:
         if not isinstance(number, int) or not isinstance(recovered_to, int):
             raise TypeError("its numbers are none")
         queue.id, queue.recovered_to = number, recovered_to
+        self.journal.note_queue_number(number)
         self.queues[name] = queue
-        queue.follow(self.broker.policies.matching(self.name, name, "queues"))
+        queue.follow(self._policies.matching(self.name, name, "queues"))
         self.generation += 1
         return queue
 
@@ -265,16 +310,16 @@ class VirtualHost:
         if self.queues.get(queue.name) is not queue:
             return 0
         del self.queues[queue.name]
-        self.broker.churn.queue_deleted += 1
+        self._churn.queue_deleted += 1
         self._drop(*self.bindings_to(queue))
         self.generation += 1
         for consumer in queue.turns.clear():
-            consumer.channel.on_queue_deleted(consumer)
+            consumer.on_queue_deleted()
         if queue.owner is not None:
             queue.owner.exclusive_queues.discard(queue)
         count = len(queue)
         if queue.id:
-            self.journal.put(QUEUE, key(self.name, queue.name), None)
+            self.journal.put(QUEUE, record_key(self.name, queue.name), None)
             self.journal.drop_queue(queue.id)
             queue.id = 0
         queue.delete()
@@ -298,16 +343,29 @@ class VirtualHost:
 
     def bind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
         """Bind a destination to exchange `source`. Raises 403, 404, 406."""
+        binding = self._bind(source, destination, routing_key, arguments)
+        if binding is not None and self.journal.is_on and is_durable(binding):
+            self.journal.put(BINDING, *binding_record(self.name, binding))
+
+    def restore_binding(self, value: Table) -> None:
+        """Bind again what a record of the store says; where an end is missing there is nothing to bind."""
+        source, name = text_of(value, "source"), text_of(value, "destination")
+        destination = self.queues.get(name) if value.get("kind") == "queue" else self.exchanges.get(name)
+        if destination is not None and source in self.exchanges:
+            self._bind(source, destination, text_of(value, "routing_key"), arguments_of(value))
+
+    def _bind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> Binding | None:
+        """Bind a destination, and return the binding; None for one that was there. Raises 403, 404, 406."""
         self.refuse_default(source)
         exchange = self.exchange(source)
         if exchange.routes_by_headers:
             check_arguments(arguments)
         binding = Binding(exchange, destination, routing_key, arguments)
-        if exchange.bind(binding):
-            self._bound_to.setdefault(id(destination), {})[id(exchange), binding.identity] = binding
-            self.generation += 1
-            if self.journal.is_on and is_durable(binding):
-                self.journal.put(BINDING, *binding_record(self.name, binding))
+        if not exchange.bind(binding):
+            return None
+        self._bound_to.setdefault(id(destination), {})[id(exchange), binding.identity] = binding
+        self.generation += 1
+        return binding
 
     def unbind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
         """Undo `bind`; a binding that is not there is no error. Raises 403, 404."""
@@ -394,25 +452,9 @@ class VirtualHost:
 
     # -- what queues need ------------------------------------------------------------------------------
 
-    def touch(self, queue: Queue) -> None:
-        """Note that a queue may have something to deliver."""
-        self.broker.touch(queue)
-
-    def dispatch(self) -> None:
-        """Deliver from every queue that was touched."""
-        self.broker.dispatch()
-
-    def dispatch_later(self) -> None:
-        """Deliver from every queue that was touched, when it is the turn of what takes long."""
-        self.broker.dispatch_later()
-
-    def wait_for_turn(self, go_on: Callable[[], None]) -> None:
-        """Call back when it is the turn of what takes long."""
-        self.broker.shares.wait(go_on)
-
     def work(self, steps: Iterator[None]) -> None:
         """Take the steps of a long operation in turns with clients, and while the store may be given more."""
-        self.broker.shares.work(steps, lambda: None, self.journal.may_grow)
+        self._shares.work(steps, lambda: None, self.journal.may_grow)
 
     def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
         """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.

@@ -1,1 +1,1 @@
-"""The parts that all long-running programs of Rabbitry share: options, output, logging, signals, child processes."""
+"""What every long-running program here needs: options, output, logging, signals, child processes."""

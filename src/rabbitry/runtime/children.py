@@ -1,4 +1,4 @@
-"""The child processes of `rabbitry up`: starting, restarting and ending them, and reading their reports."""
+"""Child processes of `rabbitry up`: started, told apart, started again when they die, and ended in order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Child:
-    """A `rabbitry` subcommand in a child process. The child has its own session, so it does not get Ctrl-C."""
+    """A `rabbitry` subcommand in a process of its own, in a session of its own: Ctrl-C reaches `rabbitry up` alone."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class Child:
                 return ExitCode.DONE
 
     def say_end(self, code: int) -> None:
-        """Print why the child ended for good; see `why`."""
+        """Print why the child ended for good, in its own words if it had some."""
         say(self.why(code))
 
     def why(self, code: int) -> str:
-        """Return why the child ended for good: the error that it reported, or else its exit code."""
+        """Return why the child ended for good, in its own words if it had some."""
         return f"{self.name} ended with {self._how(code)}" if self._error is None else self._error.error or ""
 
     def _is_permanent(self, code: int) -> bool:

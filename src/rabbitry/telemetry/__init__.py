@@ -1,4 +1,4 @@
-"""Reports that every running node publishes about itself, and their collector."""
+"""Reports that every running node publishes of itself, and their collector."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Tools for tests of programs that talk to RabbitMQ: a broker for each test, and a harness for an App.
+"""For tests of programs that talk to RabbitMQ: a broker of a test's own, and a harness for an App.
 
-The pytest plugin is in plugin.py. The public names are imported when first used, so that the plugin costs a pytest run
-nothing until a test uses it.
+The pytest plugin is in plugin.py.
+
+The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.queues import ClassicQueue, Message, QuorumQueue
+from rabbitry.broker.message import Message
+from rabbitry.broker.queues import ClassicQueue, QuorumQueue
 from rabbitry.broker.queues.arguments import Rules
 from rabbitry.broker.queues.expiry import expires_at
 from rabbitry.broker.queues.limits import Limits

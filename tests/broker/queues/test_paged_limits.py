@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import Queue
+from tests.support.steps import take_all
 from tests.support.waiting import eventually
 
 
@@ -33,7 +34,7 @@ async def _drain(channel: Channel, queue: str) -> list[bytes]:
 
 
 def _limit(broker: Broker, definition: Table) -> Queue:
-    broker.put_policy(Policy("/", "limit", "^q$", definition))
+    take_all(broker.putting_policy(Policy("/", "limit", "^q$", definition)))
     return broker.vhosts["/"].queues["q"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
-from rabbitry.broker.queues import Entry, Message
+from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.store.batch import Batch, Wanted
 from rabbitry.broker.store.rescue import alone, rebuild, survey
 from rabbitry.broker.store.sqlite import SQLiteStore

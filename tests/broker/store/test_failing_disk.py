@@ -14,7 +14,7 @@ import pika
 import pika.exceptions
 import pytest
 
-from rabbitry.broker.queues import Entry, Message
+from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.store import errors
 from rabbitry.broker.store.batch import Batch
 from rabbitry.broker.store.sqlite import SQLiteStore

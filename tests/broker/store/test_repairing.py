@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 
 import pytest
 
-from rabbitry.broker.queues import Entry, Message
+from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.store import pages, rescue
 from rabbitry.broker.store.batch import Batch, StoreFailed
 from rabbitry.broker.store.files import read_at

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import pytest
 
-from rabbitry.broker.queues import Entry, Message
+from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.store.batch import DELETED, Batch, Dropped, StoreFailed, StoreFull, Wanted
 from rabbitry.broker.store.room import RESERVE
 from rabbitry.broker.store.schema import VERSION

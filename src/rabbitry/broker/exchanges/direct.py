@@ -1,14 +1,11 @@
 """Exchange type direct: the binding's key equals the routing key. And the default exchange, bound to every queue."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.exchanges.exchange import Binding, Destination, Exchange
-
-if TYPE_CHECKING:
-    from rabbitry.broker.queues.queue import Queue
+from rabbitry.broker.queues import Queue
 
 
 class DirectExchange(Exchange):
@@ -39,7 +36,7 @@ class DirectExchange(Exchange):
 class DefaultExchange(DirectExchange):
     """The exchange without a name, which routes to the queue that the routing key names (section 3.1.3.1)."""
 
-    def __init__(self, queues: Mapping[str, "Queue"]) -> None:
+    def __init__(self, queues: Mapping[str, Queue]) -> None:
         super().__init__("", arguments=NO_ARGUMENTS)
         self._queues = queues
 

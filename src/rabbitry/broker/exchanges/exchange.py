@@ -2,15 +2,13 @@
 
 import abc
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+from typing import NamedTuple, TypeAlias, Union
 
 from rabbitry.amqp.protocol.tables import Table, encode_table
+from rabbitry.broker.policies import Policy
+from rabbitry.broker.queues import Queue
 
-if TYPE_CHECKING:
-    from rabbitry.broker.policies import Policy
-    from rabbitry.broker.queues.queue import Queue
-
-Destination: TypeAlias = Union["Queue", "Exchange"]
+Destination: TypeAlias = Union[Queue, "Exchange"]
 
 
 class Binding(NamedTuple):

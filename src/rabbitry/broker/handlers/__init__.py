@@ -6,9 +6,10 @@ from typing import Any, Final
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.handlers import basic, channel, confirm, exchange, queue, tx
+from rabbitry.broker.handlers.client import Client
 
 # Each function takes its own method's type; the key says which, so nothing else can come.
-HANDLERS: Final[dict[type, Callable[[Channel, Any], m.Method | None]]] = {
+HANDLERS: Final[dict[type, Callable[[Client, Channel, Any], m.Method | None]]] = {
     m.AccessRequest: channel.access,
     m.ChannelFlow: channel.flow,
     m.ExchangeDeclare: exchange.declare,

@@ -20,7 +20,7 @@ from rabbitry.amqp.protocol.methods import (
     BasicReject,
 )
 from rabbitry.amqp.protocol.tables import Table, type_name
-from rabbitry.broker.channel import Channel, Outcome
+from rabbitry.broker.channel import Channel, Consumer
 from rabbitry.broker.errors import (
     ChannelRefusal,
     ConnectionRefusal,
@@ -28,13 +28,15 @@ from rabbitry.broker.errors import (
     not_implemented,
     precondition_failed,
 )
+from rabbitry.broker.handlers.client import Client
 from rabbitry.broker.handlers.queue import named
-from rabbitry.broker.queues import Consumer, Queue, ReplyTo
+from rabbitry.broker.queues import Queue, ReplyTo
 from rabbitry.broker.queues.reply_to import REPLY_TO
+from rabbitry.broker.transaction import Outcome
 from rabbitry.exceptions import ProtocolViolation
 
 
-def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
+def qos(client: Client, channel: Channel, method: BasicQos) -> BasicQosOk:
     """Set the prefetch for consumers to come, or with global for the channel (RabbitMQ's docs/consumer-prefetch).
 
     The former lifts the channel's limit, as in RabbitMQ (`rabbit_limiter:unlimit_prefetch`).
@@ -50,7 +52,7 @@ def qos(channel: Channel, method: BasicQos) -> BasicQosOk:
     return BasicQosOk()
 
 
-def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
+def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
     """Start a consumer."""
     tag = method.consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
     if tag in channel.consumers:
@@ -58,8 +60,8 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
     if method.queue == REPLY_TO:
         _consume_replies(channel, tag, method.no_ack)
         return None if method.nowait else BasicConsumeOk(tag)
-    channel.connection.check("read", "queue", method.queue or channel.last_queue)
-    queue = named(channel, method.queue)
+    client.permissions.check("read", "queue", method.queue or channel.last_queue)
+    queue = named(client, channel, method.queue)
     alone = method.exclusive and not queue.rules.quorum  # a quorum queue takes no notice of it
     if queue.turns.has_exclusive or (alone and (len(queue.turns) or queue.rules.single_active_consumer)):
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
@@ -77,7 +79,7 @@ def consume(channel: Channel, method: BasicConsume) -> BasicConsumeOk | None:
     )
     channel.consumers[tag] = consumer
     queue.add_consumer(consumer)
-    channel.connection.broker.touch(queue)
+    channel.vhost.dispatcher.touch(queue)
     return None if method.nowait else BasicConsumeOk(tag)
 
 
@@ -87,9 +89,7 @@ def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
         raise precondition_failed("reply consumer already set")
     if not no_ack:
         raise precondition_failed("reply consumer cannot acknowledge")
-    name = f"{REPLY_TO}.{secrets.token_urlsafe(24)}"
-    channel.reply_to = ReplyTo(channel, tag, name)
-    channel.connection.broker.replies[name] = channel.reply_to
+    channel.consume_replies(ReplyTo(channel, tag, f"{REPLY_TO}.{secrets.token_urlsafe(24)}"))
 
 
 def _priority(queue: Queue, arguments: Table) -> int:
@@ -113,21 +113,20 @@ def _priority(queue: Queue, arguments: Table) -> int:
     return value
 
 
-def cancel(channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
+def cancel(client: Client, channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
     """End a consumer; one that is not there is no error."""
     consumer = channel.consumers.get(method.consumer_tag)
     if consumer is not None:
         channel.remove_consumer(consumer)
     elif channel.reply_to is not None and channel.reply_to.tag == method.consumer_tag:
-        channel.connection.broker.replies.pop(channel.reply_to.name, None)
-        channel.reply_to = None
+        channel.forget_replies()
     return None if method.nowait else BasicCancelOk(method.consumer_tag)
 
 
-def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
+def get(client: Client, channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
     """Return the first message of a queue."""
-    channel.connection.check("read", "queue", method.queue or channel.last_queue)
-    queue = named(channel, method.queue)
+    client.permissions.check("read", "queue", method.queue or channel.last_queue)
+    queue = named(client, channel, method.queue)
     if queue.rules.quorum and queue.rules.single_active_consumer:
         text = (
             f"cannot obtain access to locked queue '{queue.name}' in vhost '{channel.vhost.name}'. "
@@ -136,36 +135,36 @@ def get(channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
         raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
     entry = queue.get()
     if entry is None and queue.is_busy:
-        channel.connection.carry_out_again(channel.number, method)
+        client.carry_out_again(channel.number, method)
         return None
     if entry is None:
         if not queue.ready:
             channel.got_nothing(queue)
             return BasicGetEmpty()
-        channel.connection.carry_out_when_loaded(channel.number, method, queue)  # all is in the store alone
+        client.carry_out_when_loaded(channel.number, method, queue)  # all is in the store alone
         return None
     channel.deliver_got(queue, entry, method.no_ack)
     return None
 
 
-def nack(channel: Channel, method: BasicNack) -> None:
+def nack(client: Client, channel: Channel, method: BasicNack) -> None:
     """Settle as not done (RabbitMQ's docs/nack)."""
     outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
     channel.settle(method.delivery_tag, method.multiple, outcome)
 
 
-def reject(channel: Channel, method: BasicReject) -> None:
+def reject(client: Client, channel: Channel, method: BasicReject) -> None:
     """Settle one as not done."""
     channel.settle(method.delivery_tag, False, Outcome.REQUEUED if method.requeue else Outcome.REJECTED)
 
 
-def recover(channel: Channel, method: BasicRecover) -> None:
+def recover(client: Client, channel: Channel, method: BasicRecover) -> None:
     """Put back all that is not settled."""
     _refuse_keeping(method.requeue)
-    channel.recover(functools.partial(channel.connection.tell, channel.number, BasicRecoverOk()))
+    channel.recover(functools.partial(client.tell, channel.number, BasicRecoverOk()))
 
 
-def recover_async(channel: Channel, method: BasicRecoverAsync) -> None:
+def recover_async(client: Client, channel: Channel, method: BasicRecoverAsync) -> None:
     """Put back all that is not settled, without an answer."""
     _refuse_keeping(method.requeue)
     channel.recover()

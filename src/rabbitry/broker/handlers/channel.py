@@ -3,14 +3,15 @@
 from rabbitry.amqp.protocol.methods import AccessRequest, AccessRequestOk, ChannelFlow, ChannelFlowOk
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import not_implemented
+from rabbitry.broker.handlers.client import Client
 
 
-def access(channel: Channel, method: AccessRequest) -> AccessRequestOk:
+def access(client: Client, channel: Channel, method: AccessRequest) -> AccessRequestOk:
     """Answer what clients of AMQP 0-9 still ask; tickets mean nothing."""
     return AccessRequestOk(1)
 
 
-def flow(channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
+def flow(client: Client, channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
     """RabbitMQ answers active=true and refuses to stop: prefetch is the way."""
     if not method.active:
         raise not_implemented("active=false")

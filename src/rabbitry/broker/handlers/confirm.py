@@ -3,11 +3,12 @@
 from rabbitry.amqp.protocol.methods import ConfirmSelect, ConfirmSelectOk
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import precondition_failed
+from rabbitry.broker.handlers.client import Client
 
 
-def select(channel: Channel, method: ConfirmSelect) -> ConfirmSelectOk | None:
+def select(client: Client, channel: Channel, method: ConfirmSelect) -> ConfirmSelectOk | None:
     """Confirm what is published from now on."""
     if channel.transaction is not None:
         raise precondition_failed("cannot switch from tx to confirm mode")
-    channel.confirming = True
+    channel.start_confirming()
     return None if method.nowait else ConfirmSelectOk()

@@ -11,17 +11,18 @@ from rabbitry.amqp.protocol.methods import (
     ExchangeUnbindOk,
 )
 from rabbitry.broker.channel import Channel
+from rabbitry.broker.handlers.client import Client
 from rabbitry.broker.vhost import plain_name
 
 
-def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:
+def declare(client: Client, channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:
     """Declare an exchange, or with passive see that it is there."""
     vhost = channel.vhost
     vhost.refuse_default(method.exchange)
     if method.passive:
         vhost.exchange(method.exchange)
     else:
-        check = channel.connection.check
+        check = client.permissions.check
         check("configure", "exchange", method.exchange)
         other = method.arguments.get("alternate-exchange")
         if isinstance(other, str):
@@ -38,38 +39,38 @@ def declare(channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | No
     return None if method.nowait else ExchangeDeclareOk()
 
 
-def delete(channel: Channel, method: ExchangeDelete) -> None:
+def delete(client: Client, channel: Channel, method: ExchangeDelete) -> None:
     """Delete an exchange."""
     channel.vhost.refuse_default(method.exchange)
-    channel.connection.check("configure", "exchange", method.exchange)
+    client.permissions.check("configure", "exchange", method.exchange)
     steps = channel.vhost.deleting_exchange(method.exchange, method.if_unused)
-    channel.connection.change(channel.number, steps, lambda: None if method.nowait else ExchangeDeleteOk())
+    client.change(channel.number, steps, lambda: None if method.nowait else ExchangeDeleteOk())
 
 
-def bind(channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
+def bind(client: Client, channel: Channel, method: ExchangeBind) -> ExchangeBindOk | None:
     """Bind an exchange to another."""
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
-    _check(channel, method)
+    _check(client, method)
     source = vhost.exchange(method.source)  # where both are missing, it is the source that is named
-    channel.connection.check_topic("read", source, method.routing_key)
+    client.permissions.check_topic("read", source, method.routing_key)
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()
 
 
-def unbind(channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
+def unbind(client: Client, channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
     """Undo bind; what is not there is no error."""
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
-    _check(channel, method)
+    _check(client, method)
     if method.source in vhost.exchanges:
-        channel.connection.check_topic("read", vhost.exchanges[method.source], method.routing_key)
+        client.permissions.check_topic("read", vhost.exchanges[method.source], method.routing_key)
     destination = vhost.exchanges.get(method.destination)
     if destination is not None and method.source in vhost.exchanges:
         vhost.unbind(method.source, destination, method.routing_key, method.arguments)
     return None if method.nowait else ExchangeUnbindOk()
 
 
-def _check(channel: Channel, method: ExchangeBind | ExchangeUnbind) -> None:
-    channel.connection.check("write", "exchange", method.destination)
-    channel.connection.check("read", "exchange", method.source)
+def _check(client: Client, method: ExchangeBind | ExchangeUnbind) -> None:
+    client.permissions.check("write", "exchange", method.destination)
+    client.permissions.check("read", "exchange", method.source)

@@ -5,7 +5,7 @@ import base64
 import binascii
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.states import ConnectionState
 from rabbitry.broker.access import User
+from rabbitry.broker.broker import Broker
 from rabbitry.broker.errors import Refusal
 from rabbitry.broker.login import may_come_from
 from rabbitry.broker.management.call import CREATED, DONE, TAGS, Answer, Call, Handler, only, refused
@@ -26,9 +27,6 @@ from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Rates
 from rabbitry.broker.management.routes import ROUTES
 from rabbitry.exceptions import ProtocolViolation, UsageError
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
 
 _HANG_UP: Final = 0.05
 """Seconds that an answer waits for connections that it closes."""
@@ -53,7 +51,7 @@ RabbitMQ, and is among its
 Name this host and port with <code>--host</code> and <code>--port</code>.</p></html>"""
 
 
-def make_app(broker: "Broker", rates: Rates, pace: Pace) -> ASGIApp:
+def make_app(broker: Broker, rates: Rates, pace: Pace) -> ASGIApp:
     """Make the ASGI application for a broker. It runs on the broker's own loop."""
 
     async def root(request: Request) -> Response:
@@ -92,7 +90,7 @@ class _RawPaths:
         await self._app(scope, receive, send)
 
 
-def _endpoint(broker: "Broker", rates: Rates, pace: Pace, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(broker: Broker, rates: Rates, pace: Pace, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             user = _authenticate(broker, request)
@@ -101,7 +99,7 @@ def _endpoint(broker: "Broker", rates: Rates, pace: Pace, handler: Handler) -> C
             result = handler(Call(broker, rates, pace, request, user, body))
             if inspect.isawaitable(result):
                 result = await result
-            broker.dispatch()
+            broker.dispatcher.dispatch()
             if broker.journal.changes != changes:
                 await broker.journal.committed_now()
             if request.method == "DELETE":
@@ -128,14 +126,14 @@ def _endpoint(broker: "Broker", rates: Rates, pace: Pace, handler: Handler) -> C
     return answer
 
 
-async def _hung_up(broker: "Broker") -> None:
+async def _hung_up(broker: Broker) -> None:
     """Wait, but not long, for connections that are being closed: whoever deleted what they used finds them gone."""
     closing = [item.closed for item in broker.connections if item.core.state is ConnectionState.CLOSING]
     if closing:
         await asyncio.wait(closing, timeout=_HANG_UP)
 
 
-def _authenticate(broker: "Broker", request: Request) -> User:
+def _authenticate(broker: Broker, request: Request) -> User:
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         raise Answer(401)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 from starlette.datastructures import QueryParams
@@ -10,17 +10,15 @@ from starlette.requests import Request
 
 from rabbitry._decode import decode_object
 from rabbitry.broker.access import User
+from rabbitry.broker.broker import Broker
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Range, Rates
 from rabbitry.broker.management.reading import Document
 from rabbitry.broker.management.stats import Ranges
+from rabbitry.broker.queues.queue import Queue
+from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import RabbitryError, Undecodable
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.queues.queue import Queue
-    from rabbitry.broker.vhost import VirtualHost
 
 _LONGEST_NAME: Final = 255
 _LINE: Final = 80
@@ -66,9 +64,7 @@ def need_keys(body: Json, *names: str) -> None:
 class Call:
     """A request with whoever asks, and what its path names."""
 
-    def __init__(
-        self, broker: "Broker", rates: Rates, pace: Pace, request: Request, user: User, body: bytearray
-    ) -> None:
+    def __init__(self, broker: Broker, rates: Rates, pace: Pace, request: Request, user: User, body: bytearray) -> None:
         self.broker = broker
         self.rates = rates
         self.pace = pace
@@ -109,7 +105,7 @@ class Call:
             await pace.go_over(steps, self.broker.journal)
         return DONE
 
-    def vhost(self) -> "VirtualHost":
+    def vhost(self) -> VirtualHost:
         """Return the virtual host of the path."""
         vhost = self.broker.vhosts.get(self.path("vhost"))
         if vhost is None:
@@ -118,7 +114,7 @@ class Call:
             raise Answer(401, "not_authorised", "User not authorised to access virtual host")
         return vhost
 
-    def queue(self) -> "Queue":
+    def queue(self) -> Queue:
         """Return the queue of the path."""
         queue = self.vhost().queues.get(self.path("name"))
         if queue is None:
@@ -154,7 +150,7 @@ class Call:
         """Whether the query wants no statistics."""
         return self.request.query_params.get("disable_stats") == "true"
 
-    def vhosts(self) -> list["VirtualHost"]:
+    def vhosts(self) -> list[VirtualHost]:
         """Return the virtual hosts that the caller may see, or the one of the path."""
         if "vhost" in self.request.path_params:
             return [self.vhost()]

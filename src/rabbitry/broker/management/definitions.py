@@ -5,10 +5,11 @@ The format is RabbitMQ's (docs/definitions). `importing` reads whole documents.
 
 import html
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rabbitry.amqp.protocol.constants import DEFAULT_FRAME_MAX
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
+from rabbitry.broker.broker import Broker
 from rabbitry.broker.erlang import erlang_json
 from rabbitry.broker.exchanges import Binding
 from rabbitry.broker.management import views
@@ -16,12 +17,10 @@ from rabbitry.broker.management.encoding import Json, encode
 from rabbitry.broker.management.listing import encoded
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.policies import Policy, check
+from rabbitry.broker.product import VERSION
 from rabbitry.broker.queues import Queue
+from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import RabbitryError, UsageError
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.vhost import VirtualHost
 
 _QUEUE: Final = ("name", "vhost", "durable", "auto_delete", "arguments")
 _EXCHANGE: Final = ("name", "vhost", "type", "durable", "auto_delete", "internal", "arguments")
@@ -35,16 +34,16 @@ class BadDefinition(RabbitryError):
     """A definition is invalid; the text names it."""
 
 
-async def export(broker: "Broker", pace: Pace, only: "VirtualHost | None" = None) -> list[bytes]:
+async def export(broker: Broker, pace: Pace, only: "VirtualHost | None" = None) -> list[bytes]:
     """Return everything declared, as pieces of one JSON document.
 
     Exclusive queues and the predeclared exchanges (`amq.…`) are left out. only: the one virtual host to export, without
     its name and without users; None means all of them.
     """
     sections = [*([] if only is not None else _of_broker(broker)), *_of_vhosts(broker, only)]
-    head: Json = {"rabbit_version": views.VERSION}
+    head: Json = {"rabbit_version": VERSION}
     if only is None:
-        head |= {"rabbitmq_version": views.VERSION, "product_name": "RabbitMQ", "product_version": views.VERSION}
+        head |= {"rabbitmq_version": VERSION, "product_name": "RabbitMQ", "product_version": VERSION}
     chunks = [encode(head)[:-1]]
     async with pace:
         for name, items, view in sections:
@@ -54,7 +53,7 @@ async def export(broker: "Broker", pace: Pace, only: "VirtualHost | None" = None
     return [*chunks, b"}"]
 
 
-def _of_broker(broker: "Broker") -> list[_Section]:
+def _of_broker(broker: Broker) -> list[_Section]:
     access = broker.access
     permissions = [(*place, item) for place, item in access.permissions.items()]
     topics = [(*place, item) for place, item in access.topic_permissions.items()]
@@ -67,7 +66,7 @@ def _of_broker(broker: "Broker") -> list[_Section]:
     ]
 
 
-def _of_vhosts(broker: "Broker", only: "VirtualHost | None") -> list[_Section]:
+def _of_vhosts(broker: Broker, only: "VirtualHost | None") -> list[_Section]:
     hosts = [only] if only is not None else list(broker.vhosts.values())
     without = () if only is None else ("vhost",)
 

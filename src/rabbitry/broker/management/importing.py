@@ -8,10 +8,11 @@ client declares or deletes in the meantime is one of these cases.
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
+from rabbitry.broker.broker import Broker
 from rabbitry.broker.errors import Refusal
 from rabbitry.broker.exchanges import TYPES, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
@@ -23,12 +24,8 @@ from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.reading import Document
 from rabbitry.broker.patterns import check_pattern
 from rabbitry.broker.queues.arguments import read_rules
-from rabbitry.broker.vhost import VHOST_LIMITS
+from rabbitry.broker.vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.exceptions import UsageError
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.vhost import VirtualHost
 
 _log = logging.getLogger(__name__)
 _Step = Callable[[], object]
@@ -37,7 +34,7 @@ _OF_BROKER: Final = ("users", "vhosts", "permissions", "topic_permissions", "glo
 _OF_VHOST: Final = ("parameters", "policies", "exchanges", "queues", "bindings")
 
 
-async def load(broker: "Broker", document: Document, pace: Pace, only: "VirtualHost | None" = None) -> None:
+async def load(broker: Broker, document: Document, pace: Pace, only: "VirtualHost | None" = None) -> None:
     """Declare everything in a document.
 
     It is gone through twice, first to check it and then to carry it out, so that little of it is in memory at a time.
@@ -68,7 +65,7 @@ async def load(broker: "Broker", document: Document, pace: Pace, only: "VirtualH
 class _Plan:
     """What an import declares, each element checked against the broker's objects and the elements before it."""
 
-    def __init__(self, broker: "Broker", only: "VirtualHost | None") -> None:
+    def __init__(self, broker: Broker, only: "VirtualHost | None") -> None:
         self.left_out = 0
         self._readers: Mapping[str, Callable[[Json], _Step | None]] = {
             "users": self._user,
@@ -152,7 +149,7 @@ class _Plan:
         vhost.tags = vhost.tags if tags is None else tuple(tags)
         vhost.limits = vhost.limits if limits is None else limits
         if before != (vhost.description, vhost.tags, vhost.limits):
-            self._broker.vhost_changed(vhost)
+            vhost.store()
 
     def _permission(self, item: Json) -> _Step | None:
         user, vhost = self._known_user(item), self._known_vhost(item)
@@ -181,7 +178,7 @@ class _Plan:
     def _global_parameter(self, item: Json) -> _Step | None:
         if item.get("value") is None:
             raise BadDefinition(f"global parameter {named(item)!r} has no value")
-        return functools.partial(self._broker.put_parameter, named(item), item["value"])
+        return functools.partial(self._broker.parameters.put, named(item), item["value"])
 
     # -- of virtual hosts ------------------------------------------------------------------------------
 
@@ -198,7 +195,7 @@ class _Plan:
         vhost = self._broker.vhosts.get(name)
         if vhost is not None:
             vhost.limits = limits
-            self._broker.vhost_changed(vhost)
+            vhost.store()
 
     def _policy(self, item: Json) -> _Step | None:
         vhost, name = self._known_vhost(item), named(item)

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import encode_short
@@ -13,14 +13,12 @@ from rabbitry.broker.management import views
 from rabbitry.broker.management.call import bad, need_keys
 from rabbitry.broker.management.definitions import BadDefinition, table
 from rabbitry.broker.management.encoding import Json
+from rabbitry.broker.message import Entry, Message, check_delivery_mode
 from rabbitry.broker.publishing import read_expiration, routing_keys
-from rabbitry.broker.queues import Entry, Message, Queue
+from rabbitry.broker.queues import Queue
 from rabbitry.broker.queues.dead_letter import origin_of
-from rabbitry.broker.queues.message import check_delivery_mode
 from rabbitry.broker.queues.reply_to import REPLY_TO
-
-if TYPE_CHECKING:
-    from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker.vhost import VirtualHost
 
 _DIGITS: Final = 10
 _WAIT: Final = 0.01
@@ -30,7 +28,7 @@ _INTEGERS: Final = ("delivery_mode", "priority", "timestamp")
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
-def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
+def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
     """Publish a message that came as JSON; says whether any queue took it.
 
     Raises Answer, BadDefinition, Refusal or UsageError.
@@ -67,11 +65,11 @@ def publish(vhost: "VirtualHost", exchange: str, body: Json, user: str) -> bool:
     _count_publish(vhost, source, len(queues))
     for queue in queues:
         queue.push(message)
-        vhost.broker.touch(queue)
+        vhost.dispatcher.touch(queue)
     return bool(queues)
 
 
-def _count_publish(vhost: "VirtualHost", source: Exchange, routed: int) -> None:
+def _count_publish(vhost: VirtualHost, source: Exchange, routed: int) -> None:
     """Count a publish as RabbitMQ does, which sends it over a channel with confirms and returns."""
     source.published_in += 1
     source.more_out += (routed or not source.name) - 1
@@ -115,7 +113,7 @@ def _properties(given: object) -> Properties:
     return Properties(**values)
 
 
-async def get(vhost: "VirtualHost", queue: Queue, body: Json) -> list[Json]:
+async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
     """Take messages from a queue and give them as JSON, as a body with count, ackmode and encoding asks.
 
     Raises Answer for one that makes no sense.
@@ -150,11 +148,11 @@ async def get(vhost: "VirtualHost", queue: Queue, body: Json) -> list[Json]:
             queue.rejected(entry)
         else:
             queue.settled(entry)
-    vhost.touch(queue)
+    vhost.dispatcher.touch(queue)
     return shown
 
 
-def _count_get(vhost: "VirtualHost", queue: Queue, entry: Entry, *, no_ack: bool) -> None:
+def _count_get(vhost: VirtualHost, queue: Queue, entry: Entry, *, no_ack: bool) -> None:
     queue.delivered += 1
     queue.sent_no_ack += no_ack
     queue.got_no_ack += no_ack
@@ -194,7 +192,7 @@ def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> J
     }
 
 
-def aliveness(vhost: "VirtualHost") -> None:
+def aliveness(vhost: VirtualHost) -> None:
     """Declare a queue, publish to it and take the message back. Raises BadDefinition where that does not work."""
     queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
     payload = f"test_message {time.time()}"

@@ -5,18 +5,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from rabbitry.broker.broker import Broker
+from rabbitry.broker.channel import Channel
+from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.counts import CHANNEL, CHURN, DELIVERED, DELIVERIES, OCTETS
+from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.management.pace import Pace
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.channel import Channel
-    from rabbitry.broker.connection import ClientConnection
-    from rabbitry.broker.exchanges import Exchange
-    from rabbitry.broker.queues.queue import Queue
-    from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker.queues.queue import Queue
+from rabbitry.broker.vhost import VirtualHost
 
 _log = logging.getLogger(__name__)
 PERIOD: Final = 5
@@ -122,7 +120,7 @@ def _rows(history: _History | None, wanted: Range, width: int) -> list[tuple[int
 class Rates:
     """The recent counters of queues, exchanges, channels, connections, virtual hosts, and of the broker."""
 
-    def __init__(self, broker: "Broker", pace: Pace) -> None:
+    def __init__(self, broker: Broker, pace: Pace) -> None:
         self._broker = broker
         self._pace = pace
         self._known: dict[object, _History] = {}
@@ -193,27 +191,27 @@ class Rates:
             before = (history.at(earlier) if history is not None else None) or nothing
         return Counted(names, now, seconds, last, before, history)
 
-    def queue(self, of: "Queue") -> Counted:
+    def queue(self, of: Queue) -> Counted:
         """Return the counters of a queue."""
         return self._counted(of, _QUEUE, _queue(of))
 
-    def exchange(self, of: "Exchange") -> Counted:
+    def exchange(self, of: Exchange) -> Counted:
         """Return the counters of an exchange."""
         return self._counted(of, _EXCHANGE, (of.published_in, of.published_out))
 
-    def channel(self, of: "Channel") -> Counted:
+    def channel(self, of: Channel) -> Counted:
         """Return the counters of a channel."""
         return self._counted(of, _CHANNEL, _channel(of))
 
-    def connection(self, of: "ClientConnection") -> Counted:
+    def connection(self, of: ClientConnection) -> Counted:
         """Return the counters of a connection."""
         return self._counted(of, OCTETS, _octets(of))
 
-    def vhost(self, of: "VirtualHost", totals: Counts) -> Counted:
+    def vhost(self, of: VirtualHost, totals: Counts) -> Counted:
         """Return the counters of a virtual host; `totals` are from `vhost_totals`."""
         return self._counted(of, _VHOST, totals)
 
-    def broker(self, totals: "dict[VirtualHost, Counts]") -> Counted:
+    def broker(self, totals: dict[VirtualHost, Counts]) -> Counted:
         """Return the counters of the broker; `totals` are from `vhost_totals`."""
         return self._counted(self._broker, _BROKER, _broker(self._broker, totals))
 
@@ -229,13 +227,13 @@ def _log_failure(task: "asyncio.Task[None]") -> None:
         )
 
 
-def _queue(queue: "Queue") -> Counts:
+def _queue(queue: Queue) -> Counts:
     counts = queue.counts()
     ready, unsettled = queue.ready, queue.unsettled
     return (*counts, sum(counts[1 : 1 + DELIVERIES]), ready + unsettled, ready, unsettled)
 
 
-def _channel(channel: "Channel") -> Counts:
+def _channel(channel: Channel) -> Counts:
     return _with_sum(channel.counts())
 
 
@@ -245,18 +243,18 @@ def _with_sum(counts: Sequence[int]) -> Counts:
     return (*counts, sum(counts[first : first + DELIVERIES]))
 
 
-def _octets(connection: "ClientConnection") -> Counts:
+def _octets(connection: ClientConnection) -> Counts:
     return connection.driver.bytes_received, connection.driver.bytes_sent
 
 
-def _broker(broker: "Broker", totals: "dict[VirtualHost, Counts]") -> Counts:
+def _broker(broker: Broker, totals: dict[VirtualHost, Counts]) -> Counts:
     width = len(_CHANNEL) + len(DEPTHS)
     sums = [sum(column) for column in zip(*(counts[:width] for counts in totals.values()), strict=True)]
     journal = broker.journal
     return (*(sums or [0] * width), journal.loaded, journal.kept, *(getattr(broker.churn, name) for name in CHURN))
 
 
-async def vhost_totals(broker: "Broker", pace: Pace) -> "dict[VirtualHost, Counts]":
+async def vhost_totals(broker: Broker, pace: Pace) -> dict[VirtualHost, Counts]:
     """Return the summed counters of each virtual host, closed channels and connections included."""
     totals: dict[VirtualHost, Counts] = {}
     channels = {vhost: list(vhost.totals.channels) for vhost in broker.vhosts.values()}

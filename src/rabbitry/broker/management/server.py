@@ -2,16 +2,14 @@
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rabbitry.broker.broker import Broker
 from rabbitry.broker.management.app import make_app
 from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.management.rates import Rates
 from rabbitry.runtime.http.connections import Connections
 from rabbitry.runtime.http.serving import Server
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
 
 _GRACE: Final = 3
 """Seconds that open requests have to finish at the end."""
@@ -22,7 +20,7 @@ _CONNECTIONS: Final = 512
 class ManagementServer:
     """The HTTP server of a broker's management API, on sockets that listen already."""
 
-    def __init__(self, broker: "Broker", listeners: list[socket.socket]) -> None:
+    def __init__(self, broker: Broker, listeners: list[socket.socket]) -> None:
         pace = Pace()
         self._rates = Rates(broker, pace)
         self._acceptor = broker.acceptor

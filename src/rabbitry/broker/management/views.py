@@ -9,29 +9,24 @@ import time
 import zlib
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
 from rabbitry.broker.access import Permission, TopicPermission, User
 from rabbitry.broker.alarms import used_memory
-from rabbitry.broker.broker import CLUSTER_NAME
+from rabbitry.broker.broker import Broker
+from rabbitry.broker.channel import Channel, Connection, Consumer
+from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.exchanges import TYPES, Binding, Exchange
 from rabbitry.broker.management import stats
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.rates import RETENTION, Counts, Rates
 from rabbitry.broker.management.stats import Ranges
+from rabbitry.broker.parameters import CLUSTER_NAME
 from rabbitry.broker.policies import Policy
-from rabbitry.broker.queues.consumer import Consumer
+from rabbitry.broker.product import PLATFORM, VERSION
 from rabbitry.broker.queues.queue import Queue
-
-if TYPE_CHECKING:
-    from rabbitry.broker.broker import Broker
-    from rabbitry.broker.channel import Channel
-    from rabbitry.broker.connection import ClientConnection
-    from rabbitry.broker.vhost import VirtualHost
-
-VERSION: Final = "3.10.8"
+from rabbitry.broker.vhost import VirtualHost
 
 
 def node_name() -> str:
@@ -60,7 +55,7 @@ def plain(value: FieldValue) -> object:
     return value
 
 
-def overview(broker: "Broker", rates: Rates, totals: "dict[VirtualHost, Counts]", ranges: Ranges) -> Json:
+def overview(broker: Broker, rates: Rates, totals: dict[VirtualHost, Counts], ranges: Ranges) -> Json:
     """Return the overview of the broker; `totals` are from `vhost_totals`."""
     vhosts = broker.vhosts.values()
     return {
@@ -71,9 +66,9 @@ def overview(broker: "Broker", rates: Rates, totals: "dict[VirtualHost, Counts]"
         "product_version": VERSION,
         "product_name": "RabbitMQ",
         "rabbitmq_version": VERSION,
-        "cluster_name": broker.cluster_name,
+        "cluster_name": broker.parameters.cluster_name,
         "erlang_version": "",
-        "erlang_full_version": str(broker.server_properties["platform"]),
+        "erlang_full_version": PLATFORM,
         "release_series_support_status": "supported",
         "disable_stats": False,
         "enable_queue_totals": False,
@@ -94,7 +89,7 @@ def overview(broker: "Broker", rates: Rates, totals: "dict[VirtualHost, Counts]"
     }
 
 
-def _contexts(broker: "Broker") -> list[Json]:
+def _contexts(broker: Broker) -> list[Json]:
     """List what is served over HTTP, and where."""
     return [
         {
@@ -116,7 +111,7 @@ def exchange_types() -> list[Json]:
     ]
 
 
-def listeners(broker: "Broker") -> list[Json]:
+def listeners(broker: Broker) -> list[Json]:
     """List where the broker listens."""
     found = [("amqp", broker.port), ("http", broker.management_port)]
     if broker.has_tls:
@@ -128,7 +123,7 @@ def listeners(broker: "Broker") -> list[Json]:
     ]
 
 
-def node(broker: "Broker") -> Json:
+def node(broker: Broker) -> Json:
     """Return the one node."""
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
@@ -209,7 +204,7 @@ def queue(item: Queue, rates: Rates, ranges: Ranges) -> Json:
 def queue_details(item: Queue, rates: Rates, ranges: Ranges) -> Json:
     """Return a queue with its consumers."""
     shown = queue(item, rates, ranges)
-    shown["consumer_details"] = [consumer(one) for one in item.turns]
+    shown["consumer_details"] = [consumer(one) for one in item.turns if isinstance(one, Consumer)]
     shown["deliveries"] = []
     shown["incoming"] = []
     return shown
@@ -234,12 +229,12 @@ def queue_as_declared(item: Queue, *, has_totals: bool = False) -> Json:
     return shown
 
 
-def exchange_with_stats(item: Exchange, vhost: "VirtualHost", rates: Rates, ranges: Ranges) -> Json:
+def exchange_with_stats(item: Exchange, vhost: VirtualHost, rates: Rates, ranges: Ranges) -> Json:
     """Return an exchange with its counters."""
     return {**exchange(item, vhost), **stats.of_exchange(rates.exchange(item), ranges)}
 
 
-def exchange(item: Exchange, vhost: "VirtualHost") -> Json:
+def exchange(item: Exchange, vhost: VirtualHost) -> Json:
     """Return an exchange as it was declared."""
     followed: Json = {"policy": item.policy.name} if item.policy is not None else {}
     return {
@@ -267,7 +262,7 @@ def policy(item: Policy) -> Json:
     }
 
 
-def binding(item: Binding, vhost: "VirtualHost") -> Json:
+def binding(item: Binding, vhost: VirtualHost) -> Json:
     """Return a binding."""
     return {
         "source": item.source.name,
@@ -310,7 +305,7 @@ def properties_key(routing_key: str, arguments: Table) -> str:
     return f"{name}~{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
-def connection(item: "ClientConnection", rates: Rates, ranges: Ranges) -> Json:
+def connection(item: ClientConnection, rates: Rates, ranges: Ranges) -> Json:
     """Return a connection."""
     host, _, port = item.peer.rpartition(":")
     return {
@@ -329,8 +324,8 @@ def connection(item: "ClientConnection", rates: Rates, ranges: Ranges) -> Json:
         "timeout": item.heartbeat,
         "client_properties": plain(item.client_properties),
         "connected_at": int(item.connected_at * 1000),
-        "host": item.broker.host,
-        "port": item.broker.port,
+        "host": item.host,
+        "port": item.port,
         "peer_host": host,
         "peer_port": int(port) if port.isdecimal() else 0,
         "ssl": item.driver.get_extra_info("ssl_object") is not None,
@@ -348,14 +343,14 @@ def connection(item: "ClientConnection", rates: Rates, ranges: Ranges) -> Json:
     }
 
 
-def channel_name(item: "Channel") -> str:
+def channel_name(item: Channel) -> str:
     """Return the name of a channel: its connection's, and its number."""
     return f"{item.connection.name} ({item.number})"
 
 
-def channel(item: "Channel", rates: Rates, ranges: Ranges) -> Json:
+def channel(item: Channel, rates: Rates, ranges: Ranges) -> Json:
     """Return a channel."""
-    transaction = item.transaction
+    confirms, transaction = item.confirms, item.transaction
     return {
         "name": channel_name(item),
         "number": item.number,
@@ -366,12 +361,12 @@ def channel(item: "Channel", rates: Rates, ranges: Ranges) -> Json:
         "vhost": item.vhost.name,
         "connection_details": _peer(item.connection),
         "consumer_count": len(item.consumers),
-        "confirm": item.confirming,
+        "confirm": confirms is not None,
         "transactional": transaction is not None,
         "prefetch_count": item.consumer_prefetch,
         "global_prefetch_count": item.channel_prefetch,
         "messages_unacknowledged": len(item.unsettled),
-        "messages_unconfirmed": item.unconfirmed,
+        "messages_unconfirmed": confirms.unconfirmed if confirms is not None else 0,
         "messages_uncommitted": len(transaction.publishes) if transaction is not None else 0,
         "acks_uncommitted": len(transaction.settled) if transaction is not None else 0,
         "pending_raft_commands": 0,
@@ -402,12 +397,12 @@ def consumer(item: Consumer) -> Json:
     }
 
 
-def _peer(item: "ClientConnection") -> Json:
+def _peer(item: Connection) -> Json:
     host, _, port = item.peer.rpartition(":")
     return {"name": item.name, "peer_host": host, "peer_port": int(port) if port.isdecimal() else 0}
 
 
-def vhost(item: "VirtualHost") -> Json:
+def vhost(item: VirtualHost) -> Json:
     """Return a virtual host without its counters."""
     return {
         "name": item.name,
@@ -420,7 +415,7 @@ def vhost(item: "VirtualHost") -> Json:
     }
 
 
-def vhost_with_stats(item: "VirtualHost", rates: Rates, totals: Counts, ranges: Ranges) -> Json:
+def vhost_with_stats(item: VirtualHost, rates: Rates, totals: Counts, ranges: Ranges) -> Json:
     """Return a virtual host with its counters; `totals` are from `vhost_totals`."""
     return {**vhost(item), **stats.of_vhost(rates.vhost(item, totals), ranges)}
 
@@ -446,20 +441,20 @@ def topic_permission(vhost_name: str, user_name: str, exchange_name: str, item: 
     return {"user": user_name, "vhost": vhost_name, "exchange": exchange_name, **item._asdict()}
 
 
-def parameters(item: "VirtualHost") -> list[Json]:
+def parameters(item: VirtualHost) -> list[Json]:
     """Return a virtual host's parameters: its limits, where any are set."""
     if not item.limits:
         return []
     return [{"value": dict(item.limits), "vhost": item.name, "component": "vhost-limits", "name": "limits"}]
 
 
-def global_parameters(broker: "Broker") -> list[Json]:
+def global_parameters(broker: Broker) -> list[Json]:
     """Return the global parameters, which always include the cluster's name."""
-    values = {CLUSTER_NAME: broker.cluster_name, **broker.parameters}
+    values = {CLUSTER_NAME: broker.parameters.cluster_name, **broker.parameters.values}
     return [{"name": name, "value": values[name]} for name in sorted(values)]
 
 
-def vhost_definition(item: "VirtualHost") -> Json:
+def vhost_definition(item: VirtualHost) -> Json:
     """Return a virtual host as in definitions: its name, description, tags and metadata."""
     shown = vhost(item)
     is_plain = not item.tags and item.description in ("", "Default virtual host")

@@ -6,12 +6,11 @@ from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
+from rabbitry.broker.erlang import check_timer
 from rabbitry.broker.errors import invalid_type, precondition_failed
 from rabbitry.exceptions import ProtocolViolation, RabbitryError
 
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
-_LONGEST: Final = 10 * 365 * 86_400_000
-"""The longest time that RabbitMQ waits for, in milliseconds: ten years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +51,6 @@ def _positive(value: FieldValue, arguments: Table) -> None:
     if _integer(value, arguments) == 0:
         raise _Bad("{value_zero,0}")
     _not_negative(value, arguments)
-
-
-def check_timer(number: int) -> str | None:
-    """Return what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
-    if number < 0:
-        return f"{{value_negative,{number}}}"
-    if number > _LONGEST:
-        return f"{{value_too_large,{number}}}"
-    return None
 
 
 def _time(value: FieldValue, arguments: Table) -> None:

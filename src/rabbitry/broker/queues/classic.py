@@ -1,6 +1,6 @@
 """Classic queues: a message that comes back goes to its place (RabbitMQ's docs/classic-queues)."""
 
-from rabbitry.broker.queues.message import Entry
+from rabbitry.broker.message import Entry
 from rabbitry.broker.queues.queue import Queue
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
+from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.queues.arguments import Rules
-from rabbitry.broker.queues.host import QueueHost
 from rabbitry.broker.queues.lane import Lane
-from rabbitry.broker.queues.message import Entry, Message
 from rabbitry.broker.store.batch import Found, Wanted
+from rabbitry.broker.store.journal import Journal
 
 WINDOW: Final = 16_384
 """Messages of one lane that are kept in memory; behind them a stored queue keeps messages in the store alone.
@@ -38,15 +38,15 @@ class Contents:
         "_next_position",
         "_unpublished",
         "id",
+        "journal",
         "ready",
         "ready_bytes",
         "recovered_to",
         "rules",
-        "vhost",
     )
 
-    def __init__(self, vhost: QueueHost, rules: Rules) -> None:
-        self.vhost = vhost
+    def __init__(self, journal: Journal, rules: Rules) -> None:
+        self.journal = journal
         self.rules = rules
         self.id = 0
         self.recovered_to = -1
@@ -78,10 +78,10 @@ class Contents:
         if self.id:
             if lane.tail or len(lane.ready) >= WINDOW or lane.size >= WINDOW_BYTES:
                 lane.tail += 1
-                self.vhost.journal.add(self, entry)
+                self.journal.add(self, entry)
                 return
             if message.persistent:
-                self.vhost.journal.add(self, entry)
+                self.journal.add(self, entry)
             lane.loaded_to = entry.position
         lane.ready.append(entry)
         lane.size += size
@@ -117,7 +117,7 @@ class Contents:
         gone: list[Entry] = []
         for lane in self._lanes:
             if lane.tail:
-                self.vhost.journal.drop_tail(self, lane.priority, lane.loaded_to, self._next_position)
+                self.journal.drop_tail(self, lane.priority, lane.loaded_to, self._next_position)
                 lane.loaded_to = self._next_position - 1
             gone += lane.clear()
         self.ready = self.ready_bytes = 0
@@ -129,7 +129,7 @@ class Contents:
             for _ in range(min(len(gone), _FORGOTTEN_AT_ONCE)):
                 entry = gone.pop()
                 if entry.stored:
-                    self.vhost.journal.remove(self, entry)
+                    self.journal.remove(self, entry)
             yield
 
     # -- the store -------------------------------------------------------------------------------------
@@ -153,9 +153,7 @@ class Contents:
         if not lane.is_loading:
             lane.is_loading = True
             lane.load += 1
-            self.vhost.journal.load(
-                self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, _AT_ONCE, WINDOW_BYTES)
-            )
+            self.journal.load(self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, _AT_ONCE, WINDOW_BYTES))
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
         """Take entries that were read from the store."""

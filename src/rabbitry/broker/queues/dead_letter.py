@@ -14,7 +14,7 @@ from rabbitry.amqp.protocol.tables import (
     encode_table,
     encode_text,
 )
-from rabbitry.broker.queues.message import Message
+from rabbitry.broker.message import Message
 
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"

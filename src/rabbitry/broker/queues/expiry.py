@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from rabbitry.broker.queues.message import Message
+from rabbitry.broker.message import Message
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds after which a queue looks again for the next message that expires."""

@@ -3,7 +3,7 @@
 import heapq
 from collections import deque
 
-from rabbitry.broker.queues.message import Entry
+from rabbitry.broker.message import Entry
 
 
 class Lane:

@@ -1,28 +1,62 @@
 """A queue: messages in order, consumers in turn, what expires, what is too many, and what becomes a dead letter."""
 
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker.dispatcher import Dispatcher
+from rabbitry.broker.message import Entry, Message
+from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues.arguments import Rules, with_policy
-from rabbitry.broker.queues.consumer import Consumer
 from rabbitry.broker.queues.contents import Contents
 from rabbitry.broker.queues.dead_letter import EXPIRED, MAXLEN, REJECTED
 from rabbitry.broker.queues.expiry import LONGEST_WAIT, Timer, expires_at
-from rabbitry.broker.queues.host import QueueHost
 from rabbitry.broker.queues.limits import Limits
-from rabbitry.broker.queues.message import Entry, Message
-from rabbitry.broker.queues.turns import Turns
+from rabbitry.broker.queues.turns import QueueConsumer, Turns
 from rabbitry.broker.store.batch import Found, Wanted
-
-if TYPE_CHECKING:
-    from rabbitry.broker.connection import ClientConnection
-    from rabbitry.broker.policies import Policy
+from rabbitry.broker.store.journal import Journal
 
 _LONGEST_TURN: Final = 0.008
 """Seconds for which a queue delivers or expires messages before others have their turn."""
 _LOOK: Final = 64
 """Deliveries between two readings of the clock."""
+
+
+class QueueHost(Protocol):
+    """The virtual host of a queue, as far as the queue needs it."""
+
+    @property
+    def name(self) -> str:
+        """The name of the virtual host."""
+
+    @property
+    def journal(self) -> Journal:
+        """Where durable entries are kept."""
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The round of deliveries in which queues have their turns."""
+
+    def work(self, steps: Iterator[None]) -> None:
+        """Take the steps of a long operation, in turns with other clients."""
+
+    def dead_letter(self, queue: "Queue", message: Message, reason: str) -> None:
+        """Publish a message that a queue gives up to the queue's exchange for dead letters."""
+
+    def delete_queue(self, queue: "Queue") -> int:
+        """Delete a queue, and return how many messages went with it."""
+
+
+class Owner(Protocol):
+    """The connection of an exclusive queue, as far as the queue needs it."""
+
+    exclusive_queues: set["Queue"]
+    """The queues to delete with the connection."""
+
+    @property
+    def name(self) -> str:
+        """The name of the connection, for operators."""
 
 
 class Queue(Contents):
@@ -36,6 +70,7 @@ class Queue(Contents):
     __slots__ = (
         "__weakref__",
         "_as_of",
+        "_dispatcher",
         "_goes_on",
         "_is_dropping",
         "_limits",
@@ -61,6 +96,7 @@ class Queue(Contents):
         "sent_no_ack",
         "settlements",
         "turns",
+        "vhost",
     )
 
     def __init__(
@@ -70,11 +106,13 @@ class Queue(Contents):
         *,
         durable: bool,
         auto_delete: bool,
-        owner: "ClientConnection | None",
+        owner: Owner | None,
         arguments: Table,
         rules: Rules,
     ) -> None:
-        super().__init__(vhost, rules)
+        super().__init__(vhost.journal, rules)
+        self.vhost = vhost
+        self._dispatcher = vhost.dispatcher
         self.name = name
         self.durable = durable
         self.auto_delete = auto_delete
@@ -105,7 +143,7 @@ class Queue(Contents):
         self._read_rules()
         self.note_use()
 
-    def follow(self, policy: "Policy | None") -> None:
+    def follow(self, policy: Policy | None) -> None:
         """Do from now on what arguments and policy ask for. What is too many by the new rules goes at once."""
         if policy == self.policy:
             return
@@ -162,12 +200,12 @@ class Queue(Contents):
         return True
 
     def push_letter(self, letter: Message) -> None:
-        """Put a dead letter at the end, where there is room. `Broker.dispatch` delivers it."""
+        """Put a dead letter at the end, where there is room. The next round of deliveries delivers it."""
         entry = self._put(letter)
         self._unpublished += entry is not None
         if entry is not None and entry.expires and not self._as_of and entry.expires <= time.time():
             self._as_of = entry.expires
-        self.vhost.touch(self)
+        self._dispatcher.touch(self)
 
     def _put(self, message: Message) -> Entry | None:
         """Put a message at the end; None where the queue is full and refuses."""
@@ -243,7 +281,7 @@ class Queue(Contents):
         """Forget a message that a consumer is done with."""
         self.settlements += 1
         if entry.stored:
-            self.vhost.journal.remove(self, entry)
+            self.journal.remove(self, entry)
 
     def rejected(self, entry: Entry) -> None:
         """Drop or dead-letter a message that a consumer does not want."""
@@ -270,7 +308,7 @@ class Queue(Contents):
     def _put_back(self, entry: Entry, order: int) -> None:
         """Put a message in front of the others, behind those that came back with a lower `order`."""
         if entry.stored:
-            self.vhost.journal.change(self, entry)
+            self.journal.change(self, entry)
         self.ready += 1
         self.ready_bytes += len(entry.message.body)
         self._lane_at(entry.priority).put_back(entry, order)
@@ -291,7 +329,7 @@ class Queue(Contents):
         """Make a dead letter of a message where the queue has an exchange for them, and forget it."""
         self.vhost.dead_letter(self, entry.message, reason)
         if entry.stored:
-            self.vhost.journal.remove(self, entry, is_moving=self.rules.dead_letter_exchange is not None)
+            self.journal.remove(self, entry, is_moving=self.rules.dead_letter_exchange is not None)
 
     # -- too many --------------------------------------------------------------------------------------
 
@@ -306,8 +344,8 @@ class Queue(Contents):
                 self._give_up(entry, MAXLEN)
                 if time.monotonic() > ends_at:
                     self._is_dropping = True
-                    self.vhost.touch(self)
-                    self.vhost.dispatch_later()
+                    self._dispatcher.touch(self)
+                    self._dispatcher.dispatch_later()
                     return
             if lane.tail:
                 self._load_more(lane)
@@ -346,7 +384,7 @@ class Queue(Contents):
 
     def _on_timer(self) -> None:
         self.drop_expired()
-        self.vhost.dispatch()
+        self._dispatcher.dispatch()
 
     def note_use(self) -> None:
         """Begin anew to wait for the end of a queue that is deleted when nobody uses it (x-expires)."""
@@ -357,7 +395,7 @@ class Queue(Contents):
 
     def _on_unused(self) -> None:
         self.vhost.delete_queue(self)
-        self.vhost.dispatch()
+        self._dispatcher.dispatch()
 
     def _is_over(self) -> bool:
         """Whether there is more than the queue may have, so that it has to drop some."""
@@ -372,7 +410,7 @@ class Queue(Contents):
 
     # -- consumers -------------------------------------------------------------------------------------
 
-    def add_consumer(self, consumer: Consumer) -> None:
+    def add_consumer(self, consumer: QueueConsumer) -> None:
         """Let a consumer take its turns."""
         self.turns.add(consumer)
         self.note_use()
@@ -380,14 +418,14 @@ class Queue(Contents):
     def loaded(self, wanted: Wanted, found: Found) -> None:
         """Take entries that were read from the store, and deliver them."""
         super().loaded(wanted, found)
-        self.vhost.touch(self)
-        self.vhost.dispatch()
+        self._dispatcher.touch(self)
+        self._dispatcher.dispatch()
 
-    def remove_consumer(self, consumer: Consumer) -> None:
+    def remove_consumer(self, consumer: QueueConsumer) -> None:
         """Let a consumer take no more turns."""
         self.turns.remove(consumer)
         self.note_use()
-        self.vhost.touch(self)  # another one may be the active one now
+        self._dispatcher.touch(self)  # another one may be the active one now
 
     def dispatch(self, now: float = 0.0) -> None:
         """Deliver what is ready, in turns, as far as consumers have room; then drop what is too much.
@@ -415,14 +453,13 @@ class Queue(Contents):
                 consumer = circle[0]
                 if not consumer.has_room():
                     circle.popleft()
-                    consumer.parked = True
-                    consumer.channel.parked[consumer] = None
+                    consumer.park()
                     continue
                 entry = self.take(now)
                 if entry is None:
                     break
                 circle.rotate(-1)
-                consumer.channel.deliver(consumer, entry)
+                consumer.deliver(entry)
                 delivered += 1
                 if not delivered % _LOOK:
                     ends_at = ends_at or time.monotonic() + _LONGEST_TURN
@@ -434,9 +471,9 @@ class Queue(Contents):
     def _go_on_later(self) -> None:
         if not self._goes_on:
             self._goes_on = True
-            self.vhost.wait_for_turn(self._go_on)
+            self._dispatcher.wait(self._go_on)
 
     def _go_on(self) -> None:
         self._goes_on = False
         self.dispatch()
-        self.vhost.dispatch()
+        self._dispatcher.dispatch()

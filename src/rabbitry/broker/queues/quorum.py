@@ -3,9 +3,9 @@
 Here they have one member, this broker.
 """
 
+from rabbitry.broker.message import Entry
 from rabbitry.broker.queues.dead_letter import DELIVERY_LIMIT
 from rabbitry.broker.queues.lane import Lane
-from rabbitry.broker.queues.message import Entry
 from rabbitry.broker.queues.queue import Queue
 
 
@@ -42,5 +42,5 @@ class QuorumQueue(Queue):
         again.priority, again.expires = entry.priority, entry.expires
         again.redelivered, again.deliveries = True, entry.deliveries
         if entry.stored:
-            self.vhost.journal.remove(self, entry, is_moving=True)
+            self.journal.remove(self, entry, is_moving=True)
         self._append(self._lane_at(entry.priority), again)

@@ -3,16 +3,20 @@
 RabbitMQ's docs/direct-reply-to.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.tables import encode_short
-from rabbitry.broker.queues.message import Message
-
-if TYPE_CHECKING:
-    from rabbitry.broker.channel import Channel
+from rabbitry.broker.message import Message
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
+
+
+class ReplyChannel(Protocol):
+    """The channel of a consumer of replies, as far as the consumer needs it."""
+
+    def deliver_reply(self, prefix: bytes, message: Message) -> None:
+        """Send a reply; `prefix` is the beginning of its deliver method."""
 
 
 class ReplyTo:
@@ -23,7 +27,7 @@ class ReplyTo:
 
     id = 0
 
-    def __init__(self, channel: "Channel", tag: str, name: str) -> None:
+    def __init__(self, channel: ReplyChannel, tag: str, name: str) -> None:
         self.channel = channel
         self.tag = tag
         self.name = name

@@ -2,8 +2,40 @@
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Protocol
 
-from rabbitry.broker.queues.consumer import Consumer
+from rabbitry.broker.message import Entry
+
+
+class QueueConsumer(Protocol):
+    """A consumer of a queue, as far as the queue needs it."""
+
+    @property
+    def tag(self) -> str:
+        """The tag, unique on its channel."""
+
+    @property
+    def priority(self) -> int:
+        """Its priority; those of a lower one get what those of a higher one have no room for."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it wants to be the only consumer."""
+
+    parked: bool
+    """Whether it takes no turns, since it had no room."""
+
+    def has_room(self) -> bool:
+        """Return whether it may get another message."""
+
+    def park(self) -> None:
+        """Take no turns until there is room; the queue's `turns.unpark` ends that."""
+
+    def deliver(self, entry: Entry) -> None:
+        """Send it a message."""
+
+    def on_queue_deleted(self) -> None:
+        """End, since the queue is gone."""
 
 
 class Turns:
@@ -13,66 +45,67 @@ class Turns:
     """
 
     def __init__(self, *, alone: bool = False) -> None:
-        self.consumers: dict[tuple[int, str], Consumer] = {}
-        self.circles: list[deque[Consumer]] = []
-        self.active: Consumer | None = None
+        self.consumers: dict[QueueConsumer, None] = {}
+        self.circles: list[deque[QueueConsumer]] = []
+        self.active: QueueConsumer | None = None
         self._alone = alone
         self._priorities: list[int] = []
 
     def __len__(self) -> int:
         return len(self.consumers)
 
-    def __iter__(self) -> Iterator[Consumer]:
-        return iter(self.consumers.values())
+    def __iter__(self) -> Iterator[QueueConsumer]:
+        return iter(self.consumers)
 
     @property
     def has_exclusive(self) -> bool:
         """Whether its one consumer wants to be alone."""
-        return any(consumer.exclusive for consumer in self.consumers.values())
+        return any(consumer.exclusive for consumer in self.consumers)
 
-    def add(self, consumer: Consumer) -> None:
+    def add(self, consumer: QueueConsumer) -> None:
         """Let a consumer take its turns."""
-        self.consumers[id(consumer.channel), consumer.tag] = consumer
+        self.consumers[consumer] = None
         if not self._alone:
             self._enter(consumer)
         elif self.active is None:
             self._activate(consumer)
 
-    def remove(self, consumer: Consumer) -> None:
+    def remove(self, consumer: QueueConsumer) -> None:
         """Let a consumer take no more turns."""
-        if self.consumers.pop((id(consumer.channel), consumer.tag), None) is None:
+        if consumer not in self.consumers:
             return
+        del self.consumers[consumer]
         if not consumer.parked and (not self._alone or consumer is self.active):
             self.circles[self._priorities.index(consumer.priority)].remove(consumer)
         if consumer is self.active:
             self.active = None
             if self.consumers:
-                self._activate(max(self.consumers.values(), key=lambda waiting: waiting.priority))
+                self._activate(max(self.consumers, key=lambda waiting: waiting.priority))
 
-    def clear(self) -> list[Consumer]:
+    def clear(self) -> list[QueueConsumer]:
         """Forget all consumers, and say who they were."""
-        consumers = list(self.consumers.values())
+        consumers = list(self.consumers)
         self.consumers.clear()
         self.circles.clear()
         self._priorities.clear()
         self.active = None
         return consumers
 
-    def unpark(self, consumer: Consumer) -> None:
+    def unpark(self, consumer: QueueConsumer) -> None:
         """Let a consumer that had no room take turns again."""
-        if consumer.parked and (id(consumer.channel), consumer.tag) in self.consumers:
+        if consumer.parked and consumer in self.consumers:
             consumer.parked = False
             self._enter(consumer)
 
-    def is_active(self, consumer: Consumer) -> bool:
+    def is_active(self, consumer: QueueConsumer) -> bool:
         """Whether a consumer gets messages."""
         return not self._alone or consumer is self.active
 
-    def _activate(self, consumer: Consumer) -> None:
+    def _activate(self, consumer: QueueConsumer) -> None:
         self.active = consumer
         self._enter(consumer)
 
-    def _enter(self, consumer: Consumer) -> None:
+    def _enter(self, consumer: QueueConsumer) -> None:
         if consumer.priority not in self._priorities:
             self._priorities = sorted([*self._priorities, consumer.priority], reverse=True)
             self.circles.insert(self._priorities.index(consumer.priority), deque())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker.queues.message import Entry
+from rabbitry.broker.message import Entry
 from rabbitry.exceptions import RabbitryError
 
 DELETED: Final = "deleted"

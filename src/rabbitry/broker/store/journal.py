@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.tables import Table, encode_table
-from rabbitry.broker.queues.message import Entry
+from rabbitry.broker.message import Entry
 from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFailed, StoreFull, Unusable, Wanted
 
 _log = logging.getLogger(__name__)
@@ -142,21 +142,22 @@ class Journal:
 
     def __init__(
         self,
-        store: Store | None = None,
         *,
         on_failure: Callable[[Exception], None] = lambda error: None,
         on_full: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self.is_on = store is not None
+        self.is_on = False
+        """Whether it has a store that was opened, so that changes are to be handed to it."""
         self.changes = 0
         self.committed = 0
         self.is_moving = False
-        self._store = store
+        self._store: Store | None = None
         self._on_failure = on_failure
         self._on_full = on_full
         self._gathering = Waiting(1)
         self._writing: Waiting | None = None
         self._last_message = self._last_before = 0
+        self._last_queue = 0
         self.loaded = 0
         """The number of messages read since the start."""
         self._most_waiting = MOST_WAITING
@@ -173,12 +174,15 @@ class Journal:
 
     # -- life ------------------------------------------------------------------------------------------
 
-    async def open(self) -> Contents:
-        """Open the store. Raises StoreFailed. Cancelling waits until the store was opened and given back."""
-        assert self._store is not None  # noqa: S101 # whoever has none does not open it
+    async def open(self, store: Store) -> Contents:
+        """Open a store, and keep changes there from now on.
+
+        Raises StoreFailed. Cancelling waits until the store was opened and given back.
+        """
+        self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rabbitry-store")
         try:
-            contents = await asyncio.get_running_loop().run_in_executor(self._thread, self._store.open)
+            contents = await asyncio.get_running_loop().run_in_executor(self._thread, store.open)
         except asyncio.CancelledError:
             await self.give_back()  # behind the opening, which can't be interrupted
             raise
@@ -187,6 +191,7 @@ class Journal:
             raise
         self._last_message = self._last_before = contents.last_message
         self._count_room()
+        self.is_on = True
         return contents
 
     async def set_aside(self, records: list[Unusable]) -> None:
@@ -288,6 +293,15 @@ class Journal:
         waiting.readers.append(queue)
         if self._retry is not None:
             asyncio.get_running_loop().call_soon(self._read_aside)
+
+    def new_queue_number(self) -> int:
+        """Return the number of a new queue in the store; none has a higher one."""
+        self._last_queue += 1
+        return self._last_queue
+
+    def note_queue_number(self, number: int) -> None:
+        """Let queues declared from now on have higher numbers than one that the store knows."""
+        self._last_queue = max(self._last_queue, number)
 
     @property
     def kept(self) -> int:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
 from rabbitry.amqp.protocol.tables import Table, encode_table
-from rabbitry.broker.queues.message import Entry, Message
+from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.store.batch import DELETED, Batch, Dropped, Found, Wanted
 from rabbitry.broker.store.schema import BODY_KEY, ENTRY_KEY, SHARED, record_checksum
 from rabbitry.exceptions import ProtocolViolation

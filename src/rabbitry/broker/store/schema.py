@@ -2,6 +2,7 @@
 
 import struct
 from typing import Final
+from urllib.parse import quote
 from zlib import crc32
 
 VERSION: Final = 2
@@ -11,6 +12,11 @@ SHARED: Final = 4
 """Bit of an entry's flags: its body has other entries too."""
 BODY_KEY: Final = struct.Struct(">Q")
 ENTRY_KEY: Final = struct.Struct(">QHQQdQ")
+
+
+def record_key(*parts: str) -> str:
+    """Join names to a record's key; names may be any bytes (see decode_text)."""
+    return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
 
 
 def record_checksum(kind: str, key: str, value: bytes) -> int:

@@ -1,6 +1,6 @@
-"""Workers: they consume the messages of an app's stages, run the handlers, and settle the messages.
+"""Workers: they take the messages of an app's stages, run the handlers, and settle.
 
-`Worker` is public, and so are `Work`, the input of one call of a handler, and `Result`, its outcome.
+`Worker` is public, with what it tells of: `Work` is what one call of a handler got, `Result` what it led to.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Taking(Protocol):
 
 
 class StageCounts:
-    """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
+    """Totals of one stage in one worker. What can be derived is not counted: each message pays (`make bench-flow`)."""
 
     __slots__ = ("dead", "handling", "intakes", "interrupted", "not_done", "passages", "passing", "redelivered",
                  "repeated", "to", "waiting")  # fmt: skip
@@ -79,7 +79,7 @@ class Counting:
         self.stages = {stage.name: StageCounts() for stage in stages}
 
     def redelivered(self, job: Job) -> None:
-        """Count a redelivered message."""
+        """Count a delivery that came before."""
         self.stages[job.stage.name].redelivered += 1
 
     def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
@@ -115,11 +115,11 @@ class Counting:
         self.stages[stage.name].dead += number
 
     def lost(self, job: Job) -> None:
-        """Count a message that was handled but could not be acknowledged, so that it is delivered again."""
+        """Count what was done and could not be acked, so that it comes again."""
         self.stages[job.stage.name].repeated += 1
 
     def settled(self, job: Job, now: float) -> None:
-        """Count a settled delivery. now: on the monotonic clock."""
+        """Count a delivery that is out of hand. now: on the monotonic clock."""
         self.stages[job.stage.name].passing.observe(now - job.received)
 
     def reports(self, kind: ReportKind) -> list[Report]:

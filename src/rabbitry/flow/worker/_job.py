@@ -188,14 +188,14 @@ class BatchJob:
 
 
 Work: TypeAlias = Job | BatchJob
-"""The input of one call of a handler."""
+"""What one call of a handler gets."""
 
 
 class Pending:
-    """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
+    """Deliveries to be acked together, what is not confirmed of what they led to, and what failed of it.
 
-    is_open: whether the handler may still yield. letters: dead letters of the inputs, each with whether it must be
-    published alone. failure: why the inputs can't be settled and have to be delivered again.
+    is_open: the handler may still yield. letters: dead letters of the inputs, each with whether it is to be published
+    alone. failure: why the inputs can't be settled, and have to come again.
     """
 
     __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")

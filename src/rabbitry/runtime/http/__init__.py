@@ -1,1 +1,1 @@
-"""Serving HTTP beside the other work of a program, and checking who may access it. Needs uvicorn."""
+"""Serving HTTP inside a program that also does other things, and access checks of its requests. Needs uvicorn."""

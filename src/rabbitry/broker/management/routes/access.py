@@ -1,7 +1,6 @@
 """Virtual hosts, users, permissions and policies."""
 
 from collections.abc import Awaitable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
@@ -11,11 +10,8 @@ from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, ne
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.listing import Listed, answer
 from rabbitry.broker.management.rates import vhost_totals
-from rabbitry.broker.vhost import VHOST_LIMITS
+from rabbitry.broker.vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.exceptions import UsageError
-
-if TYPE_CHECKING:
-    from rabbitry.broker.vhost import VirtualHost
 
 
 @route("/api/vhosts")
@@ -30,7 +26,7 @@ async def _list_vhosts(call: Call) -> Response:
     async with call.pace as pace:
         totals = await vhost_totals(call.broker, pace)
 
-    def view(item: "VirtualHost") -> Json:
+    def view(item: VirtualHost) -> Json:
         return views.vhost_with_stats(item, call.rates, totals[item], ranges)
 
     found = [item for item in call.vhosts() if item in totals]
@@ -63,7 +59,7 @@ async def _put_vhost(call: Call, name: str, body: Json) -> object:
     vhost = broker.vhosts[name]
     if "description" in body or "tags" in body:
         vhost.description, vhost.tags = description, tuple(tags)
-        broker.vhost_changed(vhost)
+        vhost.store()
     if is_new:
         broker.access.put_permission(name, call.user.name, Permission())
     return CREATED if is_new else DONE
@@ -303,7 +299,7 @@ def _vhost_limit(call: Call) -> object:
         vhost.limits = _changed(call, vhost.limits, call.path("limit"), VHOST_LIMITS, "limits")
     except definitions.BadDefinition as error:
         raise bad(f"Validation failed\n\n{error}\n") from error
-    call.broker.vhost_changed(vhost)
+    vhost.store()
     return DONE
 
 

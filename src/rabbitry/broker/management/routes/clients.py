@@ -1,21 +1,17 @@
 """Connections, channels and consumers."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from rabbitry.broker.channel import Channel, Consumer
+from rabbitry.broker.connection import ClientConnection
 from rabbitry.broker.management import views
 from rabbitry.broker.management.call import ADMINISTRATOR, DONE, MONITORING, Call, bad, not_found, route
 from rabbitry.broker.management.listing import Listed, answer
 
-if TYPE_CHECKING:
-    from rabbitry.broker.channel import Channel
-    from rabbitry.broker.connection import ClientConnection
-    from rabbitry.broker.queues import Consumer
 
-
-def _connections(call: Call) -> "list[ClientConnection]":
+def _connections(call: Call) -> list[ClientConnection]:
     everything = MONITORING in call.user.tags or ADMINISTRATOR in call.user.tags
     found = [item for item in call.broker.connections if item.user and (everything or item.user == call.user.name)]
     if "vhost" in call.request.path_params:
@@ -38,7 +34,7 @@ def _connections_of_user(call: Call) -> object:
     return _answer_connections(call, found)
 
 
-def _answer_connections(call: Call, found: "list[ClientConnection]") -> Awaitable[Response]:
+def _answer_connections(call: Call, found: list[ClientConnection]) -> Awaitable[Response]:
     ranges = call.ranges
     fields: dict[str, Callable[[ClientConnection], object]] = {
         "name": lambda item: item.name,
@@ -48,7 +44,7 @@ def _answer_connections(call: Call, found: "list[ClientConnection]") -> Awaitabl
     return answer(call, Listed(found, lambda item: views.connection(item, call.rates, ranges), fields, has_pages=True))
 
 
-async def _close_all(call: Call, found: "list[ClientConnection]") -> object:
+async def _close_all(call: Call, found: list[ClientConnection]) -> object:
     async with call.pace as pace:
         for item in found:
             _close(call, item)
@@ -56,7 +52,7 @@ async def _close_all(call: Call, found: "list[ClientConnection]") -> object:
     return DONE
 
 
-def _close(call: Call, item: "ClientConnection") -> None:
+def _close(call: Call, item: ClientConnection) -> None:
     reason = call.request.headers.get("x-reason", "Closed via management plugin")
     item.hang_up(320, f"CONNECTION_FORCED - {reason}")
 
@@ -86,7 +82,7 @@ def _list_channels(call: Call) -> object:
     return _answer_channels(call, [item for one in _connections(call) for item in one.channels.values()])
 
 
-def _answer_channels(call: Call, found: "list[Channel]") -> Awaitable[Response]:
+def _answer_channels(call: Call, found: list[Channel]) -> Awaitable[Response]:
     if call.disables_stats:
         raise bad("Stats in management UI are disabled on this node")
     ranges = call.ranges

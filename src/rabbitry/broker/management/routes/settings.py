@@ -7,11 +7,11 @@ from rabbitry.broker.management.call import CREATED, DONE, Call, bad, need_keys,
 @route("/api/cluster-name", "GET", "PUT")
 def _cluster_name(call: Call) -> object:
     if call.method == "GET":
-        return {"name": call.broker.cluster_name}
+        return {"name": call.broker.parameters.cluster_name}
     call.administrator()
     body = call.body()
     need_keys(body, "name")
-    call.broker.put_parameter("cluster_name", definitions.short(body, "name"))
+    call.broker.parameters.put("cluster_name", definitions.short(body, "name"))
     return DONE
 
 
@@ -31,12 +31,12 @@ def _global_parameter(call: Call) -> object:
         need_keys(body, "value")
         if body["value"] is None:
             raise bad("the value of a global parameter is not null")
-        call.broker.put_parameter(name, body["value"])
+        call.broker.parameters.put(name, body["value"])
         return DONE if name in known else CREATED
     if name not in known:
         raise not_found()
     if call.method == "DELETE":
-        call.broker.put_parameter(name, None)
+        call.broker.parameters.put(name, None)
         return DONE
     return known[name]
 
@@ -60,13 +60,13 @@ def _parameter(call: Call) -> object:
         body = call.body()
         need_keys(body, "value")
         vhost.limits = importing.parameter(component, name, body["value"])
-        call.broker.vhost_changed(vhost)
+        vhost.store()
         return DONE if known else CREATED
     if not known:
         raise not_found()
     if call.method == "DELETE":
         vhost.limits = {}
-        call.broker.vhost_changed(vhost)
+        vhost.store()
         return DONE
     return known[0]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, unquote, unquote_plus
 
 from starlette.responses import Response
@@ -14,9 +14,7 @@ from rabbitry.broker.management.call import CREATED, DONE, Answer, Call, bad, ne
 from rabbitry.broker.management.encoding import Json
 from rabbitry.broker.management.listing import Listed, answer
 from rabbitry.broker.queues import Queue
-
-if TYPE_CHECKING:
-    from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker.vhost import VirtualHost
 
 
 @route("/api/exchanges")
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 def _exchanges(call: Call) -> object:
     ranges, has_stats = call.ranges, not call.disables_stats
 
-    def view(item: tuple["VirtualHost", Exchange]) -> Json:
+    def view(item: tuple[VirtualHost, Exchange]) -> Json:
         vhost, exchange = item
         return (
             views.exchange_with_stats(exchange, vhost, call.rates, ranges)
@@ -190,7 +188,7 @@ async def _contents(call: Call) -> object:
 
     journal = vhost.journal
     _, steps = queue.purge()
-    if not vhost.broker.shares.work(steps, then, journal.may_grow):
+    if not call.broker.shares.work(steps, then, journal.may_grow):
         await purged
     if queue.id:
         await journal.committed_now()
@@ -233,7 +231,7 @@ def _bindings(call: Call) -> object:
 def _answer_bindings(call: Call, found: "Sequence[tuple[VirtualHost, Binding | Queue]]") -> Awaitable[Response]:
     """List bindings; a queue stands for its binding to the default exchange."""
 
-    def view(item: tuple["VirtualHost", Binding | Queue]) -> Json:
+    def view(item: tuple[VirtualHost, Binding | Queue]) -> Json:
         vhost, one = item
         return views.default_binding(one) if isinstance(one, Queue) else views.binding(one, vhost)
 
@@ -241,7 +239,7 @@ def _answer_bindings(call: Call, found: "Sequence[tuple[VirtualHost, Binding | Q
     return answer(call, Listed(found, view, _BINDING_FIELDS, order))
 
 
-_BINDING_FIELDS: Final[dict[str, Callable[[tuple["VirtualHost", Binding | Queue]], object]]] = {
+_BINDING_FIELDS: Final[dict[str, Callable[[tuple[VirtualHost, Binding | Queue]], object]]] = {
     "vhost": lambda item: item[0].name,
     "source": lambda item: "" if isinstance(item[1], Queue) else item[1].source.name,
     "destination_type": lambda item: views.kind_of(item[1]),
@@ -250,7 +248,7 @@ _BINDING_FIELDS: Final[dict[str, Callable[[tuple["VirtualHost", Binding | Queue]
 }
 
 
-def _ends(call: Call) -> tuple["VirtualHost", str, Any]:
+def _ends(call: Call) -> tuple[VirtualHost, str, Any]:
     vhost, source, kind = call.vhost(), call.path("source"), call.path("kind")
     source = "" if source == "amq.default" else source
     known: Any = vhost.queues if kind == "q" else vhost.exchanges if kind == "e" else {}

@@ -1,0 +1,37 @@
+"""The broker as clients are told of it."""
+
+import platform
+from typing import Final
+
+from rabbitry._version import __version__
+from rabbitry.amqp.protocol.tables import Table
+
+VERSION: Final = "3.10.8"
+"""The version of RabbitMQ whose behaviour the broker has."""
+PLATFORM: Final = f"Rabbitry {__version__} on Python {platform.python_version()}"
+
+
+def server_properties(cluster_name: str) -> Table:
+    """Return the properties for connection.start.
+
+    Clients decide by product and version, so these are RabbitMQ's whose behaviour this broker has.
+    """
+    return {
+        "capabilities": {
+            "publisher_confirms": True,
+            "exchange_exchange_bindings": True,
+            "basic.nack": True,
+            "consumer_cancel_notify": True,
+            "connection.blocked": True,
+            "consumer_priorities": True,
+            "authentication_failure_close": True,
+            "per_consumer_qos": True,
+            "direct_reply_to": True,
+        },
+        "cluster_name": cluster_name,
+        "copyright": "Apache-2.0",
+        "information": f"Rabbitry {__version__}, an embedded broker; not RabbitMQ",
+        "platform": PLATFORM,
+        "product": "RabbitMQ",
+        "version": VERSION,
+    }
