@@ -22,6 +22,7 @@ from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker, BrokerConfig
 from tests import data
 from tests.broker import management_cases as cases
+from tests.broker.management_changes import CHANGES
 from tests.support import programs, rabbitmq
 from tests.support.management import Api, management_url
 from tests.support.rabbitmq import RabbitMQ
@@ -42,125 +43,6 @@ async def broker() -> AsyncIterator[Broker]:
         yield broker
 
 
-def _published(**changed: object) -> dict[str, object]:
-    return {"properties": {}, "routing_key": "got", "payload": "hello", "payload_encoding": "string"} | changed
-
-
-_WRONG_TYPES: Final[tuple[tuple[str, object], ...]] = (
-    *(("priority", "high"), ("priority", 1.5), ("priority", None), ("priority", True), ("timestamp", "now")),
-    *(("timestamp", {}), ("delivery_mode", "2"), ("message_id", 5), ("message_id", None), ("message_id", [])),
-    *(("expiration", 5), ("expiration", True)),
-)
-_CHANGES: Final[tuple[tuple[str, str, object], ...]] = (
-    ("PUT", "/api/queues/%2F/new", {"durable": True}),
-    ("PUT", "/api/queues/%2F/new", {"durable": True}),
-    ("PUT", "/api/queues/%2F/new", {"durable": False}),
-    ("PUT", "/api/queues/%2F/new", {"durable": True, "arguments": {"x-max-length": 5}}),
-    ("PUT", "/api/queues/%2F/bad", {"arguments": {"x-max-length": "five"}}),
-    ("PUT", "/api/queues/missing/q", {}),
-    ("PUT", "/api/exchanges/%2F/ex", {"type": "topic"}),
-    ("PUT", "/api/exchanges/%2F/ex", {"type": "topic"}),
-    ("PUT", "/api/exchanges/%2F/ex2", {"type": "nope"}),
-    ("POST", "/api/bindings/%2F/e/ex/q/new", {"routing_key": "k.#", "arguments": {}}),
-    ("POST", "/api/bindings/%2F/e/missing/q/new", {"routing_key": "k"}),
-    ("GET", "/api/bindings/%2F/e/ex/q/new", None),
-    ("POST", "/api/exchanges/%2F/ex/publish",
-     {"properties": {"headers": {"a": 1}}, "routing_key": "k.1", "payload": "hello", "payload_encoding": "string"}),
-    ("POST", "/api/exchanges/%2F/ex/publish",
-     {"properties": {}, "routing_key": "nowhere", "payload": "aGk=", "payload_encoding": "base64"}),
-    ("POST", "/api/queues/%2F/new/get", {"count": 5, "ackmode": "ack_requeue_true", "encoding": "auto"}),
-    ("POST", "/api/queues/%2F/new/get", {"count": 5, "ackmode": "ack_requeue_false", "encoding": "base64"}),
-    ("POST", "/api/queues/%2F/new/get", {"count": 5, "ackmode": "ack_requeue_false", "encoding": "auto"}),
-    ("DELETE", "/api/queues/%2F/new/contents", None),
-    ("DELETE", "/api/bindings/%2F/e/ex/q/new/k.%23", None),
-    ("DELETE", "/api/bindings/%2F/e/ex/q/new/k.%23", None),
-    ("DELETE", "/api/queues/%2F/new", None),
-    ("DELETE", "/api/queues/%2F/new", None),
-    ("DELETE", "/api/exchanges/%2F/ex", None),
-    ("DELETE", "/api/exchanges/%2F/ex", None),
-    ("PUT", "/api/vhosts/v1", {}),
-    ("PUT", "/api/users/u1", {"password": "secret", "tags": "management"}),
-    ("PUT", "/api/users/u1", {"password": "other", "tags": "management"}),
-    ("PUT", "/api/permissions/v1/u1", {"configure": ".*", "write": ".*", "read": "^a"}),
-    ("GET", "/api/permissions/v1/u1", None),
-    ("GET", "/api/users/u1/permissions", None),
-    ("DELETE", "/api/permissions/v1/u1", None),
-    ("GET", "/api/permissions/v1/u1", None),
-    ("DELETE", "/api/users/u1", None),
-    ("DELETE", "/api/users/u1", None),
-    ("DELETE", "/api/vhosts/v1", None),
-    ("GET", "/api/vhosts/v1", None),
-    ("PUT", "/api/users/u2", {"password": "secret", "tags": ""}),
-    ("PUT", "/api/users/u3", {"password": "secret", "tags": ""}),
-    ("POST", "/api/users/bulk-delete", {"users": ["u2", "u3"]}),
-    ("GET", "/api/users/u2", None),
-    ("POST", "/api/users/bulk-delete", {"users": ["nobody"]}),
-    ("POST", "/api/users/bulk-delete", {}),
-    ("PUT", "/api/users/u4", {"tags": ""}),
-    ("PUT", "/api/users/u4", {"password": "secret"}),
-    ("PUT", "/api/users/u4", {"password_hash": "no base64!", "tags": ""}),
-    ("PUT", "/api/users/u4", {"password_hash": 7, "tags": ""}),
-    ("PUT", "/api/users/u4", {"password": "secret", "password_hash": "AAAA", "tags": ""}),
-    ("PUT", "/api/users/u4", []),
-    ("PUT", "/api/users/u4", {"password": "a", "tags": "", "limits": {"max-channels": -1, "max-connections": 2}}),
-    ("PUT", "/api/users/u4", {"password": "a", "tags": "", "limits": {"max-channels": 3}}),
-    ("PUT", "/api/users/u4", {"password": "a", "tags": "", "limits": {}}),
-    ("GET", "/api/user-limits/u4", None),
-    ("GET", "/api/definitions/nowhere", None),
-    ("PUT", "/api/permissions/%2F/nobody", {"configure": "", "write": "", "read": ""}),
-    ("PUT", "/api/permissions/nowhere/u4", {"configure": "", "write": "", "read": ""}),
-    ("PUT", "/api/permissions/%2F/u4", {}),
-    ("GET", "/api/permissions/%2F/u4", None),
-    ("DELETE", "/api/users/u4", None),
-    ("PUT", "/api/queues/%2F/bad", {"durable": "maybe"}),
-    ("PUT", "/api/queues/%2F/amq.bad", {}),
-    ("PUT", "/api/exchanges/%2F/amq.bad", {"type": "direct"}),
-    ("DELETE", "/api/exchanges/%2F/amq.direct", None),
-    ("PUT", "/api/queues/%2F/got", {}),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", {}),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(payload="!", payload_encoding="base64")),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(payload_encoding="odd")),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(payload=5)),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"nosuch": 1})),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"delivery_mode": 7})),
-    *(
-        ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={name: value}))
-        for name, value in _WRONG_TYPES
-    ),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"user_id": "somebody"})),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"expiration": "soon"})),
-    ("POST", "/api/exchanges/%2F/amq.default/publish", _published(properties={"headers": {"BCC": ["elsewhere"]}})),
-    ("POST", "/api/exchanges/%2F/missing/publish", _published()),
-    ("POST", "/api/queues/%2F/got/get", {}),
-    ("POST", "/api/queues/%2F/got/get", {"count": 1, "ackmode": "ack_requeue_true"}),
-    ("POST", "/api/queues/%2F/got/get", {"count": "x", "ackmode": "ack_requeue_true", "encoding": "auto"}),
-    ("POST", "/api/queues/%2F/got/get", {"count": 1, "ackmode": "ack_requeue_true", "encoding": "odd"}),
-    ("POST", "/api/queues/%2F/got/get", {"count": 5, "ackmode": "ack_requeue_false", "encoding": "auto"}),
-    ("POST", "/api/queues/%2F/missing/get", {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}),
-    ("GET", "/api/queues/%2F/got?columns=name,vhost", None),
-    ("GET", "/api/users/guest?columns=name", None),
-    ("DELETE", "/api/queues/%2F/got", None),
-    ("GET", "/api/queues?page=x", None),
-    ("GET", "/api/queues?page=0", None),
-    ("GET", "/api/queues?page=1&page_size=501", None),
-    ("GET", "/api/queues?page=2&page_size=5", None),
-    ("GET", "/api/health/checks/port-listener/x", None),
-    ("GET", "/api/healthchecks/node", None),
-    ("GET", "/api/healthchecks/node/nowhere", None),
-    ("GET", "/api/queues/%2F/missing", None),
-    ("GET", "/api/connections/missing", None),
-    ("GET", "/api/channels/missing", None),
-    ("GET", "/api/nothing", None),
-    ("GET", "/api/whoami", None),
-    ("GET", "/api/aliveness-test/%2F", None),
-    ("GET", "/api/health/checks/alarms", None),
-    ("GET", "/api/health/checks/local-alarms", None),
-    ("GET", "/api/health/checks/virtual-hosts", None),
-    ("GET", "/api/health/checks/node-is-quorum-critical", None),
-    ("GET", "/api/health/checks/protocol-listener/amqp", None),
-)  # fmt: skip
-
-
 def _without_what_differs(value: Any) -> Any:
     """Take out the hash in the name of a binding with arguments, and what is the machine's."""
     if isinstance(value, dict):
@@ -172,7 +54,7 @@ def _without_what_differs(value: Any) -> Any:
 
 async def test_changes_have_the_same_answers(rabbit: RabbitMQ, broker: Broker) -> None:
     theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
-    for step in _CHANGES:
+    for step in CHANGES:
         expected = await asyncio.to_thread(theirs, *step)
         got = await asyncio.to_thread(ours, *step)
         assert (step, _without_what_differs(got)) == (step, _without_what_differs(expected))
