@@ -18,7 +18,7 @@ import pytest
 import trustme
 import zstandard
 
-from rabbitry.apps.crawl.crawler.bodies import HEAD, STREAMED, Collector
+from rabbitry.apps.crawl.crawler.bodies import HEAD, STREAMED, BodyReader
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth
 from rabbitry.apps.crawl.crawler.decoding import encodings_of
 from rabbitry.apps.crawl.crawler.fetching import Page
@@ -126,16 +126,16 @@ async def test_large_page_is_the_same(encoding: str) -> None:
 async def test_small_chunks_are_the_same_page_and_few_objects(encoding: str) -> None:
     whole = random.Random(1).randbytes(STREAMED + 100_000)
     body = gzip.compress(whole) if encoding == "gzip" else whole
-    collector = Collector(encodings_of(encoding), len(body))
+    reader = BodyReader(encodings_of(encoding), len(body))
     tracemalloc.start()
     try:
         for start in range(0, len(body), 20):
-            collector.take(body[start : start + 20])
+            reader.take(body[start : start + 20])
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     assert held < 1.5 * len(body)
-    finished = await collector.finish(asyncio.Semaphore())
+    finished = await reader.finish(asyncio.Semaphore())
     assert unpacked(finished.data) == whole
     assert (finished.size, finished.head) == (len(whole), whole[:HEAD])
 

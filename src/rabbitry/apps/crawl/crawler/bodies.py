@@ -42,7 +42,7 @@ _one: Final = zstandard.ZstdCompressor(level=_LEVEL)
 """The event loop's: making one costs more than compressing a page."""
 
 
-class Collector:
+class BodyReader:
     """The part of a body that has come.
 
     Args:

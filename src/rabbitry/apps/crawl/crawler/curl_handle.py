@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pycurl
 
-from rabbitry.apps.crawl.crawler.bodies import Collector
+from rabbitry.apps.crawl.crawler.bodies import BodyReader
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
 from rabbitry.apps.crawl.crawler.decoding import ACCEPTED
 from rabbitry.apps.crawl.crawler.networks import Networks, Verdict
@@ -40,14 +40,14 @@ _BAD_ANSWER: Final = frozenset(
 _TOO_LARGE: Final = 100  # CURLE_TOO_LARGE, of headers
 
 
-Collect: TypeAlias = Callable[[Head], Collector | None]
+Collect: TypeAlias = Callable[[Head], BodyReader | None]
 
 
 class Request(NamedTuple):
     """A request.
 
     addresses: IP addresses that the host resolved to, all of them permitted. is_known: whether the owner of the
-    crawl left a contact, without which no public address is asked. collect: makes the collector of the body once the
+    crawl left a contact, without which no public address is asked. collect: makes the reader of the body once the
     head is there; it raises Problem where the body is not wanted, and returns None to read none. time_limit: seconds.
     """
 
@@ -64,7 +64,7 @@ class Response(NamedTuple):
     """A response. body: None where it was not read. wire: bytes over the network. took: seconds."""
 
     head: Head
-    body: Collector | None
+    body: BodyReader | None
     wire: int
     took: float
 
@@ -81,7 +81,7 @@ class CurlHandle:
         self._curl = self._made()
         self._request: Request | None = None
         self._head = Head()
-        self._body: Collector | None = None
+        self._body: BodyReader | None = None
         self._problem: Problem | None = None
         self._is_enough = False
         """Whether all that is wanted has come, and the transfer was ended for it."""
@@ -217,7 +217,7 @@ class CurlHandle:
         self._is_enough = body.is_cut
         return _STOP if self._is_enough else None
 
-    async def _resume(self, body: Collector) -> None:
+    async def _resume(self, body: BodyReader) -> None:
         """Go on with a paused transfer when there is bandwidth and room; that time is not the server's."""
         assert self._limit is not None  # noqa: S101 # `run` cancels this task before it ends; narrows the type
         left = self._limit.when() - self._loop.time()

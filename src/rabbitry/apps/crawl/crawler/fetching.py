@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import ada_url
 import msgspec
 
-from rabbitry.apps.crawl.crawler.bodies import Body, Collector
+from rabbitry.apps.crawl.crawler.bodies import Body, BodyReader
 from rabbitry.apps.crawl.crawler.budgets import Bandwidth, Room
 from rabbitry.apps.crawl.crawler.curl_handle import Collect, CurlHandle, Request, Response
 from rabbitry.apps.crawl.crawler.decoding import encodings_of
@@ -183,7 +183,7 @@ class Fetcher:
             headers.append(f"If-Modified-Since: {address.modified}")
         is_page = address.purpose == "page"
         largest = batch.largest if is_page else max(batch.largest, SITEMAP_LARGEST)
-        collect = partial(self._collector, largest, is_page)
+        collect = partial(self._reader, largest, is_page)
         response = await self._ask(target, batch, host, collect, headers)
         if response.body is None:
             return self._no_page(address, batch, target, response)
@@ -215,7 +215,7 @@ class Fetcher:
         self._room.release(response.body)
         return page
 
-    def _collector(self, largest: int, is_page: bool, head: Head) -> Collector | None:
+    def _reader(self, largest: int, is_page: bool, head: Head) -> BodyReader | None:
         """Return what collects the body of a page that is wanted. Raises Problem for one that is not."""
         if not 200 <= head.status < 300 or head.status in _NO_CONTENT:
             return None
@@ -223,7 +223,7 @@ class Fetcher:
             raise Problem("not-text", head.media_type[:100])
         if head.length is not None and head.length > largest:
             raise Problem("too-large", f"{head.length} bytes")
-        return Collector(encodings_of(head.get("content-encoding") or ""), largest, is_packed=self._is_packing)
+        return BodyReader(encodings_of(head.get("content-encoding") or ""), largest, is_packed=self._is_packing)
 
     def _no_page(self, address: Address, batch: Batch, target: Target, response: Response) -> Outcome:
         """Return the outcome of a response that is no page."""
@@ -267,7 +267,7 @@ class Fetcher:
         target = target_of(address.url)
         wire, took = 0, 0.0
         for hops in range(ROBOTS_HOPS + 1):
-            response = await self._ask(target, batch, host, _robots_collector, [])
+            response = await self._ask(target, batch, host, _robots_reader, [])
             wire, took = wire + response.wire, took + response.took
             response = response._replace(wire=wire, took=took)
             if response.body is not None:
@@ -355,12 +355,12 @@ class Fetcher:
         )
 
 
-def _robots_collector(head: Head) -> Collector | None:
+def _robots_reader(head: Head) -> BodyReader | None:
     """Return what collects a robots.txt; a longer one is cut."""
     if not 200 <= head.status < 300:
         return None
     encodings = encodings_of(head.get("content-encoding") or "")
-    return Collector(encodings, ROBOTS_LARGEST, is_packed=False, may_be_cut=True)
+    return BodyReader(encodings, ROBOTS_LARGEST, is_packed=False, may_be_cut=True)
 
 
 def _location(head: Head, target: Target) -> str:
