@@ -10,7 +10,7 @@ import pytest
 from rabbitry._decode import decode_json, decode_object, decode_text, decode_toml, is_deeper_than
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow.codec import Codec
-from rabbitry.telemetry.report import decode_report
+from rabbitry.telemetry import decode_report
 
 
 class Named(msgspec.Struct):

@@ -1,8 +1,11 @@
 """The public names, word for word, and that importing Rabbitry costs next to nothing."""
 
+import importlib
+import pkgutil
 import pydoc
 import subprocess
 import sys
+from typing import Final
 
 import pytest
 
@@ -21,12 +24,61 @@ _NAMES = {
     "Connection", "Consumer", "Delivery", "QueueInfo", "RecoveryEvent",
 }  # fmt: skip
 
+_PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
+    "apps": (
+        {"Checks", "Finding", "Plugin", "Service", "Services", "Site", "Untaken", "Up", "Verdict", "View"},
+        {
+            "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
+            "workqueue",
+        },
+    ),
+    "runtime": (
+        set(),
+        {
+            "accepting", "addresses", "backoff", "children", "http", "interrupt", "io_thread", "listening", "logging",
+            "loop_watchdog", "options", "output", "parent", "service", "tasks",
+        },
+    ),
+    "runtime.http": (set(), {"connections", "guard", "origins", "serving"}),
+    "telemetry": (
+        {
+            "EXCHANGE", "MOST_PASSAGES", "Collector", "Histogram", "Node", "Passage", "Report", "ReportKind",
+            "Reporter", "decode_report",
+        },
+        set(),
+    ),
+    "testing": ({"Harness", "RunningBroker", "harness"}, {"plugin"}),
+}  # fmt: skip
+"""Public names and modules of each package; tests/flow/test_exports.py has those of flow."""
+_INTERNAL: Final = {
+    "apps.crawl": set(), "apps.grading": set(), "apps.monitor": set(), "apps.workqueue": set(),
+    "cli": {"main"}, "web": {"app"},
+}  # fmt: skip
+"""Packages whose modules are for Rabbitry alone, and the names of each that are not."""
+
 
 def test_the_names_are_these() -> None:
     assert set(rabbitry.__all__) == _NAMES
     assert set(dir(rabbitry)) == _NAMES | {"__version__"}
     for name in _NAMES:
         assert getattr(rabbitry, name).__name__ == name
+
+
+@pytest.mark.parametrize("package", _PACKAGES)
+def test_a_package_has_these_names_and_modules_and_says_so(package: str) -> None:
+    names, modules = _PACKAGES[package]
+    module = importlib.import_module(f"rabbitry.{package}")
+    assert set(getattr(module, "__all__", ())) == names
+    assert names <= set(dir(module))
+    assert {item.name for item in pkgutil.iter_modules(module.__path__) if not item.name.startswith("_")} == modules
+    assert [name for name in modules if f"`{name}`" not in (module.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize("package", _INTERNAL)
+def test_an_internal_package_says_so_and_what_is_public(package: str) -> None:
+    module = importlib.import_module(f"rabbitry.{package}")
+    assert set(getattr(module, "__all__", ())) == _INTERNAL[package]
+    assert "for rabbitry alone" in " ".join((module.__doc__ or "").lower().split())
 
 
 @pytest.mark.parametrize("name", sorted(_NAMES))

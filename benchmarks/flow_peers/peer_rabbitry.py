@@ -12,7 +12,7 @@ from benchmarks.flow_peers import IN, OUT, URL, Item
 from rabbitry.flow.message import Publication
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._job import Job, Result
-from rabbitry.telemetry.report import Report, ReportKind
+from rabbitry.telemetry import Report, ReportKind
 
 app = rabbitry.App("bench")
 handled = 0

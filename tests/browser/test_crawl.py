@@ -13,12 +13,12 @@ from playwright.async_api import Browser, Page, expect
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.apps import Site
-from rabbitry.apps._settings import Settings
 from rabbitry.apps.crawl import picture
 from rabbitry.apps.crawl.hosting import hosted
 from rabbitry.apps.crawl.messages import Add, Pause, Resume
 from rabbitry.apps.crawl.plugin import plugin
 from rabbitry.apps.crawl.web import Pages
+from rabbitry.apps.settings import Settings
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.web.server import Mount, create_app, mounts

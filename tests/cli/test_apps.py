@@ -12,8 +12,8 @@ import pytest
 import rabbitry.cli
 import rabbitry.web
 from rabbitry.apps import Plugin, View
-from rabbitry.apps._installed import RESERVED, installed
 from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps.installed import RESERVED, installed
 from rabbitry.cli._root import COMMANDS
 from tests.support import commands
 from tests.support.plugins import install

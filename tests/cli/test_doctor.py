@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 import rabbitry
-from rabbitry.apps._queue_checks import Look, problems
+from rabbitry.apps.queue_checks import Look, problems
 from rabbitry.broker import Broker, BrokerConfig
 from tests.support import commands, programs, rabbitmq
 from tests.support.plugins import install

@@ -205,7 +205,7 @@ def test_a_child_that_is_killed_each_time_before_it_is_ready_ends_it(tmp_path: P
 def test_a_defect_that_ends_a_child_is_the_last_line(tmp_path: Path) -> None:
     # `sitecustomize` breaks what the child imports, as a damaged installation would.
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'monitor' in sys.orig_argv: sys.modules['rabbitry.apps.monitor.publisher'] = object()\n"
+        "import sys\nif 'monitor' in sys.orig_argv: sys.modules['rabbitry.apps.monitor.agent'] = object()\n"
     )
     done = commands.run(*_MONITOR, more={"PYTHONPATH": str(tmp_path)}, within=180)
     assert done.returncode == 1, done.stderr

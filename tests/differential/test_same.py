@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.testing.broker import RunningBroker
+from rabbitry.testing._broker import RunningBroker
 from tests.differential import (  # noqa: F401 - importing registers the scripts
     argument_cases,
     basic_cases,

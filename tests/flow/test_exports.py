@@ -15,7 +15,7 @@ _MODULES = {
         "app", "batch", "blocking", "codec", "exceptions", "message", "outgoing", "publisher", "spec", "stage",
         "wiring", "worker",
     },
-    "rabbitry.flow.wiring": {"dead_letters", "declarer", "topology"},
+    "rabbitry.flow.wiring": {"dead_letters", "declarer", "retries", "topology"},
     "rabbitry.flow.worker": set(),
 }  # fmt: skip
 

@@ -17,8 +17,8 @@ import pika.exceptions
 import psutil
 
 from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.answers import AskExport, AskStatus, AskWhy, Entry, Exported, Question, Status, Why
 from rabbitry.apps.crawl.keeper.answering import answer
-from rabbitry.apps.crawl.keeper.answers import AskExport, AskStatus, AskWhy, Entry, Exported, Question, Status, Why
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.exceptions import NoRecords
 from tests.support.commands import Service, run, service

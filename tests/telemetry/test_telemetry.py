@@ -7,7 +7,7 @@ import pytest
 import rabbitry
 from rabbitry.exceptions import Undecodable
 from rabbitry.telemetry import Collector, Histogram, Report, decode_report
-from rabbitry.telemetry.report import Passage, ReportKind, encode_report
+from rabbitry.telemetry._report import Passage, ReportKind, encode_report
 from tests.support.waiting import eventually
 
 

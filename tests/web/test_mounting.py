@@ -8,7 +8,7 @@ import httpx
 from fastapi import APIRouter, FastAPI
 
 from rabbitry.apps import Plugin, View
-from rabbitry.apps._settings import Settings
+from rabbitry.apps.settings import Settings
 from rabbitry.web.server import Mount, create_app
 
 

@@ -1,4 +1,7 @@
-"""The `rabbitry` command. Each subcommand lies in a file of its own, imported when it is used."""
+"""The `rabbitry` command. Each subcommand lies in a file of its own, imported when it is used.
+
+All but `main` is for Rabbitry alone.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def _runs_until_told(arguments: Sequence[str]) -> bool:
     words = [word for word in arguments if not word.startswith("-")]
     if not words or words[0] in _SERVICES:
         return bool(words)
-    from rabbitry.apps._installed import RESERVED, installed
+    from rabbitry.apps.installed import RESERVED, installed
 
     plugin = None if words[0] in RESERVED else installed().plugins.get(words[0])
     return plugin is not None and not set(words[1:2]).isdisjoint(plugin.until_stopped)

@@ -14,7 +14,7 @@ from typer.main import get_command
 from typer.models import ParameterInfo
 
 from rabbitry.apps import Plugin
-from rabbitry.apps._installed import Broken, attempt, installed, resolve
+from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.output import warn
 
 AppOptions: TypeAlias = Mapping[str, Mapping[str, Any]]

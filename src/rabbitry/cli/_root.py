@@ -18,7 +18,7 @@ from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn
 from rabbitry.runtime.parent import parent
 
 if TYPE_CHECKING:
-    from rabbitry.apps._installed import Installed
+    from rabbitry.apps.installed import Installed
 
 COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
 def _missing(wanted: str | None, error: ModuleNotFoundError) -> str:
     """Return a line that says what a command lacks, and how to install it."""
     from rabbitry._installing import extra_of, missing
-    from rabbitry.apps._installed import OWN, installed
+    from rabbitry.apps.installed import OWN, installed
 
     source = "" if wanted in COMMANDS else installed().sources.get(wanted or "", "")
     if source and not source.startswith(f"{OWN} "):
@@ -110,8 +110,8 @@ class _Root(TyperGroup):
             app = importlib.import_module(f"rabbitry.cli.{module}").app
             # If its options depend on the apps that are installed, it is a function.
             return _mounted(app if isinstance(app, typer.Typer) else app(), cmd_name, COMMANDS[cmd_name])
-        from rabbitry.apps._installed import resolve
         from rabbitry.apps.exceptions import PluginError
+        from rabbitry.apps.installed import resolve
 
         apps = _installed()
         plugin = apps.plugins.get(cmd_name)
@@ -125,7 +125,7 @@ class _Root(TyperGroup):
 
 
 def _installed() -> Installed:
-    from rabbitry.apps._installed import OWN, installed
+    from rabbitry.apps.installed import OWN, installed
 
     found = installed()
     if OWN not in {source.partition(" ")[0] for source in found.sources.values()}:

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from rabbitry.apps import Plugin, Services, Up
-from rabbitry.apps._installed import Broken, attempt, installed, resolve
 from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.exceptions import UsageError
 
 _logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from rabbitry.apps import Plugin
-from rabbitry.apps._installed import Broken, attempt, installed, resolve
+from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.options import Json
 from rabbitry.runtime.output import one_line, print_json
 

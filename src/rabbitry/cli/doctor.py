@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rabbitry.apps import Checks, Finding, Untaken
-from rabbitry.apps._installed import attempt, installed, resolve
-from rabbitry.apps._management import Management
-from rabbitry.apps._plugin import Verdict
+from rabbitry.apps import Checks, Finding, Untaken, Verdict
+from rabbitry.apps.installed import attempt, installed, resolve
+from rabbitry.apps.management import Management
 from rabbitry.exceptions import ConnectFailed, ConnectionClosed, LoginRefused, VirtualHostRefused
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.listening import by_whom
@@ -23,7 +22,7 @@ from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL, Connection
-    from rabbitry.apps._queue_checks import Look
+    from rabbitry.apps.queue_checks import Look
 
 LISTEN_FOR: Final = 6.0
 """Seconds: an agent that nobody listened to tries again every 5."""
@@ -54,7 +53,7 @@ def doctor(
     Example: rabbitry doctor --broker amqp://rabbit.example/
     """
     from rabbitry.amqp.client import parse_url
-    from rabbitry.apps import _settings as settings
+    from rabbitry.apps import settings
 
     named = settings.broker_url(settings.variables()) if broker is None else None
     url = parse_url(named or broker_url(context, broker))
@@ -130,7 +129,7 @@ def _checks() -> Iterator[tuple[str, Checks]]:
 
 
 async def _look(management: str | None, url: BrokerURL) -> Look | ConnectFailed:
-    from rabbitry.apps._queue_checks import look
+    from rabbitry.apps.queue_checks import look
 
     try:
         return await look(management, url)
@@ -141,7 +140,7 @@ async def _look(management: str | None, url: BrokerURL) -> Look | ConnectFailed:
 async def _queues(
     first: Look | ConnectFailed, management: str | None, url: BrokerURL, seconds: float
 ) -> AsyncIterator[Finding]:
-    from rabbitry.apps._queue_checks import look_again, problems
+    from rabbitry.apps.queue_checks import look_again, problems
 
     if isinstance(first, ConnectFailed):
         yield Finding("queues", "ok" if management is None else "bad", f"not looked at: {first}")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from rabbitry.apps._management import Management, get, management_url, open_client
+from rabbitry.apps.management import Management, get, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, VirtualHostRefused
 from rabbitry.runtime.options import Broker, Json, broker_url
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say

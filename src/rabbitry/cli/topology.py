@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from rabbitry.apps._management import Management, get, management_url, open_client
+from rabbitry.apps.management import Management, get, management_url, open_client
 from rabbitry.cli._apps import AppPath, load_app
 from rabbitry.runtime.options import Broker, Json, broker_url
 from rabbitry.runtime.output import ExitCode, print_json, say, warn

@@ -21,7 +21,7 @@ from rabbitry.runtime.service import run_service
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from rabbitry.apps._settings import Settings
+    from rabbitry.apps.settings import Settings
     from rabbitry.exceptions import ConnectFailed
 
 _logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def serve(
     """
     start_logging(log_level, as_json=log_json)
     from rabbitry.apps import Site
-    from rabbitry.apps._settings import from_environment, variables
+    from rabbitry.apps.settings import from_environment, variables
     from rabbitry.web.server import PORT, create_app, mounts
 
     url = None if broker is None else broker_url(context, broker)

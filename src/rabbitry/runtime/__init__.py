@@ -1,1 +1,6 @@
-"""What every long-running program here needs: options, output, logging, signals, child processes."""
+"""What every long-running program here needs: options, output, logging, signals, child processes.
+
+Apps use `options` (what commands share), `output` (tables, errors, exit codes), `logging`, `service` (runs until a
+signal) and `parent` (reports to `rabbitry up`): docs/apps.md shows how. The others are for Rabbitry alone: `accepting`,
+`addresses`, `backoff`, `children`, `http`, `interrupt`, `io_thread`, `listening`, `loop_watchdog` and `tasks`.
+"""

@@ -1,8 +1,7 @@
 """For tests of programs that talk to RabbitMQ: a broker of a test's own, and a harness for an App.
 
-The pytest plugin is in plugin.py.
-
-The public names, imported when first used, so that the plugin costs a pytest run nothing until a test asks for it.
+The pytest plugin is in `plugin`, the only public module. The names here are imported when first used, so that the
+plugin costs a pytest run nothing until a test asks for it.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from rabbitry.testing._broker import RunningBroker
     from rabbitry.testing._harness import Harness, harness
-    from rabbitry.testing.broker import RunningBroker
 
 __all__ = ["Harness", "RunningBroker", "harness"]
 
 _ELSEWHERE: Final = {
     "Harness": "rabbitry.testing._harness",
-    "RunningBroker": "rabbitry.testing.broker",
+    "RunningBroker": "rabbitry.testing._broker",
     "harness": "rabbitry.testing._harness",
 }
 

@@ -19,7 +19,7 @@ from rabbitry.flow.codec import JSON, TEXT, Codec
 from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import Result, Work, Worker
-from rabbitry.testing.broker import RunningBroker
+from rabbitry.testing._broker import RunningBroker
 
 TIMEOUT = 10.0
 _LOOK: Final = 0.01

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from rabbitry.testing.broker import RunningBroker
+    from rabbitry.testing._broker import RunningBroker
 
 _OUTSIDE: Final = "RABBITRY_OUTSIDE_BROKER"
 
@@ -52,7 +52,7 @@ def rabbitry_broker() -> Iterator[RunningBroker]:
 
     It has `url`, `host`, `port` and `management_url`.
     """
-    from rabbitry.testing.broker import RunningBroker
+    from rabbitry.testing._broker import RunningBroker
 
     with RunningBroker() as broker:
         yield broker

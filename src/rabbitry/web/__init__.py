@@ -1,6 +1,7 @@
 """The dashboard: HTTP and WebSocket API, and one page.
 
-`uvicorn rabbitry.web:app` serves it, with the settings of the environment and of `.env`.
+`uvicorn rabbitry.web:app` serves it, with the settings of the environment and of `.env`. All else is for Rabbitry
+alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if not TYPE_CHECKING:  # type checkers would accept any name
         if name != "app":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from rabbitry.apps import Site
-        from rabbitry.apps._settings import from_environment, variables
+        from rabbitry.apps.settings import from_environment, variables
         from rabbitry.web.server import PORT, create_app, mounts
 
         found = variables()

@@ -15,13 +15,13 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from rabbitry.apps import Plugin, Site, View
-from rabbitry.apps._installed import Broken, attempt, installed, resolve
 from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._shell import STATIC, overview, shell
 
 if TYPE_CHECKING:
-    from rabbitry.apps._settings import Settings
+    from rabbitry.apps.settings import Settings
 
 PORT: Final = 8003
 

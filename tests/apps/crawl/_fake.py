@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rabbitry.apps.crawl.keeper.answers import (
+from rabbitry.apps.crawl.answers import (
     Answered,
     AskHosts,
     AskSearch,

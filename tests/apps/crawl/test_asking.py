@@ -16,10 +16,7 @@ import rabbitry
 from rabbitry.amqp.client import Properties, parse_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.apps.crawl import asking, names
-from rabbitry.apps.crawl.asking import Asking, Waiting
-from rabbitry.apps.crawl.keeper import answering, index
-from rabbitry.apps.crawl.keeper.answering import answer_questions
-from rabbitry.apps.crawl.keeper.answers import (
+from rabbitry.apps.crawl.answers import (
     Answered,
     AskExport,
     AskHosts,
@@ -33,6 +30,9 @@ from rabbitry.apps.crawl.keeper.answers import (
     Status,
     Why,
 )
+from rabbitry.apps.crawl.asking import Asking, Waiting
+from rabbitry.apps.crawl.keeper import answering, index
+from rabbitry.apps.crawl.keeper.answering import answer_questions
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import Role
 from rabbitry.apps.crawl.messages import Add, Answer, Command, Document, Pause

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rabbitry.apps._queue_checks import Look, problems
 from rabbitry.apps.crawl.checks import checks
+from rabbitry.apps.queue_checks import Look, problems
 
 
 @pytest.mark.parametrize(

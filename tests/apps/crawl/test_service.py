@@ -6,8 +6,8 @@ import asyncio
 import signal
 from pathlib import Path
 
+from rabbitry.apps.crawl.answers import AskSearch, AskStatus, Found, Status
 from rabbitry.apps.crawl.asking import Asking
-from rabbitry.apps.crawl.keeper.answers import AskSearch, AskStatus, Found, Status
 from rabbitry.apps.crawl.messages import Add
 from tests.support import pages
 from tests.support.commands import service

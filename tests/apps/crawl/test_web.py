@@ -15,7 +15,7 @@ from fastapi import FastAPI
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.apps.crawl import feed, web
-from rabbitry.apps.crawl.keeper.answers import AskSearch, AskStatus, Status
+from rabbitry.apps.crawl.answers import AskSearch, AskStatus, Status
 from rabbitry.apps.crawl.messages import Add
 from rabbitry.apps.crawl.web import Pages
 from rabbitry.runtime.http.serving import serve

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from rabbitry.apps.crawl.keeper.answers import Status
+from rabbitry.apps.crawl.answers import Status
 from tests.support import crawl_scenes
 from tests.support.commands import run
 from tests.support.crawl_zoo import Zoo, zoo

@@ -16,7 +16,7 @@ from rabbitry.apps.grading.records import Database, course, outbox
 from rabbitry.apps.grading.stages import STATUS_QUEUE, Office, Seat, Wiring
 from rabbitry.apps.grading.students import Asking, results
 from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
-from rabbitry.telemetry.report import INTERVAL
+from rabbitry.telemetry._report import INTERVAL
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds

@@ -1,172 +1,162 @@
-"""`rabbitry monitor publish` as its user runs it, with consumers that are not Rabbitry's."""
+"""The HTTP service of contract `system_info`, beside the agent and on its own under uvicorn."""
 
-import asyncio
 import json
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
-import pika
+import httpx
 import pytest
 
 from rabbitry.amqp.client import parse_url
-from rabbitry.apps.monitor.decode import decode, utilization
 from tests.apps.monitor.program import Program
-from tests.apps.monitor.wire import Tap, as_options, through
-from tests.support.proxy import FaultProxy
-from tests.support.waiting import eventually, eventually_blocking
+from tests.apps.monitor.test_agent import consuming
+from tests.support.ports import free_port
+from tests.support.waiting import eventually_blocking
 
 
-class Consumer:
-    """A consumer as the original programs are: pika, an exclusive queue bound to the contract's exchange."""
-
-    def __init__(self, url: str, exchange: str = "pi_utilization", type_: str = "direct", key: str = "pi-1") -> None:
-        self._connection = pika.BlockingConnection(pika.URLParameters(url))
-        self._channel = self._connection.channel()
-        self._channel.exchange_declare(exchange, type_, durable=type_ == "fanout")
-        self.queue = self._channel.queue_declare("", exclusive=True).method.queue
-        self._channel.queue_bind(self.queue, exchange, key)
-
-    def next(self) -> tuple[Any, Any, bytes]:
-        """The next message: method, properties, body."""
-        found: tuple[Any, Any, bytes] = eventually_blocking(self.get, "a sample arrives")
-        return found
-
-    def get(self) -> Any:
-        """The next message, or None."""
-        method, properties, body = self._channel.basic_get(self.queue, auto_ack=True)
-        return (method, properties, body) if method else None
-
-    def close(self) -> None:
-        """Close in order; the queue goes with the connection."""
-        self._connection.close()
+def settings(url: str) -> dict[str, str]:
+    """The variables of the contract for a broker."""
+    parsed = parse_url(url)
+    [(host, port)] = parsed.hosts
+    return {
+        "RABBITMQ_HOST": host,
+        "RABBITMQ_PORT": str(port),
+        "RABBITMQ_USER": parsed.user,
+        "RABBITMQ_PASSWORD": parsed.password,
+        "RABBITMQ_VHOST": parsed.virtual_host,
+    }
 
 
-@contextmanager
-def consuming(
-    url: str, exchange: str = "pi_utilization", type_: str = "direct", key: str = "pi-1"
-) -> Iterator[Consumer]:
-    consumer = Consumer(url, exchange, type_, key)
+def connected(client: httpx.Client) -> bool:
     try:
-        yield consumer
-    finally:
-        consumer.close()
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
-def test_a_pika_consumer_reads_both_exchanges(broker_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_uvicorn_starts_it_and_publish_answers_with_what_it_published(
+    broker_url: str, tmp_path: Path, method: str
+) -> None:
+    port = free_port()
+    uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
     with (
-        consuming(broker_url) as utilization_consumer,
-        consuming(broker_url, "system_info", "fanout", "") as info_consumer,
-        Program(tmp_path, "monitor", "publish", *as_options(broker_url), "-k", "pi-1") as agent,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client,
+        Program(tmp_path, *uvicorn, module="uvicorn", EXCHANGE_NAME="my_info", **settings(broker_url)) as service,
     ):
-        method, properties, body = utilization_consumer.next()
-        assert method.routing_key == "pi-1"
-        assert (properties.content_type, properties.delivery_mode) == ("application/json", 1)
-        assert utilization(decode(body)).problems == []
-        method, properties, body = info_consumer.next()
-        assert (properties.content_type, properties.delivery_mode) == ("application/json", 2)
-        sample = json.loads(body)
-        assert datetime.fromisoformat(sample["timestamp"]).tzinfo is not None
-        assert {"total", "available", "used", "percent"} <= set(sample["memory"])
-        assert {"total", "used", "free", "percent"} <= set(sample["disk"])
-        first = utilization_consumer.next()[1].message_id
-        assert first != utilization_consumer.next()[1].message_id
-        assert agent.end() == 0
-        [line] = agent.err.splitlines()
-        assert "routing key 'pi-1', exchanges 'pi_utilization', 'system_info'" in line
+        eventually_blocking(lambda: connected(client), f"connected: {service!r}")
+        unheard = client.request(method, "/publish")
+        assert unheard.status_code == 503
+        assert unheard.json()["status"] == "unheard"
+        assert "my_info" in unheard.json()["message"]
+        assert unheard.json()["data"]["cpu"] >= 0
+        with consuming(broker_url, "my_info", "fanout", "") as consumer:
+            answer = client.request(method, "/publish")
+            assert answer.status_code == 200
+            assert set(answer.json()) == {"status", "message", "data"}
+            assert answer.json()["status"] == "success"
+            _, properties, body = consumer.next()
+            assert json.loads(body) == answer.json()["data"]
+            assert properties.delivery_mode == 2
+        assert service.end() == 0
 
 
-def test_one_exchange_alone_and_the_machine_s_name_as_key(broker_url: str, tmp_path: Path) -> None:
+def test_beside_the_agent_it_says_what_it_serves_and_shares_its_connection(broker_url: str, tmp_path: Path) -> None:
     with (
         consuming(broker_url, "system_info", "fanout", "") as consumer,
-        Program(tmp_path, "monitor", "publish", "--to", "system-info", url=broker_url) as agent,
+        Program(tmp_path, "monitor", "publish", "--to", "utilization", "--http", "0", url=broker_url) as agent,
     ):
-        method, _, body = consumer.next()
-        assert method.routing_key == json.loads(body)["hostname"]
-        connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
-            connection.channel().exchange_declare("pi_utilization", passive=True)
-        connection.close()
-        assert agent.end(signal.SIGTERM) == 0
+        found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
+        with httpx.Client(base_url=found[1], timeout=90) as client:
+            eventually_blocking(lambda: connected(client), "connected")
+            answer = client.get("/publish")
+            assert answer.json()["status"] == "success"
+            assert json.loads(consumer.next()[2]) == answer.json()["data"]
+            for host in ("localhost", "127.0.0.1:80", "[::1]:9"):
+                assert client.get("/healthz", headers={"Host": host}).status_code == 200
+            for host in ("evil.example", "localhost.evil.example", ""):
+                assert client.get("/publish", headers={"Host": host}).status_code in (400, 421)
+            assert client.get("/docs").status_code == 404
+        assert agent.end() == 0
+    assert "Traceback" not in agent.err
 
 
-async def test_where_nobody_listens_it_pauses_probes_and_goes_on(broker_url: str, tmp_path: Path) -> None:
-    tap = Tap()
-    probe = 0.5
-    async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:
-        options = [*as_options(through(proxy, broker_url)), "--interval", "0.1", "--probe-interval", str(probe)]
-        with Program(tmp_path, "monitor", "publish", "--to", "utilization", "-k", "pi-1", *options) as agent:
-            since = time.monotonic()
-
-            def is_said() -> bool:
-                nonlocal since
-                looked = time.monotonic()
-                if "nobody listens" in agent.err:
-                    return True
-                since = looked  # it said so after that, and had published one sample at most
-                return False
-
-            await eventually(is_said, "it says so")
-            await eventually(lambda: tap.methods.count("basic.publish") >= 5, "it probes")
-            assert time.monotonic() - since >= 3 * (probe - 0.1)
-            assert agent.err.count("nobody listens") == 1
-            with consuming(broker_url) as consumer:
-                await asyncio.to_thread(consumer.next)
-                await eventually(lambda: "arrive on exchange 'pi_utilization' again" in agent.err, "it goes on")
-                for _ in range(3):
-                    await asyncio.to_thread(consumer.next)
-            await eventually(lambda: agent.err.count("nobody listens") == 2, "it pauses again")
-            agent.send()
-            await eventually(lambda: "connection.close" in tap.methods, "it closes")
-            assert await asyncio.to_thread(agent.wait) == 0
-            assert tap.methods[-2:] == ["channel.close", "connection.close"]
+def test_publish_has_no_effect_as_head_and_none_for_another_site_s_page(broker_url: str, tmp_path: Path) -> None:
+    with (
+        consuming(broker_url, "system_info", "fanout", "") as consumer,
+        Program(tmp_path, "monitor", "publish", "--to", "utilization", "--http", "0", url=broker_url) as agent,
+    ):
+        found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
+        with httpx.Client(base_url=found[1], timeout=90) as client:
+            eventually_blocking(lambda: connected(client), "connected")
+            for method in ("GET", "POST"):
+                for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+                    assert client.request(method, "/publish", headers=headers).status_code == 403
+            assert client.get("/publish", headers={"Referer": "http://evil.example/"}).status_code == 403
+            head = client.head("/publish")
+            assert (head.status_code, head.content) == (200, b"")
+            typed = client.get("/publish", headers={"Sec-Fetch-Site": "none"})
+            # The first that arrives is that of the last request: the ones before it published nothing.
+            assert json.loads(consumer.next()[2]) == typed.json()["data"]
 
 
-async def test_it_waits_for_a_broker_and_comes_back_after_a_loss(broker_url: str, tmp_path: Path) -> None:
-    async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
-        proxy.refuse()
-        options = as_options(through(proxy, broker_url))
-        with (
-            Program(tmp_path, "monitor", "publish", "-k", "pi-1", *options) as agent,
-            consuming(broker_url) as consumer,
-        ):
-            await eventually(lambda: "trying again in 2 s" in agent.err, "it says that it waits")
-            proxy.accept()
-            await eventually(lambda: proxy.open_links, "it connects")
-            await eventually(consumer.get, "a sample")
-            await proxy.reset()
-            await eventually(lambda: agent.err.count("connected to") == 2, "it comes back")
-            await eventually(consumer.get, "a sample")
-            agent.send()
-            assert await asyncio.to_thread(agent.wait) == 0
-
-
-def test_an_exchange_that_was_deleted_is_declared_again(broker_url: str, tmp_path: Path) -> None:
-    options = ["--to", "utilization", "-k", "pi-1", "--interval", "0.1"]
-    with Program(tmp_path, "monitor", "publish", *options, url=broker_url) as agent:
-        with consuming(broker_url) as consumer:
-            consumer.next()
-            consumer._channel.exchange_delete("pi_utilization")
-            agent.wait_for("does not take samples.*NOT_FOUND")
-        with consuming(broker_url) as consumer:
-            agent.wait_for("arrive on exchange 'pi_utilization' again")
-            consumer.next()
+def test_while_the_broker_is_away_it_answers_with_the_sample(tmp_path: Path) -> None:
+    nowhere = f"amqp://127.0.0.1:{free_port()}"
+    with Program(tmp_path, "monitor", "publish", "--http", "0", url=nowhere) as agent:
+        found = agent.wait_for(r"serving (http://127\.0\.0\.1:\d+)/publish")
+        with httpx.Client(base_url=found[1], timeout=90) as client:
+            agent.wait_for("trying again in 2 s")
+            answer = client.get("/publish")
+            assert answer.status_code == 503
+            assert answer.json()["status"] == "failed"
+            assert "no broker at" in answer.json()["message"]
+            assert answer.json()["data"]["hostname"]
+            health = client.get("/healthz")
+            assert health.status_code == 503
+            assert health.json()["broker"] == "away"
         assert agent.end() == 0
 
 
-def test_exchanges_with_other_flags_are_used_as_they_are_unless_strict(broker_url: str, tmp_path: Path) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    connection.channel().exchange_declare("system_info", "fanout")
-    connection.close()
-    with Program(tmp_path, "monitor", "publish", url=broker_url) as agent:
-        agent.wait_for("'system_info' exists with other flags and is used as it is")
-        agent.wait_for("nobody listens on exchange 'system_info'")
+def test_on_its_own_it_stays_up_with_a_refused_login_and_says_so(broker_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    variables = settings(broker_url) | {"RABBITMQ_PASSWORD": "not-the-one"}
+    uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client,
+        Program(tmp_path, *uvicorn, module="uvicorn", **variables) as service,
+    ):
+        service.wait_for("refused the login")
+        service.wait_for("startup complete")
+        answer: dict[str, Any] = client.get("/publish").json()
+        assert answer["status"] == "failed"
+        assert "refused the login" in answer["message"]
+        assert "not-the-one" not in service.err + json.dumps(answer)
+        assert service.end() == 0
+
+
+def test_a_password_opens_it_to_other_machines(broker_url: str, tmp_path: Path) -> None:
+    options = ["monitor", "publish", "--http", "0"]
+    with Program(tmp_path, *options, url=broker_url, APP_HOST="0.0.0.0") as agent:
+        assert agent.wait() == 2
+        assert re.fullmatch(r"rabbitry: .*0\.0\.0\.0.*APP_PASSWORD.*\n", agent.err)
+    with Program(tmp_path, *options, url=broker_url, APP_HOST="0.0.0.0", APP_PASSWORD="open sesame") as agent:
+        found = agent.wait_for(r"serving http://0\.0\.0\.0:(\d+)/publish")
+        base = f"http://127.0.0.1:{found[1]}"  # without a client that would keep the cookie of a login
+
+        def status(path: str, auth: tuple[str, str] | None = None) -> int:
+            return httpx.get(f"{base}/{path}", auth=auth, timeout=90).status_code
+
+        eventually_blocking(lambda: status("healthz", ("me", "open sesame")) == 200, "connected")
+        assert status("publish") == 401
+        assert status("publish", ("me", "wrong")) == 401
         assert agent.end() == 0
-    with Program(tmp_path, "monitor", "publish", "--strict", url=broker_url) as agent:
-        assert agent.wait() == 1
-        assert "PRECONDITION_FAILED" in agent.err
-        assert len(agent.err.splitlines()) == 1
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Program(tmp_path, "monitor", "publish", "--http", str(port), url="amqp://127.0.0.1:1") as agent:
+            assert agent.wait() == 2
+            assert re.fullmatch(rf"rabbitry: port {port} is taken.*\n", agent.err)

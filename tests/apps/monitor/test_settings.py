@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps._settings import broker_url, variables
 from rabbitry.apps.monitor.settings import Settings, from_environment
+from rabbitry.apps.settings import broker_url, variables
 from rabbitry.exceptions import UsageError
 
 

@@ -13,7 +13,7 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.message import Message
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.queues.dead_letter import dead_letter
-from rabbitry.testing.broker import RunningBroker
+from rabbitry.testing._broker import RunningBroker
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually
 

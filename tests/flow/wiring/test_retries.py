@@ -6,7 +6,7 @@ import pytest
 
 from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.flow.message import ATTEMPT, WAIT, wait_of
-from rabbitry.flow.wiring._retries import later
+from rabbitry.flow.wiring.retries import later
 
 
 class _Delivered:

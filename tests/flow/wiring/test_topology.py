@@ -8,7 +8,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow.wiring import topology
-from rabbitry.flow.wiring._retries import RETRY_QUEUES
+from rabbitry.flow.wiring.retries import RETRY_QUEUES
 from tests.flow._running import counts
 
 

@@ -11,7 +11,7 @@ from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _settlement
-from rabbitry.telemetry.report import encode_report
+from rabbitry.telemetry._report import encode_report
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.worker.test_worker import take_and_die
 from tests.support.waiting import eventually

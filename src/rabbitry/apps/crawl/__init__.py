@@ -1,1 +1,4 @@
-"""Crawling web sites: crawlers fetch, processors extract, a keeper decides and keeps the index."""
+"""Crawling web sites: crawlers fetch, processors extract, a keeper decides and keeps the index.
+
+For Rabbitry alone, which takes `plugin` by its entry point.
+"""

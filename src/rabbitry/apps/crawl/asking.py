@@ -14,7 +14,7 @@ import msgspec
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client import BrokerURL, Channel, Connection, Delivery, Properties, connect
 from rabbitry.apps.crawl import names
-from rabbitry.apps.crawl.keeper.answers import Answered, Question, Refused
+from rabbitry.apps.crawl.answers import Answered, Question, Refused
 from rabbitry.apps.crawl.messages import COMMAND, Answer, Command
 from rabbitry.apps.crawl.node import crawl_app
 from rabbitry.apps.exceptions import RecordsError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from rabbitry._words import reason
-from rabbitry.apps.crawl.keeper.answers import AskExport, Entry, Exported
+from rabbitry.apps.crawl.answers import AskExport, Entry, Exported
 from rabbitry.exceptions import RabbitryError, UsageError
 
 if TYPE_CHECKING:

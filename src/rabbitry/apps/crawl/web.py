@@ -18,9 +18,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps._api import json_response, route_class
 from rabbitry.apps._live import serve_page
 from rabbitry.apps.crawl import names
-from rabbitry.apps.crawl.asking import NO_KEEPER, Asking, Waiting
-from rabbitry.apps.crawl.feed import TICK, feeding
-from rabbitry.apps.crawl.keeper.answers import (
+from rabbitry.apps.crawl.answers import (
     Answered,
     AskHosts,
     AskSearch,
@@ -29,6 +27,8 @@ from rabbitry.apps.crawl.keeper.answers import (
     Question,
     Refused,
 )
+from rabbitry.apps.crawl.asking import NO_KEEPER, Asking, Waiting
+from rabbitry.apps.crawl.feed import TICK, feeding
 from rabbitry.apps.crawl.messages import OUTCOMES, Add, Answer, Command, Tick
 from rabbitry.apps.crawl.picture import Picture
 from rabbitry.apps.exceptions import RecordsError

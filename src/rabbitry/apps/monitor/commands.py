@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from rabbitry.amqp.client import BrokerURL
-    from rabbitry.apps.monitor.publisher import Publisher
+    from rabbitry.apps.monitor.agent import Publisher
     from rabbitry.apps.monitor.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -130,11 +130,11 @@ def publish(
     start_logging(log_level, as_json=log_json)
     from dataclasses import replace
 
-    from rabbitry.apps._settings import variables
+    from rabbitry.apps.monitor.agent import Agent, Publisher
     from rabbitry.apps.monitor.names import SYSTEM_INFO, UTILIZATION
-    from rabbitry.apps.monitor.publisher import Agent, Publisher
     from rabbitry.apps.monitor.sampling import hostname
     from rabbitry.apps.monitor.settings import from_environment
+    from rabbitry.apps.settings import variables
 
     found = variables(env_file)
     url = _broker(context, broker, host, virtual_host, credentials, password_file, found)
@@ -223,7 +223,7 @@ async def _beside_http(
     publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listeners: list[socket]
 ) -> None:
     """Serve HTTP while the agent publishes; when that has ended, end too."""
-    from rabbitry.apps.monitor.service import create_app
+    from rabbitry.apps.monitor.publisher import create_app
     from rabbitry.runtime.http.serving import serve
 
     ended = asyncio.Event()
@@ -252,7 +252,7 @@ def _broker(
     from dataclasses import replace
 
     from rabbitry.amqp.client import parse_url
-    from rabbitry.apps import _settings as settings
+    from rabbitry.apps import settings
 
     parameter = context.get_parameter_source("broker")
     if host is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rabbitry.apps import _settings
+from rabbitry.apps import settings
 from rabbitry.apps.monitor.names import CONSUMER_QUEUE, SYSTEM_INFO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(_settings.Settings):
+class Settings(settings.Settings):
     """The broker and its names, and where the program serves HTTP."""
 
     exchange: str = SYSTEM_INFO.name
@@ -30,7 +30,7 @@ def from_environment(
     Raises:
         UsageError: A value makes no sense. The text names its key.
     """
-    served = _settings.from_environment(found, default_port=default_port, broker=broker, host=host, port=port)
+    served = settings.from_environment(found, default_port=default_port, broker=broker, host=host, port=port)
     return Settings(
         broker=served.broker,
         exchange=found.get("EXCHANGE_NAME", SYSTEM_INFO.name),

@@ -1,1 +1,4 @@
-"""The work queue: numbers as text, on one queue, for any number of consumers."""
+"""The work queue: numbers as text, on one queue, for any number of consumers.
+
+For Rabbitry alone, which takes `plugin` by its entry point.
+"""

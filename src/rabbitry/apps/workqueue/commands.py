@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rabbitry.apps._management import Management
+from rabbitry.apps.management import Management
 from rabbitry.exceptions import ConnectFailed
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
@@ -28,7 +28,7 @@ from rabbitry.runtime.output import ExitCode, print_json
 from rabbitry.runtime.service import run_once, run_service
 
 if TYPE_CHECKING:
-    from rabbitry.apps._queue_checks import Look
+    from rabbitry.apps.queue_checks import Look
     from rabbitry.apps.workqueue.work import Progress, Worker
 
 _IDLE: Final = 6.0
@@ -113,7 +113,7 @@ async def _watch(worker: Worker, queue: str, url: str, management: str | None) -
         if worker.done != done:
             first = None
             continue
-        from rabbitry.apps._queue_checks import look, problems
+        from rabbitry.apps.queue_checks import look, problems
 
         try:
             second = await look(management, login)

@@ -1,5 +1,6 @@
 """An app's exchanges and queues on the broker, retry queues and dead letters included.
 
 Public modules: `topology` (derived from an app, declared, checked), `declarer` (declares what other programs may have
-declared with other flags), `dead_letters` (listed, replayed, dropped).
+declared with other flags), `retries` (retry queues, and the queues of suspects), `dead_letters` (listed, replayed,
+dropped).
 """

@@ -13,9 +13,9 @@ from rabbitry.exceptions import NotFound, PreconditionFailed
 from rabbitry.flow.exceptions import TopologyMismatch
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Output, Stage
-from rabbitry.flow.wiring._retries import RETRY_QUEUES, retry_queue, suspects_queue
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
 
 DELIVERY_LIMIT: Final = 1_000_000
 """Brokers throw a quorum queue's message away past its limit (20 by default since RabbitMQ 4.0). Attempts are counted

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.flow.worker._job import Job, Result
-from rabbitry.telemetry.histogram import Histogram
-from rabbitry.telemetry.report import MOST_PASSAGES, Passage, Report, ReportKind
+from rabbitry.telemetry import MOST_PASSAGES, Histogram, Passage, Report, ReportKind
 
 if TYPE_CHECKING:
     from rabbitry.flow.stage import Stage

@@ -21,15 +21,15 @@ from rabbitry.flow.message import Publication, node_name
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring import topology
-from rabbitry.flow.wiring._retries import suspects_queue
 from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.retries import suspects_queue
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
 from rabbitry.flow.worker._settlement import Settler
 from rabbitry.flow.worker._single_active import ActiveIntake, SuspectsIntake, probe
 from rabbitry.flow.worker._standstill import watch_queues
-from rabbitry.telemetry.reporter import Reporter
+from rabbitry.telemetry import Reporter
 
 _BLOCK_PATIENCE: Final = 10.0
 """Seconds that a broker has to stop delivering to stages with one active worker, while what is in hand is finished."""

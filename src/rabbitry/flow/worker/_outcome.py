@@ -20,8 +20,8 @@ from rabbitry.flow.message import (
     properties_of,
     text_header,
 )
-from rabbitry.flow.wiring._retries import later, suspects_queue
 from rabbitry.flow.wiring.dead_letters import dead_queue
+from rabbitry.flow.wiring.retries import later, suspects_queue
 from rabbitry.flow.worker._job import BatchJob, Job, Product, Result
 
 if TYPE_CHECKING:

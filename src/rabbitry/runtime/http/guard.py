@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rabbitry.runtime.addresses import is_loopback, network_of
-from rabbitry.runtime.http.guesses import Guesses
+from rabbitry.runtime.http._guesses import Guesses
 from rabbitry.runtime.http.origins import SAFE_METHODS, KnownHosts, is_from_another_site
 
 CONTENT_SECURITY_POLICY = (

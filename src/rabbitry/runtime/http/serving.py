@@ -83,7 +83,7 @@ class Server(uvicorn.Server):
 
 def _websocket(limits: Connections) -> type[asyncio.Protocol]:
     """Return the protocol of a server's WebSockets."""
-    from rabbitry.runtime.http.websockets import CountedWebSocket
+    from rabbitry.runtime.http._websockets import CountedWebSocket
 
     class WebSocket(CountedWebSocket):
         connections_in_use = limits

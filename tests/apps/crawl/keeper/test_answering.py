@@ -5,9 +5,7 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection
 
-from rabbitry.apps.crawl.keeper import answering, index
-from rabbitry.apps.crawl.keeper.answering import answer
-from rabbitry.apps.crawl.keeper.answers import (
+from rabbitry.apps.crawl.answers import (
     AskExport,
     AskHosts,
     AskSearch,
@@ -20,6 +18,8 @@ from rabbitry.apps.crawl.keeper.answers import (
     Status,
     Why,
 )
+from rabbitry.apps.crawl.keeper import answering, index
+from rabbitry.apps.crawl.keeper.answering import answer
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.messages import Document
 from rabbitry.apps.exceptions import RecordsError

@@ -10,9 +10,9 @@ import pytest
 import rabbitry
 from rabbitry import Properties
 from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.answers import AskStatus, Status
 from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.crawl.keeper import costs
-from rabbitry.apps.crawl.keeper.answers import AskStatus, Status
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.documents import Documents
 from rabbitry.apps.crawl.keeper.inputs import Asked, Page

@@ -4,8 +4,8 @@ from functools import partial
 
 import zstandard
 
+from rabbitry.apps.crawl.answers import Entry
 from rabbitry.apps.crawl.keeper import exporting, index
-from rabbitry.apps.crawl.keeper.answers import Entry
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.exporting import export
 from rabbitry.apps.crawl.keeper.inputs import Page

@@ -17,8 +17,8 @@ import rabbitry
 from rabbitry import Properties
 from rabbitry.amqp.client import Channel
 from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.answers import AskStatus, AskWhy, Status, Why
 from rabbitry.apps.crawl.asking import Asking, Waiting
-from rabbitry.apps.crawl.keeper.answers import AskStatus, AskWhy, Status, Why
 from rabbitry.apps.crawl.keeper.service import Options, run
 from rabbitry.apps.crawl.messages import Add, Batch, Document, Link, Outcome, Pause, Report, Resume
 from rabbitry.apps.exceptions import RecordsError

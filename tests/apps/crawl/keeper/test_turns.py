@@ -18,7 +18,7 @@ from tests.apps.crawl.keeper.simulation import FakeIndex
 NOW = 1_000_000.0
 
 
-def turns(*hosts: tuple[int, float]) -> tuple[Turns, dict[int, Host]]:
+def turns(*hosts: tuple[int, float]) -> tuple[Turns[Host], dict[int, Host]]:
     """Return turns with these hosts: crawl and due time of each."""
     made = {number: Host(number, f"h{number}", due=due, crawl=crawl) for number, (crawl, due) in enumerate(hosts)}
     found = Turns(made)

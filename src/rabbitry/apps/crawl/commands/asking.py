@@ -20,7 +20,7 @@ from rabbitry.runtime.parent import DATABASE
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
-    from rabbitry.apps.crawl.keeper.answers import Answered, Decision, Found, Hosts, Question, Status, Why
+    from rabbitry.apps.crawl.answers import Answered, Decision, Found, Hosts, Question, Status, Why
 
 T = TypeVar("T")
 Ask: TypeAlias = "Callable[[Question], Awaitable[Answered]]"
@@ -106,7 +106,7 @@ def status(context: typer.Context, database: DatabaseURL = None, broker: Broker 
 
     Example: rabbitry crawl status
     """
-    from rabbitry.apps.crawl.keeper.answers import AskStatus, Status
+    from rabbitry.apps.crawl.answers import AskStatus, Status
 
     asked(context, broker, database, AskStatus(), Status, _status_as_json if as_json else _show_status)
 
@@ -191,7 +191,7 @@ def search(
 
     Example: rabbitry crawl search '"green apples" -pie site:example.org'
     """
-    from rabbitry.apps.crawl.keeper.answers import AskSearch, Found
+    from rabbitry.apps.crawl.answers import AskSearch, Found
 
     typed = " ".join(words)
     unknown = [word for word in words if word.startswith("--")]
@@ -263,7 +263,7 @@ def why(
 
     Example: rabbitry crawl why https://example.org/page
     """
-    from rabbitry.apps.crawl.keeper.answers import AskWhy, Why
+    from rabbitry.apps.crawl.answers import AskWhy, Why
 
     question = AskWhy(url.encode("utf-8", "replace").decode())
     asked(context, broker, database, question, Why, _why_as_json if as_json else _show_why)
@@ -333,7 +333,7 @@ def hosts(
 
     Example: rabbitry crawl hosts --limit 20
     """
-    from rabbitry.apps.crawl.keeper.answers import AskHosts, Hosts
+    from rabbitry.apps.crawl.answers import AskHosts, Hosts
 
     asked(context, broker, database, AskHosts(limit, offset), Hosts, _hosts_as_json if as_json else _show_hosts)
 

@@ -19,8 +19,8 @@ from rabbitry.runtime.output import ExitCode, json_line, print_json, say
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
+    from rabbitry.apps.crawl.answers import AskExport, Entry, Exported
     from rabbitry.apps.crawl.exporting import WARCFile
-    from rabbitry.apps.crawl.keeper.answers import AskExport, Entry, Exported
 
 _WARC: Final = ".warc.gz"
 
@@ -58,9 +58,9 @@ def export(
     url = broker_url(context, broker) if where is None else ""
 
     async def work() -> int:
+        from rabbitry.apps.crawl.answers import Exported
         from rabbitry.apps.crawl.asking import expected
         from rabbitry.apps.crawl.exporting import WARCFile, pages, written_whole
-        from rabbitry.apps.crawl.keeper.answers import Exported
 
         with contextlib.ExitStack() as files:
             # The files first: what can't be written is said before anybody is asked.

@@ -21,8 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client import Channel, Connection, Delivery, Properties
 from rabbitry.apps.crawl import names
-from rabbitry.apps.crawl.keeper import index, reading
-from rabbitry.apps.crawl.keeper.answers import (
+from rabbitry.apps.crawl.answers import (
     MOST_HOSTS,
     Answered,
     AskExport,
@@ -35,6 +34,7 @@ from rabbitry.apps.crawl.keeper.answers import (
     Refused,
     Status,
 )
+from rabbitry.apps.crawl.keeper import index, reading
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.exporting import export
 from rabbitry.apps.crawl.keeper.searching import search

@@ -9,8 +9,8 @@ import zstandard
 from sqlalchemy import BindParameter, Connection, bindparam
 from sqlalchemy import text as sql
 
+from rabbitry.apps.crawl.answers import Entry, Exported
 from rabbitry.apps.crawl.keeper import index
-from rabbitry.apps.crawl.keeper.answers import Entry, Exported
 
 AT_ONCE: Final = 200
 """Documents of one answer."""

@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Row
 
+from rabbitry.apps.crawl.answers import Decision, HostAnswer, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, long_key, parse
-from rabbitry.apps.crawl.keeper.answers import Decision, HostAnswer, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.predicting import predict
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE, UNREAD

@@ -17,7 +17,7 @@ import zstandard
 from sqlalchemy import Connection, Row, TextClause, bindparam
 from sqlalchemy import text as sql
 
-from rabbitry.apps.crawl.keeper.answers import MOST_FOUND, Found, Hit
+from rabbitry.apps.crawl.answers import MOST_FOUND, Found, Hit
 from rabbitry.apps.crawl.keeper.index import decode_data
 from rabbitry.apps.crawl.keeper.index_text import SEARCHED, folded, host_word, plain_words
 from rabbitry.exceptions import UsageError

@@ -14,10 +14,10 @@ import msgspec
 from rabbitry.amqp.client import Connection, Properties, connect
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.crawl import names
+from rabbitry.apps.crawl.answers import AskStatus, Status
 from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.crawl.keeper import identity
 from rabbitry.apps.crawl.keeper.answering import answer_questions
-from rabbitry.apps.crawl.keeper.answers import AskStatus, Status
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import TICK, Role
 from rabbitry.apps.crawl.node import Node

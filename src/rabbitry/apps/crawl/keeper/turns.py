@@ -5,22 +5,35 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rabbitry.apps.crawl.keeper.state import Host
+from typing import Generic, Protocol, TypeVar
 
 
-class Turns:
+class Waiting(Protocol):
+    """A host with its place in the turns. due: when it may be asked again. served_at: when it was asked last.
+
+    crawl: the crawl that brought it last. is_listed: whether it is in the turns.
+    """
+
+    id: int
+    crawl: int
+    due: float
+    served_at: float
+    is_listed: bool
+
+
+H = TypeVar("H", bound=Waiting)
+
+
+class Turns(Generic[H]):
     """Hosts that have addresses waiting, by the crawl that brought them; of each, the one due for longest first."""
 
-    def __init__(self, hosts: Mapping[int, Host]) -> None:
+    def __init__(self, hosts: Mapping[int, H]) -> None:
         self._hosts = hosts
         self._heaps: dict[int, list[tuple[float, float, int]]] = {}
         self._order: deque[int] = deque()
         """Crawls that have hosts here, the one whose turn it is first."""
 
-    def put(self, host: Host) -> None:
+    def put(self, host: H) -> None:
         """Add a host, for when it is due."""
         heap = self._heaps.get(host.crawl)
         if heap is None:
@@ -28,7 +41,7 @@ class Turns:
             self._order.append(host.crawl)
         heapq.heappush(heap, (host.due, host.served_at, host.id))
 
-    def take(self, now: float) -> Iterator[Host]:
+    def take(self, now: float) -> Iterator[H]:
         """Take the hosts that are due, one of each crawl in turn."""
         idle = 0
         while idle < len(self._order):
@@ -44,7 +57,7 @@ class Turns:
                 del self._heaps[crawl]
                 self._order.pop()  # the last one, since it was its turn
 
-    def _next(self, crawl: int, now: float) -> Host | None:
+    def _next(self, crawl: int, now: float) -> H | None:
         heap = self._heaps[crawl]
         while heap and heap[0][0] <= now:
             host = self._hosts[heapq.heappop(heap)[2]]

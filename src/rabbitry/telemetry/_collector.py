@@ -10,7 +10,7 @@ from typing import Final
 
 from rabbitry.amqp.client import Connection
 from rabbitry.exceptions import Undecodable
-from rabbitry.telemetry.report import EXCHANGE, SILENCE, Report, decode_report
+from rabbitry.telemetry._report import EXCHANGE, SILENCE, Report, decode_report
 
 MOST_NODES: Final = 10_000
 """More nodes than this are left out: anybody who may publish could make them up."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from rabbitry._words import counted
 from rabbitry.apps import Untaken
-from rabbitry.apps._management import get, management_url, open_client
+from rabbitry.apps.management import get, management_url, open_client
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.exceptions import ChannelClosed, ConnectionClosed, PublishError, RequestTimeout
-from rabbitry.telemetry.report import EXCHANGE, INTERVAL, Report, ReportKind, encode_report
+from rabbitry.telemetry._report import EXCHANGE, INTERVAL, Report, ReportKind, encode_report
 
 _PROPERTIES = Properties(content_type="application/json", delivery_mode=1)
 _TIMEOUT = 5.0
