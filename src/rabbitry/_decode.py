@@ -1,8 +1,8 @@
-"""Decoding what came from outside: bodies of messages, answers and requests of HTTP, files that people wrote.
+"""Decoding input from outside: bodies of messages, HTTP requests and responses, files that people wrote.
 
-Everything that is wrong with such input is an `Undecodable` with one line of text: no JSON, another type than expected,
-bytes that are no UTF-8, half of a surrogate pair, a number out of range, NaN (no JSON), nesting beyond the stack.
-A UTF-8 byte order mark at the beginning is skipped (RFC 8259, section 8.1). Of equal keys the last one counts.
+Every error in such input is an `Undecodable` with one line of text: invalid JSON, a type other than expected, invalid
+UTF-8, half of a surrogate pair, a number out of range, NaN (which JSON does not have), nesting beyond the stack. A
+UTF-8 byte order mark at the beginning is skipped (RFC 8259, section 8.1). Of equal keys the last one counts.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def post(
     log_json: LogJson = False,
 ) -> None:
     """Put a note on the board."""
-    start_logging(log_level, log_json)
+    start_logging(log_level, as_json=log_json)
     url = broker_url(context, broker)
 
     async def service(stop: asyncio.Event) -> int:

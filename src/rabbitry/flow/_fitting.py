@@ -1,7 +1,8 @@
-"""Making a message's headers fit one frame, which AMQP asks for.
+"""Making a message's headers fit into one frame, as AMQP requires.
 
-The traceback and the error, which Rabbitry adds, give way first; then the headers of other programs, the largest first.
-A header is cut as a whole, since a part of its value would be another value, and `x-rabbitry-cut` says which ones were.
+The traceback and the error text, which Rabbitry adds, are shortened first. Then headers of other programs are removed,
+the largest first. A header is removed as a whole, since a part of its value would be another value; `x-rabbitry-cut`
+names the removed headers.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ def fit(
     """Return `properties` with headers that take at most `limit` bytes with everything else in the content header.
 
     Args:
-        properties: of the message; their headers are replaced.
-        foreign: headers of other programs. Those that AMQP can't carry are cut too.
-        own: Rabbitry's, which go before `foreign` and are never cut.
-        limit: bytes of a frame's payload.
-        error: an error's text, for a dead letter. Its end is cut.
-        trace: an error's traceback, if `error` is given. Its beginning is cut.
+        properties: The message's properties; their headers are replaced.
+        foreign: Headers of other programs. Those that AMQP can't carry are removed too.
+        own: Rabbitry's headers. They replace equal ones of `foreign` and are never removed.
+        limit: Bytes of a frame's payload.
+        error: An error's text, for a dead letter. Its end is cut off.
+        trace: An error's traceback, if `error` is given. Its beginning is cut off.
 
     Returns:
         The properties with all headers.

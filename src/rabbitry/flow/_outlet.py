@@ -18,16 +18,16 @@ _logger = logging.getLogger(__name__)
 
 
 class Outlet:
-    """Where messages go out. For any number of tasks.
+    """Publishes messages over a channel that it opens again or replaces. For any number of tasks.
 
-    A channel that the broker closed is opened again, after everything was declared. One over which it refused a
-    message is replaced before the next: RabbitMQ up to 3.10 asks the leader of a quorum queue once, at the first
-    publish of a channel, and if its node has just died refuses all that this channel publishes until the node
-    is back (rabbit_fifo_client). Another channel asks anew.
+    A channel that the broker closed is opened again after the topology was declared. A channel on which the broker
+    refused a message is replaced before the next message. The reason: RabbitMQ up to 3.10 looks up the leader of a
+    quorum queue once, at the channel's first publish; if the leader's node has just died, RabbitMQ refuses everything
+    that this channel publishes until the node is back (rabbit_fifo_client). A new channel looks up the leader again.
     """
 
     def __init__(self, connection: Connection, channel: Channel, redeclare: Callable[[], Awaitable[object]]) -> None:
-        """channel: the first, of that connection. redeclare: declares the topology, for a channel that was closed."""
+        """Publish over `channel`, a channel of `connection`, first; `redeclare` declares the topology."""
         self._connection = connection
         self._channel = channel
         self._redeclare = redeclare
@@ -53,9 +53,9 @@ class Outlet:
         return self._connection.close_reason is None
 
     async def send(self, message: Publication) -> asyncio.Future[None]:
-        """Publish; the future is done when it is confirmed. Raises and waits as `Channel.send` does.
+        """Publish; the future is done when the broker has confirmed. Raises and waits as `Channel.send` does.
 
-        Whoever finds PublishRefused in the future says so to `refused`.
+        A caller that gets PublishRefused from the future must call `refused`.
         """
         channel = self._channel
         if self._is_refused or not channel.is_open:
@@ -69,10 +69,10 @@ class Outlet:
         )
 
     async def send_alone(self, message: Publication) -> None:
-        """Publish over a channel on which nothing else is on its way, and wait until it is confirmed.
+        """Publish over a channel that has no other unconfirmed message, and wait for the confirm.
 
-        Raises as `Channel.publish` does. If the broker then closes the channel, it was for this message. To be
-        called by one task.
+        Raises as `Channel.publish` does. If the broker closes the channel, this message was therefore the cause. Only
+        one task may call it.
         """
         try:
             if not self._is_declared or self._single is None or not self._single.is_open:

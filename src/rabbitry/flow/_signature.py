@@ -12,7 +12,7 @@ from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
 
 Handler: TypeAlias = Callable[..., Any]
-"""A user's function. Its types are looked at when it is registered, since Python can't before."""
+"""A user's function. Its types are checked when it is registered; type checkers can't."""
 
 
 class Signature(NamedTuple):

@@ -1,6 +1,6 @@
-"""Trace context (W3C Trace Context): the current OpenTelemetry span's, or a message's, which is carried on as it came.
+"""Trace context (W3C Trace Context): that of the current OpenTelemetry span, or that of a message, passed on unchanged.
 
-OpenTelemetry is used if the program has imported it, and never imported by Rabbitry: without it no span is current.
+OpenTelemetry is used if the program has imported it. Rabbitry never imports it; without it there is no current span.
 """
 
 from __future__ import annotations

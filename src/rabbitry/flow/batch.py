@@ -1,12 +1,12 @@
-"""Batch: lets a handler of batches settle single messages otherwise than the rest."""
+"""Batch: lets a handler of batches settle single messages differently from the rest."""
 
 from __future__ import annotations
 
 
 class Batch:
-    """The batch that a handler has in hand, for one that asks for it by annotation.
+    """The batch that a handler is working on, passed to a handler that has a parameter of this type.
 
-    Messages are settled together: all are done when the handler returns, but for those that `fail` was called with.
+    The messages are settled together: when the handler returns, all are done except those that `fail` was called for.
     """
 
     def __init__(self, size: int) -> None:
@@ -21,8 +21,9 @@ class Batch:
         """Settle one message as if it had been handled alone and had raised `error`; the others are not touched.
 
         Args:
-            index: Of the message in the list that the handler got.
-            error: Reject makes it a dead letter, Retry lets it come again, anything else follows the stage's policy.
+            index: The message's index in the list that the handler got.
+            error: Reject makes the message a dead letter, Retry delivers it again, any other error follows the stage's
+                policy.
 
         Raises:
             IndexError: No message has this index.

@@ -50,9 +50,10 @@ class BlockingPublisher:
     def send(
         self, value: object, *, key: str, headers: Table | None = None
     ) -> tuple[str, concurrent.futures.Future[None]]:
-        """Publish a value; return the message's id, and a future that is done when it is confirmed.
+        """Send a value, and return the message's id and a future that is done once the broker has confirmed it.
 
-        Waits only while too many are unconfirmed. Errors are those of `publish`; the broker's come from the future.
+        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the future raises those
+        that the broker causes.
         """
         io = self._entered()
         return io.run(self._send(io, value, key, headers))

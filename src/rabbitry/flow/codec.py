@@ -48,7 +48,7 @@ def encode(value: object) -> Encoded:
 
 
 def with_unknown(encoded: Encoded, unknown: dict[str, msgspec.Raw]) -> Encoded:
-    """Add the fields that came with the input and that nobody here knows. What is no JSON object stays as it is."""
+    """Add the input's fields that the handler's type does not know. A body that is no JSON object stays as it is."""
     if encoded.content_type != JSON or not encoded.body.startswith(b"{"):
         return encoded
     return encoded._replace(body=_encoder.encode(unknown | _decode_object(encoded.body)))

@@ -8,7 +8,7 @@ from rabbitry.exceptions import RabbitryError, UsageError
 
 
 class AppError(UsageError):
-    """An app makes no sense. The text names file and function; nothing was declared."""
+    """An app is invalid. The text names file and function; nothing was declared."""
 
 
 class TopologyMismatch(RabbitryError):
@@ -23,10 +23,14 @@ def _text_of(name: str, text: object) -> str:
 
 
 class Reject(RabbitryError):
-    """Raised by a handler: the message becomes a dead letter at once.
+    """Raised by a handler to make its message a dead letter at once.
 
-    text: why, for whoever reads the dead letter. reason: its `x-rabbitry-reason`; `rejected` or `wrong-status`.
-    Raises TypeError for a text that is none.
+    Args:
+        text: Why, for those who read the dead letter.
+        reason: The dead letter's `x-rabbitry-reason`: `rejected` or `wrong-status`.
+
+    Raises:
+        TypeError: `text` is not a string.
     """
 
     def __init__(self, text: str = "rejected by the handler", *, reason: str = "rejected") -> None:
@@ -35,10 +39,15 @@ class Reject(RabbitryError):
 
 
 class Retry(RabbitryError):
-    """Raised by a handler: the message comes again later, as one attempt more.
+    """Raised by a handler to get its message again later, as another attempt.
 
-    after: seconds, rounded up to the delay of a retry queue; None means the delay of the stage's policy. What is no
-    finite number raises UsageError, and a text that is none TypeError: `Retry(30)` is no delay, `Retry(after=30)` is.
+    Args:
+        text: Why, for the log and the dead letter.
+        after: Seconds, rounded up to the delay of a retry queue; None means the delay of the stage's policy.
+
+    Raises:
+        UsageError: `after` is not a finite number.
+        TypeError: `text` is not a string. `Retry(30)` is an error; the delay is a keyword, as in `Retry(after=30)`.
     """
 
     def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:
@@ -57,4 +66,4 @@ class WorkerProcessDied(RabbitryError):
 
 
 class WorkerStuck(RabbitryError):
-    """As many handlers hang for ever as a stage may run at once, so the worker ends, to be started anew."""
+    """All calls that a stage may run at once hang, so the worker ends and has to be started again."""

@@ -48,7 +48,7 @@ _BROKERS_BEGIN: Final = ("x-first-death-", "x-last-death-")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message's metadata, for a handler that asks for it by annotation.
+    """A message's metadata, passed to a handler that has a parameter of this type.
 
     exchange, routing_key: where it was published to first, also where it comes again after a retry.
     attempt: 1 at first. timestamp: when it was published, None if it does not say. headers: all of them. type,

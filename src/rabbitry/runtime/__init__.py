@@ -1,4 +1,4 @@
-"""What every long-running program here needs: options, output, logging, signals, child processes.
+"""The parts that all long-running programs of Rabbitry share: options, output, logging, signals, child processes.
 
 Apps use `options` (what commands share), `output` (tables, errors, exit codes), `logging`, `service` (runs until a
 signal) and `parent` (reports to `rabbitry up`): docs/apps.md shows how. The others are for Rabbitry alone: `accepting`,

@@ -1,8 +1,8 @@
-"""Accepting connections on listening sockets while some file descriptors are kept for everything else.
+"""Accepting connections on listening sockets while some file descriptors are reserved for everything else.
 
-A program that accepts until it has no descriptor left can't open a file any more either, and asyncio's servers then log
-each try. Here a part of the descriptors is kept back. When the others are used up, connections that have shown no login
-are closed first, the oldest of them before the others, and then the newest ones.
+A program that accepts connections until it has no file descriptor left can't open files any more, and asyncio's servers
+then log every attempt. Here some descriptors are reserved. When the others are used up, connections without a login are
+closed first, oldest first, and after them the newest connections.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ Factory = Callable[[Visitor], asyncio.BaseProtocol]
 
 
 class Acceptor:
-    """Accepts the connections of a program's listening sockets, and keeps file descriptors for everything else.
+    """Accepts the connections of a program's listening sockets, and reserves file descriptors for everything else.
 
-    kept: how many descriptors; None means 32, or a quarter of the process's limit if that is less. The limit is read
-    again for each connection, since it may be changed while the process runs.
+    Args:
+        kept: The number of reserved descriptors; None means 32, or a quarter of the process's limit if that is less.
+            The limit is read again for each connection, since it may change while the process runs.
     """
 
     def __init__(self, kept: int | None = None) -> None:

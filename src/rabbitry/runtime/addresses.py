@@ -1,4 +1,4 @@
-"""Network addresses: which are this machine's own, which belong to one peer, and how they stand in a URL."""
+"""Network addresses: whether they are this machine's own, which ones belong to one peer, and their form in URLs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_address(host: str) -> bool:
-    """Return whether `host` is a literal IP address, and no name."""
+    """Return whether `host` is a literal IP address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -15,7 +15,7 @@ def is_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`: a loopback address, also with a zone, or `localhost`."""
+    """Return whether `host` is a loopback address (with or without a zone) or `localhost`."""
     try:
         parsed = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def network_of(address: str) -> str:
-    """Return `address`, or its /64 network for IPv6, since one host usually has all addresses of that."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address, since one host usually has a whole /64."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -38,5 +38,5 @@ def network_of(address: str) -> str:
 
 
 def in_url(host: str) -> str:
-    """Return a host as it stands in a URL: an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+    """Return a host in the form used in URLs: an IPv6 address is in brackets (RFC 3986, section 3.2.2)."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -12,7 +12,7 @@ _MOST_STEPS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Pauses that grow from attempt to attempt, and are drawn at random, so that not all programs come at once."""
+    """Pauses that grow from attempt to attempt, with a random part so that programs do not retry in step."""
 
     first: float
     """Seconds of the longest pause after the first attempt."""

@@ -1,4 +1,4 @@
-"""Child processes of `rabbitry up`: started, told apart, started again when they die, and ended in order."""
+"""The child processes of `rabbitry up`: starting, restarting and ending them, and reading their reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Child:
-    """A `rabbitry` subcommand in a process of its own, in a session of its own: Ctrl-C reaches `rabbitry up` alone."""
+    """A `rabbitry` subcommand in a child process. The child has its own session, so it does not get Ctrl-C."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class Child:
                 return ExitCode.DONE
 
     def say_end(self, code: int) -> None:
-        """Print why the child ended for good, in its own words if it had some."""
+        """Print why the child ended for good; see `why`."""
         say(self.why(code))
 
     def why(self, code: int) -> str:
-        """Return why the child ended for good, in its own words if it had some."""
+        """Return why the child ended for good: the error that it reported, or else its exit code."""
         return f"{self.name} ended with {self._how(code)}" if self._error is None else self._error.error or ""
 
     def _is_permanent(self, code: int) -> bool:

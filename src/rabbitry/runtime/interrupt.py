@@ -1,6 +1,6 @@
-"""Signals that no event loop handles: the first one raises `Interrupted` in the command.
+"""Signals while no event loop handles them: the first one raises `Interrupted` in the command.
 
-Kept free of heavy imports: it is in place before anything else is imported.
+This module imports nothing heavy, since it has to take effect before anything else is imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM. No Exception, and no KeyboardInterrupt: the argument parser handles that one itself."""
+    """SIGINT or SIGTERM. Neither an Exception nor a KeyboardInterrupt, which the argument parser handles itself."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -29,7 +29,7 @@ _AGAIN: Final = 0.05
 
 
 def is_interrupted() -> bool:
-    """Return whether Interrupted was raised, also if a library has turned it into an error of its own.
+    """Return whether Interrupted was raised, even if a library has replaced it with another error.
 
     pydantic does so while it is imported.
     """

@@ -1,4 +1,4 @@
-"""Listening sockets, and who has the port if it is taken. Imports nothing heavy."""
+"""Listening sockets, and the name of the program that holds a port that is taken. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PortTaken(UsageError):
 
 
 def open_listeners(host: str, port: int, backlog: int = 1024) -> list[socket.socket]:
-    """Return sockets that listen on a port: for `localhost` on 127.0.0.1 and ::1, as far as the machine has both.
+    """Return sockets that listen on a port. For `localhost` these are 127.0.0.1 and ::1, if the machine has both.
 
     Port 0 takes a free port, the same for both.
 
@@ -48,8 +48,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """Return sockets that listen: for `localhost` one for each family; port 0 takes a free one.
 
     Raises:
-        PortTaken: another program listens there.
-        UsageError: the address is not this machine's, or the port is for root alone.
+        PortTaken: Another program listens there.
+        UsageError: The address is not this machine's, or only root may use the port.
     """
     try:
         return open_listeners(host, port, backlog=128)
@@ -61,17 +61,18 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def inherit_or_listen(host: str, port: int) -> list[socket.socket]:
-    """Return the socket that `rabbitry up` listens on for this process; if there is none, as `listen` does.
+    """Return the socket that `rabbitry up` opened for this process, or else sockets as `listen` does.
 
     Raises:
-        PortTaken, UsageError: as `listen` raises them.
+        PortTaken: Another program listens there.
+        UsageError: The address is not this machine's, or only root may use the port.
     """
     inherited = os.environ.pop(LISTENER, None)
     return listen(host, port) if inherited is None else [socket.socket(fileno=int(inherited))]
 
 
 def by_whom(port: int) -> str:
-    """Return ` by COMMAND (process ID)` if this user may see who listens on a port, else nothing."""
+    """Return ` by COMMAND (process ID)` if this user may see which process listens on a port, or else an empty text."""
     import psutil
 
     try:
@@ -86,11 +87,11 @@ def by_whom(port: int) -> str:
 
 
 def command(words: list[str], name: str) -> str:
-    """Return a process's command without what may be a secret: `rabbitry broker`, `python3 serve.py`, `beam.smp`.
+    """Return a process's command without possible secrets, such as `rabbitry broker`, `python3 serve.py`, `beam.smp`.
 
     Args:
-        words: Its command line; empty if it can't be seen.
-        name: What the system calls the process.
+        words: The process's command line; empty if it can't be seen.
+        name: The system's name of the process.
     """
     if not words:
         return name

@@ -1,11 +1,10 @@
-"""The log of every `rabbitry` process: one line an event, with time, level, where, and what and why.
+"""The log of every `rabbitry` process: one line for each event, with time, level, module and message.
 
-On a terminal the time is short and the level coloured (unless NO_COLOR is set); elsewhere the time is ISO 8601
-with its zone, so that lines from several machines sort. `--log-json` writes one JSON object a line with the same
-fields.
-Passwords in URLs are struck out. Lines are cut after LONGEST characters, so that one text of a peer, or of a handler,
-costs neither time nor space without bound. What repeats with each message is logged at debug level only, anywhere in
-Rabbitry.
+On a terminal the time is short and the level coloured (unless NO_COLOR is set); elsewhere the time is ISO 8601 with its
+zone, so that lines from several machines sort. `--log-json` writes one JSON object a line with the same fields.
+
+Passwords in URLs are masked. Lines are cut after LONGEST characters, so that a text from a peer or a handler can't take
+unbounded time or space. Events that repeat with each message are logged at debug level only, everywhere in Rabbitry.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class Level(StrEnum):
 
 
 def redact(text: str) -> str:
-    """`text` with the passwords of the URLs in it struck out."""
+    """Return `text` with the passwords of URLs masked."""
     return _URL_PASSWORD.sub(r"\1:***@", text)
 
 
 def _shown(text: str, *, escape: bool) -> str:
-    """`text` as the log shows it: cut if it is too long, and without passwords. escape: on one line."""
+    """Return `text` as the log shows it: cut if it is too long, and without passwords. escape: on one line."""
     rest = len(text) - LONGEST
     text = text[:LONGEST] if rest > 0 else text
     text = redact(_escaped(text) if escape else text)
@@ -56,7 +55,7 @@ def _shown(text: str, *, escape: bool) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """One line of text an event. A traceback follows at debug level only; its last line is always there."""
+    """One line of text for each event. A traceback follows at debug level only; its last line is always shown."""
 
     def __init__(self, *, colours: bool) -> None:
         super().__init__()
@@ -77,7 +76,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object an event: time, level, logger, message, and error and traceback if there was one."""
+    """One JSON object for each event: time, level, logger, message, and error and traceback if there was an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the JSON object for an event."""
@@ -94,13 +93,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: Level, *, as_json: bool) -> None:
-    """Send every log of this process to stderr: our own, and those of libraries from warning up."""
+    """Send the log of this process to stderr: Rabbitry's events, and those of libraries from warning up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter(colours=_has_colours()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Libraries speak at info of what users did not ask for; at debug everything shows.
+    # At info, libraries log things that users did not ask for. At debug, everything is shown.
     if level is Level.INFO:
         for library in ("asyncio", "uvicorn", "websockets", "httpx"):
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -108,7 +107,7 @@ def configure(level: Level, *, as_json: bool) -> None:
 
 
 def _has_colours() -> bool:
-    """Whether stderr is a terminal that shows colours, and its user wants them (https://no-color.org)."""
+    """Return whether stderr is a terminal that shows colours, and the user wants them (https://no-color.org)."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -124,5 +123,5 @@ def _cause(record: logging.LogRecord) -> str:
 
 
 def _escaped(text: str) -> str:
-    """`text` on one line: what a peer sent can neither start a line of its own nor steer the terminal."""
+    """Return `text` on one line: text from a peer can neither begin a new line nor control the terminal."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,6 +1,6 @@
-"""A watchdog that tells when an event loop is blocked too long, with the stack of what blocks it.
+"""A watchdog that reports when an event loop is blocked too long, with the stack of the code that blocks it.
 
-A blocked loop can't tell that itself, so one daemon thread looks whether the watched loops still tick.
+A blocked loop can't report that itself, so one daemon thread checks whether the watched loops still tick.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEAST_PERIOD: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """The functions that are told of a blocked loop, once for each time that it is blocked."""
+    """The functions that are called when a loop is blocked, once each time."""
 
     blocked: Callable[[float, float, str], None]
     """Called on the watchdog's thread: the seconds for which the loop is blocked, the limit, and the loop's stack."""
@@ -90,7 +90,7 @@ class Watch:
         """Watch the running loop.
 
         Args:
-            limit: Seconds after which `alarm` is raised, by the shortest of its watches.
+            limit: Seconds after which `alarm` is raised. Of several watches of one loop and alarm, the shortest counts.
             alarm: What to call when the loop is blocked and when it goes on.
         """
         global _thread
@@ -132,7 +132,7 @@ def stack_of(thread: int | None) -> str:
 
 
 def _look() -> None:
-    """Look at every loop, as often as the shortest limit asks for, until there is none."""
+    """Check every loop, as often as the shortest limit requires, until no loop is left."""
     global _thread
     while True:
         with _lock:

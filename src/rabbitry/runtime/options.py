@@ -1,6 +1,6 @@
-"""The options that commands share, and what becomes of their values.
+"""The options that commands share, and functions that use their values.
 
-Kept free of heavy imports, since every start of `rabbitry` pays for them.
+This module imports nothing heavy, since every start of `rabbitry` would pay for it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def start_logging(level: Level, *, as_json: bool) -> None:
 
 
 def broker_url(context: typer.Context, broker: str | None) -> str:
-    """Return the URL to use: what `--broker` or RABBITRY_BROKER said, else the default.
+    """Return the broker's URL: that of `--broker` or RABBITRY_BROKER, or else the default.
 
     A password on the command line works, with a warning: other users of the machine can read it.
     """
@@ -117,7 +117,7 @@ def read_password(file: Path) -> str:
     except OSError as error:
         raise UsageError(f"the password file {file} can't be read: {reason(error)}") from error
     except Undecodable as error:
-        raise UsageError(f"the password file {file} can't be read: it is no UTF-8 text") from error
+        raise UsageError(f"the password file {file} can't be read: it is not UTF-8 text") from error
 
 
 def named_database(context: typer.Context, url: str | None) -> str | None:
@@ -142,8 +142,8 @@ def same_arguments(context: typer.Context, *, without: Collection[str]) -> list[
     Those of the environment are left out, which the other process inherits.
 
     Args:
-        context: The command's.
-        without: The parameters, by name, that the other process is not to have.
+        context: The command's context.
+        without: The names of parameters to leave out.
     """
     words: list[str] = []
     for parameter in context.command.params:

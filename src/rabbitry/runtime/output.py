@@ -1,6 +1,6 @@
-"""How commands print data and errors, and their exit codes.
+"""Printing data and errors of commands, and their exit codes.
 
-Kept free of heavy imports, since every start of `rabbitry` pays for them.
+This module imports nothing heavy, since every start of `rabbitry` would pay for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 
 
 def exit_code(error: RabbitryError) -> ExitCode:
-    """Return the exit code that an error which ends a command stands for."""
+    """Return the exit code for an error that ends a command."""
     if isinstance(error, ConnectFailed):
         return ExitCode.BROKER
     if isinstance(error, UsageError):
@@ -45,13 +45,13 @@ def one_line(text: str) -> str:
 
 
 def many_lines(text: str) -> str:
-    """Return `text` as it stands, indents and all, without what a terminal would act on."""
+    """Return `text` with its lines and indents, without characters that a terminal would act on."""
     lines = text.expandtabs(4).splitlines()
     return "\n".join("".join(map(_shown, line)) for line in lines)
 
 
 def _shown(letter: str) -> str:
-    """Return a letter as a terminal may have it; one that hides or turns others around (UAX #9) by its number."""
+    """Return a letter that is safe on a terminal; one that hides or reorders others (UAX #9) becomes its number."""
     if letter.isprintable():
         return letter
     return f"<U+{ord(letter):04X}>" if unicodedata.category(letter) == "Cf" else " "
@@ -68,7 +68,7 @@ def say(what: str) -> None:
 
 
 def say_last(what: str, *, is_transient: bool = False) -> None:
-    """Print why this process ends. A child of `rabbitry up` tells its parent instead, which prints it last.
+    """Print why this process ends. A child of `rabbitry up` reports it to its parent, which prints it last.
 
     Args:
         what: What happened and what to do.
@@ -82,7 +82,7 @@ def say_last(what: str, *, is_transient: bool = False) -> None:
 
 
 def fail(what: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
-    """End the command: one line on stderr that says what happened and what to do, and `code`."""
+    """End the command with exit code `code` and one line on stderr that says what happened and what to do."""
     say_last(what)
     raise typer.Exit(code)
 
@@ -95,7 +95,7 @@ def print_json(data: dict[str, Any]) -> None:
 def json_line(data: dict[str, Any]) -> str:
     """Return a JSON object as one line.
 
-    What a terminal would act on, and what UTF-8 can't say (names of files), is escaped.
+    Characters that a terminal would act on, and file names that are not valid UTF-8, are escaped.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     if not text.isprintable():

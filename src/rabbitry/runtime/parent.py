@@ -1,8 +1,8 @@
 """The socket between `rabbitry up` and each of its children, named by RABBITRY_PARENT.
 
-Over it the child reports that it is ready, or why it ends. The kernel closes the parent's end however the parent ends,
-SIGKILL included, and the child then stops as if it had got SIGTERM. A child whose parent died before the child looked
-can't miss that.
+Over it the child reports that it is ready, or why it ends. However the parent ends, even by SIGKILL, the kernel closes
+the parent's end, and the child then stops as if it had got SIGTERM. This works even if the parent dies before the child
+looks.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Parent:
 
 @functools.cache
 def parent() -> Parent | None:
-    """Return this process's parent if RABBITRY_PARENT names one, which no process that it starts inherits."""
+    """Return this process's parent if RABBITRY_PARENT names one. Processes that it starts do not inherit the socket."""
     number = os.environ.pop(PARENT, None)
     if number is None:
         return None
@@ -81,7 +81,7 @@ def parent() -> Parent | None:
 
 
 def ready(what: str = "") -> None:
-    """Report that this process has started well: what fails from here on may go better after a restart.
+    """Report that this process has started well: if it fails from now on, a restart may help.
 
     Args:
         what: A line for the log. It is logged at debug level if `rabbitry up` started this process, which logs itself.

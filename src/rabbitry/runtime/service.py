@@ -1,7 +1,7 @@
-"""Running a service until it is told to stop: by a signal, or because the process that started it is gone.
+"""Running a service until a signal stops it, or until the process that started it is gone.
 
-The first SIGINT or SIGTERM asks the service to finish, within a deadline; the second ends the process at
-once. The end of the process that started it (`_parent`) counts as SIGTERM.
+The first SIGINT or SIGTERM asks the service to finish within a deadline; the second ends the process at once. The end
+of the process that started it (`parent`) counts as SIGTERM.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_service(
     give_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
     new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
-    """Run `service(stop)` in an event loop of its own and return its exit code.
+    """Run `service(stop)` in a new event loop and return its exit code.
 
     `stop` is set by the first SIGINT or SIGTERM. A service that has not returned `deadline` seconds later is cancelled,
     which counts as failed (1). The second signal ends the process at once with 130, also while it waits for threads
@@ -83,10 +83,11 @@ def _wakeups() -> Iterator[socket.socket]:
 
 
 def run_once(work: Coroutine[Any, Any, int], *, is_endless: bool = False) -> int:
-    """Run `work` in an event loop of its own and return its exit code.
+    """Run `work` in a new event loop and return its exit code.
 
-    The first SIGINT or SIGTERM cancels it and ends the process, with 130 since the work is left undone; if it
-    `is_endless`, as what follows or watches something, with 0. It has GRACE seconds to close what it opened.
+    The first SIGINT or SIGTERM cancels the work and ends the process. The exit code is then 130, since the work is
+    unfinished, or 0 if the work `is_endless`, such as following or watching something. The work has GRACE seconds to
+    clean up.
     """
 
     async def service(stop: asyncio.Event) -> int:

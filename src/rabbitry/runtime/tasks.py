@@ -1,4 +1,4 @@
-"""Awaiting work until a stop, and beside a block."""
+"""Awaiting work until a stop event, and running work beside a block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """Await `work`, but no longer than until `stop` is set: then cancel it and return None.
+    """Await `work` until `stop` is set; then cancel it and return None.
 
     Raises what `work` raises. Cancelling cancels `work`, and waits for its end.
     """
@@ -30,7 +30,7 @@ async def until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` beside the block, and cancel it when the block is left. What it raised is raised then."""
+    """Run `work` beside the block, and cancel it when the block is left. Its error is raised then."""
     task = asyncio.create_task(work)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reports that every running node publishes of itself, and their collector.
+"""Reports that every running node publishes about itself, and their collector.
 
 It has no public modules: its names are these.
 """

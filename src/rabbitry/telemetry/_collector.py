@@ -1,4 +1,4 @@
-"""Collecting: which nodes are alive, and what they counted."""
+"""Collecting reports: the nodes that are alive, and their counters."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Node:
 
 
 class Collector:
-    """The nodes that were heard of within the last 20 s. now: a monotonic clock, in seconds."""
+    """The nodes that have reported within the last 20 s. now: a monotonic clock, in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._nodes: dict[str, Node] = {}
 
     def take(self, report: Report) -> None:
-        """Take a report; one that says `stop` is the node's last."""
+        """Take a report; a report of kind `stop` is the node's last."""
         key = report.routing_key
         if report.kind == "stop":
             self._nodes.pop(key, None)
@@ -49,7 +49,7 @@ class Collector:
         return [self._nodes[key].report for key in sorted(self._nodes)]
 
     async def run(self, connection: Connection, told: Callable[[Report], None] | None = None) -> None:
-        """Listen until cancelled; `told` is called with each report.
+        """Consume reports until cancelled, and call `told` with each report.
 
         Raises:
             ConnectionClosed: The connection was closed, or lost for good.

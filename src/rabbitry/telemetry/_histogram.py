@@ -1,4 +1,4 @@
-"""Durations in buckets that are the same everywhere, so that those of several nodes can be added up."""
+"""Histograms of durations with fixed buckets, so that those of several nodes can be added up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Histogram:
         return sum(self.counts)
 
     def trimmed(self) -> list[int]:
-        """Return the counts without the zeros at the end, as they travel."""
+        """Return the counts without the zeros at the end, for a report."""
         counts = list(self.counts)
         while counts and not counts[-1]:
             counts.pop()

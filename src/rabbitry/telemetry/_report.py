@@ -21,7 +21,7 @@ MOST_PASSAGES: Final = 100
 
 
 class Passage(msgspec.Struct, array_like=True, frozen=True):
-    """One message's way through a stage: what became of it, in how many seconds, and where it went."""
+    """One message's passage through a stage: its outcome, its duration in seconds, and the keys of its results."""
 
     correlation_id: str
     outcome: str
@@ -30,7 +30,7 @@ class Passage(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A node's report of itself.
+    """A node's report about itself.
 
     kind: start, heartbeat, stop. at, started: Unix time in seconds. counters: since the start. gauges: now.
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
@@ -74,7 +74,11 @@ def encode_report(report: Report) -> bytes:
 
 
 def decode_report(body: bytes) -> Report:
-    """Decode a report. Raises Undecodable, which names the field."""
+    """Decode a report.
+
+    Raises:
+        Undecodable: The body is not a report; the text names the field.
+    """
     try:
         return _decode(body)
     except Undecodable as error:

@@ -1,4 +1,4 @@
-"""Reporting: start, a heartbeat each two seconds, stop. Neither mandatory nor persistent, and never in the way."""
+"""Reporting: start, a heartbeat every two seconds, stop. Reports are neither mandatory nor persistent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Publishes what `reports(kind)` gives over a channel of its own.
+    """Publishes the reports that `reports(kind)` returns, over a channel of its own.
 
-    A broker that refuses (no right to the exchange) is told once, and nothing is reported any more.
+    If the broker refuses (no permission for the exchange), one warning is logged and nothing is reported any more.
     """
 
     def __init__(self, connection: Connection, reports: Callable[[ReportKind], Sequence[Report]]) -> None:
@@ -28,7 +28,7 @@ class Reporter:
         self._channel: Channel | None = None
 
     async def run(self) -> None:
-        """Report until cancelled, which sends the last one."""
+        """Report until cancelled; the last report is sent then."""
         try:
             self._channel = await self._connection.channel()
             await self._channel.declare_exchange(EXCHANGE, "topic", durable=True)

@@ -1,4 +1,4 @@
-"""For tests of programs that talk to RabbitMQ: a broker of a test's own, and a harness for an App.
+"""Tools for tests of programs that talk to RabbitMQ: a broker for each test, and a harness for an App.
 
 The pytest plugin is in `plugin`, the only public module. The names here are imported when first used, so that the
 plugin costs a pytest run nothing until a test asks for it.

@@ -1,4 +1,4 @@
-"""The embedded broker for tests, in a thread with an event loop of its own, so that any client can use it."""
+"""The embedded broker for tests. It runs in a thread with its own event loop, so that any client can use it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _CLOSE_TIMEOUT: Final = 0.1
 
 
 class RunningBroker:
-    """A broker of a test's own, empty, in memory, on a free port of 127.0.0.1: a context manager.
+    """An empty broker for one test, in memory, on a free port of 127.0.0.1. A context manager that can be entered once.
 
-    It starts in less than a millisecond, in a thread with a loop of its own: blocking clients can use it, and
-    the test's own event loop is not touched. Leaving the block closes it: clients that are still connected are
-    told (320), and cut off a tenth of a second later. What went wrong in the broker itself meanwhile (a callback
-    or task of its loop that failed) is raised there as one group. It can be entered once.
+    The broker starts in less than a millisecond. It runs in a thread with its own event loop, so blocking clients can
+    use it, and the event loop of the test is not affected. Leaving the block closes the broker: clients that are still
+    connected get a Close (320), and are disconnected a tenth of a second later. Errors of the broker itself (a callback
+    or task of its loop that failed) are then raised as one group.
 
-    debug: asyncio's debug mode for the broker's loop; None leaves it to Python (-X dev, PYTHONASYNCIODEBUG).
+    Args:
+        debug: asyncio's debug mode for the broker's loop; None leaves it to Python (-X dev, PYTHONASYNCIODEBUG).
     """
 
     url: str
@@ -39,7 +40,7 @@ class RunningBroker:
         self._failures: list[BaseException] = []
 
     def __enter__(self) -> Self:
-        """Start it. Raises OSError if this machine gives it no port."""
+        """Start the broker. Raises OSError if no port is free."""
         self._thread.start()
         self._broker, self._loop, self._ended = self._started.result(_DEADLINE)
         self.url, self.host, self.port = self._broker.url, self._broker.host, self._broker.port
@@ -57,7 +58,7 @@ class RunningBroker:
 
     @property
     def management_url(self) -> str:
-        """URL of its management API, which is loaded when it is first asked for (login guest:guest)."""
+        """URL of the management API (login guest:guest). The API starts when the URL is first read."""
         asking = asyncio.run_coroutine_threadsafe(self._manage(), self._loop)
         return asking.result(_DEADLINE)
 

@@ -1,4 +1,4 @@
-"""A harness for an App: an embedded broker, a worker and a publisher, and what was published where."""
+"""A harness for an App: an embedded broker, a worker and a publisher, and all messages that were published."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOOK: Final = 0.01
 
 
 class Harness:
-    """A running app in the hands of a test. Made by `harness`."""
+    """An app that runs under a test. Created by `harness`."""
 
     def __init__(self, app: App, url: str, *, raise_errors: bool) -> None:
         self.app = app
@@ -77,15 +77,21 @@ class Harness:
         return await self._publisher.publish(value, key=key, headers=headers)
 
     async def published(self, key: str, *, type: Any = None, timeout: float = TIMEOUT) -> Any:
-        """Return the next message published with `key`, by the test or by a stage, in their order.
+        """Return the next message that was published with `key` by the test or by a stage.
 
-        key: if the exchange is a topic one, it may be a stage's or an output's pattern, which takes the next
-        message that matches it. Each key and each pattern goes over all messages for itself.
+        Each key, and each pattern, goes through all messages in their order independently of the others.
 
-        It is decoded to `type`; without, to the type of the stage that takes this key, or as its content type
-        says. Raises TimeoutError after `timeout` seconds, UsageError for a key that neither stage nor output has
-        and after the harness's block has ended, AssertionError if a handler failed meanwhile, and what the worker
-        failed with.
+        Args:
+            key: The routing key. For a topic exchange, it may be the pattern of a stage or an output.
+            type: The type to decode the body to. None: the type of the stage that takes this key, or what the content
+                type says.
+            timeout: Seconds to wait.
+
+        Raises:
+            TimeoutError: No such message came within `timeout` seconds.
+            UsageError: No stage or output has this key, or the harness's block has ended.
+            AssertionError: A handler failed meanwhile.
+            Exception: The error that ended the worker.
         """
         if self._is_over:
             raise UsageError("the harness has ended: wait for what is published within its block")
@@ -115,9 +121,10 @@ class Harness:
                 failing.result()
 
     async def dead(self, *, timeout: float = TIMEOUT) -> dead_letters.DeadLetter:
-        """Return the oldest dead letter that it has not returned yet, waiting for one; it stays in its queue.
+        """Return the oldest dead letter that was not returned yet, or wait for one. It stays in its queue.
 
-        Raises TimeoutError after `timeout` seconds.
+        Raises:
+            TimeoutError: No dead letter came within `timeout` seconds.
         """
         async with asyncio.timeout(timeout):
             while True:
@@ -178,14 +185,18 @@ async def _end(task: asyncio.Future[Any]) -> None:
 
 @asynccontextmanager
 async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harness]:
-    """Run an app on an embedded broker of its own while the block is entered.
+    """Run an app on a new embedded broker inside the block.
 
-    Whatever the test or a handler publishes or connects to without a URL meanwhile goes to that broker. Retries come
-    at once, whatever their delay.
+    Inside the block, everything that publishes or connects without a URL uses that broker. Retries come at once,
+    whatever their delay. If the worker fails for good, the block is cancelled, and leaving it raises the cause.
 
-    raise_errors: an exception of a handler (not Reject, not Retry) is raised in the test as an AssertionError
-    with its traceback: where `published` waits, or at the end of the block. Where the worker fails for good, the
-    block is cancelled and the cause raised at its end. Raises AppError for an app that makes no sense.
+    Args:
+        app: The app.
+        raise_errors: Whether an exception of a handler (other than Reject and Retry) is raised in the test, as an
+            AssertionError with its traceback: by a waiting `published`, or at the end of the block.
+
+    Raises:
+        AppError: The app is invalid.
     """
     app.validate()
     with RunningBroker() as broker, entered(parse_url(broker.url)):

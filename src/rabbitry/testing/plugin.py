@@ -1,9 +1,9 @@
-"""The pytest plugin, which comes with the installation (entry point `pytest11`). docs/testing.md shows it.
+"""The pytest plugin, installed with the package (entry point `pytest11`). docs/testing.md describes it.
 
-pytest imports this module in every run, so it imports nothing of Rabbitry until a fixture is asked for.
+pytest imports this module in every run, so it imports nothing of Rabbitry until a test uses a fixture.
 
-During the run, what names no broker reaches none: neither the one of this machine nor the RABBITRY_BROKER of the
-shell (`rabbitry.amqp.client.url.environment_url`). A test names its broker by the harness, a URL, or RABBITRY_BROKER.
+During the run, code that names no broker reaches none: neither that of this machine nor the shell's RABBITRY_BROKER
+(`rabbitry.amqp.client.url.environment_url`). A test names its broker by the harness, a URL, or RABBITRY_BROKER.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.fixture
 def rabbitry_broker() -> Iterator[RunningBroker]:
-    """A running broker of this test's own, empty, on a free port of 127.0.0.1.
+    """Provide an empty, running broker for this test on a free port of 127.0.0.1.
 
     It has `url`, `host`, `port` and `management_url`.
     """

@@ -1,4 +1,4 @@
-"""The HTML around each page: its modules and style sheets, by addresses that hold behind a proxy's prefix too."""
+"""The HTML around each page: its modules and style sheets, with relative URLs that work behind a proxy's prefix."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def shell(plugin: Plugin, view: View, place: str) -> str:
     """Return the HTML of a view.
 
     Args:
-        plugin: The app that brings it.
-        view: The page.
-        place: Its place in the dashboard, which ends with a slash, or is empty for the first page.
+        plugin: The app that provides the view.
+        view: The view.
+        place: The view's place in the dashboard; it ends with a slash, or is empty for the first page.
     """
     root = "../" * place.count("/")
     own = f"{root}{plugin.name}/static/"

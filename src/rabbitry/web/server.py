@@ -1,4 +1,4 @@
-"""The dashboard's HTTP interface: the pages that apps bring, and the files that these share."""
+"""The dashboard's HTTP interface: the pages of the apps, and the files that these share."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Mount:
 
 
 def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None) -> list[Mount]:
-    """Return what the installed apps bring to the dashboard. One that does not load is logged, and left out.
+    """Return the dashboard's parts of the installed apps. An app that does not load is logged and left out.
 
     Args:
-        site: What the pages are told.
+        site: The broker and the settings for the pages.
         options: App → the values of its own options; the defaults if there are none.
     """
     found: list[Mount] = []
@@ -69,10 +69,10 @@ def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None
 
 
 def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
-    """Make the dashboard, an ASGI application. What apps do in the background, they do while it runs.
+    """Return the dashboard, an ASGI application. The background work of the apps runs while it runs.
 
     Args:
-        settings: Where the page is served, and its password.
+        settings: The address of the page, and its password.
         mounted: The apps in it.
     """
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
@@ -105,7 +105,7 @@ def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _running(live: list[Mount], app: FastAPI) -> AsyncIterator[None]:
-    """Run what the apps do in the background. One that can't begin is logged, and leaves the navigation."""
+    """Run the background work of the apps. An app that can't start is logged and left out of the navigation."""
     async with contextlib.AsyncExitStack() as stack:
         for mount in [*live]:
             if mount.router is None:

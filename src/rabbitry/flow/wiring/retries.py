@@ -1,4 +1,4 @@
-"""Retries: the retry queues, where a message waits on the broker and not in a worker, and the queue of suspects."""
+"""Retry queues, in which messages wait on the broker and not in a worker, and the queue of suspects."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def retry_queue(app: str, suffix: str) -> str:
 
 
 def suspects_queue(app: str, stage: str) -> str:
-    """Return the name of a stage's queue of suspects: messages that were in hand when a worker died.
+    """Return the name of a stage's queue of suspects: messages that a worker was handling when it died.
 
-    Workers take from it one at a time, so that the next death tells which one was the cause.
+    Workers take one message at a time from it, so that the next death shows which message was the cause.
     """
     return f"{app}.suspects.{stage}"
 
 
 def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float, limit: int) -> Publication:
-    """Return the message that comes to `queue` again after `delay` seconds, as attempt number `attempt`.
+    """Return the message that is delivered to `queue` again after `delay` seconds, as attempt number `attempt`.
 
-    A delay rounds up to a retry queue's. What is left of one longer than the last queue's goes with the message.
-    limit: bytes that its properties may take.
+    The delay is rounded up to that of a retry queue. The rest of a delay longer than the longest retry queue's travels
+    with the message. limit: bytes that the message's properties may take.
     """
     if delay <= 0:
         return Publication("", queue, delivery.body, again(delivery, attempt, limit), role=Role.AGAIN)

@@ -123,7 +123,7 @@ def derive(spec: AppSpec) -> AppTopology:
 
 
 def _waiting(seconds: int) -> dict[str, str | int]:
-    """Arguments of a waiting queue: what has waited goes to the queue that its routing key names.
+    """Return the arguments of a waiting queue: a message that has waited goes to the queue that its key names.
 
     At-least-once dead-lettering exists for quorum queues alone, and asks for reject-publish (RabbitMQ's
     docs/quorum-queues, "At-least-once dead lettering").
@@ -196,7 +196,7 @@ async def declare(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not on the broker as the app declares it. text: the broker's words, or `missing`."""
+    """A difference between the broker and the app's topology. text: the broker's words, or `missing`."""
 
     what: str
     text: str
@@ -214,10 +214,10 @@ _MISSING: Final = "missing"
 
 
 async def check(connection: Connection, spec: AppSpec) -> list[Finding]:
-    """Compare exchanges and queues with a broker, and change nothing.
+    """Compare exchanges and queues with a broker without changing anything.
 
-    What is there is declared again as the app would: the broker says 406 if it differs and does nothing
-    if it does not (AMQP 0-9-1, queue.declare). AMQP has no way to ask for bindings.
+    An exchange or queue that exists is declared again with the app's flags: the broker answers 406 if the flags differ,
+    and does nothing if they do not (AMQP 0-9-1, queue.declare). AMQP has no way to ask for bindings.
     """
     topology = derive(spec)
     findings: list[Finding] = []

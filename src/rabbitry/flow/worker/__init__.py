@@ -1,6 +1,6 @@
-"""Workers: they take the messages of an app's stages, run the handlers, and settle.
+"""Workers: they consume the messages of an app's stages, run the handlers, and settle the messages.
 
-`Worker` is public, with what it tells of: `Work` is what one call of a handler got, `Result` what it led to.
+`Worker` is public, and so are `Work`, the input of one call of a handler, and `Result`, its outcome.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The body of an `async with` that is cancelled when what it runs has failed, as asyncio.TaskGroup cancels its own."""
+"""The body of an `async with` that is cancelled when something it runs fails, as asyncio.TaskGroup does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Block:
-    """The body that the current task goes on with. For the loop of that task."""
+    """The body that the current task continues with. Only for use in that task's loop."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = asyncio.current_task()

@@ -25,7 +25,7 @@ class Taking(Protocol):
 
 
 class StageCounts:
-    """Totals of one stage in one worker. What can be derived is not counted: each message pays (`make bench-flow`)."""
+    """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
     __slots__ = ("dead", "handling", "intakes", "interrupted", "not_done", "passages", "passing", "redelivered",
                  "repeated", "to", "waiting")  # fmt: skip
@@ -78,7 +78,7 @@ class Counting:
         self.stages = {stage.name: StageCounts() for stage in stages}
 
     def redelivered(self, job: Job) -> None:
-        """Count a delivery that came before."""
+        """Count a redelivered message."""
         self.stages[job.stage.name].redelivered += 1
 
     def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
@@ -114,11 +114,11 @@ class Counting:
         self.stages[stage.name].dead += number
 
     def lost(self, job: Job) -> None:
-        """Count what was done and could not be acked, so that it comes again."""
+        """Count a message that was handled but could not be acknowledged, so that it is delivered again."""
         self.stages[job.stage.name].repeated += 1
 
     def settled(self, job: Job, now: float) -> None:
-        """Count a delivery that is out of hand. now: on the monotonic clock."""
+        """Count a settled delivery. now: on the monotonic clock."""
         self.stages[job.stage.name].passing.observe(now - job.received)
 
     def reports(self, kind: ReportKind) -> list[Report]:

@@ -40,10 +40,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Takes jobs and settles them. Everything but `__init__` belongs to the I/O thread's loop.
+    """Consumes jobs and settles them. Everything but `__init__` runs in the I/O thread's loop.
 
-    waits: whether retries wait for their delay. hand_over: called with each job that can be handled. failed: told
-    what ended the engine.
+    waits: whether retries wait for their delay. hand_over: called with each job that can be handled. failed: called
+    with the error that ended the engine.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Engine:
         self._own_lock = asyncio.Lock()
         self._is_stopping = False
         self._blocking: asyncio.Task[None] | None = None
-        """Keeps what is given back from coming here again; begun by `stop_taking`."""
+        """Keeps returned deliveries from coming here again; set by `stop_taking`."""
 
     @property
     def exchange_type(self) -> str:
@@ -186,7 +186,7 @@ class Engine:
             self._hand_over(job)
 
     def finish(self, results: list[tuple[Work, Result]]) -> None:
-        """Settle jobs that were handled. What goes wrong here ends the worker: else they would be in hand for ever."""
+        """Settle jobs that were handled. An error here ends the worker; otherwise the jobs would stay unsettled."""
         if self._settler is None:
             return
         try:
@@ -197,10 +197,10 @@ class Engine:
             raise
 
     async def publish(self, message: Publication) -> None:
-        """Publish what a handler publishes itself, and wait until it is confirmed. Raises as `Channel.publish` does.
+        """Publish a message for a handler that publishes itself, and wait for the confirm.
 
-        It has a channel of its own on the publishing connection: a message for which the broker closes the channel
-        costs the settlement of no other.
+        Raises as `Channel.publish` does. These messages have their own channel on the publishing connection, so a
+        message for which the broker closes the channel does not affect the settlement of jobs.
         """
         async with self._own_lock:
             if self._own is None:
@@ -227,9 +227,10 @@ class Engine:
         await channel.close()
 
     async def stop_taking(self, seconds: float) -> None:
-        """Cancel the consumers, which a broker has `seconds` to answer; what is in hand stays.
+        """Cancel the consumers, and wait at most `seconds` for the broker's answers; jobs in hand stay.
 
-        Those of stages with one active worker stay until nothing is in hand: with its consumer gone, another is active.
+        Consumers of stages with one active worker stay until no job is in hand, since another worker becomes active as
+        soon as the consumer is gone.
         """
         self._is_stopping = True
         if self._settler is not None:
@@ -240,7 +241,7 @@ class Engine:
         await _within(seconds, *(intake.stop() for intake in self.intakes if not intake.stage.single_active))
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until everything in hand is settled, at most `seconds`; says whether it is. After `stop_taking`."""
+        """Wait at most `seconds` until all jobs are settled; return whether they are. Call `stop_taking` first."""
         settler = self._settler
         if settler is None:
             return True
@@ -261,7 +262,7 @@ class Engine:
         return True
 
     async def close(self) -> None:
-        """End all tasks and close both connections; what is in hand goes back."""
+        """End all tasks and close both connections; unsettled deliveries go back to their queues."""
         self._is_stopping = True
         await self._end([] if self._blocking is None else [self._blocking])
         await self._end(self._intaking)
@@ -279,9 +280,9 @@ class Engine:
 
 
 async def _within(seconds: float, *works: Coroutine[Any, Any, None]) -> None:
-    """Run all at once for at most so long, whatever they raise.
+    """Run all works concurrently for at most so many seconds, and ignore their errors.
 
-    A connection that is gone has no consumer to cancel, and a broker that is silent gets no more to do.
+    A lost connection has no consumer to cancel, and a silent broker gets no more time.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -14,7 +14,7 @@ _LONGEST_REQUEST: Final = 8192
 
 
 class Health:
-    """Serves `GET /health`. describe: says whether all is well, and more as plain data."""
+    """Serves `GET /health`. describe: returns whether the worker is healthy, and details as plain data."""
 
     def __init__(self, describe: Describe) -> None:
         self._describe = describe
@@ -27,7 +27,7 @@ class Health:
         return number
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()

@@ -1,4 +1,4 @@
-"""Taking deliveries of one stage, on the I/O thread: each becomes a job, counted before it is handled."""
+"""Consuming the messages of one stage on the I/O thread: each delivery becomes a job, counted before it is handled."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Intake:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it consumes, if it shall."""
+        """Whether it consumes, or is not to consume now."""
         return self.consuming.is_set()
 
     @property
@@ -133,12 +133,13 @@ class Intake:
         self._take(Job(self, delivery))
 
     def excuses(self, delivery: Delivery) -> bool:
-        """Return whether a redelivered message only waited here, and was in no worker's hands. For suspects.
+        """Return whether a redelivered suspect only waited in the queue and was not handled by a worker.
 
-        A broker that crashed marks all that waits in a durable queue as redelivered (RabbitMQ's classic queues). Such
-        messages come before any that is not marked. This worker lived on, and takes one suspect at a time: only that
-        one counts, since a handler that keeps its process from answering heartbeats costs the connection each time.
-        A worker that was killed starts without excuses, so a message that kills workers is excused once by each.
+        A broker that crashed marks all messages of a durable queue as redelivered (RabbitMQ's classic queues). These
+        messages come before any that is not marked. This worker survived the crash and takes one suspect at a time, so
+        only the one in hand counts an attempt: a handler that keeps its process from answering heartbeats loses the
+        connection each time. A worker that was killed starts without this knowledge, so a message that kills workers
+        is excused at most once by each worker.
         """
         return self._is_backlog and _identity(delivery) != self._in_hand
 
@@ -149,7 +150,7 @@ class Intake:
         self._in_hand = None if self._latest is None else _identity(self._latest)
 
     def lose(self) -> None:
-        """Note that what was delivered so far can't be settled any more and will come again."""
+        """Note that the deliveries so far can't be settled any more and will be redelivered."""
         self.generation += 1
 
     async def restart(self) -> None:
@@ -158,7 +159,7 @@ class Intake:
             await self._channel.close()
 
     async def stop(self) -> None:
-        """Take nothing more but what is on its way; what is in hand can still be settled."""
+        """Stop consuming. Deliveries already on their way are taken, and jobs in hand can still be settled."""
         self._is_stopped = True
         if self._consumer is not None:
             await self._consumer.cancel(give_back=False)
@@ -166,7 +167,7 @@ class Intake:
 
 
 def _identity(delivery: Delivery) -> bytes | str:
-    """Return what is the same when a message is delivered again: its id, or its body if it has none."""
+    """Return a value that identifies a message when it is delivered again: its id, or its body if it has no id."""
     return properties_of(delivery).message_id or delivery.body
 
 

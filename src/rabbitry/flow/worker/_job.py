@@ -188,14 +188,14 @@ class BatchJob:
 
 
 Work: TypeAlias = Job | BatchJob
-"""What one call of a handler gets."""
+"""The input of one call of a handler."""
 
 
 class Pending:
-    """Deliveries to be acked together, what is not confirmed of what they led to, and what failed of it.
+    """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
 
-    is_open: the handler may still yield. letters: dead letters of the inputs, each with whether it is to be published
-    alone. failure: why the inputs can't be settled, and have to come again.
+    is_open: whether the handler may still yield. letters: dead letters of the inputs, each with whether it must be
+    published alone. failure: why the inputs can't be settled and have to be delivered again.
     """
 
     __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")

@@ -11,9 +11,9 @@ _T = TypeVar("_T")
 
 
 class Mailbox(Generic[_T]):
-    """Carries items to a loop in batches: whatever was put in since the loop's last look is one batch.
+    """Carries items to a loop in batches: all items since the loop's last look are one batch.
 
-    `put` is for any thread. Bounded by its users: what is on its way is in hand, and prefetch bounds that.
+    `put` is for any thread. Its users bound it: the items belong to unsettled deliveries, and prefetch bounds those.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[list[_T]], None]) -> None:
@@ -23,7 +23,7 @@ class Mailbox(Generic[_T]):
         self._is_scheduled = False
 
     def put(self, item: _T) -> None:
-        """Put an item in. Dropped if the loop is closed, which nobody reads any more."""
+        """Put an item in. The item is dropped if the loop is closed."""
         self._items.append(item)
         # `_empty` resets the flag before it looks, so an item put in after its look schedules the next one.
         if not self._is_scheduled:

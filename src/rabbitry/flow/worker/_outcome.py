@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
 
 FEWEST_DELIVERIES: Final = 3
-"""A suspect is a dead letter after this many attempts at least, also if its stage tries but once: the worker
-may have ended for a reason of its own."""
+"""The least number of attempts before a suspect becomes a dead letter, even if its stage allows only one: the worker
+may have died for another reason."""
 _FIRST: Final = Trail(1, 0.0, b"", b"")
 """The trail of what begins a chain of its own."""
 
@@ -86,17 +86,19 @@ def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int) -> Public
 def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
     """Return what is published in place of handling a job; None if it can be handled. limit: see outgoing_of.
 
-    A redelivered message may have killed its worker, or was in hand there beside one that did. It is counted first, and
-    goes to the suspects, which workers take one at a time; therefore one that is redelivered from there was alone,
-    or only waited there when the broker crashed, which is not counted. A message that came from a retry queue with
-    seconds left goes to another one.
+    A redelivered message may have killed its worker, or was handled beside a message that did. First an attempt is
+    counted for it, and it goes to the queue of suspects, from which workers take one message at a time. A message that
+    is redelivered from there was therefore handled alone, or only waited there when the broker crashed, which does not
+    count. A message that came from a retry queue before its delay was over goes to another retry queue.
     """
     stage, delivery = job.stage, job.delivery
     rest = job.trail.wait
     if delivery.redelivered and not (job.is_suspect and job.source.excuses(delivery)):
         attempt = job.attempt + 1
         if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):
-            text = f"delivered {job.attempt} times and never settled: it may kill its worker, or time out there"
+            text = (
+                f"delivered {job.attempt} times and never settled: it may kill its worker or exceed a time limit there"
+            )
             return dead_letter_of(spec.name, job, Result("failed", reason="failed", error=text), limit)
         if rest:
             return later(spec.name, stage.queue, delivery, attempt, rest, limit)

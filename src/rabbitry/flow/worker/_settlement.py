@@ -1,14 +1,15 @@
 """Settlement, on the I/O thread: publish what a job led to, wait for the confirms, then ack. The one place.
 
-Nothing is acked before everything that it led to is confirmed. What the broker refuses is published again a few times.
-A result that nobody takes, or that is refused to the end, becomes a dead letter, confirmed in turn.
+No delivery is acknowledged before everything that it led to is confirmed. A message that the broker refuses is
+published again a few times. A result that no queue takes, or that is refused each time, becomes a dead letter, which is
+confirmed in turn.
 
-A message that can't be published for what it is (headers that no frame holds, a body larger than the broker takes, a
-name that AMQP can't carry) must neither end the worker nor come again for ever. Something smaller takes its place: the
-dead letter of a result, then that of the input, then that without the properties of other programs. If the broker
-closed the channel, each message that was on its way goes alone over another one, so that the one at fault is found and
-its neighbours are settled. If the fault lies elsewhere (no confirm in time), the delivery is given back after a
-pause, to come again with one attempt more.
+A message that can't be published as it is (headers too large for a frame, a body larger than the broker accepts, a name
+that AMQP can't carry) must neither end the worker nor be redelivered for ever. Something smaller takes its place: the
+dead letter of a result, then the dead letter of the input, then that without the properties of other programs. If the
+broker closed the channel, each message that was on its way is published alone over another channel, so that the one at
+fault is found and the others are settled. If the fault lies elsewhere (no confirm in time), the delivery is returned
+after a pause and comes again as another attempt.
 """
 
 from __future__ import annotations

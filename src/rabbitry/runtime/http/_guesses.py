@@ -1,4 +1,4 @@
-"""Wrong passwords: how long each address has to wait before it may try another one."""
+"""Limits on guessing passwords: how long an address has to wait after wrong ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADDRESSES = 4096
 class Guesses:
     """The wrong passwords of each address.
 
-    A right password takes nothing back: somebody at the same address (behind one router) may be guessing meanwhile.
+    A right password does not reset the count: somebody else at the same address (behind one router) may be guessing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +27,7 @@ class Guesses:
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the last one came
 
     def wait(self, peer: str) -> float:
-        """Return the seconds that `peer` has to wait still; 0 if it may try."""
+        """Return the seconds that `peer` still has to wait; 0 if it may try."""
         number, last = self._wrong.get(peer, (0, 0.0))
         if number < FREE:
             return 0.0

@@ -11,13 +11,13 @@ from rabbitry.runtime.http.connections import Connections, Phase, peer_of
 
 
 class CountedWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, which counts as a connection until the last byte: a peer may never answer its closing."""
+    """uvicorn's WebSocket, counted as a connection until its last byte, since a peer may never answer the close."""
 
     connections_in_use: ClassVar[Connections]
 
     @property
     def phase(self) -> Phase:
-        """What it waits for: one that is closed on this side waits for its peer alone."""
+        """The phase of the connection. One that is closed on this side waits only for its peer."""
         return Phase.BODY if self.close_sent else Phase.ANSWER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,8 +1,8 @@
-"""Limits on HTTP connections that uvicorn does not have: on the time of a request, and on each peer's connections.
+"""Limits on HTTP connections that uvicorn lacks: on the time of a request, and on the connections of each peer.
 
-Without them, somebody who sends a header's bytes one by one, or nothing at all, holds a connection for as long as they
-like, and a few hundred of those shut out everybody else. WebSockets count as connections too; whoever accepts them has
-limits on their number.
+Without them, a client that sends a header byte by byte, or nothing at all, holds a connection for as long as it likes,
+and a few hundred such connections shut out everybody else. WebSockets count as connections, too; the code that accepts
+WebSockets limits their number.
 """
 
 from __future__ import annotations
@@ -49,13 +49,15 @@ class Connection(Protocol):
         """What it waits for now."""
 
     def give_up(self, reason: str) -> None:
-        """Close it, whatever the peer does."""
+        """Close the connection, whatever the peer does."""
 
 
 class Connections:
     """The connections of one server, from the oldest to the newest.
 
-    most: how many there are at once. most_of_peer: how many one address has of them.
+    Args:
+        most: The most connections at once.
+        most_of_peer: The most connections of one address.
     """
 
     def __init__(self, most: int = CONNECTIONS, most_of_peer: int = PEER_CONNECTIONS) -> None:
@@ -69,11 +71,14 @@ class Connections:
         self._open[connection] = peer
 
     def admit(self, connection: Connection, peer: str) -> bool:
-        """Admit a new connection; if there are too many, close one that waits for its peer.
+        """Admit a new connection. If there are too many, close one that waits for its peer.
 
-        That is the oldest of the peer's own if the peer has too many, else of the peer that has the most. Within it,
-        one without a request goes before one whose body is still coming. A connection that is being answered stays;
-        if there are no others, the new one is refused, and False is returned.
+        The closed connection is the oldest one of this peer if the peer has too many, or else of the peer that has the
+        most. Of that peer's connections, one without a request is closed before one whose body is still coming.
+        Connections that are being answered stay; if there are no others, the new connection is refused.
+
+        Returns:
+            Whether the new connection was admitted.
         """
         of_peer = [other for other, owner in self._open.items() if owner == peer]
         if len(of_peer) >= self._most_of_peer:
@@ -98,7 +103,7 @@ class Connections:
         self._open.pop(connection, None)
 
     def linger(self, connection: LimitedProtocol) -> None:
-        """Note that a closed connection still waits for its peer to read the last answer; `gone` ends that."""
+        """Note that a closed connection waits until its peer has read the last answer, or until `gone`."""
         self._lingering[connection] = None
         if len(self._lingering) > LINGERING:
             next(iter(self._lingering)).drop()
@@ -127,14 +132,14 @@ class LimitedProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Take the connection in, or refuse it."""
+        """Admit the connection, or refuse it."""
         super().connection_made(transport)
         self._enter(Phase.HEAD)
         if not self.connections_in_use.admit(self, peer_of(self.client)):
             self.give_up("too many connections from your address", status="503 Service Unavailable")
 
     def data_received(self, data: bytes) -> None:
-        """Go on with the request."""
+        """Continue to read the request."""
         if self._timer is not None:  # else it is given up, and what still comes is thrown away
             super().data_received(data)
             self._look()
@@ -165,7 +170,7 @@ class LimitedProtocol(H11Protocol):
         self.transport.abort()
 
     def give_up(self, reason: str, status: str = "408 Request Timeout") -> None:
-        """Close the connection, with an error as answer if none has begun. The peer can't keep it open."""
+        """Close the connection; answer with an error unless an answer has begun. The peer can't keep it open."""
         self._forget()
         cycle = self.cycle
         begun = cycle is not None and cycle.response_started and not cycle.response_complete

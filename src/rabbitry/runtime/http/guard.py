@@ -1,8 +1,8 @@
 """Access checks of an HTTP service, made before any route sees a request.
 
-A page on another site must not read the samples, nor change anything, through the browser of somebody who may: the
-Host header (against DNS rebinding) and the Origin of a WebSocket, or of a request that changes something, are
-checked. Beyond loopback a password is asked for.
+A page of another site must not read or change anything through the browser of an authorised user. Therefore the Host
+header is checked (against DNS rebinding), and so is the Origin of WebSockets and of requests that change something.
+On other addresses than loopback, a password is required.
 """
 
 from __future__ import annotations
@@ -47,12 +47,19 @@ _logger = logging.getLogger(__name__)
 class Guard:
     """ASGI middleware: Host, Origin, password, HEAD as GET, and the headers of every response.
 
-    With a password, any Host is served: a rebound name has neither the password nor the cookie. Without one,
-    only this machine's names and literal addresses are, which no stranger's DNS can stand for.
+    With a password, requests with any Host are served, since a page with a rebound name has neither the password nor
+    the cookie. Without a password, only requests for this machine's names and for literal addresses are served, which
+    DNS rebinding can't use.
     """
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str] = (), password: str | None = None) -> None:
-        """`names` are served as hosts besides `localhost`, this machine's name and literal IP addresses."""
+        """Guard an application.
+
+        Args:
+            app: The application.
+            names: Host names that are served besides `localhost`, this machine's name and literal IP addresses.
+            password: The password; None serves this machine alone, without a password.
+        """
         self._app = app
         self._hosts = KnownHosts(names)
         self._password = password
@@ -156,12 +163,12 @@ class Guard:
 
 
 def is_head(scope: Scope) -> bool:
-    """Return whether a GET was asked as HEAD: it must have no effect."""
+    """Return whether a request came as HEAD, so that it must have no effect."""
     return HEAD in scope
 
 
 def peer_of(scope: Scope) -> str:
-    """Return who asks, for limits on each: an IPv4 address, or the network of an IPv6 one (RFC 4291, 2.5.4)."""
+    """Return the peer for per-peer limits: an IPv4 address, or the /64 network of an IPv6 one (RFC 4291, 2.5.4)."""
     client = scope.get("client")
     return network_of(client[0]) if client else ""
 
@@ -172,7 +179,7 @@ def _cookie_name(scope: Scope) -> str:
 
 
 async def _refuse_websocket(refusal: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a handshake with a status and the reason, if the server can, else by 403."""
+    """Answer a handshake with a status and the reason if the server can, or else with 403."""
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await refusal(scope, receive, send)
     else:
@@ -187,6 +194,6 @@ def _without_body(send: Send) -> Send:
 
 
 def _within_this_machine(scope: Scope) -> bool:
-    """Return whether it came to a loopback address, or over a Unix socket, whatever the server listens on."""
+    """Return whether a request came to a loopback address or over a Unix socket."""
     server = scope.get("server")
     return not server or server[1] is None or is_loopback(server[0])

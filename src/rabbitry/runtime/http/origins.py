@@ -1,8 +1,8 @@
-"""Where a browser's request comes from: the name that it asked for, and the site of the page that made it.
+"""The origin of a browser's request: the host name in it, and the site of the page that made it.
 
-A page of another site can make a browser send requests to services on this machine, also under a name of its own that
-its DNS leads here (DNS rebinding). Of the headers that are looked at here, programs that are no browsers send Host
-alone.
+A page of another site can make a browser send requests to services on this machine, even under its own host name if its
+DNS resolves that name to this machine (DNS rebinding). Of the headers checked here, programs other than browsers send
+only Host.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class KnownHosts:
     """The hosts under which a service is asked for: literal addresses and this machine's names."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        """names: served besides `localhost`, this machine's name and literal IP addresses."""
+        """Know `names` besides `localhost`, this machine's name and literal IP addresses."""
         self._names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
 
     def __contains__(self, host: object) -> bool:
-        """Return whether the value of a Host header is one that no stranger's DNS can stand for."""
+        """Return whether the value of a Host header is one that DNS rebinding can't use."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:
@@ -37,11 +37,11 @@ class KnownHosts:
 
 
 def is_from_another_site(headers: Headers) -> bool:
-    """Return whether a browser sent this for a page of another origin, which must not cause anything here.
+    """Return whether a browser sent this request for a page of another origin, so that it must have no effect.
 
-    Programs that are no browsers send none of these headers, and what a person types has no page. A browser leaves
-    out Sec-Fetch-Site if it takes the address for untrustworthy, http://192.0.2.7 for one. What it sends there has
-    no password: that is asked for beyond this machine, and browsers keep it apart for each site.
+    Programs other than browsers send none of these headers, and a browser sends none for an address that the user
+    typed. A browser omits Sec-Fetch-Site if it considers the address untrustworthy, such as http://192.0.2.7. Such a
+    request carries no password: other machines need one, and browsers keep passwords for each site separately.
     """
     hosts, sites, origins = headers.getlist("host"), headers.getlist("sec-fetch-site"), headers.getlist("origin")
     host = hosts[0].lower() if len(hosts) == 1 else ""

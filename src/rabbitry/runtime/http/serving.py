@@ -1,4 +1,4 @@
-"""Serving HTTP inside a process that also does other things, and that minds its signals itself."""
+"""Serving HTTP inside a process that does other work, too, and handles its signals itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE = 5
 
 
 class Server(uvicorn.Server):
-    """An HTTP server that leaves the signals to whoever runs the process, and limits its connections.
+    """An HTTP server that limits its connections and does not handle signals.
 
     It listens on no socket itself: its connections come from an `Acceptor`.
     """
@@ -32,12 +32,12 @@ class Server(uvicorn.Server):
         grace: int = GRACE,
         started: Callable[[], None] | None = None,
     ) -> None:
-        """Load all that it needs.
+        """Load everything that the server needs.
 
         Args:
             app: Answers the requests.
             connections: The limits of the connections; None for the usual ones.
-            websockets: Whether `app` is asked about WebSockets; they are refused otherwise.
+            websockets: Whether `app` serves WebSockets; otherwise they are refused.
             grace: Seconds that open requests have to finish at the end.
             started: Called when requests are answered.
 
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to whoever runs this process."""
+        """Handle no signals: the program that runs the server does."""
         yield
 
 
@@ -94,9 +94,9 @@ def _websocket(limits: Connections) -> type[asyncio.Protocol]:
 async def serve(
     app: ASGIApp, listeners: Sequence[socket.socket], stop: asyncio.Event, started: Callable[[], None] | None = None
 ) -> None:
-    """Serve `app` until `stop` is set, then finish the requests in hand. Cancelling drops them.
+    """Serve `app` until `stop` is set, then finish the requests in progress. Cancelling drops them.
 
-    `started` is called when requests are answered.
+    `started` is called once requests are answered.
     """
     acceptor = Acceptor()
 

@@ -1,8 +1,8 @@
 """Running handlers: `async def` in the worker's loop, `def` in threads, `processes=True` behind such threads.
 
-Each executor takes jobs from the loop that the worker lives in, and gives a result for each of them, once; before it, a
-result "yielded" for each value that a generator made. Each message, or batch, is handled in a fresh copy of the context
-that the executor was made in, so that none sees the variables of another. `Batcher` makes batches of single jobs first.
+An executor takes jobs from the worker's loop and reports one result for each of them; before it, a result "yielded" for
+each value of a generator. Each message, or batch, is handled in a fresh copy of the context that the executor was made
+in, so that no handler sees the variables of another. `Batcher` first gathers single jobs into batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Executor", "make_executor"]
 
 
 def make_executor(stage: Stage, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> Executor:
-    """Make the executor that a stage's handler needs; `failed` is told of what ends the worker."""
+    """Return the executor that a stage's handler needs; it calls `failed` with an error that ends the worker."""
 
     def make(report: Report) -> AsyncExecutor | ThreadExecutor:
         if stage.kind == "async":

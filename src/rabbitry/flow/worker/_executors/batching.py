@@ -1,10 +1,9 @@
-"""Gathering single messages into the batches that a handler takes, and taking apart a batch that failed.
+"""Gathering single messages into the batches that a handler takes, and splitting a batch that failed.
 
-A batch is handed over when it is full, or `within` seconds after its first message came; while all handlers are at
-work it goes on filling. One that fails as a whole is handled again in halves, at once, and these in halves again, so
-that in the end the message at fault fails alone, and it alone is charged an attempt: among 500 that takes about 18
-calls. If the time limit of the whole is over before that, the rest goes to the queue of suspects, and is handled
-alone.
+A batch is handed over when it is full, or `within` seconds after its first message came; while all handlers are busy
+it continues to fill. A batch that fails as a whole is handled again at once in halves, and these in halves again, until
+the message at fault fails alone. Only that message is charged an attempt. For 500 messages this takes about 18 calls.
+If the batch's time limit ends before that, the remaining messages go to the queue of suspects and are handled alone.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Batcher:
     """An executor of batches: takes single messages, and has another executor run the batches that it makes of them."""
 
     def __init__(self, stage: Stage, concurrency: int, report: Report, make: Callable[[Report], WorkExecutor]) -> None:
-        """make: makes the executor that runs the batches, given what it shall report to."""
+        """Create a batcher; `make` returns the executor that runs the batches, given the function it reports to."""
         assert stage.batch is not None  # noqa: S101 # narrows the type
         self._stage = stage
         self._size = stage.batch
@@ -68,7 +67,7 @@ class Batcher:
         await self._executor.stop(deadline)
 
     def _hand_over(self) -> None:
-        """Hand over what is due, as far as handlers are free."""
+        """Hand over the batches that are due while handlers are free."""
         while self._waiting and self._running < self._concurrency and not self._is_stopping:
             left = self._waiting[0].received + self._stage.within - time.monotonic()
             if len(self._waiting) < self._size and left > 0:
@@ -92,7 +91,7 @@ class Batcher:
         self._executor.submit([BatchJob(jobs, time.monotonic() + self._stage.time_limit)])
 
     def _report(self, work: Work, result: Result) -> None:
-        """Pass on what became of a batch, or take it apart; called in any thread."""
+        """Report the result of a batch, or split the batch; called in any thread."""
         assert isinstance(work, BatchJob)  # noqa: S101 # the executor has nothing else; narrows the type
         if result.kind == "yielded":
             self._tell(work, result)

@@ -18,26 +18,26 @@ class Executor(Protocol):
     """Runs the handler of one stage."""
 
     async def start(self) -> None:
-        """Make ready; before the first job. Raises AppError if the handler can't be run."""
+        """Prepare for the first job. Raises AppError if the handler can't be run."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs to run."""
 
     async def stop(self, deadline: float) -> None:
-        """Return to the broker what has not begun, wait for the rest until `deadline` (the loop's clock), and end."""
+        """Return jobs that have not begun, wait for the others until `deadline` (the loop's clock), and end."""
 
 
 class WorkExecutor(Protocol):
-    """An executor that takes whatever one call of a handler gets. See Executor."""
+    """An executor of messages or batches, one for each call of the handler. See Executor."""
 
     async def start(self) -> None:
         """See Executor."""
 
     def submit(self, works: Sequence[Work]) -> None:
-        """Take what is to be run."""
+        """Take work to run."""
 
     def submit_first(self, works: Sequence[Work]) -> None:
-        """Take what is to be run before all else that waits; for who is told a result, in that thread."""
+        """Take work to run before all other waiting work. To be called in the thread that reports a result."""
 
     async def stop(self, deadline: float) -> None:
         """See Executor."""

@@ -38,7 +38,7 @@ _UNBEGUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | None = None) -> Result:
-    """Encode what a handler returned. Raises what can't be encoded or published, and what a computed `then` raises.
+    """Encode a handler's result. Raises if it can't be encoded or published, and whatever a function `then` raises.
 
     places: see `extra_of`.
     """
@@ -76,7 +76,7 @@ def _product(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], place
 
 
 def _unknown(stage: Stage, body: Body) -> dict[str, msgspec.Raw]:
-    """Return the fields that results carry on from the input; those of batches carry none."""
+    """Return the input's fields that are copied to results; none for batches."""
     return stage.codec.unknown(body) if stage.keep_unknown and isinstance(body, bytes) else {}
 
 
@@ -86,7 +86,7 @@ def _context() -> bytes | None:
 
 
 def failed(error: BaseException) -> Result:
-    """Return what an error of a handler, or of its body, leads to; it never raises."""
+    """Return the result for an error of a handler or of its input. Never raises."""
     kind: ResultKind
     kind, reason, after = "failed", "failed", None
     trace = traced(error)
@@ -120,7 +120,7 @@ def _single_arguments(stage: Stage, body: bytes, message: Metadata) -> dict[str,
 
 
 async def call_async(stage: Stage, body: Body, message: Metadata, put: PutAsync) -> Result:
-    """Run an `async def` handler; errors are results. Raises CancelledError, which may not be the handler's."""
+    """Run an `async def` handler; errors become results. Raises CancelledError, which may not be the handler's."""
     try:
         if not stage.yields and isinstance(body, bytes):  # each call more costs every message (`make bench-flow`)
             returned = await stage.handler(**_single_arguments(stage, body, message))
@@ -156,7 +156,7 @@ async def _run_async(
 
 
 def call(stage: Stage, body: Body, message: Metadata, put: Put) -> Result:
-    """Run a `def` handler; errors are results. SystemExit and the like, raised by a handler, are too."""
+    """Run a `def` handler; its errors become results, also SystemExit and other BaseExceptions."""
     try:
         if not stage.yields and isinstance(body, bytes):
             return succeeded(stage, body, stage.handler(**_single_arguments(stage, body, message)))
@@ -191,9 +191,9 @@ def _yielded(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], place
 
 
 class InContext:
-    """Awaits a coroutine in a context of its own, without a task of its own, which would cost each message more.
+    """Awaits a coroutine in its own context without creating a task, which would cost every message time.
 
-    Each step of the coroutine runs within `context`; what it waits for is handed on to the task that awaits this.
+    Each step of the coroutine runs within `context`; the futures that it waits for go to the task that awaits this.
     """
 
     def __init__(self, context: Context, coroutine: Coroutine[object, object, Result]) -> None:

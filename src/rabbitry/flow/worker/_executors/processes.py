@@ -1,7 +1,7 @@
 """Worker processes for `processes=True`: one message at a time goes in, its result comes out.
 
-The handler is imported by name in a fresh process. A process past the time limit is killed; one that dies
-takes its message's attempt with it, never the worker.
+The handler is imported by name in a fresh process. A process that exceeds the time limit is killed. A process that dies
+costs its message an attempt, and does not affect the worker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PATIENCE: Final = 5.0
 _START_LIMIT: Final = 60.0
 """Seconds that a process may take to start and to import its handler."""
 _AHEAD: Final = 2
-"""Groups of values that a process may be ahead of the worker's answers: neither waits for the other each time."""
+"""Groups of values that a process may send ahead of the worker's answers, so that neither waits for each group."""
 _MOST: Final = 128
 _LARGEST: Final = 1 << 20
 """Values, and bytes of their bodies, that a process sends at once at most, but for a single larger one."""
@@ -44,11 +44,10 @@ _CLOSING: Final = 0.5
 
 
 class ProcessSlot:
-    """One process at a time, started when first needed. For one thread, its owner; `kill` is for any.
+    """One process at a time, started when first needed. For one thread, its owner; only `kill` is for any thread.
 
-    Only the owner closes the pipe and waits for the process, so that it never reads from a closed one.
-
-    What the handler publishes without a URL goes to `broker`.
+    Only the owner closes the pipe and waits for the process, so it never reads from a closed pipe. Messages that the
+    handler publishes without a URL go to `broker`.
     """
 
     def __init__(self, stage: Stage, broker: BrokerURL | None = None) -> None:
@@ -70,13 +69,13 @@ class ProcessSlot:
             raise self._died(error, "before it was ready; what it printed says why") from error
 
     def start_again(self) -> None:
-        """Start the process if there is none, so that `call` need not; `call` tells of what failed."""
+        """Start the process if there is none, so that `call` need not. If this fails, `call` reports the error."""
         if self._pipe is None:
             with suppress(EOFError, OSError, AppError):
                 self._start()
 
     def call(self, work: Work, put: handling.Put) -> Result:
-        """Handle one message, or a batch, in the process; also its death and its time limit are results."""
+        """Handle one message, or a batch, in the process. Its death or a timeout is a result, too."""
         stage = work.stage
         try:
             pipe = self._pipe or self._start()
@@ -132,7 +131,7 @@ class ProcessSlot:
         return died
 
     def kill(self) -> None:
-        """End the process at once, for good; the owner, who waits for it or starts it, sees that it died."""
+        """Kill the process for good. The owner, which waits for the process or starts it, sees that it died."""
         with self._lock:
             self._is_killed = True
             if self._process is not None:
@@ -168,7 +167,7 @@ class ProcessSlot:
         return ours
 
     def _reap(self, *, at_once: bool = False) -> int | None:
-        """Close the pipe, wait for the process, and give its exit code. at_once: kill it first."""
+        """Close the pipe, wait for the process, and return its exit code. at_once: kill it first."""
         atexit.unregister(self.kill)
         pipe, self._pipe = self._pipe, None
         with self._lock:
@@ -189,7 +188,7 @@ class ProcessSlot:
 
 
 def _serve(pipe: Connection, module: str, name: str, broker: BrokerURL | None) -> None:
-    """Run in the process: handle what comes until the other end is closed, also by the worker's death."""
+    """Run in the process: handle messages until the worker closes its end of the pipe or dies."""
     # The worker decides what becomes of its processes: Ctrl-C goes to the whole group of a terminal, and a service
     # manager's SIGTERM to all processes of a service. What a handler starts must not inherit that it is ignored, so
     # SIGTERM has a handler that does nothing, which exec resets.
@@ -218,11 +217,11 @@ def _handle_all(pipe: Connection, module: str, name: str) -> None:
 
 
 class _Values:
-    """What handlers yield, one after the other, on its way to the worker; in the process.
+    """The values that a handler yields, on their way to the worker; in the process.
 
-    A value is sent at once, unless another one was a moment ago: those that follow each other so closely are sent
-    together, by a thread of their own if no further one comes. Each on its own would cost both sides two system
-    calls, a pickle and turns of their threads (`make bench-crawl`).
+    A value is sent at once, unless another value was sent a moment ago. Values that follow each other so closely are
+    sent together; if no further value comes, a thread sends them. Sending each value alone would cost both sides two
+    system calls, a pickle and thread switches (`make bench-crawl`).
     """
 
     def __init__(self, pipe: Connection) -> None:
@@ -241,7 +240,7 @@ class _Values:
         self._sender: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Begin with the values of another handler, the first of which is sent at once."""
+        """Begin with the values of another call; the first one is sent at once."""
         self._are_wanted = True
         self._sent_at = 0.0
 
@@ -305,9 +304,9 @@ class _Values:
 
 
 class _Sent(NamedTuple):
-    """What a process sends at once: values that its handler yielded, and its result if it ended.
+    """One piece of data from a process: values that its handler yielded, and its result if it ended.
 
-    number: of values, which are answered if there is no result. yielded: those of them that go somewhere.
+    number: the number of values, which are answered if there is no result. yielded: those of them with a destination.
     """
 
     number: int
@@ -316,7 +315,7 @@ class _Sent(NamedTuple):
 
 
 def _reading(stage: Stage, received: list[Undecoded]) -> handling.Metadata:
-    """Return what reads the metadata of what came, here, so that the worker need not."""
+    """Return a function that reads the messages' metadata in this process, so that the worker need not."""
 
     def read() -> Message | list[Message]:
         messages = [metadata(one, stage.name, stage.queue) for one in received]

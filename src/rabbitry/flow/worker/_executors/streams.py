@@ -1,4 +1,4 @@
-"""Streams: values of handlers that yield, on their way to the broker, at most so many of them unconfirmed."""
+"""Streams: the values of handlers that yield, on their way to the broker, with a bound on unconfirmed ones."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Bound:
 class Stream(ABC):
     """The unconfirmed values of one run of a generator.
 
-    `add`, and waiting for room, are for the thread or loop that runs it; `release` is the I/O thread's; `close` is for
-    any thread. It is woken when half of the room is free, so that a generator is not resumed for each single confirm.
+    `add`, and waiting for room, are for the thread or loop that runs the generator; `release` is for the I/O thread;
+    `close` is for any thread. The generator is resumed when half of the room is free, and not for each single confirm.
     """
 
     def __init__(self, bound: Bound) -> None:
@@ -88,7 +88,7 @@ class Stream(ABC):
         self._wake()
 
     def _next_woken(self) -> list[Stream]:
-        """Take from the line who may go on: all if half of the common room is free, else the first one."""
+        """Remove and return the waiting streams that may continue: all if half of the common room is free, else one."""
         bound = self._bound
         if not bound.waiting or bound.size >= LARGEST_TOGETHER:
             return []
@@ -114,7 +114,7 @@ class Stream(ABC):
 
     @abstractmethod
     def _wake(self) -> None:
-        """Wake who waits for room; called in any thread."""
+        """Wake the waiter for room; called in any thread."""
 
 
 class ThreadStream(Stream):

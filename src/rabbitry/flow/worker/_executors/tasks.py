@@ -25,11 +25,11 @@ _CANCELLING: Final = 0.5
 class AsyncExecutor:
     """Runs an `async def` handler in tasks, at most `concurrency` at once.
 
-    A task goes from job to job. Before each it sees to it that another one is ready to begin, which has its
-    turn as soon as this one waits; so handlers that never wait cost one task a batch, not one a message.
+    A task handles one job after the other. Before each job it makes another task ready, which runs as soon as this one
+    waits. Handlers that never wait therefore need one task for a batch of jobs, not one for each message.
 
-    Time limits are looked at every now and then, for all tasks at once: a timer for each message would cost a
-    tenth of what it takes (`make bench-flow`).
+    Time limits are checked periodically for all tasks together: a timer for each message would cost a tenth of the time
+    that a message takes (`make bench-flow`).
     """
 
     def __init__(self, stage: Stage, concurrency: int, report: Report) -> None:
@@ -41,7 +41,7 @@ class AsyncExecutor:
         self._waiting: deque[Work] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[None], tuple[Work, float]] = {}
-        """The jobs that run now, and since when, oldest first. Whoever takes a job out reports it."""
+        """The jobs that run now, and since when, oldest first. The code that removes a job reports its result."""
         self._late: set[asyncio.Task[None]] = set()
         """Tasks whose handler was cancelled because its time is up, or its input comes again."""
         self._look: asyncio.TimerHandle | None = None
@@ -127,7 +127,7 @@ class AsyncExecutor:
                 began = turn = monotonic()
 
     async def _handle(self, me: asyncio.Task[None], job: Work) -> Result:
-        """Run the handler, and tell by whom it was cancelled if it was: what a handler does costs its message."""
+        """Run the handler. If it was cancelled, find out by whom: a handler that cancels itself fails its message."""
         stage = self._stage
         put = _goes_nowhere
         if stage.yields:

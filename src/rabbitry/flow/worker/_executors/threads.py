@@ -33,8 +33,8 @@ _logger = logging.getLogger(__name__)
 class ThreadExecutor:
     """Runs a `def` handler in threads, each of which may have a process that does the work.
 
-    A thread can't be ended. One whose handler is past its time limit is left to itself, its message fails, and
-    another thread takes its place; past `concurrency` of these the worker ends with WorkerStuck.
+    A thread can't be killed. A thread whose handler exceeds the time limit is abandoned: its message fails, and another
+    thread takes its place. With more than `concurrency` abandoned threads the worker ends with WorkerStuck.
     """
 
     def __init__(self, stage: Stage, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> None:
