@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: every command ends with the same codes, in whatever it is interrupted."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import commands
+from tests.support.launcher import Launched, launch
+from tests.support.patience import IMPATIENT
 from tests.support.plugins import install
 from tests.support.waiting import eventually_blocking
 
@@ -72,6 +75,24 @@ def _started(folder: Path, arguments: tuple[str, ...], more: dict[str, str]) -> 
             process.kill()
 
 
+@contextlib.contextmanager
+def _launched(folder: Path, arguments: tuple[str, ...], more: dict[str, str]) -> Iterator[tuple[Launched, Path]]:
+    """Start a command from the launcher, since it is past its imports when it gets a signal; with its output's file.
+
+    Its stdin stays open: a command that reads there must be told by the signal.
+    """
+    output = folder / "output"
+    environment = commands.environment({"XDG_DATA_HOME": str(folder / "kept")} | IMPATIENT | more)
+    reading, writing = os.pipe()
+    with output.open("wb") as file, open(reading, "rb") as stdin, open(writing, "wb"):
+        process = launch(arguments, environment, file.fileno(), file.fileno(), stdin=stdin.fileno(), cwd=folder)
+        try:
+            yield process, output
+        finally:
+            process.kill()
+            process.wait()
+
+
 def _ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     # Its stdin stays open: who reads there must be told by the signal.
     code = process.wait(90)
@@ -86,9 +107,10 @@ def test_a_signal_ends_what_waits_for_a_silent_broker(folder: Path, arguments: t
             address = f"127.0.0.1:{silent.getsockname()[1]}"
             more = {"RABBITRY_BROKER": f"amqp://{address}/", "RABBITRY_MANAGEMENT": f"http://{address}"}
             silent.settimeout(90)
-            with _started(folder, arguments, more) as process, silent.accept()[0]:
+            with _launched(folder, arguments, more) as (process, output), silent.accept()[0]:
                 process.send_signal(number)
-                code, said = _ended(process)
+                code = process.wait(90)
+        said = output.read_text()
         assert code == (0 if arguments in _UNTIL_TOLD else 130), said
         assert ("rabbitry: interrupted\n" in said) is (arguments in _ONE_SHOT), said
         assert "Traceback" not in said
