@@ -16,7 +16,7 @@ up: $(VENV)/.up
 # started. In one, to debug:  make test ARGS="-n 0 --pdb tests/amqp"
 test: $(VENV)/.dev
 	@scripts/system-deps
-	@exec $(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
