@@ -1,11 +1,10 @@
 """Fixtures for all tests: the two brokers, programs that may be missing, and what a test leaves behind."""
 
 import asyncio
-import contextlib
+import gc
 import itertools
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,9 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import launcher, programs, rabbitmq
+from tests.support import launcher, programs, rabbitmq, rabbitmq_lent
+from tests.support.launcher import Launcher
 from tests.support.leaks import no_leaks_in_block
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq_lent import Servers
 
 # How long an example takes, or its making, says nothing on a machine that does other things too.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +58,14 @@ _FIRST = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # one of the processes that share the tests; the first one has started what they share
+    launched = Launcher()
+    config.add_cleanup(launched.close)
+    config.add_cleanup(Servers().close)  # comes before the launcher's
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {item.path for item in items}
     places = {
@@ -65,6 +74,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places[item.path])
     if {"tests.support.commands", "tests.support.embedded", "tests.apps.monitor.program"} & sys.modules.keys():
         launcher.prepare()  # before the first test, which would take its socket for a leak
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # the tests and what they import stay: the garbage collector need not look through them again and again
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -84,46 +97,34 @@ def user_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitMQ]:
+def rabbitmq_server() -> RabbitMQ:
     """The RabbitMQ that all tests share, started by the first that asks; don't stop, kill or pause it."""
     programs.require(rabbitmq.why_missing())
-    with RabbitMQ() as server:
-        yield server
+    return rabbitmq_lent.for_all()
 
 
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: RabbitMQ) -> Iterator[str]:
     """URL of a virtual host on RabbitMQ that is this test's own, and gone after it."""
-    name = f"test-{next(_vhosts)}"
+    name = f"test-{os.getpid()}-{next(_vhosts)}"
     yield rabbitmq_server.add_vhost(name)
     rabbitmq_server.delete_vhost(name)
 
 
-@pytest.fixture(scope="session")
-def _own_rabbitmqs() -> Iterator[list[RabbitMQ]]:
-    """The RabbitMQ that one test after the other has for itself, where it is there."""
-    servers: list[RabbitMQ] = []
-    yield servers
-    for server in servers:
-        server.close()
-
-
 @pytest.fixture
-def own_rabbitmq(_own_rabbitmqs: list[RabbitMQ]) -> Iterator[RabbitMQ]:
+def own_rabbitmq() -> Iterator[RabbitMQ]:
     """A RabbitMQ of this test's own, as empty as a new one, to stop, kill, pause, configure and start again."""
     programs.require(rabbitmq.why_missing())
-    server = _own_rabbitmqs.pop() if _own_rabbitmqs else RabbitMQ()
-    with contextlib.ExitStack() as stack:
-        stack.callback(server.close)
-        if server.is_running and not server.is_ready():  # it ended since it was reset
-            server.kill()
-        if not server.is_running:
-            server.start()
+    with rabbitmq_lent.lent() as server:
         yield server
-        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):  # ended, or paused; the next one is new
-            server.reset()
-            _own_rabbitmqs.append(server)
-            stack.pop_all()
+
+
+@pytest.fixture(scope="module")
+def module_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ of this module's own, as empty as a new one, with the management API."""
+    programs.require(rabbitmq.why_missing())
+    with rabbitmq_lent.lent() as server:
+        yield server
 
 
 @pytest.fixture

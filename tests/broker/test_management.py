@@ -8,7 +8,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,6 @@ from rabbitry.broker import Broker, BrokerConfig
 from tests import data
 from tests.broker import management_cases as cases
 from tests.broker.management_changes import CHANGES
-from tests.support import programs, rabbitmq
 from tests.support.management import Api, management_url
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.replay import Replay, up_to
@@ -31,10 +30,8 @@ from tests.support.waiting import eventually, eventually_awaited, eventually_blo
 
 
 @pytest.fixture(scope="module")
-def rabbit() -> Iterator[RabbitMQ]:
-    programs.require(rabbitmq.why_missing())
-    with RabbitMQ(management=True) as server:
-        yield server
+def rabbit(module_rabbitmq: RabbitMQ) -> RabbitMQ:
+    return module_rabbitmq
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from rabbitry.broker.policies import Policy
 from rabbitry.broker.queues import ClassicQueue
 from rabbitry.broker.queues.arguments import Rules
 from rabbitry.exceptions import PreconditionFailed
-from tests.support import programs, rabbitmq
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.steps import take_all
 
@@ -41,17 +40,10 @@ class Server:
         return (await self.http.get(path)).json()
 
 
-@pytest.fixture(scope="module")
-def rabbit() -> Any:
-    programs.require(rabbitmq.why_missing())
-    with RabbitMQ(management=True) as server:
-        yield server
-
-
 @pytest.fixture(params=["embedded", "rabbitmq"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     if request.param == "rabbitmq":
-        rabbit: RabbitMQ = request.getfixturevalue("rabbit")
+        rabbit: RabbitMQ = request.getfixturevalue("module_rabbitmq")
         assert rabbit.management_url is not None
         known = Server(rabbit.url, rabbit.management_url)
         async with known.http:

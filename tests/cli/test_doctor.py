@@ -13,7 +13,7 @@ import trustme
 import rabbitry
 from rabbitry.apps.queue_checks import Look, problems
 from rabbitry.broker import Broker, BrokerConfig
-from tests.support import commands, programs, rabbitmq
+from tests.support import commands
 from tests.support.plugins import install
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
@@ -24,10 +24,9 @@ from tests.support.waiting import eventually_blocking
 def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """A broker with its management API, as the environment's variables."""
     if request.param == "rabbitmq":
-        programs.require(rabbitmq.why_missing())
-        with RabbitMQ(management=True) as server:
-            assert server.management_url is not None
-            yield {"RABBITRY_BROKER": server.url, "RABBITRY_MANAGEMENT": server.management_url}
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        assert server.management_url is not None
+        yield {"RABBITRY_BROKER": server.url, "RABBITRY_MANAGEMENT": server.management_url}
         return
     from rabbitry.testing import RunningBroker
 

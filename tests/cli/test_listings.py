@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 import rabbitry
-from tests.support import commands, programs, rabbitmq
+from tests.support import commands
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
@@ -22,10 +22,9 @@ _WORDS = ("queues", "exchanges", "bindings", "connections", "channels", "consume
 def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """A broker with its management API, as the environment's variables."""
     if request.param == "rabbitmq":
-        programs.require(rabbitmq.why_missing())
-        with RabbitMQ(management=True) as server:
-            assert server.management_url is not None
-            yield {"RABBITRY_BROKER": server.url, "RABBITRY_MANAGEMENT": server.management_url}
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        assert server.management_url is not None
+        yield {"RABBITRY_BROKER": server.url, "RABBITRY_MANAGEMENT": server.management_url}
         return
     with commands.service("broker", "--port", "0", "--memory", "--management-port", "0") as service:
         found = service.wait_for(r"ready amqp://(\S+)/ (http://\S+/)")

@@ -228,23 +228,23 @@ def test_the_topology_is_shown_exported_and_checked(shop: rabbitry.App) -> None:
     ]
 
 
-def test_a_check_finds_bindings_where_the_management_api_is(shop: rabbitry.App) -> None:
-    with RabbitMQ(management=True) as server:
-        assert server.management_url is not None
-        arguments = ("topology", "check", "shop_of_tests:app")
-        done = run(*arguments, url=server.url)
-        assert done.returncode == 1
-        assert "queue 'shop.take': missing" in done.stdout
-        assert "bindings were not checked" in done.stderr
-        asyncio.run(_declare(shop, server.url))
-        done = run(*arguments, url=server.url)
-        assert (done.returncode, done.stdout) == (0, "")
-        assert "nothing is missing, and nothing is declared otherwise" in done.stderr
-        done = run(*arguments, "--management", server.management_url, url=server.url)
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        asyncio.run(_unbind(server.url))
-        done = run(*arguments, "--management", server.management_url, url=server.url)
-        assert done.stdout == "binding of queue 'shop.take' to exchange 'shop' with key 'order': missing\n"
+def test_a_check_finds_bindings_where_the_management_api_is(shop: rabbitry.App, own_rabbitmq: RabbitMQ) -> None:
+    url, management = own_rabbitmq.url, own_rabbitmq.management_url
+    assert management is not None
+    arguments = ("topology", "check", "shop_of_tests:app")
+    done = run(*arguments, url=url)
+    assert done.returncode == 1
+    assert "queue 'shop.take': missing" in done.stdout
+    assert "bindings were not checked" in done.stderr
+    asyncio.run(_declare(shop, url))
+    done = run(*arguments, url=url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing is missing, and nothing is declared otherwise" in done.stderr
+    done = run(*arguments, "--management", management, url=url)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    asyncio.run(_unbind(url))
+    done = run(*arguments, "--management", management, url=url)
+    assert done.stdout == "binding of queue 'shop.take' to exchange 'shop' with key 'order': missing\n"
 
 
 async def _declare(app: rabbitry.App, url: str) -> None:

@@ -4,6 +4,9 @@ Importing takes a command up to a second of CPU, and the tests start some six hu
 threads, imports everything once and forks itself for each command. What it forks is a process like any other: with its
 own id, environment, folder, output, signals and exit code. It shows the launcher's command line in `ps`, and an import
 that a command forgot may be there already: the tests of the documentation and of `rabbitry up` start commands anew.
+
+All processes of a test run share one launcher: pytest's first process starts it, and the others find its address in
+their environment. What they have launched may live longer than they do, and at most until the run ends.
 """
 
 import atexit
@@ -56,6 +59,7 @@ _HEAVY: Final = (
     "websockets",
 )
 """What commands and programs import when they run; the modules in `rabbitry.cli` are all imported too."""
+_ADDRESS: Final = "TESTS_LAUNCHER"
 _LARGEST: Final = 200_000
 
 
@@ -106,6 +110,12 @@ class Launched:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
+    def leave(self) -> int:
+        """Let it run, with nobody who waits for it, and return its id."""
+        self._channel.close()
+        os.close(self._descriptor)
+        return self.pid
+
     def _result(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._channel], [], [], timeout)[0]:
             said = self._channel.recv(64)
@@ -117,42 +127,53 @@ class Launched:
         return self.returncode
 
 
-class _Launcher:
-    """The other end of `main`: where commands are asked for."""
+class Launcher:
+    """The process that launches, as the one that started it sees it; it ends when that one does."""
 
     def __init__(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # It ends when this process does, which closes the other end.
+        self._folder = tempfile.TemporaryDirectory(prefix="rabbitry-launcher-")
+        address = f"{self._folder.name}/socket"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(address)
+            listening.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.launcher", str(theirs.fileno())],
-                cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "tests.support.launcher", str(listening.fileno())],
+                cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, pass_fds=[listening.fileno()],
             )  # fmt: skip
+        os.environ[_ADDRESS] = address
+
+    def close(self) -> None:
+        """End the launcher."""
+        self._process.communicate()  # closes its input
+        self._folder.cleanup()
+
+
+class _Connection:
+    """Where this process asks for what is to be launched."""
+
+    def __init__(self) -> None:
+        if _ADDRESS not in os.environ:  # no pytest started one: a benchmark, or a program of the tests by itself
+            atexit.register(Launcher().close)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.connect(os.environ[_ADDRESS])
         self._lock = threading.Lock()
 
     def launch(self, job: _Job, standard: Sequence[int]) -> Launched:
         """Have a process forked; `standard` are its standard input, output and error."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
-            socket.send_fds(self._control, [json.dumps(job).encode()], [theirs.fileno(), *standard])
+            socket.send_fds(self._socket, [json.dumps(job).encode()], [theirs.fileno(), *standard])
         return Launched(ours)
-
-    def close(self) -> None:
-        """End the launcher; what it started goes on."""
-        self._control.close()
-        self._process.wait()
 
 
 @functools.cache
-def _launcher() -> _Launcher:
-    launcher = _Launcher()
-    atexit.register(launcher.close)
-    return launcher
+def _connection() -> _Connection:
+    return _Connection()
 
 
 def prepare() -> None:
-    """Start the launcher, which imports everything meanwhile."""
-    _launcher()
+    """Connect to the launcher, which imports everything when the first one does."""
+    _connection()
 
 
 def launch(
@@ -171,15 +192,18 @@ def launch(
     """
     job = _Job(module, list(arguments), dict(environment), os.getcwd() if cwd is None else str(cwd))
     if stdin is not None:
-        return _launcher().launch(job, (stdin, stdout, stderr))
+        return _connection().launch(job, (stdin, stdout, stderr))
     with open(os.devnull, "rb") as nothing:
-        return _launcher().launch(job, (nothing.fileno(), stdout, stderr))
+        return _connection().launch(job, (nothing.fileno(), stdout, stderr))
 
 
 def main() -> None:
-    """Fork for each command that is asked for, until the other end of the socket is closed."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    control.setblocking(False)
+    """Fork for each command that is asked for, until the input is closed."""
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    # A Ctrl-C at the terminal is for the tests. One that is sent to a process just forked waits until that is ready.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if listening not in select.select([listening, sys.stdin], [], [])[0]:
+        return  # no test launches anything
     from rabbitry import cli
 
     for name in [*_HEAVY, *(f"rabbitry.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__))]:
@@ -188,42 +212,47 @@ def main() -> None:
         raise RuntimeError("an import started a thread: a process with threads can't be forked safely")
     gc.collect()
     gc.freeze()  # or each process would copy the pages of all objects with its first collection
-    if (job := _serve(control)) is not None:
+    if (job := _serve(listening)) is not None:
         _become(job)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         runpy.run_module(job.module, run_name="__main__", alter_sys=True)
 
 
-def _serve(control: socket.socket) -> _Job | None:
+def _serve(listening: socket.socket) -> _Job | None:
     """Return None at the end, and in each forked process what it is to be."""
     running: dict[int, socket.socket] = {}
+    connections: list[socket.socket] = []
     woken, waker = socket.socketpair()
     woken.setblocking(False)
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    # A Ctrl-C at the terminal is for the tests. One that is sent to a process just forked waits until that is ready.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     while True:
-        readable, _, _ = select.select([control, woken], [], [])
+        readable, _, _ = select.select([sys.stdin, woken, listening, *connections], [], [])
+        if sys.stdin in readable:
+            return None
         if woken in readable:
             woken.recv(4096)
             _reap(running)
-        if control in readable:
-            message, descriptors, _, _ = socket.recv_fds(control, _LARGEST, 4)
+        if listening in readable:
+            connections.append(listening.accept()[0])
+        for connection in [connection for connection in connections if connection in readable]:
+            message, descriptors, _, _ = socket.recv_fds(connection, _LARGEST, 4)
             if not message:
-                return None
+                connection.close()
+                connections.remove(connection)
+                continue
             channel = socket.socket(fileno=descriptors[0])
             if (pid := os.fork()) == 0:
                 for number, descriptor in enumerate(descriptors[1:]):
                     os.dup2(descriptor, number)
-                job = _Job(*json.loads(message))
-                _forget([control, woken, waker, channel, *running.values()])
-                return job
+                _forget([listening, woken, waker, channel, *connections, *running.values()])
+                return _Job(*json.loads(message))
             for descriptor in descriptors[1:]:
                 os.close(descriptor)
             own = os.pidfd_open(pid)
-            socket.send_fds(channel, [str(pid).encode()], [own])
+            with contextlib.suppress(OSError):  # who asked has ended
+                socket.send_fds(channel, [str(pid).encode()], [own])
             os.close(own)
             running[pid] = channel
 

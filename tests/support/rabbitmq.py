@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 from urllib.parse import quote
 
 from tests.support.ports import free_port
@@ -41,18 +42,57 @@ def why_missing() -> str | None:
     return None
 
 
+class Process(Protocol):
+    """What is used here of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """Return None while it runs."""
+
+    def wait(self, timeout: float = ...) -> int:
+        """Wait for its end."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
+Spawn = Callable[[list[str], Mapping[str, str], int, str | None], Process]
+"""Starts a command with an environment, a descriptor for its output, and its folder."""
+
+
+def _spawn(command: list[str], environment: Mapping[str, str], output: int, cwd: str | None) -> Process:
+    """Start a server in a session of its own (a Ctrl-C is not for it) that ends when this process does."""
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=cwd, start_new_session=True,
+    )  # fmt: skip
+
+
 class Epmd:
     """Erlang's port mapper, which tells nodes of each other's ports; one for each cluster of nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, spawn: Spawn = _spawn) -> None:
         self.port = free_port()
         self.environment = {"ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawn = spawn
+        self._process: Process | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers; nothing happens where it runs already."""
         if self._process is None:
-            self._process = _spawn(["epmd"], os.environ | self.environment)
+            with open(os.devnull, "wb") as nowhere:
+                self._process = self._spawn(
+                    [*_INTO_ROOT, "epmd"], os.environ | self.environment, nowhere.fileno(), None
+                )
             _wait_until(lambda: _accepts(self.port), "epmd", self._process)
 
     def stop(self) -> None:
@@ -78,6 +118,7 @@ class RabbitMQ:
         cookie: str | None = None,
         settings: Sequence[str] = (),
         plugins: Sequence[str] = (),
+        spawn: Spawn = _spawn,
     ) -> None:
         self.port = free_port()
         self.directory = Path(
@@ -86,12 +127,13 @@ class RabbitMQ:
         self.node = f"rabbitry-{self.port}@localhost"
         self.log = self.directory / "server.log"
         self.management_url = f"http://127.0.0.1:{free_port()}/" if management else None
-        self._epmd = epmd or Epmd()
+        self._epmd = epmd or Epmd(spawn)
         self._owns_epmd = epmd is None
         self._settings = tuple(settings)
         self._plugins = tuple(plugins)
         self._cookie = cookie or secrets.token_hex(16)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawn = spawn
+        self._process: Process | None = None
         self._distribution_port = free_port()
         self._write_files()
 
@@ -129,8 +171,8 @@ class RabbitMQ:
             raise RuntimeError(f"{self.node} runs already")
         self._epmd.start()
         with self.log.open("ab") as log:
-            command = [str(_BIN / "rabbitmq-server")]
-            self._process = _spawn(command, self._environment(), log.fileno(), str(self.directory))
+            command = [*_INTO_ROOT, str(_BIN / "rabbitmq-server")]
+            self._process = self._spawn(command, self._environment(), log.fileno(), str(self.directory))
         try:
             _wait_until(self.is_ready, self.node, self._process, self.log)
             self.eval("persistent_term:put(settings_of_tests, application:get_all_env(rabbit)).")
@@ -256,7 +298,7 @@ class RabbitMQ:
         more = [line.rpartition(" ")[2].rpartition(":") for line in self._settings if line.startswith("listeners.")]
         return _speaks_amqp(self.port) and all(_accepts(int(port), host) for host, _, port in more)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Process:
         if self._process is None:
             raise RuntimeError(f"{self.node} does not run")
         return self._process
@@ -311,26 +353,13 @@ class RabbitMQ:
         )
 
 
-def _spawn(
-    command: list[str], environment: dict[str, str], output: int = subprocess.DEVNULL, cwd: str | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own (a Ctrl-C is not for it) that ends when this process does."""
-    return subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", *_INTO_ROOT, *command],
-        stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        env=environment, cwd=cwd, start_new_session=True,
-    )  # fmt: skip
-
-
-def _wait_until(
-    ready: Callable[[], bool], name: str, process: subprocess.Popen[bytes], log: Path | None = None
-) -> None:
+def _wait_until(ready: Callable[[], bool], name: str, process: Process, log: Path | None = None) -> None:
     deadline = time.monotonic() + _START_DEADLINE
     while not ready():
-        ended = process.poll() is not None
-        if ended or time.monotonic() > deadline:
+        code = process.poll()
+        if code is not None or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-3000:] if log else ""
-            what = f"ended with {process.returncode}" if ended else f"was not ready after {_START_DEADLINE} s"
+            what = f"ended with {code}" if code is not None else f"was not ready after {_START_DEADLINE} s"
             raise RuntimeError(f"{name} {what}\n{tail}")
         time.sleep(0.02)
 
