@@ -1,11 +1,12 @@
 """The tree of errors: its shape, one class for each reply code, and what each error carries."""
 
 import ast
-import builtins
+import importlib
 import inspect
 import pickle
 import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -30,8 +31,18 @@ from rabbitry.exceptions import (
 )
 from rabbitry.flow.exceptions import Reject, Retry
 
-_ELSEWHERE = {"driver.HeartbeatMissed", "interrupt.Interrupted"}
-"""A socket's error, as asyncio passes it on, and what ends a command: neither is for users to catch."""
+_ELSEWHERE: Final = {
+    "rabbitry.amqp.driver.HeartbeatMissed": "asyncio passes it on as a socket's error; the client wraps it",
+    "rabbitry.runtime.interrupt.Interrupted": "ends a command at a signal, so no `except Exception` may catch it",
+}
+"""Exceptions that are no RabbitryError, and why: none is for users to catch."""
+_BASE: Final = {"RabbitryError", "UsageError", "Undecodable"}
+_PROTOCOL: Final = {"ProtocolViolation", "Closed", "ConnectionClosed", "ChannelClosed"}
+_CLIENT: Final = {
+    "AlreadySettled", "ConnectFailed", "ConsumerCancelled", "DeliveryTimeout", "DeliveryTimeoutCancelled",
+    "DeliveryTimeoutClosed", "LoginRefused", "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout",
+    "RequestTimeout", "UsedAfterFork", "VirtualHostRefused",
+}  # fmt: skip
 _CLASSES = [value for value in vars(exceptions).values() if inspect.isclass(value) and issubclass(value, Exception)]
 
 
@@ -122,20 +133,50 @@ def test_a_delay_or_a_flag_in_the_place_of_the_text_is_a_type_error(cls: type[Ex
         cls(wrong)
 
 
-def _bases(node: ast.ClassDef) -> set[str]:
-    return {base.id if isinstance(base, ast.Name) else ast.unparse(base).rpartition(".")[2] for base in node.bases}
-
-
-def test_every_error_of_every_package_has_the_same_base() -> None:
-    builtin = {
-        name for name, value in vars(builtins).items() if inspect.isclass(value) and issubclass(value, BaseException)
-    }
+def _classes() -> dict[str, list[str]]:
+    """Return each class of the source by its full name, with the full names of its bases."""
+    found: dict[str, list[str]] = {}
     source = Path(exceptions.__file__).parent
-    classes = {
-        f"{path.stem}.{node.name}": _bases(node)
-        for path in source.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    }
-    strangers = {name for name, bases in classes.items() if bases & builtin and not bases - builtin}
-    assert strangers - {"exceptions.RabbitryError"} == _ELSEWHERE
+    for path in source.rglob("*.py"):
+        module = ".".join(path.relative_to(source.parent).with_suffix("").parts).removesuffix(".__init__")
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        known = {node.name: f"{module}.{node.name}" for node in nodes if isinstance(node, ast.ClassDef)}
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                known |= {alias.asname or alias.name: prefix + alias.name for alias in node.names}
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                # `Base[T]` is `Base`; the first word of `module.Base` is what the module imported.
+                words = [ast.unparse(base).partition("[")[0].partition(".") for base in node.bases]
+                found[f"{module}.{node.name}"] = [f"{known.get(word, word)}{dot}{rest}" for word, dot, rest in words]
+    return found
+
+
+def _is_foreign_error(name: str) -> bool:
+    """Return whether a class of the standard library or another package is an exception."""
+    module, _, attribute = f"builtins.{name}".rpartition(".") if "." not in name else name.rpartition(".")
+    value = getattr(importlib.import_module(module), attribute, None)
+    return inspect.isclass(value) and issubclass(value, BaseException)
+
+
+def _roots(name: str, classes: dict[str, list[str]]) -> set[str]:
+    """Return what a class is in the end derived from: RabbitryError, and classes of others."""
+    if name not in classes or name == "rabbitry.exceptions.RabbitryError":
+        return {name}
+    return {root for base in classes[name] for root in _roots(base, classes)}
+
+
+def test_every_error_of_every_package_is_a_rabbitry_error() -> None:
+    classes = _classes()
+    base = "rabbitry.exceptions.RabbitryError"
+    roots = {name: _roots(name, classes) for name in classes if name != base}
+    foreign = {root for each in roots.values() for root in each if root != base and _is_foreign_error(root)}
+    errors = {name for name, each in roots.items() if each & (foreign | {base})}
+    assert len(errors) > 60, "the walk finds the classes"
+    assert {name for name in errors if base not in roots[name]} == set(_ELSEWHERE)
+
+
+def test_the_module_of_errors_has_those_of_the_base_the_protocol_and_the_client_alone() -> None:
+    of_a_code = {cls.__name__ for cls in [*CONNECTION_ERRORS.values(), *CHANNEL_ERRORS.values()]}
+    assert {cls.__name__ for cls in _CLASSES} - of_a_code == _BASE | _PROTOCOL | _CLIENT

@@ -20,7 +20,7 @@ RabbitryError
 │   ├── PublishRefused            the broker said nack
 │   ├── PublishReturned           no queue took a mandatory message
 │   └── PublishTimeout            not confirmed in time: the outcome is unknown
-└── Undecodable                   a body is not of its handler's type
+└── Undecodable                   input is not text, JSON or TOML, or not of the expected type
 
 Every other error lives with its owner, under the same base: those of apps, handlers and workers in
 `rabbitry.flow.exceptions`, those of plug-ins, records and pages in `rabbitry.apps.exceptions`, those of the assignment
@@ -193,7 +193,7 @@ class PublishTimeout(PublishError, TimeoutError):
 
 
 class Undecodable(RabbitryError):
-    """A body is not of its handler's type. The text names the field."""
+    """Input is not text, JSON or TOML, or not of the expected type. The text names the field."""
 
 
 _C = TypeVar("_C", bound=type[Closed])
