@@ -36,7 +36,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
         set(),
         {
             "accepting", "addresses", "backoff", "children", "http", "interrupt", "io_thread", "listening", "logging",
-            "loop_watchdog", "options", "output", "parent", "service", "tasks",
+            "loop_watchdog", "options", "output", "parent", "service", "tasks", "tls",
         },
     ),
     "runtime.http": (set(), {"connections", "guard", "origins", "serving"}),

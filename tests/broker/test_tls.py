@@ -87,7 +87,10 @@ async def test_the_command_listens_for_tls(files: Files) -> None:
             assert connection.is_open
     done = commands.run("broker", *options, "--tls-cert", files.authority)
     assert done.returncode == 2
-    assert "can't take the TLS certificate" in done.stderr
+    assert f"--tls-cert '{files.authority}' holds a certificate and no private key: give its key with" in done.stderr
+    done = commands.run("broker", *options, "--tls-cert", files.server, "--tls-ca", "/missing")
+    assert done.returncode == 2
+    assert "--tls-ca '/missing' can't be read: No such file" in done.stderr
     assert commands.run("broker", *options, "--tls-ca", files.authority).returncode == 2
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

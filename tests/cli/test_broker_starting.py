@@ -45,8 +45,8 @@ def _newer_store(folder: Path, taken: int) -> list[str]:
     [
         (_taken_port, 2, "port {taken} is taken"),
         (_taken_management_port, 2, "port {taken} is taken"),
-        (_missing_certificate, 2, "can't take the TLS certificate of {folder}/missing.pem: No such file"),
-        (_bad_certificate, 2, "can't take the TLS certificate of {folder}/bad.pem"),
+        (_missing_certificate, 2, "--tls-cert '{folder}/missing.pem' can't be read: No such file"),
+        (_bad_certificate, 2, "--tls-cert '{folder}/bad.pem' holds no PEM and no certificate: give"),
         (_newer_store, 1, "can't be read: Is a directory"),
     ],
 )

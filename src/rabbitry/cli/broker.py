@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rabbitry._words import reason
 from rabbitry.cli import broker_store
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.addresses import in_url, is_loopback
@@ -224,14 +223,13 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
         return None
     import ssl
 
+    from rabbitry.runtime.tls import load_authorities, load_certificate
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(cert, key)
-        if ca is not None:
-            context.load_verify_locations(ca)
-            context.verify_mode = ssl.CERT_OPTIONAL
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"can't take the TLS certificate of {cert}: {reason(error)}") from error
+    load_certificate(context, str(cert), None if key is None else str(key), options=("--tls-cert", "--tls-key"))
+    if ca is not None:
+        load_authorities(context.load_verify_locations, str(ca), option="--tls-ca")
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

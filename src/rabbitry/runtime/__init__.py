@@ -2,5 +2,5 @@
 
 Apps use `options` (what commands share), `output` (tables, errors, exit codes), `logging`, `service` (runs until a
 signal) and `parent` (reports to `rabbitry up`): docs/apps.md shows how. The others are for Rabbitry alone: `accepting`,
-`addresses`, `backoff`, `children`, `http`, `interrupt`, `io_thread`, `listening`, `loop_watchdog` and `tasks`.
+`addresses`, `backoff`, `children`, `http`, `interrupt`, `io_thread`, `listening`, `loop_watchdog`, `tasks` and `tls`.
 """
