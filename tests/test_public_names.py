@@ -47,7 +47,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
         },
         set(),
     ),
-    "testing": ({"Harness", "RunningBroker", "harness"}, {"plugin"}),
+    "testing": ({"Harness", "Published", "QueueView", "Recording", "RunningBroker", "harness"}, {"plugin"}),
 }  # fmt: skip
 """Public names and modules of each package; tests/flow/test_exports.py has those of flow."""
 _INTERNAL: Final = {

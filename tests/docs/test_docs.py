@@ -36,6 +36,7 @@ _ELSEWHERE = {
     "rabbitry up": "docs/first-steps.md",
     "make ": "tests/test_repository.py: each target is there",
     "docker compose": "tests/deploy",
+    "python -m rabbitry.testing": "tests/testing/test_main.py",
     "deploy/make-secrets": "tests/deploy",
 }
 

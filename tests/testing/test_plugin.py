@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.testing import RunningBroker
+from rabbitry.testing import RunningBroker, plugin
 
 _TESTS = """
 import socket
@@ -174,3 +174,107 @@ def test_a_run_within_a_run_leaves_the_environment_as_it_was(tmp_path: Path) -> 
     )
     done = _pytest(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+_SCOPES = """
+import pika
+
+PORTS = set()
+
+
+def _declare(broker, queue):
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        return connection.channel().queue_declare(queue).method.message_count
+
+
+def test_one(rabbitry_broker_session, rabbitry_broker_module, rabbitry_broker):
+    PORTS.update({rabbitry_broker_session.port, rabbitry_broker_module.port})
+    assert len(PORTS | {rabbitry_broker.port}) == 3
+    _declare(rabbitry_broker_session, "tasks")
+
+
+def test_another(rabbitry_broker_session, rabbitry_broker_module):
+    assert PORTS == {rabbitry_broker_session.port, rabbitry_broker_module.port}
+    assert rabbitry_broker_session.queue("tasks").messages == []
+
+
+def test_a_factory(rabbitry_broker_factory):
+    one, two = rabbitry_broker_factory(), rabbitry_broker_factory(vhosts=["shop"], users={"ann": "s3cret"})
+    assert one.port != two.port
+    assert "ann:s3cret@" in two.url and two.url.endswith("/shop")
+    _declare(two, "tasks")
+"""
+
+
+def test_there_is_a_broker_for_each_scope_and_a_factory(tmp_path: Path) -> None:
+    (tmp_path / "test_scopes.py").write_text(_SCOPES)
+    done = _pytest(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+_CONFIGURED = """
+[pytest]
+rabbitry_users =
+    ann:s3cret:with colon
+    bob:x
+rabbitry_vhosts =
+    shop
+    /
+rabbitry_definitions = broker/definitions.json
+rabbitry_tls = true
+rabbitry_data = kept
+"""
+
+_USES_CONFIGURATION = """
+import pika
+
+
+def test_it(rabbitry_broker):
+    assert "ann:s3cret%3Awith%20colon@" in rabbitry_broker.url and rabbitry_broker.url.endswith("/shop")
+    assert rabbitry_broker.queue("paid", vhost="shop").messages == []
+    assert rabbitry_broker.tls_url.startswith("amqps://ann:")
+
+
+def test_arguments_of_the_factory_come_first(rabbitry_broker_factory):
+    broker = rabbitry_broker_factory(users={"carl": "y"}, definitions=None, tls=False, data=None, vhosts=["/"])
+    assert broker.url == f"amqp://carl:y@127.0.0.1:{broker.port}/"
+"""
+
+
+def test_brokers_are_as_the_project_configures_them(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text(_CONFIGURED)
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker/definitions.json").write_text(
+        '{"queues": [{"name": "paid", "vhost": "shop", "durable": true, "auto_delete": false, "arguments": {}}]}'
+    )
+    (tmp_path / "test_configured.py").write_text(_USES_CONFIGURATION)
+    done = _pytest(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    assert list((tmp_path / "kept").iterdir()) != []
+
+
+class _Configured:
+    """A project's configuration, as far as the plugin asks for it."""
+
+    rootpath = Path()
+
+    def __init__(self, **values: object) -> None:
+        self._values = values
+
+    def getini(self, name: str) -> object:
+        return self._values.get(name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rabbitry_users": ["ann:x", "bob"]}, "rabbitry_users: 'bob' has no password: write NAME:PASSWORD"),
+        ({"rabbitry_users": [":x"]}, "rabbitry_users: '' has no password"),
+        ({"rabbitry_port": "amqp"}, "rabbitry_port: 'amqp' is no port"),
+    ],
+)
+def test_a_wrong_setting_is_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(pytest.UsageError, match=message):
+        plugin._settings(_Configured(**values))  # type: ignore[arg-type] # a part of a configuration

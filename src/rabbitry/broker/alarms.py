@@ -76,6 +76,7 @@ class Alarms:
         self._journal = journal
         self._folder = folder
         self._fail = fail
+        self._forced: set[Reason] = set()
         self._most_room = 0
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
@@ -92,6 +93,7 @@ class Alarms:
 
     def set(self, what: Reason, is_on: bool) -> None:
         """Turn an alarm on or off: that of memory or of disk. Publishers are blocked while any is on."""
+        is_on = is_on or what in self._forced
         if is_on == (what in self.on):
             return
         if is_on:
@@ -103,6 +105,11 @@ class Alarms:
             self.on.discard(what)
             for connection in list(self._connections):
                 self._unblock(connection, what)
+
+    def force(self, what: Reason, *, is_on: bool) -> None:
+        """Keep an alarm on, for tests, however much memory and room there are, or no longer."""
+        (self._forced.add if is_on else self._forced.discard)(what)
+        self.set(what, is_on)
 
     @property
     def disk_free(self) -> int:

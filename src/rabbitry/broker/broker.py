@@ -30,7 +30,8 @@ from rabbitry.broker.shares import Shares
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.schema import record_key
 from rabbitry.broker.store.sqlite import SQLiteStore
-from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker.succession import take_over_settings, take_over_vhosts
+from rabbitry.broker.vhost import OnPublish, VirtualHost
 from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.runtime.accepting import Acceptor, Visitor
 from rabbitry.runtime.addresses import in_url
@@ -58,6 +59,10 @@ class Broker:
 
     Args:
         config: The settings; None takes the defaults.
+        after: A broker without a data folder that has stopped. This one begins with what a restart would have kept of
+            it: all but transient messages, queues and exchanges. It must not be used any more.
+        on_publish: Called with each message that a client publishes, before it is delivered: its virtual host's name,
+            the message, and the queues that take it. What it raises closes the client's connection.
 
     Entering it starts it: it accepts connections when it has restored what is stored. Where a step fails, those before
     it are undone first: nothing listens, the data folder is free, and no task or thread is left.
@@ -69,9 +74,17 @@ class Broker:
         UsageError: On entry: a package is missing that the management API needs.
     """
 
-    def __init__(self, config: BrokerConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: BrokerConfig | None = None,
+        *,
+        after: "Broker | None" = None,
+        on_publish: OnPublish | None = None,
+    ) -> None:
         self.config = config = config or BrokerConfig()
         self.host = config.host
+        self._on_publish = on_publish
+        self._after = after
         self.port = config.port
         """The AMQP port that it listens on, once it does."""
         self.tls_port = config.tls_port
@@ -159,6 +172,12 @@ class Broker:
         self.port = plain[0].getsockname()[1]
         if config.data is not None:
             await self._open_store(stack, config.data)
+        elif self._after is not None:
+            before, self._after = self._after, None
+            take_over_settings(
+                (before.access, before.parameters, before.policies), self.access, self.parameters, self.policies
+            )
+            take_over_vhosts(before.vhosts.values(), self.vhosts, self._new_vhost)
         stack.callback(self._close_queues)
         stack.callback(self._finish_deletions)
         stack.callback(self.shares.stop)
@@ -239,6 +258,21 @@ class Broker:
         if closed:
             await asyncio.wait(closed)
 
+    def drop_connections(self, name: str | None = None) -> int:
+        """Cut off clients without a word, as a network that fails. Return how many they were.
+
+        Args:
+            name: The `connection_name` that they gave as a client property; None means all.
+        """
+        dropped = [
+            connection
+            for connection in self.connections
+            if name is None or connection.client_properties.get("connection_name") == name
+        ]
+        for connection in dropped:
+            connection.driver.abort()
+        return len(dropped)
+
     # -- the management API ----------------------------------------------------------------------------
 
     async def start_management(self, listeners: Sequence[socket.socket] | None = None) -> None:
@@ -304,6 +338,7 @@ class Broker:
             dispatcher=self.dispatcher,
             shares=self.shares,
             churn=self.churn,
+            on_publish=self._on_publish,
         )
 
     def add_vhost(self, name: str) -> None:

@@ -99,6 +99,7 @@ class Publishing:
         self._to_confirm = to_confirm
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
+        self._deliver = self._take if vhost.on_publish is None else self._tell_and_take
 
     def follow_changes(self) -> None:
         """Empty the cache where something changed that routing depends on. Called before publishes, in each turn."""
@@ -171,7 +172,12 @@ class Publishing:
                 return  # what the user may do has changed
         self._deliver(channel, route, message, arguments)
 
-    def _deliver(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
+    def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
+        if self._vhost.on_publish is not None:
+            self._vhost.on_publish(self._vhost.name, message, route[0])
+        return self._take(channel, route, message, arguments)
+
+    def _take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
         """Put a message into its queues, and count it. Return whether it took longer than one for one queue does."""
         queues, _, mandatory, exchange = route
         taken = True

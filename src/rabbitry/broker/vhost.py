@@ -3,7 +3,7 @@
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
@@ -24,7 +24,7 @@ from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destinati
 from rabbitry.broker.exchanges.headers import check_arguments
 from rabbitry.broker.message import Message
 from rabbitry.broker.policies import Policies
-from rabbitry.broker.queues import ClassicQueue, Owner, Queue, QuorumQueue
+from rabbitry.broker.queues import ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker.queues.arguments import Rules, check_locator, compared, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from rabbitry.broker.records import (
@@ -52,6 +52,8 @@ _PREDECLARED: Final = {
     "amq.headers": "headers",
     "amq.match": "headers",
 }
+OnPublish = Callable[[str, Message, Sequence[Queue | ReplyTo]], None]
+"""Told of a message that a client publishes: its virtual host's name, the message, and the queues that take it."""
 
 
 class VirtualHost:
@@ -64,14 +66,24 @@ class VirtualHost:
         dispatcher: The round of deliveries in which its queues have their turns.
         shares: Gives long operations their turns.
         churn: Counts the queues that come and go.
+        on_publish: Told of each message that a client publishes; None tells nobody.
     """
 
     def __init__(
-        self, name: str, *, journal: Journal, policies: Policies, dispatcher: Dispatcher, shares: Shares, churn: Churn
+        self,
+        name: str,
+        *,
+        journal: Journal,
+        policies: Policies,
+        dispatcher: Dispatcher,
+        shares: Shares,
+        churn: Churn,
+        on_publish: OnPublish | None = None,
     ) -> None:
         self.name = name
         self.journal = journal
         self.dispatcher = dispatcher
+        self.on_publish = on_publish
         self._policies = policies
         self._shares = shares
         self._churn = churn

@@ -10,13 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rabbitry.testing._broker import RunningBroker
+    from rabbitry.testing._broker import QueueView, RunningBroker
     from rabbitry.testing._harness import Harness, harness
+    from rabbitry.testing._recording import Published, Recording
 
-__all__ = ["Harness", "RunningBroker", "harness"]
+__all__ = ["Harness", "Published", "QueueView", "Recording", "RunningBroker", "harness"]
 
 _ELSEWHERE: Final = {
     "Harness": "rabbitry.testing._harness",
+    "Published": "rabbitry.testing._recording",
+    "QueueView": "rabbitry.testing._broker",
+    "Recording": "rabbitry.testing._recording",
     "RunningBroker": "rabbitry.testing._broker",
     "harness": "rabbitry.testing._harness",
 }

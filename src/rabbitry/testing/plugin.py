@@ -9,13 +9,16 @@ During the run, code that names no broker reaches none: neither that of this mac
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
 if TYPE_CHECKING:
-    from rabbitry.testing._broker import RunningBroker
+    from typing import Unpack
+
+    from rabbitry.testing._broker import RunningBroker, Settings
 
 _OUTSIDE: Final = "RABBITRY_OUTSIDE_BROKER"
 
@@ -41,18 +44,83 @@ class _NoBrokerByDefault:
             os.environ[_OUTSIDE] = self._outside
 
 
-def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Begin. This hook comes first: conftest files and other plugins may publish, or name the broker of the tests."""
     pluginmanager.register(_NoBrokerByDefault(), "rabbitry-environment")
+    for name, kind, text in _SETTINGS:
+        parser.addini(f"rabbitry_{name}", text, kind, default=None)
+
+
+_SETTINGS: Final[tuple[tuple[str, Literal["string", "linelist", "bool"], str], ...]] = (
+    ("users", "linelist", "administrators of the fixtures' brokers, a line NAME:PASSWORD each; else guest:guest"),
+    ("vhosts", "linelist", "virtual hosts of the fixtures' brokers, one in each line; else /"),
+    ("definitions", "string", "a file of RabbitMQ's definitions that the fixtures' brokers declare at their start"),
+    ("tls", "bool", "whether the fixtures' brokers listen for TLS too"),
+    ("port", "string", "the AMQP port of the fixtures' brokers, of which one can run at a time then; else a free one"),
+    ("data", "string", "a folder in which the fixtures' brokers keep what is durable; else all is in memory"),
+)
+
+
+def _settings(config: pytest.Config) -> Settings:
+    """Return the arguments of RunningBroker that the project's configuration has. Raises pytest.UsageError."""
+    settings: Settings = {}
+    if users := config.getini("rabbitry_users"):
+        if wrong := [line for line in users if not line.partition(":")[0] or ":" not in line]:
+            names = ", ".join(repr(line.partition(":")[0]) for line in wrong)
+            raise pytest.UsageError(f"rabbitry_users: {names} has no password: write NAME:PASSWORD in each line")
+        settings["users"] = dict(line.split(":", 1) for line in users)
+    if vhosts := config.getini("rabbitry_vhosts"):
+        settings["vhosts"] = vhosts
+    if definitions := config.getini("rabbitry_definitions"):
+        settings["definitions"] = config.rootpath / definitions
+    if config.getini("rabbitry_tls"):
+        settings["tls"] = True
+    if port := config.getini("rabbitry_port"):
+        if not port.isdecimal():
+            raise pytest.UsageError(f"rabbitry_port: {port!r} is no port: write a number from 0 to 65535")
+        settings["port"] = int(port)
+    if data := config.getini("rabbitry_data"):
+        settings["data"] = config.rootpath / data
+    return settings
+
+
+def _broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
+    from rabbitry.testing._broker import RunningBroker
+
+    with RunningBroker(**_settings(request.config)) as broker:
+        yield broker
 
 
 @pytest.fixture
-def rabbitry_broker() -> Iterator[RunningBroker]:
-    """Provide an empty, running broker for this test on a free port of 127.0.0.1.
+def rabbitry_broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
+    """A running broker of this test's own, empty, on a free port of 127.0.0.1.
 
-    It has `url`, `host`, `port` and `management_url`.
+    It has `url`, `host`, `port`, `management_url` and what docs/testing.md shows.
     """
+    yield from _broker(request)
+
+
+@pytest.fixture(scope="module")
+def rabbitry_broker_module(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
+    """A running broker that the tests of one module share; `reset()` empties it."""
+    yield from _broker(request)
+
+
+@pytest.fixture(scope="session")
+def rabbitry_broker_session(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
+    """A running broker that all tests of this process share; `reset()` empties it."""
+    yield from _broker(request)
+
+
+@pytest.fixture
+def rabbitry_broker_factory(request: pytest.FixtureRequest) -> Iterator[Callable[..., RunningBroker]]:
+    """Makes running brokers with the arguments of RunningBroker, in place of the configured ones."""
     from rabbitry.testing._broker import RunningBroker
 
-    with RunningBroker() as broker:
-        yield broker
+    settings = _settings(request.config)
+    with ExitStack() as stack:
+
+        def make(**more: Unpack[Settings]) -> RunningBroker:
+            return stack.enter_context(RunningBroker(**(settings | more)))
+
+        yield make

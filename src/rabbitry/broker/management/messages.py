@@ -63,6 +63,8 @@ def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
     source = vhost.exchange(exchange)
     queues, _ = vhost.route(source, keys, headers)
     _count_publish(vhost, source, len(queues))
+    if vhost.on_publish is not None:
+        vhost.on_publish(vhost.name, message, queues)
     for queue in queues:
         queue.push(message)
         vhost.dispatcher.touch(queue)

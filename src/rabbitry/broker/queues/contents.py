@@ -103,10 +103,22 @@ class Contents:
         return lane
 
     def held(self) -> Iterator[Entry]:
-        """Go over the entries in memory that are ready."""
+        """Go over the entries in memory that are ready, in the order in which they would be delivered."""
         for lane in self._lanes:
-            yield from (entry for _, entry in lane.returned)
+            yield from (entry for _, entry in sorted(lane.returned))
             yield from lane.ready
+
+    def kept(self) -> Iterator[Entry]:
+        """Go over the entries in memory that a restart keeps if the queue is durable, in the same order."""
+        return (entry for entry in self.held() if entry.message.persistent)
+
+    def restore(self, entry: Entry) -> None:
+        """Put an entry that this queue had before a restart at the end."""
+        entry.position = self._next_position
+        self._next_position += 1
+        self._unpublished += 1
+        self._expiring = self._expiring or bool(entry.expires)
+        self._append(self._lane_at(entry.priority), entry)
 
     def purge(self) -> tuple[int, Iterator[None]]:
         """Drop all messages that are ready. Return how many they were, and steps that the caller has to take.

@@ -3,6 +3,8 @@
 Here they have one member, this broker.
 """
 
+from collections.abc import Iterator
+
 from rabbitry.broker.message import Entry
 from rabbitry.broker.queues.dead_letter import DELIVERY_LIMIT
 from rabbitry.broker.queues.lane import Lane
@@ -22,6 +24,10 @@ class QuorumQueue(Queue):
         if self.id:
             entry.message.persistent = True  # it keeps whatever it gets
         super()._append(lane, entry)
+
+    def kept(self) -> Iterator[Entry]:
+        """Go over all entries in memory: a quorum queue keeps transient messages too."""
+        return self.held()
 
     def _take_back(self, entry: Entry, *, asked: bool) -> None:
         entry.deliveries += 1

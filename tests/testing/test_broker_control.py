@@ -1,0 +1,278 @@
+"""What a test does to its broker: settings, stop and start, faults, alarms, reset."""
+
+import json
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import pika
+import pika.exceptions
+import pytest
+
+import rabbitry
+from rabbitry.exceptions import ConnectFailed, ConnectionClosed
+from rabbitry.testing import RunningBroker
+from tests.support.waiting import eventually_blocking
+
+
+def _connect(url: str, **more: object) -> pika.BlockingConnection:
+    parameters = pika.URLParameters(url)
+    for name, value in more.items():
+        setattr(parameters, name, value)
+    return pika.BlockingConnection(parameters)
+
+
+def test_users_and_virtual_hosts_are_as_asked_for() -> None:
+    with RunningBroker(users={"ann": "s3cret"}, vhosts=["shop", "/"]) as broker:
+        assert broker.url == f"amqp://ann:s3cret@127.0.0.1:{broker.port}/shop"
+        _connect(broker.url).close()
+        _connect(broker.url.replace("/shop", "/")).close()
+        with pytest.raises(pika.exceptions.ProbableAuthenticationError):
+            _connect(f"amqp://guest:guest@127.0.0.1:{broker.port}/shop")
+
+
+def test_a_port_can_be_asked_for() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with RunningBroker(port=port) as broker:
+        assert broker.port == port
+        with pytest.raises(OSError, match=f"port {port}|in use"), RunningBroker(port=port):
+            pass
+        _connect(broker.url).close()
+
+
+_QUEUE = {"name": "paid", "vhost": "/", "durable": True, "auto_delete": False, "arguments": {"x-max-length": 5}}
+_EXCHANGE = {"name": "orders", "vhost": "/", "type": "topic", "durable": True, "auto_delete": False, "internal": False}
+_BINDING = {"source": "orders", "vhost": "/", "destination": "paid", "destination_type": "queue"}
+_DEFINITIONS = {
+    "vhosts": [{"name": "/"}, {"name": "bills"}],
+    "exchanges": [_EXCHANGE | {"arguments": {}}],
+    "queues": [_QUEUE],
+    "bindings": [_BINDING | {"routing_key": "order.*", "arguments": {}}],
+}
+
+
+@pytest.mark.parametrize("kind", ["mapping", "file"])
+def test_definitions_are_there_at_the_start_and_after_a_reset(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "definitions.json"
+    path.write_text(json.dumps(_DEFINITIONS))
+    with RunningBroker(definitions=_DEFINITIONS if kind == "mapping" else path) as broker:
+        for _ in range(2):
+            with _connect(broker.url) as connection:
+                connection.channel().basic_publish("orders", "order.new", b"1")
+                broker.queue("paid").wait()
+            broker.reset()
+            assert broker.queue("paid").messages == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "can't import .*definitions.json"),
+        ('{"queues": [{"name": 1, "vhost": "/"}]}', "can't import .*name must be a string"),
+    ],
+)
+def test_wrong_definitions_are_named_and_leave_nothing(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "definitions.json"
+    path.write_text(content)
+    before = threading.active_count()
+    with pytest.raises(rabbitry.UsageError, match=message), RunningBroker(definitions=path):
+        pass
+    eventually_blocking(lambda: threading.active_count() <= before, "the broker's thread is gone")
+
+
+async def test_tls_has_a_certificate_that_its_own_clients_trust() -> None:
+    with RunningBroker(tls=True) as broker:
+        async with rabbitry.connect(broker.tls_url, ssl=broker.client_context) as connection:
+            await connection.channel()
+        context = ssl.create_default_context(cafile=str(broker.ca_file))
+        parameters = pika.URLParameters(broker.tls_url)
+        parameters.ssl_options = pika.SSLOptions(context, "localhost")
+        pika.BlockingConnection(parameters).close()
+        with pytest.raises(ConnectFailed, match="certificate"):
+            async with rabbitry.connect(broker.tls_url, connect_attempts=1):
+                pass
+        before = broker.tls_url
+        broker.restart()
+        assert broker.tls_url == before
+        _connect(broker.url).close()
+    assert not broker.ca_file.exists()
+
+
+def test_without_tls_its_url_says_how_to_get_it() -> None:
+    with RunningBroker() as broker, pytest.raises(rabbitry.UsageError, match="tls=True"):
+        _ = broker.tls_url
+
+
+# -- stop and start ----------------------------------------------------------------------------------------
+
+
+def _fill(url: str) -> None:
+    with _connect(url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.exchange_declare("orders", "topic", durable=True)
+        channel.exchange_declare("passing", "fanout")
+        channel.queue_declare("kept", durable=True, arguments={"x-max-priority": 3})
+        channel.queue_declare("voted", durable=True, arguments={"x-queue-type": "quorum"})
+        channel.queue_declare("passing")
+        channel.queue_bind("kept", "orders", "order.#")
+        channel.queue_bind("voted", "orders", "order.#")
+        channel.queue_bind("kept", "passing", "")
+        for number, mode in enumerate((2, 1, 2)):
+            properties = pika.BasicProperties(delivery_mode=mode, priority=number, headers={"n": number})
+            channel.basic_publish("orders", "order.new", b"%d" % number, properties)
+        channel.basic_publish("", "passing", b"x", pika.BasicProperties(delivery_mode=2))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_restart_keeps_what_is_durable(tmp_path: Path, stored: bool) -> None:
+    with RunningBroker(data=tmp_path / "data" if stored else None) as broker:
+        _fill(broker.url)
+        url = broker.url
+        for _ in range(2):
+            broker.restart()
+            assert broker.url == url
+            assert [message.body for message in broker.queue("kept").wait(2)] == [b"2", b"0"]
+            assert [message.body for message in broker.queue("voted").wait(2)] == [b"0", b"1", b"2"]
+            assert broker.queue("kept").messages[0].properties.headers == {"n": 2}
+            with pytest.raises(rabbitry.UsageError, match="no queue 'passing'"):
+                _ = broker.queue("passing").messages
+        with _connect(url) as connection:
+            channel = connection.channel()
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="404"):
+                channel.exchange_declare("passing", passive=True)
+            channel = connection.channel()
+            channel.basic_publish("orders", "order.late", b"3", pika.BasicProperties(delivery_mode=2))
+            assert [message.body for message in broker.queue("voted").wait(4)][-1] == b"3"
+
+
+def test_what_a_consumer_held_comes_back_as_redelivered() -> None:
+    with RunningBroker() as broker:
+        channel = _connect(broker.url).channel()
+        channel.queue_declare("tasks", durable=True)
+        channel.basic_publish("", "tasks", b"1", pika.BasicProperties(delivery_mode=2))
+        assert channel.basic_get("tasks")[2] == b"1"
+        broker.restart()
+        with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="320"):
+            channel.basic_get("tasks")
+        with _connect(broker.url) as connection:
+            method, _, body = connection.channel().basic_get("tasks")
+        assert (method.redelivered, body) == (True, b"1")
+
+
+def test_a_stopped_broker_refuses_connections_until_it_is_started() -> None:
+    with RunningBroker() as broker:
+        broker.stop()
+        for _ in range(2):
+            with socket.socket() as probe:
+                assert probe.connect_ex((broker.host, broker.port)) != 0
+        for wrong in (broker.stop, lambda: broker.queue("x").messages, lambda: broker.management_url):
+            with pytest.raises(rabbitry.UsageError, match="stopped: call start"):
+                wrong()
+        broker.start()
+        _connect(broker.url).close()
+        with pytest.raises(rabbitry.UsageError, match="runs already"):
+            broker.start()
+
+
+def test_nobody_gets_the_port_of_a_stopped_broker() -> None:
+    with RunningBroker() as broker:
+        broker.stop()
+        others = [socket.create_server(("127.0.0.1", 0)) for _ in range(200)]
+        try:
+            assert broker.port not in {other.getsockname()[1] for other in others}
+        finally:
+            for other in others:
+                other.close()
+        broker.start()
+        _connect(broker.url).close()
+
+
+def test_the_end_of_the_block_is_the_end_of_a_stopped_broker_too() -> None:
+    with RunningBroker() as broker:
+        broker.stop()
+    with pytest.raises(rabbitry.UsageError, match="within its block"):
+        broker.start()
+
+
+def test_the_management_api_has_its_port_again_after_a_restart() -> None:
+    with RunningBroker() as broker:
+        url = broker.management_url
+        broker.restart()
+        found = httpx.get(f"{url}api/overview", auth=("guest", "guest"), timeout=90).json()
+        assert found["product_name"] == "RabbitMQ"
+        assert broker.management_url == url
+
+
+async def test_a_client_that_recovers_goes_on_after_a_restart() -> None:
+    with RunningBroker() as broker:
+        async with rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("tasks", durable=True)
+            broker.restart()
+            await channel.publish(b"1", routing_key="tasks", timeout=60)
+            assert [message.body for message in broker.queue("tasks").messages] == [b"1"]
+
+
+# -- reset -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_reset_leaves_nothing(tmp_path: Path, stored: bool) -> None:
+    with RunningBroker(data=tmp_path / "data" if stored else None) as broker:
+        _fill(broker.url)
+        httpx.put(
+            f"{broker.management_url}api/users/ann", auth=("guest", "guest"), json={"password": "x", "tags": ""}
+        ).raise_for_status()
+        broker.reset()
+        for _ in range(2):
+            found = httpx.get(f"{broker.management_url}api/definitions", auth=("guest", "guest")).json()
+            assert [found[name] for name in ("queues", "exchanges", "bindings")] == [[], [], []]
+            assert [user["name"] for user in found["users"]] == ["guest"]
+            broker.restart()
+        with pytest.raises(AssertionError, match="nothing was published"):
+            broker.assert_published(timeout=0)
+
+
+# -- faults ------------------------------------------------------------------------------------------------
+
+
+async def test_connections_are_dropped_by_name() -> None:
+    with RunningBroker() as broker:
+        async with (
+            rabbitry.connect(broker.url, name="one", recover=False) as one,
+            rabbitry.connect(broker.url, name="two", recover=False) as two,
+        ):
+            assert broker.drop_connections("nobody") == 0
+            assert broker.drop_connections("one") == 1
+            with pytest.raises(ConnectionClosed):
+                await one.channel()
+            await two.channel()
+            assert broker.drop_connections() == 1
+
+
+def test_an_alarm_blocks_publishers_until_it_is_over() -> None:
+    with RunningBroker() as broker, _connect(broker.url, blocked_connection_timeout=60) as connection:
+        channel = connection.channel()
+        channel.queue_declare("tasks")
+        told: list[str] = []
+        connection.add_on_connection_blocked_callback(lambda _, frame: told.append(frame.method.reason))
+        connection.add_on_connection_unblocked_callback(lambda _, frame: told.append("over"))
+        whats: tuple[Literal["memory", "disk"], ...] = ("memory", "disk")
+        for what in whats:
+            told.clear()
+            with broker.alarm(what):
+                channel.basic_publish("", "tasks", b"1")
+                while not told:
+                    connection.process_data_events(0.1)
+                assert told == [f"low on {what}"]
+            while told[-1:] != ["over"]:
+                connection.process_data_events(0.1)
+        assert len(broker.queue("tasks").wait(2)) == 2
+        with pytest.raises(rabbitry.UsageError, match="no alarm is called 'cpu'"), broker.alarm("cpu"):  # type: ignore[arg-type] # that is the test
+            pass
