@@ -126,9 +126,9 @@ _ODD = """
 @pytest.mark.parametrize(
     ("option", "annotation", "words"),
     [
-        ("memory", "bool", "app 'odd' can't have the options --memory: they are another's"),
-        ("http_port", "int", "app 'odd' can't have the options --http-port: they are another's"),
-        ("context", "int", "app 'odd' can't have the options --context: they are another's"),
+        ("memory", "bool", "app 'odd' can't have the options --memory: they are already taken"),
+        ("http_port", "int", "app 'odd' can't have the options --http-port: they are already taken"),
+        ("context", "int", "app 'odd' can't have the options --context: they are already taken"),
         ("thing", "object", ""),
     ],
 )

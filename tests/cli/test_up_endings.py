@@ -272,7 +272,7 @@ def test_the_apps_that_are_asked_for_run(apps: str, running: list[str]) -> None:
 def test_an_app_that_there_is_not_is_named() -> None:
     done = commands.run("up", *_FREE, "--apps", "monitor,nonsense")
     assert done.returncode == 2
-    assert done.stderr == "rabbitry: --apps 'nonsense' is no app: choose among monitor, grading, crawl\n"
+    assert done.stderr == "rabbitry: --apps: there is no app 'nonsense': choose among monitor, grading, crawl\n"
 
 
 def test_a_healthy_start_is_quiet_and_ctrl_c_says_that_it_stops() -> None:

@@ -239,7 +239,7 @@ def test_a_check_finds_bindings_where_the_management_api_is(shop: rabbitry.App, 
     asyncio.run(_declare(shop, url))
     done = run(*arguments, url=url)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "nothing is missing, and nothing is declared otherwise" in done.stderr
+    assert "nothing is missing, and nothing is declared with other flags" in done.stderr
     done = run(*arguments, "--management", management, url=url)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     asyncio.run(_unbind(url))

@@ -92,7 +92,7 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What the dashboard tells the pages of an app.
+    """The broker and the settings that the dashboard passes to the pages of an app.
 
     Attributes:
         broker: The broker's URL, password included.

@@ -1,4 +1,4 @@
-"""The `rabbitry` command. Each subcommand lies in a file of its own, imported when it is used.
+"""The `rabbitry` command. Each subcommand has its own file, which is imported when the subcommand is used.
 
 All but `main` is for Rabbitry alone.
 """
@@ -16,7 +16,7 @@ from rabbitry.runtime.interrupt import Interrupted, is_interrupted, raise_when_i
 __all__ = ["main"]
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
-"""A disk that is full, a bound on what may be written, nobody who reads."""
+"""Errors of writing output: a full disk, a limit on file sizes or quotas, a closed pipe."""
 _SERVICES = frozenset({"up", "broker", "web", "worker"})
 """Commands of our own that run until a signal, as do all others with --watch or --follow."""
 
@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the `rabbitry` command and exit the process.
 
     Args:
-        arguments: what follows the program's name; `sys.argv[1:]` when None.
+        arguments: The words after the program's name; None for `sys.argv[1:]`.
 
     Raises:
-        SystemExit: always; 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable or login
-            refused, 130 interrupted twice, or once in a command whose work is then left undone.
+        SystemExit: Always, with 0 if done, 1 if the work failed, 2 for wrong usage, 3 if the broker is unreachable or
+            refused the login, and 130 if interrupted twice, or once in a command whose work is then unfinished.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> NoReturn:
 
 
 def _runs_until_told(arguments: Sequence[str]) -> bool:
-    """Return whether a signal is the ordinary end of this command line."""
+    """Return whether this command line runs until a signal."""
     if "--help" in arguments:
         return False
     if not {"--watch", "--follow"}.isdisjoint(arguments):

@@ -1,4 +1,4 @@
-"""Options that installed apps add to `rabbitry web` and `rabbitry up`: parameters of the functions that they bring."""
+"""Options that installed apps add to `rabbitry web` and `rabbitry up`: the parameters of the plug-ins' functions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PARAMETER = "app_options"
 
 
 def with_app_options(command: Callable[..., None], kind: Literal["router", "services"]) -> Callable[..., None]:
-    """Return a command that takes the options of the installed apps too, and hands them over as `app_options`.
+    """Return a command that also takes the options of the installed apps, and passes them on as `app_options`.
 
-    The options of an app are left out if one of them is another's, which is said on stderr. Whoever calls the apps
-    names those that do not load.
+    The options of an app are left out, with a warning on stderr, if one of them is already taken. Apps that do not load
+    are skipped here; the code that calls the apps reports them.
 
     Args:
-        command: Has a parameter `app_options`.
-        kind: The functions that are looked at: the plug-ins' `router` or `services`.
+        command: A command with a parameter `app_options`.
+        kind: The plug-ins' functions whose parameters become options: `router` or `services`.
     """
     own = [each for each in _parameters(command) if each.name != _PARAMETER]
     taken = {flag for each in own for flag in _flags(each)}
@@ -41,7 +41,7 @@ def with_app_options(command: Callable[..., None], kind: Literal["router", "serv
             continue
         flags = {flag for each in options for flag in _flags(each)}
         if not flags.isdisjoint(taken):
-            warn(f"app {name!r} can't have the options {', '.join(sorted(flags & taken))}: they are another's")
+            warn(f"app {name!r} can't have the options {', '.join(sorted(flags & taken))}: they are already taken")
             continue
         taken |= flags
         added[name] = options
@@ -83,12 +83,12 @@ def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
 
 
 def _info(parameter: inspect.Parameter) -> ParameterInfo | None:
-    """Return what Typer is told of a parameter; None if that is nothing."""
+    """Return a parameter's Typer option or argument; None if it has none."""
     return next((each for each in get_args(parameter.annotation) if isinstance(each, ParameterInfo)), None)
 
 
 def _flags(parameter: inspect.Parameter) -> set[str]:
-    """Return what a parameter takes for itself: its options, and its name, which two parameters can't share either."""
+    """Return the names that a parameter takes: its options, and its own name, which no other parameter can have."""
     info = _info(parameter)
     declared = info.param_decls or () if info is not None else ()
     return {f"--{parameter.name.replace('_', '-')}", *declared}

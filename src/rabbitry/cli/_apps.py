@@ -14,14 +14,14 @@ from rabbitry.flow.exceptions import AppError
 if TYPE_CHECKING:
     from rabbitry.flow import App
 
-AppPath = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the app is, e.g. shop.flow:app.")]
+AppPath = Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app's module and name, e.g. shop.flow:app.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name, or MODULE:APP.")]
 
 
 def load_app(path: str, *, plain: bool = False) -> App:
-    """Import an app. Raises AppError, naming what does not import and why, for all that can go wrong.
+    """Import an app. Raises AppError, with the reason, if the app can't be imported.
 
-    plain: make it declare as the original programs do, whatever it says itself.
+    plain: make the app declare as the original programs do, whatever its own setting is.
     """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
@@ -51,5 +51,5 @@ def load_app(path: str, *, plain: bool = False) -> App:
 
 
 def app_name(text: str) -> str:
-    """Return the app's name, which may be said itself or as MODULE:APP."""
+    """Return the app's name, given that name or MODULE:APP."""
     return load_app(text).name if ":" in text else text

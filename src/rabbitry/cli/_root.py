@@ -1,4 +1,4 @@
-"""The root command, which imports the subcommand that is asked for and no other, and what becomes of errors."""
+"""The root command, which imports only the subcommand that is called, and turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "version": "Print the version.",
     }
 )
-"""Name → help of each subcommand of our own; `app` of `rabbitry.cli.NAME` is its `typer.Typer`, or makes it."""
+"""Name → help of each built-in subcommand; `rabbitry.cli.NAME.app` is its `typer.Typer`, or a function returning it."""
 _LISTINGS: Final = frozenset({"queues", "exchanges", "bindings", "connections", "channels", "consumers"})
-"""Subcommands that stand beside each other in `rabbitry.cli.listings`."""
+"""Subcommands that share the module `rabbitry.cli.listings`."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _missing(wanted: str | None, error: ModuleNotFoundError) -> str:
-    """Return a line that says what a command lacks, and how to install it."""
+    """Return a line that names the missing package of a command and how to install it."""
     from rabbitry._installing import extra_of, missing
     from rabbitry.apps.installed import OWN, installed
 
@@ -84,13 +84,13 @@ def _missing(wanted: str | None, error: ModuleNotFoundError) -> str:
 
 
 class _Root(TyperGroup):
-    """The subcommands: each is imported when it is called, and apps are looked for if none of ours is meant.
+    """The subcommands. Each is imported when it is called; apps are loaded only if no built-in subcommand is meant.
 
-    Importing all of them would cost `rabbitry --help` and `rabbitry broker` half a second for nothing.
+    Importing all of them would make `rabbitry --help` and `rabbitry broker` half a second slower.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:  # the context is of Typer's own class or of click's, by version
-        """Return the names for `--help` and for suggestions, and put stand-ins with their help in their places."""
+        """Return the names for `--help` and for suggestions, and register stand-ins that only have their help."""
         apps = _installed()
         for broken in apps.broken:
             warn(str(broken))
@@ -136,7 +136,7 @@ def _installed() -> Installed:
 
 
 def _mounted(app: object, name: str, text: str) -> Any:
-    """Return the command that a Typer app is: its one command, or a group called `name`."""
+    """Return a Typer app as a command: its only command, or a group called `name`."""
     if not isinstance(app, typer.Typer):
         from rabbitry.apps.exceptions import PluginError
 
@@ -187,4 +187,4 @@ def _options(
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Options that stand before the subcommand."""
+    """Handle the options before the subcommand."""

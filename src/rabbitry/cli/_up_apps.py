@@ -1,4 +1,4 @@
-"""The apps of `rabbitry up`: which are run, and what each brings to it."""
+"""The apps of `rabbitry up`: which ones run, and their services."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The apps whose services are to run. is_asked: whether `--apps` names them, so that each is to be there."""
+    """The apps whose services are to run. is_asked: whether the user named them with `--apps`, so each must load."""
 
     names: frozenset[str]
     is_asked: bool
 
 
 def wanted(text: str | None, *, has_broker: bool) -> Wanted:
-    """Read `--apps`. Raises UsageError for what is no app, or one that does not load."""
+    """Parse the value of `--apps`. Raises UsageError if a name is no app's, or an app does not load."""
     known = _with_services()
     if text is None:
         names = frozenset(name for name in known if not has_broker or installed().plugins[name].joins)
@@ -36,7 +36,7 @@ def wanted(text: str | None, *, has_broker: bool) -> Wanted:
     for name in sorted(names - {*known}):
         if (unloaded := installed().broken_named(name)) is not None:
             raise UsageError(f"--apps {name}: {unloaded}")
-        raise UsageError(f"--apps {name!r} is no app: choose among {', '.join(known)}")
+        raise UsageError(f"--apps: there is no app {name!r}: choose among {', '.join(known)}")
     return Wanted(names, is_asked=True)
 
 
@@ -93,7 +93,7 @@ def _with_services() -> list[str]:
 
 
 def _how(broken: Broken) -> str:
-    """Return why an app does not load; of a package that is missing for one of our own apps, how to install it."""
+    """Return why an app does not load, and how to install a missing package if the app is Rabbitry's own."""
     from rabbitry._installing import extra_of, missing
 
     if isinstance(broken.error, ModuleNotFoundError) and broken.is_own:

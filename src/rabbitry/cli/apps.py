@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command("apps")
 def show(*, as_json: Json = False) -> None:
-    """List the apps that are installed: where each comes from, what it brings, and why one does not load.
+    """List the installed apps: their packages, what they provide, and the reason if one does not load.
 
     Example: rabbitry apps
     """

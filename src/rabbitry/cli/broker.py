@@ -1,4 +1,4 @@
-"""`rabbitry broker`: the embedded AMQP broker; `check` and `repair` look after its data folder."""
+"""`rabbitry broker`: the embedded AMQP broker; `check` and `repair` are for its data folder."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 MANAGEMENT_PORT = 15672
 _YOUNG = 10_000
-"""Objects made and not gone from which on the garbage collector looks for cycles (a closed connection leaves some).
+"""New objects after which the garbage collector looks for cycles (a closed connection leaves some).
 
-It looks through those, and each second time through three times as many, which takes 10 ms if they are queues.
+It examines the new objects, and every second time three times as many, which takes 10 ms if they are queues.
 """
 _OLD = 300
-"""Such second times after which it looks through all objects, which takes 0.1 s for each million of them."""
+"""Number of those larger collections after which it examines all objects, which takes 0.1 s for each million."""
 
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where durable things are kept; else the user's data folder.", show_default=False),
+    typer.Option(metavar="DIR", help="The folder for durable data; else the user's data folder.", show_default=False),
 ]
-Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it goes with the process.")]
+Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it is lost when the process ends.")]
 
 _logger = logging.getLogger(__name__)
 app = typer.Typer()
@@ -57,11 +57,11 @@ Host = Annotated[
 ]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
 User = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who may log in, in place of guest.", show_default=False)
+    str | None, typer.Option(metavar="NAME", help="The user who may log in, instead of guest.", show_default=False)
 ]
 PasswordFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Holds the password; else RABBITMQ_PASSWORD does.", show_default=False),
+    typer.Option(metavar="FILE", help="The file with the password; else RABBITMQ_PASSWORD.", show_default=False),
 ]
 VirtualHosts = Annotated[
     list[str] | None, typer.Option("--vhost", metavar="NAME", help="A virtual host beside /.", show_default=False)
@@ -79,14 +79,14 @@ NoManagement = Annotated[bool, typer.Option("--no-management", help="Run without
 TLSPort = Annotated[int, typer.Option(min=0, max=65535, help="The port for TLS, with --tls-cert.")]
 TLSCert = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The certificate and its chain (PEM): listen for TLS too.", show_default=False),
+    typer.Option(metavar="FILE", help="The certificate and its chain (PEM); listen for TLS, too.", show_default=False),
 ]
 TLSKey = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Its key, if it is not in --tls-cert.", show_default=False)
+    Path | None, typer.Option(metavar="FILE", help="The certificate's key, if not in --tls-cert.", show_default=False)
 ]
 TLSCA = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Who signs clients' certificates: EXTERNAL logins.", show_default=False),
+    typer.Option(metavar="FILE", help="The authority of client certificates (EXTERNAL login).", show_default=False),
 ]
 
 
@@ -140,9 +140,9 @@ def serve(
 
 
 async def _serve(broker: Broker, management: list[socket.socket], stop: asyncio.Event) -> int:
-    """Run the broker until it is told to stop, or its store fails; print where it is once it accepts.
+    """Run the broker until it is told to stop or its store fails; print its address once it accepts connections.
 
-    management: the sockets of the management API, which is loaded when AMQP clients are served; empty for none.
+    management: the sockets of the management API, which is loaded once AMQP clients are served; empty for none.
     """
     with contextlib.ExitStack() as listening:
         for listener in management:
@@ -160,13 +160,13 @@ async def _serve(broker: Broker, management: list[socket.socket], stop: asyncio.
 
 
 def check_data(data: Path | None, *, memory: bool) -> None:
-    """Raise UsageError if both are asked for."""
+    """Raise UsageError if both `--data` and `--memory` are given."""
     if memory and data is not None:
         raise UsageError("--data keeps messages on disk and --memory does not: give one of them")
 
 
 def data_folder(data: Path | None, *, memory: bool) -> Path | None:
-    """Return the folder for what is durable: None for memory. Raises UsageError if both are asked for."""
+    """Return the folder for durable data; None for memory. Raises UsageError if both options are given."""
     check_data(data, memory=memory)
     if memory:
         return None
@@ -174,7 +174,7 @@ def data_folder(data: Path | None, *, memory: bool) -> Path | None:
 
 
 def usual_folder() -> Path:
-    """Return the folder in the user's data folder where the broker keeps what is durable."""
+    """Return the broker's default folder for durable data, in the user's data folder."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("rabbitry", appauthor=False)) / "broker"
@@ -203,7 +203,7 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
 
 
 def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
-    """Raise UsageError for an address that others can reach if nobody could log in from there."""
+    """Raise UsageError if other machines can reach the address but no user could log in from them."""
     from rabbitry.broker.login import GUEST
 
     if is_loopback(str(listener.getsockname()[0])) or user not in (None, GUEST):

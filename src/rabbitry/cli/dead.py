@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 Id = Annotated[
-    str | None, typer.Option("--id", help="The one with this message id, or a unique beginning.", show_default=False)
+    str | None, typer.Option("--id", help="The one with this message id, or its unique prefix.", show_default=False)
 ]
 Reason = Annotated[str | None, typer.Option(help="Those with this reason, e.g. failed.", show_default=False)]
 Stage = Annotated[str | None, typer.Option(help="Those of this stage.", show_default=False)]
@@ -42,7 +42,7 @@ def list_(
     *,
     as_json: Json = False,
 ) -> None:
-    """List dead letters, oldest first; all stay where they are.
+    """List dead letters, oldest first, without removing any.
 
     Example: rabbitry dead list shop --reason failed
     """
@@ -69,12 +69,12 @@ def list_(
 def show(
     context: typer.Context,
     name: AppName,
-    id: Annotated[str, typer.Argument(metavar="ID", help="The message's id, or a unique beginning.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The message's id, or its unique prefix.")],
     broker: Broker = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter with its traceback and its body; it stays where it is.
+    """Show one dead letter with its traceback and its body, without removing it.
 
     Example: rabbitry dead show shop 3f2a
     """
@@ -87,7 +87,7 @@ def show(
             async for letter in found:
                 _print_whole(letter, as_json=as_json)
                 return ExitCode.DONE
-        raise NoSuchID(f"the dead letter {id!r} of app {app!r} was taken away just now")
+        raise NoSuchID(f"the dead letter {id!r} of app {app!r} was removed just now")
 
     raise typer.Exit(run_once(_connected(context, broker, name, work)))
 
@@ -104,9 +104,9 @@ def replay(
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Send dead letters to where they failed, and remove each once the broker has confirmed it.
+    """Publish dead letters to the queues in which they failed, and remove each once the broker has confirmed it.
 
-    Exit code 1 if some could not be sent; these stay. Example: rabbitry dead replay shop --stage validate
+    Exit code 1 if some could not be published; these stay. Example: rabbitry dead replay shop --stage validate
     """
     _which(id, reason, stage, everything=all_)
 
@@ -176,7 +176,7 @@ def _which(id: str | None, reason: str | None, stage: str | None, *, everything:
 async def _chosen(
     connection: Connection, app: str, id: str | None, reason: str | None, stage: str | None, *, everything: bool
 ) -> Which:
-    """Choose dead letters, with the whole id if a beginning was given. Raises NoSuchID."""
+    """Choose dead letters, and complete an abbreviated id. Raises NoSuchID."""
     from rabbitry.flow.wiring.dead_letters import find_id
 
     whole = None if id is None else await find_id(connection, app, id)

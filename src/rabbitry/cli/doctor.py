@@ -1,4 +1,4 @@
-"""`rabbitry doctor`: find out why nothing arrives, and say what to do about it."""
+"""`rabbitry doctor`: finds out why no messages arrive, and what to do about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.queue_checks import Look
 
 LISTEN_FOR: Final = 6.0
-"""Seconds: an agent that nobody listened to tries again every 5."""
+"""Seconds to wait for samples: an agent without listeners tries again every 5 s."""
 _PAGE_WITHIN: Final = 3.0
 _PROBE_WITHIN: Final = 3.0
 
@@ -38,7 +38,7 @@ _MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "
 def doctor(
     context: typer.Context,
     broker: Broker = None,
-    page: Annotated[str, typer.Option(metavar="URL", help="Where the dashboard should be.")] = "http://127.0.0.1:8003/",
+    page: Annotated[str, typer.Option(metavar="URL", help="The dashboard's address.")] = "http://127.0.0.1:8003/",
     seconds: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for samples.")
     ] = LISTEN_FOR,
@@ -46,9 +46,9 @@ def doctor(
     *,
     as_json: Json = False,
 ) -> None:
-    """Check broker, login, exchanges, samples, queues and page, one after the other. Exit 1 if something is wrong.
+    """Check broker, login, exchanges, samples, queues and page, in this order. Exit code 1 if something is wrong.
 
-    Without --broker and RABBITRY_BROKER it reads RABBITMQ_HOST and the like, from the environment and .env too.
+    Without --broker and RABBITRY_BROKER it uses RABBITMQ_HOST and its siblings, from the environment or .env.
 
     Example: rabbitry doctor --broker amqp://rabbit.example/
     """
@@ -105,7 +105,7 @@ async def _examine(url: BrokerURL, page: str, seconds: float, management: str | 
 
 
 async def _connected(connection: Connection, seconds: float) -> AsyncIterator[Finding]:
-    """Yield what the apps find over a connection. One whose checks break is named, and keeps no other from asking."""
+    """Yield the findings of the apps over a connection. An app whose checks fail is reported, and the others go on."""
     for name, checks in _checks():
         if checks.connected is None:
             continue
@@ -163,7 +163,7 @@ def _untaken() -> dict[str, Callable[[Untaken], tuple[bool, str, str] | None]]:
 
 
 async def _other_scheme(url: BrokerURL) -> Finding | None:
-    """Return what is wrong if the port speaks TLS and the URL does not, or the other way round."""
+    """Return a finding if the port speaks TLS and the URL does not, or the other way round."""
     import ssl
 
     host, port = url.hosts[0]

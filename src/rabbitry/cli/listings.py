@@ -1,4 +1,4 @@
-"""`rabbitry queues|exchanges|bindings|connections|channels|consumers`: what a broker has, from its management API."""
+"""`rabbitry queues|exchanges|bindings|connections|channels|consumers`: listings from a broker's management API."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Listing → its columns: heading → path in an item of the API."""
 
 
-_WHERE = "Those of the virtual host that --broker names; if that is / or none, of all that the user may see."
+_WHERE = "Those of the virtual host in --broker; if it is / or missing, of all that the user may see."
 
 
 def _add_command(what: str, doc: str) -> None:
@@ -113,7 +113,7 @@ for _what, _doc in {
     "bindings": "List the broker's bindings; the default exchange's name is empty.\n\nExample: rabbitry bindings",
     "connections": "List the broker's connections.\n\nExample: rabbitry connections --management http://127.0.0.1:15672",
     "channels": "List the channels of the broker's connections.\n\nExample: rabbitry channels",
-    "consumers": "List who consumes what.\n\nExample: rabbitry consumers",
+    "consumers": "List the consumers and their queues.\n\nExample: rabbitry consumers",
 }.items():
     _add_command(_what, _doc)
 
@@ -146,7 +146,7 @@ def _list(
 
 
 async def _get(client: httpx.AsyncClient, what: str, vhost: str | None) -> list[dict[str, Any]]:
-    """Get a listing, of a virtual host if one is named. Raises ConnectFailed, also if there is no such one."""
+    """Get a listing, of one virtual host or of all. Raises ConnectFailed, also if the virtual host does not exist."""
     if vhost is None:
         return await get(client, f"/api/{what}")
     name = quote(vhost, safe="")
@@ -158,7 +158,7 @@ async def _get(client: httpx.AsyncClient, what: str, vhost: str | None) -> list[
 
 
 class _Screen:
-    """Shows a listing in place on a terminal, one after the other elsewhere."""
+    """Shows a listing that is updated in place on a terminal, and printed again elsewhere."""
 
     def __init__(self, what: str, *, as_json: bool) -> None:
         from rich.console import Console

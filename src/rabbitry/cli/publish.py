@@ -28,17 +28,17 @@ _EACH = 1000
 def publish(
     context: typer.Context,
     path: AppPath,
-    key: str = typer.Argument(metavar="KEY", help="The routing key: that of the stage to begin with."),
+    key: str = typer.Argument(metavar="KEY", help="The routing key of the first stage."),
     *,
     plain: Plain = False,
     strict: Strict = False,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Publish each line of stdin as a message, and end when all are confirmed.
+    """Publish each line of stdin as a message, and exit when the broker has confirmed all of them.
 
-    Lines are JSON, or text if the stage takes text. A line that the stage could not decode ends it with
-    exit code 1, with all before it published. Example: rabbitry publish shop.flow:app order < orders.jsonl
+    Lines are JSON, or text if the stage takes text. At a line that the stage could not decode, publishing stops with
+    exit code 1; the lines before it are published. Example: rabbitry publish shop.flow:app order < orders.jsonl
     """
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)

@@ -62,9 +62,9 @@ def check(
     *,
     as_json: Json = False,
 ) -> None:
-    """Compare an app with a broker, and change nothing: what is missing, and what is declared otherwise.
+    """List what is missing on a broker or declared with other flags than the app's, without changing anything.
 
-    Exit code 1 if something is. Example: rabbitry topology check shop.flow:app
+    Exit code 1 if there is a difference. Example: rabbitry topology check shop.flow:app
     """
     url = broker_url(context, broker)
     flow = load_app(path)
@@ -77,7 +77,7 @@ def check(
             else:
                 print(finding)
         if not findings and not as_json:
-            say("nothing is missing, and nothing is declared otherwise")
+            say("nothing is missing, and nothing is declared with other flags")
         if management is None:
             warn("bindings were not checked: only the management API knows them (--management URL)")
         return ExitCode.FAILED if findings else ExitCode.DONE

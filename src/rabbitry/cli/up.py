@@ -44,7 +44,7 @@ Broker = Annotated[
         "--broker",
         envvar="RABBITRY_BROKER",
         metavar="URL",
-        help="Use this broker, amqp[s]://user:password@host:port/vhost, in place of one of its own.",
+        help="Use this broker, amqp[s]://user:password@host:port/vhost, and start none.",
         show_default=False,
     ),
 ]
@@ -53,7 +53,7 @@ Port = Annotated[
     typer.Option(
         min=0,
         max=65535,
-        help="The broker's port. 0 takes a free one, also for the other ports if they are not given and taken.",
+        help="The broker's port. 0 takes a free one, and free ones for other ports that are taken and not given.",
         show_default=str(PORT),
     ),
 ]
@@ -82,7 +82,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Where the broker and the apps keep what is durable; else the user's data folder.",
+        help="The folder for durable data of the broker and the apps; else the user's data folder.",
         show_default=False,
     ),
 ]
@@ -113,9 +113,9 @@ def up(
 ) -> None:
     """Run the broker, the services of the apps, and the dashboard until Ctrl-C.
 
-    With --broker it runs on that broker, and of the apps only those that join another's: who decides there is not this
-    machine's to say. With --plain the original programs can join, whether they start before it or after it
-    (docs/originals.md).
+    With --broker it uses that broker, and runs only the apps that are meant to join an existing one; others, such as
+    the deciding roles of grading, run only if --apps names them. With --plain the original programs can join, whether
+    they start before or after this command (docs/originals.md).
 
     Example: rabbitry up --port 0 --web-port 9000
     """
@@ -153,10 +153,10 @@ def up(
 
 
 def _folder(data: Path | None, *, plain: bool) -> list[str]:
-    """Return the folder of the broker's data, as an option of `broker`.
+    """Return the option of `broker` for its data folder.
 
-    The original programs would be refused (406) by what a start without --plain left durable, so --plain has a folder
-    of its own, unless one is named.
+    Durable queues left by a start without --plain would make the broker refuse the original programs (406). Therefore
+    --plain has its own folder, unless the user names one.
     """
     if data is None and plain:
         data = usual_folder().with_name("broker-plain")
@@ -165,7 +165,7 @@ def _folder(data: Path | None, *, plain: bool) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The children that are to be run, and their addresses."""
+    """The child processes to run, and their addresses."""
 
     listener: socket.socket | None
     """The socket of a broker of our own."""
@@ -180,9 +180,9 @@ class _Plan:
     as_json: bool
 
     def children(self, records: Path | None) -> list[_Kept]:
-        """Make the children in the order in which they are ended: those that publish and read before the broker.
+        """Return the children in the order in which they are ended: those that publish and consume before the broker.
 
-        records: the folder of the apps' records; None for the usual one.
+        records: the folder of the apps' records; None for the default one.
         """
         environment = {"RABBITRY_BROKER": self.url}
         if records is not None:
@@ -217,7 +217,7 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A child, and the service of an app that it is; None for the broker and the dashboard."""
+    """A child, and the app's service that it runs; None for the broker and the dashboard."""
 
     child: Child
     service: Service | None = None
@@ -260,9 +260,9 @@ async def _run(plan: _Plan, children: list[_Kept], stop: asyncio.Event) -> int:
 async def _first_end(
     running: Mapping[asyncio.Task[int], _Kept], stopping: asyncio.Task[bool]
 ) -> tuple[Child, int] | None:
-    """Wait for the end of a child that ends all of it, and return it with its exit code; None if we are stopped.
+    """Wait for the end of a needed child, and return it with its exit code; None if a signal came first.
 
-    An app's service that ends for good, and that is not needed, is named and left out, as long as others run.
+    An app's service that is not needed and ends for good is reported and left out, as long as others run.
     """
     waiting = {*running}
     while True:
@@ -285,7 +285,7 @@ async def _keep(kept: _Kept, announcing: asyncio.Task[None]) -> int:
 
 
 async def _announce(dashboard: Child, port: int) -> None:
-    """Print where the page is, once it is served."""
+    """Print the page's address once it is served."""
     await dashboard.ready.wait()
     bold, plain = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     print(f"\n  Your machines, live: {bold}http://{HOST}:{port}/{plain}   (Ctrl-C stops everything)\n", flush=True)
@@ -293,10 +293,10 @@ async def _announce(dashboard: Child, port: int) -> None:
 
 @contextlib.contextmanager
 def _records(data: Path | None, *, memory: bool) -> Iterator[Path | None]:
-    """Yield the folder of the apps' records; None for the usual one.
+    """Yield the folder of the apps' records; None for the default one.
 
-    The pages and the roles are processes of their own, so what is in memory is a folder that goes at the end.
-    A database that RABBITRY_DATABASE names is used beside --data. Raises UsageError for one beside --memory.
+    The pages and the roles are separate processes, so `--memory` is a temporary folder, removed at the end. A database
+    named by RABBITRY_DATABASE is used together with --data. Raises UsageError for one together with --memory.
     """
     if not memory:
         yield None if data is None else data.absolute()
@@ -308,7 +308,7 @@ def _records(data: Path | None, *, memory: bool) -> Iterator[Path | None]:
 
 
 def _listen(port: int | None, default: int, option: str, *, beside: bool) -> socket.socket:
-    """Return a socket that listens on a port, or on the default one; on a free one if `beside` and that is taken."""
+    """Return a socket that listens on `port` or the default; if `beside` and the default is taken, on a free port."""
     try:
         return listen(HOST, default if port is None else port)[0]
     except PortTaken as error:
@@ -339,7 +339,7 @@ def _broker_listener(port: int) -> socket.socket:
 
 
 def _greeting(port: int) -> bytes | None:
-    """Return the first bytes (11 at most) of a server's answer to the AMQP protocol header; None if none comes."""
+    """Return at most 11 bytes of a server's answer to the AMQP protocol header; None if no answer comes."""
     deadline = time.monotonic() + _ANSWER_WITHIN
     answer = b""
     try:

@@ -30,7 +30,7 @@ Host = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Where to listen; another address than this machine's own needs APP_PASSWORD.",
+        help="The address to listen on; one that other machines can reach needs APP_PASSWORD.",
         show_default="127.0.0.1",
     ),
 ]
@@ -67,7 +67,7 @@ def serve(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Serve the dashboard until SIGTERM or Ctrl-C. APP_PASSWORD in the environment asks for a password.
+    """Serve the dashboard until SIGTERM or Ctrl-C. Set APP_PASSWORD in the environment to require a password.
 
     Example: rabbitry web --broker amqp://rabbit.example/ --port 8003
     """
@@ -87,7 +87,7 @@ def serve(
 
 
 class _Refusals:
-    """The broker's refusals to log in, each of which ends the dashboard."""
+    """The broker's refusals of the login, each of which ends the dashboard."""
 
     def __init__(self) -> None:
         self.first: ConnectFailed | None = None

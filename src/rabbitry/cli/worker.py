@@ -42,17 +42,17 @@ Stages = Annotated[
 Concurrency = Annotated[
     int | None, typer.Option(min=1, help="How many messages of a stage are handled at once.", show_default=False)
 ]
-Processes = Annotated[int, typer.Option(min=1, help="How many such workers, each a process.")]
+Processes = Annotated[int, typer.Option(min=1, help="The number of worker processes.")]
 HealthPort = Annotated[
     int | None,
     typer.Option(
         min=0,
         max=65535,
-        help="Answer GET /health on this port of 127.0.0.1; of several processes, on this and the next ones.",
+        help="Serve GET /health on this port of 127.0.0.1; several processes use this port and the next ones.",
         show_default=False,
     ),
 ]
-Deadline = Annotated[float, typer.Option(min=0, help="Seconds to finish what is in hand after a signal.")]
+Deadline = Annotated[float, typer.Option(min=0, help="Seconds to finish handling messages after a signal.")]
 
 
 @app.command("worker")
@@ -72,7 +72,7 @@ def work(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Run an app's stages until SIGTERM or Ctrl-C, which finishes what is in hand; a second one gives it back at once.
+    """Run an app's stages until SIGTERM or Ctrl-C, finishing messages in hand; a second signal returns them.
 
     Example: rabbitry worker shop.flow:app --stage validate --concurrency 20
     """
@@ -96,7 +96,7 @@ def work(
 
 
 async def _run(worker: Worker, health_port: int | None, deadline: float, stop: asyncio.Event) -> int:
-    """Run a worker until it is told to stop, or fails."""
+    """Run a worker until it is told to stop or fails."""
     stopping = asyncio.ensure_future(stop.wait())
     entering = asyncio.ensure_future(worker.__aenter__())
     try:
@@ -128,9 +128,9 @@ async def _run(worker: Worker, health_port: int | None, deadline: float, stop: a
 async def _supervise(
     stop: asyncio.Event, arguments: list[str], ports: list[int | None], url: str, patience: float
 ) -> int:
-    """Keep worker processes running until a signal; those that end by themselves are started again.
+    """Keep worker processes running until a signal, and restart those that end by themselves.
 
-    patience: seconds that they have to end; more than they take when they give up what is in hand.
+    patience: seconds that they have to end; more than they need to return their messages.
     """
     from rabbitry.runtime.children import Child
 
@@ -154,7 +154,7 @@ async def _supervise(
     codes = [0 if code == -signal.SIGTERM else code for code in [await task for task in keeping]]
     for child, code in zip(children, codes, strict=True):
         if code < 0:
-            raise RabbitryError(f"{child.name} was ended by signal {-code}; what it had in hand comes again")
+            raise RabbitryError(f"{child.name} was ended by signal {-code}; its unsettled messages are redelivered")
     if refused is not None:
         refused.say_end(keeping[children.index(refused)].result())
     return max(codes)
