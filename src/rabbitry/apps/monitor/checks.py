@@ -45,7 +45,7 @@ async def _exchange(connection: Connection, exchange: SampleExchange) -> Finding
         todo = (
             "Rabbitry uses it as it is; a program that insists on its own flags is refused, so delete it or change that"
         )
-        return Finding(name, "note", f"declared otherwise: {error.reply_text}", todo)
+        return Finding(name, "note", f"declared with other flags: {error.reply_text}", todo)
     except RabbitryError as error:
         return Finding(name, "bad", str(error), "the user needs permissions on it")
     return Finding(name, "ok", f"{exchange.type}, {'durable' if exchange.durable else 'not durable'}")
