@@ -25,9 +25,9 @@ NO_JSON = [
     (b'{"name": "x"', "truncated"),
     (b'{"name": "x",}', "trailing comma"),
     (b'{"name": "x"} x', "trailing"),
-    (b'{"name": "caf\xe9"}', "no UTF-8 text: byte 0xe9"),
-    (b'{"name": "\xed\xa0\x80"}', "no UTF-8 text"),
-    (b'{"name": "\xc0\x80"}', "no UTF-8 text"),
+    (b'{"name": "caf\xe9"}', "not UTF-8 text: byte 0xe9"),
+    (b'{"name": "\xed\xa0\x80"}', "not UTF-8 text"),
+    (b'{"name": "\xc0\x80"}', "not UTF-8 text"),
     (b'{"name": "\\ud800"}', "half of a surrogate pair"),
     (b'{"name": "\\udc00x"}', "."),
     (b'{"name": "\\ud800\\ud800"}', "."),
@@ -39,7 +39,7 @@ NO_JSON = [
     (b"\x00" * 8, "invalid character"),
     ('{"name": "x"}'.encode("utf-16"), "invalid character"),
     (codecs.BOM_UTF8, "truncated"),
-    (codecs.BOM_UTF8 + b'{"name": "\xff"}', "no UTF-8 text"),
+    (codecs.BOM_UTF8 + b'{"name": "\xff"}', "not UTF-8 text"),
     (codecs.BOM_UTF8 * 2 + b'{"name": "x"}', "invalid character"),
     (struct.pack(">I", 12) + b'{"name":"x"}', "invalid character"),
     (b"[]", "Expected `object`"),
@@ -93,7 +93,7 @@ def test_what_is_no_toml_is_undecodable(document: bytes) -> None:
 def test_text_that_is_none_is_not_shown() -> None:
     with pytest.raises(Undecodable) as raised:
         decode_text(b"secret\xff")
-    assert str(raised.value) == "no UTF-8 text: byte 0xff at position 6"
+    assert str(raised.value) == "not UTF-8 text: byte 0xff at position 6"
 
 
 def test_depth_is_measured_over_lists_and_objects() -> None:

@@ -21,7 +21,7 @@ def test_a_reason_repeats_no_name_and_shows_no_byte(tmp_path: Path) -> None:
     assert reason(missing.value, is_named=False) == f"{tmp_path}/missing: No such file or directory"
     with pytest.raises(UnicodeDecodeError) as binary:
         b"\xffsecret".decode()
-    assert reason(binary.value) == "it is no UTF-8 text"
+    assert reason(binary.value) == "it is not UTF-8 text"
     (tmp_path / "broken.pem").write_text("broken")
     with pytest.raises(ssl.SSLError) as broken:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tmp_path / "broken.pem")

@@ -92,7 +92,7 @@ def _why(error: Exception, body: bytes | bytearray | memoryview) -> str:
     if isinstance(error, RecursionError):
         return "nested deeper than can be decoded"
     if isinstance(error, UnicodeDecodeError):
-        return f"no UTF-8 text: byte 0x{error.object[error.start]:02x} at position {error.start}"
+        return f"not UTF-8 text: byte 0x{error.object[error.start]:02x} at position {error.start}"
     if isinstance(error, msgspec.DecodeError) and "truncated" in str(error) and _HALF_PAIR.search(body):
         return f"{error}, or holds half of a surrogate pair"  # msgspec does not tell these two apart
     return str(error)

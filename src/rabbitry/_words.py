@@ -15,7 +15,7 @@ def reason(error: Exception, *, is_named: bool = True) -> str:
     password's.
     """
     if isinstance(error, UnicodeDecodeError):
-        return "it is no UTF-8 text"
+        return "it is not UTF-8 text"
     import ssl  # an error is rare, and each start of a command would pay for it
 
     if isinstance(error, ssl.SSLError):

@@ -144,7 +144,7 @@ def test_a_password_file_that_is_no_text_is_wrong_usage_and_is_not_shown(tmp_pat
     file.write_bytes(_SECRET.encode() + b"\xe9\n")
     done = commands.run(*command, "--password-file", str(file))
     assert done.returncode == 2
-    assert done.stderr.endswith("can't be read: it is no UTF-8 text\n")
+    assert done.stderr.endswith("can't be read: it is not UTF-8 text\n")
     assert _SECRET not in done.stderr
     assert _one_line(done.stderr)
 

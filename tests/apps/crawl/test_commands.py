@@ -334,7 +334,7 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
         ((url, "-"), "give no others"),
         (("--file", str(tmp_path / "missing")), "can't be read"),
         (("--file", str(tmp_path)), "can't be read"),
-        (("--file", str(binary)), "it is no UTF-8 text"),
+        (("--file", str(binary)), "it is not UTF-8 text"),
         (("--file", str(bad)), "21 addresses can't be crawled; nothing was added"),
     ]
     for arguments, why in cases:
