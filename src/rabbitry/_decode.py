@@ -78,7 +78,7 @@ def decode_toml(body: bytes) -> dict[str, Any]:
 
 
 def is_deeper_than(value: object, levels: int) -> bool:
-    """Whether lists and objects are nested deeper than `levels`; the walk itself goes no deeper."""
+    """Return whether lists and objects are nested deeper than `levels`; the walk itself goes no deeper."""
     if isinstance(value, dict):
         inner = list(value.values())
     elif isinstance(value, list):

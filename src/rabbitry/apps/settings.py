@@ -65,7 +65,7 @@ def from_environment(
     host: str | None = None,
     port: int | None = None,
 ) -> Settings:
-    """Settings from what `variables` found; the other arguments go before it if they are not None.
+    """Return the settings in `variables`; the other arguments go before it if they are not None.
 
     Raises:
         UsageError: a value makes no sense. The text names its key.
@@ -96,7 +96,7 @@ def variables(env_file: Path | None = None, environment: Mapping[str, str] | Non
 
 
 def broker_url(found: Mapping[str, str]) -> str | None:
-    """The broker that RABBITRY_BROKER, or else the RABBITMQ_… variables tell of; None if none is set.
+    """Return the broker of RABBITRY_BROKER, or else of the RABBITMQ_… variables; None if none is set.
 
     Raises:
         UsageError: RABBITMQ_PORT is no port.

@@ -180,7 +180,7 @@ class Access:
     # -- questions -------------------------------------------------------------------------------------
 
     def is_password(self, name: str, password: str) -> bool:
-        """Whether this is a user's password; an empty one never is, as on RabbitMQ.
+        """Return whether this is a user's password; an empty one never is, as on RabbitMQ.
 
         Takes as long for a user that does not exist.
         """
@@ -195,16 +195,16 @@ class Access:
         return hmac.compare_digest(given, expected or b"\0" * 32) and bool(expected and password)
 
     def may_enter(self, vhost: str, user: str) -> bool:
-        """Whether a user has any permission in a virtual host."""
+        """Return whether a user has any permission in a virtual host."""
         return (vhost, user) in self.permissions
 
     def may_impersonate(self, user: str) -> bool:
-        """Whether a user may publish with another's user-id (RabbitMQ's docs/validated-user-id)."""
+        """Return whether a user may publish with another's user-id (RabbitMQ's docs/validated-user-id)."""
         known = self.users.get(user)
         return known is not None and "impersonator" in known.tags
 
     def may(self, kind: Kind, vhost: str, user: str, name: str) -> bool:
-        """Whether a user may configure, write to or read from something of that name."""
+        """Return whether a user may configure, write to or read from something of that name."""
         permission = self.permissions.get((vhost, user))
         if permission is None:
             return False
@@ -229,7 +229,7 @@ def read_limits(value: object) -> Mapping[str, int]:
 
 
 def initial_access(users: Mapping[str, str], vhosts: Iterable[str], journal: Journal) -> Access:
-    """Let users (name → password) do everything in some virtual hosts."""
+    """Return the access rights of users (name → password) who may do everything in some virtual hosts."""
     access = Access(journal)
     for name, password in users.items():
         access.put_user(name, hash_password(password), ("administrator",))

@@ -56,7 +56,7 @@ class Connection(Protocol):
         """Whether the client is told of consumers that end because their queue is gone."""
 
     def stop_delivering(self) -> None:
-        """Let no channel deliver until the socket takes data again."""
+        """Stop all channels from delivering until the socket takes data again."""
 
     def tell(self, channel: int, method: Method) -> None:
         """Send a method, unless the connection or the channel has been closed meanwhile."""
@@ -110,7 +110,7 @@ class Consumer:
         self.prefix = hot.deliver_prefix(encode_short(tag))
 
     def has_room(self) -> bool:
-        """Whether it may get another message: prefetch of consumer and channel, and room in the socket's buffer."""
+        """Return whether prefetch (consumer's and channel's) and the socket's buffer allow another message."""
         channel = self.channel
         # The channel's prefetch holds for consumers without acknowledgements too, though they never fill it.
         return (
@@ -407,7 +407,7 @@ class Channel:
         self.connection.work(self.settling(self._take_all(), Outcome.REQUEUED), recovered)
 
     def unpark(self) -> None:
-        """Let consumers that had no room take turns again, where they have some now.
+        """Add consumers that had no room, and have some now, to the round robin again.
 
         The queue that parked first is last, as it is the one that took the channel's last room: so queues that
         share a channel's prefetch are served in turns.

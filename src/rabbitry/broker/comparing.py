@@ -18,7 +18,7 @@ _MISSING: Final[FieldValue] = LongString(b"missing")
 
 
 def inequivalent(argument: str, where: str, received: str, current: str) -> ChannelRefusal:
-    """406: `where` (a queue or an exchange) is declared again with another value."""
+    """Return the error 406: `where` (a queue or an exchange) is declared again with another value."""
     return precondition_failed(
         f"inequivalent arg '{argument}' for {where}: received {received} but current is {current}"
     )
@@ -39,7 +39,7 @@ def compare_arguments(names: Sequence[str], where: str, received: Table, current
 
 
 def _is_same(left: FieldValue, right: FieldValue) -> bool:
-    """Whether both are the same to Erlang: 10.0 is not 10, but a timestamp may be, and bytes may be a string."""
+    """Return whether both are the same to Erlang: 10.0 is not 10, but a timestamp may be, and bytes may be a string."""
     if left is _MISSING or right is _MISSING:
         return left is right
     return erlang_term(left) == erlang_term(right)

@@ -307,7 +307,7 @@ class ClientConnection:
         return self._held is not None
 
     def _yield(self, events: list[Event], *, adds: bool = False) -> None:
-        """Let other clients have their turn (see `rabbitry.broker.shares`).
+        """Yield to other clients (see `rabbitry.broker.shares`).
 
         adds: whether the client adds to the store, so that it waits until that may be given more.
         """

@@ -26,27 +26,27 @@ class ConnectionRefusal(Refusal):
 
 
 def not_found(what: str, name: str, vhost: str) -> ChannelRefusal:
-    """404: no such exchange or queue."""
+    """Return the error 404: no such exchange or queue."""
     return ChannelRefusal(Reply.NOT_FOUND, f"no {what} '{name}' in vhost '{vhost}'")
 
 
 def access_refused(text: str) -> ChannelRefusal:
-    """403: not for this user, or for anybody."""
+    """Return the error 403: this user may not do that, or nobody may."""
     return ChannelRefusal(Reply.ACCESS_REFUSED, text)
 
 
 def precondition_failed(text: str) -> ChannelRefusal:
-    """406: it is otherwise than the request says."""
+    """Return the error 406: the object has other properties than the request says."""
     return ChannelRefusal(Reply.PRECONDITION_FAILED, text)
 
 
 def invalid_type(argument: str, value: FieldValue, where: str, vhost: str) -> ChannelRefusal:
-    """406: an argument that names an exchange is no string."""
+    """Return the error 406: an argument that names an exchange is not a string."""
     return precondition_failed(f"invalid type '{type_name(value)}' for arg '{argument}' in {where} in vhost '{vhost}'")
 
 
 def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
-    """405: an exclusive queue of another connection."""
+    """Return the error 405: the queue is exclusive to another connection."""
     text = (
         f"cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. It could be originally "
         "declared on another connection or the exclusive property value does not match that of the original "
@@ -56,5 +56,5 @@ def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
 
 
 def not_implemented(text: str) -> ConnectionRefusal:
-    """540: not in this broker."""
+    """Return the error 540: this broker does not have it."""
     return ConnectionRefusal(Reply.NOT_IMPLEMENTED, text)

@@ -82,5 +82,5 @@ def _escaped(value: str) -> str:
 
 
 def may_come_from(user: str, peer_address: str) -> bool:
-    """Whether a user may log in from an address: `guest` only from this machine (RabbitMQ's docs/access-control)."""
+    """Return whether a user may log in from an address; `guest` may only from this machine (docs/access-control)."""
     return user != GUEST or is_loopback(peer_address)

@@ -44,7 +44,7 @@ class Pattern:
         self._seconds = _SECONDS
 
     def is_in(self, name: str) -> bool:
-        """Whether a name has it anywhere; not where that takes too long to find out."""
+        """Return whether a name has it anywhere; not where that takes too long to find out."""
         try:
             return self._find(name)
         except TimeoutError:
@@ -87,7 +87,7 @@ def check_pattern(text: str) -> None:
 
 
 def matches(text: str, name: str) -> bool:
-    """Whether the regular expression `text`, which was checked before, is found in a name."""
+    """Return whether the regular expression `text`, which was checked before, is found in a name."""
     return text == _ANYTHING or _pattern(text).is_in(name)
 
 

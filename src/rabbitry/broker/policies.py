@@ -31,7 +31,7 @@ class Policy(NamedTuple):
     apply_to: str = "all"
 
     def is_for(self, name: str, kind: Literal["queues", "exchanges"]) -> bool:
-        """Whether it matches a queue or exchange of that name."""
+        """Return whether it matches a queue or exchange of that name."""
         return self.apply_to in ("all", kind) and matches(self.pattern, name)
 
 

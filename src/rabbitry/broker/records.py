@@ -64,7 +64,7 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
 
 
 def is_durable(binding: Binding) -> bool:
-    """Whether a binding outlives a restart: both of its ends do."""
+    """Return whether a binding outlives a restart: both of its ends do."""
     destination = binding.destination
     kept = bool(destination.id) if isinstance(destination, Queue) else destination.durable
     return kept and binding.source.durable

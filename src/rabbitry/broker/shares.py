@@ -27,7 +27,7 @@ class Shares:
         self._work = 0
 
     def may_go_on(self, work: int) -> bool:
-        """Whether a client may do so much (events) in this turn: until enough was done in it, while nobody waits."""
+        """Return whether a client may handle `work` events now: nobody waits, and this turn has room."""
         if self._waiting or self._work > _WORK:
             return False
         self._work += work

@@ -395,7 +395,7 @@ class VirtualHost:
         return self._dropping(*of_source, *self.bindings_to(end))
 
     def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
-        """Whether there is such a binding."""
+        """Return whether there is such a binding."""
         exchange = self.exchanges.get(source)
         if exchange is None:
             return False

@@ -216,7 +216,7 @@ def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
 
 
 def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
-    """The context of the TLS listener; None if no certificate is given. Clients need not show one."""
+    """Return the context of the TLS listener; None if no certificate is given. Clients need not show one."""
     if cert is None:
         if key is not None or ca is not None:
             raise UsageError("--tls-key and --tls-ca go with --tls-cert")

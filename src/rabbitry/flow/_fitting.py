@@ -94,7 +94,7 @@ def _size(headers: Table) -> int:
 
 
 def _named(cut: Mapping[str, int], before: str) -> str:
-    """Name the headers that were cut, those that were cut earlier first."""
+    """Return the names of the removed headers, those that were removed earlier first."""
     shown = _first(before, _LONGEST_CUT - 40)
     for number, (name, size) in enumerate(cut.items()):
         why = f"{size} bytes" if size else "can't be encoded"

@@ -68,7 +68,7 @@ def _annotated(handler: Handler) -> dict[str, object]:
 
 
 def where(handler: Handler) -> str:
-    """Name a function by file, line and name."""
+    """Return a function's file, line and name, for errors."""
     code = getattr(inspect.unwrap(handler), "__code__", None)
     place = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else handler.__module__
     return f"{place}: {getattr(handler, '__qualname__', repr(handler))}"

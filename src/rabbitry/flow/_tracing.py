@@ -17,7 +17,7 @@ LONGEST: Final = 512
 
 
 def is_used() -> bool:
-    """Whether this program has imported OpenTelemetry."""
+    """Return whether this program has imported OpenTelemetry."""
     return "opentelemetry.trace" in sys.modules
 
 

@@ -291,5 +291,5 @@ def _kept(properties: Properties) -> Properties:
 
 @cache
 def node_name() -> str:
-    """Name this machine."""
+    """Return this machine's name."""
     return socket.gethostname()

@@ -90,5 +90,5 @@ def _utf8(text: str) -> str:
 
 
 def _word(text: str) -> str:
-    """One word of a topic: dots would make several."""
+    """Return text as one word of a topic, without dots, which would make several words."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)[:60] or "_"

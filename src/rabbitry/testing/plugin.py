@@ -45,7 +45,7 @@ class _NoBrokerByDefault:
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Begin. This hook comes first: conftest files and other plugins may publish, or name the broker of the tests."""
+    """Hide the default broker before conftest files and other plugins publish or name the tests' broker."""
     pluginmanager.register(_NoBrokerByDefault(), "rabbitry-environment")
     for name, kind, text in _SETTINGS:
         parser.addini(f"rabbitry_{name}", text, kind, default=None)
@@ -93,7 +93,7 @@ def _broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
 
 @pytest.fixture
 def rabbitry_broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
-    """A running broker of this test's own, empty, on a free port of 127.0.0.1.
+    """Provide an empty, running broker for this test on a free port of 127.0.0.1.
 
     It has `url`, `host`, `port`, `management_url` and what docs/testing.md shows.
     """
@@ -102,19 +102,19 @@ def rabbitry_broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
 
 @pytest.fixture(scope="module")
 def rabbitry_broker_module(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
-    """A running broker that the tests of one module share; `reset()` empties it."""
+    """Provide a running broker that the tests of one module share; `reset()` empties it."""
     yield from _broker(request)
 
 
 @pytest.fixture(scope="session")
 def rabbitry_broker_session(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
-    """A running broker that all tests of this process share; `reset()` empties it."""
+    """Provide a running broker that all tests of this process share; `reset()` empties it."""
     yield from _broker(request)
 
 
 @pytest.fixture
 def rabbitry_broker_factory(request: pytest.FixtureRequest) -> Iterator[Callable[..., RunningBroker]]:
-    """Makes running brokers with the arguments of RunningBroker, in place of the configured ones."""
+    """Provide a function that starts brokers; its arguments are RunningBroker's, in place of the configured ones."""
     from rabbitry.testing._broker import RunningBroker
 
     settings = _settings(request.config)

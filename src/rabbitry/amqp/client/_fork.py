@@ -11,7 +11,7 @@ _connections: "Final[weakref.WeakSet[Connection]]" = weakref.WeakSet()
 
 
 def note(connection: "Connection") -> None:
-    """Have a connection know when it finds itself in a child process."""
+    """Register a connection, so that it knows when it is in a child process."""
     _connections.add(connection)
 
 

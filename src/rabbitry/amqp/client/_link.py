@@ -110,7 +110,7 @@ class ChannelHandler(Protocol):
         """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
 
     def measure_buffers(self) -> None:
-        """Let each consumer see how much it has read ahead."""
+        """Update each consumer's count of what it has read ahead."""
 
 
 class LinkOwner(Protocol):

@@ -212,7 +212,7 @@ async def establish(connection: "Connection") -> None:
 
 
 async def restore_topology(connection: "Connection", link: Link) -> None:
-    """Have the program declare what it needs, and declare again everything else that was declared.
+    """Run the program's declarations, and declare again everything else that was declared.
 
     That is over a channel of its own, opened anew after each refusal. Raises ConnectionClosed, and what the program's
     `declare` raises.

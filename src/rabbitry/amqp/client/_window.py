@@ -315,7 +315,7 @@ class PublishWindow:
                 return
 
     def wake(self) -> None:
-        """Let the first in line go on, if there is room."""
+        """Wake the first waiter if there is room."""
         while self._waiters and self._has_room():
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -465,7 +465,7 @@ class PublishWindow:
                     self._idle.remove((last, waiter))
 
     def _is_settled(self, last: int) -> bool:
-        """Whether all messages up to `last` have an outcome; a late one has, though it is not confirmed."""
+        """Return whether all messages up to `last` have an outcome; a late one has, though it is not confirmed."""
         oldest = next((entry for entry in self._unconfirmed() if not entry.future.done()), None)
         return oldest is None or oldest.number > last
 
@@ -517,7 +517,7 @@ def header_too_large(header: bytes, limit: int) -> UsageError:
 
 
 def _is_alike(entry: Unconfirmed, exchange: str, routing_key: str, body: bytes) -> bool:
-    """Whether a publish that was not returned yet is like a returned message, but for its properties."""
+    """Return whether a publish that was not returned yet is like a returned message, but for its properties."""
     place = entry.exchange, entry.routing_key
     return not entry.is_returned and place == (exchange, routing_key) and entry.body == body
 

@@ -322,14 +322,14 @@ class Channel(Declaring):
             self._attach_window(link)
 
     async def limit(self, unsettled: int, *, timeout: float | None = None) -> None:
-        """Let all consumers of this channel together have so many unsettled deliveries, from now on and on this link.
+        """Limit the unsettled deliveries of all consumers of this channel together, from now on and on this link.
 
         Those of quorum queues are not limited (basic.qos with global; RabbitMQ's docs/consumer-prefetch).
         """
         await self.request(BasicQos(0, unsettled, True), BasicQosOk, timeout=timeout)
 
     async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
-        """Let each consumer that starts from now on have `prefetch` unsettled deliveries (0: no limit)."""
+        """Limit each consumer that starts from now on to `prefetch` unsettled deliveries (0: no limit)."""
         await self.request(BasicQos(0, prefetch, False), BasicQosOk, timeout=timeout)
         self._prefetch = prefetch
 
@@ -468,7 +468,7 @@ class Channel(Declaring):
         return bool(self._requests) or not self.window.is_idle
 
     def wake_publishers(self) -> None:
-        """Let publishers go on: the socket takes data again, or the broker no longer blocks."""
+        """Resume publishers: the socket takes data again, or the broker no longer blocks."""
         self.window.wake()
 
     # -- consuming -------------------------------------------------------------------------------------
@@ -561,7 +561,7 @@ class Channel(Declaring):
         return future
 
     def _bring_back(self, key: bytes, consumer: Consumer, *, after_recovery: bool) -> None:
-        """Have a consumer started again. Owned by `_restoring`."""
+        """Restart a consumer. Owned by `_restoring`."""
 
         def done(task: asyncio.Task[None]) -> None:
             if self._restoring.get(key) == (consumer, task):
@@ -661,7 +661,7 @@ class Channel(Declaring):
         return [*self._consumers.values(), *(consumer for consumer, _ in self._restoring.values())]
 
     def measure_buffers(self) -> None:
-        """Let each consumer see how much it has read ahead."""
+        """Update each consumer's count of what it has read ahead."""
         for consumer in self._consumers.values():
             consumer.measure()
 

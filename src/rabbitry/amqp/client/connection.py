@@ -166,7 +166,7 @@ class Connection:
             self._recovering = None
 
     async def declare(self) -> None:
-        """Have the program declare what it needs over the present link; for recovery.
+        """Run the program's declarations over the present link; for recovery.
 
         What runs within the call uses the link at once, and what it declares is not noted for recovery.
 
@@ -428,12 +428,12 @@ class Connection:
                 _log.exception("on_blocked raised an exception when called with %r; the connection stays open", reason)
 
     def on_link_writable(self) -> None:
-        """Let the publishers of all channels go on."""
+        """Resume the publishers of all channels."""
         for channel in list(self.channels):
             channel.wake_publishers()
 
     def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
-        """Recover, where that is wanted and of use; else end."""
+        """Recover if that is wanted and of use, or else end the connection."""
         if link is not self.link:
             return  # one that recovery tried and lost
         if self.blocked is not None:

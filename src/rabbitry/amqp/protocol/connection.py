@@ -145,7 +145,7 @@ class _CutFrame:
 
 
 def _no_content(content: _Content) -> ProtocolViolation:
-    """505: another frame came than the content that has to follow (the words are RabbitMQ's)."""
+    """Return the error 505: another frame came instead of the content that has to follow (the words are RabbitMQ's)."""
     if content.header:
         text = "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
     else:
@@ -426,7 +426,7 @@ class Connection:
         return end + 1
 
     def _is_lone(self, payload: bytes) -> bool:
-        """Whether a method has to be the only event of its call of `receive`."""
+        """Return whether a method has to be the only event of its call of `receive`."""
         layout = self._by_signature.get(int.from_bytes(payload[:4], "big"))
         return layout is not None and (layout.class_id == _CLASS_CONNECTION or layout.make is ChannelClose)
 

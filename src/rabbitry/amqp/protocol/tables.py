@@ -26,7 +26,7 @@ class TaggedInt(int):
     tag: bytes
 
     def __new__(cls, value: int, tag: bytes) -> "TaggedInt":
-        """Raises UsageError for a tag that is not an integer's."""
+        """Create an integer with a tag. Raises UsageError if the tag is not an integer's."""
         if tag not in _INTEGER_TAGS:
             raise UsageError(f"{tag!r} is no type tag of an integer")
         self = super().__new__(cls, value)
@@ -137,7 +137,7 @@ def encode_table(table: Table) -> bytes:
 
 
 def type_name(value: FieldValue) -> str:
-    """Name the AMQP type that a value travels as, in RabbitMQ's words."""
+    """Return the AMQP type of a value, in RabbitMQ's words."""
     match value:
         case None:
             return "void"
@@ -162,7 +162,7 @@ def type_name(value: FieldValue) -> str:
 
 
 def is_finite(value: FieldValue) -> bool:
-    """Whether a decoded value, with everything inside it, has no NaN and no infinity."""
+    """Return whether a decoded value, with everything inside it, has no NaN and no infinity."""
     if isinstance(value, str | int) or value is None:
         return True  # nearly all values: asking whether one is a Mapping takes ten times as long
     if isinstance(value, float):

@@ -185,7 +185,7 @@ class Pages:
         return answered
 
     async def _asked(self, question: Question) -> Response:
-        """Ask, or take an answer that is KEPT seconds old at most; `at` tells when it was given, in Unix seconds."""
+        """Ask, or reuse an answer of the last KEPT seconds; `at` says when it was given, in Unix seconds."""
         if (missing := self._missing) is not None:
             return json_response({"now": time.time(), "missing": missing})
         key = msgspec.json.encode(question)

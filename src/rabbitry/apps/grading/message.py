@@ -270,7 +270,7 @@ def file_name(text: str, otherwise: str) -> str:
 
 @cache
 def user_name() -> str:
-    """Name who runs this program."""
+    """Return the name of the user who runs this program."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -66,7 +66,7 @@ def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignm
 
 
 def was_sent_back(fields: Mapping[str, Any]) -> bool:
-    """Whether a submission's History says that an assistant sent it back.
+    """Return whether a submission's History says that an assistant sent it back.
 
     Its last hop is then an assistant's with the last remark; or, if another program is the assistant and writes no
     hops, the demonstrator's correction.

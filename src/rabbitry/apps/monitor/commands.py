@@ -280,7 +280,7 @@ def _broker(
 def _login(
     credentials: str | None, password_file: Path | None, found: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
-    """User and password as far as `-c` and `--password-file` say them."""
+    """Return the user and the password from `-c` and `--password-file`; None for what they do not give."""
     user, colon, password = (credentials or "").partition(":")
     if colon:
         warn(

@@ -45,7 +45,7 @@ class Utilization(msgspec.Struct, frozen=True):
 
 
 def printable(name: str) -> str:
-    """A name from the wire, shortened and with control characters escaped, fit for a terminal or a log."""
+    """Return a name from the wire for a terminal or a log: shortened, and with control characters escaped."""
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:MAX_NAME])
     return shown if len(name) <= MAX_NAME else f"{shown}…"
 

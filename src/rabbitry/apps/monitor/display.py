@@ -37,7 +37,7 @@ _COLUMNS = {
 
 
 def plain_sample(key: str, host: HostSeries) -> str:
-    """Current, highest and lowest of the latest sample's quantities, a line each, units as in the contract."""
+    """Return the current, highest and lowest value of each quantity, a line each, with the contract's units."""
     lines = [f"cpu {_range(host.cpu)}"]
     for name in host.latest:
         rx, tx = host.net[name]
@@ -46,7 +46,7 @@ def plain_sample(key: str, host: HostSeries) -> str:
 
 
 def plain_summary(counts: Counts) -> str:
-    """All statistics, a line for each quantity."""
+    """Return all statistics, a line for each quantity."""
     lines = [f"summary: {totals(counts)}"]
     for key, quantity, _, summary in _quantities(counts):
         numbers = " ".join(f"{name} {_plain(value)}" for name, value in msgspec.structs.asdict(summary).items())
@@ -55,23 +55,23 @@ def plain_summary(counts: Counts) -> str:
 
 
 def json_sample(key: str, host: HostSeries) -> str:
-    """The statistics of the latest sample's quantities: one JSON object on a line."""
+    """Return the statistics of the latest sample's quantities: one JSON object on a line."""
     return _json({"type": "sample", "routing_key": key, **_as_dict(host, host.latest)})
 
 
 def json_summary(counts: Counts) -> str:
-    """All statistics: one JSON object on a line."""
+    """Return all statistics: one JSON object on a line."""
     hosts = {key: _as_dict(host, list(host.net)) for key, host in sorted(counts.hosts.items())}
     return _json({"type": "summary", "messages": counts.counted, "skipped": counts.skipped, "hosts": hosts})
 
 
 def totals(counts: Counts) -> str:
-    """How much was counted, in words."""
+    """Return the totals in words."""
     return f"samples {counts.counted}, routing keys {len(counts.hosts)}, messages skipped {counts.skipped}"
 
 
 def table(counts: Counts) -> Table:
-    """All statistics as a table for people: percentages, and bytes a second with their prefixes."""
+    """Return all statistics as a table for people: percentages, and bytes a second with their prefixes."""
     from rich.table import Table
     from rich.text import Text
 
@@ -133,7 +133,7 @@ def _write(text: str) -> None:
 
 
 async def _nothing(key: str, host: HostSeries) -> None:
-    """The table is drawn by the clock, not by samples."""
+    """Do nothing: the table is redrawn by a timer, not for each sample."""
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ async def _draw(live: Live, counts: Counts) -> None:
 
 @contextmanager
 def _log_above_the_table() -> Iterator[None]:
-    """Rich prints above the table what is written to sys.stderr; the log's handlers hold the stream before it."""
+    """Make the log's handlers write to Rich's sys.stderr, so that log lines appear above the table."""
     moved = [
         (handler, handler.stream)
         for handler in logging.getLogger().handlers
@@ -171,7 +171,7 @@ def _log_above_the_table() -> Iterator[None]:
 
 
 def _quantities(counts: Counts) -> Iterator[tuple[str, str, str, Summary]]:
-    """Of all that was counted: routing key, quantity, unit (nothing for a fraction), statistics."""
+    """Yield for each counted quantity: routing key, quantity, unit (nothing for a fraction), statistics."""
     for key, host in sorted(counts.hosts.items()):
         yield printable(key), "cpu", "", host.cpu.summary()
         for name, (rx, tx) in sorted(host.net.items()):
@@ -185,7 +185,7 @@ def _range(series: Series, unit: str = "") -> str:
 
 
 def _plain(value: float) -> str:
-    """Four decimals at most, and no exponent."""
+    """Format a number with at most four decimals and no exponent."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 

@@ -77,7 +77,7 @@ def _rank(name: str, all_names: Collection[str]) -> int:
 
 
 def _is_above_or_below(name: str, cards: set[str], sysfs: Path) -> bool:
-    """Whether another card counts what this one carries.
+    """Return whether another card counts what this one carries.
 
     That is so for a virtual function under its synthetic card (Hyper-V: the master's counters include it), and for the
     ports of a switch chip on the card that they hang on. A bond has no hardware, so its members do count.
@@ -89,7 +89,7 @@ def _is_above_or_below(name: str, cards: set[str], sysfs: Path) -> bool:
 
 
 def _carries_others(interface: Path) -> bool:
-    """Whether the kernel says that it is a bridge, a bond, a port of a bridge, a tunnel, or on top of another one."""
+    """Return whether the kernel calls it a bridge, a bond, a bridge's port, a tunnel, or one on top of another."""
     marks = ("bridge", "bonding", "brport", "tun_flags")
     return any((interface / mark).exists() for mark in marks) or bool(_lower(interface))
 

@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 
 def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """The service, over a publisher that is kept connected by somebody else, or by `lifespan`.
+    """Return the service for a publisher whose connection its owner, or `lifespan`, keeps.
 
     `/publish` publishes to the exchange that `settings` name, which must be one of the publisher's.
     """
@@ -73,7 +73,7 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
 
     @app.get("/healthz")
     async def health() -> Response:
-        """Whether samples can be published: 200 while the broker is connected, 503 otherwise."""
+        """Report whether samples can be published: 200 while the broker is connected, 503 otherwise."""
         state = {"broker": "connected"} if publisher.away is None else {"broker": "away", "reason": publisher.away}
         return Response(msgspec.json.encode(state), 503 if publisher.away else 200, media_type="application/json")
 
@@ -81,7 +81,7 @@ def create_app(publisher: Publisher, settings: Settings, lifespan: Lifespan[Fast
 
 
 def standalone() -> FastAPI:
-    """The service on its own, with settings from the environment and `.env`: it publishes on demand only.
+    """Return the standalone service, with settings from the environment and `.env`: it publishes on demand only.
 
     Raises:
         SystemExit: a setting makes no sense; the text names it.

@@ -128,7 +128,7 @@ def _portion(value: object) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    """`value` if it is a finite number that is no bool, else None."""
+    """Return `value` if it is a finite number and not a bool, or else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

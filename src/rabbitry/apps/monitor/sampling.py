@@ -94,7 +94,7 @@ def read() -> Reading:
 
 
 def sample(before: Reading, after: Reading) -> Sample:
-    """The sample that two readings make.
+    """Return the sample between two readings.
 
     An interface or disk that is only in one of them has no rate, and is left out. A counter that went
     backwards wrapped at 32 bits or started anew at 0, see `_grown`.
@@ -198,7 +198,7 @@ def _busy_and_all(times: Any) -> tuple[float, float]:
 
 
 def _busy(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> tuple[list[float], float]:
-    """The busy fraction of each core, and of all together. Counters of iowait may go backwards: clamped."""
+    """Return the busy fraction of each core, and of all together. Counters of iowait may go backwards: clamped."""
     if len(before) != len(after):  # a core was plugged or unplugged: numbers don't belong to the same ones
         return [], 0.0
     cores: list[float] = []

@@ -58,7 +58,7 @@ class Percentiles:
         return [self._middle(bisect_left(seen, max(1, math.ceil(percent / 100 * seen[-1])))) for percent in percents]
 
     def _middle(self, number: int) -> float:
-        """The value from which both edges of a bin are equally far, relatively."""
+        """Return the value in a bin with the same relative distance to both of its edges."""
         if number == 0:
             return 0.0
         return min(self._least * _GROWTH ** (number - 1) * (1 - RELATIVE_ERROR), self._most)
@@ -105,7 +105,7 @@ class Series:
         self._percentiles.add(value)
 
     def summary(self) -> Summary:
-        """All statistics now. The series must hold a number."""
+        """Return all statistics of the series, which must not be empty."""
         # The middle of a bin may lie outside of what was ever seen.
         p50, p95 = (min(max(value, self.low), self.high) for value in self._percentiles.percentiles(50, 95))
         return Summary(

@@ -16,7 +16,7 @@ class FanoutExchange(Exchange):
         return [binding.destination for binding in self.bindings.values()]
 
     def _add(self, binding: Binding) -> None:
-        """Nothing beside the list of bindings is kept."""
+        """Do nothing: only the list of bindings is kept."""
 
     def _remove(self, binding: Binding) -> None:
-        """Nothing beside the list of bindings is kept."""
+        """Do nothing: only the list of bindings is kept."""

@@ -12,7 +12,7 @@ def access(client: Client, channel: Channel, method: AccessRequest) -> AccessReq
 
 
 def flow(client: Client, channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
-    """RabbitMQ answers active=true and refuses to stop: prefetch is the way."""
+    """Answer active=true, and refuse to stop as RabbitMQ does: prefetch is the way to limit deliveries."""
     if not method.active:
         raise not_implemented("active=false")
     return ChannelFlowOk(True)

@@ -39,17 +39,17 @@ class Answer(RabbitryError):
 
 
 def not_found() -> Answer:
-    """RabbitMQ's answer for what is not there."""
+    """Return RabbitMQ's answer for an object that does not exist."""
     return Answer(404, "Object Not Found", "Not Found")
 
 
 def bad(reason: object) -> Answer:
-    """RabbitMQ's answer for a request that makes no sense."""
+    """Return RabbitMQ's answer for an invalid request."""
     return Answer(400, "bad_request", reason)
 
 
 def refused() -> Answer:
-    """RabbitMQ's answer for what whoever asks may not do."""
+    """Return RabbitMQ's answer for a request that the user may not make."""
     return Answer(401, "not_authorised", "Access refused.")
 
 

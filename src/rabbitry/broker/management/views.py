@@ -294,7 +294,7 @@ def default_binding(item: Queue) -> Json:
 
 
 def properties_key(routing_key: str, arguments: Table) -> str:
-    """Name a binding among those between the same two ends.
+    """Return the key of a binding among those between the same two ends.
 
     The routing key is in it percent-encoded, with "+" for a blank, as RabbitMQ has it; a path has it encoded once more.
     """

@@ -73,7 +73,7 @@ def copies(headers: Table) -> list[str]:
 
 
 def is_cycle(queue: str, headers: Table) -> bool:
-    """Whether a message died in `queue` before and came round without anybody rejecting it: it is dropped then."""
+    """Return whether a message died in `queue` before and came back without a rejection: it is then dropped."""
     deaths = headers.get("x-death")
     if not isinstance(deaths, Sequence):
         return False

@@ -398,7 +398,7 @@ class Queue(Contents):
         self._dispatcher.dispatch()
 
     def _is_over(self) -> bool:
-        """Whether there is more than the queue may have, so that it has to drop some."""
+        """Return whether there is more than the queue may have, so that it has to drop some."""
         return self._limits.are_passed(self.ready, self.ready_bytes)
 
     def _has_room_for(self, message: Message) -> bool:
@@ -411,7 +411,7 @@ class Queue(Contents):
     # -- consumers -------------------------------------------------------------------------------------
 
     def add_consumer(self, consumer: QueueConsumer) -> None:
-        """Let a consumer take its turns."""
+        """Add a consumer to the round robin."""
         self.turns.add(consumer)
         self.note_use()
 
@@ -422,7 +422,7 @@ class Queue(Contents):
         self._dispatcher.dispatch()
 
     def remove_consumer(self, consumer: QueueConsumer) -> None:
-        """Let a consumer take no more turns."""
+        """Remove a consumer from the round robin."""
         self.turns.remove(consumer)
         self.note_use()
         self._dispatcher.touch(self)  # another one may be the active one now

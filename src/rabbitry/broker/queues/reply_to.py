@@ -39,4 +39,4 @@ class ReplyTo:
         return True
 
     def dispatch(self, now: float = 0.0) -> None:
-        """Nothing waits here."""
+        """Do nothing: no message waits here."""

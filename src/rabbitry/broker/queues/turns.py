@@ -63,7 +63,7 @@ class Turns:
         return any(consumer.exclusive for consumer in self.consumers)
 
     def add(self, consumer: QueueConsumer) -> None:
-        """Let a consumer take its turns."""
+        """Add a consumer to the round robin."""
         self.consumers[consumer] = None
         if not self._alone:
             self._enter(consumer)
@@ -71,7 +71,7 @@ class Turns:
             self._activate(consumer)
 
     def remove(self, consumer: QueueConsumer) -> None:
-        """Let a consumer take no more turns."""
+        """Remove a consumer from the round robin."""
         if consumer not in self.consumers:
             return
         del self.consumers[consumer]
@@ -92,13 +92,13 @@ class Turns:
         return consumers
 
     def unpark(self, consumer: QueueConsumer) -> None:
-        """Let a consumer that had no room take turns again."""
+        """Add a consumer that had no room to the round robin again."""
         if consumer.parked and consumer in self.consumers:
             consumer.parked = False
             self._enter(consumer)
 
     def is_active(self, consumer: QueueConsumer) -> bool:
-        """Whether a consumer gets messages."""
+        """Return whether a consumer gets messages."""
         return not self._alone or consumer is self.active
 
     def _activate(self, consumer: QueueConsumer) -> None:

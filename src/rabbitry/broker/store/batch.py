@@ -73,7 +73,7 @@ class Batch:
     wanted: list[Wanted] = field(default_factory=list)
 
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """Return whether there is nothing to do."""
         return not (self.records or self.added or self.changed or self.removed or self.dropped or self.wanted)
 
 
@@ -142,7 +142,7 @@ class Store(Protocol):
         """
 
     def give_back(self) -> None:
-        """Let go of a store that nothing was written to, as it was found: closed in order, or as after a crash."""
+        """Release an unused store in the state in which it was found: closed in order, or as after a crash."""
 
     def close(self) -> None:
         """Close it in order."""

@@ -116,7 +116,7 @@ class Waiting:
         self.callbacks = []
 
     def lingers(self) -> bool:
-        """Whether it waits a moment (more): consumers have all of it, so their acks may come before it is written.
+        """Return whether to wait a moment: consumers have all of it, so their acks may come before it is written.
 
         Asked again after that moment, it waits another one only where all that it had then is gone, and nobody waits
         for a confirm: so nothing waits longer than two.
@@ -200,7 +200,7 @@ class Journal:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.set_aside, records)
 
     async def give_back(self) -> None:
-        """Let go of a store that was opened and is not used after all, as it was found. Raises StoreFailed."""
+        """Release a store that was opened but not used, in the state in which it was found. Raises StoreFailed."""
         assert self._store is not None  # noqa: S101 # it was opened
         given_back = asyncio.get_running_loop().run_in_executor(self._thread, self._store.give_back)
         self._end_thread()  # no batch is written any more
@@ -500,7 +500,7 @@ class Journal:
                 callback()
 
     def _tell_closer(self) -> None:
-        """Let `close` look again at what is left to write."""
+        """Wake `close`, which checks again what is left to write."""
         if self._step is not None and not self._step.done():
             self._step.set_result(None)
 

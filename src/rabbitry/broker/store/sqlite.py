@@ -311,7 +311,7 @@ class SQLiteStore:
                 self._abandon()
 
     def give_back(self) -> None:
-        """Let go of a store that was opened and not used, as it was found. Raises StoreFailed.
+        """Release a store that was opened and not used, in the state in which it was found. Raises StoreFailed.
 
         One that was closed in order is closed in order again. One that was left by a crash keeps its log and its mark,
         so that the next start delivers its messages as redelivered.
@@ -323,7 +323,7 @@ class SQLiteStore:
             self._abandon()
 
     def _leave(self) -> None:
-        """Let go of the database without the checkpoint with which SQLite closes it, and which deletes the log.
+        """Close the database without the checkpoint with which SQLite closes it, and which deletes the log.
 
         Python 3.11 can't forbid that checkpoint, so there the connection stays open until the process ends.
         """
@@ -568,5 +568,5 @@ class SQLiteStore:
 
 
 def free_bytes(folder: Path) -> int:
-    """How much room a folder's file system has."""
+    """Return the free bytes of a folder's file system."""
     return shutil.disk_usage(folder).free

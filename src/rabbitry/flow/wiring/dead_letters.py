@@ -36,7 +36,7 @@ _OURS: Final = (ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY,
 
 
 def dead_queue(app: str) -> str:
-    """Name the queue of an app's dead letters."""
+    """Return the name of the queue of an app's dead letters."""
     return f"{app}.dead"
 
 

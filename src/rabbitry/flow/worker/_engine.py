@@ -92,7 +92,7 @@ class Engine:
         )
 
     async def connect(self, url: BrokerURL, *, strict: bool, attempts: int | None) -> None:
-        """Connect, and declare the topology. Raises what `connect` and `topology.declare` raise.
+        """Connect, and declare the topology. Raises as `connect` and `topology.declare` do.
 
         attempts: to connect, 2 s apart at first and growing; None goes on for ever.
         """
@@ -102,7 +102,7 @@ class Engine:
         await topology.declare(consuming, self._spec, strict=strict, declarer=self._declarer)
 
     async def start(self) -> None:
-        """Consume, once connected. Raises what ends an intake before it has begun."""
+        """Consume, once connected. Raises the error that ends an intake before it has begun."""
         consuming, publishing = self._connections
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
         settler = self._settler = Settler(self._spec, outlet, self.counting, waits=self._waits)

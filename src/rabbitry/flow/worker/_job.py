@@ -82,7 +82,7 @@ class Stream(Protocol):
         """Take out a value: it is confirmed, or settled otherwise."""
 
     def close(self) -> None:
-        """Have the generator closed at its next value."""
+        """Request that the generator is closed at its next value."""
 
 
 class Job:

@@ -305,7 +305,7 @@ class Settler:
         return False
 
     def _complete(self, pending: Pending) -> None:
-        """Ack, once all is confirmed; or publish dead letters of the inputs; or give them back after anything else."""
+        """Acknowledge once all is confirmed, or publish dead letters of the inputs, or requeue the inputs."""
         if pending.failure is not None:
             self._say_unsettled(pending.stage, pending.failure)
             for job in pending.jobs:
@@ -333,7 +333,7 @@ class Settler:
             return None if message.role is Role.BARE else self._unmade(job, failure)
 
     def _is_of(self, message: Publication, error: BaseException) -> bool:
-        """Whether the fault lies in the message, so that publishing it again would lead to the same."""
+        """Return whether the fault lies in the message, so that publishing it again would lead to the same."""
         if isinstance(error, PublishReturned | PublishRefused):
             return message.role is Role.RESULT
         if isinstance(error, ChannelClosed | ConnectionClosed):

@@ -176,7 +176,7 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop. Raises what the worker failed with, unless the block raised an error of its own or `wait` told it."""
+        """Stop. Raise the error that ended the worker, unless the block raised another one or `wait` reported it."""
         block, self._block = self._block, None
         is_ours = block is not None and await block.take_back(error)
         failure = None if self._is_told else self._failed_with

@@ -70,7 +70,7 @@ class Crawler:
         self._means = means
 
     def stop(self) -> None:
-        """Let all batches end: nothing more is asked for, and requests in hand have STOP_WITHIN seconds."""
+        """End all batches: nothing more is requested, and requests in hand have STOP_WITHIN seconds."""
         self._means.stopping.set()
         until = asyncio.get_running_loop().time() + STOP_WITHIN
         for limit in self._means.in_hand:

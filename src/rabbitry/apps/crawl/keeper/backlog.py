@@ -47,7 +47,7 @@ class Backlog:
         return self._last - self._done
 
     def put(self, connection: Connection, documents: Sequence[Document]) -> None:
-        """Have documents wait, behind those that wait already."""
+        """Append documents to the backlog."""
         compress = zstandard.ZstdCompressor(level=1).compress
         values = [
             (self._of_sitemaps, self._last + place, compress(_encode(one))) for place, one in enumerate(documents, 1)

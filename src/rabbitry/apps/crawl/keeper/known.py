@@ -76,7 +76,7 @@ class Known:
                 self._put(number)
 
     def forget(self, urls: Iterable[str], crawl: int, depth: int) -> None:
-        """Have links looked up again."""
+        """Forget links, so that they are looked up again."""
         table, mask, salt = self._table, len(self._table) - 1, hash((crawl, depth))
         for url in urls:
             number = hash(url) ^ salt

@@ -270,7 +270,7 @@ def _short(value: str | None) -> str | None:
 
 
 def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
-    """Have the rules of an origin hold from now on, and follow the sitemaps that they name."""
+    """Apply the rules of an origin from now on, and follow the sitemaps that they name."""
     work.robots[robots.origin] = robots
     host.robots_delay = robots.delay
     # The crawler left the delay that was known before.

@@ -115,7 +115,7 @@ def handed_in(connection: Connection, given: str) -> Item:
 
 
 def has(connection: Connection, identity: str) -> bool:
-    """Whether a submission came to an inbox here, so that its file is there."""
+    """Return whether a submission came to an inbox here, so that its file is there."""
     return connection.execute(select(inbox.c.id).where(inbox.c.submission == identity).limit(1)).first() is not None
 
 

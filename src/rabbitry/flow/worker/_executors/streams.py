@@ -81,7 +81,7 @@ class Stream(ABC):
             stream._wake()
 
     def close(self) -> None:
-        """Have the generator closed at its next value."""
+        """Request that the generator is closed at its next value."""
         self.is_closed = True
         with self._bound.lock:
             self._bound.waiting.pop(self, None)
