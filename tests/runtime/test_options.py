@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rabbitry.runtime.options import same_arguments
+from rabbitry.runtime.options import as_arguments, same_arguments
 
 
 class _Colour(StrEnum):
@@ -44,3 +44,10 @@ def _command(
 def test_the_same_arguments_are_those_of_the_command_line(given: list[str], again: list[str]) -> None:
     done = CliRunner().invoke(_app, given, env={"TEST_COUNT": "7"})
     assert (done.exit_code, done.output) == (0, f"{again}\n")
+
+
+def test_options_become_arguments() -> None:
+    given = as_arguments(
+        plain=True, strict=False, data=None, exchange_type=_Colour.RED, queue="", port=0, key=["a b", "-c"], none=[]
+    )
+    assert given == ("--plain", "--exchange-type", "red", "--queue", "", "--port", "0", "--key", "a b", "--key", "-c")

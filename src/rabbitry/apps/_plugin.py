@@ -155,7 +155,9 @@ class Up:
     @property
     def declaring(self) -> tuple[str, ...]:
         """`--plain` and `--strict`, as far as they were given, for the arguments of a service."""
-        return (*(["--plain"] if self.plain else []), *(["--strict"] if self.strict else []))
+        from rabbitry.runtime.options import as_arguments  # needs Typer, which a plug-in without commands does not
+
+        return as_arguments(plain=self.plain, strict=self.strict)
 
 
 Verdict = Literal["ok", "note", "bad"]

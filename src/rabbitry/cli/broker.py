@@ -19,7 +19,15 @@ from rabbitry.exceptions import UsageError
 from rabbitry.runtime.addresses import in_url, is_loopback
 from rabbitry.runtime.listening import PortTaken, inherit_or_listen, listen
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import LogJson, LogLevel, read_password, start_logging
+from rabbitry.runtime.options import (
+    LogJson,
+    LogLevel,
+    Memory,
+    PasswordFile,
+    port_option,
+    read_password,
+    start_logging,
+)
 from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import run_service
@@ -42,7 +50,6 @@ Data = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="The folder for durable data; else the user's data folder.", show_default=False),
 ]
-Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it is lost when the process ends.")]
 
 _logger = logging.getLogger(__name__)
 app = typer.Typer()
@@ -55,28 +62,21 @@ Host = Annotated[
         help="The address to listen on; localhost is 127.0.0.1 and ::1. One that other machines reach needs --user."
     ),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
+Port = Annotated[int, port_option(help="The port for AMQP; 0 takes a free one.")]
 User = Annotated[
     str | None, typer.Option(metavar="NAME", help="The user who may log in, instead of guest.", show_default=False)
-]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The file with the password; else RABBITMQ_PASSWORD.", show_default=False),
 ]
 VirtualHosts = Annotated[
     list[str] | None, typer.Option("--vhost", metavar="NAME", help="A virtual host beside /.", show_default=False)
 ]
 ManagementPort = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=65535,
-        help=f"The management API's port, {MANAGEMENT_PORT} otherwise; 0 takes a free one.",
-        show_default=False,
+    port_option(
+        help=f"The management API's port, {MANAGEMENT_PORT} otherwise; 0 takes a free one.", show_default=False
     ),
 ]
 NoManagement = Annotated[bool, typer.Option("--no-management", help="Run without the management API.")]
-TLSPort = Annotated[int, typer.Option(min=0, max=65535, help="The port for TLS, with --tls-cert.")]
+TLSPort = Annotated[int, port_option(help="The port for TLS, with --tls-cert.")]
 TLSCert = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The certificate and its chain (PEM); listen for TLS, too.", show_default=False),

@@ -20,12 +20,25 @@ import typer
 from rabbitry.apps import Service, Services
 from rabbitry.cli._app_options import AppOptions, with_app_options
 from rabbitry.cli._up_apps import services, wanted
-from rabbitry.cli.broker import MANAGEMENT_PORT, Memory, check_data, usual_folder
+from rabbitry.cli.broker import MANAGEMENT_PORT, check_data, usual_folder
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.children import Child
 from rabbitry.runtime.listening import PortTaken, by_whom, listen
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import LOG_JSON, LOG_LEVEL, LogJson, LogLevel, Plain, Strict, broker_url, start_logging
+from rabbitry.runtime.options import (
+    LOG_JSON,
+    LOG_LEVEL,
+    LogJson,
+    LogLevel,
+    Memory,
+    Plain,
+    Strict,
+    as_arguments,
+    broker_option,
+    broker_url,
+    port_option,
+    start_logging,
+)
 from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.parent import DATABASE, LISTENER, RECORDS_FOLDER
 from rabbitry.runtime.service import run_service
@@ -40,35 +53,22 @@ _logger = logging.getLogger(__name__)
 
 Broker = Annotated[
     str | None,
-    typer.Option(
-        "--broker",
-        envvar="RABBITRY_BROKER",
-        metavar="URL",
-        help="Use this broker, amqp[s]://user:password@host:port/vhost, and start none.",
-        show_default=False,
-    ),
+    broker_option("Use this broker, amqp[s]://user:password@host:port/vhost, and start none."),
 ]
 Port = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=65535,
+    port_option(
         help="The broker's port. 0 takes a free one, and free ones for other ports that are taken and not given.",
         show_default=str(PORT),
     ),
 ]
 WebPort = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.", show_default=str(WEB_PORT)),
+    port_option(help="The page's port; 0 takes a free one.", show_default=str(WEB_PORT)),
 ]
 ManagementPort = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=65535,
-        help="The port of the broker's management API; 0 takes a free one.",
-        show_default=str(MANAGEMENT_PORT),
-    ),
+    port_option(help="The port of the broker's management API; 0 takes a free one.", show_default=str(MANAGEMENT_PORT)),
 ]
 Apps = Annotated[
     str | None,
@@ -135,14 +135,12 @@ def up(
             return number if number in (given, usual) else 0
 
     brought = services(chosen, app_options, plain=plain, strict=strict, free_port=free_port)
-    own: list[str] = []
+    own: tuple[str, ...] = ()
     if listener is not None:
-        own = ["--memory"] if memory else _folder(data, plain=plain)
-        if management_port is not None or beside:
-            number = (
-                free_port(None, MANAGEMENT_PORT, "--management-port") if management_port is None else management_port
-            )
-            own += ["--management-port", str(number)]
+        if management_port is None and beside:
+            management_port = free_port(None, MANAGEMENT_PORT, "--management-port")
+        folder = None if memory else _folder(data, plain=plain)
+        own = as_arguments(memory=memory, data=folder, management_port=management_port)
     plan = _Plan(listener, page, url, brought, plain, own, log_level, log_json)
 
     async def service(stop: asyncio.Event) -> int:
@@ -152,15 +150,15 @@ def up(
     raise typer.Exit(run_service(service, deadline=30.0))
 
 
-def _folder(data: Path | None, *, plain: bool) -> list[str]:
-    """Return the option of `broker` for its data folder.
+def _folder(data: Path | None, *, plain: bool) -> Path | None:
+    """Return the broker's data folder; None for the usual one.
 
     Durable queues left by a start without --plain would make the broker refuse the original programs (406). Therefore
     --plain has its own folder, unless the user names one.
     """
     if data is None and plain:
-        data = usual_folder().with_name("broker-plain")
-    return [] if data is None else ["--data", str(data)]
+        return usual_folder().with_name("broker-plain")
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +192,8 @@ class _Plan:
                     service.name, [*service.arguments], environment | self._logging(is_quiet=service.is_quiet)
                 )
                 children.append(_Kept(child, service))
-        web = ["web", *(word for brought in self.apps.values() for word in brought.web)]
-        web += ["--plain"] if self.plain else []
+        of_apps = [word for brought in self.apps.values() for word in brought.web]
+        web = ["web", *of_apps, *as_arguments(plain=self.plain)]
         children.append(_Kept(self._listening("the dashboard", web, self.page, environment)))
         if self.listener is not None:
             own = self._listening("the broker", ["broker", *self.broker], self.listener, environment)

@@ -13,7 +13,16 @@ from rabbitry.cli._app_options import AppOptions, with_app_options
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import inherit_or_listen
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import Broker, EnvFile, LogJson, LogLevel, Plain, broker_url, start_logging
+from rabbitry.runtime.options import (
+    Broker,
+    EnvFile,
+    LogJson,
+    LogLevel,
+    Plain,
+    broker_url,
+    port_option,
+    start_logging,
+)
 from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import run_service
@@ -36,15 +45,7 @@ Host = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option(
-        "--port",
-        "--web-port",
-        metavar="PORT",
-        min=0,
-        max=65535,
-        help="The port; 0 takes a free one.",
-        show_default="8003",
-    ),
+    port_option("--port", "--web-port", help="The port; 0 takes a free one.", show_default="8003"),
 ]
 
 

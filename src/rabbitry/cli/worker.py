@@ -21,7 +21,9 @@ from rabbitry.runtime.options import (
     LogLevel,
     Plain,
     Strict,
+    as_arguments,
     broker_url,
+    port_option,
     same_arguments,
     start_logging,
 )
@@ -45,9 +47,7 @@ Concurrency = Annotated[
 Processes = Annotated[int, typer.Option(min=1, help="The number of worker processes.")]
 HealthPort = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=65535,
+    port_option(
         help="Serve GET /health on this port of 127.0.0.1; several processes use this port and the next ones.",
         show_default=False,
     ),
@@ -137,8 +137,8 @@ async def _supervise(
     environment = {"RABBITRY_BROKER": url}  # a password must not be an argument
     children = []
     for number, port in enumerate(ports, 1):
-        more = [] if port is None else ["--health-port", str(port)]
-        children.append(Child(f"worker {number}", [*arguments, *more], environment, prints=True))
+        own = [*arguments, *as_arguments(health_port=port)]
+        children.append(Child(f"worker {number}", own, environment, prints=True))
     keeping = [asyncio.ensure_future(child.keep()) for child in children]
     stopping = asyncio.ensure_future(stop.wait())
     refused: Child | None = None

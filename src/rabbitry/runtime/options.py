@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -25,15 +25,19 @@ LOG_JSON: Final = "RABBITRY_LOG_JSON"
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
 
 
+def broker_option(text: str) -> Any:
+    """Return the option `--broker` with a help text, for a command to which it means more than to the others."""
+    return typer.Option("--broker", envvar="RABBITRY_BROKER", metavar="URL", help=text, show_default=False)
+
+
+def port_option(*names: str, help: str, show_default: str | bool = True) -> Any:
+    """Return an option for a TCP port, where 0 takes a free one. names: as for `typer.Option`."""
+    return typer.Option(*names, min=0, max=65535, metavar="PORT", help=help, show_default=show_default)
+
+
 Broker = Annotated[
     str | None,
-    typer.Option(
-        "--broker",
-        envvar="RABBITRY_BROKER",
-        metavar="URL",
-        help=f"The broker, amqp[s]://user:password@host:port/vhost; {DEFAULT_BROKER} if nothing is said.",
-        show_default=False,
-    ),
+    broker_option(f"The broker, amqp[s]://user:password@host:port/vhost; {DEFAULT_BROKER} if nothing is said."),
 ]
 Plain = Annotated[
     bool,
@@ -48,6 +52,16 @@ Strict = Annotated[
 EnvFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Settings, see docs/monitor.md.", show_default=".env")
 ]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The file with the password, on its first line; else RABBITMQ_PASSWORD.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it is lost when the process ends.")]
+Offset = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="How many to skip.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 DatabaseURL = Annotated[
     str | None,
@@ -152,12 +166,27 @@ def same_arguments(context: typer.Context, *, without: Collection[str]) -> list[
         if name in without or source is None or source.name != "COMMANDLINE":
             continue
         given = context.params[name]
-        values = given if isinstance(given, list | tuple) else [given]
-        for value in values:
-            if parameter.param_type_name == "argument":
-                words.append(str(value))
-            elif isinstance(value, bool):
-                words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
-            else:
-                words += [parameter.opts[0], str(value.value if isinstance(value, Enum) else value)]
+        if parameter.param_type_name == "argument":
+            words += [str(value) for value in (given if isinstance(given, list | tuple) else [given])]
+        elif given is False:
+            words.append(parameter.secondary_opts[0])
+        else:
+            words += _words(parameter.opts[0], given)
     return words
+
+
+def as_arguments(**options: object) -> tuple[str, ...]:
+    """Return options, named as the parameters of a command, as arguments for another process.
+
+    True is a flag; False and None are left out; each item of a list or tuple is an option of its own.
+    """
+    return tuple(word for name, value in options.items() for word in _words(f"--{name.replace('_', '-')}", value))
+
+
+def _words(option: str, given: object) -> list[str]:
+    if given is None or given is False:
+        return []
+    if given is True:
+        return [option]
+    values = given if isinstance(given, list | tuple) else [given]
+    return [word for value in values for word in (option, str(value.value if isinstance(value, Enum) else value))]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rabbitry.apps import Service, Services, Site, Up
 from rabbitry.apps.grading.commands.options import ExchangeType, People, Type
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.options import as_arguments
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -31,7 +32,7 @@ def services(up: Up, person: People = None, exchange_type: Type = ExchangeType.D
     Raises:
         UsageError: People are named for a role that is not run.
     """
-    web = ("--exchange-type", exchange_type.value)
+    web = as_arguments(exchange_type=exchange_type)
     if not up.is_wanted:
         if person:
             raise UsageError(
@@ -39,6 +40,5 @@ def services(up: Up, person: People = None, exchange_type: Type = ExchangeType.D
                 "or run them with: rabbitry grading run --person ROLE"
             )
         return Services(web=web)
-    people = [word for role in person or () for word in ("--person", role.value)]
-    roles = ("grading", "run", *people, "--exchange-type", exchange_type.value, *up.declaring)
+    roles = ("grading", "run", *as_arguments(person=person, exchange_type=exchange_type), *up.declaring)
     return Services(children=(Service(name="grading", arguments=roles, is_quiet=False),), web=web)

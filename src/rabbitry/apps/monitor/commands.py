@@ -17,13 +17,17 @@ from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     DEFAULT_BROKER,
+    ConnectAttempts,
     EnvFile,
     Json,
     LogJson,
     LogLevel,
+    PasswordFile,
     Plain,
     Strict,
+    broker_option,
     broker_url,
+    port_option,
     read_password,
     start_logging,
 )
@@ -43,13 +47,7 @@ app = typer.Typer()
 
 BrokerOption = Annotated[
     str | None,
-    typer.Option(
-        "--broker",
-        envvar="RABBITRY_BROKER",
-        metavar="URL",
-        help="The broker, amqp[s]://user:password@host:port/vhost, or -b, -p and -c; this machine's by default.",
-        show_default=False,
-    ),
+    broker_option("The broker, amqp[s]://user:password@host:port/vhost, or -b, -p and -c; this machine's by default."),
 ]
 BrokerHost = Annotated[
     str | None, typer.Option("-b", metavar="HOST[:PORT]", help="The broker, in place of --broker.", show_default=False)
@@ -65,9 +63,6 @@ Credentials = Annotated[
         help="The login, guest:guest otherwise. The password is better kept in RABBITMQ_PASSWORD or a file.",
         show_default=False,
     ),
-]
-PasswordFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Holds the password, on its first line.", show_default=False)
 ]
 
 
@@ -86,17 +81,11 @@ RoutingKey = Annotated[
 Target = Annotated[To, typer.Option(help="Where to: exchange pi_utilization, system_info, or both.")]
 HTTPPort = Annotated[
     int | None,
-    typer.Option(
-        metavar="PORT", min=0, max=65535, show_default=False, help="Serve /publish and /healthz here; 0: any port."
-    ),
+    port_option(help="Serve /publish and /healthz here; 0: any port.", show_default=False),
 ]
 Interval = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two samples.")]
 ProbeInterval = Annotated[
     float, typer.Option(min=0.1, metavar="SECONDS", help="Between two attempts while nobody listens.")
-]
-Attempts = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", show_default="for ever", help="Give up after so many failed in a row."),
 ]
 
 
@@ -113,7 +102,7 @@ def publish(
     http: HTTPPort = None,
     interval: Interval = 1.0,
     probe_interval: ProbeInterval = 5.0,
-    connect_attempts: Attempts = None,
+    connect_attempts: ConnectAttempts = None,
     *,
     strict: Strict = False,
     plain: Plain = False,

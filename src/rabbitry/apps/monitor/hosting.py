@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from rabbitry.apps import Service, Services, Site, Up
+from rabbitry.runtime.options import as_arguments, port_option
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -23,7 +24,7 @@ Queue = Annotated[
 ]
 HTTPPort = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="The port of /publish; 0 takes a free one.", show_default=str(HTTP_PORT)),
+    port_option(help="The port of /publish; 0 takes a free one.", show_default=str(HTTP_PORT)),
 ]
 
 
@@ -40,12 +41,12 @@ def router(site: Site, queue: Queue = None) -> APIRouter:
 def services(up: Up, http_port: HTTPPort = None) -> Services:
     """Return the agent of this machine."""
     # A queue that the broker names leaves the name of contract system_info to a program that expects it.
-    web = ("--queue", "")
+    web = as_arguments(queue="")
     if not up.is_wanted:
         return Services(web=web)
     # The agent takes this port itself; here it is only seen to be free, so that the error comes at once.
     port = up.free_port(http_port, HTTP_PORT, "--http-port")
     # The page may start later than the agent; a sample that came too early must not cost it 5 s.
-    arguments = ("monitor", "publish", "--http", str(port), "--probe-interval", "1", *up.declaring)
+    arguments = ("monitor", "publish", *as_arguments(http=port, probe_interval=1), *up.declaring)
     agent = Service(name="the agent", arguments=arguments, after_page=False, is_needed=True)
     return Services(children=(agent,), web=web)

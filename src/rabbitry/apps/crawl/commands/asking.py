@@ -14,7 +14,7 @@ import typer
 from rabbitry.apps.crawl.commands._words import ago, moment, saved, size, span
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import Broker, Json, broker_url, named_database, start_logging
+from rabbitry.runtime.options import Broker, Json, Offset, broker_url, named_database, start_logging
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.parent import DATABASE
 from rabbitry.runtime.service import run_once
@@ -35,7 +35,6 @@ DatabaseURL = Annotated[
         show_default=False,
     ),
 ]
-Offset = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="How many to skip.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -12,9 +12,10 @@ import typer
 
 from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
-from rabbitry.apps.grading.commands.records import Find, Limit, Offset, OfModule, existing, mark_of
+from rabbitry.apps.grading.commands.options import Config
+from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, existing, mark_of
 from rabbitry.exceptions import RabbitryError, UsageError
-from rabbitry.runtime.options import DatabaseURL, Json
+from rabbitry.runtime.options import DatabaseURL, Json, Offset
 from rabbitry.runtime.output import many_lines, one_line, print_json, say
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def decide(
     send_back: Annotated[
         str | None, typer.Option(metavar="REMARK", help="The assistant's no, and why.", show_default=False)
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules.", show_default=False)] = None,
+    config: Config = None,
     database: DatabaseURL = None,
     as_json: Json = False,
 ) -> None:

@@ -59,6 +59,11 @@ def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, *, plain:
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.stages import Wiring
 
-    if not exchange:
-        raise UsageError("the default exchange can't be bound to; give another one's name")
+    check_exchange(exchange)
     return Wiring(load_course(config), exchange, type_.value, plain)
+
+
+def check_exchange(name: str) -> None:
+    """Raise UsageError for the default exchange, to which nothing can be bound."""
+    if not name:
+        raise UsageError("the default exchange can't be bound to; give another one's name")

@@ -10,14 +10,15 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import NoRecords
+from rabbitry.apps.grading.commands.options import EXCHANGE, ExchangeName, ExchangeType, Type, check_exchange
 from rabbitry.exceptions import UsageError
-from rabbitry.runtime.options import Broker, DatabaseURL, Json, Plain, Strict, broker_url, named_database
+from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once
 
@@ -31,7 +32,6 @@ OfModule = Annotated[
     str | None, typer.Option("--module", metavar="NAME", help="Those of this module.", show_default=False)
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
-Offset = Annotated[int, typer.Option(min=0, help="Leave out so many of the first.")]
 app = typer.Typer()
 Ask: TypeAlias = "Callable[[str], Awaitable[dict[str, Any] | None]]"
 
@@ -108,8 +108,8 @@ def results(
     context: typer.Context,
     *,
     follow: Annotated[bool, typer.Option("--follow", help="Print results as they come over the broker.")] = False,
-    exchange: Annotated[str, typer.Option(metavar="NAME", help="The exchange.")] = "assignment_exchange",
-    exchange_type: Annotated[str, typer.Option(metavar="TYPE", help="direct or fanout.")] = "direct",
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
     plain: Plain = False,
     strict: Strict = False,
     module: OfModule = None,
@@ -141,17 +141,14 @@ def results(
     if module is not None or find or limit is not None or offset:
         raise UsageError("--module, --find, --limit and --offset are for the records, and not for --follow")
     url = broker_url(context, broker)
-    if exchange_type not in ("direct", "fanout"):
-        raise UsageError(f"--exchange-type is direct or fanout, and not {exchange_type!r}")
-    if not exchange:
-        raise UsageError("the default exchange can't be bound to; give another one's name")
+    check_exchange(exchange)
 
     async def work() -> int:
         from rabbitry.apps.grading.stages import Wiring
         from rabbitry.apps.grading.students import results as coming
 
-        kind = cast("Any", exchange_type)  # one of the two, as was just seen
-        async for fields in coming(Wiring(exchange=exchange, exchange_type=kind, plain=plain), url, strict=strict):
+        wiring = Wiring(exchange=exchange, exchange_type=exchange_type.value, plain=plain)
+        async for fields in coming(wiring, url, strict=strict):
             if as_json:
                 print_json(fields)
                 continue
