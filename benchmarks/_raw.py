@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
-from rabbitry.amqp.protocol.methods import Method, decode_method, encode_method
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
+from rabbitry.amqp.protocol.methods import Method
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import Table
 

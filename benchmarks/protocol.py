@@ -18,6 +18,7 @@ from pamqp.header import ContentHeader
 
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import DELIVER, PUBLISH, Event
 from rabbitry.amqp.protocol.methods import (
     BasicDeliver,
@@ -31,8 +32,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTune,
     ConnectionTuneOk,
     Method,
-    decode_method,
-    encode_method,
 )
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import encode_short

@@ -13,7 +13,8 @@ from rabbitry.amqp import driver
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
-from rabbitry.amqp.protocol.methods import Method, decode_method, encode_method
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
+from rabbitry.amqp.protocol.methods import Method
 from rabbitry.broker import Broker, BrokerConfig
 from tests.support.steps import take_all
 from tests.support.waiting import eventually

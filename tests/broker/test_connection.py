@@ -13,6 +13,7 @@ import rabbitry
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import METHOD
 from rabbitry.amqp.protocol.methods import (
     BasicConsume,
@@ -32,8 +33,6 @@ from rabbitry.amqp.protocol.methods import (
     QueueBind,
     QueueDeclare,
     QueueDeclareOk,
-    decode_method,
-    encode_method,
 )
 from rabbitry.broker import Broker, BrokerConfig
 from tests.support.waiting import eventually

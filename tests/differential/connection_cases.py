@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
-from rabbitry.amqp.protocol.methods import encode_method
+from rabbitry.amqp.protocol.encoding import encode_method
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from tests.differential.peer import Peer, signature
 from tests.differential.registry import add, case, of

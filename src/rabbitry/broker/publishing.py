@@ -14,7 +14,8 @@ from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.methods import BasicReturn, encode_method
+from rabbitry.amqp.protocol.encoding import encode_method
+from rabbitry.amqp.protocol.methods import BasicReturn
 from rabbitry.amqp.protocol.properties import (
     FLAG_EXPIRATION,
     FLAG_HEADERS,

@@ -5,6 +5,7 @@ import pytest
 from rabbitry.amqp.protocol.amqp_0_8 import HEADERS, LAYOUTS_BY_SIGNATURE, LAYOUTS_BY_TYPE
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import HEADER, METHOD, VIOLATION
 from rabbitry.amqp.protocol.methods import (
     BY_SIGNATURE,
@@ -23,8 +24,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTune,
     ConnectionTuneOk,
     Method,
-    decode_method,
-    encode_method,
 )
 from rabbitry.amqp.protocol.states import ConnectionState
 from rabbitry.exceptions import ProtocolViolation

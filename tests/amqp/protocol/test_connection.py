@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from rabbitry.amqp.protocol.encoding import encode_method
 from rabbitry.amqp.protocol.events import ACK, DELIVER, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from rabbitry.amqp.protocol.methods import (
     BasicDeliver,
@@ -26,7 +27,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTuneOk,
     Method,
     QueueDeclare,
-    encode_method,
 )
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.states import (

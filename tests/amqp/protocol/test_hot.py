@@ -11,6 +11,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import ACK, DELIVER, PUBLISH, Event
 from rabbitry.amqp.protocol.methods import (
     BasicAck,
@@ -19,8 +20,6 @@ from rabbitry.amqp.protocol.methods import (
     BasicPublish,
     BasicReturn,
     Method,
-    decode_method,
-    encode_method,
 )
 from rabbitry.amqp.protocol.properties import Properties, encode_header, encode_properties
 from rabbitry.amqp.protocol.tables import encode_short

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import base, commands
 
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.methods import (
     BY_SIGNATURE,
     BY_TYPE,
@@ -14,8 +15,6 @@ from rabbitry.amqp.protocol.methods import (
     Layout,
     Method,
     QueueDeclare,
-    decode_method,
-    encode_method,
     method_name,
 )
 from rabbitry.exceptions import ProtocolViolation, UsageError

@@ -21,6 +21,7 @@ from rabbitry.amqp.protocol.constants import (
     PROTOCOL_HEADER,
     Reply,
 )
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import (
     ACK,
     DELIVER,
@@ -54,8 +55,6 @@ from rabbitry.amqp.protocol.methods import (
     Layout,
     Method,
     Sender,
-    decode_method,
-    encode_method,
     method_name,
 )
 from rabbitry.amqp.protocol.states import (
