@@ -73,7 +73,7 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
 
 @pytest.mark.parametrize("reason", ["expired", "maxlen"])
 async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.queue._LONGEST_TURN", 0.0)  # one message in each turn
+    monkeypatch.setattr("rabbitry.broker.queues.backlog.LONGEST_TURN", 0.0)  # one message in each turn
     async with (
         Broker(BrokerConfig(port=0)) as broker,
         rabbitry.connect(broker.url) as connection,

@@ -195,7 +195,7 @@ async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_aft
 
 
 async def test_a_consumer_of_many_messages_lets_other_clients_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "_LONGEST_TURN", 0.0)
+    monkeypatch.setattr(queue_module, "LONGEST_TURN", 0.0)
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
     async with Broker(BrokerConfig(port=0)) as broker:
         vhost = broker.vhosts["/"]

@@ -24,7 +24,7 @@ from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destinati
 from rabbitry.broker.exchanges.headers import check_arguments
 from rabbitry.broker.message import Message
 from rabbitry.broker.policies import Policies
-from rabbitry.broker.queues import ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
+from rabbitry.broker.queues import Backlog, ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker.queues.arguments import Rules, check_locator, compared, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
 from rabbitry.broker.records import (
@@ -95,7 +95,7 @@ class VirtualHost:
         self.tags: tuple[str, ...] = ()
         self.limits: Mapping[str, int] = {}
         """By names of VHOST_LIMITS; a negative one is none."""
-        self._dying: deque[tuple[Queue, Message, str]] = deque()
+        self._dying: deque[tuple[Backlog, Message, str]] = deque()
         self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
@@ -468,7 +468,7 @@ class VirtualHost:
         """Take the steps of a long operation in turns with clients, and while the store may be given more."""
         self._shares.work(steps, lambda: None, self.journal.may_grow)
 
-    def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
+    def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
         """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
 
         It is with its next queues when this returns, unless another one is just being published: then it comes
@@ -484,7 +484,7 @@ class VirtualHost:
         finally:
             self._is_burying = False
 
-    def _publish_letter(self, queue: Queue, message: Message, reason: str) -> None:
+    def _publish_letter(self, queue: Backlog, message: Message, reason: str) -> None:
         rules = queue.rules
         name = rules.dead_letter_exchange
         exchange = None if name is None else self.exchanges.get(name)

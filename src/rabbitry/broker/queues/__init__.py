@@ -1,8 +1,9 @@
 """Queues: messages in order, consumers in turn, what is delivered and not yet settled."""
 
+from rabbitry.broker.queues.backlog import Backlog
 from rabbitry.broker.queues.classic import ClassicQueue
 from rabbitry.broker.queues.queue import Owner, Queue
 from rabbitry.broker.queues.quorum import QuorumQueue
 from rabbitry.broker.queues.reply_to import ReplyTo
 
-__all__ = ["ClassicQueue", "Owner", "Queue", "QuorumQueue", "ReplyTo"]
+__all__ = ["Backlog", "ClassicQueue", "Owner", "Queue", "QuorumQueue", "ReplyTo"]
