@@ -144,6 +144,26 @@ async def test_the_reason_arrives_when_the_broker_stops(broker: Broker) -> None:
     await stopping
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_a_client_that_closes_while_the_broker_does_gets_its_close_ok(
+    broker: Broker, is_busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its answer to the broker's close was read before its own close could be carried out."""
+    client = await _Client.open(broker.port)
+    if is_busy:
+        monkeypatch.setattr("rabbitry.broker.connection._TURN", -1.0)  # every piece waits for a later turn
+    (connection,) = broker.connections
+    connection.hang_up(320, "CONNECTION_FORCED - test")
+    assert isinstance(await client.method(), m.ConnectionClose)
+    both = (m.ConnectionClose(200, "bye"), m.ConnectionCloseOk())
+    client.writer.write(b"".join(hot.encode_method_frame(0, encode_method(method)) for method in both))
+    assert isinstance(await client.method(), m.ConnectionCloseOk)
+    async with asyncio.timeout(90):
+        assert await client.reader.read() == b""
+    await client.close()
+    await eventually(lambda: not broker.connections, "the connection is forgotten")
+
+
 async def test_close_ok_and_a_reason_arrive_over_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     server, context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()

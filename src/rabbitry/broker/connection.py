@@ -14,9 +14,11 @@ from operator import length_hint
 from typing import Final
 
 from rabbitry.amqp.driver import Driver
+from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.connection import Role
 from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
+from rabbitry.amqp.protocol.encoding import encode_method
 from rabbitry.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from rabbitry.amqp.protocol.methods import (
     BY_TYPE,
@@ -442,7 +444,12 @@ class ClientConnection:
                 raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, f"{type(method).__name__} is not available here")
 
     def _answer_end(self) -> None:
-        self.send(0, ConnectionCloseOk())
+        if self.core.state is ConnectionState.CLOSED:
+            # Both sides closed at once, and the client's close-ok came with its close: the core has nothing more to
+            # send, but the client waits for close-ok all the same (section 2.2.4).
+            self.driver.write(hot.encode_method_frame(0, encode_method(ConnectionCloseOk())))
+        else:
+            self.send(0, ConnectionCloseOk())
         self.driver.finish()
 
     # -- handshake -------------------------------------------------------------------------------------
