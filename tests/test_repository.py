@@ -94,11 +94,13 @@ def _locked(name: str) -> dict[str, str]:
 def _asked_for() -> tuple[list[Requirement], list[Requirement]]:
     """What pyproject.toml asks for: to run, and to develop beyond that."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = project["project"]["optional-dependencies"].values()
+    extras = project["project"]["optional-dependencies"]
     run = [*project["project"]["dependencies"]]
-    run += [entry for extra in extras for entry in extra if not entry.startswith("rabbitry[")]
+    tested = extras.pop("test")  # the only one that is not in `all`
+    run += [entry for extra in extras.values() for entry in extra if not entry.startswith("rabbitry[")]
     run += [*project["build-system"]["requires"], *project["dependency-groups"]["build"]]
     dev = [entry for entry in project["dependency-groups"]["dev"] if isinstance(entry, str)]
+    dev += [entry for entry in tested if not entry.startswith("rabbitry[")]
     return [Requirement(entry) for entry in run], [Requirement(entry) for entry in dev]
 
 
