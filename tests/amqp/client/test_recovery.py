@@ -190,3 +190,20 @@ async def test_opening_a_channel_waits_over_a_loss(url: BrokerURL, proxy: FaultP
         proxy.deliver()
         await proxy.cut()
         assert (await opening).is_open
+
+
+async def test_a_channels_limit_holds_after_a_loss(url: BrokerURL, proxy: FaultProxy) -> None:
+    async with rabbitry.connect(url) as connection:
+        channel = await connection.channel(prefetch=10)
+        await channel.declare_queue("q", durable=True)
+        await channel.limit(2)
+        for number in range(6):
+            await channel.publish(b"%d" % number, routing_key="q")
+        async with channel.consume("q") as deliveries:
+            assert (await anext(deliveries)).body == b"0"
+            await proxy.cut()
+            delivery = await anext(deliveries)
+            while delivery.is_lost or not delivery.redelivered:
+                delivery = await anext(deliveries)
+            # The broker delivers before it answers what is asked after it.
+            assert (await channel.declare_queue("q", passive=True)).message_count == 4

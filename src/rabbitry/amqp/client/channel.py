@@ -111,6 +111,8 @@ class Channel(Declaring):
         self.loop = asyncio.get_running_loop()
         self.number = 0
         self._prefetch = prefetch
+        self._limit = 0
+        """Unsettled deliveries of all its consumers together; 0 for no limit."""
         self._link: Link | None = None
         self._closed: Closed | None = ChannelClosed(0, "the channel was never opened")
         self._requests: deque[_Request] = deque()
@@ -204,6 +206,8 @@ class Channel(Declaring):
         self._closed = None
         await self.request_now(ChannelOpen(), ChannelOpenOk, timeout)
         await self.request_now(BasicQos(0, self._prefetch, False), BasicQosOk, timeout)
+        if self._limit:
+            await self.request_now(BasicQos(0, self._limit, True), BasicQosOk, timeout)
         if self.is_transactional:
             await self.request_now(TxSelect(), TxSelectOk, timeout)
         if self._confirming:
@@ -322,16 +326,18 @@ class Channel(Declaring):
             self._attach_window(link)
 
     async def limit(self, unsettled: int, *, timeout: float | None = None) -> None:
-        """Limit the unsettled deliveries of all consumers of this channel together, from now on and on this link.
+        """Limit the unsettled deliveries of all consumers of this channel together, from now on (0: no limit).
 
         Those of quorum queues are not limited (basic.qos with global; RabbitMQ's docs/consumer-prefetch).
         """
+        self._limit = unsettled
         await self.request(BasicQos(0, unsettled, True), BasicQosOk, timeout=timeout)
 
     async def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
         """Limit each consumer that starts from now on to `prefetch` unsettled deliveries (0: no limit)."""
         await self.request(BasicQos(0, prefetch, False), BasicQosOk, timeout=timeout)
         self._prefetch = prefetch
+        self._limit = 0  # lifted by the broker
 
     # -- publishing ------------------------------------------------------------------------------------
 

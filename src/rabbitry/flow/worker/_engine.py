@@ -29,6 +29,7 @@ from rabbitry.flow.worker._job import Job, Result, Work
 from rabbitry.flow.worker._settlement import Settler
 from rabbitry.flow.worker._single_active import ActiveIntake, SuspectsIntake, probe
 from rabbitry.flow.worker._standstill import watch_queues
+from rabbitry.flow.worker._window import Window
 from rabbitry.telemetry import Reporter
 
 _BLOCK_PATIENCE: Final = 10.0
@@ -42,8 +43,9 @@ _logger = logging.getLogger(__name__)
 class Engine:
     """Consumes jobs and settles them. Everything but `__init__` runs in the I/O thread's loop.
 
-    waits: whether retries wait for their delay. hand_over: called with each job that can be handled. failed: called
-    with the error that ended the engine.
+    waits: whether retries wait for their delay. prefetch: the messages of a stage that may be in hand. running: how
+    many of its handlers run at once. hand_over: called with each job that can be handled. failed: called with the error
+    that ended the engine.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Engine:
         *,
         waits: bool,
         prefetch: Callable[[Stage], int],
+        running: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
         failed: Callable[[Exception], None],
     ) -> None:
@@ -63,6 +66,7 @@ class Engine:
         self._stages = stages
         self._waits = waits
         self._prefetch = prefetch
+        self._running = running
         self._hand_over = hand_over
         self._failed = failed
         self._connections: list[Connection] = []
@@ -128,13 +132,15 @@ class Engine:
     def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
         """Make the consumers of a stage's queue and of its suspects."""
         suspects, prefetch = suspects_queue(self._spec.name, stage.name), self._prefetch(stage)
+        # A quorum queue has no limit but the prefetch of each consumer (RabbitMQ's docs/quorum-queues, "Global QoS").
+        window = Window(self._running(stage), prefetch) if self._spec.queue_type == "classic" else None
         if not stage.single_active:
             return (
-                Intake(stage, stage.queue, connection, prefetch, self._take, self._declare_again),
+                Intake(stage, stage.queue, connection, prefetch, self._take, self._declare_again, window),
                 Intake(stage, suspects, connection, 1, self._take, self._declare_again),
             )
         leader = ActiveIntake(
-            stage, stage.queue, connection, prefetch, self._take, self._declare_again, self._spec.queue_type
+            stage, stage.queue, connection, prefetch, self._take, self._declare_again, self._spec.queue_type, window
         )
         self._spawn(probe(leader, suspects, connection, outlet))
         return leader, SuspectsIntake(leader, suspects, connection, self._take, self._declare_again)

@@ -12,6 +12,7 @@ from rabbitry.exceptions import AccessRefused, ChannelClosed, ConnectionClosed, 
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._job import Job
+from rabbitry.flow.worker._window import Window
 from rabbitry.runtime.backoff import Backoff
 
 _PAUSES: Final = Backoff(0.5, 30.0)
@@ -30,6 +31,7 @@ class Intake:
         prefetch: int,
         take: Callable[[Job], None],
         redeclare: Callable[[], Awaitable[None]],
+        window: Window | None = None,
     ) -> None:
         """Create an intake; `run` starts it.
 
@@ -40,6 +42,7 @@ class Intake:
             prefetch: How many deliveries may be unacknowledged.
             take: Called with each job.
             redeclare: Declares the app's topology again when the queue was deleted.
+            window: Limits what is in hand further than the prefetch.
         """
         self.stage = stage
         self.queue = queue
@@ -49,6 +52,8 @@ class Intake:
         self._connection = connection
         self._take = take
         self._redeclare = redeclare
+        self._window = window
+        self._resizing: asyncio.Task[None] | None = None
         self._latest: Delivery | None = None
         self._is_backlog = False
         """Whether the connection was lost, and every delivery since then came redelivered."""
@@ -98,6 +103,10 @@ class Intake:
     async def _consume(self) -> None:
         channel = self._channel = await self._connection.channel(prefetch=self.prefetch)
         try:
+            if self._window is not None:
+                if limit := self._window.limit:
+                    await channel.limit(limit)
+                self._resizing = asyncio.create_task(self._window.run(channel, limit))
             consumer = self._consumer = channel.consume(self.queue)
             self._taken_all.clear()
             async with consumer as deliveries:
@@ -107,9 +116,17 @@ class Intake:
         finally:
             self._taken_all.set()
             self.consuming.clear()
+            await self._keep_size()
             if not self._is_stopped:  # while stopping, what is in hand is still acked over it
                 self.lose()
                 await channel.close()
+
+    async def _keep_size(self) -> None:
+        """Leave the window as it is from now on."""
+        resizing, self._resizing = self._resizing, None
+        if resizing is not None:
+            resizing.cancel()
+            await asyncio.wait((resizing,))
 
     @property
     def is_ready(self) -> bool:
@@ -130,7 +147,14 @@ class Intake:
         self._latest = delivery
         if not delivery.redelivered:
             self._is_backlog = False
+        if self._window is not None:
+            self._window.take(len(delivery.body))
         self._take(Job(self, delivery))
+
+    def settled(self, job: Job) -> None:
+        """Note that a job of this consumer is in hand no more."""
+        if self._window is not None and not job.is_stale:
+            self._window.settle(len(job.body))
 
     def excuses(self, delivery: Delivery) -> bool:
         """Return whether a redelivered suspect only waited in the queue and was not handled by a worker.
@@ -152,6 +176,8 @@ class Intake:
     def lose(self) -> None:
         """Note that the deliveries so far can't be settled any more and will be redelivered."""
         self.generation += 1
+        if self._window is not None:
+            self._window.clear()
 
     async def restart(self) -> None:
         """Return every delivery to the broker and consume anew."""

@@ -64,6 +64,9 @@ class Source(Protocol):
     queue: str
     generation: int
 
+    def settled(self, job: Job) -> None:
+        """Note that a job of this consumer is in hand no more."""
+
     def excuses(self, delivery: Delivery) -> bool:
         """Return whether a redelivered message only waited, and was in no worker's hands."""
 

@@ -369,6 +369,7 @@ class Settler:
 
     def _ended(self, job: Job) -> None:
         self._counting.settled(job, time.monotonic())
+        job.source.settled(job)
         self.in_hand -= 1
         self._look_idle()
 

@@ -25,6 +25,7 @@ from rabbitry.amqp.client import Connection, Delivery, Properties
 from rabbitry.exceptions import Closed, PublishError, RequestTimeout
 from rabbitry.flow.message import Publication, properties_of
 from rabbitry.flow.worker._intake import Intake
+from rabbitry.flow.worker._window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,9 +58,10 @@ class ActiveIntake(Intake):
         take: Callable[[Job], None],
         redeclare: Callable[[], Awaitable[None]],
         queue_type: QueueType,
+        window: Window | None = None,
     ) -> None:
         """queue_type: of the stage's queue. The others are Intake's."""
-        super().__init__(stage, queue, connection, prefetch, take, redeclare)
+        super().__init__(stage, queue, connection, prefetch, take, redeclare, window)
         self.active = asyncio.Event()
         """Set while it is known to be the active one: something was delivered to it."""
         self.inactive = asyncio.Event()
@@ -85,6 +87,8 @@ class ActiveIntake(Intake):
         has_defect = () < self._connection.server_version < _MENDED and self._queue_type == "classic"
         if channel is None or not has_defect or not self.active.is_set():
             return
+        await self._keep_size()
+        await channel.limit(0)  # in a full window there is no room for the message
         async with await self._connection.channel() as own:
             queue = (await own.declare_queue("", exclusive=True)).name
             await own.publish(b"", routing_key=queue)

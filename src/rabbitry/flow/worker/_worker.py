@@ -108,7 +108,13 @@ class Worker:
         self._executors: dict[str, Executor] = {}
         self._io: IOThread | None = None
         self._engine = Engine(
-            spec, self.stages, waits=waits, prefetch=self._prefetch, hand_over=self._hand_over, failed=self._on_failed
+            spec,
+            self.stages,
+            waits=waits,
+            prefetch=self._prefetch,
+            running=self._concurrency_of,
+            hand_over=self._hand_over,
+            failed=self._on_failed,
         )
         if id is not None:
             self._engine.counting.id = id
@@ -303,8 +309,12 @@ class Worker:
 
     def _make_executors(self) -> None:
         for stage in self.stages:
-            number = self._concurrency or stage.concurrency
+            number = self._concurrency_of(stage)
             self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
+
+    def _concurrency_of(self, stage: Stage) -> int:
+        """Return how many handlers of a stage run at once."""
+        return self._concurrency or stage.concurrency
 
     def _prefetch(self, stage: Stage) -> int:
         """Return the prefetch of a stage: twice the calls that can run at once.
@@ -312,8 +322,7 @@ class Worker:
         The next message is then here while the last one is settled. If a handler may take so long that a waiting
         message could exceed the broker's delivery timeout, no message waits.
         """
-        running = self._concurrency or stage.concurrency
-        return stage.prefetch(running, ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
+        return stage.prefetch(self._concurrency_of(stage), ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
 
     def _hand_over(self, job: Job) -> None:
         """Pass a job on; called on the I/O thread."""

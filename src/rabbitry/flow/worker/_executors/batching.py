@@ -1,7 +1,7 @@
 """Gathering single messages into the batches that a handler takes, and splitting a batch that failed.
 
-A batch is handed over when it is full, or `within` seconds after its first message came; while all handlers are busy
-it continues to fill. A batch that fails as a whole is handled again at once in halves, and these in halves again, until
+A batch is handed over when it is full, by its messages or by MOST_BYTES, or `within` seconds after its first message
+came; while all handlers are busy it continues to fill. A batch that fails as a whole is handled again at once in halves, and these in halves again, until
 the message at fault fails alone. Only that message is charged an attempt. For 500 messages this takes about 18 calls.
 If the batch's time limit ends before that, the remaining messages go to the queue of suspects and are handled alone.
 """
@@ -14,13 +14,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result, Work
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker._executors.executor import Report, WorkExecutor
+
+MOST_BYTES: Final = 4 << 20
+"""Bytes of the bodies of a batch, unless a single message has more: half of what a consumer has in hand (`_window`), so
+that the next batch gathers meanwhile."""
 
 _logger = logging.getLogger(__name__)
 
@@ -37,6 +41,8 @@ class Batcher:
         self._tell = report
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Job] = deque()
+        self._bytes = 0
+        """Of the bodies that wait."""
         self._lock = threading.Lock()
         self._running = 0
         """Batches, and parts of batches, that the executor has; under the lock."""
@@ -55,6 +61,7 @@ class Batcher:
                 self._run([job])
             else:
                 self._waiting.append(job)
+                self._bytes += len(job.body)
         self._hand_over()
 
     async def stop(self, deadline: float) -> None:
@@ -70,16 +77,28 @@ class Batcher:
         """Hand over the batches that are due while handlers are free."""
         while self._waiting and self._running < self._concurrency and not self._is_stopping:
             left = self._waiting[0].received + self._stage.within - time.monotonic()
-            if len(self._waiting) < self._size and left > 0:
+            if len(self._waiting) < self._size and self._bytes < MOST_BYTES and left > 0:
                 if self._timer is None:
                     self._timer = self._loop.call_later(left, self._on_time)
                 return
-            taken = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+            taken = self._take()
             for job in taken:
                 if job.is_stale:
                     self._tell(job, GIVEN_BACK)
             if current := [job for job in taken if not job.is_stale]:
                 self._run(current)
+
+    def _take(self) -> list[Job]:
+        """Take out the messages of the next batch: as many as it may have, and no more bytes unless of the first."""
+        taken: list[Job] = []
+        size = 0
+        while self._waiting and len(taken) < self._size:
+            size += len(self._waiting[0].body)
+            if taken and size > MOST_BYTES:
+                break
+            self._bytes -= len(self._waiting[0].body)
+            taken.append(self._waiting.popleft())
+        return taken
 
     def _on_time(self) -> None:
         self._timer = None
