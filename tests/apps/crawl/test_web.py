@@ -14,10 +14,13 @@ from fastapi import FastAPI
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
+from rabbitry.amqp.client.declaring import QueueInfo
 from rabbitry.apps.crawl import feed, web
 from rabbitry.apps.crawl.answers import AskSearch, AskStatus, Status
 from rabbitry.apps.crawl.messages import Add
+from rabbitry.apps.crawl.picture import Picture
 from rabbitry.apps.crawl.web import Pages
+from rabbitry.exceptions import ChannelClosed
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.runtime.tasks import background
@@ -100,6 +103,40 @@ async def test_queues_are_looked_at_and_may_be_missing(broker_url: str, monkeypa
         await eventually(lambda: waiting() == (1, 0), "a page that waits")
         async with channel.consume("proc"):
             await eventually(lambda: waiting() == (0, 1), "its consumer")
+
+
+async def test_a_queue_that_is_missing_is_looked_for_rarely_and_when_a_node_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 1000.0)
+    asked: list[str] = []
+
+    class Missing:
+        async def declare_queue(self, name: str, *, passive: bool) -> QueueInfo:
+            asked.append(name)
+            if name == "proc":
+                return QueueInfo(name, 3, 1)
+            raise ChannelClosed(404, f"no queue '{name}'")
+
+        async def open(self) -> None: ...
+
+    picture = Picture("amqp://here/")
+    looking, channel = feed._Looking(picture), Missing()
+
+    async def look() -> list[str]:
+        asked.clear()
+        found = await looking.look(channel)  # type: ignore[arg-type] # all of a channel that it uses
+        assert {name: queue is not None for name, queue in found.items()} == {
+            name: name == "proc" for name in feed.LOOKED_AT
+        }
+        return list(asked)
+
+    assert await look() == [*feed.LOOKED_AT]
+    assert await look() == ["proc"]
+    picture.receive(b"crawler|a3f|2011-11-21T10:00:00|http://example.org/|log", None, is_ours=False)
+    assert await look() == [*feed.LOOKED_AT]
+    picture.receive(b"crawler|a3f|2011-11-21T10:00:01|http://example.org/|log", None, is_ours=False)
+    assert await look() == ["proc"]
 
 
 async def test_telemetry_makes_nodes(broker_url: str) -> None:

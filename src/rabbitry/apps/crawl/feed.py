@@ -28,6 +28,9 @@ TICK: Final = 0.5
 """Seconds between two updates of the picture."""
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks at the queues."""
+LOOK_AFTER: Final = 60.0
+"""Seconds at most until a missing queue is looked for again, which is a line in the broker's log. It is looked for
+sooner where a node or a command has come, since these make queues."""
 PREFETCH: Final = 200
 LONGEST: Final = 10_000
 """Lines that wait on the broker; beyond, the oldest are dropped there."""
@@ -122,16 +125,42 @@ async def _collect(picture: Picture, connection: Connection) -> None:
 
 async def _look(picture: Picture, connection: Connection, own: str) -> None:
     """Look at the queues again and again, until the connection is closed for good."""
+    looking = _Looking(picture)
     with contextlib.suppress(ConnectionClosed):
         async with await connection.channel() as channel:
             while True:
                 with contextlib.suppress(ChannelClosed, RequestTimeout):  # the broker is away, or the queue was deleted
                     await channel.open()
-                    found = {name: await _queue(channel, name) for name in LOOKED_AT}
+                    found = await looking.look(channel)
                     waiting = (await channel.declare_queue(own, passive=True)).message_count
                     picture.totals.overrun |= waiting >= LONGEST // 2
                     picture.queues = found
                 await asyncio.sleep(LOOK_EVERY)
+
+
+class _Looking:
+    """Looks at the queues: at those that are there each time, at the others after pauses that double."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self._news = picture.news
+        self._found: dict[str, Queue | None] = {}
+        self._pause = LOOK_EVERY
+        self._again_at = 0.0
+
+    async def look(self, channel: Channel) -> dict[str, Queue | None]:
+        """Return the queues; None for one that is not there, or was not a while ago. Raises as the channel does."""
+        now = asyncio.get_running_loop().time()
+        if self._news != self._picture.news:
+            self._news, self._pause, self._again_at = self._picture.news, LOOK_EVERY, now
+        looks_for_all = now >= self._again_at
+        for name in LOOKED_AT:
+            if looks_for_all or self._found[name] is not None:
+                self._found[name] = await _queue(channel, name)
+        if looks_for_all:
+            self._again_at = now + self._pause
+            self._pause = min(2 * self._pause, LOOK_AFTER)
+        return dict(self._found)
 
 
 async def _queue(channel: Channel, name: str) -> Queue | None:

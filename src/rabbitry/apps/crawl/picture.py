@@ -164,6 +164,8 @@ class Picture:
         self.broker = Broker("connecting", clock(), where)
         self.queues: dict[str, Queue | None] = {}
         self.version = 0
+        self.news = 0
+        """Rises with each node that appears and each command: queues that were not there may be there now."""
         self._now = now
         self._nodes: dict[str, _Known] = {}  # the longest silent first
         self._pages = OpenPages[Page]()
@@ -222,6 +224,7 @@ class Picture:
         key = _key(kind, identity)
         known = self._nodes.pop(key, None)
         if known is None:
+            self.news += 1
             known = _Known(Node(kind, identity), 0.0, 0)
             if len(self._nodes) >= MOST_NODES:
                 del self._nodes[next(iter(self._nodes))]

@@ -144,12 +144,14 @@ class Pages:
         try:
             answer = await self._keeper.tell(command)
         except Waiting as error:
+            self.picture.news += 1  # it may have made the queue in which it waits
             return json_response(Answer([str(error)]))
         except Undecodable as error:
             raise RecordsError(str(error)) from error
         if answer.error:
             raise UsageError(answer.error)
         self._answers.clear()  # they tell what was before
+        self.picture.news += 1
         return json_response(answer)
 
     # -- what it needs ---------------------------------------------------------------------------------

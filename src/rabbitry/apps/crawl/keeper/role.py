@@ -17,7 +17,7 @@ from rabbitry.apps.crawl.keeper.costs import LIMIT
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.decoding import decode
 from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
-from rabbitry.apps.crawl.keeper.inputs import Input, Page
+from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
 from rabbitry.apps.crawl.messages import COMMAND, Answer, Document, Tick
 from rabbitry.apps.crawl.node import Node, crawl_app
@@ -35,6 +35,10 @@ GATHERING: Final = 0.25
 same for few pages as for many: a page of links takes a quarter less CPU in all roles (`make bench-crawl`)."""
 _DECODED: Final = 4_000_000
 """Bytes of JSON that are decoded at once."""
+_CROWDED: Final = 3_000_000
+"""Bytes of messages from which on more of them probably wait on the broker, with commands behind them."""
+_LIMIT_CROWDED: Final = LIMIT // 4
+"""The work of a transaction then. The other documents are put into the backlog meanwhile, in a fifth of the time."""
 _ORDER: Final = {COMMAND: 0, Document.__name__: 2}
 MOST_ANSWERS: Final = 1_000
 """Answers to commands that wait to be published."""
@@ -99,17 +103,25 @@ class Role:
         Those of each kind are applied in the order they came.
         """
         order = sorted(range(len(messages)), key=lambda place: _ORDER.get(messages[place].type or "", 1))
-        if BUSY <= sum(message.type != COMMAND for message in messages) < AT_ONCE:
+        is_crowded = sum(len(body) for body in bodies) >= _CROWDED
+        is_urgent = is_crowded or any(message.reply_to for message in messages)
+        if not is_urgent and BUSY <= sum(message.type != COMMAND for message in messages) < AT_ONCE:
             # A full one waits for nothing, so that this limits the rate of transactions, and not that of messages.
             await asyncio.sleep(self._applied_at + GATHERING - time.monotonic())
         comes_again = any(message.attempt > 1 for message in messages)
+        most = _LIMIT_CROWDED if is_crowded else LIMIT
         decided: list[Decided] = []
         for inputs, places in _decoded(order, bodies, messages, batch):
             try:
                 while inputs or not decided:
                     # Where documents wait already, those behind them have no room either.
                     is_full = any(part.waiting for part in decided)
-                    part = await self._apply(inputs, comes_again=comes_again, limit=0 if is_full else LIMIT)
+                    part = await self._apply(
+                        inputs,
+                        comes_again=comes_again,
+                        limit=0 if is_full else most,
+                        is_alone=isinstance(inputs[0], Asked) if inputs else False,
+                    )
                     self._answer(part, messages)
                     decided.append(part)
                     del inputs[: part.taken], places[: part.taken]
@@ -223,6 +235,9 @@ def _decoded(
             continue
         if found is None:
             continue
+        if inputs and isinstance(inputs[-1], Asked) and not isinstance(found, Asked):
+            yield inputs, places  # commands in a transaction of their own: somebody waits for its end
+            inputs, places, size = [], [], 0
         inputs.append(found)
         places.append(place)
         size += len(bodies[place]) if not isinstance(found, Page) else 0
