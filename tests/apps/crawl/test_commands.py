@@ -307,7 +307,7 @@ def test_commands_without_a_keeper_wait_for_one(run: Run, embedded_url: str, dat
 def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path) -> None:
     binary, bad = tmp_path / "binary", tmp_path / "bad"
     binary.write_bytes(b"\xff\xfehttp://a.example/")
-    bad.write_text("http://a.example/\nnonsense\n" + "ftp://b.example/\n" * 20)
+    bad.write_text("# seeds\nnonsense\n" + "ftp://b.example/\n" * 20)
     url = "http://a.example/"
     cases: list[tuple[tuple[str, ...], str]] = [
         ((), "there is no address"),
@@ -341,6 +341,43 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
         done = run("add", *arguments, "--broker", f"amqp://127.0.0.1:{free_port()}")
         assert (done.code, done.out, why in done.err) == (2, "", True), (arguments, done)
     assert f"{bad}, line 2: 'nonsense' is no address" in done.err
+
+
+def test_wrong_lines_of_a_file_are_named_and_the_others_are_added(
+    run: Run, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    seeds = tmp_path / "seeds"
+    lines = [
+        b"\xef\xbb\xbfhttp://a.example/",
+        b"nonsense",
+        b"http://\xff.example/",
+        b"http://b.example/" + b"x" * 300_000,
+    ]
+    seeds.write_bytes(b"\r\n".join([*lines, b"http://c.example/\rhttp://d.example/"]))
+    with keeper(embedded_url, database_url, lambda _: Answer(["added"])) as came:
+        done = run("add", "--file", str(seeds), "--broker", embedded_url)
+    assert [command.urls for command in came if isinstance(command, Add)] == [
+        ["http://a.example/", "http://c.example/", "http://d.example/"]
+    ]
+    assert (done.code, done.out) == (1, "added\n")
+    said = done.err.splitlines()
+    assert said[0] == f"rabbitry: {seeds}, line 2: 'nonsense' is no address: say https://host/path"
+    assert said[1] == f"rabbitry: {seeds}, line 3: it is no UTF-8 text"
+    assert said[2].startswith(f"rabbitry: {seeds}, line 4: an address has up to 2000 bytes")
+    assert said[3:] == ["rabbitry: 3 of 6 addresses can't be crawled; the others were added"]
+
+
+def test_many_addresses_without_a_keeper_wait_and_are_told_once(
+    run: Run, embedded_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.apps.crawl.commands.add.AT_ONCE", 10)
+    seeds = tmp_path / "seeds"
+    seeds.write_text("".join(f"http://h{number}.example/\n" for number in range(200)))
+    done = run("add", "--file", str(seeds), "--broker", embedded_url)
+    assert (done.code, done.out, len(done.err.splitlines())) == (0, "", 1)
+    with keeper(embedded_url, database_url, lambda _: Answer(["done"])) as came:
+        assert run("resume", "--broker", embedded_url).out == "done\n"
+    assert [len(command.urls) for command in came if isinstance(command, Add)] == [10] * 20
 
 
 # -- export ----------------------------------------------------------------------------------------------

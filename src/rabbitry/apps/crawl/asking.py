@@ -120,8 +120,10 @@ class Asking:
         """
         return expected(await self.ask(question), kind)
 
-    async def tell(self, command: Command) -> Answer:
+    async def tell(self, command: Command, *, patience: float | None = None) -> Answer:
         """Send a command to the keeper, and return its answer once it is committed.
+
+        patience: seconds to wait for the answer; None for those of all answers, or GRACE where no keeper runs.
 
         Raises Waiting where none comes: the command stays in the keeper's queue, until a keeper takes it. Raises
         ConnectFailed, ConnectionClosed, PublishError, Undecodable.
@@ -133,7 +135,8 @@ class Asking:
             await topology.declare(self._connection, self._app.spec(), declarer=self._declarer)
             self._has_declared = True
         has_keeper = (await channel.declare_queue(names.KEEPER_QUEUE, passive=True)).consumer_count > 0
-        patience = self._patience if has_keeper else min(GRACE, self._patience)
+        if patience is None:
+            patience = self._patience if has_keeper else min(GRACE, self._patience)
         try:
             delivery = await self._answer(
                 channel, names.EXCHANGE, names.KEEPER_KEY, _encode(command), COMMAND, patience

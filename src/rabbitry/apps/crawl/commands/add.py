@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import itertools
 import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import IO, TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -30,6 +34,8 @@ _NAMED: Final = 10
 """Bad addresses that are named."""
 _LONGEST_LINE: Final = 100_000
 _LONGEST_DELAY: Final = 86_400.0
+_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is no UTF-8."""
 
 
 Addresses = Annotated[
@@ -101,13 +107,16 @@ def add(
     _check_seconds(delay, recrawl)
     if contact is not None and not contact.strip():
         raise UsageError("--contact is a mail address or a page, and not empty")
-    starts = _checked(_read(urls or [], file))
-    parts = list(_parts(starts, AT_ONCE if limit is None else LIMITED))
-    if limit is not None and len(parts) > 1:
-        raise UsageError(f"--limit holds for {len(parts[0]):,} addresses at once, and not for {len(starts):,}")
     domains = _domains(allow or [])
-    commands = [Add(part, depth, same_host, domains, limit, contact, delay, recrawl) for part in parts]
-    _tell(broker_url(context, broker), list(commands), plain=plain, as_json=as_json)
+    starts = _Starts(urls or [], file)
+    parts = starts.parts(AT_ONCE if limit is None else LIMITED)
+    if limit is not None:
+        first = list(itertools.islice(parts, 2))
+        if len(first) > 1:
+            raise UsageError(f"--limit holds for {len(first[0]):,} addresses at once, and here are more")
+        parts = iter(first)
+    commands = (Add(part, depth, same_host, domains, limit, contact, delay, recrawl) for part in parts)
+    _tell(broker_url(context, broker), commands, starts, plain=plain, as_json=as_json)
 
 
 def _check_seconds(delay: float | None, recrawl: float | None) -> None:
@@ -128,7 +137,7 @@ def pause(context: typer.Context, plain: Plain = False, broker: Broker = None, a
     from rabbitry.apps.crawl.messages import Pause
 
     start_logging(Level.WARNING, as_json=False)
-    _tell(broker_url(context, broker), [Pause()], plain=plain, as_json=as_json)
+    _tell(broker_url(context, broker), iter([Pause()]), plain=plain, as_json=as_json)
 
 
 def resume(context: typer.Context, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
@@ -139,71 +148,105 @@ def resume(context: typer.Context, plain: Plain = False, broker: Broker = None, 
     from rabbitry.apps.crawl.messages import Resume
 
     start_logging(Level.WARNING, as_json=False)
-    _tell(broker_url(context, broker), [Resume()], plain=plain, as_json=as_json)
+    _tell(broker_url(context, broker), iter([Resume()]), plain=plain, as_json=as_json)
 
 
 # -- addresses -------------------------------------------------------------------------------------------
 
 
-def _read(urls: list[str], file: Path | None) -> list[tuple[str, str]]:
-    """Return addresses and where each stands: arguments, then the lines of a file. Raises UsageError."""
-    if "-" in urls and (file is not None or len(urls) > 1):
-        raise UsageError("`-` reads the addresses from stdin: give no others beside it")
-    if urls == ["-"]:
-        urls, file = [], Path("-")
-    found = [(url, "") for url in urls]
-    if file is not None:
-        found += _lines(file)
-    if not found:
-        raise UsageError("there is no address: rabbitry crawl add URL..., or --file FILE")
-    return found
+class _Starts:
+    """Addresses to begin from: arguments, of which all must be good, and the lines of a file, read as they are needed.
 
+    read: lines and arguments that were read. bad: how many lines are no address that can be crawled; `named` has the
+    texts for the first of these.
+    """
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    name = "stdin" if str(file) == "-" else str(file)
-    try:
-        data = sys.stdin.buffer.read() if name == "stdin" else file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name} can't be read: {reason(error)}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = line.strip()
-        if bare and not bare.startswith("#"):
-            yield bare[:_LONGEST_LINE], f"{name}, line {number}: "
+    def __init__(self, urls: list[str], file: Path | None) -> None:
+        """Raise UsageError where an argument is no address that can be crawled, or the file can't be opened."""
+        if "-" in urls and (file is not None or len(urls) > 1):
+            raise UsageError("`-` reads the addresses from stdin: give no others beside it")
+        if urls == ["-"]:
+            urls, file = [], Path("-")
+        self.read = len(urls)
+        self.bad = 0
+        self.named: list[str] = []
+        self._urls = [url.strip() for url in urls]
+        for url in self._urls:
+            self._check(url, "")
+        if self.bad:
+            raise self.refusal()
+        self._name = "stdin" if str(file) == "-" else str(file)
+        self._file = None if file is None else self._open(file)
 
-
-def _checked(found: list[tuple[str, str]]) -> list[str]:
-    """Return each address once, as it was typed. Raises UsageError, which names those that can't be crawled."""
-    from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
-
-    good: dict[str, None] = {}
-    bad: list[str] = []
-    for url, where in found:
+    def _open(self, file: Path) -> IO[bytes]:
         try:
-            parse(url.strip())
+            return sys.stdin.buffer if self._name == "stdin" else file.open("rb")
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> UsageError:
+        return UsageError(f"{self._name} can't be read: {reason(error)}")
+
+    def refusal(self) -> UsageError:
+        """Return the error for where there is nothing to add."""
+        if not self.bad:
+            return UsageError("there is no address: rabbitry crawl add URL..., or --file FILE")
+        for text in self.named[:-1] if self.bad == len(self.named) else self.named:
+            say(text)
+        last = self.named[-1] if self.bad == len(self.named) else f"{self.bad:,} addresses can't be crawled"
+        return UsageError(f"{last}; nothing was added")
+
+    def parts(self, most: int) -> Iterator[list[str]]:
+        """Yield addresses for one command each, `most` at most, each once. Raises UsageError where reading fails."""
+        part: dict[str, None] = {}
+        length = 0
+        for url in itertools.chain(self._urls, self._lines()):
+            if url in part:
+                continue
+            size = len(url.encode("utf-8", "replace")) + 3
+            if part and (len(part) == most or length + size > BYTES_AT_ONCE):
+                yield list(part)
+                part, length = {}, 0
+            part[url] = None
+            length += size
+        if part:
+            yield list(part)
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the good addresses of the file."""
+        if self._file is None:
+            return
+        with self._file as file:
+            # Bytes that are no UTF-8 are told line by line.
+            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
+            try:
+                for number in itertools.count(1):
+                    line = begun = text.readline(_LONGEST_LINE)
+                    while line and not line.endswith("\n"):
+                        line = text.readline(_LONGEST_LINE)
+                    if not begun:
+                        break
+                    bare = begun.strip()
+                    if bare and not bare.startswith("#"):
+                        self.read += 1
+                        if self._check(bare, f"{self._name}, line {number}: "):
+                            yield bare
+            except OSError as error:
+                raise self._unreadable(error) from error
+
+    def _check(self, url: str, where: str) -> bool:
+        from rabbitry.apps.crawl.keeper.addresses import BadAddress, parse
+
+        try:
+            if _UNDECODED.search(url):
+                raise BadAddress("bad-address", "it is no UTF-8 text")
+            parse(url)
         except BadAddress as error:
-            bad.append(f"{where}{error}")
-        else:
-            good[url.strip()] = None
-    if not bad:
-        return list(good)
-    for text in bad[: _NAMED - 1] if len(bad) > _NAMED else bad[:-1]:
-        say(text)
-    last = bad[-1] if len(bad) <= _NAMED else f"{len(bad):,} addresses can't be crawled"
-    raise UsageError(f"{last}; nothing was added")
-
-
-def _parts(urls: list[str], most: int) -> Iterator[list[str]]:
-    """Divide addresses into those of one command each, `most` at most."""
-    part: list[str] = []
-    length = 0
-    for url in urls:
-        length += len(url.encode("utf-8", "replace")) + 3
-        if part and (len(part) == most or length > BYTES_AT_ONCE):
-            yield part
-            part, length = [], len(url.encode("utf-8", "replace")) + 3
-        part.append(url)
-    yield part
+            self.bad += 1
+            if len(self.named) < _NAMED:
+                self.named.append(f"{where}{error}")
+            return False
+        return True
 
 
 def _domains(allow: list[str]) -> list[str]:
@@ -215,28 +258,52 @@ def _domains(allow: list[str]) -> list[str]:
 # -- telling ---------------------------------------------------------------------------------------------
 
 
-def _tell(url: str, commands: list[Add | Pause | Resume], *, plain: bool, as_json: bool) -> None:
+def _tell(
+    url: str,
+    commands: Iterator[Add] | Iterator[Pause | Resume],
+    starts: _Starts | None = None,
+    *,
+    plain: bool,
+    as_json: bool,
+) -> None:
+    """Send commands, the next one after the answer to the one before. starts: where the addresses come from."""
+
     async def work() -> int:
         from rabbitry.apps.crawl.asking import Asking, Waiting
 
-        code = ExitCode.DONE
+        waiting: Waiting | None = None
+        shows = starts is not None and sys.stderr.isatty() and not sys.stdout.isatty()
+        sent = False
         async with Asking(url, plain=plain) as asking:
-            for command in commands:
+            while (command := await asyncio.to_thread(next, commands, None)) is not None:
+                sent = True
                 try:
-                    answer = await asking.tell(command)
+                    # Where one waits for a keeper, so do those behind it.
+                    answer = await asking.tell(command, patience=None if waiting is None else 0.0)
                 except Waiting as error:
-                    # It is on the broker's disk: done, as far as this command can.
-                    if as_json:
-                        print_json({"waiting": True, "detail": str(error)})
-                    say(str(error))
-                    continue
-                code = max(code, _print_answer(answer, as_json))
-        return code
+                    waiting = error  # it is on the broker's disk: done, as far as this command can
+                else:
+                    _print_answer(answer, as_json)
+                if shows and starts is not None:
+                    print(f"\r{starts.read:,} addresses", end="", file=sys.stderr, flush=True)
+        if shows:
+            print(file=sys.stderr)
+        if waiting is not None:
+            if as_json:
+                print_json({"waiting": True, "detail": str(waiting)})
+            say(str(waiting))
+        if starts is None or (sent and not starts.bad):
+            return ExitCode.DONE
+        if not sent:
+            raise starts.refusal()
+        for text in starts.named:
+            say(text)
+        fail(f"{starts.bad:,} of {starts.read:,} addresses can't be crawled; the others were added")
 
     raise typer.Exit(run_once(work()))
 
 
-def _print_answer(answer: Answer, as_json: bool) -> ExitCode:
+def _print_answer(answer: Answer, as_json: bool) -> None:
     """Print the keeper's answer, and end with an error where it refused all."""
     for taken in answer.addresses:
         if as_json:
@@ -250,4 +317,3 @@ def _print_answer(answer: Answer, as_json: bool) -> ExitCode:
             print(one_line(text))
     if answer.error:
         fail(answer.error)
-    return ExitCode.DONE
