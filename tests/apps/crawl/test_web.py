@@ -13,8 +13,7 @@ import websockets
 from fastapi import FastAPI
 
 import rabbitry
-from rabbitry.amqp.client import Channel, Properties
-from rabbitry.amqp.client.declaring import QueueInfo
+from rabbitry.amqp.client import Channel, Properties, QueueInfo
 from rabbitry.apps.crawl import feed, web
 from rabbitry.apps.crawl.answers import AskSearch, AskStatus, Status
 from rabbitry.apps.crawl.messages import Add

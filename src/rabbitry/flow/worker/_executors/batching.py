@@ -1,9 +1,10 @@
 """Gathering single messages into the batches that a handler takes, and splitting a batch that failed.
 
 A batch is handed over when it is full, by its messages or by MOST_BYTES, or `within` seconds after its first message
-came; while all handlers are busy it continues to fill. A batch that fails as a whole is handled again at once in halves, and these in halves again, until
-the message at fault fails alone. Only that message is charged an attempt. For 500 messages this takes about 18 calls.
-If the batch's time limit ends before that, the remaining messages go to the queue of suspects and are handled alone.
+came; while all handlers are busy it continues to fill. A batch that fails as a whole is handled again at once in
+halves, and these in halves again, until the message at fault fails alone. Only that message is charged an attempt. For
+500 messages this takes about 18 calls. If the batch's time limit ends before that, the remaining messages go to the
+queue of suspects and are handled alone.
 """
 
 from __future__ import annotations
