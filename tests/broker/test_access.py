@@ -12,7 +12,6 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, Pro
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission, hash_password
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.steps import take_all
 
 Step = Callable[[BlockingChannel], object]
 Outcome = tuple[int, str]
@@ -161,6 +160,6 @@ async def test_an_impersonator_may_set_another_user_id(broker: Broker) -> None:
 async def test_a_deleted_user_is_hung_up_on(broker: Broker) -> None:
     parameters = pika.URLParameters(_with(broker.url, "ann:secret"))
     connection = await asyncio.to_thread(pika.BlockingConnection, parameters)
-    take_all(broker.deleting_user("ann"))
+    broker.delete_user("ann")
     with pytest.raises(ConnectionClosedByBroker, match="user 'ann' is deleted"):
         await asyncio.to_thread(connection.process_data_events, 20)

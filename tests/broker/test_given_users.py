@@ -7,7 +7,6 @@ import pytest
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import LoginRefused, UsageError, VirtualHostRefused
-from tests.support.steps import take_all
 
 
 async def _logs_in(broker: Broker, login: str, vhost: str = "") -> bool:
@@ -49,7 +48,7 @@ async def test_a_virtual_host_that_is_given_later_can_be_entered(tmp_path: Path)
 
 async def test_what_was_taken_from_the_default_user_stays_taken(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, users={"guest": "guest", "ann": "x"}, data=tmp_path)) as broker:
-        take_all(broker.deleting_user("guest"))
+        broker.delete_user("guest")
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert not await _logs_in(broker, "guest:guest")
         assert await _logs_in(broker, "ann:x")

@@ -349,6 +349,11 @@ class Broker:
             self.vhosts[name] = self._new_vhost(name)
             self.vhosts[name].store()
 
+    def delete_user(self, name: str) -> None:
+        """Delete a user; its connections are closed (320). Raises KeyError for an unknown user."""
+        for _ in self.deleting_user(name):
+            pass
+
     def deleting_user(self, name: str) -> Iterator[None]:
         """Delete a user at once, and close its connections (320) in small steps that the caller has to take.
 
