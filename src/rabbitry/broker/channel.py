@@ -1,11 +1,11 @@
 """A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
 
-import asyncio
-import functools
+import heapq
 import itertools
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Final, Protocol
 
 from rabbitry.amqp.driver import Driver
@@ -17,14 +17,18 @@ from rabbitry.amqp.protocol.tables import Table, TaggedInt, encode_short
 from rabbitry.broker.confirms import Confirms
 from rabbitry.broker.errors import precondition_failed
 from rabbitry.broker.message import Entry, Message
+from rabbitry.broker.ordering import in_order
 from rabbitry.broker.queues import Queue, ReplyTo
-from rabbitry.broker.transaction import Held, Outcome, Transaction
+from rabbitry.broker.transaction import Held, Holder, Outcome, Transaction
 from rabbitry.broker.vhost import VirtualHost
 
 _MOST_UNREAD: Final = 32 << 20
 """Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
 _STEP: Final = 200
 """Deliveries settled in one step, where many are settled at once."""
+_TAKEN_AT_ONCE: Final = 5_000
+"""Deliveries taken off the channel in one step: each step first passes over the gap that those before it have left."""
+_TAG: Final = itemgetter(0)
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 
@@ -148,8 +152,14 @@ class Consumer:
             connection.stop_delivering()
 
     def on_queue_deleted(self) -> None:
-        """End, since the queue is gone, and tell the client if it wants to know."""
-        self.channel.on_queue_deleted(self)
+        """End, since the queue is gone."""
+        self.channel.forget(self)
+
+    def tell_cancelled(self) -> None:
+        """Tell the client, if it wants to know, that the queue is gone."""
+        channel = self.channel
+        if channel.is_open and channel.connection.wants_cancel:
+            channel.connection.tell(channel.number, BasicCancel(self.tag, nowait=True))
 
 
 class Channel:
@@ -162,6 +172,7 @@ class Channel:
         "_got",
         "_got_no_ack",
         "_got_nothing",
+        "_operation",
         "_redelivered",
         "_replies",
         "_sent_no_ack",
@@ -211,6 +222,8 @@ class Channel:
         self.returned = self.dropped = 0
         self._settled_by_consumers = 0
         self.next_tag = 1
+        self._operation: Iterator[None] = iter(())
+        """The steps that are left of what the client asked for last; its later frames are held meanwhile."""
         self._replies = 0
         self._sent_no_ack = self._got = self._got_no_ack = self._got_nothing = 0
         self._acked = self._redelivered = 0
@@ -300,7 +313,7 @@ class Channel:
         self._acked += 1
         queue.settled(entry)
         if self.parked:
-            self.unpark()
+            self._unpark_after(consumer)
 
     def settle(self, tag: int, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
         """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open.
@@ -311,61 +324,90 @@ class Channel:
             held = self.unsettled.pop(tag, None)
             if held is None:
                 raise precondition_failed(f"unknown delivery tag {tag}")
-            if self.transaction is None:
-                self.release(held, outcome)
-                if self.parked:
-                    self.unpark()
+            if self.transaction is not None:
+                self.transaction.settled.append((tag, held, outcome))
                 return
-            settled = {tag: held}
-        else:
-            if tag and tag not in self.unsettled:
-                raise precondition_failed(f"unknown delivery tag {tag}")
-            if not tag or tag == next(reversed(self.unsettled)):
-                settled = self._take_all()
-            else:
-                tags = list(itertools.takewhile(tag.__ge__, self.unsettled))  # tags ascend in the order of insertion
-                settled = {known: self.unsettled.pop(known) for known in tags}
-        if self.transaction is not None:
-            self.transaction.settled += [(known, held, outcome) for known, held in settled.items()]
+            self.release(held, outcome)
+            if self.parked:
+                self._unpark_after(held[1])
             return
-        if outcome is Outcome.ACKED and len(settled) <= _STEP:
-            for held in settled.values():
+        if tag and tag not in self.unsettled:
+            raise precondition_failed(f"unknown delivery tag {tag}")
+        if outcome is Outcome.ACKED and self.transaction is None and (few := self._take_few(tag)) is not None:
+            for held in few:
                 self.release(held, outcome)
             self._unpark_some()
             return
-        self.connection.work(self.settling(settled, outcome), self._unpark_some)
+        self.operate(self._settling_up_to(tag, outcome), self._unpark_some)
 
-    def settling(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
-        """Settle many deliveries in steps; each step removes some from `settled`.
+    def _is_last(self, tag: int) -> bool:
+        """Whether a tag (0: all there are) says that all deliveries are meant."""
+        return not tag or tag == next(reversed(self.unsettled))
+
+    def _take_few(self, tag: int) -> Iterable[Held] | None:
+        """Take the deliveries up to a tag off the channel, unless they are many: then return None."""
+        if self._is_last(tag):
+            return self._take_all().values() if len(self.unsettled) <= _STEP else None
+        # Tags ascend in the order of insertion.
+        tags = list(itertools.islice(itertools.takewhile(tag.__ge__, self.unsettled), _STEP + 1))
+        return [self.unsettled.pop(known) for known in tags] if len(tags) <= _STEP else None
+
+    def operate(self, steps: Iterator[None], then: Callable[[], None]) -> None:
+        """Take the steps of what the client asks for, then call back. The end of the channel waits for all of them."""
+        self._operation = steps
+        self.connection.work(steps, then)
+
+    def _settling_up_to(self, tag: int, outcome: Outcome) -> Iterator[None]:
+        """Settle all deliveries up to a tag (0: all there are) in steps; in a transaction, note that they are."""
+        settled: dict[int, Held] = {}
+        if self._is_last(tag):
+            settled = self._take_all()
+        else:
+            while tags := list(
+                itertools.islice(itertools.takewhile(tag.__ge__, self.unsettled), _TAKEN_AT_ONCE),
+            ):
+                for known in tags:
+                    settled[known] = self.unsettled.pop(known)
+                yield
+        if self.transaction is not None:
+            yield from self.transaction.noting(settled, outcome)
+        else:
+            yield from self.settling(_popped(settled), outcome)
+
+    def settling(self, latest_first: Iterable[tuple[int, Held]], outcome: Outcome) -> Iterator[None]:
+        """Settle many deliveries in steps, given with their tags.
 
         Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
         order of dead letters, and of what comes back to a quorum queue. A queue to which something comes back delivers
         nothing before all has: what comes late stands in front.
         """
+        taken = iter(latest_first)
         if outcome is Outcome.ACKED:
-            while settled:
-                for _ in range(min(len(settled), _STEP)):
-                    self.release(settled.popitem()[1], outcome)
+            while some := list(itertools.islice(taken, _STEP)):
+                for _, held in some:
+                    self.release(held, outcome)
                 yield
             return
         groups: dict[str, list[Held]] = {}
-        while settled:
-            for _ in range(min(len(settled), _STEP)):
-                tag, held = settled.popitem()  # the last one
+        while some := list(itertools.islice(taken, _STEP)):
+            for tag, held in some:
                 groups.setdefault(_holder(tag, held, outcome), []).append(held)
             yield
+        names = yield from in_order(list(groups), str)
         returning: set[Queue] = set()
+        number = 0
         try:
-            for name in sorted(groups):
-                group = groups[name]
+            for name in names:
+                group = groups.pop(name)
                 while group:
-                    for _ in range(min(len(group), _STEP)):
-                        held = group.pop()
-                        if outcome is not Outcome.REJECTED and held[0] not in returning:
-                            returning.add(held[0])
-                            held[0].returning += 1
-                        self.release(held, outcome)
-                    yield
+                    held = group.pop()
+                    if outcome is not Outcome.REJECTED and held[0] not in returning:
+                        returning.add(held[0])
+                        held[0].returning += 1
+                    self.release(held, outcome)
+                    number += 1
+                    if not number % _STEP:
+                        yield
         finally:
             for queue in returning:
                 queue.returning -= 1
@@ -404,7 +446,7 @@ class Channel:
             self.unpark()
             then()
 
-        self.connection.work(self.settling(self._take_all(), Outcome.REQUEUED), recovered)
+        self.connection.work(self.settling(_popped(self._take_all()), Outcome.REQUEUED), recovered)
 
     def unpark(self) -> None:
         """Add consumers that had no room, and have some now, to the round robin again.
@@ -419,29 +461,32 @@ class Channel:
             consumer.queue.turns.unpark(consumer)
             self.vhost.dispatcher.touch(consumer.queue)
 
+    def _unpark_after(self, consumer: Holder | None) -> None:
+        """Unpark who may have room after a consumer has settled a delivery: others only share the channel's limit."""
+        if self.channel_prefetch:
+            self.unpark()
+        elif isinstance(consumer, Consumer) and consumer in self.parked and consumer.has_room():
+            del self.parked[consumer]
+            consumer.queue.turns.unpark(consumer)
+            self.vhost.dispatcher.touch(consumer.queue)
+
     # -- consumers -------------------------------------------------------------------------------------
 
-    def remove_consumer(self, consumer: Consumer) -> None:
-        """End a consumer; what it has not settled stays with the channel. Its queue may go with its last one."""
+    def removing(self, consumer: Consumer) -> Iterator[None]:
+        """End a consumer; what it has not settled stays with the channel. Its queue may go with its last one.
+
+        In steps that the caller has to take, since the queue may have very many bindings.
+        """
         self.consumers.pop(consumer.tag, None)
         self.parked.pop(consumer, None)
         consumer.queue.remove_consumer(consumer)
         if consumer.queue.auto_delete and not len(consumer.queue.turns):
-            self.vhost.delete_queue(consumer.queue)
+            yield from self.vhost.deleting_queue(consumer.queue)
 
-    def on_queue_deleted(self, consumer: Consumer) -> None:
-        """Forget a consumer whose queue is gone, and tell the client if it wants to know."""
+    def forget(self, consumer: Consumer) -> None:
+        """Forget a consumer whose queue is gone."""
         self.consumers.pop(consumer.tag, None)
         self.parked.pop(consumer, None)
-        if self.connection.wants_cancel:
-            # Behind the answer to whoever deleted it, which waits for the commit.
-            tell = functools.partial(self._tell_cancelled, consumer.tag)
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self.vhost.journal.after_commit, tell)
-
-    def _tell_cancelled(self, tag: str) -> None:
-        if self.is_open:
-            self.connection.tell(self.number, BasicCancel(tag, nowait=True))
 
     # -- publishing ------------------------------------------------------------------------------------
 
@@ -461,11 +506,31 @@ class Channel:
             self.replies.pop(self.reply_to.name, None)
             self.reply_to = None
 
-    def roll_back(self, transaction: Transaction) -> None:
-        """Forget the publishes of a transaction; what was settled is open again, under its old tags."""
-        _, settled = transaction.take()
-        open_again = {tag: held for tag, held, _ in settled}
-        self.unsettled = dict(sorted({**self.unsettled, **open_again}.items()))
+    def rolling_back(self, transaction: Transaction) -> Iterator[None]:
+        """Forget the publishes of a transaction, in steps; what was settled is open again, under its old tags."""
+        publishes, settled = transaction.take()
+        while publishes:
+            del publishes[-_STEP:]
+            yield
+        if not settled:
+            return
+        again = yield from in_order(settled, _TAG)
+        kept, self.unsettled = self.unsettled, {}
+        opened: dict[int, Held] = {}
+        waiting: Iterator[tuple[int, Held]] = heapq.merge(
+            ((tag, held) for tag, held, _ in again), iter(kept.items()), key=_TAG
+        )
+        while True:
+            some = list(itertools.islice(waiting, _STEP))
+            if not some:
+                if len(self.unsettled) <= _STEP:
+                    break
+                kept, self.unsettled = self.unsettled, {}  # delivered meanwhile, so their tags are higher
+                waiting = iter(kept.items())
+            opened.update(some)
+            yield
+        opened.update(self.unsettled)
+        self.unsettled = opened
 
     # -- counting --------------------------------------------------------------------------------------
 
@@ -496,19 +561,27 @@ class Channel:
         They end the consumers, discard an open transaction, and requeue unsettled deliveries.
         """
         self.is_open = self.can_deliver = False
-        self.vhost.totals.add_channel(self.counts())
         if self.confirms is not None:
             self.confirms.stop()
         self.forget_replies()
         return self._closing()
 
     def _closing(self) -> Iterator[None]:
+        self.vhost.totals.add_channel(self.counts())
+        yield
         while self.consumers:  # deleting a queue removes its consumers
-            self.remove_consumer(next(iter(self.consumers.values())))
+            yield from self.removing(next(iter(self.consumers.values())))
             yield
+        yield from self._operation
         if self.transaction is not None:
-            self.roll_back(self.transaction)
-        yield from self.settling(self._take_all(), Outcome.RETURNED)
+            yield from self.rolling_back(self.transaction)
+        yield from self.settling(_popped(self._take_all()), Outcome.RETURNED)
+
+
+def _popped(held: dict[int, Held]) -> Iterator[tuple[int, Held]]:
+    """Take deliveries out of a dictionary, the latest first, so that they are freed one by one."""
+    while held:
+        yield held.popitem()
 
 
 def _holder(tag: int, held: Held, outcome: Outcome) -> str:

@@ -159,6 +159,8 @@ class ClientConnection:
         self._held: list[Event] | None = None
         """Events that wait, for one of the gate's reasons, until those before them are carried out."""
         self._is_known = False
+        self._is_stopped = False
+        """Whether none of its channels may deliver, since the socket takes no data."""
         self.connected_at = time.time()
         self.mechanism = ""
         self.heartbeat = 0
@@ -368,6 +370,7 @@ class ClientConnection:
 
     def on_writable(self) -> None:
         """Deliver again."""
+        self._is_stopped = False
         for channel in self.channels.values():
             channel.can_deliver = True
             channel.unpark()
@@ -377,6 +380,9 @@ class ClientConnection:
 
     def stop_delivering(self) -> None:
         """Deliver no more until the socket takes data again."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         for channel in self.channels.values():
             channel.can_deliver = False
 

@@ -6,8 +6,10 @@ from typing import Final, Protocol
 
 from rabbitry.broker.shares import Shares
 
-_LONGEST_DISPATCH: Final = 0.02
-"""Seconds after which dead letters that go from queue to queue wait for the others' turn."""
+_LONGEST_DISPATCH: Final = 0.01
+"""Seconds after which touched queues, and dead letters that go from queue to queue, wait for the others' turn."""
+_MANY: Final = 16
+"""Touched queues above which the clock is read after each."""
 
 
 class Dispatching(Protocol):
@@ -28,6 +30,8 @@ class Dispatcher:
         self.touched: dict[Dispatching, None] = {}
         self._shares = shares
         self._is_waiting = False
+        self._late: dict[Dispatching, None] = {}
+        """Touched queues that deliver in a later turn of the loop, since those before them took long."""
 
     def touch(self, queue: Dispatching) -> None:
         """Note that a queue may have something to deliver."""
@@ -36,19 +40,27 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Deliver from every queue that was touched, in that order.
 
-        What goes from queue to queue as a dead letter goes on in later turns of the loop where it takes long.
+        Where it takes long, with dead letters that go from queue to queue too, the rest goes on in later turns of the
+        loop.
         """
         ends_at = 0.0
         while self.touched:
             touched, self.touched = self.touched, {}
-            for queue in touched:
+            if not ends_at and len(touched) > _MANY:
+                ends_at = time.monotonic() + _LONGEST_DISPATCH
+            waiting = iter(touched)
+            for queue in waiting:
                 queue.dispatch()
-            if not self.touched:
+                if ends_at and time.monotonic() > ends_at:
+                    self._late.update(dict.fromkeys(waiting))
+            if not self.touched and not self._late:
                 return
             now = time.monotonic()
             if not ends_at:
                 ends_at = now + _LONGEST_DISPATCH
             elif now > ends_at:
+                self._late.update(self.touched)
+                self.touched = {}
                 self.dispatch_later()
                 return
 
@@ -64,4 +76,6 @@ class Dispatcher:
 
     def _dispatch_on(self) -> None:
         self._is_waiting = False
+        late, self._late = self._late, {}
+        self.touched = {**late, **self.touched}
         self.dispatch()

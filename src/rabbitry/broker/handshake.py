@@ -95,14 +95,16 @@ def check_limits(vhost: VirtualHost, user: str, others: Iterable[Counted], acces
         others: The connections that have entered one.
         access: The users, with their limits.
     """
-    known = list(others)
     limit = vhost.limits.get("max-connections", -1)
+    limit_of_user = _limit_of_user(user, "max-connections", access)
+    if limit < 0 and limit_of_user < 0:
+        return  # there may be very many others
+    known = list(others)
     if 0 <= limit <= sum(other.vhost is vhost for other in known):
         where = f"access to vhost '{vhost.name}' refused for user '{user}'"
         raise ConnectionRefusal(Reply.NOT_ALLOWED, f"{where}: connection limit ({limit}) is reached")
-    limit = _limit_of_user(user, "max-connections", access)
-    if 0 <= limit <= sum(other.user == user for other in known):
-        text = f"connection refused for user '{user}': user connection limit ({limit}) is reached"
+    if 0 <= limit_of_user <= sum(other.user == user for other in known):
+        text = f"connection refused for user '{user}': user connection limit ({limit_of_user}) is reached"
         raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
 
 

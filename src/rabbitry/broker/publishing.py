@@ -42,6 +42,8 @@ from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import ProtocolViolation
 
 _CACHED_ROUTES: Final = 4096
+_LONG_HEADER: Final = 2_000
+"""Bytes of a content header from which on decoding it may take a millisecond."""
 _SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
 _NOTHING: Final = Properties()
 
@@ -112,8 +114,9 @@ class Publishing:
     def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> bool:
         """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
 
-        In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue: that
-        may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is malformed.
+        In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue, or has
+        a long header: that may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is
+        malformed.
         """
         if self._alarms_on:
             self._alarms.block(self._connection)
@@ -147,6 +150,7 @@ class Publishing:
             message = Message(route[1], header, body, delivery_mode(header, flags) == 2)
         else:
             message = _decoded(channel, route[1], header, body, properties)
+        is_new = is_new or len(header) > _LONG_HEADER
         if channel.transaction is None:
             return self._deliver(channel, route, message, arguments) or is_new
         message.is_owed = True

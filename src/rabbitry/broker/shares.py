@@ -25,6 +25,8 @@ class Shares:
         self._waiting: deque[Callable[[], None]] = deque()
         self._handle: asyncio.Handle | None = None
         self._work = 0
+        self._ends_at = 0.0
+        """When the share of this turn of the loop is used up; 0.0 before anybody has used any of it."""
 
     def may_go_on(self, work: int) -> bool:
         """Return whether a client may handle `work` events now: nobody waits, and this turn has room."""
@@ -44,14 +46,18 @@ class Shares:
     ) -> bool:
         """Take the steps that fit into this turn. Return True where those were all; otherwise go on in later turns.
 
+        The first step is taken at once, whatever others have used of this turn.
+
         Args:
             steps: the steps, each of which takes well under a millisecond.
             then: called after the last step, unless True was returned.
             may_go_on: asked before each further turn. Where it returns False, it calls its argument later itself.
         """
-        ends_at = time.monotonic() + _SECONDS
+        if not self._ends_at:
+            self._ends_at = time.monotonic() + _SECONDS
+            self._schedule()
         for _ in steps:
-            if time.monotonic() > ends_at:
+            if time.monotonic() > self._ends_at:
                 go_on = functools.partial(self.wait, functools.partial(self._work_on, steps, then, may_go_on))
                 if may_go_on(go_on):
                     go_on()
@@ -76,13 +82,15 @@ class Shares:
 
     def _serve(self) -> None:
         self._work = 0
-        ends_at = time.monotonic() + _SECONDS
+        self._ends_at = time.monotonic() + _SECONDS
         try:
             while self._waiting:
                 self._waiting.popleft()()
-                if time.monotonic() > ends_at:
+                if time.monotonic() > self._ends_at:
                     break
         finally:  # the others go on, too, where one raised
             self._handle = None
             if self._waiting:
                 self._schedule()
+            else:
+                self._ends_at = 0.0

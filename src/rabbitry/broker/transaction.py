@@ -1,8 +1,8 @@
 """What a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
 
 import enum
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
 
 from rabbitry.broker.message import Entry
 from rabbitry.broker.queues import Queue
@@ -31,6 +31,10 @@ class Holder(Protocol):
 
 Held = tuple[Queue, Holder | None, Entry]
 """A delivery that is not settled: where it came from, and the consumer that has it (None for basic.get)."""
+Settled = tuple[int, Held, Outcome]
+"""A delivery that a transaction settles, with its tag and its outcome."""
+_STEP: Final = 200
+"""Deliveries noted in one step."""
 
 
 class Transaction:
@@ -38,9 +42,16 @@ class Transaction:
 
     def __init__(self) -> None:
         self.publishes: list[Callable[[], None]] = []
-        self.settled: list[tuple[int, Held, Outcome]] = []
+        self.settled: list[Settled] = []
 
-    def take(self) -> tuple[list[Callable[[], None]], list[tuple[int, Held, Outcome]]]:
+    def noting(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
+        """Note deliveries as settled, in steps."""
+        for number, (tag, held) in enumerate(settled.items(), 1):
+            self.settled.append((tag, held, outcome))
+            if not number % _STEP:
+                yield
+
+    def take(self) -> tuple[list[Callable[[], None]], list[Settled]]:
         """Return the publishes and settlements, and begin the next transaction."""
         taken = self.publishes, self.settled
         self.publishes, self.settled = [], []

@@ -1,5 +1,7 @@
 """A virtual host: exchanges, queues and bindings, and how a message finds its queues."""
 
+import asyncio
+import functools
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
@@ -27,6 +29,7 @@ from rabbitry.broker.policies import Policies
 from rabbitry.broker.queues import Backlog, ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker.queues.arguments import Rules, check_locator, compared, read_rules
 from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
+from rabbitry.broker.queues.turns import QueueConsumer
 from rabbitry.broker.records import (
     BINDING,
     EXCHANGE,
@@ -325,8 +328,13 @@ class VirtualHost:
         self._churn.queue_deleted += 1
         self._drop(*self.bindings_to(queue))
         self.generation += 1
-        for consumer in queue.turns.clear():
+        consumers = queue.turns.clear()
+        for consumer in consumers:
             consumer.on_queue_deleted()
+        if consumers:
+            # Behind the answer to whoever deleted it, which waits for the commit.
+            tell = functools.partial(self.work, _telling(consumers))
+            asyncio.get_running_loop().call_soon(self.journal.after_commit, tell)
         if queue.owner is not None:
             queue.owner.exclusive_queues.discard(queue)
         count = len(queue)
@@ -344,6 +352,10 @@ class VirtualHost:
         for exchange in list(self.exchanges.values()):
             if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
                 yield from self._dropping(*self._remove_exchange(exchange))
+
+    def expire_queue(self, queue: Queue) -> None:
+        """Delete a queue that nobody has used for long, in turns with other clients."""
+        self.work(self.deleting_queue(queue))
 
     def deleting_queue(self, queue: Queue) -> Iterator[None]:
         """Delete a queue in steps: first its bindings, then the rest at once."""
@@ -499,6 +511,13 @@ class VirtualHost:
 
 def _kind(rules: Rules) -> type[Queue]:
     return QuorumQueue if rules.quorum else ClassicQueue
+
+
+def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:
+    """Tell consumers that their queue is gone, one in each step."""
+    for consumer in consumers:
+        consumer.tell_cancelled()
+        yield
 
 
 def _flag(value: bool | str) -> str:

@@ -116,11 +116,13 @@ def _priority(queue: Queue, arguments: Table) -> int:
 def cancel(client: Client, channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
     """End a consumer; one that is not there is no error."""
     consumer = channel.consumers.get(method.consumer_tag)
+    answer = None if method.nowait else BasicCancelOk(method.consumer_tag)
     if consumer is not None:
-        channel.remove_consumer(consumer)
-    elif channel.reply_to is not None and channel.reply_to.tag == method.consumer_tag:
+        client.change(channel.number, channel.removing(consumer), lambda: answer)
+        return None
+    if channel.reply_to is not None and channel.reply_to.tag == method.consumer_tag:
         channel.forget_replies()
-    return None if method.nowait else BasicCancelOk(method.consumer_tag)
+    return answer
 
 
 def get(client: Client, channel: Channel, method: BasicGet) -> BasicGetEmpty | None:

@@ -1,16 +1,20 @@
 """Class tx: select, commit, rollback (section 1.9)."""
 
-import itertools
+import functools
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Final
 
 from rabbitry.amqp.protocol.methods import TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import precondition_failed
 from rabbitry.broker.handlers.client import Client
-from rabbitry.broker.transaction import Held, Outcome, Transaction
+from rabbitry.broker.ordering import in_order
+from rabbitry.broker.transaction import Holder, Settled, Transaction
 
 _OVER: Final = object()
+_STEP: Final = 200
+"""Settlements grouped in one step."""
 
 
 def select(client: Client, channel: Channel, method: TxSelect) -> TxSelectOk:
@@ -36,9 +40,7 @@ def commit(client: Client, channel: Channel, method: TxCommit) -> None:
     client.work(_committing(channel, *_transaction(channel).take()), committed)
 
 
-def _committing(
-    channel: Channel, publishes: list[Callable[[], None]], settled: list[tuple[int, Held, Outcome]]
-) -> Iterator[None]:
+def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: list[Settled]) -> Iterator[None]:
     """Carry out the publishes and settlements of a transaction in steps."""
     journal = channel.vhost.journal
     is_moving = bool(publishes)
@@ -46,11 +48,21 @@ def _committing(
     while publishes:
         publishes.pop()()
         yield
-    for outcome, group in itertools.groupby(settled, key=lambda one: one[2]):
-        held = {tag: held for tag, held, _ in group}
-        if len({consumer for _, consumer, _ in held.values()}) > 1:
-            held = dict(sorted(held.items()))  # each consumer's in the order of their tags (RabbitMQ 3.10)
-        steps = channel.settling(held, outcome)
+    settled.reverse()
+    while settled:
+        outcome = settled[-1][2]
+        group: list[Settled] = []
+        consumers: set[Holder | None] = set()
+        while settled and settled[-1][2] is outcome:
+            group.append(settled.pop())
+            consumers.add(group[-1][1][1])
+            if not len(group) % _STEP:
+                yield
+        latest_first = _popped(group)
+        if len(consumers) > 1:
+            # Each consumer's in the order of their tags (RabbitMQ 3.10).
+            latest_first = yield from in_order(group, itemgetter(0), is_reversed=True)
+        steps = channel.settling(((tag, held) for tag, held, _ in latest_first), outcome)
         is_over = False
         while not is_over:
             journal.is_moving = is_moving
@@ -61,10 +73,16 @@ def _committing(
             yield
 
 
-def rollback(client: Client, channel: Channel, method: TxRollback) -> TxRollbackOk:
+def _popped(group: list[Settled]) -> Iterator[Settled]:
+    """Take the last items first, so that they are freed one by one."""
+    while group:
+        yield group.pop()
+
+
+def rollback(client: Client, channel: Channel, method: TxRollback) -> None:
     """Forget what waited since the last commit."""
-    channel.roll_back(_transaction(channel))
-    return TxRollbackOk()
+    steps = channel.rolling_back(_transaction(channel))
+    channel.operate(steps, functools.partial(client.tell, channel.number, TxRollbackOk()))
 
 
 def _transaction(channel: Channel) -> Transaction:

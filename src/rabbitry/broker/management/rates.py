@@ -171,6 +171,8 @@ class Rates:
                 note(connection, _octets(connection))
                 for channel in list(connection.channels.values()):
                     note(channel, _channel(channel))
+                    if pace.is_over:
+                        await pace.rest()
                 await pace.rest()
             totals = await vhost_totals(self._broker, pace)
         for vhost, counts in totals.items():
@@ -265,6 +267,8 @@ async def vhost_totals(broker: Broker, pace: Pace) -> dict[VirtualHost, Counts]:
         for channel in list(connection.channels.values()):
             sums = channels[connection.vhost]
             channels[connection.vhost] = [one + two for one, two in zip(sums, channel.counts(), strict=True)]
+            if pace.is_over:
+                await pace.rest()
         for place, count in enumerate(_octets(connection)):
             octets[connection.vhost][place] += count
         await pace.rest()

@@ -315,9 +315,12 @@ class Backlog(Contents):
                 break  # messages in the store alone stand before the lower priorities too
         self._timer.stop()
         if soonest:
-            self._timer.start(min(max(soonest - now, 0.0) + 0.001, LONGEST_WAIT), self._on_timer)
+            self._timer.start(min(max(soonest - now, 0.0) + 0.001, LONGEST_WAIT), self._when_due)
         elif not self.ready:
             self._expiring = self.rules.message_ttl is not None
+
+    def _when_due(self) -> None:
+        self._dispatcher.wait(self._on_timer)  # messages of very many queues may expire at one moment
 
     def _on_timer(self) -> None:
         self.drop_expired()

@@ -1,6 +1,7 @@
 """The ready messages of a queue, by priority: the first ones in memory, the rest perhaps in the store alone."""
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Final
 
 from rabbitry.broker.message import Entry, Message
@@ -126,20 +127,19 @@ class Contents:
         The steps remove them from memory and from the store, so the purge is durable with what they wrote.
         """
         count = self.ready
-        gone: list[Entry] = []
+        gone: list[Iterator[Entry]] = []
         for lane in self._lanes:
             if lane.tail:
                 self.journal.drop_tail(self, lane.priority, lane.loaded_to, self._next_position)
                 lane.loaded_to = self._next_position - 1
-            gone += lane.clear()
+            gone.append(lane.clear())
         self.ready = self.ready_bytes = 0
-        return count, self._forgetting(gone)
+        return count, self._forgetting(chain.from_iterable(gone))
 
-    def _forgetting(self, gone: list[Entry]) -> Iterator[None]:
+    def _forgetting(self, gone: Iterator[Entry]) -> Iterator[None]:
         """Remove entries from the store, and from memory, in steps."""
-        while gone:
-            for _ in range(min(len(gone), _FORGOTTEN_AT_ONCE)):
-                entry = gone.pop()
+        while some := list(islice(gone, _FORGOTTEN_AT_ONCE)):
+            for entry in some:
                 if entry.stored:
                     self.journal.remove(self, entry)
             yield

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 
 from rabbitry.broker.message import Entry
 
@@ -47,12 +48,18 @@ class Lane:
         """Put an entry back, behind those of a lower `order`; no two in the lane have the same."""
         heapq.heappush(self.returned, (order, entry))
 
-    def clear(self) -> list[Entry]:
-        """Remove all entries; return those that were in memory."""
-        entries = [*(entry for _, entry in self.returned), *self.ready]
-        self.returned.clear()
-        self.ready.clear()
+    def clear(self) -> Iterator[Entry]:
+        """Remove all entries. Return those that were in memory; each is freed once the next one is taken."""
+        entries = _emptied(self.returned, self.ready)
+        self.returned, self.ready = [], deque()
         self.size = self.tail = 0
         self.is_loading = False
         self.load += 1
         return entries
+
+
+def _emptied(returned: list[tuple[int, Entry]], ready: deque[Entry]) -> Iterator[Entry]:
+    while returned:
+        yield returned.pop()[1]
+    while ready:
+        yield ready.popleft()

@@ -23,8 +23,8 @@ class QueueHost(Host, Protocol):
     def work(self, steps: Iterator[None]) -> None:
         """Take the steps of a long operation, in turns with other clients."""
 
-    def delete_queue(self, queue: "Queue") -> int:
-        """Delete a queue, and return how many messages went with it."""
+    def expire_queue(self, queue: "Queue") -> None:
+        """Delete a queue that nobody has used for long, in turns with other clients."""
 
 
 class Owner(Protocol):
@@ -50,6 +50,7 @@ class Queue(Backlog):
     # Attributes in slots are read faster than those of an instance with more than 30 of them.
     __slots__ = (
         "__weakref__",
+        "_is_overdue",
         "_own_rules",
         "_unused_timer",
         "arguments",
@@ -80,6 +81,8 @@ class Queue(Backlog):
         self.policy: Policy | None = None
         self.turns = Turns(alone=rules.single_active_consumer)
         self._unused_timer = Timer()
+        self._is_overdue = False
+        """Whether nobody used it for as long as it may be unused (x-expires), so that it is deleted at its turn."""
         self.note_use()
 
     def follow(self, policy: Policy | None) -> None:
@@ -177,12 +180,17 @@ class Queue(Backlog):
         """Begin anew to wait for the end of a queue that is deleted when nobody uses it (x-expires)."""
         expires = self.rules.expires
         self._unused_timer.stop()
+        self._is_overdue = False
         if expires is not None and not len(self.turns):
-            self._unused_timer.start(expires / 1000, self._on_unused)
+            self._unused_timer.start(expires / 1000, self._when_overdue)
+
+    def _when_overdue(self) -> None:
+        self._is_overdue = True
+        self._dispatcher.wait(self._on_unused)
 
     def _on_unused(self) -> None:
-        self.vhost.delete_queue(self)
-        self._dispatcher.dispatch()
+        if self._is_overdue and not self.is_deleted:
+            self.vhost.expire_queue(self)
 
     def delete(self) -> None:
         """End a queue: what was not settled goes with it, whatever its consumers still say of it."""

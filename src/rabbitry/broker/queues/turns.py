@@ -37,6 +37,9 @@ class QueueConsumer(Protocol):
     def on_queue_deleted(self) -> None:
         """End, since the queue is gone."""
 
+    def tell_cancelled(self) -> None:
+        """Tell the client that the queue is gone."""
+
 
 class Turns:
     """A queue's consumers. One without room is taken out until it has some, so none is asked in vain.
@@ -60,7 +63,7 @@ class Turns:
     @property
     def has_exclusive(self) -> bool:
         """Whether its one consumer wants to be alone."""
-        return any(consumer.exclusive for consumer in self.consumers)
+        return len(self.consumers) == 1 and next(iter(self)).exclusive
 
     def add(self, consumer: QueueConsumer) -> None:
         """Add a consumer to the round robin."""

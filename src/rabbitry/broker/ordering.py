@@ -1,0 +1,24 @@
+"""Sorting in steps: very many items at once would hold up other clients."""
+
+import heapq
+from collections.abc import Callable, Generator, Iterator
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+_RUN: Final = 2_000
+"""Items sorted in one step."""
+
+
+def in_order(
+    items: list[T], key: Callable[[T], int | str], *, is_reversed: bool = False
+) -> Generator[None, None, Iterator[T]]:
+    """Sort items in steps that the caller has to take. Return them in order; the list is empty then.
+
+    Nothing keeps an item that was taken from the result, so that they are freed step by step, too.
+    """
+    runs: list[Iterator[T]] = []
+    while items:
+        runs.append(iter(sorted(items[-_RUN:], key=key, reverse=is_reversed)))
+        del items[-_RUN:]
+        yield
+    return heapq.merge(*runs, key=key, reverse=is_reversed) if len(runs) != 1 else runs[0]
