@@ -1,6 +1,7 @@
 """Databases for the tests of the keeper."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,4 +12,11 @@ from rabbitry.apps.crawl.keeper.database import Database
 def database(database_url: str) -> Iterator[Database]:
     """An open database, once on SQLite and once on PostgreSQL."""
     with Database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def simple(tmp_path: Path) -> Iterator[Database]:
+    """A database on SQLite."""
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as opened:
         yield opened

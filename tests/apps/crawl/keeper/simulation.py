@@ -16,6 +16,7 @@ from rabbitry.apps.crawl.keeper.costs import LIMIT
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Asked, Input, Page
 from rabbitry.apps.crawl.keeper.keeper import Decided, Keeper
+from rabbitry.apps.crawl.keeper.reading import why
 from rabbitry.apps.crawl.messages import Add, Address, Answer, Batch, Document, Link, Outcome, Report
 
 
@@ -260,3 +261,40 @@ class World:
                 found[origin] = min(found.get(origin, 1e9), at - last[origin] - self.took)
             last[origin] = at
         return found
+
+
+def web(hosts: int, pages: int) -> Site:
+    """Return hosts h0.test, h1.test, … of so many pages each, which lead to all of them."""
+
+    def site(url: str) -> Answered:
+        origin = origin_of(url)
+        path = url[len(origin) :]
+        if path == "/robots.txt":
+            return MISSING
+        number = 0 if path == "/" else int(path.rpartition("/")[2])
+        host = int(origin.removeprefix("http://h").removesuffix(".test"))
+        links = [f"{origin}/p/{(number * 3 + step) % pages}" for step in range(1, 8)]
+        return Answered(words(url), [*links, f"http://h{(host + 1) % hosts}.test/p/0"])
+
+    return site
+
+
+def site_of(pages: dict[str, Answered], rest: Answered = MISSING) -> Callable[[str], Answered]:
+    """Return a site of these addresses."""
+    return lambda url: pages.get(url, rest)
+
+
+def read_why(world: World, url: str) -> list[str]:
+    """Return the words of what was decided about an address."""
+    found = world.database.read_now(lambda connection: why(connection, url, world.now))
+    return [decision.outcome for decision in found.decisions]
+
+
+def delay(world: World, *, pages: float, reports: float) -> None:
+    """Have pages and reports come so many seconds late, as those that a killed keeper had in hand."""
+    later = world.later
+
+    def late(at: float, inputs: list[Input]) -> None:
+        later(at + pages * isinstance(inputs[0], Page) + reports * isinstance(inputs[0], Report), inputs)
+
+    world.later = late  # type: ignore[method-assign]

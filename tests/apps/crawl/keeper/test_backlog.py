@@ -20,8 +20,7 @@ from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.taking import MOST_LINKS
 from rabbitry.apps.crawl.messages import Add, Document, Link, Pause
 from rabbitry.exceptions import RequestTimeout
-from tests.apps.crawl.keeper.simulation import MISSING, Answered, FakeIndex, World, words
-from tests.apps.crawl.keeper.test_keeper import web
+from tests.apps.crawl.keeper.simulation import MISSING, Answered, FakeIndex, World, web, words
 from tests.apps.crawl.keeper.test_role import keeping
 from tests.support.waiting import eventually, eventually_awaited
 
