@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from rabbitry.amqp.client import BrokerURL, Connection, Declare, RecoveryEvent, connect
 from rabbitry.exceptions import (
@@ -20,6 +20,11 @@ from rabbitry.exceptions import (
 from rabbitry.runtime import backoff
 from rabbitry.runtime.tasks import background, until
 
+Work: TypeAlias = Callable[[Connection], Awaitable[None]]
+_ANEW: Final = (ConnectionClosed, ConsumerCancelled, NotFound, RequestTimeout, ResourceLocked)
+"""Errors of work that may succeed over a new connection, which declares everything again: the connection was lost, a
+queue or exchange was deleted, another connection has the exclusive queue, or the broker did not answer.
+"""
 HELD: Final = 30.0
 """Seconds after which work that fails counts as having worked, so that the pauses begin anew."""
 
@@ -28,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 async def run_connected(  # noqa: PLR0913 - most are passed on to `connect`
     url: str | BrokerURL,
-    work: Callable[[Connection], Awaitable[None]],
+    work: Work,
     *,
     name: str,
     stop: asyncio.Event,
@@ -77,25 +82,38 @@ async def run_connected(  # noqa: PLR0913 - most are passed on to `connect`
         if connection is None:
             return
         away.clear()
-        try:
-            await _until_gone(connection, stop, away, work(connection))
-            if connection.close_reason is None or stop.is_set():
-                return
-            error: RabbitryError = connection.close_reason
-        except (ConnectionClosed, ConsumerCancelled, NotFound, RequestTimeout, ResourceLocked) as raised:
-            if stop.is_set():
-                return
-            error = connection.close_reason or raised
-        finally:
-            await connection.close()
-        cause = error.__cause__ if isinstance(error, ConnectionClosed) else None
-        if cause is not None and not isinstance(cause, OSError | ProtocolViolation):
-            raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
+        error = await _work_over(connection, stop, away, work)
+        if error is None:
+            return
         failures = 1 if loop.time() - started > HELD else failures + 1
         seconds = backoff.AT_START.pause(failures)
         _logger.log(log_level, "%s; trying again in %.0f s", error, seconds)
         told(RecoveryEvent("lost", 0, error))
         await until(stop, asyncio.sleep(seconds))
+
+
+async def _work_over(
+    connection: Connection, stop: asyncio.Event, away: asyncio.Event, work: Work
+) -> RabbitryError | None:
+    """Do the work and close the connection; return the error after which the work begins anew, None if it is done.
+
+    Raises:
+        RabbitryError: The error that ended a recovery, or another error of the work.
+    """
+    error: RabbitryError | None
+    try:
+        await _until_gone(connection, stop, away, work(connection))
+        error = connection.close_reason
+    except _ANEW as raised:
+        error = connection.close_reason or raised
+    finally:
+        await connection.close()
+    if error is None or stop.is_set():
+        return None
+    cause = error.__cause__ if isinstance(error, ConnectionClosed) else None
+    if cause is not None and not isinstance(cause, OSError | ProtocolViolation):
+        raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
+    return error
 
 
 async def _until_gone(connection: Connection, stop: asyncio.Event, away: asyncio.Event, work: Awaitable[None]) -> None:

@@ -13,6 +13,12 @@ depends_on = None
 
 def upgrade() -> None:
     """Make the tables as they were then, whatever schema.py says now."""
+    _make_records()
+    _make_inbox()
+    _make_outbox()
+
+
+def _make_records() -> None:
     op.create_table(
         "submissions",
         sa.Column("id", sa.String(64), primary_key=True),
@@ -45,6 +51,9 @@ def upgrade() -> None:
         sa.Column("feedback", sa.Text),
         sa.Column("remark", sa.Text),
     )
+
+
+def _make_inbox() -> None:
     op.create_table(
         "inbox",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
@@ -69,6 +78,9 @@ def upgrade() -> None:
         sa.Column("out_of", sa.Float),
         sa.Column("text", sa.Text),
     )
+
+
+def _make_outbox() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
