@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -26,15 +28,13 @@ def lock_folder(folder: Path, address: str) -> FileIO:
     except OSError as error:
         why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
         raise StoreFailed(f"the data folder {folder} can't be used: {why}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        process, _, holder = lock.read(200).decode(errors="replace").strip().partition(" ")
-        lock.close()
-        raise StoreFailed(
-            f"another broker uses the data folder {folder} (process {process or 'unknown'}): give another one "
-            f"(--port 0 --data DIR), or use that broker (--broker {holder or 'URL'})"
-        ) from error
+    _acquire(
+        lock,
+        lambda process, url: (
+            f"another broker uses the data folder {folder} (process {process}): give another one "
+            f"(--port 0 --data DIR), or use that broker (--broker {url})"
+        ),
+    )
     try:
         written = lock.write(f"{os.getpid()} {address}\n".encode())  # in place: it needs no room
         lock.truncate(written)
@@ -43,3 +43,35 @@ def lock_folder(folder: Path, address: str) -> FileIO:
             lock.close()
             raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
     return lock
+
+
+@contextmanager
+def lock_stopped(folder: Path) -> Iterator[None]:
+    """Hold the lock of a stopped broker's data folder, and change nothing there. A folder without one is not locked.
+
+    Raises:
+        StoreFailed: A broker holds the lock, or it can't be read.
+    """
+    try:
+        lock = open(folder / "lock", "rb", buffering=0)  # noqa: SIM115 # closed below
+    except FileNotFoundError:
+        yield
+        return
+    except OSError as error:
+        raise StoreFailed(f"the data folder {folder} can't be read: {error.strerror}") from error
+    with lock:
+        _acquire(lock, lambda process, _: f"a broker uses the data folder {folder} (process {process}): stop it first")
+        yield
+
+
+def _acquire(lock: FileIO, refusal: Callable[[str, str], str]) -> None:
+    """Lock an open lock file; close it and raise StoreFailed if another process holds the lock.
+
+    refusal: makes the error's text of what the holder wrote into the file: its process and the URL of its broker.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        process, _, url = lock.read(200).decode(errors="replace").strip().partition(" ")
+        lock.close()
+        raise StoreFailed(refusal(process or "unknown", url or "URL")) from error

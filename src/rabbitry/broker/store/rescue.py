@@ -1,7 +1,6 @@
 """Reading everything that a damaged store still holds, and rebuilding the store from it."""
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from zlib import crc32
 from rabbitry.amqp.protocol.tables import decode_table
 from rabbitry.broker.store.batch import StoreFailed
 from rabbitry.broker.store.files import log_path, mark_path, new_folder_aside
+from rabbitry.broker.store.locking import lock_stopped
 from rabbitry.broker.store.mark import missing, read_log, read_note
 from rabbitry.broker.store.pages import Image, Malformed, Row, Value
 from rabbitry.broker.store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION, record_checksum
@@ -302,24 +302,8 @@ def alone(folder: Path) -> Iterator[None]:
     if not is_store:
         why = "it holds no broker.sqlite" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"{folder} is not a data folder of a broker: {why}")
-    try:
-        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    with lock_stopped(folder):
         yield
-        return
-    except OSError as error:
-        raise StoreFailed(f"the data folder {folder} can't be read: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            process = os.read(lock, 200).decode(errors="replace").partition(" ")[0].strip()
-            raise StoreFailed(
-                f"a broker uses the data folder {folder} (process {process or 'unknown'}): stop it first"
-            ) from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) -> Survey:
