@@ -183,3 +183,80 @@ async def test_a_fanout_app_is_asked_by_any_key(no_leaks: None) -> None:
     async with harness(app) as h:
         await h.publish("x", key="whatever")
         assert await h.published("whatever") == "x"
+
+
+def _shop() -> rabbitry.App:
+    app = rabbitry.App("shop")
+    tried: set[int] = set()
+
+    @app.stage("numbers", then=lambda number: "even" if number % 2 == 0 else None)
+    async def split(numbers: list[int]) -> list[int]:
+        return numbers
+
+    @app.stage("even", then="half", attempts=3, delays=(60,))
+    async def halve(number: int) -> int:
+        if number == 4 and number not in tried:
+            tried.add(number)
+            raise rabbitry.Retry("once more")
+        if number == 8:
+            raise rabbitry.Reject("eight")
+        await asyncio.sleep(0.05)
+        return number // 2
+
+    app.output("half", queue="halves")
+    return app
+
+
+async def test_an_idle_app_has_published_all_that_it_will(no_leaks: None) -> None:
+    async with harness(_shop()) as h:
+        await h.idle()
+        for numbers in ([1, 2, 3, 4], [6, 8], [5]):
+            await h.publish(numbers, key="numbers")
+        await h.idle(timeout=90)
+        assert h.all_published("numbers") == [[1, 2, 3, 4], [6, 8], [5]]
+        assert sorted(h.all_published("even")) == [2, 4, 6, 8]
+        assert sorted(h.all_published("half", type=int)) == [1, 2, 3]
+        assert sorted(message.json for message in h.broker.queue("halves").messages) == [1, 2, 3]
+        assert [letter.error for letter in await h.all_dead()] == ["eight"]
+        assert await h.published("numbers") == [1, 2, 3, 4]
+        assert (await h.dead()).error == "eight"
+
+
+async def test_an_app_survives_a_restart_of_its_broker(no_leaks: None) -> None:
+    async with harness(_shop()) as h:
+        await h.publish(list(range(10, 60)), key="numbers")
+        await asyncio.to_thread(h.broker.restart)
+        await h.idle(timeout=90)
+        assert {message.json for message in h.broker.queue("halves").messages} == set(range(5, 30))
+
+
+async def test_an_app_that_is_not_idle_in_time_is_named_with_its_queues(no_leaks: None) -> None:
+    app = rabbitry.App("slow")
+    goes_on = asyncio.Event()
+
+    @app.stage("in")
+    async def wait(number: int) -> None:
+        await goes_on.wait()
+
+    async with harness(app) as h:
+        await h.publish(1, key="in")
+        with pytest.raises(TimeoutError, match=r"still had messages after 0.05 s, in slow\.wait \(1\)"):
+            await h.idle(timeout=0.05)
+        goes_on.set()
+        await h.idle(timeout=90)
+
+
+async def test_a_failed_handler_ends_the_wait_for_an_idle_app(no_leaks: None) -> None:
+    app = rabbitry.App("failing")
+
+    @app.stage("in")
+    async def fail(number: int) -> None:
+        raise LookupError("no such thing")
+
+    async def test() -> None:
+        async with harness(app) as h:
+            await h.publish(1, key="in")
+            await h.idle(timeout=90)
+
+    with pytest.raises(AssertionError, match="no such thing"):
+        await test()

@@ -24,6 +24,7 @@ from rabbitry._installing import missing
 from rabbitry._words import counted
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.reading import Reason
+from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import UsageError
 from rabbitry.testing._recording import Published, Recorder, Recording, Wanted, published, shown
 
@@ -276,15 +277,30 @@ class RunningBroker:
     def _vhost(self, name: str | None) -> str:
         return self._config.vhosts[0] if name is None else name
 
+    def depths(self, *, vhost: str | None = None) -> dict[str, int]:
+        """Return how many messages each queue has at this moment, ready or held by consumers.
+
+        Args:
+            vhost: The virtual host's name; None means the first one.
+        """
+        return self._call(self._depths(self._vhost(vhost)))
+
+    async def _depths(self, vhost: str) -> dict[str, int]:
+        return {name: queue.ready + queue.unsettled for name, queue in self._known(vhost).queues.items()}
+
+    def _known(self, vhost: str) -> VirtualHost:
+        self._need_running()
+        known = self._broker.vhosts.get(vhost)
+        if known is None:
+            raise UsageError(f"there is no virtual host {vhost!r}; there are {', '.join(self._broker.vhosts)}")
+        return known
+
     def waiting_in(self, name: str, vhost: str) -> list[Published]:
         """Return the messages that a queue has ready, for `QueueView`."""
         return self._call(self._waiting_in(name, vhost))
 
     async def _waiting_in(self, name: str, vhost: str) -> list[Published]:
-        self._need_running()
-        known = self._broker.vhosts.get(vhost)
-        if known is None:
-            raise UsageError(f"there is no virtual host {vhost!r}; there are {', '.join(self._broker.vhosts)}")
+        known = self._known(vhost)
         if name not in known.queues:
             declared = ", ".join(known.queues) or "none"
             raise UsageError(f"there is no queue {name!r} in virtual host {vhost!r}; the queues there: {declared}")

@@ -29,9 +29,11 @@ _LOOK: Final = 0.01
 class Harness:
     """An app that runs under a test. Created by `harness`."""
 
-    def __init__(self, app: App, url: str, *, raise_errors: bool) -> None:
+    def __init__(self, app: App, broker: RunningBroker, *, raise_errors: bool) -> None:
         self.app = app
-        self.url = url
+        self.broker = broker
+        """The harness's broker: it has the queues of the outside world, and can stop, restart or raise an alarm."""
+        self.url = broker.url
         self.errors: list[str] = []
         """Tracebacks of handlers that failed, oldest first."""
         self._raise_errors = raise_errors
@@ -44,6 +46,9 @@ class Harness:
         self._news = asyncio.Event()
         """Set by each delivery, and by a handler that fails."""
         self._is_over = False
+        self._recordings = [
+            broker.record(name) for name in sorted({app.spec().exchange_of(key) for key in self._keys()})
+        ]
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -93,18 +98,14 @@ class Harness:
             AssertionError: A handler failed meanwhile.
             Exception: The error that ended the worker.
         """
-        if self._is_over:
-            raise UsageError("the harness has ended: wait for what is published within its block")
-        keys = self._keys()
-        if key not in keys and not self.app.spec().leads_somewhere(key):
-            raise UsageError(f"nothing is published with key {key!r}; there are {', '.join(keys)}")
+        self._check_key(key)
         failing = asyncio.create_task(self._worker.wait())
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     self._news.clear()
                     if (delivery := self._next(key)) is not None:
-                        return self._decode(delivery, key, type)
+                        return self._decode(delivery.body, delivery.properties.content_type, key, type)
                     self.check()
                     if failing.done():
                         failing.result()
@@ -119,6 +120,59 @@ class Harness:
             await _end(failing)
             if not failing.cancelled():
                 failing.result()
+
+    def all_published(self, key: str, *, type: Any = None) -> list[Any]:
+        """Return all messages that were published with `key` so far, in their order, whatever `published` has returned.
+
+        After `idle` these are all that there will be.
+
+        Args:
+            key: The routing key. For a topic exchange, it may be the pattern of a stage or an output.
+            type: The type to decode the bodies to, as for `published`.
+
+        Raises:
+            UsageError: No stage or output has this key, or the harness's block has ended.
+        """
+        self._check_key(key)
+        return [
+            self._decode(message.body, message.properties.content_type, key, type)
+            for recording in self._recordings
+            for message in recording.messages
+            if self._is_of(key, message.routing_key)
+        ]
+
+    async def idle(self, *, timeout: float = TIMEOUT) -> None:
+        """Wait until the app has nothing left to do: no message waits for a stage, is handled, or waits for a retry.
+
+        Messages for the outside world and dead letters may wait.
+
+        Raises:
+            TimeoutError: There was something left after `timeout` seconds; the text names the queues.
+            AssertionError: A handler failed, unless `raise_errors` is off.
+            Exception: The error that ended the worker.
+        """
+        resting = {dead_letters.dead_queue(self.app.name), *(output.queue for output in self.app.outputs.values())}
+        failing = asyncio.create_task(self._worker.wait())
+        try:
+            for _ in range(max(1, round(timeout / _LOOK))):
+                # Results are confirmed before their input is acknowledged, so nothing is left at a moment without any.
+                depths = await asyncio.to_thread(self.broker.depths)
+                busy = {name: depth for name, depth in depths.items() if depth and name not in resting}
+                self.check()
+                if failing.done():
+                    failing.result()
+                if not busy:
+                    return
+                await asyncio.sleep(_LOOK)
+        finally:
+            await _end(failing)
+        queues = ", ".join(f"{name} ({depth})" for name, depth in busy.items())
+        raise TimeoutError(f"the app still had messages after {timeout:g} s, in {queues}")
+
+    async def all_dead(self) -> list[dead_letters.DeadLetter]:
+        """Return all dead letters, oldest first, whatever `dead` has returned. They stay in their queue."""
+        async with aclosing(dead_letters.letters(self._connection, self.app.name)) as letters:
+            return [letter async for letter in letters]
 
     async def dead(self, *, timeout: float = TIMEOUT) -> dead_letters.DeadLetter:
         """Return the oldest dead letter that was not returned yet, or wait for one. It stays in its queue.
@@ -153,12 +207,21 @@ class Harness:
             self._deliveries.append(delivery)
             self._news.set()
 
+    def _check_key(self, key: str) -> None:
+        if self._is_over:
+            raise UsageError("the harness has ended: ask for what is published within its block")
+        keys = self._keys()
+        if key not in keys and not self.app.spec().leads_somewhere(key):
+            raise UsageError(f"nothing is published with key {key!r}; there are {', '.join(keys)}")
+
+    def _is_of(self, key: str, routing_key: str) -> bool:
+        return routing_key == key or (self.app.exchange_type == "topic" and topic_matches(key, routing_key))
+
     def _next(self, key: str) -> Delivery | None:
-        is_topic = self.app.exchange_type == "topic"
         for number in range(self._looked.get(key, 0), len(self._deliveries)):
             self._looked[key] = number + 1
             delivery = self._deliveries[number]
-            if delivery.routing_key == key or (is_topic and topic_matches(key, delivery.routing_key)):
+            if self._is_of(key, delivery.routing_key):
                 return delivery
         return None
 
@@ -166,16 +229,15 @@ class Harness:
         thens = [stage.then for stage in self.app.stages.values() if isinstance(stage.then, str)]
         return sorted({*(stage.key for stage in self.app.stages.values()), *self.app.outputs, *thens})
 
-    def _decode(self, delivery: Delivery, key: str, type_: Any) -> Any:
+    def _decode(self, body: bytes, content_type: str | None, key: str, type_: Any) -> Any:
         stage = next((stage for stage in self.app.stages.values() if stage.key == key), None)
         if type_ is not None:
-            return Codec(type_).decode(delivery.body)
+            return Codec(type_).decode(body)
         if stage is not None:
-            return stage.codec.decode(delivery.body)
-        content_type = delivery.properties.content_type
+            return stage.codec.decode(body)
         if content_type == JSON:
-            return Codec(object).decode(delivery.body)
-        return decode_text(delivery.body) if content_type == TEXT else delivery.body
+            return Codec(object).decode(body)
+        return decode_text(body) if content_type == TEXT else body
 
 
 async def _end(task: asyncio.Future[Any]) -> None:
@@ -200,7 +262,7 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
     """
     app.validate()
     with RunningBroker() as broker, entered(parse_url(broker.url)):
-        running = Harness(app, broker.url, raise_errors=raise_errors)
+        running = Harness(app, broker, raise_errors=raise_errors)
         async with running.run():
             yield running
         running.check()
