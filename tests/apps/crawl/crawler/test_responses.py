@@ -1,5 +1,6 @@
 """Heads of answers, and what they mean."""
 
+import time
 from email.utils import formatdate
 
 import pytest
@@ -17,10 +18,20 @@ NOW = 1_795_000_000.0
         (formatdate(NOW + 365 * 86_400, usegmt=True), LONGEST_WAIT), ("Sat, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("-5", None), ("1.5", None), ("soon", None), ("", None), ("٣", None),
         ("Sat, 99 Nov 2026 10:00:00 GMT", None), ("x" * 100_000, None), ("1e9", None), ("+5", None), ("0x10", None),
+        ("120, 7", 120.0), (formatdate(NOW + 100).removesuffix(" -0000"), 100.0),
+        (time.asctime(time.gmtime(NOW + 100)), 100.0),
     ],
 )  # fmt: skip
-def test_retry_after_is_bounded_and_garbage_is_none(text: str, seconds: float | None) -> None:
-    assert seconds_of(text, NOW) == seconds
+def test_retry_after_is_bounded_and_garbage_is_none(
+    text: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "America/New_York")  # a date without a zone is UTC
+            time.tzset()
+            assert seconds_of(text, NOW) == seconds
+    finally:
+        time.tzset()
 
 
 @pytest.mark.parametrize(

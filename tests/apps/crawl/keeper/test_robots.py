@@ -42,6 +42,22 @@ def test_nothing_is_allowed_before_the_rules_are_known() -> None:
         ("user-AGENT: *\r\nDISALLOW: /x\r\n", "/x", False),
         ("User-agent: other\nDisallow: /", "/x", True),
         ("<html>not found</html>", "/x", True),
+        ("User-agent: *\rDisallow: /x\r\rUser-agent: other\rDisallow: /", "/y", True),
+        ("User-agent: *\r\rDisallow: /x\rAllow: /x/y", "/x", False),
+        ("User-agent: Rabbitry/1.0\nDisallow: /x\n\nUser-agent: *\nDisallow: /", "/y", True),
+        ("User-agent: rabbitry (all of it) # ours\nDisallow: /x", "/x", False),
+        ("User-agent: rabbit\nDisallow: /", "/x", True),
+        ("User-agent: r\nDisallow: /\n\nUser-agent: *\nDisallow: /y", "/x", True),
+        ("User-agent: rabbitry-news\nDisallow: /", "/x", True),
+        ("User-agent: a\nUser-agent: RABBITRY\nUser-agent: b\nDisallow: /x", "/x", False),
+        ("User-agent: rabbitry\nDisallow: /x\n\nUser-agent: rabbitry/2\nDisallow: /y", "/x", False),
+        ("User-agent: rabbitry\nDisallow: /x\n\nUser-agent: rabbitry/2\nDisallow: /y", "/y", False),
+        ("User-agent: *bot\nDisallow: /", "/x", True),
+        ("User-agent: * # all\nDisallow: /x", "/x", False),
+        ("User-agent: *\nDisalow: /x", "/x", False),
+        ("Disallow: /x", "/x", True),
+        ("User-agent: *\nDisallow: /caf\u00e9", "/caf%C3%A9", False),
+        ("User-agent: *\nDisallow: /a%2Fb", "/a/b", True),
     ],
 )
 def test_the_longest_rule_of_our_group_decides(body: str, path: str, is_allowed: bool) -> None:
@@ -71,6 +87,16 @@ def test_a_long_or_hostile_robots_txt_is_read_in_bounded_time() -> None:
     assert len(rules(long).body) == LARGEST
     hostile = rules("User-agent: *\nDisallow: /" + "*a" * 2_000 + "b\n")
     assert hostile.allows("http://a.test/" + "a" * 1_900)  # an expression that backtracks never comes to an end
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_the_half_of_a_rule_where_a_long_robots_txt_is_cut_is_no_rule(end: str) -> None:
+    head = f"User-agent: *{end}Disallow: /x{end}"
+    filled = head + "#" * (LARGEST - len(head) - len(end) - 11) + end
+    cut = rules(f"{filled}Disallow: /y{end}")  # behind its first slash
+    assert cut.body.endswith("Disallow: /")
+    assert not cut.allows("http://a.test/x")
+    assert cut.allows("http://a.test/z")
 
 
 def test_more_wildcards_than_are_heeded_forbid_all() -> None:

@@ -61,6 +61,8 @@ def test_a_sitemap_of_sitemaps_says_so() -> None:
         "http://a.example/1",
         "\ufeffhttp://a.example/1\r\n\r\nnonsense://x\n",
         "<rss><channel><item><link>http://a.example/1</link></item></channel></rss>",
+        "<URLSET><URL><LOC>http://a.example/1</LOC></URL></URLSET>",
+        "HTTP://a.example/1\rnot found\r/2\r{}",
         "<feed><entry><link href='http://a.example/1'/><link rel='self' href='http://b.example'/></entry></feed>",
     ],
 )
@@ -68,6 +70,7 @@ def test_other_forms_are_read(body: str) -> None:
     assert _urls(_read(body)) == ["http://a.example/1"]
     assert _urls(_read(gzip.compress(body.encode()), "application/gzip")) == ["http://a.example/1"]
     assert _urls(_read(body.encode("utf-16"), "text/xml")) == ["http://a.example/1"]
+    assert _urls(_read(gzip.compress(gzip.compress(body.encode())))) == ["http://a.example/1"]
 
 
 def test_other_encodings_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -112,12 +113,14 @@ def seconds_of(text: str, now: float) -> float | None:
     A date that is past is 0; more than a day is a day. now: seconds since 1970.
     """
     text = text.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:12]), LONGEST_WAIT)
+    number = text.partition(",")[0].rstrip()  # of several headers the first
+    if number.isascii() and number.isdigit():
+        return min(float(number[:12]), LONGEST_WAIT)
     if len(text) > 64:
         return None
     try:
-        at = parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        at = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None
     return min(max(0.0, at - now), LONGEST_WAIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ LARGEST_CACHED: Final = 10_000_000
 """Bytes of all rules in memory together; parsed they take up to 17 times as much."""
 _FORBID_ALL: Final = "User-agent: *\nDisallow: /\n"
 _LONGEST_DELAY: Final = 30 * 24 * 3600.0
+_AGENT_LINE: Final = re.compile(
+    r"^[ \t]*user[ -]?agent[ \t]*:[ \t]*(\*(?=[\s#]|$)|[a-z_-]*)[^\n]*", re.IGNORECASE | re.MULTILINE
+)
+_DISALLOW: Final = re.compile("d[ia]+s+al+[oa]+w", re.IGNORECASE)
+"""In the spellings that are read as one."""
 
 UNKNOWN: Final = 0
 RULES: Final = 1
@@ -97,7 +103,7 @@ class Robots:
         self.state = RULES
         delay = self._parsed().crawl_delay(AGENT)
         self.delay = min(max(0.0, float(delay or 0.0)), _LONGEST_DELAY)
-        if "disallow" not in self.body.lower():
+        if not _DISALLOW.search(self.body):
             self.state = ALL_ALLOWED
 
     def allow_all(self, now: float, detail: str) -> None:
@@ -119,9 +125,25 @@ class Robots:
 
     def _parsed(self) -> Protego:
         if self._rules is None:
-            self._rules = Protego.parse(self.body)
-            self._lines, self._stars = self.body.count("\n") + 1, self.body.count("*")
+            body = _AGENT_LINE.sub(_agent_line, _whole_lines(self.body).replace("\r\n", "\n").replace("\r", "\n"))
+            self._rules = Protego.parse(body)
+            self._lines, self._stars = body.count("\n") + 1, body.count("*")
         return self._rules
+
+
+def _whole_lines(body: str) -> str:
+    """Return the lines of a body. Of one that was cut the last may be the half of a rule, and is left out."""
+    is_cut = len(body) >= LARGEST or (not body.isascii() and len(body.encode(errors="replace")) >= LARGEST)
+    return body[: max(body.rfind("\n"), body.rfind("\r")) + 1] if is_cut else body
+
+
+def _agent_line(found: re.Match[str]) -> str:
+    """Return a line that begins a group with the product token alone (RFC 9309, section 2.2.1).
+
+    Protego takes the beginning of a name for the name, and a version for a part of it.
+    """
+    token = found[1].lower()
+    return f"User-agent: {token if token in (AGENT, '*') else 'another'}"
 
 
 def _wildcards(body: str) -> int:

@@ -27,6 +27,8 @@ _PIECE: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE: Final = re.compile(rb"""([^\s/=>]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+)))?""")
+_JAPANESE: Final = re.compile(rb"\x1b\$[@B][!-~]{2}")
+"""The escape into JIS X 0208, and a character."""
 _UTF_16: Final = frozenset({"utf-16le", "utf-16be"})
 _DECODERS: Final = {"gbk": "gb18030"}
 """Decoders that the standard shares between encodings, by Python's names."""
@@ -85,7 +87,15 @@ def declared_encoding(body: bytes) -> str | None:
 
 
 def guessed_encoding(body: bytes) -> str:
-    """Return an encoding by statistics: UTF-8 where the bytes are valid UTF-8, else what resembles them most."""
+    """Return an encoding by statistics: UTF-8 where the bytes are valid UTF-8, else what resembles them most.
+
+    Of encodings that look like UTF-8 to a machine, UTF-16 shows by its zero bytes, and ISO-2022-JP by its escapes.
+    """
+    head = body[:_PRESCAN]
+    if 0 in head and (wide := _wide(head)):
+        return wide
+    if _JAPANESE.search(body[:_SAMPLE]):
+        return "iso-2022-jp"
     try:
         codecs.getincrementaldecoder(UTF_8)().decode(body)  # which lets a cut last character pass
     except UnicodeDecodeError as error:
@@ -94,6 +104,14 @@ def guessed_encoding(body: bytes) -> str:
         found = _known(_LABELS.get(python_name, python_name.replace("_", "-")))
         return "windows-1252" if found in (None, UTF_8) else found
     return UTF_8
+
+
+def _wide(head: bytes) -> str:
+    """Return the UTF-16 of which a beginning has ASCII, as markup is; empty where none is."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) * 20 < len(head):
+        return ""
+    return "utf-16le" if odd > 8 * even else "utf-16be" if even > 8 * odd else ""
 
 
 def _encoding_of_meta(attributes: bytes) -> str | None:

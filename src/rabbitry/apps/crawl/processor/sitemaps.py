@@ -94,17 +94,32 @@ def _lines(parts: Iterable[bytes], encoding: str, start: int) -> Iterator[Entry]
         start = 0
         # What is longer than an address may be is cut, so that it stays too long, and memory bounded.
         rest = lines.pop()[:_LONGEST_LINE]
-        yield from (Entry(line.strip(_BLANKS)) for line in lines)
-    yield Entry(rest.strip(_BLANKS))
+        yield from _entries(lines)
+    yield from _entries([rest])
+
+
+def _entries(lines: Iterable[str]) -> Iterator[Entry]:
+    """Return the lines that are whole addresses (sitemaps.org, "Text file"): anything else is no text sitemap."""
+    for line in lines:
+        url = line.strip(_BLANKS)
+        if url[:8].lower().startswith(("http://", "https://")):
+            yield Entry(url)
 
 
 def _parts(body: bytes) -> Iterator[bytes]:
-    """Return a body in parts, decompressed where it is gzip. Raises Problem: `bomb`, `broken-encoding`."""
+    """Return a body in parts, decompressed where it is gzip, or gzip of gzip.
+
+    Raises Problem: `bomb`, `broken-encoding`.
+    """
     if not body.startswith(_GZIP):
         yield from (body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK))
         return
     size = 0
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as unpacked:
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
+        try:
+            unpacked = gzip.GzipFile(fileobj=packed, mode="rb") if packed.peek(2).startswith(_GZIP) else packed
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise Problem("broken-encoding", f"its gzip is broken: {error}") from error
         try:
             while part := unpacked.read(_CHUNK):
                 size += len(part)

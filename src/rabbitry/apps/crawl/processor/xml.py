@@ -38,7 +38,7 @@ _KINDS: Final[dict[str, DocumentKind]] = {
 _NO_CHARACTERS: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _ENTRIES: Final = frozenset({"url", "sitemap", "item", "entry"})
 _LINKS: Final = frozenset({"loc", "link"})
-_TIMES: Final = frozenset({"lastmod", "pubDate", "updated", "published", "dc:date"})
+_TIMES: Final = frozenset({"lastmod", "pubdate", "updated", "published", "dc:date"})
 _TEXTS: Final = frozenset({"description", "summary", "content", "content:encoded"})
 _FIELDS: Final = _LINKS | _TIMES | _TEXTS | {"title"}
 
@@ -139,6 +139,7 @@ class XmlReader:
         raise Problem("unreadable", f"its XML declares the entity {name[:40]!r}; entities are not expanded")
 
     def _on_start(self, name: str, attributes: dict[str, str]) -> None:
+        name = name.lower()
         self._depth += 1
         if self._depth > _DEEPEST:
             raise Problem("unreadable", f"its XML is nested deeper than {_DEEPEST}")
