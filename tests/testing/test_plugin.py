@@ -70,7 +70,7 @@ def test_a_run_that_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
 def test_it_says_what_it_brings(tmp_path: Path) -> None:
     done = _pytest(tmp_path, "--fixtures")
     assert "rabbitry_broker" in done.stdout
-    assert "A running broker of this test's own" in done.stdout
+    assert "running broker for this test" in done.stdout
 
 
 _PUBLISHES = """
