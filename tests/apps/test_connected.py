@@ -171,7 +171,7 @@ async def test_a_connection_that_the_broker_closed_for_good_is_made_anew(broker_
     async def work(connection: Connection) -> None:
         connections.append(connection)
         if len(connections) == 1:
-            connection.end(ConnectionClosed(530, "NOT_ALLOWED"))
+            connection._session.end(ConnectionClosed(530, "NOT_ALLOWED"))
             await asyncio.Event().wait()
 
     await run_connected(broker_url, work, name="test", stop=asyncio.Event())

@@ -89,8 +89,8 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
             async with channel.consume("worker_queue") as deliveries:
                 async for delivery in deliveries:
                     if len(seen) >= count // 2:
-                        assert connection.link is not None
-                        connection.link.driver.abort()
+                        assert connection._session.link is not None
+                        connection._session.link.driver.abort()
                         await connection.wait_closed()
                         return
                     seen.add(int(delivery.body))

@@ -1,1 +1,4 @@
-"""AMQP 0-9-1: the protocol without I/O, the asyncio transport, and the client."""
+"""AMQP 0-9-1.
+
+`protocol` is the protocol without I/O, `driver` the asyncio transport of both sides, and `client` the client.
+"""

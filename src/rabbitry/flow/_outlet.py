@@ -121,6 +121,6 @@ class Outlet:
             return self._channel
 
     async def _close_replaced(self) -> None:
-        for channel in [channel for channel in self._replaced if not channel.awaits_answer]:
+        for channel in [channel for channel in self._replaced if not channel.has_unconfirmed]:
             self._replaced.remove(channel)
             await channel.close()

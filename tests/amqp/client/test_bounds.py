@@ -6,7 +6,7 @@ import threading
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Channel, Connection, RecoveryEvent, blocking, consuming
+from rabbitry.amqp.client import Channel, Connection, RecoveryEvent, _link, _subscription, blocking
 from tests.support.waiting import eventually, eventually_blocking
 
 _SIZE = 100_000
@@ -19,8 +19,8 @@ _AHEAD = _BOUND + _SIZE + _LOOK + (1 << 18)
 
 @pytest.fixture(autouse=True)
 def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consuming, "_BUFFER_BYTES", _BOUND)
-    monkeypatch.setattr(consuming, "LOOK_EVERY", _LOOK)
+    monkeypatch.setattr(_subscription, "_BUFFER_BYTES", _BOUND)
+    monkeypatch.setattr(_link, "LOOK_EVERY", _LOOK)
     monkeypatch.setattr(blocking.consuming, "_INBOX_BYTES", _BOUND)
     monkeypatch.setattr(blocking._outbox, "_UNSENT_BYTES", _BOUND)
 
@@ -40,13 +40,13 @@ async def _full_queue(url: str, name: str = "full") -> str:
 
 
 def _is_paused(connection: Connection) -> bool:
-    assert connection.link is not None
-    return not connection.link.driver.is_reading
+    assert connection._session.link is not None
+    return not connection._session.link.driver.is_reading
 
 
 def _read(connection: Connection) -> int:
-    assert connection.link is not None
-    return connection.link.driver.bytes_received
+    assert connection._session.link is not None
+    return connection._session.link.driver.bytes_received
 
 
 @pytest.mark.parametrize("prefetch", [0, 1000])
@@ -145,7 +145,7 @@ async def test_a_connection_closes_at_once_with_a_full_buffer(no_leaks: None, br
     consumer = channel.consume(queue)
     await consumer.start()
     await eventually(lambda: _is_paused(connection), "a full buffer")
-    link = connection.link
+    link = connection._session.link
     assert link is not None
     await connection.close(timeout=60)  # it would hang up then
     assert "closed by this program" in str(connection.close_reason)

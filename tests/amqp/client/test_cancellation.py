@@ -24,7 +24,7 @@ async def slow_url(broker_url: str) -> AsyncIterator[BrokerURL]:
 
 
 async def _open(channel: Channel) -> None:
-    await (await channel.connection.channel()).close()
+    await (await Connection(channel._core.session).channel()).close()
 
 
 async def _consume(channel: Channel) -> None:

@@ -237,7 +237,7 @@ async def test_a_406_in_the_middle_of_a_window_fails_the_rest_and_the_channel_op
         outcomes = await _outcomes(futures)
         assert [n + 1 for n, outcome in enumerate(outcomes) if outcome == "confirmed"] == [2, 4]
         assert outcomes.count(PreconditionFailed.__name__) == 8
-        assert channel.connection.is_open
+        assert channel._core.session.is_open
         await channel.open()
         again = await channel.send(b"again", routing_key="q")
         await eventually(lambda: len(peer.published) == 11, "the message after")
@@ -264,7 +264,7 @@ async def test_a_blocked_connection_sends_nothing_new_until_it_is_unblocked() ->
     async with _publishing(1) as (broker, channel, futures):
         peer = broker.links[0]
         peer.send(0, ConnectionBlocked("low on memory"))
-        await eventually(lambda: channel.connection.blocked == "low on memory", "the block is visible")
+        await eventually(lambda: channel._core.session.blocked == "low on memory", "the block is visible")
         with pytest.raises(PublishTimeout, match="not sent"):
             await channel.send(b"too late", routing_key="q", timeout=0.05)
         peer.ack(1)  # confirms come all the same
@@ -277,7 +277,7 @@ async def test_a_blocked_connection_sends_nothing_new_until_it_is_unblocked() ->
         assert [body for *_, body in peer.published[1:]] == [b"0", b"1", b"2", b"3", b"4"]
         peer.ack(6, multiple=True)
         await asyncio.gather(*waiting)
-        assert channel.connection.blocked is None
+        assert channel._core.session.blocked is None
 
 
 async def test_a_refusal_names_where_the_message_went() -> None:

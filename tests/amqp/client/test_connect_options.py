@@ -21,8 +21,8 @@ from tests.support.waiting import eventually
 
 
 def _link(connection: Connection) -> Link:
-    assert connection.link is not None
-    return connection.link
+    assert connection._session.link is not None
+    return connection._session.link
 
 
 async def test_the_heartbeat_goes_before_the_urls(broker_url: str) -> None:

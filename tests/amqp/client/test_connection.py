@@ -145,8 +145,8 @@ async def test_a_broker_that_goes_away_ends_everything_with_the_cause(broker_url
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         async with channel.consume(queue) as deliveries:
-            assert connection.link is not None
-            connection.link.driver.abort(ConnectionResetError("cut by the test"))
+            assert connection._session.link is not None
+            connection._session.link.driver.abort(ConnectionResetError("cut by the test"))
             with pytest.raises(ConnectionClosed, match="cut by the test"):
                 await anext(deliveries)
         await connection.wait_closed()

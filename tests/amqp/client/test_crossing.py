@@ -106,7 +106,9 @@ async def test_an_opening_that_is_given_up_while_it_is_refused(no_leaks: None, r
         await eventually(lambda: broker.links and broker.links[0].kept, "the refusal")  # type: ignore[attr-defined]
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
-        await eventually(lambda: not connection.link or not connection.link.channels, "the number is free")
+        await eventually(
+            lambda: not connection._session.link or not connection._session.link.channels, "the number is free"
+        )
         assert (await connection.channel()).number == 1
 
 

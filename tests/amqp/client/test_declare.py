@@ -129,7 +129,7 @@ async def test_what_it_declares_is_not_declared_besides_and_all_else_is(
         other = (await channel.declare_queue(exclusive=True)).name
         await proxy.cut()
         await events.until("recovered")
-        assert connection.topology.queues.keys() == {other}
+        assert connection._session.topology.queues.keys() == {other}
         assert len(set(names)) == 2
         await channel.publish(b"x", routing_key=names[1])
         assert await channel.purge_queue(names[1]) == 1

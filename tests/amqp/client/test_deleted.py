@@ -31,9 +31,9 @@ async def looking(broker_url: str) -> AsyncIterator[Connection]:
 
 
 async def _recover(connection: Connection, proxy: FaultProxy) -> None:
-    lost = connection.link
+    lost = connection._session.link
     await proxy.cut()
-    await eventually(lambda: connection.is_open and connection.link is not lost, "the recovery")
+    await eventually(lambda: connection.is_open and connection._session.link is not lost, "the recovery")
 
 
 async def _has_queue(looking: Connection, name: str) -> bool:
@@ -121,7 +121,7 @@ async def test_a_consumer_that_the_broker_refused_takes_no_queue_with_it(
         other = await connection.channel()
         with pytest.raises(rabbitry.ChannelClosed):
             await other.consume("q").start()
-        assert "q" in connection.topology.queues
+        assert "q" in connection._session.topology.queues
     assert not await _has_queue(looking, "q")
 
 
@@ -132,8 +132,8 @@ async def test_a_queue_named_by_the_broker_is_forgotten_by_the_name_that_the_pro
     async with channel.consume(queue):
         await _recover(connection, proxy)
         assert (await channel.declare_queue(queue, passive=True)).name != queue
-    assert not connection.topology.queues
-    assert not connection.topology.names
+    assert not connection._session.topology.queues
+    assert not connection._session.topology.names
 
 
 async def test_an_auto_delete_exchange_goes_with_the_last_binding_from_it(

@@ -112,7 +112,7 @@ async def test_what_the_program_has_looked_at_is_not_raised_again(broker_url: st
             assert len(caught.value.exceptions) == 4  # here all that failed, as documented
         await channel.open()
         await channel.send(b"x", routing_key="nowhere")
-        await eventually(lambda: not channel.awaits_answer, "the return, and its confirm")
+        await eventually(lambda: not channel._core.awaits_answer, "the return, and its confirm")
         await channel.close()
         with pytest.raises(ExceptionGroup) as caught:
             await connection.__aexit__(None, None, None)
@@ -147,7 +147,7 @@ async def test_a_connection_that_ends_in_the_block_fails_what_was_sent_in_the_gr
 async def test_leaving_with_an_error_is_quick_and_counts_in_one_line(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture, way: Way | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rabbitry.amqp.client.channel.LEAVE_TIMEOUT", 0.2)
+    monkeypatch.setattr("rabbitry.amqp.client._channel.LEAVE_TIMEOUT", 0.2)
     monkeypatch.setattr(Connection.close, "__kwdefaults__", {"timeout": 0.2})
     async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         url = broker_url.replace(f":{parse_url(broker_url).hosts[0][1]}/", f":{proxy.port}/")
@@ -170,7 +170,7 @@ async def test_leaving_with_an_error_is_quick_and_counts_in_one_line(
 async def test_nested_blocks_are_left_with_their_error_though_the_broker_is_silent(
     embedded_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("channel", "consuming"):
+    for module in ("_channel", "consuming"):
         monkeypatch.setattr(f"rabbitry.amqp.client.{module}.LEAVE_TIMEOUT", 0.1)
     monkeypatch.setattr(Connection.close, "__kwdefaults__", {"timeout": 0.1})
     async with FaultProxy(parse_url(embedded_url).hosts[0][1]) as proxy:
@@ -317,7 +317,7 @@ async def test_waiters_that_gave_up_leave_nothing_to_print(embedded_url: str, ca
         await eventually(lambda: broker.links[0].published and broker.links[0].consumed, "both on their way")
         closed = asyncio.ensure_future(connection.wait_closed())
         closed.add_done_callback(give_up)
-        connection.end(ConnectionClosed(0, "gone"))
+        connection._session.end(ConnectionClosed(0, "gone"))
         await asyncio.wait(tasks)
         await connection.close()
         tasks.clear()
@@ -411,7 +411,7 @@ async def test_scripts_learn_of_a_failure_in_whichever_turn_of_the_loop_it_comes
             channel = connection.channel()
             channel.send(b"x", routing_key="q")
             eventually_blocking(lambda: broker.links[0].published, "the message at the broker")
-            io.turns, io.interrupt = turns, lambda: inner.end(ConnectionClosed(0, "gone"))
+            io.turns, io.interrupt = turns, lambda: inner._session.end(ConnectionClosed(0, "gone"))
             with pytest.raises(ExceptionGroup, match="a message was not confirmed") as caught:
                 wait(connection, channel)
         finally:
@@ -524,8 +524,8 @@ async def test_another_event_loop_is_refused_and_sends_nothing(broker_url: str) 
 async def test_a_cancellation_that_comes_together_with_the_end_of_a_close_is_not_forgotten(broker_url: str) -> None:
     connection = await rabbitry.connect(broker_url)
     closing = asyncio.ensure_future(connection.close())
-    assert connection.link is not None
-    connection.link._lost.add_done_callback(lambda _: closing.cancel())
+    assert connection._session.link is not None
+    connection._session.link._lost.add_done_callback(lambda _: closing.cancel())
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert connection.close_reason is not None

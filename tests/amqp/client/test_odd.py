@@ -70,8 +70,8 @@ async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
 
     async with rabbitry.connect(broker_url, on_recovery=tell) as connection:
         channel = await connection.channel()
-        assert connection.link is not None
-        connection.link.driver.abort()
+        assert connection._session.link is not None
+        connection._session.link.driver.abort()
         await eventually(lambda: "recovered" in kinds, "the recovery")
         async with asyncio.timeout(90):
             await channel.declare_queue(exclusive=True)

@@ -194,8 +194,8 @@ async def test_a_lone_message_goes_at_once_with_the_acks_before_it_and_others_to
         await channel.publish(b"x", routing_key=queue)
         async with channel.consume(queue) as deliveries:
             delivery = await anext(deliveries)
-            assert connection.link is not None
-            driver = connection.link.driver
+            assert connection._session.link is not None
+            driver = connection._session.link.driver
             before = driver.bytes_sent
             delivery.ack()
             await channel.send(b"y" * 100, routing_key=queue)

@@ -10,6 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import BrokerURL, Channel, _window, blocking
+from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.runtime import backoff, loop_watchdog
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.io_thread import IOThread
@@ -93,15 +94,15 @@ async def test_a_get_that_is_cancelled_with_its_answer_there_gives_it_back(
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         await channel.publish(b"kept", routing_key=queue)
-        answered = Channel._hold_got
+        answered = ChannelCore._hold_got
         getting: list[asyncio.Task[object]] = []
 
-        def cancel_then(self: Channel, answer: object) -> None:
+        def cancel_then(self: ChannelCore, answer: object) -> None:
             answered(self, answer)  # type: ignore[arg-type] # passed on as it came
             # The answer is set in this turn of the loop; the task that waits for it runs in the next.
             asyncio.get_running_loop().call_soon(getting[0].cancel)
 
-        monkeypatch.setattr(Channel, "_hold_got", cancel_then)
+        monkeypatch.setattr(ChannelCore, "_hold_got", cancel_then)
         getting.append(asyncio.create_task(channel.get(queue)))
         with pytest.raises(asyncio.CancelledError):
             await getting[0]
@@ -281,9 +282,9 @@ async def test_the_first_publish_of_a_channel_can_come_while_it_is_restored(
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         proxy.delay(0.1)
-        lost = connection.link
+        lost = connection._session.link
         await proxy.cut()
-        await eventually(lambda: connection.link is not lost, "the new link")  # channel.open is on its way
+        await eventually(lambda: connection._session.link is not lost, "the new link")  # channel.open is on its way
         await asyncio.sleep(milliseconds / 1000)  # or basic.qos is
         publishing = asyncio.create_task(channel.publish(b"x", routing_key=queue))
         await asyncio.sleep(0.02)

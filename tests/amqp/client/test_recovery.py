@@ -172,9 +172,9 @@ async def test_a_channel_that_is_closed_while_it_is_restored_stops_nothing(url: 
         closing, staying = await connection.channel(), await connection.channel()
         queue = (await staying.declare_queue(exclusive=True)).name
         proxy.delay(0.1)
-        lost = connection.link
+        lost = connection._session.link
         await proxy.cut()
-        await eventually(lambda: connection.link is not lost, "the new link")
+        await eventually(lambda: connection._session.link is not lost, "the new link")
         await closing.close()
         proxy.delay(0)
         await staying.publish(b"goes on", routing_key=queue)

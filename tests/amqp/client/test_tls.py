@@ -61,8 +61,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 async def test_a_trusted_broker_is_used_over_tls(secured: Secured, no_leaks: None) -> None:
     async with rabbitry.connect(secured.url()) as connection:
-        assert connection.link is not None
-        assert connection.link.driver.get_extra_info("ssl_object") is not None
+        assert connection._session.link is not None
+        assert connection._session.link.driver.get_extra_info("ssl_object") is not None
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
         body = b"x" * (1 << 20)

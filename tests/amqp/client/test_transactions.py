@@ -65,9 +65,9 @@ async def test_a_transaction_does_not_outlive_its_connection(url: BrokerURL) -> 
         async def lose_it_halfway() -> None:
             async with channel.transaction():
                 await channel.publish(b"before", routing_key=queue)
-                assert connection.link is not None
-                connection.link.driver.abort()
-                await connection.link.wait_lost()
+                assert connection._session.link is not None
+                connection._session.link.driver.abort()
+                await connection._session.link.wait_lost()
                 await channel.publish(b"after", routing_key=queue)
 
         with pytest.raises(ConnectionClosed, match="none of it took effect"):

@@ -26,24 +26,10 @@ _TWINS: list[tuple[type, type]] = [
     (Publisher, BlockingPublisher),
 ]
 _OF_THE_PACKAGE: dict[type, set[str]] = {
-    client.Connection: {
-        "channels", "check_process", "consumer_gone", "declare", "end", "failures", "forget_expired", "is_declaring",
-        "link", "loop", "new_link", "not_found", "on_blocked", "on_fork", "on_link_lost", "on_link_writable", "open",
-        "queue_gone", "resending", "restore_topology", "resumed", "topology", "usable_link",
-    },
-    client.Channel: {
-        "awaits_answer", "connection", "consumers", "epoch", "has_confirms", "in_transaction", "is_transactional",
-        "loop", "measure_buffers", "hold_reading", "on_confirm", "on_content", "on_fork", "on_link_gone", "on_method",
-        "release_reading", "request", "request_now", "restore", "resume", "send_untracked", "start_again",
-        "start_consumer", "stop_consumer", "suspend", "wake_publishers", "window",
-    },
-    client.BlockingChannel: {"abandon", "settled"},
-    client.Consumer: {"deliver", "drop_buffer", "end", "gives_back", "has_ended", "has_started", "measure"},
-    client.Delivery: {"check_open"},
     Processing: {"settle"},
     BlockingProcessing: {"settle"},
     Publisher: {"send_body"},
-}  # fmt: skip
+}
 """Names that other modules of the package use, and no user."""
 _BLOCKING_ALONE: dict[type, set[str]] = {client.BlockingConsumer: {"next"}, client.BlockingConsumers: {"next"}}
 """`next(timeout)` is `asyncio.timeout` around `anext`."""

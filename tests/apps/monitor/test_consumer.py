@@ -7,7 +7,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Delivery, parse_url
-from rabbitry.amqp.client.consuming import Settlements
+from rabbitry.amqp.client._settlements import Settlements
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed, _Events
 from rabbitry.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed, ResourceLocked
 from tests.apps.monitor.wire import through

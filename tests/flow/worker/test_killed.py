@@ -121,7 +121,7 @@ async def test_a_generator_that_never_ends_survives_a_lost_connection_once(broke
         await eventually(lambda: begun, "the generator")
         consuming = worker._engine._connections[0]
         assert worker._io is not None
-        worker._io.loop.call_soon_threadsafe(consuming.link.driver.abort)  # type: ignore[union-attr] # it is there
+        worker._io.loop.call_soon_threadsafe(consuming._session.link.driver.abort)  # type: ignore[union-attr] # it is there
         await eventually(lambda: begun == [1, 2], "the message to come again")
         await eventually(lambda: ended == [1], "the first run to be closed")
         assert await worker.stop(deadline=0.1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import Properties, _window, consuming
+from rabbitry.amqp.client import Properties, _subscription, _window
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.wiring import dead_letters
@@ -159,7 +159,7 @@ def test_delays_that_are_no_times_are_refused() -> None:
 async def test_more_dead_letters_than_are_read_ahead_are_replayed_over_their_one_connection(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consuming, "_BUFFER_MESSAGES", 100)
+    monkeypatch.setattr(_subscription, "_BUFFER_MESSAGES", 100)
     monkeypatch.setattr(_window, "WINDOW_MESSAGES", 20)
     app = rabbitry.App("much")
 

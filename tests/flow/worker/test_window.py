@@ -110,7 +110,7 @@ async def test_of_large_messages_few_are_in_hand(broker_url: str, no_leaks: None
 
     async with holding(broker_url, app, [HALF] * (FIRST + 4)) as worker:
         intake = worker._engine.intakes[0]
-        await eventually(lambda: intake._channel is not None and intake._channel._limit == 2, "a limit of two")
+        await eventually(lambda: intake._channel is not None and intake._channel._core._limit == 2, "a limit of two")
 
         async def is_steady() -> bool:
             ready = await counts(broker_url, [f"{app.name}.handle"])

@@ -189,8 +189,8 @@ async def take_and_die(url: str, queue: str) -> None:
         channel = await connection.channel(prefetch=1)
         # RabbitMQ may still be about to give it back from a worker that was lost just before.
         await eventually_awaited(lambda: channel.get(queue), "the message")
-        assert connection.link is not None
-        connection.link.driver.abort()
+        assert connection._session.link is not None
+        connection._session.link.driver.abort()
         await connection.wait_closed()
 
 

@@ -1,9 +1,9 @@
-"""The asyncio client: connection, channel, publishing, consuming."""
+"""The asyncio client, and its blocking twin.
 
-from rabbitry.amqp.client._consumers import Consumers
-from rabbitry.amqp.client._declaring import QueueInfo
-from rabbitry.amqp.client._recovery import RecoveryEvent
-from rabbitry.amqp.client._transaction import Transaction
+Modules: `connection` (and `connect`), `channel`, `consuming`, `url` (where to connect), and `blocking`, the same for
+programs without an event loop. The names that programs use can all be imported from here.
+"""
+
 from rabbitry.amqp.client.blocking import (
     BlockingChannel,
     BlockingConnection,
@@ -13,9 +13,9 @@ from rabbitry.amqp.client.blocking import (
     BlockingTransaction,
     connect_blocking,
 )
-from rabbitry.amqp.client.channel import Channel
-from rabbitry.amqp.client.connection import Connection, Credentials, Declare, connect
-from rabbitry.amqp.client.consuming import Consumer, Delivery
+from rabbitry.amqp.client.channel import Channel, QueueInfo, Transaction
+from rabbitry.amqp.client.connection import Connection, Credentials, Declare, RecoveryEvent, connect
+from rabbitry.amqp.client.consuming import Consumer, Consumers, Delivery
 from rabbitry.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
 from rabbitry.amqp.protocol.properties import Properties
 

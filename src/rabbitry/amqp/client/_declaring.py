@@ -1,10 +1,8 @@
 """The part of a channel that declares, binds, purges and deletes exchanges and queues."""
 
-import abc
-import asyncio
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from rabbitry.amqp.client._topology import Topology
+from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.amqp.protocol.methods import (
     NO_ARGUMENTS,
     ExchangeBind,
@@ -15,7 +13,6 @@ from rabbitry.amqp.protocol.methods import (
     ExchangeDeleteOk,
     ExchangeUnbind,
     ExchangeUnbindOk,
-    Method,
     QueueBind,
     QueueBindOk,
     QueueDeclare,
@@ -29,8 +26,6 @@ from rabbitry.amqp.protocol.methods import (
 )
 from rabbitry.amqp.protocol.tables import Table
 
-_T = TypeVar("_T")
-
 
 class QueueInfo(NamedTuple):
     """The broker's figures of a queue: its name, messages that are ready, and consumers."""
@@ -40,20 +35,10 @@ class QueueInfo(NamedTuple):
     consumer_count: int
 
 
-class Declaring(abc.ABC):
+class Declaring:
     """The operations of `Channel` on exchanges and queues; each is noted for recovery once the broker has agreed."""
 
-    _topology: Topology
-    loop: asyncio.AbstractEventLoop
-
-    @property
-    @abc.abstractmethod
-    def _notes(self) -> Topology:
-        """Where declarations are noted for recovery."""
-
-    @abc.abstractmethod
-    async def request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
-        """Send a method and wait for its answer of type `kind`."""
+    _core: ChannelCore
 
     async def declare_exchange(
         self,
@@ -74,13 +59,13 @@ class Declaring(abc.ABC):
         method = ExchangeDeclare(
             name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
         )
-        await self.request(method, ExchangeDeclareOk, timeout=timeout)
-        self._notes.exchange_declared(method)
+        await self._core.line.request(method, ExchangeDeclareOk, timeout=timeout)
+        self._core.notes.exchange_declared(method)
 
     async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
         """Delete an exchange with its bindings. One that does not exist is no error."""
-        await self.request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
-        self._topology.exchange_deleted(name)
+        await self._core.line.request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
+        self._core.topology.exchange_deleted(name)
 
     async def bind_exchange(
         self,
@@ -93,8 +78,8 @@ class Declaring(abc.ABC):
     ) -> None:
         """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
         method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
-        await self.request(method, ExchangeBindOk, timeout=timeout)
-        self._notes.exchange_bound(method)
+        await self._core.line.request(method, ExchangeBindOk, timeout=timeout)
+        self._core.notes.exchange_bound(method)
 
     async def unbind_exchange(
         self,
@@ -107,8 +92,8 @@ class Declaring(abc.ABC):
     ) -> None:
         """Undo `bind_exchange`. A binding that does not exist is no error."""
         method = ExchangeUnbind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
-        await self.request(method, ExchangeUnbindOk, timeout=timeout)
-        self._topology.exchange_unbound(ExchangeBind(destination, source, routing_key, arguments=method.arguments))
+        await self._core.line.request(method, ExchangeUnbindOk, timeout=timeout)
+        self._core.topology.exchange_unbound(ExchangeBind(destination, source, routing_key, arguments=method.arguments))
 
     async def declare_queue(
         self,
@@ -127,10 +112,15 @@ class Declaring(abc.ABC):
         another connection's, NotFound with `passive` where there is none.
         """
         method = QueueDeclare(
-            self._topology.current(name), passive, durable, exclusive, auto_delete, arguments=arguments or NO_ARGUMENTS
+            self._core.topology.current(name),
+            passive,
+            durable,
+            exclusive,
+            auto_delete,
+            arguments=arguments or NO_ARGUMENTS,
         )
-        answer = await self.request(method, QueueDeclareOk, timeout=timeout)
-        self._notes.queue_declared(method, self._topology.known(answer.queue), self.loop.time())
+        answer = await self._core.line.request(method, QueueDeclareOk, timeout=timeout)
+        self._core.notes.queue_declared(method, self._core.topology.known(answer.queue), self._core.session.loop.time())
         return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
 
     async def bind_queue(
@@ -143,10 +133,10 @@ class Declaring(abc.ABC):
         timeout: float | None = None,
     ) -> None:
         """Bind a queue to an exchange."""
-        current = self._topology.current(queue)
+        current = self._core.topology.current(queue)
         method = QueueBind(current, exchange, routing_key, arguments=arguments or NO_ARGUMENTS)
-        await self.request(method, QueueBindOk, timeout=timeout)
-        self._notes.queue_bound(method, queue)
+        await self._core.line.request(method, QueueBindOk, timeout=timeout)
+        self._core.notes.queue_bound(method, queue)
 
     async def unbind_queue(
         self,
@@ -158,20 +148,20 @@ class Declaring(abc.ABC):
         timeout: float | None = None,
     ) -> None:
         """Undo `bind_queue`. A binding that does not exist is no error."""
-        method = QueueUnbind(self._topology.current(queue), exchange, routing_key, arguments or NO_ARGUMENTS)
-        await self.request(method, QueueUnbindOk, timeout=timeout)
-        self._topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
+        method = QueueUnbind(self._core.topology.current(queue), exchange, routing_key, arguments or NO_ARGUMENTS)
+        await self._core.line.request(method, QueueUnbindOk, timeout=timeout)
+        self._core.topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
 
     async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
-        """Drop all messages of a queue that are ready, and say how many they were."""
-        method = QueuePurge(self._topology.current(queue))
-        return (await self.request(method, QueuePurgeOk, timeout=timeout)).message_count
+        """Drop all ready messages of a queue, and return how many they were."""
+        method = QueuePurge(self._core.topology.current(queue))
+        return (await self._core.line.request(method, QueuePurgeOk, timeout=timeout)).message_count
 
     async def delete_queue(
         self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
     ) -> int:
-        """Delete a queue, and say how many messages went with it. One that does not exist is no error."""
-        method = QueueDelete(self._topology.current(queue), if_unused, if_empty)
-        count = (await self.request(method, QueueDeleteOk, timeout=timeout)).message_count
-        self._topology.queue_deleted(queue)
+        """Delete a queue, and return how many messages went with it. One that does not exist is no error."""
+        method = QueueDelete(self._core.topology.current(queue), if_unused, if_empty)
+        count = (await self._core.line.request(method, QueueDeleteOk, timeout=timeout)).message_count
+        self._core.topology.queue_deleted(queue)
         return count

@@ -2,15 +2,20 @@
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from rabbitry.amqp.client.connection import Connection
-
-_connections: "Final[weakref.WeakSet[Connection]]" = weakref.WeakSet()
+from typing import Final, Protocol
 
 
-def note(connection: "Connection") -> None:
+class Owned(Protocol):
+    """A connection of one process."""
+
+    def on_fork(self, parent: int) -> None:
+        """Abandon the connection: this is a child of the process that made it."""
+
+
+_connections: "Final[weakref.WeakSet[Owned]]" = weakref.WeakSet()
+
+
+def note(connection: Owned) -> None:
     """Register a connection, so that it knows when it is in a child process."""
     _connections.add(connection)
 

@@ -12,7 +12,6 @@ from collections import deque
 from typing import Final, Protocol, TypeVar
 
 from rabbitry._version import __version__
-from rabbitry.amqp.client import consuming
 from rabbitry.amqp.client._receipts import fail
 from rabbitry.amqp.client._tls import make_context
 from rabbitry.amqp.client.url import BrokerURL
@@ -58,6 +57,8 @@ CAPABILITIES: Final[Table] = {
     "connection.blocked": True,
     "authentication_failure_close": True,
 }
+LOOK_EVERY: Final = 8 << 20
+"""Bytes from the socket after which consumers' buffers are measured: counting each message would cost CPU."""
 _CLOSE_TIMEOUT: Final = 5.0
 _VIOLATION_TIMEOUT: Final = 1.0
 """Seconds that a broker which broke the protocol has to close the socket after it was told why."""
@@ -148,7 +149,7 @@ class Link:
         self._open = False
         self._watch: Watch | None = None
         self._holders: set[object] = set()
-        self._measure_at = consuming.LOOK_EVERY
+        self._measure_at = LOOK_EVERY
         self._last_resort: asyncio.TimerHandle | None = None
         self._secrets: deque[asyncio.Future[None]] = deque()
         """Futures that wait for connection.update-secret-ok; the broker answers in the order of the requests."""
@@ -257,7 +258,7 @@ class Link:
         except ProtocolViolation as violation:
             self._on_violation(violation)
         if self.driver.bytes_received >= self._measure_at:
-            self._measure_at = self.driver.bytes_received + consuming.LOOK_EVERY
+            self._measure_at = self.driver.bytes_received + LOOK_EVERY
             for channel in self.channels.values():
                 channel.measure_buffers()
         if self._holders:

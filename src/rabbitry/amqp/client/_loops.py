@@ -1,12 +1,16 @@
 """The check that a connection is used in its own event loop: from another one, writes to the socket would race."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rabbitry.exceptions import UsageError
 
-if TYPE_CHECKING:
-    from rabbitry.amqp.client.connection import Connection
+
+class Owned(Protocol):
+    """A connection of one process."""
+
+    def check_process(self) -> None:
+        """Raise UsedAfterFork where the connection is the parent process's."""
 
 
 _NO_LOOP = (
@@ -23,7 +27,7 @@ def check_asyncio() -> None:
         raise UsageError(_NO_LOOP) from error
 
 
-def check_loop(loop: asyncio.AbstractEventLoop, connection: "Connection | None" = None) -> None:
+def check_loop(loop: asyncio.AbstractEventLoop, connection: Owned | None = None) -> None:
     """Raise UsageError unless `loop` runs here; UsedAfterFork for a connection of the parent process.
 
     Python 3.11 asks the system for the process id here, which costs 0.3 µs: a consumer checks once for each batch.

@@ -12,10 +12,11 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from rabbitry.amqp.client._link import Link
-from rabbitry.amqp.client.channel import Channel
+from rabbitry.amqp.client._channel import ChannelCore
+from rabbitry.amqp.client._restoring import restore_topology
+from rabbitry.amqp.client._session import CLOSE_TIMEOUT, RECOVERABLE, Session
 from rabbitry.exceptions import (
     ChannelClosed,
     ConnectFailed,
@@ -24,25 +25,12 @@ from rabbitry.exceptions import (
     NotFound,
     RabbitryError,
     RequestTimeout,
-    ResourceLocked,
-    UsageError,
     VirtualHostRefused,
 )
 from rabbitry.runtime import backoff
 
-if TYPE_CHECKING:
-    from rabbitry.amqp.client.connection import Connection
-
-RECOVERABLE: Final = (0, 320, 541)
-"""Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
 HELD: Final = 3.0
 """Seconds after which a connection counts as held: one that is lost earlier is another failed attempt."""
-LOCKED_PAUSE: Final = 0.5
-LOCKED_PATIENCE: Final = 30.0
-LOCKED_HEARTBEATS: Final = 4
-"""An exclusive queue stays locked until the broker notices that the old connection is dead, after two to three
-heartbeats. It is tried again for four, and at least for LOCKED_PATIENCE seconds."""
-
 FAILURES: Final = (ConnectFailed, ConnectionClosed, RequestTimeout, NotFound)
 """Errors after which another attempt may go better. NotFound: of `declare`, for a queue whose node is down."""
 
@@ -92,20 +80,33 @@ class Listener:
         _log.log(self._level, "%s%s; trying again in %s s", error, of, shown)
 
 
-async def connect_first(connection: "Connection", most: int | None, listener: Listener) -> None:
+async def connect_first(session: Session, most: int | None, listener: Listener) -> None:
     """Connect for the first time, with at most so many attempts (None: no limit) and growing pauses between them.
 
     Raises LoginRefused and VirtualHostRefused at once, what the last attempt failed with, and what the program's
-    `declare` raises.
+    `declare` raises; the session is closed then, and when this is cancelled.
     """
+    session.connecting = asyncio.current_task()  # a link that is lost meanwhile is another failed attempt
+    try:
+        await _try_first(session, most, listener)
+    except BaseException as error:
+        if session.link is not None and not isinstance(error, Exception):
+            session.link.driver.abort()  # cancelled: no time for an orderly end
+        await session.close(CLOSE_TIMEOUT)
+        raise
+    finally:
+        session.connecting = None
+
+
+async def _try_first(session: Session, most: int | None, listener: Listener) -> None:
     for attempt in itertools.count(1):
         try:
-            await establish(connection)
+            await establish(session)
         except (LoginRefused, VirtualHostRefused):
             raise
         except FAILURES as error:
-            if connection.close_reason is not None:
-                raise connection.close_reason.fresh() from error
+            if session.close_reason is not None:
+                raise session.close_reason.fresh() from error
             if attempt == most:
                 if isinstance(error, ConnectionClosed) and error.reply_code in RECOVERABLE:
                     raise ConnectFailed(f"{error}, before the connection could be used") from error
@@ -113,8 +114,8 @@ async def connect_first(connection: "Connection", most: int | None, listener: Li
             seconds = backoff.AT_START.pause(attempt)
             listener.log_failure(error, attempt, most, seconds)
             listener.tell(RecoveryEvent("connecting", attempt + 1, error))
-            if connection.link is not None:
-                connection.link.driver.abort()
+            if session.link is not None:
+                session.link.driver.abort()
             await asyncio.sleep(seconds)
         else:
             return
@@ -123,125 +124,101 @@ async def connect_first(connection: "Connection", most: int | None, listener: Li
 class Recovery:
     """The recovery of one connection."""
 
-    def __init__(self, timeout: float | None, most: int | None, listener: Listener) -> None:
+    def __init__(self, session: Session, timeout: float | None, most: int | None, listener: Listener) -> None:
         """timeout: seconds that one recovery may take. most: attempts of one recovery. None: no limit."""
+        self._session = session
         self._timeout = timeout
         self._most = most
         self._listener = listener
         self._recovered_at: float | None = None
         self._short_lived = 0
         """How many recoveries in a row did not last."""
+        self._attempt = 0
 
-    async def run(self, connection: "Connection", error: ConnectionClosed) -> None:
-        """Bring a connection back, or end it with the reason why that is of no use.
+    async def run(self, error: ConnectionClosed) -> None:
+        """Bring the connection back, or end it with the reason why that is of no use.
 
         The first attempt is made at once. Pauses grow from attempt to attempt, and from loss to loss until a connection
         has held: a broker, or what stands before it, may take every connection and drop it.
         """
-        loop = asyncio.get_running_loop()
+        session = self._session
         self._listener.log_loss(error)
         self._listener.tell(RecoveryEvent("lost", 0, error))
-        is_new = self._recovered_at is not None and loop.time() - self._recovered_at < HELD
+        is_new = self._recovered_at is not None and session.loop.time() - self._recovered_at < HELD
         self._short_lived = self._short_lived + 1 if is_new else 0
         if self._short_lived > 1:  # one may be chance
             await asyncio.sleep(backoff.AGAIN.pause(self._short_lived - 1))
-        attempt = 1
+        self._attempt = 1
         try:
             async with asyncio.timeout(self._timeout):
-                self._listener.tell(RecoveryEvent("recovering", attempt, error))
-                while True:
-                    try:
-                        await establish(connection)
-                    except (LoginRefused, VirtualHostRefused):
-                        raise
-                    except FAILURES as failed:
-                        if connection.close_reason is not None:
-                            return  # the new link was closed for a reason that no retry helps against
-                        if connection.link is not None:
-                            connection.link.driver.abort()
-                        if attempt == self._most:
-                            raise
-                        seconds = backoff.AGAIN.pause(self._short_lived + attempt)
-                        self._listener.log_failure(failed, attempt, self._most, seconds)
-                        attempt += 1
-                        self._listener.tell(RecoveryEvent("recovering", attempt, failed))
-                        await asyncio.sleep(seconds)
-                    else:
-                        break
+                is_back = await self._try(error)
         except (RabbitryError, TimeoutError) as final:
             why = str(final) or f"not within {self._timeout} s"
-            reason = ConnectionClosed(0, f"{error}; it did not come back: {why}")
-            reason.__cause__ = final
-            self._listener.tell(RecoveryEvent("failed", attempt, final))
-            connection.end(reason)
-            return
+            self._listener.tell(RecoveryEvent("failed", self._attempt, final))
+            session.end(_ended(f"{error}; it did not come back: {why}", final))
         except Exception as defect:  # noqa: BLE001 - nobody may wait for ever for a recovery that has ended
             # Nobody awaits this task, so the log has it.
-            _log.exception("%s: recovering failed", connection.url)
-            reason = ConnectionClosed(0, f"{error}; recovering failed: {defect!r}")
-            reason.__cause__ = defect
-            connection.end(reason)
-            return
-        self._recovered_at = loop.time()
-        _log.info("%s: connected again, at attempt %d", connection.url, attempt)
-        self._listener.tell(RecoveryEvent("recovered", attempt, None))
+            _log.exception("%s: recovering failed", session.url)
+            session.end(_ended(f"{error}; recovering failed: {defect!r}", defect))
+        else:
+            if is_back:
+                self._recovered_at = session.loop.time()
+                _log.info("%s: connected again, at attempt %d", session.url, self._attempt)
+                self._listener.tell(RecoveryEvent("recovered", self._attempt, None))
+
+    async def _try(self, error: ConnectionClosed) -> bool:
+        """Make attempts until one succeeds; return False where the connection was closed for good meanwhile.
+
+        Raises what the last attempt failed with, and what no other attempt would help against.
+        """
+        session = self._session
+        self._listener.tell(RecoveryEvent("recovering", self._attempt, error))
+        while True:
+            try:
+                await establish(session)
+            except (LoginRefused, VirtualHostRefused):
+                raise
+            except FAILURES as failed:
+                if session.close_reason is not None:
+                    return False  # the new link was closed for a reason that no retry helps against
+                if session.link is not None:
+                    session.link.driver.abort()
+                if self._attempt == self._most:
+                    raise
+                seconds = backoff.AGAIN.pause(self._short_lived + self._attempt)
+                self._listener.log_failure(failed, self._attempt, self._most, seconds)
+                self._attempt += 1
+                self._listener.tell(RecoveryEvent("recovering", self._attempt, failed))
+                await asyncio.sleep(seconds)
+            else:
+                return True
 
 
-async def establish(connection: "Connection") -> None:
+def _ended(text: str, cause: Exception) -> ConnectionClosed:
+    reason = ConnectionClosed(0, text)
+    reason.__cause__ = cause
+    return reason
+
+
+async def establish(session: Session) -> None:
     """Make a link, and restore over it what the connection had, which is nothing the first time.
 
     Raises one of FAILURES, LoginRefused, VirtualHostRefused, and what the program's `declare` raises.
     """
-    link = await connection.new_link()
-    connection.link = link
-    channels = list(connection.channels)  # without those that `declare` opens, over the new link
+    link = await session.dialing.new_link(session)
+    session.link = link
+    channels = list(session.channels)  # without those that `declare` opens, over the new link
     # A channel that its owner, or the broker, closes meanwhile has told everybody who waits, and is left out.
     for channel in channels:
-        if channel in connection.channels:
+        if channel in session.channels:
             with contextlib.suppress(ChannelClosed):
                 await channel.restore(link)
-    await restore_topology(connection, link)
+    await restore_topology(session, link, lambda: ChannelCore(session, 0))
     for channel in channels:
-        if channel in connection.channels:
+        if channel in session.channels:
             with contextlib.suppress(ChannelClosed):
                 await channel.resume(link)
     if not link.is_open:
         raise ConnectionClosed(0, "the new connection was lost at once")
     # Nothing waits between here and the end of the recovery, so a link that is lost now finds no recovery under way.
-    connection.resumed()
-
-
-async def restore_topology(connection: "Connection", link: Link) -> None:
-    """Run the program's declarations, and declare again everything else that was declared.
-
-    That is over a channel of its own, opened anew after each refusal. Raises ConnectionClosed, and what the program's
-    `declare` raises.
-    """
-    await connection.declare()
-    loop = asyncio.get_running_loop()
-    patience = max(LOCKED_PATIENCE, LOCKED_HEARTBEATS * link.heartbeat)
-    locked_until = loop.time() + patience
-    channel: Channel | None = None
-    connection.forget_expired()
-    for step in connection.topology.steps():
-        while True:
-            if channel is None or not channel.is_open:
-                channel = Channel(connection, 0)
-                await channel.restore(link)
-            try:
-                await step(channel)
-            except ResourceLocked as error:
-                if loop.time() > locked_until:
-                    _log.error("%s: not restored, still locked after %d s: %s", connection.url, patience, error)
-                    break
-                await asyncio.sleep(LOCKED_PAUSE)
-            except (ChannelClosed, UsageError) as error:  # UsageError: too long for the frames of the new connection
-                # One thing that exists otherwise by now must not keep all others from coming back.
-                _log.error("%s: not restored: %s", connection.url, error)
-                break
-            else:
-                break
-    if channel is not None:
-        await channel.close()
-    if not link.is_open:
-        raise ConnectionClosed(0, "the new connection was lost before all was declared again")
+    session.resumed()

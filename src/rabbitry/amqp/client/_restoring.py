@@ -1,42 +1,67 @@
-"""Consumers that come back by themselves: the broker cancelled them, or a recovery may not find their queues yet."""
+"""Declaring again what was declared over a connection."""
 
 import asyncio
-import itertools
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from rabbitry.amqp.client.consuming import Consumer
-from rabbitry.exceptions import ChannelClosed, ConnectionClosed, RequestTimeout, UsageError
-from rabbitry.runtime import backoff
+from rabbitry.amqp.client._link import Link
+from rabbitry.amqp.client._session import Session
+from rabbitry.amqp.client._topology import Declarer
+from rabbitry.exceptions import ChannelClosed, ConnectionClosed, ResourceLocked, UsageError
 
-if TYPE_CHECKING:
-    from rabbitry.amqp.client.channel import Channel
-
+LOCKED_PAUSE: Final = 0.5
+LOCKED_PATIENCE: Final = 30.0
+LOCKED_HEARTBEATS: Final = 4
+"""An exclusive queue stays locked until the broker notices that the old connection is dead, after two to three
+heartbeats. It is tried again for four, and at least for LOCKED_PATIENCE seconds."""
 _log = logging.getLogger(__name__)
 
 
-async def consume_again(channel: "Channel", consumer: Consumer, *, after_recovery: bool) -> None:
-    """Start a consumer anew, with growing pauses until that works, or consumer, channel or connection has ended.
+class DeclaringChannel(Declarer, Protocol):
+    """A channel to declare over, not open yet."""
 
-    after_recovery: everything was declared just now, so look at once; else what was declared over the connection is
-    declared before each attempt. A queue whose node is down is not there (404) until the node is back.
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+
+    async def restore(self, link: Link) -> None:
+        """Open it on a link."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+async def restore_topology(session: Session, link: Link, new_channel: Callable[[], DeclaringChannel]) -> None:
+    """Run the program's declarations, and declare again everything else that was declared.
+
+    That is over a channel of its own, made anew by `new_channel` after each refusal. Raises ConnectionClosed, and what
+    the program's `declare` raises.
     """
-    connection = channel.connection
-    for attempt in itertools.count(0 if after_recovery else 1):
-        if attempt:
-            await asyncio.sleep(backoff.AGAIN.pause(attempt))
-        if consumer.has_ended or not channel.is_open:
-            return
-        try:
-            if attempt:
-                await connection.restore_topology()
-            async with await connection.channel() as probe:  # a 404 closes the channel that it comes on
-                await probe.declare_queue(connection.topology.current(consumer.queue), passive=True)
-            await channel.start_again(consumer)
-            return
-        except ConnectionClosed as error:
-            if connection.close_reason is not None:
-                consumer.end(error)
-                return  # else it recovers, and the next attempt waits for that
-        except (ChannelClosed, RequestTimeout, UsageError) as error:
-            _log.warning("consumer of %r not restored yet: %s", consumer.queue, error)
+    await session.declaring.run()
+    patience = max(LOCKED_PATIENCE, LOCKED_HEARTBEATS * link.heartbeat)
+    locked_until = session.loop.time() + patience
+    channel: DeclaringChannel | None = None
+    session.deletions.forget_expired()
+    for step in session.topology.steps():
+        while True:
+            if channel is None or not channel.is_open:
+                channel = new_channel()
+                await channel.restore(link)
+            try:
+                await step(channel)
+            except ResourceLocked as error:
+                if session.loop.time() > locked_until:
+                    _log.error("%s: not restored, still locked after %d s: %s", session.url, patience, error)
+                    break
+                await asyncio.sleep(LOCKED_PAUSE)
+            except (ChannelClosed, UsageError) as error:  # UsageError: too long for the frames of the new connection
+                # One thing that exists otherwise by now must not keep all others from coming back.
+                _log.error("%s: not restored: %s", session.url, error)
+                break
+            else:
+                break
+    if channel is not None:
+        await channel.close()
+    if not link.is_open:
+        raise ConnectionClosed(0, "the new connection was lost before all was declared again")

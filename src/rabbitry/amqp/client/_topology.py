@@ -9,7 +9,7 @@ and bindings of this connection count.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol, TypeVar
 
 from rabbitry.amqp.protocol.methods import (
     ExchangeBind,
@@ -24,11 +24,16 @@ from rabbitry.amqp.protocol.methods import (
 )
 from rabbitry.amqp.protocol.tables import encode_table
 
-if TYPE_CHECKING:
-    from rabbitry.amqp.client.channel import Channel
-
 _Key = tuple[str, str, str, bytes]
 _EXPIRES: Final = "x-expires"
+_T = TypeVar("_T")
+
+
+class Declarer(Protocol):
+    """A channel to declare over."""
+
+    async def request_now(self, method: Method, kind: type[_T], /) -> _T:
+        """Send a method and wait for its answer of type `kind`, also while the connection recovers."""
 
 
 @dataclass(slots=True)
@@ -134,7 +139,7 @@ class Topology:
 
     # -- restoring -------------------------------------------------------------------------------------
 
-    def steps(self) -> "list[Callable[[Channel], Awaitable[None]]]":
+    def steps(self) -> list[Callable[[Declarer], Awaitable[None]]]:
         """Return the steps that restore it, in order, each for an open channel. A step may be repeated."""
         return [
             *(partial(_request, method=method, answer=ExchangeDeclareOk) for method in self.exchanges.values()),
@@ -143,16 +148,16 @@ class Topology:
             *(partial(self._restore_binding, method=method) for method in self.queue_bindings.values()),
         ]
 
-    async def _restore_queue(self, channel: "Channel", name: str, method: QueueDeclare) -> None:
+    async def _restore_queue(self, channel: Declarer, name: str, method: QueueDeclare) -> None:
         answer = await channel.request_now(method, QueueDeclareOk)
         if not method.queue:
             self.names[name] = answer.queue
 
-    async def _restore_binding(self, channel: "Channel", method: QueueBind) -> None:
+    async def _restore_binding(self, channel: Declarer, method: QueueBind) -> None:
         await channel.request_now(method._replace(queue=self.current(method.queue)), QueueBindOk)
 
 
-async def _request(channel: "Channel", method: Method, answer: type) -> None:
+async def _request(channel: Declarer, method: Method, answer: type) -> None:
     await channel.request_now(method, answer)
 
 

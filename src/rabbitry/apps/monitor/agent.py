@@ -58,6 +58,7 @@ class Publisher:
         """Why nothing can be published now; None while connected."""
         self._declarer = Declarer(strict=strict)
         self._on_connected = on_connected
+        self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._declaring = asyncio.Lock()
 
@@ -85,6 +86,7 @@ class Publisher:
                 self.away = str(event.error)
 
         async def publishing(connection: Connection) -> None:
+            self._connection = connection
             self._channel = await connection.channel()
             self._connected(broker)
             await work()
@@ -125,12 +127,12 @@ class Publisher:
             PublishRefused, PublishTimeout: the broker did not take it, or not in time.
             ChannelClosed, ConnectionClosed: while it was under way.
         """
-        channel = self._channel
-        if channel is None or self.away is not None:
+        connection, channel = self._connection, self._channel
+        if connection is None or channel is None or self.away is not None:
             raise Away(f"the broker is away: {self.away}")
         if not channel.is_open:  # somebody deleted the exchange
             async with self._declaring:
-                await self._declare(channel.connection)
+                await self._declare(connection)
                 await channel.open()
         await channel.publish(
             msgspec.json.encode(measured),

@@ -167,7 +167,7 @@ async def replay(
         it.
     """
     async with await connection.channel() as publishing:
-        replaying = _Replaying(progress)
+        replaying = _Replaying(progress, connection.frame_limit)
         async with _looking(connection, app) as walk:
             async for delivery in walk:
                 letter = read(delivery)
@@ -180,9 +180,11 @@ async def replay(
 class _Replaying:
     """Dead letters on their way: each is acked when its copy is confirmed."""
 
-    def __init__(self, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, progress: Callable[[int], None] | None, frame_limit: int) -> None:
+        """progress: called with the number done so far. frame_limit: the connection's."""
         self.done = 0
         self.problems: list[str] = []
+        self._frame_limit = frame_limit
         self._progress = progress or (lambda done: None)
         self._open: set[asyncio.Future[None]] = set()
         self._failure: BaseException | None = None
@@ -196,7 +198,7 @@ class _Replaying:
                 delivery.body,
                 exchange="" if letter.queue else letter.exchange,
                 routing_key=letter.queue or letter.routing_key,
-                properties=_replayed(delivery, letter, channel.connection.frame_limit),
+                properties=_replayed(delivery, letter, self._frame_limit),
             )
         except UsageError as error:  # what AMQP can't carry, such as a routing key of more than 255 bytes
             self.problems.append(f"{letter.id}: {error}")

@@ -1,5 +1,7 @@
 """The client for scripts: the same names without `await`, safe to use from many threads.
 
+Modules: `connection`, `channel` and `consuming`, as in the asyncio client.
+
 All of it runs on one I/O thread. What waits for an answer (declaring, `publish`, `get`) costs a turn of that
 thread; what does not (`send`, `ack`, the next delivery) is handed over in batches (`benchmarks/blocking.py`).
 """

@@ -5,12 +5,14 @@ import concurrent.futures
 import contextlib
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
-from rabbitry.amqp.client._receipts import Receipt
-from rabbitry.exceptions import ConnectionClosed, UsageError
+from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
+from rabbitry.amqp.client._window import PublishWindow
+from rabbitry.exceptions import ConnectionClosed, PublishTimeout, UsageError
 from rabbitry.runtime.io_thread import IOThread
 
 _UNSENT_MESSAGES: Final = 10_000
@@ -32,6 +34,11 @@ class _Room:
                 self._changed.wait()
             self._messages += 1
             self._bytes += size
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no message waits to be sent."""
+        return not self._messages
 
     def give_back(self, size: int) -> None:
         """Undo `take`."""
@@ -120,10 +127,11 @@ class _Unsent(NamedTuple):
 class Outbox:
     """The messages of one channel that are to be sent, in order."""
 
-    def __init__(self, io: IOThread, failed: Callable[[Confirm], None]) -> None:
-        """failed: called in the I/O thread with each message that was not confirmed."""
+    def __init__(self, io: IOThread, window: PublishWindow, failures: Failures) -> None:
+        """window: the channel's. failures: of the connection's messages; those of this outbox are noted for it."""
         self._io = io
-        self._failed = failed
+        self._window = window
+        self._failures = failures
         self._unsent: deque[_Unsent | asyncio.Future[None]] = deque()
         """Messages to be sent, and among them the futures of callers that wait until all before them is sent."""
         self._room = _Room()
@@ -137,12 +145,43 @@ class Outbox:
         self._io.post(self._go_on)
         return confirm
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was put is sent."""
+        return self._room.is_empty
+
     async def sent(self) -> None:
         """Wait until all that was put before is sent. Other threads may go on sending for ever."""
         place: asyncio.Future[None] = self._io.loop.create_future()
         self._unsent.append(place)
         self._go_on()
         await place
+
+    async def settled(self, timeout: float | None = None) -> None:
+        """Wait until all that was put before is sent, and then confirmed or failed, and what failed is noted.
+
+        Raises PublishTimeout past `timeout` seconds.
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.sent()
+        except TimeoutError as error:
+            raise PublishTimeout(f"not all messages were sent within {timeout} s: the broker takes no more") from error
+        left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
+        await self._window.wait_idle(left)
+        # asyncio calls `_pass_on` in the turn of the loop after the outcome. Without a turn of our own here, an outcome
+        # that came in this very turn would be missing from what is raised next.
+        await asyncio.sleep(0)
+
+    async def wait_for_confirms(self, timeout: float | None) -> None:
+        """Wait as `settled` does, and raise what failed since the last call as one group."""
+        await self.settled(timeout)
+        raise_all(self._failures.take(self))
+
+    def raise_unseen(self) -> None:
+        """Raise the failures that nobody has looked at."""
+        raise_all(self._failures.take_unseen(self))
 
     def abandon(self) -> None:
         """End the futures of what was never sent, once the I/O thread has ended."""
@@ -192,4 +231,4 @@ class Outbox:
 
     def _fail(self, confirm: Confirm, error: Exception) -> None:
         confirm.fail(error)
-        self._failed(confirm)
+        self._failures.add(self, confirm)

@@ -1,23 +1,20 @@
 """A channel for scripts."""
 
-import asyncio
 import concurrent.futures
 import functools
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from rabbitry.amqp.client._consumers import Consumers
-from rabbitry.amqp.client._receipts import Failures, raise_all
-from rabbitry.amqp.client._transaction import Transaction
+from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.client._window import as_body, header_too_large
 from rabbitry.amqp.client.blocking._outbox import Outbox
 from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
-from rabbitry.amqp.client.channel import Channel
+from rabbitry.amqp.client.channel import Channel, Transaction
+from rabbitry.amqp.client.consuming import Consumers
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties, encode_header
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.exceptions import Closed, PublishTimeout
+from rabbitry.exceptions import Closed
 from rabbitry.runtime.io_thread import IOThread
 
 _P = ParamSpec("_P")
@@ -43,13 +40,13 @@ class BlockingChannel:
     ExceptionGroup. Leaving it with an error closes at once.
     """
 
-    def __init__(self, channel: Channel, io: IOThread, failures: Failures, owner: object) -> None:
-        """failures: of the connection's messages. owner: the connection, which lives as long as its channels."""
+    def __init__(self, channel: Channel, outbox: Outbox, io: IOThread, owner: object) -> None:
+        """owner: the connection, which lives as long as its channels."""
         self._channel = channel
+        self._core = channel._core
+        self._outbox = outbox
         self._io = io
-        self._failures = failures
         self._owner = owner
-        self._outbox = Outbox(io, lambda confirm: failures.add(self, confirm))
         self._checked: Properties | None = None
 
     def __repr__(self) -> str:
@@ -70,10 +67,10 @@ class BlockingChannel:
             await self._channel.__aexit__(type(error), error, None)
             return
         try:
-            await self.settled()
+            await self._outbox.settled()
         finally:
             await self._channel.close()
-        raise_all(self._failures.take_unseen(self))
+        self._outbox.raise_unseen()
 
     @property
     def is_open(self) -> bool:
@@ -123,14 +120,25 @@ class BlockingChannel:
         body = as_body(body)
         self._check_properties(properties)
         self._io.check()  # before anything waits to be sent, which then nobody would take
-        send = functools.partial(
-            self._channel.send_untracked, body, exchange, routing_key, properties, mandatory, timeout
-        )
+        send = functools.partial(self._send, body, exchange, routing_key, properties, mandatory, timeout)
         return self._outbox.put(send, len(body))
+
+    async def _send(
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: Properties | EncodedProperties | None,
+        mandatory: bool,
+        timeout: float | None,
+    ) -> Receipt:
+        """Send a message in the I/O thread; the outbox tells of its failure."""
+        seconds = self._core.publishing.begin(timeout)
+        return await self._core.window.send(body, exchange, routing_key, properties, mandatory, seconds, False)
 
     def _check_properties(self, properties: Properties | EncodedProperties | None) -> None:
         """Refuse what can't be sent in the caller's thread, where the error belongs; the I/O thread would be late."""
-        link = self._channel.connection.link
+        link = self._core.session.link
         if not isinstance(properties, Properties) or properties is self._checked or link is None:
             return
         header = encode_header(properties, 0)
@@ -139,13 +147,18 @@ class BlockingChannel:
         # Headers are the one part that the caller can change in place.
         self._checked = properties if properties.headers is None else None
 
+    @property
+    def has_unconfirmed(self) -> bool:
+        """Whether messages wait to be sent or confirmed."""
+        return not (self._outbox.is_empty and self._core.window.is_idle)
+
     def wait_for_confirms(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent before is confirmed.
 
         Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
         seconds (None: no limit but the messages' own) have passed.
         """
-        self._io.run(self._confirmed(timeout))
+        self._io.run(self._outbox.wait_for_confirms(timeout))
 
     def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> BlockingDelivery | None:
         """Take one message from a queue, or None where it is empty."""
@@ -179,33 +192,6 @@ class BlockingChannel:
             return self._channel.consume_all(queues, no_ack=no_ack, restore=restore)
 
         return BlockingConsumers(self._io.run(make()), self._io, self)
-
-    def abandon(self) -> None:
-        """End the futures of what was never sent; for the connection, once its thread has ended."""
-        self._outbox.abandon()
-
-    async def settled(self) -> None:
-        """Wait until all that was handed over before is sent, and then confirmed or failed; for the connection."""
-        await self._outbox.sent()
-        await self._outcomes(None)
-
-    async def _outcomes(self, timeout: float | None) -> None:
-        """Wait until all that was sent before is confirmed or has failed, and `_failures` knows what failed."""
-        await self._channel.window.wait_idle(timeout)
-        # asyncio calls `_pass_on` in the turn of the loop after the outcome. Without a turn of our own here, an outcome
-        # that came in this very turn would be missing from what is raised next.
-        await asyncio.sleep(0)
-
-    async def _confirmed(self, timeout: float | None) -> None:
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._outbox.sent()
-        except TimeoutError as error:
-            raise PublishTimeout(f"not all messages were sent within {timeout} s: the broker takes no more") from error
-        left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
-        await self._outcomes(left)
-        raise_all(self._failures.take(self))
 
 
 class BlockingTransaction:

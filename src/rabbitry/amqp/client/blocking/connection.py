@@ -10,16 +10,19 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from rabbitry.amqp.client._channel import DEFAULT_PREFETCH
 from rabbitry.amqp.client._receipts import Failures, raise_all
-from rabbitry.amqp.client._recovery import RecoveryEvent
+from rabbitry.amqp.client._session import CLOSE_TIMEOUT
+from rabbitry.amqp.client.blocking._outbox import Outbox
 from rabbitry.amqp.client.blocking.channel import BlockingChannel
-from rabbitry.amqp.client.channel import DEFAULT_PREFETCH
 from rabbitry.amqp.client.connection import (
-    CLOSE_TIMEOUT,
     PUBLISH_TIMEOUT,
     REQUEST_TIMEOUT,
+    Connecting,
     Connection,
     Credentials,
+    Declare,
+    RecoveryEvent,
     connect,
 )
 from rabbitry.amqp.client.url import BrokerURL
@@ -40,8 +43,8 @@ class BlockingConnection:
         self._connection = connection
         self._io = io
         self._failures = Failures(io.loop, str(connection.url))
-        self._channels: weakref.WeakSet[BlockingChannel] = weakref.WeakSet()
-        """Touched in the I/O thread alone. What a channel has sent keeps it here until it is confirmed."""
+        self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+        """The channels' outboxes. Touched in the I/O thread alone. Unconfirmed messages keep an outbox here."""
 
     def __repr__(self) -> str:
         return repr(self._connection)
@@ -66,8 +69,8 @@ class BlockingConnection:
             self._io.end_soon(functools.partial(_close_dropped, self._connection, self._failures))
 
     async def _settled(self) -> "ExceptionGroup[Exception] | None":
-        for channel in list(self._channels):
-            await channel.settled()
+        for outbox in list(self._outboxes):
+            await outbox.settled()
         return self._failures.take_unseen()
 
     @property
@@ -137,10 +140,10 @@ class BlockingConnection:
         return self._io.run(self._open_channel(prefetch, confirms, timeout))
 
     async def _open_channel(self, prefetch: int, confirms: bool, timeout: float | None) -> BlockingChannel:
-        opened = await self._connection.channel(prefetch, confirms=confirms, timeout=timeout)
-        channel = BlockingChannel(opened, self._io, self._failures, self)
-        self._channels.add(channel)
-        return channel
+        channel = await self._connection.channel(prefetch, confirms=confirms, timeout=timeout)
+        outbox = Outbox(self._io, channel._core.window, self._failures)
+        self._outboxes.add(outbox)
+        return BlockingChannel(channel, outbox, self._io, self)
 
     def wait_for_confirms(self) -> None:
         """Wait until everything sent before over any channel is confirmed.
@@ -150,8 +153,8 @@ class BlockingConnection:
         self._io.run(self._confirmed())
 
     async def _confirmed(self) -> None:
-        for channel in list(self._channels):
-            await channel.settled()
+        for outbox in list(self._outboxes):
+            await outbox.settled()
         raise_all(self._failures.take())
 
     def wait_closed(self, *, timeout: float | None = None) -> None:
@@ -178,14 +181,14 @@ class BlockingConnection:
             self._io.run(self._close(timeout))
         finally:
             self._io.stop()
-            for channel in list(self._channels):
-                channel.abandon()
+            for outbox in list(self._outboxes):
+                outbox.abandon()
 
     async def _close(self, timeout: float) -> None:
         try:
             await self._connection.close(timeout=timeout)
-            for channel in list(self._channels):
-                await channel.settled()  # at once: what is not sent yet fails as the rest did
+            for outbox in list(self._outboxes):
+                await outbox.settled()  # at once: what is not sent yet fails as the rest did
         finally:
             self._failures.tell()
 
@@ -210,7 +213,7 @@ def connect_blocking(
     on_blocked: Callable[[str | None], None] | None = None,
     connect_attempts: int | None = 1,
     recovery_attempts: int | None = None,
-    declare: "Callable[[BlockingConnection], None] | None" = None,
+    declare: Callable[[BlockingConnection], None] | None = None,
     log_level: int = logging.WARNING,
     heartbeat: int | None = None,
     ssl: _ssl.SSLContext | None = None,
@@ -222,6 +225,22 @@ def connect_blocking(
     Arguments and errors are those of `connect`; `on_recovery` and `on_blocked` are called in the I/O thread, and
     `declare` in another one.
     """
+    return _open(
+        declare,
+        lambda declare_in_thread: connect(
+            url, name=name, timeout=timeout, request_timeout=request_timeout, publish_timeout=publish_timeout,
+            recover=recover, recovery_timeout=recovery_timeout, on_recovery=on_recovery, on_blocked=on_blocked,
+            connect_attempts=connect_attempts, recovery_attempts=recovery_attempts, declare=declare_in_thread,
+            log_level=log_level, heartbeat=heartbeat, ssl=ssl, credentials=credentials,
+            client_properties=client_properties,
+        ),
+    )  # fmt: skip
+
+
+def _open(
+    declare: Callable[[BlockingConnection], None] | None, connecting: Callable[[Declare | None], Connecting]
+) -> BlockingConnection:
+    """Make a connection over an I/O thread of its own. connecting: calls `connect` with its `declare`."""
     io = IOThread()
     made: list[BlockingConnection] = []
 
@@ -235,25 +254,7 @@ def connect_blocking(
             await asyncio.to_thread(declare, blocking(connection))
 
     async def open_connection() -> Connection:
-        return await connect(
-            url,
-            name=name,
-            timeout=timeout,
-            request_timeout=request_timeout,
-            publish_timeout=publish_timeout,
-            recover=recover,
-            recovery_timeout=recovery_timeout,
-            on_recovery=on_recovery,
-            on_blocked=on_blocked,
-            connect_attempts=connect_attempts,
-            recovery_attempts=recovery_attempts,
-            declare=None if declare is None else declare_in_thread,
-            log_level=log_level,
-            heartbeat=heartbeat,
-            ssl=ssl,
-            credentials=credentials,
-            client_properties=client_properties,
-        )
+        return await connecting(None if declare is None else declare_in_thread)
 
     try:
         return blocking(io.run(open_connection()))

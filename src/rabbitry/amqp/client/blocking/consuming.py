@@ -10,9 +10,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from rabbitry.amqp.client._consumers import Consumers
 from rabbitry.amqp.client._processing import BlockingProcessing, Requeue
-from rabbitry.amqp.client.consuming import Consumer, Delivery
+from rabbitry.amqp.client._settlements import Delivery, check_open
+from rabbitry.amqp.client.consuming import Consumer, Consumers
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import AlreadySettled, ChannelClosed, Closed, RabbitryError, RequestTimeout, UsageError
@@ -111,7 +111,7 @@ class BlockingDelivery:
     def _settle(self, settle: Callable[[], None]) -> None:
         if self._is_settled:
             raise AlreadySettled(f"delivery {self.delivery_tag} was settled before")
-        self._delivery.check_open()
+        check_open(self._delivery)
         self._is_settled = True
         self._io.post(functools.partial(_quietly, settle))
 

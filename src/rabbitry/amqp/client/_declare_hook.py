@@ -1,0 +1,44 @@
+"""The program's `declare` function, which declares what it needs over each new link."""
+
+import contextvars
+from collections.abc import Awaitable, Callable
+
+from rabbitry.exceptions import RabbitryError, RequestTimeout
+
+_call: contextvars.ContextVar[object] = contextvars.ContextVar("the call of `declare` that this code runs in")
+
+
+class DeclareHook:
+    """The `declare` function of one connection, and the calls of it that run now.
+
+    What runs within a call uses the link at once, and what it declares is not noted for recovery.
+    """
+
+    def __init__(self) -> None:
+        self.function: Callable[[], Awaitable[None]] | None = None
+        self._calls: set[object] = set()
+
+    async def run(self) -> None:
+        """Run the program's declarations over the present link.
+
+        Raises ConnectionClosed, RequestTimeout, and what the program's function raises.
+        """
+        if self.function is None:
+            return
+        call = object()
+        self._calls.add(call)
+        token = _call.set(call)
+        try:
+            await self.function()
+        except RabbitryError:
+            raise
+        except TimeoutError as error:  # its own; that of a recovery cancels instead
+            raise RequestTimeout(f"declare= did not end in time: {error!r}") from error
+        finally:
+            _call.reset(token)
+            self._calls.discard(call)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this code runs within a call of the function."""
+        return _call.get(None) in self._calls

@@ -1,0 +1,81 @@
+"""Making links to the hosts of a URL, with the login of the moment."""
+
+import asyncio
+import dataclasses
+import inspect
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from rabbitry.amqp.client._link import Link, LinkOwner
+from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.exceptions import ConnectFailed, LoginRefused, VirtualHostRefused
+
+Credentials: TypeAlias = Callable[[], tuple[str, str] | Awaitable[tuple[str, str]]]
+"""A function that returns (user, password), or an awaitable of them. It is called for each login, in a thread."""
+
+
+class Dialing:
+    """The hosts of one connection, and how to log in there."""
+
+    def __init__(
+        self,
+        url: BrokerURL,
+        timeout: float,
+        properties: Table,
+        context: ssl.SSLContext | None,
+        credentials: Credentials | None,
+    ) -> None:
+        """timeout: seconds for each host. properties, context: see `Link.open`. credentials: of `connect`."""
+        self.url = url
+        """The broker's URL, with the password of the next login."""
+        self._timeout = timeout
+        self._properties = properties
+        self._context = context
+        self._credentials = credentials
+
+    async def new_link(self, owner: LinkOwner) -> Link:
+        """Try the hosts in their order until one takes us.
+
+        Raises ConnectFailed naming every host and cause; LoginRefused and VirtualHostRefused at once, since
+        other hosts of the same cluster would say the same.
+        """
+        causes: list[str] = []
+        url = await self._login()
+        for host, port in self.url.hosts:
+            link = Link(owner)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await link.open(host, port, url, self._properties, self._context)
+            except (LoginRefused, VirtualHostRefused):
+                raise
+            except TimeoutError:
+                causes.append(f"no answer from {host}:{port} within {self._timeout} s")
+            except ConnectFailed as error:
+                causes.append(str(error))
+            else:
+                return link
+        raise ConnectFailed("; ".join(causes))
+
+    async def _login(self) -> BrokerURL:
+        """Return the URL with the user and password of the next login.
+
+        Raises ConnectFailed where the `credentials` function raises or takes longer than the connection's timeout: a
+        recovery then tries again, since the server that issues tokens may be down for a while.
+        """
+        if self._credentials is None:
+            return self.url
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await asyncio.to_thread(self._credentials)  # it may ask a server for a token
+                user, password = await answer if inspect.isawaitable(answer) else answer
+        except TimeoutError as error:
+            raise ConnectFailed(f"the credentials function returned nothing within {self._timeout} s") from error
+        except Exception as error:
+            raise ConnectFailed(f"the credentials function raised {type(error).__name__}: {error}") from error
+        return dataclasses.replace(self.url, user=user, password=password)
+
+    def replace_password(self, password: str) -> None:
+        """Log in with another password from now on."""
+        self.url = dataclasses.replace(self.url, password=password)

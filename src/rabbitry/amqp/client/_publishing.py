@@ -1,0 +1,98 @@
+"""Publishing over one channel: its window of unconfirmed messages, and whether it has confirms or transactions."""
+
+from rabbitry.amqp.client._channel_link import ChannelLink
+from rabbitry.amqp.client._link import Link
+from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._receipts import raise_all
+from rabbitry.amqp.client._window import PublishWindow
+from rabbitry.amqp.protocol.methods import ConfirmSelect, TxSelect, TxSelectOk
+from rabbitry.amqp.protocol.states import ChannelState
+from rabbitry.exceptions import UsageError
+
+
+class Publishing:
+    """Owns the window of one channel, and the mode in which the channel publishes."""
+
+    def __init__(self, line: ChannelLink, *, confirms: bool) -> None:
+        self.window = PublishWindow(line.loop, line.session.failures)
+        self.window.confirms = confirms
+        self.in_transaction = False
+        self.is_transactional = False
+        """Whether the channel has had a transaction: AMQP can't take a channel out of transactional mode."""
+        self._line = line
+        self._session = line.session
+        self._loop = line.loop
+        self._confirming = False
+        """Whether the broker was asked for confirms, or is asked as soon as the channel is open."""
+
+    def begin(self, timeout: float | None) -> float:
+        """Prepare to publish a message, and return the seconds that it has.
+
+        Raises UsageError in another event loop, and outside of a transaction over a channel that has had one.
+        """
+        check_loop(self._loop, self._session)
+        if not self._confirming:
+            self._ensure_confirms()
+        return self._session.publish_timeout if timeout is None else timeout
+
+    def _ensure_confirms(self) -> None:
+        if not self.window.confirms:
+            if self.is_transactional and not self.in_transaction:
+                raise UsageError(
+                    "can't publish outside of a transaction over a channel that has had one, since it would never take "
+                    "effect: publish within `channel.transaction()`, or over another channel"
+                )
+            return
+        self._confirming = True
+        link = self._line.link
+        if link is not None and link.core.channel_state(self._line.number) is ChannelState.OPEN:
+            self._line.send(ConfirmSelect(nowait=True))  # else whoever opens or restores the channel asks for it
+
+    async def wait_for_confirms(self, timeout: float | None) -> None:
+        """Wait until everything sent before is confirmed. Raises as `Channel.wait_for_confirms`."""
+        check_loop(self._loop, self._session)
+        await self.window.wait_idle(timeout)
+        raise_all(self._session.failures.take(self.window))
+
+    def raise_unseen(self) -> None:
+        """Raise the failures that nobody has looked at."""
+        raise_all(self._session.failures.take_unseen(self.window))
+
+    # -- its link --------------------------------------------------------------------------------------
+
+    def start_anew(self) -> None:
+        """Forget the mode of a channel that was closed: the broker has forgotten it too."""
+        self._confirming = False
+        self.is_transactional = self.in_transaction
+
+    async def restore_mode(self, timeout: float | None) -> None:
+        """Put a channel that was just opened into the mode that it is to have."""
+        if self.is_transactional:
+            await self._line.request_now(TxSelect(), TxSelectOk, timeout)
+        if self._confirming:
+            self._line.send(ConfirmSelect(nowait=True))
+
+    def attach(self, link: Link) -> None:
+        """Publish over a link from now on, and send again what was not confirmed."""
+        session = self._session
+        self.window.attach(
+            self._line.number, link.core.frame_limit, self._write, self._flush, self._can_write,
+            session.topology.current, hold=session.resending.is_careful,
+        )  # fmt: skip
+
+    def _write(self, data: bytes) -> None:
+        link = self._line.link
+        if link is not None:
+            link.driver.write(data)
+            if link.is_held:
+                link.read()
+
+    def _flush(self) -> None:
+        self._line.settlements.flush()  # acks of this turn travel with it
+        link = self._line.link
+        if link is not None:
+            link.driver.flush()
+
+    def _can_write(self) -> bool:
+        link = self._line.link
+        return link is not None and link.driver.can_write and self._session.blocked is None

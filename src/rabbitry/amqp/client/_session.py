@@ -1,0 +1,266 @@
+"""What the channels of one connection share: the link of the moment, and what outlives it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Final, Protocol
+
+from rabbitry.amqp.client import _fork
+from rabbitry.amqp.client._declare_hook import DeclareHook
+from rabbitry.amqp.client._deletions import Deletions
+from rabbitry.amqp.client._dialing import Dialing
+from rabbitry.amqp.client._link import ChannelHandler, Link
+from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._receipts import Failures
+from rabbitry.amqp.client._resending import Resending
+from rabbitry.amqp.client._subscription import Subscription
+from rabbitry.amqp.client._topology import Topology
+from rabbitry.amqp.client._window import PublishWindow
+from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.exceptions import Closed, ConnectionClosed, RequestTimeout, UsageError, UsedAfterFork
+
+RECOVERABLE: Final = (0, 320, 541)
+"""Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a broker has to answer where a connection is closed."""
+_log = logging.getLogger(__name__)
+
+
+class SessionChannel(ChannelHandler, Protocol):
+    """An open channel, as far as its connection calls it."""
+
+    window: PublishWindow
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """The consumers that consume, or are to consume again."""
+
+    def on_fork(self, error: Closed) -> None:
+        """Abandon the channel in a child process."""
+
+    def suspend(self, error: Closed) -> None:
+        """Suspend: the connection was lost and is being recovered."""
+
+    async def restore(self, link: Link) -> None:
+        """Open the channel on a new link."""
+
+    async def resume(self, link: Link) -> None:
+        """Consume again, and send again what was not confirmed."""
+
+    def wake_publishers(self) -> None:
+        """Resume publishers."""
+
+
+class Session:
+    """The life of one connection, over all its links: open, being recovered, closed for good."""
+
+    def __init__(
+        self,
+        dialing: Dialing,
+        request_timeout: float,
+        publish_timeout: float,
+        on_blocked: Callable[[str | None], None] | None,
+    ) -> None:
+        name = str(dialing.url)
+        self.dialing = dialing
+        self.request_timeout = request_timeout
+        self.publish_timeout = publish_timeout
+        self.blocked: str | None = None
+        """Why the broker blocks publishers; None while it does not."""
+        self.loop = asyncio.get_running_loop()
+        self.link: Link | None = None
+        self.channels: set[SessionChannel] = set()
+        """The channels that are open, or come back with the connection."""
+        self.topology = Topology()
+        self.deletions = Deletions(self.topology, self.loop, self._subscriptions)
+        self.failures = Failures(self.loop, name)
+        self.resending = Resending(name)
+        self.declaring = DeclareHook()
+        self.recover: Callable[[ConnectionClosed], Coroutine[object, object, None]] | None = None
+        """Brings back a connection that was lost; None where a loss is final."""
+        self.connecting: asyncio.Task[None] | None = None
+        """The task that makes a link: the first one's, or a recovery's."""
+        self._on_blocked = on_blocked
+        self._usable = asyncio.Event()
+        self._close_reason: ConnectionClosed | None = None
+        self._closed: asyncio.Future[None] = self.loop.create_future()
+        _fork.note(self)
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed" if self._close_reason else "recovering"
+        return f"<Connection to {self.url} {state}>"
+
+    @property
+    def url(self) -> BrokerURL:
+        """The broker's URL, with the password of the next login."""
+        return self.dialing.url
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be used at this moment."""
+        return self._usable.is_set() and self.link is not None and self.link.is_open
+
+    @property
+    def close_reason(self) -> ConnectionClosed | None:
+        """Why the connection is closed for good; None while it is not."""
+        return self._close_reason
+
+    @property
+    def server_properties(self) -> dict[str, FieldValue]:
+        """The broker's description of itself: product, version, capabilities and more."""
+        return {} if self.link is None else self.link.server_properties
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's version as numbers, empty where it says none."""
+        text = str(self.server_properties.get("version", ""))
+        return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdecimal())
+
+    def _subscriptions(self) -> list[Subscription]:
+        return [subscription for channel in self.channels for subscription in channel.subscriptions]
+
+    # -- waiting ---------------------------------------------------------------------------------------
+
+    def check_loop(self) -> None:
+        """Raise UsageError outside of the connection's event loop, UsedAfterFork in a child process."""
+        check_loop(self.loop, self)
+
+    def check_process(self) -> None:
+        """Raise UsedAfterFork where the connection is the parent process's."""
+        if isinstance(self._close_reason, UsedAfterFork):
+            raise self._close_reason.fresh()
+
+    async def usable_link(self, timeout: float | None) -> Link:
+        """Return the link to send over, having waited while the connection recovers.
+
+        Raises ConnectionClosed where it is closed for good, RequestTimeout.
+        """
+        self.check_loop()
+        if self.link is not None and self.declaring.is_running:
+            if not self.link.is_open:
+                raise ConnectionClosed(0, "the new connection was lost before all was declared")
+            return self.link
+        if not self.is_open and self._close_reason is None:
+            seconds = self.request_timeout if timeout is None else timeout
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wait_usable()
+            except TimeoutError as error:
+                raise RequestTimeout(f"the connection did not come back within {seconds} s") from error
+        if self._close_reason is not None:
+            raise self._close_reason.fresh()
+        if self.link is None:
+            raise UsageError("the connection was never opened; use `rabbitry.connect`")
+        return self.link
+
+    async def _wait_usable(self) -> None:
+        while not self.is_open and self._close_reason is None:  # it may be lost again before this task runs
+            if self._usable.is_set() and self.link is not None:
+                await self.link.wait_lost()  # it is being closed; then it comes back, or not
+            else:
+                await self._usable.wait()
+
+    async def wait_idle(self) -> None:
+        """Wait until everything sent before over any channel is confirmed or has failed."""
+        for channel in list(self.channels):
+            await channel.window.wait_idle(None)
+
+    async def wait_closed(self, timeout: float | None) -> None:
+        """Wait until the connection is closed for good. Raises RequestTimeout past `timeout` seconds."""
+        self.check_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._closed)
+        except TimeoutError as error:
+            raise RequestTimeout(f"the connection is still open after {timeout} s") from error
+
+    # -- what the link tells ---------------------------------------------------------------------------
+
+    def on_blocked(self, reason: str | None) -> None:
+        """Note whether the broker blocks publishers, and let them go on when it no longer does."""
+        self.blocked = reason
+        if reason is None:
+            self.on_link_writable()
+        self._tell_blocked(reason)
+
+    def _tell_blocked(self, reason: str | None) -> None:
+        listener = self._on_blocked
+        if listener is not None:
+            try:
+                listener(reason)
+            except Exception:  # noqa: BLE001 - user code: the frames behind connection.blocked must still be read
+                _log.exception("on_blocked raised an exception when called with %r; the connection stays open", reason)
+
+    def on_link_writable(self) -> None:
+        """Resume the publishers of all channels."""
+        for channel in list(self.channels):
+            channel.wake_publishers()
+
+    def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
+        """Recover if that is wanted and of use, or else end the connection."""
+        if link is not self.link:
+            return  # one that recovery tried and lost
+        if self.blocked is not None:
+            self.blocked = None
+            self._tell_blocked(None)
+        for handler in list(link.channels.values()):
+            if handler not in self.channels:
+                handler.on_link_gone(error)  # it was closing
+        if self.recover is None or error.reply_code not in RECOVERABLE:
+            self.end(error)
+            return
+        self._usable.clear()
+        self.resending.on_lost(error, [channel.window for channel in self.channels])
+        for channel in list(self.channels):
+            channel.suspend(error)
+        if self.connecting is None or self.connecting.done():
+            self.connecting = asyncio.create_task(self.recover(error), name="recovery")
+
+    def on_fork(self, parent: int) -> None:
+        """Abandon the connection in a child process: the socket is the parent's, and nothing of it is touched."""
+        error = UsedAfterFork.here(parent)
+        self.recover = None
+        self._close_reason = error
+        self._usable.set()
+        if self.link is not None:
+            self.link.driver.detach()
+        for channel in list(self.channels):
+            channel.on_fork(error)
+
+    # -- the turns of its life -------------------------------------------------------------------------
+
+    def resumed(self) -> None:
+        """Resume: everything is restored over the link."""
+        self._usable.set()
+        self.resending.begin(channel.window for channel in self.channels)
+
+    async def close(self, timeout: float) -> None:
+        """Close in order: connection.close, wait for close-ok; hang up after `timeout` seconds, or when cancelled."""
+        if isinstance(self._close_reason, UsedAfterFork):
+            return
+        check_loop(self.loop)
+        reason = ConnectionClosed(0, "the connection was closed by this program")
+        self.recover = None  # a loss from here on is final
+        try:
+            if self.connecting is not None and self.connecting is not asyncio.current_task():
+                self.connecting.cancel()
+                await asyncio.wait((self.connecting,))
+            if self.link is not None:
+                await self.link.close(reason, timeout)
+        finally:
+            if self.link is not None:
+                self.link.driver.abort()
+            self.end(reason)
+
+    def end(self, error: ConnectionClosed) -> None:
+        """End for good: channels and everybody who waits get the reason."""
+        if self._close_reason is None:
+            self._close_reason = error
+        self.resending.stop()
+        for channel in list(self.channels):
+            channel.on_link_gone(error)
+        self.failures.tell()
+        self._usable.set()
+        if not self._closed.done():
+            self._closed.set_result(None)

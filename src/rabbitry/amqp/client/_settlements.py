@@ -1,0 +1,195 @@
+"""Deliveries and their settlement."""
+
+import asyncio
+from collections.abc import Callable
+
+from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._processing import Processing, Requeue
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
+from rabbitry.amqp.protocol.properties import Properties, decode_header
+from rabbitry.amqp.protocol.tables import decode_text
+from rabbitry.exceptions import AlreadySettled, Closed
+
+
+class Settlements:
+    """The unsettled deliveries of one channel of one link.
+
+    Acks of one turn of the event loop travel together, as one frame where no delivery before them is open.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: int,
+        write: Callable[[bytes], None],
+        send: Callable[[Method], None],
+    ) -> None:
+        self.open: dict[int, object] = {}
+        """The owner of each unsettled delivery by tag: its consumer, or None for a message that was got."""
+        self.lost: Closed | None = None
+        self._loop = loop
+        self._channel = channel
+        self._write = write
+        self._send = send
+        self._acks: list[int] = []
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """Settle a delivery (all up to it) as done."""
+        self.check(tag)
+        is_first = not self._acks
+        if is_first:
+            check_loop(self._loop)  # for the first of a turn alone, which starts what sends them all
+        self._close(tag, multiple)
+        if is_first:
+            self._loop.call_soon(self.flush)
+        self._acks.append(tag)
+
+    def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
+        """Settle a delivery (all up to it) as not done."""
+        self.check(tag)
+        check_loop(self._loop)
+        self.flush()  # while it counts as open, so that no ack of several reaches over it
+        self._close(tag, multiple)
+        self._send(BasicNack(tag, multiple, requeue))
+
+    def reject(self, tag: int, requeue: bool) -> None:
+        """Settle one delivery as not done."""
+        self.check(tag)
+        check_loop(self._loop)
+        self.flush()
+        self._close(tag, False)
+        self._send(BasicReject(tag, requeue))
+
+    def check(self, tag: int) -> None:
+        """Raise AlreadySettled for a delivery that can't be settled."""
+        if self.lost is not None:
+            raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
+        if tag not in self.open:
+            raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
+
+    def _close(self, tag: int, multiple: bool) -> None:
+        if multiple:
+            for known in [known for known in self.open if known <= tag]:
+                del self.open[known]
+        else:
+            del self.open[tag]
+
+    def flush(self) -> None:
+        """Send the acks that were gathered."""
+        acks = self._acks
+        if not acks or self.lost is not None:
+            return
+        # Tags are put in as they rise, so the first that is open is the smallest. What is settled below it
+        # can be acked as one: everything there was acked now or settled before. Later tags are larger.
+        first = next(iter(self.open), None)
+        below = [tag for tag in acks if first is None or tag < first]
+        if below:
+            self._write(hot.encode_ack(self._channel, max(below), True))
+        if len(below) < len(acks):
+            self._write(b"".join([hot.encode_ack(self._channel, tag, False) for tag in acks if tag > first]))  # type: ignore[operator] # some are open, so first is a number
+        acks.clear()
+
+    def give_back(self, consumer: object) -> None:
+        """Return all that is open of one consumer to its queue."""
+        for tag in [tag for tag, owner in self.open.items() if owner is consumer]:
+            self.nack(tag, False, True)
+
+
+class Delivery:
+    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`."""
+
+    __slots__ = ("_arguments", "_destination_at", "_header", "_properties", "_settlements", "body", "consumer_tag",
+                 "delivery_tag", "redelivered")  # fmt: skip
+
+    def __init__(
+        self,
+        settlements: Settlements,
+        arguments: bytes,
+        destination_at: int,
+        delivery_tag: int,
+        redelivered: bool,
+        consumer_tag: str,
+        header: bytes,
+        body: bytes,
+    ) -> None:
+        self.body = body
+        self.delivery_tag = delivery_tag
+        self.redelivered = redelivered
+        self.consumer_tag = consumer_tag
+        self._settlements = settlements
+        self._arguments = arguments
+        self._destination_at = destination_at
+        self._header = header
+        self._properties: Properties | None = None
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.delivery_tag} from {self.exchange!r} key {self.routing_key!r}, {len(self.body)} bytes>"
+
+    @property
+    def properties(self) -> Properties:
+        """The message's properties, decoded when first asked for. Raises ProtocolViolation where malformed."""
+        if self._properties is None:
+            self._properties = decode_header(self._header)
+        return self._properties
+
+    @property
+    def header(self) -> bytes:
+        """The content header's payload, as it came."""
+        return self._header
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that the message was published to."""
+        at = self._destination_at
+        return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that the message was published with."""
+        at = self._destination_at + 1 + self._arguments[self._destination_at]
+        return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
+
+    def ack(self, *, multiple: bool = False) -> None:
+        """Acknowledge this delivery; with `multiple`, all before it on its channel too.
+
+        Sent at the end of this turn of the event loop. Raises AlreadySettled where it was settled, or came
+        over a channel or connection that is gone (the broker then delivers it again).
+        """
+        self._settlements.ack(self.delivery_tag, multiple)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        return self._settlements.lost is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this delivery can be settled: it needs an acknowledgement, has none yet, and its channel is open."""
+        return self._settlements.lost is None and self.delivery_tag in self._settlements.open
+
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
+        """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settlements.nack(self.delivery_tag, multiple, requeue)
+
+    def reject(self, *, requeue: bool = True) -> None:
+        """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        self._settlements.reject(self.delivery_tag, requeue)
+
+    def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> Processing:
+        """Acknowledge this delivery at the end of an `async with` block, or reject it where the block raises.
+
+        The exception is passed on. A delivery that the block has settled itself, or whose channel is closed, is left
+        alone. Cancelling the block (CancelledError, KeyboardInterrupt) always requeues the message.
+
+        Args:
+            requeue: whether a rejected message returns to its queue; exception classes requeue it for these exceptions
+                alone. A message that is not requeued is dropped, or dead-lettered where its queue says so.
+            requeue_once: reject a redelivered message without requeuing it.
+        """
+        return Processing(self, requeue, requeue_once)
+
+
+def check_open(delivery: Delivery) -> None:
+    """Raise AlreadySettled for a delivery that can't be settled any more."""
+    delivery._settlements.check(delivery.delivery_tag)
