@@ -5,6 +5,7 @@ from typing import Final
 
 from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.grading import students
+from rabbitry.apps.monitor import client
 from rabbitry.cli import doctor
 from rabbitry.cli import worker as command
 from rabbitry.flow.wiring import dead_letters
@@ -29,6 +30,7 @@ def be_patient() -> None:
         (service, ("HURRY",)),
         (doctor, ("_PAGE_WITHIN", "_PROBE_WITHIN")),
         (students, ("ANSWER_WITHIN",)),
+        (client, ("DRAIN_SECONDS",)),
     ):
         for name in names:
             assert hasattr(module, name)
