@@ -180,3 +180,11 @@ def test_every_error_of_every_package_is_a_rabbitry_error() -> None:
 def test_the_module_of_errors_has_those_of_the_base_the_protocol_and_the_client_alone() -> None:
     of_a_code = {cls.__name__ for cls in [*CONNECTION_ERRORS.values(), *CHANNEL_ERRORS.values()]}
     assert {cls.__name__ for cls in _CLASSES} - of_a_code == _BASE | _PROTOCOL | _CLIENT
+
+
+def test_the_module_of_errors_says_where_the_others_are() -> None:
+    owners = re.findall(r"`(rabbitry\.[\w.]+)`", exceptions.__doc__ or "")
+    assert {"rabbitry.broker", "rabbitry.flow.exceptions", "rabbitry.apps.exceptions"} <= set(owners)
+    for owner in owners:
+        values = vars(importlib.import_module(owner)).values()
+        assert [value for value in values if inspect.isclass(value) and issubclass(value, RabbitryError)]

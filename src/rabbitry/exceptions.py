@@ -23,8 +23,9 @@ RabbitryError
 └── Undecodable                   input is not text, JSON or TOML, or not of the expected type
 
 Every other error lives with its owner, under the same base: those of apps, handlers and workers in
-`rabbitry.flow.exceptions`, those of plug-ins, records and pages in `rabbitry.apps.exceptions`, those of the assignment
-correction in `rabbitry.apps.grading.exceptions`.
+`rabbitry.flow.exceptions`, those of the embedded broker (ManagementFailed, StoreFailed) in `rabbitry.broker`, those of
+plug-ins, records and pages in `rabbitry.apps.exceptions`, those of the assignment correction in
+`rabbitry.apps.grading.exceptions`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import typer
 import rabbitry
 from rabbitry.apps import Service, Services, Up
 from rabbitry.runtime.logging import Level
-from rabbitry.runtime.options import Broker, LogJson, LogLevel, broker_url, start_logging
+from rabbitry.runtime.options import Broker, LogJson, LogLevel, as_arguments, broker_url, start_logging
 from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import run_service
 
@@ -49,5 +49,5 @@ def post(
 
 def services(up: Up, remind_each: Reminding = 60) -> Services:
     """Return the process that reminds everybody to drink."""
-    arguments = ("board", "drink some water", "--each", str(remind_each))
+    arguments = ("board", "drink some water", *as_arguments(each=remind_each))
     return Services(children=(Service(name="the reminder", arguments=arguments),) if up.is_wanted else ())
