@@ -7,8 +7,8 @@ import rabbitry.broker
 _HOMES = {
     "Broker": "rabbitry.broker.broker",
     "BrokerConfig": "rabbitry.broker.config",
-    "ManagementFailed": "rabbitry.broker.broker",
-    "StoreFailed": "rabbitry.broker.store.batch",
+    "ManagementFailed": "rabbitry.broker.exceptions",
+    "StoreFailed": "rabbitry.broker.exceptions",
 }
 
 

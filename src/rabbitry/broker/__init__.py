@@ -14,8 +14,8 @@ Where RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
 | a consumer that acknowledges too late | nothing | 406; from 4.3 on its consumer is cancelled |
 """
 
-from rabbitry.broker.broker import Broker, ManagementFailed
+from rabbitry.broker.broker import Broker
 from rabbitry.broker.config import BrokerConfig
-from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.exceptions import ManagementFailed, StoreFailed
 
 __all__ = ["Broker", "BrokerConfig", "ManagementFailed", "StoreFailed"]

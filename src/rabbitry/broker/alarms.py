@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.methods import ConnectionBlocked, ConnectionUnblocked, Method
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.reading import ReadingGate, Reason
-from rabbitry.broker.store.batch import StoreFailed
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import free_bytes
 

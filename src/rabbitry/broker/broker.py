@@ -17,11 +17,11 @@ from rabbitry._installing import how_to_install, missing
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.broker.access import initial_access
 from rabbitry.broker.alarms import Alarms
-from rabbitry.broker.config import BrokerConfig
+from rabbitry.broker.config import GUEST, BrokerConfig
 from rabbitry.broker.connection import ClientConnection, Shared
 from rabbitry.broker.counts import Churn
 from rabbitry.broker.dispatcher import Dispatcher
-from rabbitry.broker.login import GUEST
+from rabbitry.broker.exceptions import ManagementFailed
 from rabbitry.broker.parameters import Parameters
 from rabbitry.broker.policies import Policies, Policy
 from rabbitry.broker.records import VHOST
@@ -32,7 +32,7 @@ from rabbitry.broker.store.schema import record_key
 from rabbitry.broker.store.sqlite import SQLiteStore
 from rabbitry.broker.succession import take_over_settings, take_over_vhosts
 from rabbitry.broker.vhost import OnPublish, VirtualHost
-from rabbitry.exceptions import RabbitryError, UsageError
+from rabbitry.exceptions import UsageError
 from rabbitry.runtime.accepting import Acceptor, Visitor
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import open_listeners
@@ -48,10 +48,6 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Finish what is in hand, and stop."""
-
-
-class ManagementFailed(RabbitryError):
-    """The management API can't be loaded."""
 
 
 class Broker:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, FRAME_MIN_SIZE
-from rabbitry.broker.login import GUEST
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.addresses import is_loopback
 
+GUEST: Final = "guest"
+"""The user with the known password."""
 MAX_MESSAGE_SIZE: Final = 128 << 20
 _LARGEST_PORT: Final = 65535
 

@@ -5,11 +5,10 @@ from typing import Final, cast
 
 from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol.tables import decode_table
+from rabbitry.broker.config import GUEST
 from rabbitry.exceptions import ProtocolViolation
 from rabbitry.runtime.addresses import is_loopback
 
-GUEST: Final = "guest"
-"""The user with the known password."""
 MECHANISMS: Final = b"PLAIN AMQPLAIN"
 Name = tuple[tuple[tuple[str, str], ...], ...]
 """A certificate's subject as ssl gives it: groups of (name, value)."""

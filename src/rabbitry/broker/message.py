@@ -15,6 +15,7 @@ from rabbitry.amqp.protocol.properties import (
     FLAG_DELIVERY_MODE,
     FLAG_MESSAGE_ID,
 )
+from rabbitry.amqp.protocol.tables import decode_text
 from rabbitry.broker.errors import precondition_failed
 from rabbitry.exceptions import ProtocolViolation
 
@@ -118,3 +119,9 @@ def check_delivery_mode(mode: int) -> None:
     """Refuse another delivery mode than 1 and 2 (406)."""
     if mode not in (1, 2):
         raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
+
+
+def origin_of(message: Message) -> tuple[str, str]:
+    """Return exchange and routing key that a message was published with."""
+    middle = 1 + message.destination[0]
+    return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])

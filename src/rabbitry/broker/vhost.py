@@ -24,11 +24,11 @@ from rabbitry.broker.errors import (
 )
 from rabbitry.broker.exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker.exchanges.headers import check_arguments
-from rabbitry.broker.message import Message
+from rabbitry.broker.message import Message, origin_of
 from rabbitry.broker.policies import Policies
 from rabbitry.broker.queues import Backlog, ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker.queues.arguments import Rules, check_locator, compared, read_rules
-from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle, origin_of
+from rabbitry.broker.queues.dead_letter import REJECTED, copies, dead_letter, is_cycle
 from rabbitry.broker.queues.turns import QueueConsumer
 from rabbitry.broker.records import (
     BINDING,

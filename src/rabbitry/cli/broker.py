@@ -204,7 +204,7 @@ def _users(user: str | None, password_file: Path | None) -> dict[str, str] | Non
 
 def _check_reach(host: str, listener: socket.socket, user: str | None) -> None:
     """Raise UsageError if other machines can reach the address but no user could log in from them."""
-    from rabbitry.broker.login import GUEST
+    from rabbitry.broker.config import GUEST
 
     if is_loopback(str(listener.getsockname()[0])) or user not in (None, GUEST):
         return

@@ -13,7 +13,7 @@ from rabbitry.runtime.options import Json
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 
 if TYPE_CHECKING:
-    from rabbitry.broker.store.rescue import Survey
+    from rabbitry.broker.rescue import Survey
 
 app = typer.Typer()
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The broker's data folder, where broker.sqlite is.")]
@@ -27,7 +27,7 @@ def check(folder: Folder, *, as_json: Json = False) -> None:
 
     Example: rabbitry broker check ./mq
     """
-    from rabbitry.broker.store.rescue import alone, survey
+    from rabbitry.broker.rescue import alone, survey
 
     with alone(folder):
         found = survey(folder, _progress())
@@ -44,7 +44,7 @@ def repair(folder: Folder, *, as_json: Json = False) -> None:
 
     Example: rabbitry broker repair ./mq
     """
-    from rabbitry.broker.store.rescue import alone, finish, rebuild, room_for_repair, survey
+    from rabbitry.broker.rescue import alone, finish, rebuild, room_for_repair, survey
 
     aside = None
     with alone(folder):

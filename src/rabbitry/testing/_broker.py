@@ -375,7 +375,7 @@ class RunningBroker:
 
     async def _declare(self, definitions: str | Path | Mapping[str, object]) -> None:
         try:
-            from rabbitry.broker.management.importing import import_definitions
+            from rabbitry.broker.definitions import import_definitions
         except ModuleNotFoundError as error:
             raise UsageError(missing("definitions", error, "broker")) from error
         if isinstance(definitions, Mapping):

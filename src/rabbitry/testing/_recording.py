@@ -6,16 +6,15 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rabbitry._decode import decode_json
 from rabbitry._words import counted
 from rabbitry.amqp.protocol.properties import Properties, decode_header
-from rabbitry.broker.queues.dead_letter import origin_of
+from rabbitry.broker.message import origin_of
 
 if TYPE_CHECKING:
     from rabbitry.broker.message import Message
-    from rabbitry.broker.queues import Queue, ReplyTo
 
 MOST_MESSAGES: Final = 100_000
 MOST_BYTES: Final = 64 << 20
@@ -23,6 +22,14 @@ _MOST_SHOWN: Final = 10
 """Messages that an error shows."""
 _LONGEST_SHOWN: Final = 100
 """Bytes of a body that an error shows."""
+
+
+class _Named(Protocol):
+    """A queue that takes a message."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ class Recorder:
         self.forgotten = 0
         """How many messages there were before the first one that is kept."""
 
-    def note(self, vhost: str, message: Message, queues: Sequence[Queue | ReplyTo]) -> None:
+    def note(self, vhost: str, message: Message, queues: Sequence[_Named]) -> None:
         """Keep a message. Called by the broker, on its own thread."""
         with self._news:
             self._kept.append((vhost, message, tuple(queue.name for queue in queues)))

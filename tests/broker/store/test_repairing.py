@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, Final
 
 import pytest
 
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry, Message
 from rabbitry.broker.store import pages, rescue
-from rabbitry.broker.store.batch import Batch, StoreFailed
+from rabbitry.broker.store.batch import Batch
 from rabbitry.broker.store.files import read_at
 from rabbitry.broker.store.pages import Image
 from rabbitry.broker.store.rescue import alone, rebuild, room_for_repair, survey

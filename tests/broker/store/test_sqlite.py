@@ -13,8 +13,9 @@ from zlib import crc32
 
 import pytest
 
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry, Message
-from rabbitry.broker.store.batch import DELETED, Batch, Dropped, StoreFailed, StoreFull, Wanted
+from rabbitry.broker.store.batch import DELETED, Batch, Dropped, StoreFull, Wanted
 from rabbitry.broker.store.room import RESERVE
 from rabbitry.broker.store.schema import VERSION
 from rabbitry.broker.store.sqlite import SQLiteStore

@@ -25,7 +25,7 @@ from rabbitry.broker.management.reading import Document
 from rabbitry.broker.patterns import check_pattern
 from rabbitry.broker.queues.arguments import read_rules
 from rabbitry.broker.vhost import VHOST_LIMITS, VirtualHost
-from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.exceptions import UsageError
 
 _log = logging.getLogger(__name__)
 _Step = Callable[[], object]
@@ -60,26 +60,6 @@ async def load(broker: Broker, document: Document, pace: Pace, only: "VirtualHos
             await pace.go_over(plan.making(section, document.elements(section)), broker.journal)
     if left_out:
         _log.info("definitions: left out %d names of the broker's own, and bindings without ends", left_out)
-
-
-async def import_definitions(broker: "Broker", content: bytes, where: str) -> None:
-    """Declare what a document of definitions says, for a program that has the broker in its hands.
-
-    Args:
-        broker: A broker that runs.
-        content: The document, as JSON.
-        where: What the document is called in errors.
-
-    Raises:
-        UsageError: It is not JSON, or something in it is invalid; nothing is declared then.
-    """
-    document, pace = Document(content), Pace()
-    try:
-        async with pace:
-            await document.read(pace)
-        await load(broker, document, pace)
-    except (Answer, BadDefinition, Refusal, Undecodable, UsageError) as error:
-        raise UsageError(f"can't import {where}: {str(error).strip()}") from error
 
 
 class _Plan:

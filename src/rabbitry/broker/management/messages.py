@@ -13,10 +13,9 @@ from rabbitry.broker.management import views
 from rabbitry.broker.management.call import bad, need_keys
 from rabbitry.broker.management.definitions import BadDefinition, table
 from rabbitry.broker.management.encoding import Json
-from rabbitry.broker.message import Entry, Message, check_delivery_mode
+from rabbitry.broker.message import Entry, Message, check_delivery_mode, origin_of
 from rabbitry.broker.publishing import read_expiration, routing_keys
 from rabbitry.broker.queues import Queue
-from rabbitry.broker.queues.dead_letter import origin_of
 from rabbitry.broker.queues.reply_to import REPLY_TO
 from rabbitry.broker.vhost import VirtualHost
 

@@ -9,12 +9,11 @@ from rabbitry.amqp.protocol.tables import (
     FieldValue,
     Table,
     TaggedInt,
-    decode_text,
     encode_short,
     encode_table,
     encode_text,
 )
-from rabbitry.broker.message import Message
+from rabbitry.broker.message import Message, origin_of
 
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
@@ -58,12 +57,6 @@ def dead_letter(
     if routing_key is None:
         letter.hidden_keys = message.hidden_keys
     return letter, headers
-
-
-def origin_of(message: Message) -> tuple[str, str]:
-    """Return exchange and routing key that a message was published with."""
-    middle = 1 + message.destination[0]
-    return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])
 
 
 def copies(headers: Table) -> list[str]:

@@ -108,10 +108,6 @@ class StoreFull(RabbitryError):
     """The disk has no room for the rest of a batch, of which nothing was written."""
 
 
-class StoreFailed(RabbitryError):
-    """The store can't be opened, read or written; what it was asked to write may or may not be there."""
-
-
 class Store(Protocol):
     """Keeps batches. All of it is called on one thread, never the event loop's.
 

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.tables import Table, encode_table
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry
-from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFailed, StoreFull, Unusable, Wanted
+from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFull, Unusable, Wanted
 
 _log = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20

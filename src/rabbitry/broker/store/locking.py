@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.store.room import is_no_room
 
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.store.files import head_of, log_path, new_folder_aside
 from rabbitry.broker.store.mark import Note, read_identity, read_log
 from rabbitry.broker.store.room import Room

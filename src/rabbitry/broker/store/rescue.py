@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from zlib import crc32
 
 from rabbitry.amqp.protocol.tables import decode_table
-from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.store.files import log_path, mark_path, new_folder_aside
 from rabbitry.broker.store.locking import lock_stopped
 from rabbitry.broker.store.mark import missing, read_log, read_note

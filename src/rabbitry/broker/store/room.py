@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Final, Literal
 
-from rabbitry.broker.store.batch import StoreFailed
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.store.files import head_of, log_path
 
 _log = logging.getLogger(__name__)

@@ -18,18 +18,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote
 
+from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.store import rows
-from rabbitry.broker.store.batch import (
-    Backlog,
-    Batch,
-    Contents,
-    Dropped,
-    Found,
-    StoreFailed,
-    StoreFull,
-    Unusable,
-    Wanted,
-)
+from rabbitry.broker.store.batch import Backlog, Batch, Contents, Dropped, Found, StoreFull, Unusable, Wanted
 from rabbitry.broker.store.errors import code, failure, is_damage, is_full
 from rabbitry.broker.store.locking import lock_folder
 from rabbitry.broker.store.looking import look, part_from_foreign_log

@@ -1,0 +1,35 @@
+"""Importing definitions into a broker of the same program, as the management API does for its clients.
+
+Needs the packages of the management API.
+"""
+
+from __future__ import annotations
+
+from rabbitry.broker.broker import Broker
+from rabbitry.broker.errors import Refusal
+from rabbitry.broker.management.call import Answer
+from rabbitry.broker.management.definitions import BadDefinition
+from rabbitry.broker.management.importing import load
+from rabbitry.broker.management.pace import Pace
+from rabbitry.broker.management.reading import Document
+from rabbitry.exceptions import Undecodable, UsageError
+
+
+async def import_definitions(broker: Broker, content: bytes, where: str) -> None:
+    """Declare what a document of definitions says, for a program that has the broker in its hands.
+
+    Args:
+        broker: A broker that runs.
+        content: The document, as JSON.
+        where: What the document is called in errors.
+
+    Raises:
+        UsageError: It is not JSON, or something in it is invalid; nothing is declared then.
+    """
+    document, pace = Document(content), Pace()
+    try:
+        async with pace:
+            await document.read(pace)
+        await load(broker, document, pace)
+    except (Answer, BadDefinition, Refusal, Undecodable, UsageError) as error:
+        raise UsageError(f"can't import {where}: {str(error).strip()}") from error

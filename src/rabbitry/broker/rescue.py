@@ -1,0 +1,7 @@
+"""Checking and repairing the data folder of a broker that does not run, as `rabbitry broker check` and `repair` do."""
+
+from __future__ import annotations
+
+from rabbitry.broker.store.rescue import Survey, alone, finish, rebuild, room_for_repair, survey
+
+__all__ = ["Survey", "alone", "finish", "rebuild", "room_for_repair", "survey"]
